@@ -1,0 +1,40 @@
+# Two commands: `make run` and `make test`. Both set up what is missing first.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := run
+.PHONY: run build watch test check unit end2end bundle setup setup-test
+
+# Extra server features, such as FEATURES=whisper.
+FEATURES ?=
+ENV := . scripts/env
+SERVER := $(if $(FEATURES),--bin-features $(FEATURES))
+
+run: build ## Build if needed, then serve on http://127.0.0.1:3000
+	@exec target/release/hark serve
+
+build: setup ## target/release/hark and target/site
+	@$(ENV); cargo leptos build --release -P $(SERVER)
+
+watch: setup ## Rebuild and reload on every change
+	@$(ENV); cargo leptos watch
+
+setup:
+	@scripts/setup build
+
+setup-test:
+	@scripts/setup test
+
+test: setup-test ## Everything CI runs
+	@scripts/test
+
+check: setup-test ## Format, lints, dependencies
+	@scripts/test check
+
+unit: setup-test ## Tests of the server and the shared code
+	@scripts/test unit
+
+end2end: setup-test ## Tests in a browser
+	@scripts/test end2end
+
+bundle: setup-test ## The size of what a browser loads
+	@scripts/test bundle

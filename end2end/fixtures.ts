@@ -1,0 +1,146 @@
+// A server for each test, and pages that may not complain: any console error or uncaught exception fails the test.
+import { test as base, expect, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from '@playwright/test';
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+export { expect };
+
+const ROOT = path.resolve(import.meta.dirname, '..');
+const BIN = path.resolve(import.meta.dirname, process.env.HARK_BIN ?? '../target/debug/hark');
+
+/** A running server. */
+export interface Hark {
+  url: string;
+  pid: number;
+  /** What it has written so far. */
+  log(): string;
+}
+
+/** What a page may say in the console although errors fail the test. */
+export type Allow = (pattern: RegExp) => void;
+
+interface Fixtures {
+  /** Settings of the server as environment variables, for `test.use`. */
+  harkEnv: Record<string, string>;
+  hark: Hark;
+  allow: Allow;
+  problems: { watch(context: BrowserContext): void };
+  /** A browser of another person: own cookies, same checks. */
+  someone: (options?: BrowserContextOptions) => Promise<Page>;
+}
+
+export const test = base.extend<Fixtures>({
+  harkEnv: [{}, { option: true }],
+
+  hark: async ({ harkEnv }, use, info) => {
+    const data = await mkdtemp(path.join(tmpdir(), 'hark-test-'));
+    const address = `127.0.0.1:${await freePort()}`;
+    const child = spawn(BIN, ['serve'], {
+      cwd: ROOT,
+      env: { ...process.env, LEPTOS_SITE_ADDR: address, HARK_DATA_DIR: data, ...harkEnv },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let log = '';
+    let failed: string | undefined;
+    child.stdout.on('data', chunk => (log += chunk));
+    child.stderr.on('data', chunk => (log += chunk));
+    child.on('error', error => (failed = `could not start ${BIN}: ${error.message}`));
+    const exited = new Promise<void>(resolve => child.on('close', () => resolve()));
+
+    try {
+      const url = `http://${address}`;
+      for (let waited = 0; ; waited += 50) {
+        if (failed !== undefined) throw new Error(failed);
+        if (child.exitCode !== null) throw new Error(`hark ended with ${child.exitCode}:\n${log}`);
+        if (waited > 20_000) throw new Error(`hark doesn't answer:\n${log}`);
+        if (await fetch(`${url}/healthz`).then(r => r.ok, () => false)) break;
+        await new Promise(resolve => setTimeout(resolve, 50));
+      }
+      await use({ url, pid: child.pid!, log: () => log });
+    } finally {
+      if (child.pid !== undefined && child.exitCode === null) {
+        child.kill('SIGTERM');
+        const killer = setTimeout(() => child.kill('SIGKILL'), 10_000);
+        await exited;
+        clearTimeout(killer);
+      }
+      if (info.status !== info.expectedStatus) {
+        await info.attach('server.log', { body: log, contentType: 'text/plain' });
+      }
+      await rm(data, { recursive: true, force: true });
+    }
+  },
+
+  baseURL: async ({ hark }, use) => use(hark.url),
+
+  allow: async ({}, use) => {
+    await use(pattern => allowed().push(pattern));
+  },
+
+  problems: async ({}, use) => {
+    const problems: string[] = [];
+    allowed().length = 0;
+    await use({
+      watch(context) {
+        context.on('console', message => {
+          if (message.type() === 'error') problems.push(`${message.text()} (${message.location().url})`);
+        });
+        context.on('weberror', error => problems.push(`uncaught: ${error.error().stack ?? error.error().message}`));
+      },
+    });
+    expect(problems.filter(problem => !allowed().some(pattern => pattern.test(problem))), 'the console').toEqual([]);
+  },
+
+  context: async ({ context, problems }, use) => {
+    problems.watch(context);
+    await use(context);
+  },
+
+  someone: async ({ browser, hark, problems }, use) => {
+    const contexts: BrowserContext[] = [];
+    await use(async options => {
+      const context = await (browser as Browser).newContext({ baseURL: hark.url, ...options });
+      contexts.push(context);
+      problems.watch(context);
+      return context.newPage();
+    });
+    for (const context of contexts) await context.close();
+  },
+});
+
+// A worker runs one test at a time, so this belongs to the test that runs.
+const patterns: RegExp[] = [];
+function allowed(): RegExp[] {
+  return patterns;
+}
+
+/** A port that was free a moment ago. */
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.on('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as AddressInfo;
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** Goes to a page and waits until it is awake, if it may run scripts. */
+export async function visit(page: Page, url: string) {
+  const response = await page.goto(url);
+  if (await runsScripts(page)) await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });
+  return response;
+}
+
+async function runsScripts(page: Page): Promise<boolean> {
+  // Scripts that Playwright evaluates run even where the page's own don't, but <noscript> shows the difference.
+  return page.evaluate(() => {
+    const probe = document.createElement('div');
+    probe.innerHTML = '<noscript><i></i></noscript>';
+    return probe.querySelector('i') === null;
+  });
+}

@@ -1,0 +1,48 @@
+// Every page in light and dark, narrow and wide: no accessibility violation, nothing sticks out, and a picture of each
+// under artifacts/screenshots for people to look at.
+import { AxeBuilder } from '@axe-core/playwright';
+import path from 'node:path';
+import { expect, test, visit } from './fixtures.ts';
+import { create, ended } from './sessions.ts';
+import { clip } from './speech.ts';
+
+const SCREENSHOTS = path.join(import.meta.dirname, 'artifacts/screenshots');
+const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+
+for (const colorScheme of ['light', 'dark'] as const) {
+  for (const width of [390, 1280]) {
+    test.describe(`${colorScheme} ${width}`, () => {
+      test.use({ colorScheme, viewport: { width, height: 800 } });
+
+      test(`every page, ${colorScheme}, ${width} wide`, async ({ page, allow }) => {
+        allow(/status of 404/);
+        const look = async (name: string) => {
+          await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${colorScheme}-${width}.png`), fullPage: true });
+          const { violations } = await new AxeBuilder({ page }).withTags(TAGS).analyze();
+          const told = violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).join(' | ')}`);
+          expect.soft(told, `axe on ${name}`).toEqual([]);
+          const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+          expect.soft(overflow, `${name} is wider than the window`).toBeLessThanOrEqual(0);
+        };
+        await visit(page, '/');
+        await look('list-empty');
+        await visit(page, '/upload');
+        await look('upload');
+        await visit(page, '/no/such/page');
+        await look('not-found');
+
+        const id = await create(page, clip('wav'));
+        await visit(page, `/sessions/${id}`);
+        await expect(page.getByTestId('segment').first()).toBeVisible({ timeout: 60_000 });
+        await look('session-running');
+        await visit(page, '/');
+        await look('list-running');
+        expect(await ended(page, id)).toBe('completed');
+        await visit(page, `/sessions/${id}`);
+        await look('session-completed');
+        await visit(page, '/');
+        await look('list');
+      });
+    });
+  }
+}

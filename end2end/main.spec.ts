@@ -1,0 +1,60 @@
+// The main path: a recording goes in, is watched, and comes out as text. With scripts, without, and without streams.
+import { expect, test, visit } from './fixtures.ts';
+import { clip } from './speech.ts';
+import { type Sample, expectState, expectTranscript, record, upload } from './sessions.ts';
+
+function expectHonestProgress(samples: Sample[]) {
+  const values = samples.map(s => s.progress).filter(p => p !== null);
+  expect(values.length).toBeGreaterThan(0);
+  expect(values, 'progress never falls').toEqual([...values].sort((a, b) => a - b));
+  for (const sample of samples) {
+    if (sample.progress === 100) expect(sample.state).toBe('completed');
+  }
+  const before = samples.filter(s => s.state !== 'completed');
+  expect(before.some(s => s.segments > 0), 'segments arrive while it is processed').toBe(true);
+}
+
+for (const format of ['wav', 'mp3'] as const) {
+  test(`${format} with scripts`, async ({ page }) => {
+    await upload(page, clip(format));
+    const samples = await record(page);
+    expectHonestProgress(samples);
+    expect(samples.some(s => s.badge === 'live'), 'the badge says Live').toBe(true);
+    await expectTranscript(page);
+
+    // What was watched is what a fresh page shows.
+    const watched = await page.getByTestId('segment').allTextContents();
+    await visit(page, page.url());
+    expect(await page.getByTestId('segment').allTextContents()).toEqual(watched);
+  });
+}
+
+test.describe('without scripts', () => {
+  test.use({ javaScriptEnabled: false });
+  for (const format of ['wav', 'mp3'] as const) {
+    test(`${format} without scripts`, async ({ page }) => {
+      await upload(page, clip(format));
+      await expect(async () => {
+        await page.reload();
+        await expectState(page, 'completed', 100);
+      }).toPass({ timeout: 90_000, intervals: [1_000] });
+      await expectTranscript(page);
+    });
+  }
+});
+
+test('without EventSource it polls', async ({ page }) => {
+  await page.addInitScript(() => delete (window as any).EventSource);
+  const streams: string[] = [];
+  page.on('request', request => {
+    if (request.url().includes('/stream')) streams.push(request.url());
+  });
+  await upload(page, clip('wav'));
+  const samples = await record(page);
+  expectHonestProgress(samples);
+  expect(samples.some(s => s.badge === 'polling'), 'the badge says Polling').toBe(true);
+  expect(samples.some(s => s.badge === 'live'), 'the badge never says Live').toBe(false);
+  expect(streams).toEqual([]);
+  await expect(page.getByTestId('segment').first()).toBeVisible();
+  await expectTranscript(page);
+});

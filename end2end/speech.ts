@@ -1,0 +1,45 @@
+// Test speech, made with flite when it is first needed, and the word error rate of what was understood of it.
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+/** What the clip says: 26 s, with words that a small model knows. */
+export const TEXT =
+  'We left the old house early in the morning. The road went along the river and then up into the hills. ' +
+  'There was no one else on the road that day. By noon the sun was high and we stopped under a tall tree to eat some bread. ' +
+  'After that the weather began to change. A cold wind came down from the mountains, and before long it was raining. ' +
+  'We found a small farm where an old man gave us a room for the night.';
+
+const FOLDER = path.join(tmpdir(), 'hark-speech');
+
+/** The clip as a file. Made in a way that two workers can't get in each other's way. */
+export function clip(format: 'wav' | 'mp3'): string {
+  const file = path.join(FOLDER, `road.${format}`);
+  if (existsSync(file)) return file;
+  mkdirSync(FOLDER, { recursive: true });
+  const part = path.join(FOLDER, `${process.pid}.part.${format}`);
+  if (format === 'wav') execFileSync('flite', ['-voice', 'rms', '-t', TEXT, '-o', part]);
+  else execFileSync('ffmpeg', ['-v', 'error', '-y', '-i', clip('wav'), '-b:a', '64k', part]);
+  renameSync(part, file);
+  return file;
+}
+
+function words(text: string): string[] {
+  return text.toLowerCase().replace(/[^a-z0-9' ]+/g, ' ').split(' ').filter(Boolean);
+}
+
+/** Word error rate: words changed, missing or added, over the words of `said`. */
+export function wordErrorRate(said: string, heard: string): number {
+  const [a, b] = [words(said), words(heard)];
+  let row = b.map((_, j) => j + 1);
+  row.unshift(0);
+  for (const [i, word] of a.entries()) {
+    const next = [i + 1];
+    for (const [j, other] of b.entries()) {
+      next.push(Math.min(row[j]! + (word === other ? 0 : 1), row[j + 1]! + 1, next[j]! + 1));
+    }
+    row = next;
+  }
+  return row[b.length]! / a.length;
+}

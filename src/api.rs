@@ -1,0 +1,38 @@
+//! Server functions: what the pages call. Each authorises the caller, calls the server, and maps the error.
+//! The bodies run on the server only; the browser gets a request of the same shape.
+
+pub mod sessions;
+pub mod upload;
+
+use crate::model::ApiError;
+use leptos::prelude::use_context;
+use leptos::server_fn::{codec::JsonEncoding, error::{FromServerFnError, ServerFnErrorErr}};
+use std::sync::Arc;
+
+/// Lets a page say that there is nothing at its address. The server puts one into the context of each rendering, and
+/// answers with status 404 when it is called; in the browser there is none.
+#[derive(Clone)]
+pub struct OnNotFound(pub Arc<dyn Fn() + Send + Sync>);
+
+/// Gives the page that is being rendered the status 404. Does nothing in the browser.
+pub fn set_not_found() {
+    if let Some(OnNotFound(tell)) = use_context() {
+        tell();
+    }
+}
+
+impl FromServerFnError for ApiError {
+    type Encoder = JsonEncoding;
+
+    fn from_server_fn_error(error: ServerFnErrorErr) -> Self {
+        match error {
+            ServerFnErrorErr::Request(_) => {
+                Self::new("unreachable", "The server can't be reached. Check the connection and try again.")
+            }
+            ServerFnErrorErr::Args(text) | ServerFnErrorErr::MissingArg(text) => {
+                Self::new("bad_request", format!("The request was malformed: {text}"))
+            }
+            other => Self::new("internal", format!("Something went wrong on the way to the server: {other}")),
+        }
+    }
+}

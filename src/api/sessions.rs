@@ -1,0 +1,71 @@
+//! Sessions for the pages: list, look at, cancel, retry, rename, delete.
+
+use crate::model::{ApiError, Session, SessionId, SessionPage, Transcript};
+use leptos::prelude::*;
+
+/// The caller's sessions whose title holds `query`, newest first, a page at a time.
+///
+/// # Errors
+/// If the cursor isn't one of ours, or the store fails.
+#[server(input = leptos::server_fn::codec::GetUrl)]
+pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Result<SessionPage, ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| c.state.sessions().list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
+}
+
+/// A session of the caller with the segments there are so far.
+///
+/// # Errors
+/// `not_found` if there is none with this id, or it is someone else's.
+#[server(input = leptos::server_fn::codec::GetUrl)]
+pub async fn get_session(id: SessionId) -> Result<Transcript, ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| c.state.sessions().transcript(&c.owner, id).await).await
+}
+
+/// Stops a session. One that has ended stays as it is.
+///
+/// # Errors
+/// `not_found` as above.
+#[server]
+pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| c.state.sessions().cancel(&c.owner, id).await).await
+}
+
+/// Queues a failed or cancelled session again; it goes on after its last segment. Any other stays as it is.
+///
+/// # Errors
+/// `not_found` as above.
+#[server]
+pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| c.state.sessions().retry(&c.owner, id).await).await
+}
+
+/// Gives a session another title.
+///
+/// # Errors
+/// `invalid_title` if it is empty or too long; `not_found` as above.
+#[server]
+pub async fn rename_session(id: SessionId, title: String) -> Result<Session, ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| c.state.sessions().rename(&c.owner, id, &title).await).await
+}
+
+/// Removes a session, its recording and its segments, then leads from its page to the list.
+///
+/// # Errors
+/// `not_found` as above.
+#[server]
+pub async fn delete_session(id: SessionId) -> Result<(), ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| c.state.sessions().delete(&c.owner, id).await).await?;
+    // The list stays as it was searched; only the session's own page has nothing more to show.
+    let headers = leptos_axum::extract::<axum::http::HeaderMap>().await.unwrap_or_default();
+    let from = headers.get("referer").and_then(|v| v.to_str().ok());
+    if from.is_none_or(|from| from.contains("/sessions/")) {
+        leptos_axum::redirect("/");
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! What the upload page must know before a file is chosen. The upload itself goes to the JSON API, as a stream.
+
+use crate::model::{ApiError, EngineInfo};
+use leptos::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// The limits and engines that the upload page shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UploadInfo {
+    pub engines: Vec<EngineInfo>,
+    /// The largest file accepted, in bytes.
+    pub max_upload_bytes: u64,
+    /// The longest recording accepted, in seconds.
+    pub max_duration: f64,
+    /// What went wrong with a form sent without JavaScript, to be shown once.
+    pub notice: Option<String>,
+}
+
+/// The limits and engines as they are now.
+///
+/// # Errors
+/// If the request carries no caller, which can't be.
+#[server(input = leptos::server_fn::codec::GetUrl)]
+pub async fn load_upload_info() -> Result<UploadInfo, ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| Ok(pages::upload_info(&c).await)).await
+}
+
+/// Makes a session of the bundled sample and leads to it.
+///
+/// # Errors
+/// As an upload: when the queue or the disk is full.
+#[server]
+pub async fn try_sample() -> Result<(), ApiError> {
+    use crate::server::pages;
+    let session = pages::answer(async |c| c.state.sessions().create_sample(&c.owner).await).await?;
+    leptos_axum::redirect(&format!("/sessions/{}", session.id));
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The document, the router and what every page shares. Rendered on the server, woken up in the browser.
+//! The pages are under `pages`, their parts under `components`; the rest is what parts share.
+
+pub mod actions;
+mod clock;
+pub mod components;
+pub mod pages;
+pub mod uploads;
+mod words;
+
+use crate::feed::{Feed, browser::dom};
+use components::{Announcer, Footer, Header, provide_announcer};
+use leptos::prelude::*;
+use leptos_meta::{HashedStylesheet, MetaTags, Title, provide_meta_context};
+use leptos_router::{
+    SsrMode,
+    components::{Route, Router, Routes},
+    hooks::use_location,
+    path,
+};
+use pages::{NotFoundPage, SessionPage, SessionsPage, UploadPage};
+
+/// The id of what every page puts its content into.
+const MAIN: &str = "main";
+
+/// The document around the app.
+pub fn shell(options: LeptosOptions) -> impl IntoView {
+    view! {
+        <!DOCTYPE html>
+        <html lang="en">
+            <head>
+                <meta charset="utf-8"/>
+                <meta name="viewport" content="width=device-width, initial-scale=1"/>
+                <meta name="color-scheme" content="light dark"/>
+                <meta name="theme-color" media="(prefers-color-scheme: light)" content="#f7f6f3"/>
+                <meta name="theme-color" media="(prefers-color-scheme: dark)" content="#16181b"/>
+                <meta name="description" content="Turns recordings into text and shows every step while it happens."/>
+                <link rel="icon" href="/favicon.svg" type="image/svg+xml"/>
+                <HashedStylesheet options=options.clone() id="style"/>
+                <AutoReload options=options.clone()/>
+                <HydrationScripts options/>
+                <MetaTags/>
+            </head>
+            <body><App/></body>
+        </html>
+    }
+}
+
+/// The app: a header, and the page of the URL.
+#[component]
+pub fn App() -> impl IntoView {
+    provide_meta_context();
+    Feed::provide();
+    clock::Clock::provide();
+    uploads::Uploads::provide();
+    provide_announcer();
+    // Effects wait for the end of hydration.
+    Effect::new(|| dom::mark_hydrated());
+    view! {
+        <Title text="Hark"/>
+        <Router>
+            <a class="skip" href="#main" rel="external">"Skip to the content"</a>
+            <Announcer/>
+            <Header/>
+            <main id=MAIN tabindex="-1">
+                // Every page waits for its data, so that it is whole without JavaScript and has the right HTTP status.
+                <Routes fallback=NotFoundPage>
+                    <Route path=path!("/") view=SessionsPage ssr=SsrMode::Async/>
+                    <Route path=path!("/upload") view=UploadPage ssr=SsrMode::Async/>
+                    <Route path=path!("/sessions/:id") view=SessionPage ssr=SsrMode::Async/>
+                </Routes>
+            </main>
+            <Footer/>
+            <FocusOnNavigation/>
+        </Router>
+    }
+}
+
+/// Moves the focus to the new page, as a browser does when it loads one.
+#[component]
+fn FocusOnNavigation() -> impl IntoView {
+    let path = use_location().pathname;
+    Effect::new(move |before: Option<String>| {
+        let path = path.get();
+        if before.is_some_and(|before| before != path) {
+            dom::focus(MAIN);
+        }
+        path
+    });
+}

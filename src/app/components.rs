@@ -1,0 +1,43 @@
+//! The parts that pages are made of: props in, callbacks out. None of them loads data.
+
+pub mod announcer;
+pub mod arrival;
+pub mod badge;
+pub mod buttons;
+pub mod chip;
+pub mod engine_select;
+pub mod failure;
+pub mod frame;
+pub mod icon;
+pub mod language_select;
+pub mod moment;
+pub mod player;
+pub mod progress_bar;
+pub mod rename;
+pub mod session_row;
+pub mod skeleton;
+pub mod stages;
+pub mod transcript;
+pub mod try_sample;
+pub mod upload_item;
+
+pub use announcer::{Announcer, announce, announce_milestones, provide_announcer};
+pub use arrival::Arrival;
+pub use badge::{Badge, Connection};
+pub use buttons::{CancelButton, DeleteButton, RetryButton};
+pub use chip::StateChip;
+pub use engine_select::{EngineHelp, EngineSelect};
+pub use failure::{Alert, LoadError};
+pub use frame::{Footer, Header};
+pub use icon::{Icon, Symbol};
+pub use language_select::LanguageSelect;
+pub use moment::Moment;
+pub use player::Player;
+pub use progress_bar::ProgressBar;
+pub use rename::Rename;
+pub use session_row::SessionRow;
+pub use skeleton::{ListSkeleton, PageSkeleton};
+pub use stages::Stages;
+pub use transcript::TranscriptLines;
+pub use try_sample::TrySampleButton;
+pub use upload_item::UploadItem;

@@ -1,0 +1,27 @@
+//! A session's state as an icon and a word, never by colour alone. Rows and the session page show it.
+
+use super::{Icon, Symbol};
+use crate::{
+    app::words,
+    model::{State, Status},
+};
+use leptos::prelude::*;
+
+/// The state of a session.
+#[component]
+pub fn StateChip(status: Memo<Status>) -> impl IntoView {
+    let state = Memo::new(move |_| status.with(|s| s.state));
+    let symbol = move || match state.get() {
+        State::Queued => Symbol::Waiting,
+        State::Processing => Symbol::Working,
+        State::Completed => Symbol::Done,
+        State::Failed => Symbol::Failed,
+        State::Cancelled => Symbol::Cancelled,
+    };
+    view! {
+        <span class="chip" data-testid="state" data-state=move || state.get().as_str()>
+            {move || view! { <Icon symbol=symbol()/> }}
+            <span>{move || status.with(words::step)}</span>
+        </span>
+    }
+}

@@ -1,0 +1,75 @@
+//! The way of a recording to its transcript, and where on it a session stands.
+
+use crate::model::{Stage, State, Status};
+use leptos::prelude::*;
+
+/// How a step relates to where the session stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Past,
+    Now,
+    Ahead,
+    /// Here it stopped.
+    Stopped,
+}
+
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Past => "past",
+            Self::Now => "now",
+            Self::Ahead => "ahead",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// For screen readers, to whom the drawing says nothing.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Past => ", done",
+            Self::Now => ", now",
+            Self::Ahead => "",
+            Self::Stopped => ", stopped here",
+        }
+    }
+}
+
+/// Where step `step` of the path stands; the step after the last stage is the end. A recording that waits was received.
+fn place(status: &Status, step: usize) -> Place {
+    let stage = status.stage.and_then(|s| Stage::ALL.iter().position(|other| *other == s));
+    match status.state {
+        State::Completed => Place::Past,
+        State::Queued if step == 0 => Place::Past,
+        State::Queued => Place::Ahead,
+        State::Processing | State::Failed | State::Cancelled => {
+            // One that is being taken up has been received already.
+            let here = stage.unwrap_or(0).max(usize::from(status.state == State::Processing));
+            match step.cmp(&here) {
+                std::cmp::Ordering::Less => Place::Past,
+                std::cmp::Ordering::Equal if status.state == State::Processing => Place::Now,
+                std::cmp::Ordering::Equal => Place::Stopped,
+                std::cmp::Ordering::Greater => Place::Ahead,
+            }
+        }
+    }
+}
+
+/// The path.
+#[component]
+pub fn Stages(status: Memo<Status>) -> impl IntoView {
+    let names = Stage::ALL.into_iter().map(|s| (s.as_str(), s.label())).chain([("done", "Done")]);
+    let steps = names.enumerate().map(|(step, (name, label))| {
+        let place = Memo::new(move |_| status.with(|s| place(s, step)));
+        view! {
+            <li
+                data-testid=format!("stage-{name}")
+                data-place=move || place.get().name()
+                aria-current=move || (place.get() == Place::Now).then_some("step")
+            >
+                <span class="stage-dot" aria-hidden="true"></span>
+                <span>{label}<span class="hidden">{move || place.get().words()}</span></span>
+            </li>
+        }
+    });
+    view! { <ol class="stages" aria-label="Stages">{steps.collect_view()}</ol> }
+}

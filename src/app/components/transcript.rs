@@ -1,0 +1,119 @@
+//! The lines of a transcript as they come. Each starts with its time, which plays the recording from there.
+//! Follows the newest line only while the reader is at the end.
+
+use super::{Icon, Symbol};
+use crate::{
+    feed::{browser::dom, reduce::View},
+    model::{Segment, clock},
+};
+use leptos::{html, prelude::*, reactive::computed::Selector};
+
+/// The index of the line that is spoken at `seconds`, if any.
+fn line_at(segments: &[Segment], seconds: f64) -> Option<u32> {
+    let after = segments.partition_point(|s| s.start <= seconds);
+    let line = segments.get(after.checked_sub(1)?)?;
+    (seconds < line.end).then_some(line.index)
+}
+
+/// The lines.
+#[component]
+pub fn TranscriptLines(
+    view: ArcRwSignal<View>,
+    /// Whether more lines may come.
+    running: Memo<bool>,
+    /// Where the recording stands while it plays, in seconds.
+    position: Signal<Option<f64>>,
+    /// Told from where to play, in seconds.
+    on_play: Callback<f64>,
+) -> impl IntoView {
+    let view = ArcStoredValue::new(view);
+    let count = Memo::new({
+        let view = view.get_value();
+        move |_| view.with(|v| v.segments.len())
+    });
+    let current = Memo::new({
+        let view = view.get_value();
+        move |_| {
+            count.track();
+            position.get().and_then(|at| view.with_untracked(|v| line_at(&v.segments, at)))
+        }
+    });
+    let selector = Selector::new(move || current.get());
+
+    let list = NodeRef::<html::Div>::new();
+    let follows = RwSignal::new(true);
+    let mut first = true;
+    Effect::new(move || {
+        count.track();
+        // A page that was opened shows its beginning, unless it is still being written.
+        let wanted = follows.get_untracked() && running.get_untracked();
+        if wanted && !std::mem::take(&mut first) {
+            dom::scroll_to_end(list);
+        }
+    });
+
+    let line = move |index: usize| {
+        let segment = view.get_value().with_untracked(|v| v.segments.get(index).map(|s| (s.start, s.text.clone())));
+        segment.map(|(start, text)| {
+            let selector = selector.clone();
+            let key = u32::try_from(index).ok();
+            let playing = move || selector.selected(&key);
+            let playing_too = playing.clone();
+            view! {
+                <li class="line" class:playing=playing data-testid="segment" aria-current=move || playing_too().then_some("true")>
+                    <button
+                        class="line-time"
+                        type="button"
+                        data-testid="segment-time"
+                        aria-label=format!("Play from {}", clock(start))
+                        on:click=move |_| on_play.run(start)
+                    >{clock(start)}</button>
+                    <p>{text}</p>
+                </li>
+            }
+        })
+    };
+
+    view! {
+        <div class="transcript-frame">
+            <div
+                class="transcript"
+                role="group"
+                aria-label="Lines"
+                tabindex="0"
+                data-testid="transcript"
+                node_ref=list
+                on:scroll=move |_| follows.set(dom::is_at_end(list))
+            >
+                <ol class="lines">
+                    <For each=move || 0..count.get() key=|index| *index children=line/>
+                </ol>
+                <Show when=move || running.get()>
+                    <p class="listening"><span class="listening-dots" aria-hidden="true"></span>
+                        {move || if count.get() == 0 { "Lines will appear here as they are heard" } else { "More to come" }}
+                    </p>
+                </Show>
+            </div>
+            <Show when=move || running.get() && !follows.get()>
+                <button class="button follow" type="button" data-testid="follow" on:click=move |_| {
+                    follows.set(true);
+                    dom::scroll_to_end(list);
+                }><Icon symbol=Symbol::Down/>"Follow live"</button>
+            </Show>
+        </div>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_is_spoken() {
+        let piece = |index, start, end| Segment { index, start, end, text: String::new(), confidence: None, words: Vec::new() };
+        let segments = [piece(0, 1.0, 2.0), piece(1, 2.0, 4.0), piece(2, 6.0, 7.0)];
+        let lines = [0.5, 1.0, 2.0, 3.9, 5.0, 6.5, 9.0].map(|at| line_at(&segments, at));
+        assert_eq!(lines, [None, Some(0), Some(1), Some(1), None, Some(2), None]);
+        assert_eq!(line_at(&[], 1.0), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! One upload: how much of it is sent, how fast, and what became of it.
+
+use super::{Icon, ProgressBar, Symbol};
+use crate::{
+    app::uploads::Uploads,
+    feed::uploads::{Phase, Upload},
+    model::{bytes, text},
+};
+use leptos::prelude::*;
+
+fn details(upload: &Upload) -> String {
+    match &upload.phase {
+        Phase::Waiting => format!("{}, waiting for its turn", bytes(upload.bytes)),
+        Phase::Sending { .. } if upload.sent() == upload.bytes => "Sent, being checked".to_owned(),
+        Phase::Sending { .. } => {
+            let mut words = format!("{} of {}", bytes(upload.sent()), bytes(upload.bytes));
+            if let (Some(speed), Some(left)) = (upload.speed(), upload.seconds_left()) {
+                words += &format!(", {}/s, {} left", bytes(speed as u64), text::remaining(left));
+            }
+            words
+        }
+        Phase::Done(_) => format!("{}, uploaded", bytes(upload.bytes)),
+        Phase::Failed(message) => message.clone(),
+        Phase::Aborted => "Cancelled".to_owned(),
+    }
+}
+
+fn phase_name(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Waiting => "waiting",
+        Phase::Sending { .. } => "sending",
+        Phase::Done(_) => "done",
+        Phase::Failed(_) => "failed",
+        Phase::Aborted => "aborted",
+    }
+}
+
+/// The upload with this key.
+#[component]
+pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
+    let upload = Memo::new(move |_| uploads.queue.with(|queue| queue.get(key).cloned()));
+    let of = move |read: fn(&Upload) -> bool| Memo::new(move |_| upload.with(|u| u.as_ref().is_some_and(read)));
+    let open = of(Upload::is_open);
+    let sending = of(|u| matches!(u.phase, Phase::Sending { .. }));
+    let failed = of(|u| matches!(u.phase, Phase::Failed(_)));
+    let again = of(Upload::can_retry);
+    let done = move || {
+        upload.with(|u| match u.as_ref().map(|u| &u.phase) {
+            Some(Phase::Done(id)) => Some(*id),
+            _ => None,
+        })
+    };
+    let words = move || upload.with(|u| u.as_ref().map(details).unwrap_or_default());
+    let name = Signal::stored(upload.with_untracked(|u| u.as_ref().map(|u| u.name.clone()).unwrap_or_default()));
+
+    view! {
+        <li
+            class="upload"
+            data-testid="upload-item"
+            data-phase=move || upload.with(|u| u.as_ref().map(|u| phase_name(&u.phase)))
+        >
+            <p class="upload-name">{name}</p>
+            <Show when=move || open.get()>
+                <ProgressBar
+                    label=format!("Upload of {}", name.get_untracked())
+                    percent=Signal::derive(move || upload.with(|u| u.as_ref().map(Upload::percent)))
+                    words=Signal::derive(words)
+                    busy=sending
+                    testid="upload-progress"
+                />
+            </Show>
+            {move || {
+                let (role, hook) = if failed.get() { (Some("alert"), "error-message") } else { (None, "upload-details") };
+                view! { <p class="upload-details" role=role data-testid=hook>{words}</p> }
+            }}
+            <div class="row-actions">
+                {move || done().map(|id| view! {
+                    <a class="button quiet" href=format!("/sessions/{id}") data-testid="upload-session">
+                        <span>"Open"<span class="hidden">" " {name}</span></span>
+                    </a>
+                })}
+                <Show when=move || open.get()>
+                    <button class="button quiet" type="button" data-testid="cancel" on:click=move |_| uploads.abort(key)>
+                        <Icon symbol=Symbol::Cancelled/><span>"Cancel"<span class="hidden">" " {name}</span></span>
+                    </button>
+                </Show>
+                <Show when=move || again.get()>
+                    <button class="button quiet" type="button" data-testid="retry" on:click=move |_| uploads.retry(key)>
+                        <Icon symbol=Symbol::Retry/><span>"Retry"<span class="hidden">" " {name}</span></span>
+                    </button>
+                </Show>
+                <Show when=move || !open.get()>
+                    <button class="button quiet" type="button" data-testid="remove" on:click=move |_| uploads.remove(key)>
+                        <span>"Remove"<span class="hidden">" " {name}</span></span>
+                    </button>
+                </Show>
+            </div>
+        </li>
+    }
+}

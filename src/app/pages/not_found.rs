@@ -1,0 +1,28 @@
+//! What stands at an address without a page, and in place of a session that isn't there. Answers with status 404.
+
+use crate::api::set_not_found;
+use leptos::prelude::*;
+use leptos_meta::Title;
+
+/// The page for any address that has none.
+#[component]
+pub fn NotFoundPage() -> impl IntoView {
+    view! { <NotFound heading="There is no such page" text="The address may have been typed wrong, or the page has moved."/> }
+}
+
+/// Says that something isn't there, and where to go on.
+#[component]
+pub fn NotFound(heading: &'static str, text: &'static str) -> impl IntoView {
+    set_not_found();
+    view! {
+        <Title text="Not found · Hark"/>
+        <section class="empty" data-testid="not-found">
+            <svg class="empty-art" viewBox="0 0 120 40" aria-hidden="true" focusable="false">
+                <path d="M4 20h30M44 14v12M54 6v28M64 17v6M74 12v16M84 20h32"></path>
+            </svg>
+            <h1>{heading}</h1>
+            <p>{text}</p>
+            <p class="empty-actions"><a class="button primary" href="/">"All sessions"</a></p>
+        </section>
+    }
+}

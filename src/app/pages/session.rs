@@ -1,0 +1,255 @@
+//! One session: its status, its recording and its transcript, all live.
+//! The server renders what there is; the feed keeps it moving, or a reload every few seconds without JavaScript.
+
+use super::not_found::NotFound;
+use crate::{
+    api::sessions::get_session,
+    app::{
+        actions::Actions,
+        components::{
+            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadError, Moment, PageSkeleton, Player, ProgressBar,
+            Rename, RetryButton, Stages, StateChip, Symbol, TranscriptLines, announce_milestones,
+        },
+        words,
+    },
+    feed::{Feed, browser::dom, reduce::View},
+    model::{ApiError, Session, SessionId, State, Status, Transcript, bytes, text, transcript::Format},
+};
+use leptos::{either::Either, prelude::*};
+use leptos_meta::Title;
+use leptos_router::hooks::{use_params_map, use_query_map};
+
+/// The page.
+#[component]
+pub fn SessionPage() -> impl IntoView {
+    let params = use_params_map();
+    let id = Memo::new(move |_| params.with(|p| p.get_str("id").and_then(|id| id.parse::<SessionId>().ok())));
+    let transcript = Resource::new(
+        move || id.get(),
+        async |id| match id {
+            Some(id) => get_session(id).await,
+            None => Err(ApiError::new("not_found", "This is no session's address.")),
+        },
+    );
+    view! {
+        <ErrorBoundary fallback=move |errors| view! {
+            <h1 class="hidden">"Session"</h1>
+            <LoadError errors on_retry=Callback::new(move |()| transcript.refetch())/>
+        }>
+            <Transition fallback=PageSkeleton>
+                {move || Suspend::new(async move {
+                    match transcript.await {
+                        Ok(transcript) => Ok(Either::Left(view! { <Shown transcript/> })),
+                        Err(error) if error.is_not_found() => Ok(Either::Right(view! {
+                            <NotFound
+                                heading="This session isn't here"
+                                text="It was deleted, or it belongs to another browser: sessions are seen only where they were made."
+                            />
+                        })),
+                        Err(error) => Err(error),
+                    }
+                })}
+            </Transition>
+        </ErrorBoundary>
+    }
+}
+
+/// The session, once loaded.
+#[component]
+fn Shown(transcript: Transcript) -> impl IntoView {
+    let session = StoredValue::new(transcript.session.clone());
+    let id = transcript.session.id;
+    let view = Feed::expect().watch(View::from(transcript));
+    let status = Memo::new({
+        let view = view.clone();
+        move |_| view.with(|v| v.status.clone())
+    });
+    let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
+    let actions = Actions::new();
+    let title = Memo::new(move |_| match actions.rename.value().get() {
+        Some(Ok(renamed)) => renamed.title.to_string(),
+        _ => session.with_value(|s| s.title.to_string()),
+    });
+    announce_milestones(title.into(), status, false);
+
+    let audio = NodeRef::new();
+    let position = RwSignal::new(None);
+    let has_recording = session.with_value(|s| s.media.bytes > 0);
+    view! {
+        <Title text=move || status.with(|s| words::page_title(&title.get(), s))/>
+        <Reload running/>
+        <div class="page-head session-head">
+            <p class="crumb"><a href="/">"Sessions"</a></p>
+            <h1 data-testid="session-title">{title}</h1>
+            <Rename action=actions.rename id title/>
+        </div>
+        {move || actions.error().map(|error| view! { <Alert message=error.message/> })}
+        <div class="session">
+            <StatusCard session status title=title.into() actions/>
+            <section class="session-main" aria-labelledby="transcript-heading">
+                <h2 id="transcript-heading">"Transcript"</h2>
+                {has_recording.then(|| view! { <Player id audio on_position=Callback::new(move |at| position.set(at))/> })}
+                <Nothing status/>
+                <TranscriptLines
+                    view
+                    running
+                    position=position.into()
+                    on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))
+                />
+            </section>
+            <div class="session-more">
+                <Downloads id status/>
+                <Facts session/>
+            </div>
+        </div>
+    }
+}
+
+/// Reloads the page while it runs if there is no JavaScript, unless the reader paused that.
+#[component]
+fn Reload(running: Memo<bool>) -> impl IntoView {
+    let params = use_query_map();
+    let paused = move || params.with(|p| p.get_str("reload") == Some("off"));
+    let html = move || {
+        if paused() {
+            r#"<p class="notice">Reloading is paused. <a href="?">Go on</a></p>"#
+        } else {
+            r#"<meta http-equiv="refresh" content="3"><p class="notice">This page reloads every 3 seconds. <a href="?reload=off">Pause</a></p>"#
+        }
+    };
+    // As text: with JavaScript a browser takes all of it for text, and hydration would look for elements.
+    view! { <Show when=move || running.get()><noscript inner_html=html></noscript></Show> }
+}
+
+/// Where the session stands, and what can be done about it.
+#[component]
+fn StatusCard(session: StoredValue<Session>, status: Memo<Status>, title: Signal<String>, actions: Actions) -> impl IntoView {
+    let id = session.with_value(|s| s.id);
+    let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
+    let retryable = Memo::new(move |_| status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
+    let fact = move |testid: &'static str, words: Option<String>| {
+        words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> })
+    };
+    let number = move || status.with(|s| s.progress.map(text::percentage));
+    view! {
+        <section class="card status" aria-labelledby="status-heading" data-testid="status-card">
+            <div class="status-head">
+                <h2 id="status-heading" class="hidden">"Status"</h2>
+                <StateChip status/>
+                <span class="status-number" data-testid="percent">{number}</span>
+            </div>
+            <ProgressBar
+                label="Progress of the transcription"
+                percent=Signal::derive(move || status.with(|s| s.progress))
+                words=Signal::derive(move || status.with(words::progress))
+                busy=Signal::derive(move || status.with(|s| s.state == State::Processing))
+                testid="progress"
+            />
+            <p class="status-message" data-testid="message">{move || status.with(|s| s.message.clone())}</p>
+            <p class="facts">
+                {move || fact("queue-position", status.with(words::queue))}
+                {move || fact("amount", status.with(|s| words::amount(s).filter(|amount| !s.message.contains(amount))))}
+                {move || fact("speed", status.with(words::speed).map(|s| format!("{s} real time")))}
+                <Arrival status/>
+                {move || fact("took", session.with_value(|s| status.with(|now| words::took(s, now))).map(|t| format!("took {t}")))}
+                {move || fact("attempt", status.with(|s| (s.attempt > 1).then(|| format!("attempt {}", s.attempt))))}
+            </p>
+            {move || status.with(|s| s.error.clone()).map(|error| view! {
+                <div class="alert" role="alert">
+                    <Icon symbol=Symbol::Failed/>
+                    <div>
+                        <p data-testid="error-message">{error.message}</p>
+                        <p>"Retry goes on after the last line that was heard."</p>
+                    </div>
+                </div>
+            })}
+            <Stages status/>
+            <Show when=move || running.get()><Connection/></Show>
+            <div class="row-actions">
+                <Show when=move || running.get()><CancelButton action=actions.cancel id title/></Show>
+                <Show when=move || retryable.get()><RetryButton action=actions.retry id title/></Show>
+                <DeleteButton action=actions.delete id title/>
+            </div>
+        </section>
+    }
+}
+
+/// The transcript as files.
+#[component]
+fn Downloads(id: SessionId, status: Memo<Status>) -> impl IntoView {
+    let none = Memo::new(move |_| status.with(|s| s.segments == 0 && s.state != State::Completed));
+    let partial = Memo::new(move |_| status.with(|s| s.state != State::Completed));
+    let links = Format::ALL.map(|format| {
+        let ext = format.extension();
+        let about = match format {
+            Format::Txt => "Text",
+            Format::Srt => "SubRip subtitles",
+            Format::Vtt => "WebVTT subtitles",
+            Format::Json => "JSON with times",
+        };
+        view! {
+            <li>
+                <a
+                    class="button"
+                    href=format!("/api/v1/sessions/{id}/transcript.{ext}")
+                    rel="external"
+                    download
+                    data-testid=format!("download-{ext}")
+                    title=about
+                ><Icon symbol=Symbol::Download/>{ext.to_uppercase()}</a>
+            </li>
+        }
+    });
+    view! {
+        <section class="card downloads" aria-labelledby="downloads-heading">
+            <h2 id="downloads-heading">
+                "Download"
+                <Show when=move || partial.get()>" what is there so far"</Show>
+            </h2>
+            <ul class="downloads-list" hidden=move || none.get()>{links.into_iter().collect_view()}</ul>
+            <p class="muted" hidden=move || !none.get()>"There is nothing to download yet."</p>
+        </section>
+    }
+}
+
+/// The facts about the recording and the work.
+#[component]
+fn Facts(session: StoredValue<Session>) -> impl IntoView {
+    let session = session.get_value();
+    let media = session.media;
+    let engine = match session.model {
+        Some(model) => format!("{}, {model}", session.engine.label()),
+        None => session.engine.label().to_owned(),
+    };
+    let format = [media.format, media.codec].into_iter().filter(|f| !f.is_empty()).collect::<Vec<_>>().join(", ");
+    let sound = (media.sample_rate > 0).then(|| format!("{}, {}", text::sample_rate(media.sample_rate), text::channels(media.channels)));
+    let row = |name: &'static str, value: String| (!value.is_empty()).then(|| view! { <div><dt>{name}</dt><dd>{value}</dd></div> });
+    view! {
+        <section class="card" aria-labelledby="facts-heading" data-testid="facts">
+            <h2 id="facts-heading">"Recording"</h2>
+            <dl class="facts-list">
+                {row("File", media.file_name)}
+                {(media.bytes > 0).then(|| row("Size", bytes(media.bytes)))}
+                {row("Format", format)}
+                {row("Sound", sound.unwrap_or_default())}
+                {row("Engine", engine)}
+                {row("Language", session.language.unwrap_or_default())}
+                <div><dt>"Created"</dt><dd><Moment at=session.created_at/></dd></div>
+            </dl>
+        </section>
+    }
+}
+
+/// Says why there are no lines, once none will come.
+#[component]
+fn Nothing(status: Memo<Status>) -> impl IntoView {
+    let words = Memo::new(move |_| {
+        status.with(|s| match s.state {
+            State::Completed if s.segments == 0 => Some("No speech was heard in this recording."),
+            State::Failed if s.segments == 0 => Some("It failed before the first line."),
+            State::Cancelled if s.segments == 0 => Some("It was cancelled before the first line."),
+            _ => None,
+        })
+    });
+    move || words.get().map(|words| view! { <p class="muted" data-testid="no-lines">{words}</p> })
+}

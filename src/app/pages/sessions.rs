@@ -1,0 +1,249 @@
+//! The list of sessions: newest first, searched by `?q=`, continued by `?cursor=`, live.
+//! Rows are kept by id, so what comes anew never moves the focus.
+
+use crate::{
+    api::sessions::list_sessions,
+    app::{
+        actions::Actions,
+        components::{Alert, Icon, ListSkeleton, LoadError, SessionRow, Symbol, TrySampleButton, announce},
+    },
+    feed::Feed,
+    model::{Session, text},
+};
+use leptos::{ev, prelude::*};
+use leptos_meta::Title;
+use leptos_router::{NavigateOptions, hooks::{use_navigate, use_query_map}};
+use std::{collections::HashSet, time::Duration};
+
+/// The list waits this long for more typing before it searches.
+const TYPING: Duration = Duration::from_millis(250);
+
+/// The address of the list with this search and cursor.
+fn address(query: &str, cursor: Option<&str>) -> String {
+    let escape = |text: &str| -> String { text.bytes().map(escaped).collect() };
+    let parts: Vec<String> = (!query.is_empty())
+        .then(|| format!("q={}", escape(query)))
+        .into_iter()
+        .chain(cursor.map(|cursor| format!("cursor={}", escape(cursor))))
+        .collect();
+    if parts.is_empty() { "/".to_owned() } else { format!("/?{}", parts.join("&")) }
+}
+
+/// A byte as it may stand in a query (RFC 3986, unreserved).
+fn escaped(byte: u8) -> String {
+    match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    }
+}
+
+/// The page.
+#[component]
+pub fn SessionsPage() -> impl IntoView {
+    let params = use_query_map();
+    let query = Memo::new(move |_| params.with(|p| p.get_str("q").unwrap_or_default().trim().to_owned()));
+    let cursor = Memo::new(move |_| params.with(|p| p.get_str("cursor").map(str::to_owned)));
+    let heading = move || if query.with(String::is_empty) { "Sessions".to_owned() } else { format!("Search: {}", query.get()) };
+
+    view! {
+        <Title text=move || format!("{} · Hark", heading())/>
+        <div class="page-head">
+            <h1>"Sessions"</h1>
+            <Search query/>
+            <a class="button primary" href="/upload"><Icon symbol=Symbol::Upload/>"New transcription"</a>
+        </div>
+        <List query cursor/>
+    }
+}
+
+/// The search field: a plain form, which searches as one types once it is hydrated.
+#[component]
+fn Search(query: Memo<String>) -> impl IntoView {
+    let typed = RwSignal::new(query.get_untracked());
+    let asked = StoredValue::new(query.get_untracked());
+    let navigate = use_navigate();
+    let search = move || {
+        let text = typed.get_untracked().trim().to_owned();
+        if text != query.get_untracked() {
+            asked.set_value(text.clone());
+            navigate(&address(&text, None), NavigateOptions { replace: true, scroll: false, ..NavigateOptions::default() });
+        }
+    };
+    // Back and forward change the field, its own searches don't: typing may have gone on since.
+    Effect::new(move || {
+        let query = query.get();
+        if asked.with_value(|asked| *asked != query) {
+            asked.set_value(query.clone());
+            typed.set(query);
+        }
+    });
+    let waiting = StoredValue::new(None::<TimeoutHandle>);
+    let stop_waiting = move || {
+        if let Some(handle) = waiting.try_update_value(Option::take).flatten() {
+            handle.clear();
+        }
+    };
+    on_cleanup(stop_waiting);
+    let (search_later, search_now) = (search.clone(), search);
+    view! {
+        <form class="search" method="get" action="/" role="search" on:submit=move |event| {
+            event.prevent_default();
+            stop_waiting();
+            search_now();
+        }>
+            <label class="hidden" for="q">"Search by title"</label>
+            <Icon symbol=Symbol::Search/>
+            <input
+                class="input"
+                id="q"
+                name="q"
+                type="search"
+                placeholder="Search by title"
+                autocomplete="off"
+                value=query.get_untracked()
+                prop:value=move || typed.get()
+                data-testid="search"
+                on:input=move |event| {
+                    typed.set(event_target_value(&event));
+                    stop_waiting();
+                    waiting.set_value(set_timeout_with_handle(search_later.clone(), TYPING).ok());
+                }
+            />
+        </form>
+    }
+}
+
+/// The sessions themselves.
+#[component]
+fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
+    let feed = Feed::expect();
+    let actions = Actions::new();
+    let list = Resource::new(
+        move || (query.get(), cursor.get(), feed.unknown.get()),
+        |(query, cursor, _)| list_sessions(Some(query).filter(|q| !q.is_empty()), cursor),
+    );
+    // Further pages, appended in the browser. Without it, the link leads to a page of its own.
+    let more = RwSignal::new(Vec::<Session>::new());
+    let more_cursor = RwSignal::new(None::<Option<String>>);
+    Effect::new(move |before: Option<()>| {
+        query.track();
+        cursor.track();
+        if before.is_some() {
+            more.set(Vec::new());
+            more_cursor.set(None);
+        }
+    });
+    let load_more = Action::new(move |cursor: &String| {
+        let (query, cursor) = (query.get_untracked(), cursor.clone());
+        async move {
+            let page = list_sessions(Some(query.clone()).filter(|q| !q.is_empty()), Some(cursor)).await;
+            (query, page)
+        }
+    });
+    let more_error = RwSignal::new(None::<String>);
+    Effect::new(move || match load_more.value().get() {
+        // The search may have changed meanwhile.
+        Some((asked, Ok(page))) if query.with_untracked(|q| *q == asked) => {
+            announce(format!("{} more", text::count(page.sessions.len(), "session")));
+            more_error.set(None);
+            more.update(|more| more.extend(page.sessions));
+            more_cursor.set(Some(page.next_cursor));
+        }
+        Some((_, Err(error))) => more_error.set(Some(error.message)),
+        _ => {}
+    });
+    // What a fetch brings may be newer than what the rows know.
+    Effect::new(move || {
+        if let Some(Ok(page)) = list.get() {
+            for session in page.sessions {
+                if feed.view(session.id).is_some() {
+                    feed.status(session.status);
+                }
+            }
+        }
+    });
+
+    let sessions = move || {
+        let first = list.get().and_then(Result::ok).map(|page| page.sessions).unwrap_or_default();
+        let deleted = actions.deleted.get();
+        let mut seen = HashSet::new();
+        first.into_iter().chain(more.get()).filter(|s| !deleted.contains(&s.id) && seen.insert(s.id)).collect::<Vec<_>>()
+    };
+    let next = move || more_cursor.get().unwrap_or_else(|| list.get().and_then(Result::ok).and_then(|page| page.next_cursor));
+    let on_more = move |event: ev::MouseEvent, cursor: String| {
+        if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
+            event.prevent_default();
+            load_more.dispatch(cursor);
+        }
+    };
+
+    view! {
+        <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=Callback::new(move |()| list.refetch())/> }>
+            <Transition fallback=ListSkeleton>
+                {move || actions.error().map(|error| view! { <Alert message=error.message/> })}
+                {move || Suspend::new(async move { list.await.map(drop) })}
+                <Show when=move || cursor.with(Option::is_some)>
+                    <p><a href=move || query.with(|q| address(q, None))>"Back to the newest"</a></p>
+                </Show>
+                <ul class="rows" data-testid="rows">
+                    <For each=sessions key=|session| session.id let:session>
+                        <SessionRow session actions/>
+                    </For>
+                </ul>
+                {move || (list.get().is_some_and(|l| l.is_ok()) && sessions().is_empty()).then(|| view! { <Empty query/> })}
+                {move || next().map(|cursor| {
+                    let href = query.with(|q| address(q, Some(&cursor)));
+                    view! {
+                        <p class="more">
+                            <a class="button" href=href data-testid="load-more" on:click=move |event| on_more(event, cursor.clone())>
+                                {move || if load_more.pending().get() { "Loading" } else { "Load more" }}
+                            </a>
+                        </p>
+                    }
+                })}
+                {move || more_error.get().map(|message| view! { <Alert message/> })}
+            </Transition>
+        </ErrorBoundary>
+    }
+}
+
+/// What stands in place of an empty list.
+#[component]
+fn Empty(query: Memo<String>) -> impl IntoView {
+    let searched = Memo::new(move |_| !query.with(String::is_empty));
+    view! {
+        <section class="empty" data-testid="empty">
+            <svg class="empty-art" viewBox="0 0 120 40" aria-hidden="true" focusable="false">
+                <path d="M4 20h8M20 14v12M30 6v28M40 12v16M50 3v34M60 16v8M70 9v22M80 14v12M90 17v6M104 20h12"></path>
+            </svg>
+            <Show
+                when=move || searched.get()
+                fallback=|| view! {
+                    <h2>"Nothing transcribed yet"</h2>
+                    <p>"Upload a recording and watch it turn into text, line by line. Or see it work on a sample first."</p>
+                    <div class="empty-actions">
+                        <a class="button primary" href="/upload"><Icon symbol=Symbol::Upload/>"Upload a recording"</a>
+                        <TrySampleButton/>
+                    </div>
+                }
+            >
+                <h2>"Nothing found"</h2>
+                <p>"No session has “" {move || query.get()} "” in its title."</p>
+                <p class="empty-actions"><a class="button" href="/">"Show all sessions"</a></p>
+            </Show>
+        </section>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        assert_eq!(address("", None), "/");
+        assert_eq!(address("a b&ü", None), "/?q=a%20b%26%C3%BC");
+        assert_eq!(address("x", Some("1+/=")), "/?q=x&cursor=1%2B%2F%3D");
+        assert_eq!(address("", Some("c")), "/?cursor=c");
+    }
+}

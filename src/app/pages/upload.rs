@@ -1,0 +1,195 @@
+//! The upload page: a plain form underneath; in the browser a queue with progress, for many files at once.
+
+use crate::{
+    api::upload::{UploadInfo, load_upload_info},
+    app::{
+        components::{
+            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadError, PageSkeleton, Symbol, TrySampleButton, UploadItem,
+        },
+        uploads::Uploads,
+    },
+    feed::{
+        browser::upload,
+        uploads::{Picked, Wishes, too_large},
+    },
+    model::{self, bytes, duration, text},
+};
+use leptos::{ev, html, prelude::*};
+use leptos_meta::Title;
+use leptos_router::hooks::use_navigate;
+
+/// What the file picker offers. The server looks at the content, not at the name.
+const ACCEPT: &str = "audio/*,video/*,.wav,.mp3,.m4a,.aac,.flac,.ogg,.oga,.opus,.webm,.mkv,.mp4,.mov,.aif,.aiff,.caf";
+
+/// The page.
+#[component]
+pub fn UploadPage() -> impl IntoView {
+    let info = Resource::new(|| (), |()| load_upload_info());
+    view! {
+        <Title text="New transcription · Hark"/>
+        <div class="page-head"><h1>"New transcription"</h1></div>
+        <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=Callback::new(move |()| info.refetch())/> }>
+            <Transition fallback=PageSkeleton>
+                {move || Suspend::new(async move { info.await.map(|info| view! { <UploadForm info/> }) })}
+            </Transition>
+        </ErrorBoundary>
+        <section class="card aside" aria-labelledby="sample-heading">
+            <h2 id="sample-heading">"No recording at hand?"</h2>
+            <p>"See Hark at work on a short one that comes with it."</p>
+            <TrySampleButton/>
+        </section>
+    }
+}
+
+/// The form.
+#[component]
+fn UploadForm(info: UploadInfo) -> impl IntoView {
+    let uploads = Uploads::expect();
+    let limit = info.max_upload_bytes;
+    let input = NodeRef::<html::Input>::new();
+    let title = NodeRef::<html::Input>::new();
+    let [language, engine] = [(); 2].map(|()| NodeRef::<html::Select>::new());
+    let chosen = RwSignal::new(Vec::<Picked>::new());
+    let several = Memo::new(move |_| chosen.with(|c| c.len() > 1));
+    let over = RwSignal::new(false);
+    // Without JavaScript the server takes one file with each form.
+    let awake = RwSignal::new(false);
+    Effect::new(move || {
+        awake.set(true);
+        // Chosen before hydration, or kept by the browser over a reload.
+        chosen.set(upload::chosen(input));
+    });
+
+    // A single file leads to its session, as the plain form does; several are listed.
+    let navigate = use_navigate();
+    uploads.arrived.set(None);
+    Effect::new(move || {
+        let Some(id) = uploads.arrived.get() else { return };
+        if uploads.queue.with_untracked(|queue| queue.uploads.len() == 1) {
+            uploads.queue.set(Default::default());
+            navigate(&format!("/sessions/{id}"), Default::default());
+        }
+    });
+
+    let on_drop = move |event: ev::DragEvent| {
+        event.prevent_default();
+        over.set(false);
+        upload::choose_dropped(&event, input);
+        chosen.set(upload::chosen(input));
+    };
+    let on_submit = move |event: ev::SubmitEvent| {
+        event.prevent_default();
+        let files = upload::take(input);
+        let single = files.len() == 1;
+        // From the elements: a browser may have filled them in before hydration.
+        let value = |select: NodeRef<html::Select>| select.get_untracked().map(|s| s.value()).unwrap_or_default();
+        let title = title.get_untracked().filter(|_| single).map(|t| t.value().trim().to_owned()).unwrap_or_default();
+        let wishes = Wishes { title, language: value(language), engine: value(engine) };
+        uploads.add(files, &wishes, limit);
+        chosen.set(Vec::new());
+    };
+    let usable = info.engines.iter().any(|e| e.available);
+
+    view! {
+        {info.notice.map(|message| view! { <Alert message/> })}
+        {(!usable).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> })}
+        <form
+            class="card upload-form"
+            method="post"
+            enctype="multipart/form-data"
+            action="/api/v1/sessions"
+            data-testid="upload-form"
+            on:submit=on_submit
+        >
+            <label
+                class="drop"
+                class:over=move || over.get()
+                for="file"
+                on:dragover=move |event| { event.prevent_default(); over.set(true); }
+                on:dragleave=move |_| over.set(false)
+                on:drop=on_drop
+            >
+                <Icon symbol=Symbol::Upload/>
+                <span class="drop-title">"Choose a recording"<span class:hidden=move || !awake.get()>", or drop it here"</span></span>
+                <span class="muted">
+                    {format!("Audio or video, up to {} and {}", bytes(limit), duration(info.max_duration))}
+                </span>
+            </label>
+            <Chosen chosen limit/>
+            // Before the file, so that the server can refuse them before it receives it.
+            <div class="fields">
+                <p class="field" hidden=move || several.get()>
+                    <label for="title">"Title"</label>
+                    <input
+                        class="input"
+                        id="title"
+                        name="title"
+                        maxlength=model::Title::MAX_CHARS.to_string()
+                        placeholder="The file's name if left empty"
+                        autocomplete="off"
+                        data-testid="title-input"
+                        node_ref=title
+                    />
+                </p>
+                <p class="field">
+                    <label for="language">"Language"</label>
+                    <LanguageSelect select=language/>
+                </p>
+                <p class="field">
+                    <label for="engine">"Engine"</label>
+                    <EngineSelect engines=info.engines.clone() select=engine/>
+                </p>
+            </div>
+            <input
+                class="file-input"
+                id="file"
+                type="file"
+                name="file"
+                accept=ACCEPT
+                required
+                multiple=move || awake.get()
+                data-testid="file-input"
+                node_ref=input
+                on:change=move |_| chosen.set(upload::chosen(input))
+            />
+            <button class="button primary" data-testid="upload-submit" disabled=!usable>
+                {move || match chosen.with(Vec::len) {
+                    0 | 1 => "Transcribe".to_owned(),
+                    n => format!("Transcribe {}", text::count(n, "file")),
+                }}
+            </button>
+        </form>
+        <Queue/>
+        <EngineHelp engines=info.engines/>
+    }
+}
+
+/// The files that are chosen and not sent yet.
+#[component]
+fn Chosen(chosen: RwSignal<Vec<Picked>>, limit: u64) -> impl IntoView {
+    let items = move || {
+        chosen.get().into_iter().map(|file| {
+            let problem = too_large(file.bytes, limit).map(|message| view! { <span class="problem" role="alert">{message}</span> });
+            view! { <li>{file.name} <span class="muted">{bytes(file.bytes)}</span> {problem}</li> }
+        }).collect_view()
+    };
+    move || (!chosen.with(Vec::is_empty)).then(|| view! { <ul class="chosen" data-testid="chosen">{items()}</ul> })
+}
+
+/// The uploads of this visit.
+#[component]
+fn Queue() -> impl IntoView {
+    let uploads = Uploads::expect();
+    let keys = move || uploads.queue.with(|queue| queue.uploads.iter().map(|u| u.key).collect::<Vec<_>>());
+    view! {
+        <Show when=move || !keys().is_empty()>
+            <section class="card" aria-labelledby="uploads-heading">
+                <h2 id="uploads-heading">"Uploads"</h2>
+                <ul class="uploads" data-testid="uploads">
+                    <For each=keys key=|key| *key children=move |key| view! { <UploadItem uploads key/> }/>
+                </ul>
+                <p><a href="/">"All sessions"</a></p>
+            </section>
+        </Show>
+    }
+}

@@ -1,0 +1,173 @@
+//! Sentences about a status, for eyes and for screen readers. Pure; the components and the page titles use it.
+
+use crate::model::{Session, Stage, State, Status, Timestamp, clock, duration, text};
+
+/// The name of a state.
+pub(crate) fn state(state: State) -> &'static str {
+    match state {
+        State::Queued => "Queued",
+        State::Processing => "Processing",
+        State::Completed => "Done",
+        State::Failed => "Failed",
+        State::Cancelled => "Cancelled",
+    }
+}
+
+/// What is happening, in a word or two: `Queued`, `Transcribing`, `Done`.
+pub(crate) fn step(status: &Status) -> &'static str {
+    match (status.state, status.stage) {
+        // The stage says where the path stands, and a running session is past having been received.
+        (State::Processing, Some(Stage::Receiving)) => "Starting",
+        (State::Processing, Some(stage)) => stage.label(),
+        (state, _) => self::state(state),
+    }
+}
+
+/// The progress bar in words: `43%, Transcribing`, `Queued, 2 ahead`.
+pub(crate) fn progress(status: &Status) -> String {
+    match (status.progress, queue(status)) {
+        (_, Some(queue)) => format!("Queued, {queue}"),
+        (Some(progress), _) => format!("{}, {}", text::percentage(progress), step(status)),
+        (None, _) => step(status).to_owned(),
+    }
+}
+
+/// The place in the queue: `next in line`, `2 ahead`.
+pub(crate) fn queue(status: &Status) -> Option<String> {
+    match (status.state, status.queue_position) {
+        (State::Queued, Some(0)) => Some("next in line".to_owned()),
+        (State::Queued, Some(n)) => Some(format!("{n} ahead")),
+        _ => None,
+    }
+}
+
+/// The audio done out of all: `2:10 of 5:02`.
+pub(crate) fn amount(status: &Status) -> Option<String> {
+    match (status.state, status.duration_total) {
+        (State::Queued, _) => None,
+        (State::Processing, Some(total)) => Some(format!("{} of {}", clock(status.duration_processed), clock(total))),
+        (State::Completed, Some(total)) => Some(clock(total)),
+        (_, Some(total)) if status.duration_processed > 0.0 => {
+            Some(format!("{} of {}", clock(status.duration_processed), clock(total)))
+        }
+        (_, total) => total.map(clock),
+    }
+}
+
+/// The speed, while it matters: `2.3x`.
+pub(crate) fn speed(status: &Status) -> Option<String> {
+    status.processing_speed.filter(|_| !status.state.is_terminal()).map(text::speed)
+}
+
+/// When it will be done, while it runs.
+pub(crate) fn arrival(status: &Status) -> Option<Timestamp> {
+    status.estimated_completion.filter(|_| !status.state.is_terminal())
+}
+
+/// How long until `arrival`, by the clock of the browser.
+pub(crate) fn until(arrival: Timestamp, now: Timestamp) -> String {
+    format!("in {}", text::remaining(arrival.seconds_since(now)))
+}
+
+/// How long the work took, once it has ended.
+pub(crate) fn took(session: &Session, status: &Status) -> Option<String> {
+    let (start, end) = (session.started_at?, session.finished_at.unwrap_or(status.timestamp));
+    (status.state == State::Completed).then(|| duration(end.seconds_since(start).max(1.0)))
+}
+
+/// The page's title: `63% · interview.mp3 · Hark`.
+pub(crate) fn page_title(title: &str, status: &Status) -> String {
+    let lead = match (status.state, status.progress) {
+        (State::Completed, _) => return format!("{title} · Hark"),
+        (State::Processing, Some(progress)) => text::percentage(progress),
+        _ => step(status).to_owned(),
+    };
+    format!("{lead} · {title} · Hark")
+}
+
+/// What deserves to be spoken: a change of stage or state, and quarters. The number grows with each.
+pub(crate) fn milestone(status: &Status) -> (State, Option<Stage>, u8) {
+    let quarter = status.progress.filter(|_| status.state == State::Processing).map_or(0, |p| (p / 25.0) as u8);
+    (status.state, status.stage.filter(|_| status.state == State::Processing), quarter)
+}
+
+/// A milestone in words.
+pub(crate) fn announcement(title: &str, status: &Status) -> String {
+    match status.state {
+        State::Processing => match milestone(status).2 {
+            0 => format!("{title}: {}", step(status)),
+            quarter => format!("{title}: {}, {} percent", step(status), u32::from(quarter) * 25),
+        },
+        State::Failed => {
+            let why = status.error.as_ref().map_or("", |e| e.message.as_str());
+            format!("{title}: failed. {why}")
+        }
+        _ => format!("{title}: {}", progress(status).to_lowercase()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SessionId;
+    use uuid::Uuid;
+
+    fn status(state: State, stage: Option<Stage>, progress: Option<f64>) -> Status {
+        Status {
+            session_id: SessionId(Uuid::nil()),
+            version: 1,
+            state,
+            stage,
+            progress,
+            message: String::new(),
+            timestamp: Timestamp(0),
+            duration_processed: 130.0,
+            duration_total: Some(302.0),
+            estimated_completion: Some(Timestamp(1)),
+            processing_speed: Some(2.3),
+            segments: 0,
+            queue_position: (state == State::Queued).then_some(2),
+            attempt: 1,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn a_bar_in_words() {
+        assert_eq!(progress(&status(State::Processing, Some(Stage::Transcribing), Some(43.2))), "43%, Transcribing");
+        assert_eq!(progress(&status(State::Queued, None, None)), "Queued, 2 ahead");
+        assert_eq!(progress(&status(State::Completed, None, Some(100.0))), "100%, Done");
+        assert_eq!(progress(&status(State::Processing, Some(Stage::Decoding), None)), "Decoding");
+    }
+
+    #[test]
+    fn amounts() {
+        assert_eq!(amount(&status(State::Processing, None, None)).as_deref(), Some("2:10 of 5:02"));
+        assert_eq!(amount(&status(State::Completed, None, None)).as_deref(), Some("5:02"));
+        assert_eq!(amount(&status(State::Queued, None, None)), None);
+    }
+
+    #[test]
+    fn nothing_is_promised_once_it_has_ended() {
+        let ended = status(State::Failed, None, None);
+        assert_eq!((speed(&ended), arrival(&ended)), (None, None));
+    }
+
+    #[test]
+    fn titles() {
+        assert_eq!(page_title("a.mp3", &status(State::Processing, None, Some(63.9))), "63% · a.mp3 · Hark");
+        assert_eq!(page_title("a.mp3", &status(State::Completed, None, Some(100.0))), "a.mp3 · Hark");
+        assert_eq!(page_title("a.mp3", &status(State::Queued, None, None)), "Queued · a.mp3 · Hark");
+    }
+
+    #[test]
+    fn only_stages_and_quarters_are_spoken() {
+        let at = |p| milestone(&status(State::Processing, Some(Stage::Transcribing), Some(p)));
+        assert_eq!(at(1.0), at(24.9));
+        assert_ne!(at(24.9), at(25.0));
+        assert_eq!(
+            announcement("a", &status(State::Processing, Some(Stage::Transcribing), Some(51.0))),
+            "a: Transcribing, 50 percent"
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! Live status in the browser: one connection for everything, and the signals that pages read.
+//! Pages call [`Feed::watch`] and never learn which transport is live. Inert while rendering on the server.
+
+pub mod link;
+pub mod reduce;
+pub mod uploads;
+
+#[cfg(feature = "hydrate")]
+pub mod browser;
+#[cfg(not(feature = "hydrate"))]
+#[path = "feed/inert.rs"]
+pub mod browser;
+
+pub use link::Mode;
+
+use crate::model::{SegmentEvent, SessionId, Status, Timestamp};
+use leptos::prelude::*;
+use reduce::View;
+use std::collections::HashMap;
+
+/// The handle that pages share: a signal per watched session, and how they are kept up to date.
+#[derive(Clone, Copy)]
+pub struct Feed {
+    views: StoredValue<HashMap<SessionId, ArcRwSignal<View>>>,
+    /// How many places show the segments of a session now. Nobody fetches missing segments for a row of a list.
+    transcripts: StoredValue<HashMap<SessionId, usize>>,
+    /// The newest status of each session nobody watches, should a page be about to.
+    strays: StoredValue<HashMap<SessionId, Status>>,
+    /// How updates arrive. Written by `browser` only.
+    pub mode: RwSignal<Mode>,
+    /// When the last message came, by the browser's clock. Written by `browser` only.
+    pub last_message: RwSignal<Option<Timestamp>>,
+    /// Grows when a session turns up that nobody watches, such as one made in another tab, and when a watched one
+    /// turns out to be gone: a list should be fetched again. Once for each session.
+    pub unknown: RwSignal<u64>,
+}
+
+impl Feed {
+    /// More sessions than anybody has running at once; beyond it the oldest news of unwatched ones isn't worth memory.
+    const MAX_STRAYS: usize = 500;
+
+    /// Makes the feed and puts it into the context. In the browser it starts to connect once there is something to
+    /// watch; on the server it stays empty.
+    pub fn provide() -> Self {
+        let feed = Self {
+            views: StoredValue::new(HashMap::new()),
+            transcripts: StoredValue::new(HashMap::new()),
+            strays: StoredValue::new(HashMap::new()),
+            mode: RwSignal::new(Mode::Off),
+            last_message: RwSignal::new(None),
+            unknown: RwSignal::new(0),
+        };
+        provide_context(feed);
+        browser::start(feed);
+        feed
+    }
+
+    /// The feed of this app.
+    ///
+    /// # Panics
+    /// Outside the app, which provides it.
+    #[must_use]
+    pub fn expect() -> Self {
+        expect_context()
+    }
+
+    /// The live view of a session, seeded with what the page was rendered from. A seed older than what is known is
+    /// ignored, so coming back to a page never shows the past.
+    ///
+    /// A seed made from a transcript keeps the segments complete as long as the caller's reactive owner lives.
+    pub fn watch(&self, mut seed: View) -> ArcRwSignal<View> {
+        let id = seed.status.session_id;
+        if let Some(stray) = self.strays.try_update_value(|strays| strays.remove(&id)).flatten() {
+            seed.status(stray);
+        }
+        if seed.has_transcript() {
+            self.open_transcript(id);
+        }
+        let view = match self.view(id) {
+            Some(view) => {
+                if view.with_untracked(|known| known.would_change(&seed)) {
+                    view.update(|known| known.merge(seed));
+                }
+                view
+            }
+            None => {
+                let view = ArcRwSignal::new(seed);
+                self.views.update_value(|views| {
+                    views.insert(id, view.clone());
+                });
+                view
+            }
+        };
+        browser::watching(*self);
+        view
+    }
+
+    /// Takes a session that was deleted out of the feed.
+    pub fn forget(&self, id: SessionId) {
+        let known = self.views.try_update_value(|views| views.remove(&id)).flatten();
+        // Kept as a stray: what still comes of it is no news of an unknown session.
+        if let Some(view) = known {
+            self.stray(view.with_untracked(|view| view.status.clone()));
+        }
+        browser::watching(*self);
+    }
+
+    /// The view of a session if some page has watched it.
+    #[must_use]
+    pub fn view(&self, id: SessionId) -> Option<ArcRwSignal<View>> {
+        self.views.with_value(|views| views.get(&id).cloned())
+    }
+
+    /// The sessions watched whose newest known status is not terminal.
+    #[must_use]
+    pub fn running(&self) -> Vec<SessionId> {
+        let runs = |view: &ArcRwSignal<View>| view.with_untracked(|v| !v.status.state.is_terminal());
+        self.views.with_value(|views| views.iter().filter(|(_, view)| runs(view)).map(|(id, _)| *id).collect())
+    }
+
+    /// Takes in a status from any transport. Returns false for a session nobody watches.
+    pub fn status(&self, status: Status) -> bool {
+        let Some(view) = self.view(status.session_id) else {
+            if self.stray(status) {
+                self.unknown.update(|n| *n += 1);
+            }
+            return false;
+        };
+        if view.with_untracked(|v| v.is_news(&status)) {
+            view.update(|v| v.status(status));
+        }
+        true
+    }
+
+    /// Takes in a segment as a stream announced it, if its transcript is shown. What is left out here comes with the
+    /// seed of the next page that shows it.
+    pub fn segment(&self, event: SegmentEvent) {
+        let id = event.session_id;
+        if self.shows_transcript(id)
+            && let Some(view) = self.view(id)
+        {
+            let segment = event.into();
+            if view.with_untracked(|v| v.wants(&segment)) {
+                view.update(|v| v.segment(segment));
+            }
+        }
+    }
+
+    /// Whether some place shows the segments of a session now.
+    #[must_use]
+    pub fn shows_transcript(&self, id: SessionId) -> bool {
+        self.transcripts.with_value(|open| open.contains_key(&id))
+    }
+
+    /// The sessions whose segments are shown now.
+    #[must_use]
+    pub fn shown_transcripts(&self) -> Vec<SessionId> {
+        self.transcripts.with_value(|open| open.keys().copied().collect())
+    }
+
+    /// Until the current reactive owner is cleaned up.
+    fn open_transcript(&self, id: SessionId) {
+        let feed = *self;
+        self.transcripts.update_value(|open| *open.entry(id).or_default() += 1);
+        on_cleanup(move || {
+            // The whole app may be going, and the counts with it.
+            let _ = feed.transcripts.try_update_value(|open| {
+                if let Some(count) = open.get_mut(&id) {
+                    *count -= 1;
+                    if *count == 0 {
+                        open.remove(&id);
+                    }
+                }
+            });
+        });
+    }
+
+    /// Keeps the status of a session nobody watches. Returns whether the session is new here.
+    fn stray(&self, status: Status) -> bool {
+        self.strays
+            .try_update_value(|strays| {
+                if let Some(known) = strays.get_mut(&status.session_id) {
+                    if status.version > known.version {
+                        *known = status;
+                    }
+                    return false;
+                }
+                if strays.len() >= Self::MAX_STRAYS
+                    && let Some(oldest) = strays.values().min_by_key(|s| s.timestamp).map(|s| s.session_id)
+                {
+                    strays.remove(&oldest);
+                }
+                strays.insert(status.session_id, status);
+                true
+            })
+            .unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Segment, State};
+    use uuid::Uuid;
+
+    fn status(n: u128, version: u64, state: State) -> Status {
+        Status {
+            session_id: SessionId(Uuid::from_u128(n)),
+            version,
+            state,
+            stage: None,
+            progress: None,
+            message: String::new(),
+            timestamp: Timestamp(version as i64),
+            duration_processed: 0.0,
+            duration_total: None,
+            estimated_completion: None,
+            processing_speed: None,
+            segments: 0,
+            queue_position: None,
+            attempt: 1,
+            error: None,
+        }
+    }
+
+    fn segment(session_id: SessionId, index: u32) -> SegmentEvent {
+        let segment =
+            Segment { index, start: 0.0, end: 1.0, text: String::new(), confidence: None, words: Vec::new() };
+        SegmentEvent::new(session_id, &segment)
+    }
+
+    fn with_feed(f: impl FnOnce(Feed)) {
+        let owner = Owner::new();
+        owner.with(|| f(Feed::provide()));
+    }
+
+    #[test]
+    fn a_session_is_watched_once_and_an_old_seed_changes_nothing() {
+        with_feed(|feed| {
+            let first = feed.watch(View::new(status(1, 5, State::Processing)));
+            let again = feed.watch(View::new(status(1, 4, State::Queued)));
+            assert_eq!(again.get_untracked().status.version, 5);
+            assert!(feed.status(status(1, 6, State::Completed)));
+            assert_eq!(first.get_untracked().status.version, 6);
+            assert!(feed.running().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_session_nobody_watches_is_news_once_and_its_newest_status_waits() {
+        with_feed(|feed| {
+            assert!(!feed.status(status(1, 5, State::Processing)));
+            assert!(!feed.status(status(1, 7, State::Completed)));
+            assert!(!feed.status(status(1, 6, State::Processing)));
+            assert_eq!(feed.unknown.get_untracked(), 1);
+            let view = feed.watch(View::new(status(1, 4, State::Queued)));
+            assert_eq!(view.get_untracked().status.version, 7);
+        });
+    }
+
+    #[test]
+    fn strays_are_bounded() {
+        with_feed(|feed| {
+            for n in 0..2 * Feed::MAX_STRAYS {
+                feed.status(status(n as u128, n as u64, State::Processing));
+            }
+            assert_eq!(feed.strays.with_value(HashMap::len), Feed::MAX_STRAYS);
+        });
+    }
+
+    #[test]
+    fn a_forgotten_session_is_neither_watched_nor_news() {
+        with_feed(|feed| {
+            let id = status(1, 1, State::Queued).session_id;
+            feed.watch(View::new(status(1, 1, State::Queued)));
+            assert_eq!(feed.running(), [id]);
+            feed.forget(id);
+            assert!(feed.running().is_empty() && feed.view(id).is_none());
+            assert!(!feed.status(status(1, 2, State::Processing)));
+            assert_eq!(feed.unknown.get_untracked(), 0);
+        });
+    }
+
+    #[test]
+    fn segments_are_kept_while_a_transcript_is_shown() {
+        with_feed(|feed| {
+            let id = status(1, 1, State::Processing).session_id;
+            let row = feed.watch(View::new(status(1, 1, State::Processing)));
+            feed.segment(segment(id, 0));
+            assert!(row.get_untracked().segments.is_empty() && !feed.shows_transcript(id));
+
+            let seed = || View::of_transcript(status(1, 1, State::Processing), Vec::new());
+            let (page, other) = (Owner::new(), Owner::new());
+            page.with(|| feed.watch(seed()));
+            other.with(|| feed.watch(seed()));
+            feed.segment(segment(id, 0));
+            assert_eq!(row.get_untracked().segments.len(), 1);
+            page.cleanup();
+            assert_eq!(feed.shown_transcripts(), [id]);
+            other.cleanup();
+            assert!(!feed.shows_transcript(id));
+        });
+    }
+}

@@ -1,0 +1,113 @@
+//! What pages need of the document: the clock and time zone, focus, scrolling, playing.
+//! Called from effects and event handlers only, never while rendering for hydration.
+
+use crate::model::{Timestamp, text};
+use leptos::{html, prelude::*};
+use std::cell::RefCell;
+use wasm_bindgen::{JsCast, JsValue, closure::Closure};
+
+/// A list counts as scrolled to its end this close to it, in pixels: about one line.
+const NEAR: i32 = 40;
+
+/// The browser's clock.
+#[must_use]
+pub fn now() -> Option<Timestamp> {
+    Some(super::now())
+}
+
+fn date(at: Timestamp) -> js_sys::Date {
+    js_sys::Date::new(&JsValue::from_f64(at.0 as f64))
+}
+
+/// The day and time in the browser's time zone, such as `23 Nov 2026, 15:32`.
+#[must_use]
+pub fn local_date_time(at: Timestamp) -> String {
+    let d = date(at);
+    let day = text::day(d.get_full_year() as i32, d.get_month() + 1, d.get_date());
+    format!("{day}, {}", local_time(at))
+}
+
+/// The time of day in the browser's time zone, such as `15:32`.
+#[must_use]
+pub fn local_time(at: Timestamp) -> String {
+    let d = date(at);
+    format!("{:02}:{:02}", d.get_hours(), d.get_minutes())
+}
+
+/// Marks the document as hydrated, for tests and for styles: from now on what one clicks is handled here.
+pub fn mark_hydrated() {
+    if let Some(root) = document().document_element() {
+        let _ = root.set_attribute("data-hydrated", "");
+    }
+}
+
+/// Moves the focus to the element with this id, which need not be in the tab order.
+pub fn focus(id: &str) {
+    let element = document().get_element_by_id(id).and_then(|e| e.dyn_into::<web_sys::HtmlElement>().ok());
+    if let Some(element) = element {
+        // Scrolling is the router's business.
+        let options = web_sys::FocusOptions::new();
+        options.set_prevent_scroll(true);
+        let _ = element.focus_with_options(&options);
+    }
+}
+
+/// Plays a recording from a position.
+pub fn play_from(audio: NodeRef<html::Audio>, seconds: f64) {
+    thread_local! {
+        /// A browser may refuse to play; its own controls show that already.
+        static REFUSED: Closure<dyn FnMut(JsValue)> = Closure::new(|_| {});
+    }
+    let Some(audio) = audio.get_untracked() else { return };
+    audio.set_current_time(seconds);
+    if let Ok(playing) = audio.play() {
+        REFUSED.with(|refused| {
+            let _ = playing.catch(refused);
+        });
+    }
+}
+
+/// The position of a recording that is playing or was played.
+#[must_use]
+pub fn playing_at(audio: NodeRef<html::Audio>) -> Option<f64> {
+    let audio = audio.get_untracked()?;
+    let position = audio.current_time();
+    (!audio.paused() || position > 0.0).then_some(position)
+}
+
+/// Whether a scrolling element shows its end.
+#[must_use]
+pub fn is_at_end(list: NodeRef<html::Div>) -> bool {
+    list.get_untracked().is_none_or(|l| l.scroll_height() - l.scroll_top() - l.client_height() <= NEAR)
+}
+
+/// Scrolls an element to its end.
+pub fn scroll_to_end(list: NodeRef<html::Div>) {
+    if let Some(list) = list.get_untracked() {
+        list.set_scroll_top(list.scroll_height());
+    }
+}
+
+/// Lets the browser ask before the page is left, or no longer.
+pub fn warn_before_leaving(on: bool) {
+    type Ask = Closure<dyn FnMut(web_sys::Event)>;
+    thread_local! {
+        static WARNING: RefCell<Option<Ask>> = const { RefCell::new(None) };
+    }
+    WARNING.with(|warning| {
+        let mut warning = warning.borrow_mut();
+        let target = window();
+        match (on, warning.take()) {
+            (true, None) => {
+                let ask = Ask::new(|event: web_sys::Event| event.prevent_default());
+                let _ = target.add_event_listener_with_callback("beforeunload", ask.as_ref().unchecked_ref());
+                *warning = Some(ask);
+            }
+            (true, kept) => *warning = kept,
+            (false, Some(ask)) => {
+                let _ = target.remove_event_listener_with_callback("beforeunload", ask.as_ref().unchecked_ref());
+            }
+            (false, None) => {}
+        }
+    });
+}

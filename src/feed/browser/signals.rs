@@ -1,0 +1,96 @@
+//! What the browser tells of the page and the network: seen or hidden, left or restored, online or offline.
+//! Also the event listener that takes itself away again, and the timing that the page may carry for tests.
+
+use super::Driver;
+use crate::feed::link::{Event, Timing};
+use std::rc::Weak;
+use wasm_bindgen::{JsCast, JsValue, closure::Closure};
+use web_sys::{Document, EventTarget, VisibilityState, window};
+
+/// An event listener, taken away when dropped.
+pub(super) struct Listener {
+    target: EventTarget,
+    name: &'static str,
+    closure: Closure<dyn FnMut(web_sys::Event)>,
+}
+
+impl Listener {
+    /// Calls `f` with every event `name` of `target`.
+    pub(super) fn new(target: &EventTarget, name: &'static str, f: impl FnMut(web_sys::Event) + 'static) -> Self {
+        let closure = Closure::new(f);
+        // Fails only for a listener that isn't a function.
+        let _ = target.add_event_listener_with_callback(name, closure.as_ref().unchecked_ref());
+        Self { target: target.clone(), name, closure }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.target.remove_event_listener_with_callback(self.name, self.closure.as_ref().unchecked_ref());
+    }
+}
+
+/// The listeners of the page. Dropping it takes them away.
+pub(super) struct Signals {
+    _listeners: Vec<Listener>,
+}
+
+impl Signals {
+    /// Tells `driver` from now on.
+    pub(super) fn new(driver: &Weak<Driver>) -> Self {
+        let Some(window) = window() else { return Self { _listeners: Vec::new() } };
+        let on = |target: &EventTarget, name, handle: fn(&Driver, &web_sys::Event)| {
+            let driver = driver.clone();
+            Listener::new(target, name, move |event| {
+                if let Some(driver) = driver.upgrade() {
+                    handle(&driver, &event);
+                }
+            })
+        };
+        let mut listeners = vec![
+            on(&window, "online", |driver, _| driver.back(Event::Online)),
+            on(&window, "offline", |driver, _| driver.on(Event::Offline)),
+            // A stream left open would be reported as an error by some browsers, and keep the page from being restored.
+            on(&window, "pagehide", |driver, _| driver.on(Event::Leaving)),
+            on(&window, "pageshow", |driver, event| {
+                if persisted(event) {
+                    driver.on(Event::Restored);
+                }
+            }),
+        ];
+        if let Some(document) = window.document() {
+            listeners.push(on(&document, "visibilitychange", |driver, _| {
+                let hidden = window_document().is_none_or(|d| d.visibility_state() == VisibilityState::Hidden);
+                if hidden { driver.on(Event::Hidden) } else { driver.back(Event::Visible) }
+            }));
+        }
+        Self { _listeners: listeners }
+    }
+}
+
+/// Whether the browser says that there is no network.
+pub(super) fn offline() -> bool {
+    window().is_some_and(|window| !window.navigator().on_line())
+}
+
+/// The link's timing: the defaults, unless the page carries `<meta name="hark-link" content="first=400,…">`.
+pub(super) fn timing() -> Timing {
+    let meta = window_document().and_then(|d| d.query_selector("meta[name=hark-link]").ok().flatten());
+    Timing::with_overrides(&meta.and_then(|meta| meta.get_attribute("content")).unwrap_or_default())
+}
+
+/// Marks the document as awake, for tests and styles: `<html data-hydrated>`.
+pub(super) fn mark_hydrated() {
+    if let Some(root) = window_document().and_then(|document| document.document_element()) {
+        let _ = root.set_attribute("data-hydrated", "");
+    }
+}
+
+fn window_document() -> Option<Document> {
+    window()?.document()
+}
+
+/// Whether a `pageshow` event is of a page that had been put aside.
+fn persisted(event: &web_sys::Event) -> bool {
+    js_sys::Reflect::get(event, &JsValue::from_str("persisted")).is_ok_and(|value| value.is_truthy())
+}

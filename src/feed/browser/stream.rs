@@ -1,0 +1,64 @@
+//! The status stream: one EventSource for all sessions of the caller.
+//! It never reconnects by itself: any error closes it, and the link decides what comes next.
+
+use super::{Driver, Message, signals::Listener};
+use crate::feed::link::Bye;
+use serde::{Deserialize, de::DeserializeOwned};
+use std::rc::Weak;
+use wasm_bindgen::{JsCast, JsValue};
+use web_sys::{Event, EventSource, MessageEvent};
+
+const URL: &str = "/api/v1/status/stream";
+
+/// Whether this browser has EventSource.
+pub(super) fn supported() -> bool {
+    js_sys::Reflect::has(&js_sys::global(), &JsValue::from_str("EventSource")).unwrap_or(false)
+}
+
+/// An open stream. Dropping it closes it and takes its listeners away, so nothing is heard of it afterwards.
+pub(super) struct Stream {
+    source: EventSource,
+    _listeners: [Listener; 6],
+}
+
+#[derive(Deserialize)]
+struct ByeData {
+    reason: String,
+}
+
+impl Stream {
+    /// Opens a stream; none if the browser refuses to.
+    pub(super) fn open(driver: &Weak<Driver>) -> Option<Self> {
+        let source = EventSource::new(URL).ok()?;
+        let on = |name, read: fn(&Event) -> Message| {
+            let driver = driver.clone();
+            Listener::new(&source, name, move |event| {
+                if let Some(driver) = driver.upgrade() {
+                    driver.message(read(&event));
+                }
+            })
+        };
+        let listeners = [
+            on("open", |_| Message::Opened),
+            on("error", |_| Message::Failed),
+            on("status", |event| data(event).map_or(Message::Unreadable, |status| Message::Status(Box::new(status)))),
+            on("segment", |event| data(event).map_or(Message::Unreadable, Message::Segment)),
+            on("heartbeat", |_| Message::Heartbeat),
+            on("bye", |event| {
+                Message::Bye(data::<ByeData>(event).map_or(Bye::Other, |bye| Bye::from_reason(&bye.reason)))
+            }),
+        ];
+        Some(Self { source, _listeners: listeners })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.source.close();
+    }
+}
+
+fn data<T: DeserializeOwned>(event: &Event) -> Option<T> {
+    let text = event.dyn_ref::<MessageEvent>()?.data().as_string()?;
+    serde_json::from_str(&text).ok()
+}

@@ -1,0 +1,50 @@
+//! What pages need of the document, while rendering on the server: nothing happens, times are in UTC.
+//! Its functions mirror those of `feed/browser/dom.rs`.
+
+use crate::model::{Timestamp, text};
+use leptos::{html, prelude::NodeRef};
+
+/// None: the browser's clock is told after hydration only.
+#[must_use]
+pub fn now() -> Option<Timestamp> {
+    None
+}
+
+/// The day and time in UTC.
+#[must_use]
+pub fn local_date_time(at: Timestamp) -> String {
+    text::date_time(at)
+}
+
+/// The time of day in UTC.
+#[must_use]
+pub fn local_time(at: Timestamp) -> String {
+    text::time_of_day(at)
+}
+
+/// Does nothing.
+pub fn mark_hydrated() {}
+
+/// Does nothing.
+pub fn focus(_id: &str) {}
+
+/// Does nothing.
+pub fn play_from(_audio: NodeRef<html::Audio>, _seconds: f64) {}
+
+/// None: nothing plays.
+#[must_use]
+pub fn playing_at(_audio: NodeRef<html::Audio>) -> Option<f64> {
+    None
+}
+
+/// True: nothing is scrolled.
+#[must_use]
+pub fn is_at_end(_list: NodeRef<html::Div>) -> bool {
+    true
+}
+
+/// Does nothing.
+pub fn scroll_to_end(_list: NodeRef<html::Div>) {}
+
+/// Does nothing.
+pub fn warn_before_leaving(_on: bool) {}

@@ -1,0 +1,613 @@
+//! Every rule of the link, on a simulated network with virtual time; then any order of events at all.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// What becomes of a stream that is opened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Net {
+    /// Headers, an event at once, a heartbeat every 15 s.
+    Works,
+    /// Fails after 5 ms.
+    Refused,
+    /// Nothing ever comes.
+    Hangs,
+    /// Headers come, then a proxy keeps everything.
+    Buffered,
+    /// Works for 20 s, then fails.
+    Cuts,
+    /// The server says goodbye at once.
+    Greets(Bye),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Timer(Timer),
+    Stream,
+    Poll,
+}
+
+struct Sim {
+    link: Link,
+    now: u64,
+    net: Net,
+    polls_work: bool,
+    random: f64,
+    timers: BTreeMap<Timer, u64>,
+    /// When it was opened, and how many events it has sent.
+    stream: Option<(u64, u32)>,
+    /// When the next poll is answered.
+    poll: Option<u64>,
+    attempts: Vec<u64>,
+    polls: Vec<u64>,
+    reports: Vec<(u64, Mode)>,
+}
+
+impl Sim {
+    fn new(net: Net) -> Self {
+        Self::of(Link::new(Timing::default(), true), net)
+    }
+
+    fn of(link: Link, net: Net) -> Self {
+        Self {
+            link,
+            now: 0,
+            net,
+            polls_work: true,
+            random: 0.5,
+            timers: BTreeMap::new(),
+            stream: None,
+            poll: None,
+            attempts: Vec::new(),
+            polls: Vec::new(),
+            reports: Vec::new(),
+        }
+    }
+
+    fn watching(net: Net) -> Self {
+        let mut sim = Self::new(net);
+        sim.on(Event::Watch);
+        sim
+    }
+
+    fn on(&mut self, event: Event) -> Vec<Action> {
+        let actions = self.link.on(event, self.random);
+        for action in &actions {
+            match *action {
+                Action::OpenStream => {
+                    assert!(self.stream.is_none(), "a second stream");
+                    self.stream = Some((self.now, 0));
+                    self.attempts.push(self.now);
+                }
+                Action::CloseStream => assert!(self.stream.take().is_some(), "closed what isn't open"),
+                Action::StartPolling => self.poll = Some(self.now + 10),
+                Action::StopPolling => assert!(self.poll.take().is_some(), "stopped what doesn't run"),
+                Action::SetTimer(timer, ms) => drop(self.timers.insert(timer, self.now + u64::from(ms))),
+                Action::ClearTimer(timer) => drop(self.timers.remove(&timer)),
+                Action::Report(mode) => {
+                    assert_ne!(self.reports.last().map_or(Mode::Off, |r| r.1), mode, "reported without a change");
+                    self.reports.push((self.now, mode));
+                }
+            }
+        }
+        self.check();
+        actions
+    }
+
+    /// What holds after every event.
+    fn check(&self) {
+        if self.link.watched && !self.link.away {
+            let timer = [Timer::First, Timer::Silence, Timer::Retry].iter().any(|t| self.timers.contains_key(t))
+                || (self.link.due && self.timers.contains_key(&Timer::Spacing));
+            assert!(timer || self.poll.is_some(), "nothing lives and nothing will: {:?}", self.link);
+            if self.stream.is_some() {
+                let watchdog = self.timers.contains_key(&Timer::First) || self.timers.contains_key(&Timer::Silence);
+                assert!(watchdog, "a stream nobody times: {:?}", self.link);
+            }
+            if self.link.can_stream && self.stream.is_none() {
+                assert!(timer, "streams are given up: {:?}", self.link);
+            }
+            assert!(!(self.link.stream == Stream::Live && self.poll.is_some()), "two live transports");
+        } else {
+            assert!(self.stream.is_none() && self.poll.is_none() && self.timers.is_empty(), "{:?}", self.link);
+        }
+    }
+
+    /// The stream's next event: when, and what.
+    fn stream_event(&self) -> Option<(u64, Event)> {
+        let (opened, sent) = self.stream?;
+        let beat = |n: u32| (opened + 30 + u64::from(n - 1) * 15_000, Event::Message);
+        match (self.net, sent) {
+            (Net::Refused, 0) => Some((opened + 5, Event::Failed)),
+            (Net::Greets(bye), 0) => Some((opened + 5, Event::Bye(bye))),
+            (Net::Works | Net::Buffered | Net::Cuts, 0) => Some((opened + 20, Event::Opened)),
+            (Net::Works, n) => Some(beat(n)),
+            (Net::Cuts, n @ 1..=2) => Some(beat(n)),
+            (Net::Cuts, 3) => Some((opened + 20_000, Event::Failed)),
+            _ => None,
+        }
+    }
+
+    /// Lets time pass, with all that happens meanwhile.
+    fn run(&mut self, ms: u64) {
+        let end = self.now + ms;
+        for _ in 0..100_000 {
+            let timers = self.timers.iter().map(|(timer, at)| (*at, Source::Timer(*timer)));
+            let stream = self.stream_event().map(|(at, _)| (at, Source::Stream));
+            let next = timers.chain(stream).chain(self.poll.map(|at| (at, Source::Poll))).min();
+            let Some((at, source)) = next.filter(|(at, _)| *at <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(at);
+            match source {
+                Source::Timer(timer) => {
+                    self.timers.remove(&timer);
+                    self.on(Event::Timer(timer));
+                }
+                Source::Stream => {
+                    let event = self.stream_event().expect("seen above").1;
+                    if let Some((_, sent)) = &mut self.stream {
+                        *sent += 1;
+                    }
+                    self.on(event);
+                }
+                Source::Poll => {
+                    self.polls.push(self.now);
+                    self.poll = Some(self.now + u64::from(Timing::default().poll));
+                    self.on(if self.polls_work { Event::PollAnswered } else { Event::PollFailed });
+                }
+            }
+        }
+        panic!("time stands still: {:?}", self.link);
+    }
+
+    fn mode(&self) -> Mode {
+        self.reports.last().map_or(Mode::Off, |r| r.1)
+    }
+
+    fn modes(&self) -> Vec<Mode> {
+        self.reports.iter().map(|r| r.1).collect()
+    }
+}
+
+#[test]
+fn a_stream_that_delivers_is_live_and_nothing_else_happens() {
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(3_600_000);
+    assert_eq!(sim.modes(), [Mode::Connecting, Mode::Live]);
+    assert_eq!(sim.attempts, [0]);
+    assert!(sim.polls.is_empty());
+}
+
+#[test]
+fn nothing_happens_before_something_is_watched() {
+    let mut link = Link::new(Timing::default(), true);
+    for event in
+        [Event::Visible, Event::Online, Event::Offline, Event::Restored, Event::Leaving, Event::Message, Event::Idle]
+    {
+        assert_eq!(link.on(event, 0.5), []);
+    }
+}
+
+#[test]
+fn watching_more_opens_nothing_more() {
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(1000);
+    assert_eq!(sim.on(Event::Watch), []);
+}
+
+#[test]
+fn four_seconds_without_an_event_count_as_blocked() {
+    let mut sim = Sim::watching(Net::Hangs);
+    sim.run(3_999);
+    assert!(sim.stream.is_some());
+    sim.run(1);
+    assert!(sim.stream.is_none());
+    assert_eq!(sim.link.failures, 1);
+}
+
+#[test]
+fn four_seconds_count_from_the_headers_but_only_once() {
+    let mut sim = Sim::watching(Net::Buffered);
+    sim.run(4_019);
+    assert!(sim.stream.is_some());
+    sim.run(1);
+    assert_eq!(sim.link.failures, 1);
+    sim.run(260); // The second attempt, without headers yet.
+    assert_ne!(sim.on(Event::Opened), []);
+    assert_eq!(sim.on(Event::Opened), []);
+}
+
+#[test]
+fn forty_seconds_of_silence_are_death() {
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(1000); // The first event came after 30 ms.
+    sim.net = Net::Hangs;
+    sim.run(39_029);
+    assert_eq!(sim.mode(), Mode::Live);
+    sim.run(1);
+    assert_eq!((sim.mode(), sim.link.failures), (Mode::Connecting, 1));
+}
+
+#[test]
+fn three_failures_start_polling_and_streams_are_tried_every_30_s() {
+    let mut sim = Sim::watching(Net::Refused);
+    sim.run(2_000);
+    assert_eq!(sim.attempts.len(), 3);
+    assert_eq!(sim.modes(), [Mode::Connecting, Mode::Polling]);
+    sim.run(300_000);
+    let late: Vec<u64> = sim.attempts[3..].windows(2).map(|w| w[1] - w[0]).collect();
+    assert!(late.len() >= 8 && late.iter().all(|ms| (30_000..30_100).contains(ms)), "{late:?}");
+    assert!(sim.polls.windows(2).all(|w| w[1] - w[0] == 3_000));
+    assert_eq!(sim.mode(), Mode::Polling);
+}
+
+#[test]
+fn polling_goes_on_until_the_stream_has_delivered() {
+    let mut sim = Sim::watching(Net::Refused);
+    sim.run(2_000);
+    sim.net = Net::Buffered;
+    sim.run(31_000);
+    assert!(sim.stream.is_some() && sim.poll.is_some());
+    assert_eq!(sim.mode(), Mode::Polling);
+    assert_eq!(
+        sim.on(Event::Message),
+        [
+            Action::ClearTimer(Timer::First),
+            Action::StopPolling,
+            Action::SetTimer(Timer::Silence, 40_000),
+            Action::SetTimer(Timer::Healthy, 60_000),
+            Action::Report(Mode::Live),
+        ]
+    );
+}
+
+#[test]
+fn backoff_doubles_with_full_jitter_up_to_its_cap() {
+    for (random, waits) in [(0.0, [0, 0, 0, 0]), (0.5, [250, 500, 1_000, 1_500]), (1.0, [500, 1_000, 2_000, 3_000])] {
+        let timing = Timing { tries: 100, cap: 3_000, ..Timing::default() };
+        let mut link = Link::new(timing, true);
+        let _ = link.on(Event::Watch, random);
+        for wait in waits {
+            let actions = link.on(Event::Failed, random);
+            assert!(actions.contains(&Action::SetTimer(Timer::Retry, wait)), "{random}: {actions:?}");
+            let _ = link.on(Event::Timer(Timer::Spacing), random);
+            let _ = link.on(Event::Timer(Timer::Retry), random);
+        }
+    }
+}
+
+#[test]
+fn no_number_of_failures_overflows() {
+    let mut link = Link::new(Timing { tries: u32::MAX, ..Timing::default() }, true);
+    let _ = link.on(Event::Watch, 1.0);
+    link.failures = u32::MAX - 2;
+    for _ in 0..5 {
+        let actions = link.on(Event::Failed, 1.0);
+        assert!(actions.iter().any(|a| matches!(a, Action::SetTimer(Timer::Retry, 30_000..=33_000))), "{actions:?}");
+        let _ = link.on(Event::Timer(Timer::Spacing), 1.0);
+        let _ = link.on(Event::Timer(Timer::Retry), 1.0);
+    }
+}
+
+#[test]
+fn two_attempts_are_never_closer_than_the_spacing() {
+    let mut sim = Sim::watching(Net::Refused);
+    sim.random = 0.0;
+    sim.run(20);
+    assert_eq!(sim.attempts, [0]);
+    for _ in 0..10 {
+        sim.on(Event::Visible);
+        sim.on(Event::Online);
+        sim.on(Event::Restored);
+    }
+    assert_eq!(sim.attempts, [0]);
+    sim.run(500);
+    assert_eq!(sim.attempts, [0, 500]);
+}
+
+#[test]
+fn a_minute_of_health_makes_failures_forgotten() {
+    let mut sim = Sim::watching(Net::Refused);
+    sim.run(600);
+    assert_eq!(sim.link.failures, 2);
+    sim.net = Net::Works;
+    sim.run(59_000);
+    assert_eq!((sim.mode(), sim.link.failures), (Mode::Live, 2));
+    sim.run(3_000);
+    assert_eq!(sim.link.failures, 0);
+}
+
+#[test]
+fn a_network_that_cuts_every_stream_is_polled_between() {
+    let mut sim = Sim::watching(Net::Cuts);
+    sim.run(120_000);
+    assert!(sim.modes().starts_with(&[Mode::Connecting, Mode::Live, Mode::Connecting, Mode::Live]));
+    assert!(sim.modes().contains(&Mode::Polling), "{:?}", sim.reports);
+    assert!(sim.attempts.len() < 8);
+}
+
+#[test]
+fn without_event_source_it_polls_from_the_start_and_never_speaks_of_streams() {
+    let mut sim = Sim::of(Link::new(Timing::default(), false), Net::Works);
+    assert_eq!(sim.on(Event::Watch), [Action::StartPolling, Action::Report(Mode::Connecting)]);
+    sim.run(20);
+    assert_eq!(sim.mode(), Mode::Polling);
+    sim.run(600_000);
+    for event in [Event::Visible, Event::Online, Event::Restored, Event::Leaving, Event::Restored] {
+        sim.on(event);
+    }
+    sim.polls_work = false;
+    sim.run(60_000);
+    assert_eq!(sim.mode(), Mode::Connecting);
+    sim.polls_work = true;
+    sim.run(60_000);
+    assert!(sim.attempts.is_empty());
+    assert_eq!(sim.mode(), Mode::Polling);
+}
+
+#[test]
+fn a_full_server_is_polled_at_once_and_streamed_from_after_30_s() {
+    for sent in [0, 1] {
+        let mut sim = Sim::watching(if sent == 0 { Net::Hangs } else { Net::Works });
+        sim.run(1_000);
+        sim.on(Event::Bye(Bye::Limit));
+        sim.net = Net::Works;
+        assert_eq!(sim.link.failures, 0);
+        sim.run(29_000);
+        assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Polling, 1));
+        sim.run(2_000);
+        assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Live, 2));
+    }
+}
+
+#[test]
+fn an_announced_end_is_no_failure_and_is_followed_soon() {
+    for bye in [Bye::Shutdown, Bye::Lifetime] {
+        for (random, wait) in [(0.0, 250), (1.0, 750)] {
+            let mut sim = Sim::watching(Net::Works);
+            sim.run(10_000);
+            sim.random = random;
+            let actions = sim.on(Event::Bye(bye));
+            assert!(actions.contains(&Action::SetTimer(Timer::Retry, wait)), "{actions:?}");
+            assert_eq!(sim.link.failures, 0);
+            sim.run(u64::from(wait) + 50);
+            assert_eq!(sim.mode(), Mode::Live);
+        }
+    }
+}
+
+#[test]
+fn a_goodbye_without_a_word_before_or_for_reasons_unknown_is_a_failure() {
+    for bye in [Bye::Shutdown, Bye::Lifetime, Bye::Other] {
+        let mut sim = Sim::watching(Net::Greets(bye));
+        sim.run(10_000);
+        assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Polling, 3));
+    }
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(1_000);
+    sim.on(Event::Bye(Bye::Other));
+    assert_eq!(sim.link.failures, 1);
+}
+
+#[test]
+fn a_page_seen_again_or_online_again_tries_at_once_unless_live() {
+    for event in [Event::Visible, Event::Online] {
+        let mut sim = Sim::watching(Net::Refused);
+        sim.run(10_000);
+        sim.net = Net::Works;
+        let before = sim.attempts.len();
+        let actions = sim.on(event);
+        assert!(actions.contains(&Action::OpenStream) && actions.contains(&Action::StartPolling), "{actions:?}");
+        sim.run(100);
+        assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Live, before + 1));
+        assert_eq!(sim.on(event), []);
+    }
+}
+
+#[test]
+fn a_restored_page_opens_a_new_stream_even_when_live() {
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(10_000);
+    let actions = sim.on(Event::Restored);
+    assert!(actions.contains(&Action::CloseStream) && actions.contains(&Action::OpenStream), "{actions:?}");
+    assert_eq!(sim.link.failures, 0);
+    sim.run(100);
+    assert_eq!(sim.modes(), [Mode::Connecting, Mode::Live, Mode::Connecting, Mode::Live]);
+}
+
+#[test]
+fn a_page_that_is_left_closes_everything_until_it_is_back() {
+    for back in [Event::Restored, Event::Visible, Event::Online, Event::Watch] {
+        for net in [Net::Works, Net::Refused] {
+            let mut sim = Sim::watching(net);
+            sim.run(10_000);
+            let mode = sim.mode();
+            sim.on(Event::Leaving);
+            sim.run(600_000);
+            assert_eq!(sim.mode(), mode);
+            sim.net = Net::Works;
+            assert!(sim.on(back).contains(&Action::OpenStream));
+            sim.run(1_000);
+            assert_eq!(sim.mode(), Mode::Live);
+        }
+    }
+}
+
+#[test]
+fn offline_is_a_hint_that_never_closes_what_works() {
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(1_000);
+    assert_eq!(sim.on(Event::Offline), []);
+    sim.run(60_000);
+    assert_eq!(sim.mode(), Mode::Live);
+
+    let mut sim = Sim::watching(Net::Refused);
+    sim.run(10_000);
+    assert_eq!(sim.on(Event::Offline), []);
+    assert_eq!(sim.mode(), Mode::Polling);
+    sim.polls_work = false;
+    sim.run(3_000);
+    assert_eq!(sim.mode(), Mode::Offline);
+    sim.on(Event::Online);
+    assert_eq!(sim.mode(), Mode::Connecting);
+}
+
+#[test]
+fn offline_before_the_start_is_reported_until_something_comes() {
+    let mut sim = Sim::new(Net::Works);
+    sim.on(Event::Offline);
+    sim.on(Event::Watch);
+    sim.run(100);
+    assert_eq!(sim.modes(), [Mode::Offline, Mode::Live]);
+}
+
+#[test]
+fn a_server_that_answers_polls_again_is_streamed_from_at_once() {
+    let mut sim = Sim::watching(Net::Refused);
+    sim.polls_work = false;
+    sim.run(20_000);
+    assert_eq!(sim.mode(), Mode::Connecting);
+    (sim.net, sim.polls_work) = (Net::Works, true);
+    sim.run(3_100);
+    assert_eq!(sim.mode(), Mode::Live);
+}
+
+#[test]
+fn idle_closes_everything_and_watch_starts_again() {
+    for net in [Net::Works, Net::Refused, Net::Hangs, Net::Buffered] {
+        let mut sim = Sim::watching(net);
+        sim.run(20_000);
+        sim.on(Event::Idle);
+        assert_eq!(sim.mode(), Mode::Off);
+        sim.run(600_000);
+        sim.net = Net::Works;
+        sim.on(Event::Watch);
+        assert_eq!(sim.attempts.last(), Some(&620_000));
+        sim.run(100);
+        assert_eq!(sim.mode(), Mode::Live);
+    }
+}
+
+#[test]
+fn a_network_that_blocks_streams_is_remembered_while_idle() {
+    let mut sim = Sim::watching(Net::Hangs);
+    sim.run(20_000);
+    sim.on(Event::Idle);
+    let actions = sim.on(Event::Watch);
+    assert!(actions.contains(&Action::StartPolling) && actions.contains(&Action::OpenStream), "{actions:?}");
+}
+
+#[test]
+fn what_comes_too_late_changes_nothing() {
+    let mut sim = Sim::watching(Net::Refused);
+    sim.run(10);
+    for event in
+        [Event::Failed, Event::Message, Event::Opened, Event::Bye(Bye::Limit), Event::PollAnswered, Event::PollFailed]
+    {
+        assert_eq!(sim.on(event), [], "{event:?}");
+    }
+    for timer in [Timer::First, Timer::Silence, Timer::Healthy] {
+        assert_eq!(sim.on(Event::Timer(timer)), [], "{timer:?}");
+    }
+}
+
+#[test]
+fn overrides_are_taken_where_they_make_sense() {
+    let d = Timing::default();
+    assert_eq!(Timing::with_overrides(""), d);
+    assert_eq!(
+        Timing::with_overrides("first=400, silence = 2000,poll=300,retry=1500"),
+        Timing { first: 400, silence: 2_000, poll: 300, retry: 1_500, ..d }
+    );
+    assert_eq!(
+        Timing::with_overrides("base=20,cap=30,healthy=40,spacing=50,tries=1"),
+        Timing { base: 20, cap: 30, healthy: 40, spacing: 50, tries: 1, ..d }
+    );
+    assert_eq!(Timing::with_overrides("first=,poll=-1,retry=x,,=,a=b,first"), d);
+    assert_eq!(Timing::with_overrides("poll=0,tries=0"), Timing { poll: Timing::SHORTEST, tries: 1, ..d });
+}
+
+fn timer() -> impl Strategy<Value = Timer> {
+    prop::sample::select(vec![Timer::First, Timer::Silence, Timer::Retry, Timer::Healthy, Timer::Spacing])
+}
+
+fn bye() -> impl Strategy<Value = Bye> {
+    prop::sample::select(vec![Bye::Shutdown, Bye::Lifetime, Bye::Limit, Bye::Other])
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => Just(Event::Watch),
+        1 => Just(Event::Idle),
+        2 => Just(Event::Opened),
+        3 => Just(Event::Message),
+        2 => bye().prop_map(Event::Bye),
+        4 => Just(Event::Failed),
+        3 => timer().prop_map(Event::Timer),
+        8 => prop::sample::select(vec![Event::Hidden, Event::Visible, Event::Online, Event::Offline, Event::Restored]),
+        1 => Just(Event::Leaving),
+        3 => prop::sample::select(vec![Event::PollAnswered, Event::PollFailed]),
+    ]
+}
+
+fn net() -> impl Strategy<Value = Net> {
+    prop_oneof![
+        prop::sample::select(vec![Net::Works, Net::Refused, Net::Hangs, Net::Buffered, Net::Cuts]),
+        bye().prop_map(Net::Greets),
+    ]
+}
+
+proptest! {
+    /// Any order, whether or not it makes sense: `Sim` checks transport-or-timer, and reports only on change.
+    #[test]
+    fn any_order_of_events_keeps_the_invariants(
+        can_stream: bool,
+        steps in prop::collection::vec((event(), net(), any::<bool>(), 0.0..=1.0, prop_oneof![Just(0), 0u64..60_000]), 0..60),
+    ) {
+        let mut sim = Sim::of(Link::new(Timing::default(), can_stream), Net::Works);
+        // After these the next attempt may come at once: they stop the Spacing timer, or this test fires it early.
+        let mut restarts = 0;
+        for (event, net, polls_work, random, ms) in steps {
+            (sim.net, sim.polls_work, sim.random) = (net, polls_work, random);
+            // A timer that fires for real is gone.
+            if let Event::Timer(timer) = event {
+                sim.timers.remove(&timer);
+            }
+            restarts += usize::from(matches!(event, Event::Idle | Event::Leaving | Event::Timer(Timer::Spacing)));
+            sim.on(event);
+            sim.run(ms);
+        }
+        // So at most 120 in any minute, but for restarts.
+        let hasty = sim.attempts.windows(2).filter(|w| w[1] - w[0] < 500).count();
+        prop_assert!(hasty <= restarts, "{hasty} attempts too soon, {restarts} restarts");
+        prop_assert!(can_stream || sim.attempts.is_empty());
+
+        // Once the network works it comes back to a stream, however it got here.
+        (sim.net, sim.polls_work) = (Net::Works, true);
+        sim.on(Event::Watch);
+        sim.run(40_000);
+        prop_assert_eq!(sim.mode(), if can_stream { Mode::Live } else { Mode::Polling });
+        prop_assert_eq!(sim.poll.is_some(), !can_stream);
+
+        sim.on(Event::Idle);
+        prop_assert_eq!(sim.mode(), Mode::Off);
+        let attempts = sim.attempts.len();
+        sim.run(600_000);
+        prop_assert_eq!(sim.attempts.len(), attempts);
+    }
+
+    /// A network that fails in one way for ten minutes sees few attempts, and something always gets through by polling.
+    #[test]
+    fn a_network_that_keeps_failing_sees_few_attempts(
+        net in net().prop_filter("fails", |n| !matches!(n, Net::Works)), random in 0.0..=1.0,
+    ) {
+        let mut sim = Sim::watching(net);
+        sim.random = random;
+        sim.run(600_000);
+        prop_assert!(sim.attempts.len() <= 3 + 600 / 27 + 1, "{}", sim.attempts.len());
+        prop_assert!(sim.reports.iter().any(|r| r.1 == Mode::Polling));
+    }
+}

@@ -1,0 +1,31 @@
+//! Hark turns recordings into text and shows every step while it happens.
+//!
+//! | module | holds | may use |
+//! | --- | --- | --- |
+//! | [`model`] | what both sides share: types of the wire, their arithmetic, transcript formats | nothing here |
+//! | [`feed`] | live status in the browser: the link, the reducer, the adapters | `model` |
+//! | [`app`] | the pages and their components | `feed`, `api`, `model` |
+//! | [`api`] | server functions, called by pages | `model`; its bodies also `server` |
+//! | `server` | store, media, audio, speech, jobs, streams, the JSON API | `model`; `router` also `app` |
+//!
+//! Invariants: `model` does no I/O. SQL only under `server::store`. `web_sys` only under `feed::browser`.
+//! `cfg(feature)` only on module lines, on derives in `model`, in [`hydrate`] and at the seam in `feed`. Every change
+//! of a status is one call of the store that also returns the event to publish. A page never knows which transport is
+//! live, a route never knows which database, a worker never knows who watches.
+
+#![recursion_limit = "256"]
+
+pub mod api;
+pub mod app;
+pub mod feed;
+pub mod model;
+#[cfg(feature = "ssr")]
+pub mod server;
+
+/// Wakes the server-rendered page up in the browser.
+#[cfg(feature = "hydrate")]
+#[wasm_bindgen::prelude::wasm_bindgen]
+pub fn hydrate() {
+    console_error_panic_hook::set_once();
+    leptos::mount::hydrate_body(app::App);
+}

@@ -1,0 +1,84 @@
+//! The `hark` program: its subcommands, and nothing else.
+
+use clap::{Parser, Subcommand};
+use hark::server::{
+    Node, config, doctor,
+    speech::{self, EngineArgs, ModelArgs},
+    telemetry,
+};
+use std::process::ExitCode;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Transcription that shows its work, live.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the web server with its workers. The address is LEPTOS_SITE_ADDR, 127.0.0.1:3000 by default.
+    Serve(Box<config::ServeConfig>),
+    /// Tell what works on this machine and what is missing.
+    Doctor(Box<config::ServeConfig>),
+    /// Fetch speech models.
+    #[command(subcommand)]
+    Model(ModelArgs),
+    /// Run a speech engine on standard input; Hark itself calls this.
+    #[command(subcommand, hide = true)]
+    Engine(EngineArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // `cargo leptos watch` starts the program without arguments.
+    let command = Cli::parse().command.unwrap_or_else(|| match Cli::parse_from(["hark", "serve"]).command {
+        Some(command) => command,
+        None => unreachable!("'serve' was given"),
+    });
+    match command {
+        Command::Serve(config) => match serve(*config).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("hark: {message}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Doctor(config) => if doctor::report(&config) { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        Command::Model(args) => speech::run_model(args).await,
+        Command::Engine(args) => speech::run_child(args).await,
+    }
+}
+
+async fn serve(config: config::ServeConfig) -> Result<(), String> {
+    telemetry::log(&config.log)?;
+    let leptos = config::leptos_options()?;
+    let addr = leptos.site_addr;
+    let node = Node::start(config, leptos).await.map_err(|e| e.to_string())?;
+    let listener = TcpListener::bind(addr)
+        .await
+        .map_err(|e| format!("{addr} can't be listened on: {e}. Choose another address with LEPTOS_SITE_ADDR"))?;
+    let addr = listener.local_addr().map_err(|e| e.to_string())?;
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("stopping: running sessions go back to the queue");
+            stop.cancel();
+        }
+    });
+    println!("Hark is ready at http://{addr}");
+    tracing::info!(%addr, "ready");
+    node.serve(listener, stop).await;
+    tracing::info!("stopped");
+    Ok(())
+}

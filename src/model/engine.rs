@@ -1,0 +1,83 @@
+//! Which speech engine made a transcript, and what the upload page says about each engine.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// A speech engine by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub enum EngineId {
+    /// CMU PocketSphinx: needs no download.
+    Pocketsphinx,
+    /// OpenAI's Whisper, run locally by whisper.cpp.
+    Whisper,
+    /// Any server with the OpenAI transcription API.
+    Openai,
+    /// Any program that speaks Hark's engine protocol.
+    Command,
+}
+
+impl EngineId {
+    /// Every engine, in the order in which they are offered.
+    pub const ALL: [EngineId; 4] = [Self::Pocketsphinx, Self::Whisper, Self::Openai, Self::Command];
+
+    /// The name used in URLs, settings and the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pocketsphinx => "pocketsphinx",
+            Self::Whisper => "whisper",
+            Self::Openai => "openai",
+            Self::Command => "command",
+        }
+    }
+
+    /// The name shown to people.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Pocketsphinx => "PocketSphinx",
+            Self::Whisper => "Whisper",
+            Self::Openai => "OpenAI API",
+            Self::Command => "Custom command",
+        }
+    }
+}
+
+impl fmt::Display for EngineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A name that is none of [`EngineId::ALL`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no speech engine called '{0}'; the engines are pocketsphinx, whisper, openai and command")]
+pub struct UnknownEngine(pub String);
+
+impl FromStr for EngineId {
+    type Err = UnknownEngine;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|id| id.as_str() == name).ok_or_else(|| UnknownEngine(name.chars().take(40).collect()))
+    }
+}
+
+/// What the upload page and the API tell about an engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct EngineInfo {
+    pub id: EngineId,
+    /// The name shown to people.
+    pub name: String,
+    /// The model it would use, such as `en-us`.
+    pub model: String,
+    pub available: bool,
+    /// Why it can't be used, when it can't.
+    pub reason: Option<String>,
+    /// The command that makes it usable, when it isn't.
+    pub install: Option<String>,
+    /// Whether a session that names no engine gets this one.
+    pub is_default: bool,
+}

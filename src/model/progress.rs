@@ -1,0 +1,165 @@
+//! Progress and arrival time, from what has been measured and nothing else.
+//! Progress is audio transcribed over audio in all; the arrival time follows from a smoothed speed, once it has settled.
+
+use super::Timestamp;
+
+/// The progress of `processed` out of `total` seconds of audio, in percent, to a tenth.
+///
+/// Null where `total` isn't known. Stays below 100, which only a completed session shows.
+#[must_use]
+pub fn percent(processed: f64, total: Option<f64>) -> Option<f64> {
+    let total = total.filter(|t| *t > 0.0)?;
+    let tenths = (processed / total * 1000.0).floor().clamp(0.0, 999.0);
+    Some(tenths / 10.0)
+}
+
+/// When a queued session will be done: after `ahead` seconds of audio that wait before it and its own `total`, shared
+/// among `workers`, at `speed` seconds of audio per second. Null where the speed or the length isn't known.
+#[must_use]
+pub fn queue_arrival(now: Timestamp, ahead: f64, total: Option<f64>, speed: Option<f64>, workers: u32) -> Option<Timestamp> {
+    let speed = speed.filter(|s| *s > 0.0)?;
+    Some(now.plus_seconds((ahead / f64::from(workers.max(1)) + total?) / speed))
+}
+
+/// Measures how fast audio is transcribed: an exponentially weighted average of audio seconds over wall seconds.
+///
+/// Both sums decay with the wall time that has passed, so each reading weighs by how long it took and not by how often
+/// the engine reports.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    last: Timestamp,
+    processed: f64,
+    /// Decayed sums of audio and wall seconds.
+    audio: f64,
+    wall: f64,
+    /// Undecayed, to tell when enough has been seen.
+    seen_audio: f64,
+    seen_wall: f64,
+}
+
+impl Meter {
+    /// A reading loses half its weight in this many seconds: long enough to smooth over a slow sentence.
+    const HALF_LIFE: f64 = 20.0;
+    /// The speed counts as settled after this many seconds of wall clock and as many of audio. Engines answer in
+    /// pieces of up to 15 s, so fewer would be the luck of the first piece.
+    const SETTLED_WALL: f64 = 3.0;
+    const SETTLED_AUDIO: f64 = 10.0;
+
+    /// Starts at `processed` seconds of audio, which an earlier attempt may have done.
+    #[must_use]
+    pub fn new(now: Timestamp, processed: f64) -> Self {
+        Self { last: now, processed, audio: 0.0, wall: 0.0, seen_audio: 0.0, seen_wall: 0.0 }
+    }
+
+    /// Notes that `processed` seconds of audio are done at `now`. Going backwards in either is ignored.
+    pub fn update(&mut self, now: Timestamp, processed: f64) {
+        let wall = now.seconds_since(self.last);
+        let audio = processed - self.processed;
+        if wall <= 0.0 || audio <= 0.0 {
+            return; // Time without news is counted with the next news, or the speed would jump up and down.
+        }
+        let keep = 0.5_f64.powf(wall / Self::HALF_LIFE);
+        self.audio = self.audio * keep + audio;
+        self.wall = self.wall * keep + wall;
+        self.seen_audio += audio;
+        self.seen_wall += wall;
+        self.last = now;
+        self.processed = processed;
+    }
+
+    /// Seconds of audio per second, once settled.
+    #[must_use]
+    pub fn speed(&self) -> Option<f64> {
+        let settled = self.seen_wall >= Self::SETTLED_WALL && self.seen_audio >= Self::SETTLED_AUDIO;
+        settled.then(|| self.audio / self.wall)
+    }
+
+    /// When `total` seconds of audio will be done, counted from the last news; null until settled or without `total`.
+    #[must_use]
+    pub fn arrival(&self, total: Option<f64>) -> Option<Timestamp> {
+        let rest = (total? - self.processed).max(0.0);
+        Some(self.last.plus_seconds(rest / self.speed()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn progress_is_audio_over_audio_and_never_100() {
+        assert_eq!(percent(130.4, Some(302.1)), Some(43.1));
+        assert_eq!(percent(302.1, Some(302.1)), Some(99.9));
+        assert_eq!(percent(400.0, Some(302.1)), Some(99.9));
+        assert_eq!(percent(0.0, Some(302.1)), Some(0.0));
+        assert_eq!(percent(1.0, None), None);
+        assert_eq!(percent(1.0, Some(0.0)), None);
+    }
+
+    #[test]
+    fn nothing_is_said_until_the_speed_has_settled() {
+        let mut meter = Meter::new(Timestamp(0), 0.0);
+        assert_eq!(meter.speed(), None);
+        meter.update(Timestamp(2000), 8.0);
+        assert_eq!(meter.arrival(Some(100.0)), None);
+        meter.update(Timestamp(4000), 16.0);
+        assert_eq!(meter.speed(), Some(4.0));
+        assert_eq!(meter.arrival(Some(100.0)), Some(Timestamp(25_000)));
+        assert_eq!(meter.arrival(None), None);
+    }
+
+    #[test]
+    fn the_speed_follows_a_change_by_half_in_a_half_life() {
+        let mut meter = Meter::new(Timestamp(0), 0.0);
+        // An hour at 4x, then twenty seconds at 2x.
+        for s in 1..=3600 {
+            meter.update(Timestamp(s * 1000), s as f64 * 4.0);
+        }
+        for s in 1..=20 {
+            meter.update(Timestamp((3600 + s) * 1000), 14_400.0 + s as f64 * 2.0);
+        }
+        let speed = meter.speed().expect("settled");
+        assert!((speed - 3.0).abs() < 0.02, "{speed}");
+    }
+
+    #[test]
+    fn a_resumed_attempt_counts_only_its_own_work() {
+        let mut meter = Meter::new(Timestamp(0), 500.0);
+        meter.update(Timestamp(10_000), 520.0);
+        assert_eq!(meter.speed(), Some(2.0));
+    }
+
+    #[test]
+    fn a_queued_session_waits_for_those_ahead() {
+        let now = Timestamp(0);
+        assert_eq!(queue_arrival(now, 100.0, Some(20.0), Some(4.0), 1), Some(Timestamp(30_000)));
+        assert_eq!(queue_arrival(now, 100.0, Some(20.0), Some(4.0), 2), Some(Timestamp(17_500)));
+        assert_eq!(queue_arrival(now, 100.0, None, Some(4.0), 1), None);
+        assert_eq!(queue_arrival(now, 100.0, Some(20.0), None, 1), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_readings_give_a_sane_speed(steps in proptest::collection::vec((-5_000i64..60_000, -10.0f64..100.0), 0..50)) {
+            let (mut now, mut done) = (Timestamp(0), 0.0);
+            let mut meter = Meter::new(now, done);
+            for (ms, audio) in steps {
+                now = Timestamp(now.0 + ms);
+                done += audio;
+                meter.update(now, done);
+                if let Some(speed) = meter.speed() {
+                    prop_assert!(speed.is_finite() && speed > 0.0);
+                    prop_assert!(meter.arrival(Some(1000.0)).is_some());
+                }
+            }
+        }
+
+        #[test]
+        fn percent_rises_with_the_work_and_stays_in_range(total in 0.001f64..1e6, a in 0.0f64..1e6, b in 0.0f64..1e6) {
+            let (low, high) = (a.min(b), a.max(b));
+            let (low, high) = (percent(low, Some(total)).unwrap(), percent(high, Some(total)).unwrap());
+            prop_assert!((0.0..100.0).contains(&low) && low <= high && high < 100.0);
+        }
+    }
+}

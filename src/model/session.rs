@@ -1,0 +1,151 @@
+//! A session: one transcription, that is a recording, its status and its segments.
+
+use super::{EngineId, Segment, SessionId, Status, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A session's title: 1 to [`Title::MAX_CHARS`] characters, trimmed, without control characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "ssr", schema(value_type = String, max_length = 200))]
+pub struct Title(String);
+
+/// Why a text can't be a title.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TitleError {
+    #[error("the title is empty; give it at least one character")]
+    Empty,
+    #[error("the title is too long: {0} characters, at most {max}; shorten it", max = Title::MAX_CHARS)]
+    TooLong(usize),
+}
+
+impl Title {
+    /// Long enough for any file name (255 bytes), short enough for a list.
+    pub const MAX_CHARS: usize = 200;
+
+    /// A title as a person typed it: control characters become spaces, white space around it is dropped.
+    ///
+    /// # Errors
+    /// If nothing is left, or more than [`Title::MAX_CHARS`].
+    pub fn new(text: &str) -> Result<Self, TitleError> {
+        let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let clean = clean.trim();
+        match clean.chars().count() {
+            0 => Err(TitleError::Empty),
+            n if n > Self::MAX_CHARS => Err(TitleError::TooLong(n)),
+            _ => Ok(Self(clean.to_owned())),
+        }
+    }
+
+    /// A title from a file's name, whatever it holds: cut rather than refused.
+    #[must_use]
+    pub fn from_file_name(name: &str) -> Self {
+        let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
+        let cut: String = base.chars().take(Self::MAX_CHARS).collect();
+        Self::new(&cut).unwrap_or_else(|_| Self("Untitled recording".to_owned()))
+    }
+
+    /// The title's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Title {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Title {
+    type Error = TitleError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(&text)
+    }
+}
+
+impl From<Title> for String {
+    fn from(title: Title) -> Self {
+        title.0
+    }
+}
+
+/// The uploaded recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct Media {
+    /// The name it was uploaded under.
+    pub file_name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The container format, such as `wav` or `mp3`.
+    pub format: String,
+    /// The codec, such as `pcm_s16le` or `opus`.
+    pub codec: String,
+    /// Samples per second and channel, in the recording itself.
+    pub sample_rate: u32,
+    pub channels: u16,
+}
+
+/// A session, whole but for its segments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct Session {
+    pub id: SessionId,
+    pub title: Title,
+    pub created_at: Timestamp,
+    /// When the first attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it reached a terminal status.
+    pub finished_at: Option<Timestamp>,
+    /// The engine asked for, and after the start the one that does the work.
+    pub engine: EngineId,
+    /// The engine's model, once it has said so.
+    pub model: Option<String>,
+    /// The language asked for (BCP 47), if any.
+    pub language: Option<String>,
+    pub media: Media,
+    pub status: Status,
+}
+
+/// One page of the caller's sessions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct SessionPage {
+    /// Newest first.
+    pub sessions: Vec<Session>,
+    /// Pass it as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A session and the segments there are so far: what the session page and the JSON download hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct Transcript {
+    pub session: Session,
+    pub segments: Vec<Segment>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles_are_trimmed_and_bounded() {
+        assert_eq!(Title::new("  a\tb \n").map(String::from), Ok("a b".to_owned()));
+        assert_eq!(Title::new(" \n"), Err(TitleError::Empty));
+        assert_eq!(Title::new(&"é".repeat(201)), Err(TitleError::TooLong(201)));
+        assert!(Title::new(&"é".repeat(200)).is_ok());
+    }
+
+    #[test]
+    fn any_file_name_gives_a_title() {
+        assert_eq!(Title::from_file_name("C:\\x\\talk.wav").as_str(), "talk.wav");
+        assert_eq!(Title::from_file_name("../../etc/talk.mp3").as_str(), "talk.mp3");
+        assert_eq!(Title::from_file_name("").as_str(), "Untitled recording");
+        assert_eq!(Title::from_file_name(&"x".repeat(500)).as_str().len(), 200);
+    }
+}

@@ -1,0 +1,172 @@
+//! The status of a session. It is a state, not a log: the newest version is all that a watcher needs.
+
+use super::{EventId, SessionId, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub enum State {
+    Queued,
+    Processing,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 5] = [Self::Queued, Self::Processing, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// Whether the session has ended: only a retry or a deletion changes it from here.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// The name used on the wire and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Processing => "processing",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for State {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|s| s.as_str() == name).ok_or_else(|| format!("unknown state '{name}'"))
+    }
+}
+
+/// What is being done to a session; in the order in which it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub enum Stage {
+    Receiving,
+    Decoding,
+    LoadingModel,
+    Transcribing,
+    Saving,
+}
+
+impl Stage {
+    /// Every stage, in order.
+    pub const ALL: [Stage; 5] =
+        [Self::Receiving, Self::Decoding, Self::LoadingModel, Self::Transcribing, Self::Saving];
+
+    /// The name used on the wire and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Receiving => "receiving",
+            Self::Decoding => "decoding",
+            Self::LoadingModel => "loading_model",
+            Self::Transcribing => "transcribing",
+            Self::Saving => "saving",
+        }
+    }
+
+    /// The name shown to people.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Receiving => "Received",
+            Self::Decoding => "Decoding",
+            Self::LoadingModel => "Loading model",
+            Self::Transcribing => "Transcribing",
+            Self::Saving => "Saving",
+        }
+    }
+}
+
+impl FromStr for Stage {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|s| s.as_str() == name).ok_or_else(|| format!("unknown stage '{name}'"))
+    }
+}
+
+/// Why a session failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct Failure {
+    /// Stable, in `snake_case`.
+    pub code: String,
+    /// What was wrong and what to do.
+    pub message: String,
+}
+
+/// The status payload: the same in SSE, polling and server-rendered pages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct Status {
+    pub session_id: SessionId,
+    /// Grows with every change, also across a worker's crash.
+    pub version: u64,
+    #[serde(rename = "status")]
+    pub state: State,
+    /// What is being done; null while queued.
+    pub stage: Option<Stage>,
+    /// 0 to 100; never falls within an attempt; 100 only in `completed`; null where nothing honest can be said.
+    pub progress: Option<f64>,
+    /// A sentence for people.
+    pub message: String,
+    /// When this version came to be, by the server's clock.
+    pub timestamp: Timestamp,
+    /// Seconds of audio transcribed so far.
+    pub duration_processed: f64,
+    /// Seconds of audio in all, once known.
+    pub duration_total: Option<f64>,
+    /// When the transcript is expected, once the speed has settled.
+    pub estimated_completion: Option<Timestamp>,
+    /// Seconds of audio per second of wall clock, smoothed.
+    pub processing_speed: Option<f64>,
+    /// How many segments there are.
+    pub segments: u32,
+    /// Sessions that will be taken up before this one; only while queued.
+    pub queue_position: Option<u32>,
+    /// Which try this is, from 1; 0 before the first.
+    pub attempt: u32,
+    /// Why it failed; only in `failed`.
+    pub error: Option<Failure>,
+}
+
+impl Status {
+    /// The SSE event id that stands for this status and all segments up to it.
+    #[must_use]
+    pub fn event_id(&self) -> EventId {
+        EventId { version: self.version, segments: self.segments }
+    }
+}
+
+/// The statuses that `GET /api/v1/status` answers with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct StatusList {
+    pub statuses: Vec<Status>,
+}
+
+/// The data of a `heartbeat` event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct Heartbeat {
+    /// The server's time.
+    pub timestamp: Timestamp,
+}

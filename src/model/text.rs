@@ -1,0 +1,183 @@
+//! Numbers as people read them: clock positions, durations, sizes and times. English only, no locale data.
+
+use super::Timestamp;
+
+/// A position in a recording: `0:07`, `12:30`, `1:02:03`. Fractions of a second are dropped.
+#[must_use]
+pub fn clock(seconds: f64) -> String {
+    let s = whole(seconds.floor());
+    let (h, m, s) = (s / 3600, s / 60 % 60, s % 60);
+    if h > 0 { format!("{h}:{m:02}:{s:02}") } else { format!("{m}:{s:02}") }
+}
+
+/// A length of time in words, to two units: `45 s`, `2 min 5 s`, `1 h 30 min`.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    let s = whole(seconds.round());
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 if s.is_multiple_of(60) => format!("{} min", s / 60),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        _ if (s / 60).is_multiple_of(60) => format!("{} h", s / 3600),
+        _ => format!("{} h {} min", s / 3600, s / 60 % 60),
+    }
+}
+
+/// A size in decimal units (SI): `812 B`, `1.4 MB`.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if n < 1000 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1000.0;
+    let mut unit = 0;
+    // 999.95 would be printed as 1000.0 of the smaller unit.
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A day and time in UTC: `23 Nov 2026, 14:32 UTC`. The same on the server and in any browser.
+#[must_use]
+pub fn date_time(at: Timestamp) -> String {
+    let (date, time) = parts(at);
+    format!("{date}, {time} UTC")
+}
+
+/// A time of day in UTC: `14:32 UTC`. The same on the server and in any browser.
+#[must_use]
+pub fn time_of_day(at: Timestamp) -> String {
+    format!("{} UTC", parts(at).1)
+}
+
+/// A day as everything here writes it; `month` counts from 1.
+#[must_use]
+pub fn day(year: i32, month: u32, day: u32) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = MONTHS.get((month as usize).wrapping_sub(1)).copied().unwrap_or("?");
+    format!("{day} {month} {year}")
+}
+
+fn parts(at: Timestamp) -> (String, String) {
+    let text = at.to_string();
+    // RFC 3339, such as 2026-11-23T14:32:00.000Z; years beyond 9999 don't fit and show as they are.
+    let number = |range: std::ops::Range<usize>| text.get(range).and_then(|n| n.parse::<u32>().ok());
+    match (number(0..4), number(5..7), number(8..10), text.get(11..16)) {
+        (Some(y), Some(m), Some(d), Some(time)) => (day(y as i32, m, d), time.to_owned()),
+        _ => (text.clone(), String::new()),
+    }
+}
+
+/// A speed against the recording's own: `2.3x`, `14x`.
+#[must_use]
+pub fn speed(factor: f64) -> String {
+    if factor >= 9.95 { format!("{factor:.0}x") } else { format!("{factor:.1}x") }
+}
+
+/// A percentage without decimals, never rounded up to 100: `43%`.
+#[must_use]
+pub fn percentage(progress: f64) -> String {
+    format!("{}%", whole(progress.clamp(0.0, 100.0).floor()))
+}
+
+/// How long something will still take, no more exact than it can be known: `a few seconds`, `40 s`, `2 min`, `1 h 5 min`.
+#[must_use]
+pub fn remaining(seconds: f64) -> String {
+    match seconds {
+        s if s < 5.0 => "a few seconds".to_owned(),
+        s if s < 55.0 => format!("{} s", whole((s / 5.0).round()) * 5),
+        s => {
+            let minutes = whole((s / 60.0).round()).max(1);
+            match (minutes / 60, minutes % 60) {
+                (0, m) => format!("{m} min"),
+                (h, 0) => format!("{h} h"),
+                (h, m) => format!("{h} h {m} min"),
+            }
+        }
+    }
+}
+
+/// A sample rate: `44.1 kHz`, `8 kHz`.
+#[must_use]
+pub fn sample_rate(hertz: u32) -> String {
+    let khz = f64::from(hertz) / 1000.0;
+    format!("{} kHz", (khz * 100.0).round() / 100.0)
+}
+
+/// How many channels: `mono`, `stereo`, `6 channels`.
+#[must_use]
+pub fn channels(n: u16) -> String {
+    match n {
+        1 => "mono".to_owned(),
+        2 => "stereo".to_owned(),
+        n => format!("{n} channels"),
+    }
+}
+
+/// A number with its noun: `1 line`, `2 lines`.
+#[must_use]
+pub fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+fn whole(seconds: f64) -> u64 {
+    // Negative, NaN and infinite become 0 or the largest number: a cast saturates.
+    seconds as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks() {
+        for (s, text) in [(0.0, "0:00"), (7.9, "0:07"), (750.0, "12:30"), (3723.0, "1:02:03"), (-1.0, "0:00"), (f64::NAN, "0:00")] {
+            assert_eq!(clock(s), text);
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (s, text) in [(44.6, "45 s"), (60.0, "1 min"), (125.0, "2 min 5 s"), (3600.0, "1 h"), (5400.0, "1 h 30 min")] {
+            assert_eq!(duration(s), text);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (n, text) in [(999, "999 B"), (1000, "1.0 kB"), (999_999, "1.0 MB"), (1_400_000, "1.4 MB"), (u64::MAX, "18446744.1 TB")] {
+            assert_eq!(bytes(n), text);
+        }
+    }
+
+    #[test]
+    fn days_and_times() {
+        let at: Timestamp = "2026-11-23T14:32:59.999Z".parse().expect("a time");
+        assert_eq!(date_time(at), "23 Nov 2026, 14:32 UTC");
+        assert_eq!(time_of_day(at), "14:32 UTC");
+        assert_eq!(date_time(Timestamp(0)), "1 Jan 1970, 00:00 UTC");
+    }
+
+    #[test]
+    fn speeds_and_percentages() {
+        assert_eq!([speed(0.44), speed(2.3), speed(9.94), speed(14.4)], ["0.4x", "2.3x", "9.9x", "14x"]);
+        assert_eq!([percentage(0.0), percentage(99.9), percentage(100.0)], ["0%", "99%", "100%"]);
+    }
+
+    #[test]
+    fn what_remains() {
+        for (s, text) in [(-3.0, "a few seconds"), (38.0, "40 s"), (57.0, "1 min"), (130.0, "2 min"), (3600.0, "1 h"), (3900.0, "1 h 5 min")] {
+            assert_eq!(remaining(s), text);
+        }
+    }
+
+    #[test]
+    fn facts_of_a_recording() {
+        assert_eq!([sample_rate(44_100), sample_rate(8000), sample_rate(11_025)], ["44.1 kHz", "8 kHz", "11.03 kHz"]);
+        assert_eq!([channels(1), channels(2), channels(6)], ["mono", "stereo", "6 channels"]);
+        assert_eq!([count(1, "line"), count(0, "line")], ["1 line", "0 lines"]);
+    }
+}

@@ -1,0 +1,295 @@
+//! Recordings into what speech engines read: 16 kHz, mono, 16 bit, streamed with flat memory.
+//! `probe` answers quickly what a file is (uploads); `decode` runs over all of it (jobs). Both block, so async
+//! callers put them on a blocking thread. Symphonia does the work; ffmpeg, where installed, takes the rest.
+
+mod decode;
+mod ffmpeg;
+mod resample;
+mod sniff;
+mod waveform;
+
+use std::fmt::Write as _;
+
+pub use decode::{decode, probe};
+pub use ffmpeg::available as ffmpeg_available;
+pub use waveform::{MAX_PEAKS, Waveform};
+
+/// The rate of the samples handed out, in Hz: what every speech engine is trained on.
+pub const SAMPLE_RATE: u32 = 16_000;
+
+/// What an operator allows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// The longest recording, in seconds. Infinity means no limit.
+    pub max_duration: f64,
+}
+
+/// What a recording is, as its headers and its first packet tell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AudioInfo {
+    /// The container by its common short name: `wav`, `mp3`, `m4a`, `mp4`, `flac`, `ogg`, `webm`, …
+    pub format: String,
+    /// The codec of the track that is read: `pcm_s16le`, `aac`, `opus`, …
+    pub codec: String,
+    /// Samples per second of the recording itself.
+    pub sample_rate: u32,
+    /// Channels of the recording itself.
+    pub channels: u16,
+    /// Length in seconds, as the container declares it. `None` where it doesn't, or only an estimate could be made.
+    pub duration: Option<f64>,
+}
+
+/// The outcome of [`decode`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// What the recording is.
+    pub info: AudioInfo,
+    /// Seconds handed to the sink, exactly.
+    pub duration: f64,
+    /// The outline of what was handed to the sink.
+    pub waveform: Waveform,
+    /// True when the sink asked to stop, so that the recording may go on beyond `duration`.
+    pub stopped: bool,
+}
+
+/// Why a recording can't be used. `Display` is written for the person who brought the file.
+#[derive(Debug, thiserror::Error)]
+pub enum AudioError {
+    /// Zero bytes.
+    #[error("The file is empty. Choose a file that holds a recording.")]
+    EmptyFile,
+    /// Not a recording, in no format that can be read, or damaged throughout.
+    #[error("{}", unreadable(recognised.as_deref(), *problem, *ffmpeg))]
+    Unreadable {
+        /// What the file was recognised as, with its article: "a PNG image".
+        recognised: Option<String>,
+        /// What stands in the way.
+        problem: Problem,
+        /// Whether ffmpeg was there to try.
+        ffmpeg: bool,
+    },
+    /// A container without any sound in it.
+    #[error(
+        "This {format} file has no sound in it, so there is nothing to transcribe. Choose a file with an audio track."
+    )]
+    NoAudioTrack {
+        /// The container's short name.
+        format: String,
+    },
+    /// The file ends before the recording does.
+    #[error("{}", truncated(*declared, *found))]
+    Truncated {
+        /// Seconds that the container declares, where it does.
+        declared: Option<f64>,
+        /// Seconds that are really there, where that is known.
+        found: Option<f64>,
+    },
+    /// Longer than [`Limits::max_duration`].
+    #[error("{}", too_long(*duration, *at_least, *limit))]
+    TooLong {
+        /// Seconds, declared or measured so far.
+        duration: f64,
+        /// True when `duration` is what was measured before giving up: the whole is longer.
+        at_least: bool,
+        /// The limit in seconds.
+        limit: f64,
+    },
+    /// An audio track, but not one sample in it. Silence is not this.
+    #[error(
+        "This {format} file holds an audio track with nothing recorded in it. Check the recording and send it again."
+    )]
+    NoSamples {
+        /// The container's short name.
+        format: String,
+    },
+    /// Reading the file, or the sink, failed.
+    #[error("The recording could not be read from storage: {0}. Try again in a moment.")]
+    Io(#[from] std::io::Error),
+    /// ffmpeg gave up.
+    #[error(
+        "ffmpeg could not decode this recording: {line}. Try converting it to MP3 or WAV first."
+    )]
+    Ffmpeg {
+        /// The last line it wrote to its standard error.
+        line: String,
+    },
+}
+
+/// What makes a file unreadable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Problem {
+    /// It is something else: text, a picture, a document.
+    NotAudio,
+    /// No decoder for it here.
+    Unsupported,
+    /// The format is known, but most of the content can't be decoded.
+    Damaged,
+}
+
+impl AudioError {
+    /// The stable name for programs, in snake case.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::EmptyFile => "empty_file",
+            Self::Unreadable { .. } => "unreadable",
+            Self::NoAudioTrack { .. } => "no_audio_track",
+            Self::Truncated { .. } => "truncated",
+            Self::TooLong { .. } => "too_long",
+            Self::NoSamples { .. } => "no_samples",
+            Self::Io(_) => "io",
+            Self::Ffmpeg { .. } => "ffmpeg",
+        }
+    }
+}
+
+fn unreadable(recognised: Option<&str>, problem: Problem, ffmpeg: bool) -> String {
+    let mut text = match (recognised, problem) {
+        (Some(what), Problem::NotAudio) => {
+            return format!("This is {what}, not a recording. Choose an audio or video file.");
+        }
+        (None, Problem::NotAudio) => "This is not a recording.".to_owned(),
+        (Some(what), Problem::Unsupported) => {
+            format!("This looks like {what}, in a form that can't be read here.")
+        }
+        (None, Problem::Unsupported) => {
+            "This is not a recording in any format that can be read here.".to_owned()
+        }
+        (what, Problem::Damaged) => {
+            let mut text = String::from("This ");
+            if let Some(what) = what {
+                let _ = write!(text, "looks like {what}, but it ");
+            }
+            text.push_str(
+                "is damaged: most of it can't be decoded. Try again with the original file.",
+            );
+            return text;
+        }
+    };
+    text.push_str(if ffmpeg {
+        " Try converting it to WAV, MP3, M4A, FLAC, Ogg or WebM."
+    } else {
+        " WAV, MP3, M4A, FLAC, Ogg and WebM always work; installing ffmpeg on the server adds other formats."
+    });
+    text
+}
+
+fn truncated(declared: Option<f64>, found: Option<f64>) -> String {
+    const CURE: &str = "Copy or record it again in full, then send it once more.";
+    match (declared, found) {
+        (Some(declared), Some(found)) => {
+            let (declared, found) = (clock(declared.round()), clock(found));
+            format!(
+                "The file is incomplete: it says it lasts {declared}, but breaks off at {found}. {CURE}"
+            )
+        }
+        (Some(declared), None) => {
+            format!(
+                "The file is incomplete: it says it lasts {}, but breaks off before. {CURE}",
+                clock(declared.round())
+            )
+        }
+        (None, Some(found)) => format!(
+            "The file is incomplete: it breaks off at {}. {CURE}",
+            clock(found)
+        ),
+        (None, None) => {
+            format!(
+                "The file is incomplete: the part that says how to read it, near its end, is missing. {CURE}"
+            )
+        }
+    }
+}
+
+fn too_long(duration: f64, at_least: bool, limit: f64) -> String {
+    let limit_clock = clock(limit);
+    let mut duration_clock = clock(duration.round());
+    if duration_clock == limit_clock {
+        duration_clock = clock(limit + 1.0);
+    }
+    let (duration, limit) = (duration_clock, limit_clock);
+    let lasts = if at_least {
+        format!("at least {duration}")
+    } else {
+        duration
+    };
+    format!(
+        "This recording lasts {lasts}; the limit is {limit}. Cut it into shorter parts and send them one by one."
+    )
+}
+
+/// Whole seconds as h:mm:ss, rounded down.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates, which is what is wanted"
+)]
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    format!(
+        "{}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
+/// Whether a recording that should last `declared` seconds and lasts `found` was cut off, rather than rounded: players'
+/// and encoders' habits stay below a second, or two in a hundred.
+fn is_cut(declared: f64, found: f64) -> bool {
+    declared - found > (declared * 0.02).max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks() {
+        assert_eq!(clock(0.9), "0:00:00");
+        assert_eq!(clock(3_725.0), "1:02:05");
+        assert_eq!(clock(-1.0), "0:00:00");
+        assert_eq!(clock(f64::NAN), "0:00:00");
+    }
+
+    #[test]
+    fn messages_name_both_numbers() {
+        let text = AudioError::TooLong {
+            duration: 10_800.2,
+            at_least: false,
+            limit: 10_800.0,
+        }
+        .to_string();
+        assert!(
+            text.contains("3:00:01") && text.contains("3:00:00"),
+            "{text}"
+        );
+        let text = AudioError::Truncated {
+            declared: Some(100.0),
+            found: Some(40.5),
+        }
+        .to_string();
+        assert!(
+            text.contains("0:01:40") && text.contains("0:00:40"),
+            "{text}"
+        );
+        let without = AudioError::Unreadable {
+            recognised: Some("Windows Media".into()),
+            problem: Problem::Unsupported,
+            ffmpeg: false,
+        };
+        assert!(
+            without.to_string().contains("installing ffmpeg"),
+            "{without}"
+        );
+    }
+
+    #[test]
+    fn small_differences_are_no_cut() {
+        assert!(!is_cut(10.0, 9.1));
+        assert!(is_cut(10.0, 8.9));
+        assert!(!is_cut(1_000.0, 981.0));
+        assert!(is_cut(1_000.0, 979.0));
+        assert!(!is_cut(10.0, 11.0));
+    }
+}

@@ -1,0 +1,886 @@
+//! `probe` and `decode`: from a file to samples at 16 kHz. Symphonia opens and decodes; what it can't open goes to
+//! ffmpeg. Damage is survived as players do: bad packets become silence, so that times stay right, and only a file
+//! that is mostly bad is refused. Called by uploads (`probe`) and by jobs (`decode`).
+
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::LazyLock;
+
+use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia::core::codecs::registry::CodecRegistry;
+use symphonia::core::common::Limit;
+use symphonia::core::errors::Error;
+use symphonia::core::formats::probe::{Hint, Probe, ProbeOptions};
+use symphonia::core::formats::well_known::{
+    FORMAT_ID_ADTS, FORMAT_ID_AIFF, FORMAT_ID_CAF, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_MKV,
+    FORMAT_ID_MP2, FORMAT_ID_MP3, FORMAT_ID_OGG, FORMAT_ID_WAVE,
+};
+use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
+use symphonia::core::io::MediaSourceStream;
+use symphonia::core::meta::MetadataOptions;
+use symphonia::core::packet::Packet;
+use symphonia::core::units::TimeBase;
+
+use super::resample::{RATES, Resampler};
+use super::sniff::{self, Kind, Source};
+use super::waveform::Builder;
+use super::{AudioError, AudioInfo, Decoded, Limits, Problem, SAMPLE_RATE, ffmpeg, is_cut};
+
+/// Samples given to the sink at once: half a second.
+const CHUNK: usize = SAMPLE_RATE as usize / 2;
+
+/// How far into a file a container may begin. Symphonia's own 1 MiB finds something MP3-like in any noise.
+const JUNK: u32 = 64 * 1024;
+
+/// Cover pictures are not looked at, and need not be held.
+const LARGEST_PICTURE: usize = 64 * 1024;
+
+/// Failures in a row after which a file counts as ended: each takes a step forward, but a container that lost its
+/// place may offer thousands.
+const MOST_FAILURES: u32 = 1_024;
+
+/// Packets tried before the first that decodes.
+const FIRST_TRIES: u32 = 64;
+
+/// Packets of a format without a header of its own that must fit together before it is believed.
+const FIRST_PACKETS: usize = 8;
+
+/// Timestamps that jump by less than this many seconds are rounding, not a gap.
+const GAP: f64 = 0.5;
+
+/// The longest gap that is filled with silence, in seconds. Longer jumps are damaged or rebased clocks.
+const LONGEST_GAP: f64 = 30.0;
+
+/// Frames beyond what an MP3's table counts that may be padding. More than that was appended, and is kept.
+const MOST_PADDING: usize = 4 * 1_152;
+
+static CONTAINERS: LazyLock<Probe> = LazyLock::new(|| {
+    let mut probe = Probe::new_with_options(&ProbeOptions {
+        max_probe_depth: JUNK,
+        ..ProbeOptions::default()
+    });
+    symphonia::default::register_enabled_formats(&mut probe);
+    probe
+});
+
+static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
+    let mut codecs = CodecRegistry::new();
+    symphonia::default::register_enabled_codecs(&mut codecs);
+    codecs.register_audio_decoder::<symphonia_adapter_libopus::OpusDecoder>();
+    codecs
+});
+
+/// Tells what a recording is from its header and its first packets. Blocks, but reads little.
+///
+/// # Errors
+/// Every [`AudioError`] that can be told this early: a declared length over the limit, a WAV file shorter than its
+/// header says, an MP4 file without its index.
+pub fn probe(path: &Path, limits: &Limits) -> Result<AudioInfo, AudioError> {
+    let info = match open(path)? {
+        Opened::Native(native) => native.info,
+        Opened::Ffmpeg(info) => info,
+    };
+    within(info.duration, limits)?;
+    Ok(info)
+}
+
+/// Decodes a whole recording to 16 kHz mono, given to `sink` in pieces of half a second. Blocks. Memory does not grow
+/// with the length. Stops early, and well, when the sink says so.
+///
+/// # Errors
+/// Every [`AudioError`]. What the sink was given until then is to be thrown away. An error of the sink comes back as
+/// [`AudioError::Io`].
+pub fn decode(
+    path: &Path,
+    limits: &Limits,
+    sink: &mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
+) -> Result<Decoded, AudioError> {
+    let opened = open(path)?;
+    let mut output = Output::new(limits, sink);
+    match opened {
+        Opened::Native(mut native) => {
+            within(native.info.duration, limits)?;
+            native.run(&mut output)?;
+            let end = output.finish()?;
+            if !end.stopped {
+                native.judge(path, end.duration)?;
+            }
+            Ok(end.with(native.info))
+        }
+        Opened::Ffmpeg(info) => {
+            within(info.duration, limits)?;
+            ffmpeg::decode(path, &mut |samples| output.take(samples))?;
+            let end = output.finish()?;
+            if end.stopped {
+                return Ok(end.with(info));
+            }
+            if end.duration == 0.0 {
+                return Err(AudioError::NoSamples {
+                    format: info.format,
+                });
+            }
+            match info.duration {
+                Some(declared) if is_cut(declared, end.duration) => Err(AudioError::Truncated {
+                    declared: Some(declared),
+                    found: Some(end.duration),
+                }),
+                _ => Ok(end.with(info)),
+            }
+        }
+    }
+}
+
+fn within(declared: Option<f64>, limits: &Limits) -> Result<(), AudioError> {
+    match declared {
+        Some(duration) if duration > limits.max_duration => Err(AudioError::TooLong {
+            duration,
+            at_least: false,
+            limit: limits.max_duration,
+        }),
+        _ => Ok(()),
+    }
+}
+
+enum Opened {
+    Native(Box<Native>),
+    Ffmpeg(AudioInfo),
+}
+
+/// Why the built-in decoders won't.
+enum Failure {
+    /// ffmpeg may know better.
+    Try(Problem),
+    Final(AudioError),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+fn open(path: &Path) -> Result<Opened, AudioError> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file").into());
+    }
+    if metadata.len() == 0 {
+        return Err(AudioError::EmptyFile);
+    }
+    let kind = sniff::kind(&mut file)?;
+    let unreadable = |problem, ffmpeg| {
+        let (Kind::Native(name) | Kind::Foreign(name) | Kind::Other(name)) = kind else {
+            return AudioError::Unreadable {
+                recognised: None,
+                problem,
+                ffmpeg,
+            };
+        };
+        AudioError::Unreadable {
+            recognised: Some(name.to_owned()),
+            problem,
+            ffmpeg,
+        }
+    };
+    let problem = match kind {
+        Kind::Other(_) => return Err(unreadable(Problem::NotAudio, ffmpeg::available())),
+        Kind::Foreign(_) => Problem::Unsupported,
+        Kind::Native(_) | Kind::Unknown => match Native::open(file, kind) {
+            Ok(native) => return Ok(Opened::Native(Box::new(native))),
+            Err(Failure::Final(error)) => return Err(error),
+            // Without a mark, "damaged" would be a guess.
+            Err(Failure::Try(_)) if kind == Kind::Unknown => Problem::Unsupported,
+            Err(Failure::Try(problem)) => problem,
+        },
+    };
+    tracing::debug!(
+        ?kind,
+        ?problem,
+        "not for the built-in decoders; asking ffmpeg"
+    );
+    match ffmpeg::probe(path) {
+        Ok(found) => Ok(Opened::Ffmpeg(AudioInfo {
+            format: found.format,
+            codec: found.codec,
+            sample_rate: found.sample_rate,
+            channels: found.channels,
+            duration: found.duration,
+        })),
+        Err(ffmpeg::Refusal::Missing) => Err(unreadable(problem, false)),
+        Err(ffmpeg::Refusal::Unknown) => Err(unreadable(problem, true)),
+        Err(ffmpeg::Refusal::NoAudio(format)) => Err(AudioError::NoAudioTrack { format }),
+        Err(ffmpeg::Refusal::Failed(error)) => Err(error),
+    }
+}
+
+/// What a call into Symphonia came to. It is meant not to panic whatever the file holds; where it does, that file is
+/// refused and nothing else suffers.
+fn guard<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Error::LimitError(PANICKED)))
+}
+
+const PANICKED: &str = "the decoder gave up";
+
+/// A recording that the built-in decoders read.
+struct Native {
+    info: AudioInfo,
+    name: Option<&'static str>,
+    reader: Box<dyn FormatReader>,
+    decoder: Box<dyn AudioDecoder>,
+    track: u32,
+    traits: Traits,
+    size: u64,
+    /// Packets decoded while opening.
+    first: Vec<Block>,
+    /// Interleaved samples of the last packet; kept for its memory.
+    interleaved: Vec<f32>,
+    /// Timestamp in seconds that stands for `origin_emitted`.
+    origin: Option<f64>,
+    /// Seconds emitted, before resampling.
+    emitted: f64,
+    origin_emitted: f64,
+    /// Where the last packet of any track ended, in seconds from the first.
+    reached: f64,
+    good: Tally,
+    bad: Tally,
+    bytes: u64,
+    spec: Option<(u32, u16)>,
+    spec_changes: u64,
+    failures: u32,
+    /// Nothing more can be read.
+    over: bool,
+    held: Vec<f32>,
+    keep_padding: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    packets: u64,
+    seconds: f64,
+}
+
+/// How far a format's word is to be trusted.
+#[derive(Clone, Copy)]
+struct Traits {
+    /// A stream of frames without a container (MP3, ADTS): timestamps only count frames, and noise can look like it.
+    bare: bool,
+    /// Padding at the end is told by a count of frames that may be wrong, so it is cut here rather than by the decoder.
+    counted: bool,
+    /// Damaged parts go missing before packets are made of them, so timestamps tell how much.
+    loses: bool,
+    /// Ogg, where an unfinished last page is the sign of a cut.
+    pages: bool,
+    /// The declared length is that of all tracks together.
+    shared: bool,
+}
+
+/// Mono samples with their rate.
+struct Block {
+    rate: u32,
+    samples: Vec<f32>,
+}
+
+enum Step {
+    /// Samples are in the block.
+    Samples,
+    /// Seconds of silence before what comes next.
+    Silence(f64),
+    /// Nothing from this packet.
+    Nothing,
+    End,
+}
+
+impl Native {
+    fn open(mut file: File, kind: Kind) -> Result<Self, Failure> {
+        let wav = sniff::wav(&mut file)?;
+        let told = match &wav {
+            Some(wav) => Some((wav.declared, wav.found)),
+            None => sniff::aiff(&mut file)?,
+        };
+        if let Some((declared, found)) = told
+            && is_cut(declared, found)
+        {
+            return Err(Failure::Final(AudioError::Truncated {
+                declared: Some(declared),
+                found: Some(found),
+            }));
+        }
+        let size = file.metadata()?.len();
+        let mut side = file.try_clone()?;
+        let source = Source::new(file, wav.as_ref())?;
+        let stream = MediaSourceStream::new(Box::new(source), Default::default());
+        let metadata =
+            MetadataOptions::default().limit_visual_bytes(Limit::Maximum(LARGEST_PICTURE));
+        let opened =
+            guard(|| CONTAINERS.probe(&Hint::new(), stream, FormatOptions::default(), metadata));
+        let reader = match opened {
+            Ok(reader) => reader,
+            Err(error) => {
+                if sniff::mp4_without_index(&mut side)? {
+                    return Err(Failure::Final(AudioError::Truncated {
+                        declared: None,
+                        found: None,
+                    }));
+                }
+                return Err(match error {
+                    Error::IoError(error) if error.raw_os_error().is_some() => {
+                        Failure::Final(error.into())
+                    }
+                    Error::Unsupported(_) => Failure::Try(Problem::Unsupported),
+                    _ => Failure::Try(Problem::Damaged),
+                });
+            }
+        };
+        let format = format_name(&*reader, &mut side)?;
+        let id = reader.format_info().format;
+        let counted =
+            (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(&mut side)?;
+        let traits = Traits {
+            bare: id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2 || id == FORMAT_ID_ADTS,
+            counted,
+            loses: id == FORMAT_ID_FLAC || id == FORMAT_ID_OGG,
+            pages: id == FORMAT_ID_OGG,
+            shared: id == FORMAT_ID_MKV && reader.tracks().len() > 1,
+        };
+        let Some(track) = reader.default_track(TrackType::Audio) else {
+            // A track of an unknown kind may be sound.
+            let unknown = reader
+                .tracks()
+                .iter()
+                .any(|track| track.codec_params.is_none());
+            return Err(if unknown {
+                Failure::Try(Problem::Unsupported)
+            } else {
+                Failure::Final(AudioError::NoAudioTrack {
+                    format: format.to_owned(),
+                })
+            });
+        };
+        let duration = match told {
+            Some((declared, _)) => Some(declared),
+            None if traits.bare && !counted => None,
+            None if id == FORMAT_ID_MKV => {
+                let media = reader.media_info();
+                seconds(
+                    media.time_base,
+                    media.duration.map(|duration| duration.get()),
+                )
+            }
+            None => seconds(
+                track.time_base,
+                track.duration.map(|duration| duration.get()),
+            ),
+        };
+        let decoder = decoder(track, traits)?;
+        let codec = decoder.codec_info().short_name.to_owned();
+        let track = track.id;
+        let name = if let Kind::Native(name) = kind {
+            Some(name)
+        } else {
+            None
+        };
+        let mut native = Self {
+            info: AudioInfo {
+                format: format.to_owned(),
+                codec,
+                sample_rate: 0,
+                channels: 0,
+                duration: duration.filter(|duration| *duration > 0.0),
+            },
+            name,
+            reader,
+            decoder,
+            track,
+            traits,
+            size,
+            first: Vec::new(),
+            interleaved: Vec::new(),
+            origin: None,
+            emitted: 0.0,
+            origin_emitted: 0.0,
+            reached: 0.0,
+            good: Tally::default(),
+            bad: Tally::default(),
+            bytes: 0,
+            spec: None,
+            spec_changes: 0,
+            failures: 0,
+            over: false,
+            held: Vec::new(),
+            keep_padding: false,
+        };
+        native.begin()?;
+        Ok(native)
+    }
+
+    /// Decodes the first packets, which is what tells whether this file is for these decoders.
+    fn begin(&mut self) -> Result<(), Failure> {
+        let wanted = if self.traits.bare { FIRST_PACKETS } else { 1 };
+        while self.first.len() < wanted
+            && self.good.packets + self.bad.packets < u64::from(FIRST_TRIES)
+        {
+            let mut block = Block {
+                rate: 0,
+                samples: Vec::new(),
+            };
+            match self.step(&mut block).map_err(Failure::Final)? {
+                Step::Samples => self.first.push(block),
+                Step::Silence(_) | Step::Nothing => {}
+                Step::End => break,
+            }
+        }
+        let Some((rate, channels)) = self.spec else {
+            if self.bad.packets == 0 && self.failures == 0 {
+                return Err(Failure::Final(AudioError::NoSamples {
+                    format: self.info.format.clone(),
+                }));
+            }
+            return Err(Failure::Try(Problem::Damaged));
+        };
+        let noise =
+            self.bad.packets > self.good.packets || self.spec_changes > self.good.packets / 4;
+        if self.traits.bare && noise {
+            return Err(Failure::Try(Problem::Damaged));
+        }
+        (self.info.sample_rate, self.info.channels) = (rate, channels);
+        Ok(())
+    }
+
+    fn run(&mut self, output: &mut Output<'_>) -> Result<(), AudioError> {
+        for block in std::mem::take(&mut self.first) {
+            if output.push(&block)?.is_break() {
+                return Ok(());
+            }
+        }
+        let mut block = Block {
+            rate: 0,
+            samples: Vec::new(),
+        };
+        loop {
+            let flow = match self.step(&mut block)? {
+                Step::Samples => output.push(&block)?,
+                Step::Silence(seconds) => output.silence(seconds)?,
+                Step::Nothing => ControlFlow::Continue(()),
+                Step::End => return Ok(()),
+            };
+            if flow.is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One packet further.
+    fn step(&mut self, block: &mut Block) -> Result<Step, AudioError> {
+        block.samples.clear();
+        if self.over {
+            return Ok(Step::End);
+        }
+        let packet = match guard(|| self.reader.next_packet()) {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Ok(self.end()),
+            // Chained Ogg: another stream begins.
+            Err(Error::ResetRequired) => return Ok(self.next_stream()),
+            Err(Error::IoError(error)) if error.raw_os_error().is_some() => {
+                return Err(error.into());
+            }
+            Err(Error::IoError(_) | Error::LimitError(PANICKED)) => return Ok(self.end()),
+            Err(_) => {
+                self.failures += 1;
+                return Ok(if self.failures > MOST_FAILURES {
+                    self.end()
+                } else {
+                    Step::Nothing
+                });
+            }
+        };
+        let ends = packet.pts.saturating_add(packet.dur).get();
+        let time_base = self.time_base(packet.track_id);
+        let pts = seconds_signed(time_base, packet.pts.get());
+        if let (Some(ends), Some(origin)) = (seconds_signed(time_base, ends), self.origin)
+            && (packet.track_id == self.track || self.traits.shared)
+        {
+            self.reached = self.reached.max(ends - origin + self.origin_emitted);
+        }
+        if packet.track_id != self.track {
+            return Ok(Step::Nothing);
+        }
+        self.bytes += packet.data.len() as u64;
+        match guard(|| decode_mono(&mut *self.decoder, &packet, &mut self.interleaved, block)) {
+            Ok(channels) if RATES.contains(&block.rate) => {
+                // Empty packets may repeat for ever.
+                self.failures = if block.samples.is_empty() {
+                    self.failures + 1
+                } else {
+                    0
+                };
+                if self.failures > MOST_FAILURES {
+                    return Ok(self.end());
+                }
+                let spec = (block.rate, channels);
+                self.spec_changes += u64::from(self.spec.is_some_and(|before| before != spec));
+                self.spec = Some(spec);
+                self.good.packets += 1;
+                self.good.seconds += block.samples.len() as f64 / f64::from(block.rate);
+                if self.traits.counted {
+                    self.trim(&packet, block);
+                }
+            }
+            result => {
+                self.bad.packets += 1;
+                self.failures += 1;
+                if self.failures > MOST_FAILURES
+                    || matches!(result, Err(Error::LimitError(PANICKED)))
+                {
+                    return Ok(self.end());
+                }
+                let lasts = seconds_signed(time_base, i64::try_from(packet.dur.get()).unwrap_or(0))
+                    .unwrap_or(0.0);
+                let lasts = lasts.clamp(0.0, GAP);
+                self.bad.seconds += lasts;
+                // Before the first sound there is nothing to keep in step with.
+                if self.spec.is_none() {
+                    return Ok(Step::Nothing);
+                }
+                self.emitted += lasts;
+                return Ok(Step::Silence(lasts));
+            }
+        }
+        let lasts = block.samples.len() as f64 / f64::from(block.rate);
+        let Some(pts) = pts.filter(|_| !self.traits.bare) else {
+            self.emitted += lasts;
+            return Ok(Step::Samples);
+        };
+        if self.origin.is_none() {
+            (self.origin, self.origin_emitted) = (Some(pts), self.emitted);
+        }
+        let gap = pts - self.origin.unwrap_or(pts) + self.origin_emitted - self.emitted;
+        if (GAP..=LONGEST_GAP).contains(&gap) {
+            // The silence goes first, by being put before this packet's samples.
+            let frames = (gap * f64::from(block.rate)) as usize;
+            block.samples.splice(0..0, std::iter::repeat_n(0.0, frames));
+            self.emitted += gap;
+        } else if gap.abs() > GAP {
+            (self.origin, self.origin_emitted) = (Some(pts), self.emitted);
+        }
+        self.emitted += lasts;
+        Ok(Step::Samples)
+    }
+
+    fn end(&mut self) -> Step {
+        self.over = true;
+        Step::End
+    }
+
+    fn time_base(&self, track: u32) -> Option<TimeBase> {
+        self.reader
+            .tracks()
+            .iter()
+            .find(|known| known.id == track)?
+            .time_base
+    }
+
+    fn next_stream(&mut self) -> Step {
+        let next = self.reader.default_track(TrackType::Audio);
+        match next.map(|track| (track.id, decoder(track, self.traits))) {
+            Some((track, Ok(decoder))) => {
+                (self.track, self.decoder, self.origin) = (track, decoder, None);
+                // The declared length was the first stream's.
+                self.info.duration = None;
+                Step::Nothing
+            }
+            _ => self.end(),
+        }
+    }
+
+    /// Takes off an MP3's encoder delay and padding. What lies beyond the counted frames is held back, and dropped if
+    /// the file ends there; if it goes on, two recordings were joined, and all of it counts.
+    fn trim(&mut self, packet: &Packet, block: &mut Block) {
+        let frames = block.samples.len();
+        let ticks = |ticks: u64| usize::try_from(ticks).unwrap_or(usize::MAX);
+        let start = ticks(packet.trim_start.get()).min(frames);
+        let end = ticks(packet.trim_end.get()).min(frames - start);
+        if end > 0 && !self.keep_padding {
+            self.held.extend(block.samples.drain(frames - end..));
+            if self.held.len() > MOST_PADDING {
+                self.keep_padding = true;
+                block.samples.append(&mut self.held);
+                self.info.duration = None;
+            }
+        }
+        block.samples.drain(..start.min(block.samples.len()));
+    }
+
+    /// Whether what was decoded is what the file promised.
+    fn judge(&mut self, path: &Path, found: f64) -> Result<(), AudioError> {
+        let damaged = || AudioError::Unreadable {
+            recognised: self.name.map(str::to_owned),
+            problem: Problem::Damaged,
+            ffmpeg: ffmpeg::available(),
+        };
+        if found == 0.0 {
+            let empty = self.bad.packets == 0 && self.failures == 0;
+            return Err(if empty {
+                AudioError::NoSamples {
+                    format: self.info.format.clone(),
+                }
+            } else {
+                damaged()
+            });
+        }
+        let mostly_bad = self.bad.packets > self.good.packets
+            || (self.traits.bare && self.spec_changes > self.good.packets / 2)
+            || (self.traits.bare
+                && self.bytes < self.size / 2
+                && self.bytes + u64::from(JUNK) < self.size)
+            || (self.traits.loses && self.good.seconds < self.reached / 2.0);
+        if mostly_bad {
+            return Err(damaged());
+        }
+        let reached = self.reached.max(found);
+        match self.info.duration {
+            Some(declared) if is_cut(declared, reached) => Err(AudioError::Truncated {
+                declared: Some(declared),
+                found: Some(found),
+            }),
+            _ if self.traits.pages && sniff::ogg_is_cut(&mut File::open(path)?)? => {
+                Err(AudioError::Truncated {
+                    declared: None,
+                    found: Some(found),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn decoder(track: &Track, traits: Traits) -> Result<Box<dyn AudioDecoder>, Failure> {
+    let Some(CodecParameters::Audio(params)) = &track.codec_params else {
+        return Err(Failure::Try(Problem::Unsupported));
+    };
+    // Symphonia also trims MP3 by lengths that it only estimated, so MP3 is trimmed here.
+    let options = AudioDecoderOptions::default().gapless(!traits.bare);
+    guard(|| CODECS.make_audio_decoder(params, &options))
+        .map_err(|_| Failure::Try(Problem::Unsupported))
+}
+
+/// Decodes one packet into a block, channels averaged. Returns how many there were.
+fn decode_mono(
+    decoder: &mut dyn AudioDecoder,
+    packet: &Packet,
+    interleaved: &mut Vec<f32>,
+    block: &mut Block,
+) -> Result<u16, Error> {
+    let buffer = decoder.decode(packet)?;
+    block.rate = buffer.spec().rate();
+    let channels = buffer.num_planes();
+    if channels == 0 {
+        return Err(Error::DecodeError("no channels"));
+    }
+    buffer.copy_to_vec_interleaved(interleaved);
+    // Anything else in a float recording would spread over a whole block when it is resampled.
+    let clean = |sample: f32| {
+        if sample.is_finite() {
+            sample.clamp(-1.0, 1.0)
+        } else {
+            0.0
+        }
+    };
+    block.samples.clear();
+    if channels == 1 {
+        block.samples.extend(interleaved.iter().copied().map(clean));
+    } else {
+        let share = 1.0 / channels as f32;
+        block.samples.extend(
+            interleaved
+                .chunks_exact(channels)
+                .map(|frame| clean(frame.iter().sum::<f32>() * share)),
+        );
+    }
+    Ok(u16::try_from(channels).unwrap_or(u16::MAX))
+}
+
+/// The container's common short name.
+fn format_name(reader: &dyn FormatReader, file: &mut File) -> io::Result<&'static str> {
+    let info = reader.format_info();
+    Ok(match info.format {
+        FORMAT_ID_WAVE => "wav",
+        FORMAT_ID_AIFF => "aiff",
+        FORMAT_ID_CAF => "caf",
+        FORMAT_ID_MP2 => "mp2",
+        FORMAT_ID_MP3 => "mp3",
+        FORMAT_ID_ADTS => "aac",
+        FORMAT_ID_OGG => "ogg",
+        FORMAT_ID_FLAC => "flac",
+        FORMAT_ID_ISOMP4 if reader.first_track(TrackType::Video).is_some() => "mp4",
+        FORMAT_ID_ISOMP4 => "m4a",
+        FORMAT_ID_MKV if sniff::is_webm(file)? => "webm",
+        FORMAT_ID_MKV => "mkv",
+        _ => info.short_name,
+    })
+}
+
+fn seconds(time_base: Option<TimeBase>, ticks: Option<u64>) -> Option<f64> {
+    seconds_signed(time_base, i64::try_from(ticks?).ok()?)
+}
+
+fn seconds_signed(time_base: Option<TimeBase>, ticks: i64) -> Option<f64> {
+    let time_base = time_base?;
+    Some(ticks as f64 * f64::from(time_base.numer.get()) / f64::from(time_base.denom.get()))
+}
+
+/// From mono samples at any rate to the sink: resampled, rounded, measured, in pieces of one size.
+struct Output<'a> {
+    sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
+    limit: f64,
+    resampler: Option<Resampler>,
+    resampled: Vec<f32>,
+    pending: Vec<i16>,
+    given: u64,
+    waveform: Builder,
+    stopped: bool,
+}
+
+/// What an [`Output`] came to.
+struct Finished {
+    duration: f64,
+    waveform: super::Waveform,
+    stopped: bool,
+}
+
+impl Finished {
+    fn with(self, info: AudioInfo) -> Decoded {
+        Decoded {
+            info,
+            duration: self.duration,
+            waveform: self.waveform,
+            stopped: self.stopped,
+        }
+    }
+}
+
+impl<'a> Output<'a> {
+    fn new(
+        limits: &Limits,
+        sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
+    ) -> Self {
+        Self {
+            sink,
+            limit: limits.max_duration,
+            resampler: None,
+            resampled: Vec::new(),
+            pending: Vec::with_capacity(CHUNK),
+            given: 0,
+            waveform: Builder::new(),
+            stopped: false,
+        }
+    }
+
+    fn push(&mut self, block: &Block) -> Result<ControlFlow<()>, AudioError> {
+        if self
+            .resampler
+            .as_ref()
+            .is_none_or(|resampler| resampler.rate() != block.rate)
+        {
+            // Joined recordings may differ in rate.
+            if self.flush()?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.resampler = Resampler::new(block.rate);
+        }
+        if let Some(resampler) = &mut self.resampler {
+            resampler.push(&block.samples, &mut self.resampled);
+        }
+        self.convert()
+    }
+
+    fn silence(&mut self, seconds: f64) -> Result<ControlFlow<()>, AudioError> {
+        if let Some(resampler) = &mut self.resampler {
+            let frames = (seconds * f64::from(resampler.rate())).round() as usize;
+            resampler.push(&vec![0.0; frames], &mut self.resampled);
+        }
+        self.convert()
+    }
+
+    fn flush(&mut self) -> Result<ControlFlow<()>, AudioError> {
+        if let Some(mut resampler) = self.resampler.take() {
+            resampler.finish(&mut self.resampled);
+        }
+        self.convert()
+    }
+
+    fn convert(&mut self) -> Result<ControlFlow<()>, AudioError> {
+        let resampled = std::mem::take(&mut self.resampled);
+        let mut flow = ControlFlow::Continue(());
+        for part in resampled.chunks(CHUNK) {
+            let mut samples = [0_i16; CHUNK];
+            for (sample, value) in samples.iter_mut().zip(part) {
+                *sample = (value * 32_767.0).round() as i16;
+            }
+            flow = self.take(&samples[..part.len()])?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        self.resampled = resampled;
+        self.resampled.clear();
+        Ok(flow)
+    }
+
+    /// Takes samples that are as they should be.
+    fn take(&mut self, mut samples: &[i16]) -> Result<ControlFlow<()>, AudioError> {
+        if self.stopped {
+            return Ok(ControlFlow::Break(()));
+        }
+        while !samples.is_empty() {
+            let (now, later) = samples.split_at(samples.len().min(CHUNK - self.pending.len()));
+            self.pending.extend_from_slice(now);
+            samples = later;
+            if self.pending.len() == CHUNK && self.give()?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn give(&mut self) -> Result<ControlFlow<()>, AudioError> {
+        if self.pending.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.given += self.pending.len() as u64;
+        let duration = self.duration();
+        if duration > self.limit {
+            return Err(AudioError::TooLong {
+                duration,
+                at_least: true,
+                limit: self.limit,
+            });
+        }
+        self.waveform.push(&self.pending);
+        let flow = (self.sink)(&self.pending)?;
+        self.pending.clear();
+        self.stopped = flow.is_break();
+        Ok(flow)
+    }
+
+    fn duration(&self) -> f64 {
+        self.given as f64 / f64::from(SAMPLE_RATE)
+    }
+
+    fn finish(mut self) -> Result<Finished, AudioError> {
+        if !self.stopped && self.flush()?.is_continue() {
+            // There is no more to stop.
+            let _ = self.give()?;
+        }
+        let duration = self.duration();
+        Ok(Finished {
+            duration,
+            waveform: self.waveform.finish(),
+            stopped: self.stopped,
+        })
+    }
+}

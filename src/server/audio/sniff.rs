@@ -1,0 +1,606 @@
+//! What a file is, by its content: uploaded names lie. Also what headers promise and the file doesn't hold, where a
+//! few reads tell (WAV, MP4, Ogg), and the one repair that is needed: WAV lengths of recorders that stream.
+//! Used by `decode` before any decoder sees the file.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use symphonia::core::io::MediaSource;
+
+/// What the first bytes say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// A container that the built-in decoders know.
+    Native(&'static str),
+    /// Media, but not for the built-in decoders, which could mistake its inside for something they know.
+    Foreign(&'static str),
+    /// No media at all.
+    Other(&'static str),
+    /// No known mark.
+    Unknown,
+}
+
+/// Bytes read from the start: enough for every mark, and to tell text from binary.
+const HEAD: usize = 4_096;
+
+/// Recognises a file by its first bytes.
+pub(super) fn kind(file: &mut File) -> io::Result<Kind> {
+    let mut head = Vec::with_capacity(HEAD);
+    file.rewind()?;
+    file.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(recognise(&head))
+}
+
+fn recognise(head: &[u8]) -> Kind {
+    use Kind::{Foreign, Native, Other};
+    let at = |offset: usize, mark: &[u8]| {
+        head.get(offset..)
+            .is_some_and(|rest| rest.starts_with(mark))
+    };
+    let first = |mark: &[u8]| at(0, mark);
+    if first(b"RIFF") || first(b"RF64") || first(b"BW64") {
+        return if at(8, b"WAVE") {
+            Native("WAV audio")
+        } else if at(8, b"AVI ") {
+            Foreign("an AVI video")
+        } else if at(8, b"WEBP") {
+            Other("a WebP image")
+        } else {
+            Foreign("a RIFF file")
+        };
+    }
+    let native: &[(&[u8], &str)] = &[
+        (b"fLaC", "FLAC audio"),
+        (b"OggS", "an Ogg recording"),
+        (b"ID3", "MP3 audio"),
+        (b"caff", "Core Audio"),
+        (b"\x1a\x45\xdf\xa3", "a WebM or Matroska recording"),
+    ];
+    let foreign: &[(&[u8], &str)] = &[
+        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media"),
+        (b"#!AMR", "AMR audio"),
+        (b"\x0b\x77", "Dolby Digital (AC-3) audio"),
+        (b"\x7f\xfe\x80\x01", "DTS audio"),
+        (b"FLV\x01", "Flash video"),
+        (b".RMF", "RealMedia"),
+        (b"MAC ", "Monkey's Audio"),
+        (b"wvpk", "WavPack audio"),
+        (b"TTA1", "True Audio"),
+        (b"MPCK", "Musepack audio"),
+        (b"MP+", "Musepack audio"),
+        (b".snd", "Sun audio"),
+        (b"riff\x2e\x91\xcf\x11", "Wave64 audio"),
+        (b"Creative Voice File", "Creative Voice audio"),
+        (b"\x00\x00\x01\xba", "an MPEG video"),
+        (b"\x00\x00\x01\xb3", "an MPEG video"),
+    ];
+    let other: &[(&[u8], &str)] = &[
+        (b"\x89PNG\r\n", "a PNG image"),
+        (b"\xff\xd8\xff", "a JPEG image"),
+        (b"GIF8", "a GIF image"),
+        (b"II*\0", "a TIFF image"),
+        (b"MM\0*", "a TIFF image"),
+        (b"%PDF-", "a PDF document"),
+        (b"PK\x03\x04", "a ZIP archive or an office document"),
+        (b"\x1f\x8b", "a gzip archive"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+        (b"Rar!", "a RAR archive"),
+        (b"BZh", "a bzip2 archive"),
+        (b"\xfd7zXZ", "an XZ archive"),
+        (b"\x7fELF", "a program"),
+        (b"MThd", "a MIDI file (notes, not sound)"),
+        (b"SQLite format 3", "a database"),
+        (b"\xd0\xcf\x11\xe0", "an office document"),
+    ];
+    let find = |table: &[(&[u8], &'static str)]| {
+        table
+            .iter()
+            .find(|(mark, _)| first(mark))
+            .map(|&(_, name)| name)
+    };
+    if let Some(name) = find(native) {
+        return Native(name);
+    }
+    if first(b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
+        return Native("AIFF audio");
+    }
+    if [&b"ftyp"[..], b"moov", b"mdat", b"wide", b"free", b"skip"]
+        .iter()
+        .any(|name| at(4, name))
+    {
+        return if at(8, b"heic") || at(8, b"mif1") || at(8, b"avif") {
+            Other("a HEIC or AVIF image")
+        } else {
+            Native("an MP4 or M4A recording")
+        };
+    }
+    if let Some(name) = find(foreign) {
+        return Foreign(name);
+    }
+    if let Some(name) = find(other) {
+        return Other(name);
+    }
+    if [0, 188, 376].iter().all(|&offset| at(offset, b"G")) {
+        return Foreign("an MPEG transport stream");
+    }
+    if let [0xff, second, ..] = *head {
+        // The layer bits: 0 is AAC's framing, 3 is layer I, which nobody writes any more.
+        match second & 0xf6 {
+            0xf0 => return Native("AAC audio"),
+            0xf2 | 0xf4 | 0xe2 | 0xe4 => return Native("MP3 audio"),
+            _ => {}
+        }
+    }
+    if is_text(head) {
+        Other("a text file")
+    } else {
+        Kind::Unknown
+    }
+}
+
+/// Text in the encodings people use: no control characters but white space, or UTF-16 by its mark.
+fn is_text(head: &[u8]) -> bool {
+    let control = |byte: &u8| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b);
+    let utf16 = matches!(head, [0xff, 0xfe, _, 0, ..] | [0xfe, 0xff, 0, _, ..]);
+    utf16
+        || (!head.is_empty() && !head.iter().any(|byte| control(byte) || *byte == 0x7f) && {
+            // The head may end within a character.
+            match std::str::from_utf8(head) {
+                Ok(_) => true,
+                Err(error) => {
+                    error.error_len().is_none()
+                        || head.iter().filter(|byte| **byte >= 0x80).count() < head.len() / 8
+                }
+            }
+        })
+}
+
+/// Where the samples of a WAV file are, and how many there should be.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wav {
+    /// Seconds in the file.
+    pub(super) found: f64,
+    /// Seconds that the header declares; `found` where the header was written before the length was known.
+    pub(super) declared: f64,
+    /// First byte of the samples.
+    start: u64,
+    /// Bytes of whole frames from there.
+    length: u64,
+}
+
+/// Reads a WAV file's header. None where it isn't one, or has no samples chunk, or no use for this.
+pub(super) fn wav(file: &mut File) -> io::Result<Option<Wav>> {
+    let size = file.metadata()?.len();
+    let mut head = [0; 12];
+    if !read_at(file, 0, &mut head)?
+        || !matches!(&head[..4], b"RIFF" | b"RF64" | b"BW64")
+        || &head[8..] != b"WAVE"
+    {
+        return Ok(None);
+    }
+    let (mut at, mut format, mut long) = (12, None, None);
+    let mut chunk = [0; 8];
+    while read_at(file, at, &mut chunk)? {
+        let declared = u64::from(le32(&chunk[4..]));
+        at += 8;
+        match &chunk[..4] {
+            b"fmt " => {
+                let mut body = [0; 20];
+                let length = if declared < 20 { 16 } else { 20 };
+                if !read_at(file, at, &mut body[..length])? {
+                    return Ok(None);
+                }
+                format = Some(body);
+            }
+            b"ds64" => {
+                let mut body = [0; 16];
+                if read_at(file, at, &mut body)? {
+                    long = Some(u64::from(le32(&body[8..])) | u64::from(le32(&body[12..])) << 32);
+                }
+            }
+            b"data" => {
+                let Some(format) = format else {
+                    return Ok(None);
+                };
+                let tag = u16::from_le_bytes([format[0], format[1]]);
+                let frame = u64::from(u16::from_le_bytes([format[12], format[13]]));
+                let rate = le32(&format[4..]);
+                let in_block = f64::from(u16::from_le_bytes([format[18], format[19]]));
+                let per_second = match tag {
+                    // Linear, float, A-law, µ-law, extensible: a frame is a sample of each channel.
+                    1 | 3 | 6 | 7 | 0xfffe => frame as f64 * f64::from(rate),
+                    // ADPCM: blocks of so many samples.
+                    2 | 0x11 if in_block > 0.0 => frame as f64 * f64::from(rate) / in_block,
+                    _ => f64::from(le32(&format[8..])),
+                };
+                if per_second == 0.0 || frame == 0 {
+                    return Ok(None);
+                }
+                let available = size.saturating_sub(at);
+                let declared = match (declared, long) {
+                    (0xffff_ffff, Some(long)) => long,
+                    (declared, _) if streamed(file, at, declared, available)? => available,
+                    (declared, _) => declared,
+                };
+                let length = declared.min(available) / frame * frame;
+                let seconds = |bytes: u64| bytes as f64 / per_second;
+                return Ok(Some(Wav {
+                    found: seconds(length),
+                    declared: seconds(declared),
+                    start: at,
+                    length,
+                }));
+            }
+            _ => {}
+        }
+        at = at.saturating_add(declared + declared % 2);
+    }
+    Ok(None)
+}
+
+/// Whether the samples' length is a placeholder of a writer that could not go back: zero with samples following, or
+/// just below one of the limits that writers use for "as long as it gets".
+fn streamed(file: &mut File, start: u64, declared: u64, available: u64) -> io::Result<bool> {
+    if declared == 0 {
+        return Ok(available > 0 && !chunks_to_end(file, start)?);
+    }
+    Ok(declared > available
+        && matches!(declared, 0x7fff_0000..=0x8000_0000 | 0xffff_0000..=0xffff_ffff))
+}
+
+/// Whether proper chunks follow up to the end of the file, as after samples that are really none.
+fn chunks_to_end(file: &mut File, mut at: u64) -> io::Result<bool> {
+    let size = file.metadata()?.len();
+    let mut chunk = [0; 8];
+    while at < size {
+        if !read_at(file, at, &mut chunk)?
+            || !chunk[..4].iter().all(|byte| (0x20..0x7f).contains(byte))
+        {
+            return Ok(false);
+        }
+        let length = u64::from(le32(&chunk[4..]));
+        at += 8 + length + length % 2;
+    }
+    Ok(at <= size + 1)
+}
+
+/// Seconds that an AIFF file declares, and those that it holds. None where it isn't one, or doesn't say.
+pub(super) fn aiff(file: &mut File) -> io::Result<Option<(f64, f64)>> {
+    let size = file.metadata()?.len();
+    let mut head = [0; 12];
+    if !read_at(file, 0, &mut head)?
+        || &head[..4] != b"FORM"
+        || !matches!(&head[8..], b"AIFF" | b"AIFC")
+    {
+        return Ok(None);
+    }
+    let (mut at, mut declared, mut chunk) = (12, 0.0, [0; 8]);
+    while read_at(file, at, &mut chunk)? {
+        let length = u64::from(be32(&chunk[4..]));
+        at += 8;
+        match &chunk[..4] {
+            b"COMM" => {
+                let mut body = [0; 18];
+                if !read_at(file, at, &mut body)? {
+                    return Ok(None);
+                }
+                // An 80 bit float: exponent, then a mantissa of which the upper half is enough.
+                let exponent =
+                    i32::from(u16::from_be_bytes([body[8], body[9]]) & 0x7fff) - 16_383 - 31;
+                let rate = f64::from(be32(&body[10..])) * 2_f64.powi(exponent);
+                declared = f64::from(be32(&body[2..])) / rate;
+            }
+            b"SSND" if declared.is_normal() && length > 8 => {
+                let share = size.saturating_sub(at).min(length) as f64 / length as f64;
+                return Ok(Some((declared, declared * share)));
+            }
+            _ => {}
+        }
+        at = at.saturating_add(length + length % 2);
+    }
+    Ok(None)
+}
+
+/// Whether an MP4 file has lost its index (the `moov` box), as a copy that broke off has when the index comes last.
+pub(super) fn mp4_without_index(file: &mut File) -> io::Result<bool> {
+    let size = file.metadata()?.len();
+    let (mut at, mut media, mut head) = (0, false, [0; 16]);
+    while at < size {
+        if !read_at(file, at, &mut head[..8])? {
+            break;
+        }
+        let mut length = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
+        match &head[4..8] {
+            b"moov" | b"moof" => return Ok(false),
+            b"mdat" => media = true,
+            _ => {}
+        }
+        match length {
+            0 => break,
+            1 => {
+                if !read_at(file, at, &mut head)? {
+                    break;
+                }
+                length = u64::from_be_bytes([
+                    head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15],
+                ]);
+            }
+            _ => {}
+        }
+        if length < 8 {
+            return Ok(false);
+        }
+        at = at.saturating_add(length);
+    }
+    Ok(media)
+}
+
+/// Whether an Ogg file ends within a page, or long after its last one. Ogg declares no length, so this is how a broken
+/// copy shows.
+pub(super) fn ogg_is_cut(file: &mut File) -> io::Result<bool> {
+    /// A page is at most a header of 27, 255 lengths, and 255 segments of 255 bytes.
+    const LARGEST_PAGE: u64 = 27 + 255 + 255 * 255;
+    /// Bytes after the last page that may be some tag.
+    const TAG: usize = 4_096;
+    let size = file.metadata()?.len();
+    let from = size.saturating_sub(2 * LARGEST_PAGE);
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(from))?;
+    file.by_ref()
+        .take(2 * LARGEST_PAGE)
+        .read_to_end(&mut tail)?;
+    let Some(page) = tail.windows(5).rposition(|window| window == b"OggS\0") else {
+        return Ok(true);
+    };
+    let page = &tail[page..];
+    let Some(segments) = page.get(26) else {
+        return Ok(true);
+    };
+    let Some(lengths) = page.get(27..27 + usize::from(*segments)) else {
+        return Ok(true);
+    };
+    let length = 27
+        + lengths.len()
+        + lengths
+            .iter()
+            .map(|length| usize::from(*length))
+            .sum::<usize>();
+    Ok(page.len() < length || page.len() > length + TAG)
+}
+
+/// Whether an MP3 stream begins with a table (Xing, Info, VBRI) that counts its frames. Without one its length can only
+/// be guessed from the first frames.
+pub(super) fn mp3_counts_frames(file: &mut File) -> io::Result<bool> {
+    let (mut at, mut head) = (0_u64, [0; 10]);
+    while read_at(file, at, &mut head)? && &head[..3] == b"ID3" {
+        let length = head[6..]
+            .iter()
+            .fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
+        at += 10 + length + if head[5] & 0x10 == 0 { 0 } else { 10 };
+    }
+    let mut frame = Vec::new();
+    file.seek(SeekFrom::Start(at))?;
+    // The first frame may follow padding; its table stands in its first bytes.
+    file.by_ref().take(HEAD as u64).read_to_end(&mut frame)?;
+    let Some(sync) = frame
+        .windows(2)
+        .position(|pair| pair[0] == 0xff && pair[1] & 0xe0 == 0xe0)
+    else {
+        return Ok(false);
+    };
+    let frame = &frame[sync..frame.len().min(sync + 64)];
+    let mark = |name: &[u8]| frame.windows(4).position(|window| window == name);
+    let counted = |at: usize| frame.get(at + 7).is_some_and(|flags| flags & 1 == 1);
+    Ok(mark(b"VBRI").is_some() || mark(b"Xing").or_else(|| mark(b"Info")).is_some_and(counted))
+}
+
+/// Whether a Matroska file calls itself WebM.
+pub(super) fn is_webm(file: &mut File) -> io::Result<bool> {
+    let mut head = [0; 64];
+    Ok(read_at(file, 0, &mut head)? && head.windows(4).any(|window| window == b"webm"))
+}
+
+fn le32(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .take(4)
+        .rev()
+        .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+}
+
+fn be32(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .take(4)
+        .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+}
+
+/// Fills `buffer` from a position; false where the file ends before.
+fn read_at(file: &mut File, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(at))?;
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file for the decoders, its length asked for once. A WAV file's lengths are shown as they are, not as declared.
+pub(super) struct Source {
+    file: File,
+    at: u64,
+    length: u64,
+    patches: Vec<(u64, [u8; 4])>,
+}
+
+impl Source {
+    pub(super) fn new(file: File, wav: Option<&Wav>) -> io::Result<Self> {
+        let mut length = file.metadata()?.len();
+        let mut patches = Vec::new();
+        if let Some(wav) = wav {
+            length = wav.start + wav.length;
+            // The longest possible for the whole, which also stands for "unknown", so that only the samples' counts.
+            patches.push((0, *b"RIFF"));
+            patches.push((4, [0xff; 4]));
+            patches.push((
+                wav.start - 4,
+                u32::try_from(wav.length).unwrap_or(u32::MAX).to_le_bytes(),
+            ));
+        }
+        Ok(Self {
+            file,
+            at: 0,
+            length,
+            patches,
+        })
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        // Every time: other handles to this file share its position.
+        self.file.seek(SeekFrom::Start(self.at))?;
+        let got = self.file.read(&mut buffer[..most])?;
+        for (start, bytes) in &self.patches {
+            for (at, byte) in (*start..).zip(bytes) {
+                if let Some(place) = at
+                    .checked_sub(self.at)
+                    .and_then(|at| usize::try_from(at).ok())
+                    .filter(|at| *at < got)
+                {
+                    buffer[place] = *byte;
+                }
+            }
+        }
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+impl Seek for Source {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.length.checked_add_signed(by),
+        };
+        let to = to.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        self.at = to;
+        Ok(to)
+    }
+}
+
+impl MediaSource for Source {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        Some(self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(bytes).expect("written");
+        file
+    }
+
+    fn header(data: u32) -> Vec<u8> {
+        let mut bytes =
+            b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data"
+                .to_vec();
+        bytes.extend(data.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn marks() {
+        assert_eq!(
+            recognise(b"RIFF\x00\x00\x00\x00WAVEfmt "),
+            Kind::Native("WAV audio")
+        );
+        assert_eq!(
+            recognise(b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n"),
+            Kind::Other("a text file")
+        );
+        assert_eq!(
+            recognise(b"ffconcat version 1.0\nfile '/etc/passwd'\n"),
+            Kind::Other("a text file")
+        );
+        assert_eq!(recognise("Grüße\n".as_bytes()), Kind::Other("a text file"));
+        assert_eq!(recognise(b"\xff\xfeH\0i\0"), Kind::Other("a text file"));
+        assert_eq!(recognise(b"\xff\xfb\x90\x64"), Kind::Native("MP3 audio"));
+        assert_eq!(recognise(b"\xff\xf1\x50\x80"), Kind::Native("AAC audio"));
+        assert_eq!(recognise(b"\xff\xd8\xff\xe0"), Kind::Other("a JPEG image"));
+        assert_eq!(recognise(b"\x01\x02\x03\x04\x90\xff"), Kind::Unknown);
+        assert_eq!(recognise(b""), Kind::Unknown);
+    }
+
+    #[test]
+    fn wav_lengths() {
+        let read = |data: u32, bytes: usize| {
+            let mut all = header(data);
+            all.extend(std::iter::repeat_n(1, bytes));
+            wav(&mut file(&all))
+                .expect("readable")
+                .map(|wav| (wav.declared, wav.found))
+        };
+        assert_eq!(read(16_000, 16_000), Some((1.0, 1.0)));
+        assert_eq!(
+            read(16_000, 8_001),
+            Some((1.0, 0.5)),
+            "cut, and within a frame"
+        );
+        for placeholder in [
+            0,
+            u32::MAX,
+            0xffff_ffda,
+            0x7fff_ffff,
+            0x7fff_f000,
+            0x8000_0000,
+        ] {
+            assert_eq!(
+                read(placeholder, 32_000),
+                Some((2.0, 2.0)),
+                "{placeholder:#x}"
+            );
+        }
+        assert_eq!(read(0, 0), Some((0.0, 0.0)));
+        let mut none = header(0);
+        none.extend(b"LIST\x04\0\0\0INFO");
+        assert_eq!(
+            wav(&mut file(&none))
+                .expect("readable")
+                .map(|wav| wav.found),
+            Some(0.0)
+        );
+    }
+
+    #[test]
+    fn a_source_shows_real_lengths_at_any_offset() {
+        let mut all = header(0);
+        all.extend([7; 100]);
+        let mut stored = file(&all);
+        let plan = wav(&mut stored).expect("readable").expect("a WAV file");
+        let mut source = Source::new(stored, Some(&plan)).expect("opened");
+        let mut whole = Vec::new();
+        source.read_to_end(&mut whole).expect("read");
+        assert_eq!(&whole[4..8], [0xff; 4]);
+        assert_eq!(&whole[40..44], 100_u32.to_le_bytes());
+        for (at, expected) in whole.iter().enumerate() {
+            let mut byte = [0];
+            source.seek(SeekFrom::Start(at as u64)).expect("within");
+            source.read_exact(&mut byte).expect("within");
+            assert_eq!(byte[0], *expected, "{at}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Carries every change from where it was stored to everyone who watches. `sessions` and `jobs` publish; the hub fans
+//! out to streams, and workers listen for what concerns them. In one process for now: see `local`.
+
+mod local;
+
+use super::owner::Owner;
+use crate::model::{Segment, SegmentEvent, SessionId, Status};
+pub use local::{Bus, Signal};
+
+/// A change of a session, as the store returns it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub owner: Owner,
+    pub change: Change,
+}
+
+/// What changed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A newer status.
+    Status(Status),
+    /// A new segment, and the status that counts it.
+    Segment(SegmentEvent, Status),
+    /// The session is gone.
+    Deleted(SessionId),
+}
+
+impl Event {
+    /// A status of a session of `owner`.
+    #[must_use]
+    pub fn status(owner: Owner, status: Status) -> Self {
+        Self { owner, change: Change::Status(status) }
+    }
+
+    /// A segment of a session of `owner`, and the status that counts it.
+    #[must_use]
+    pub fn segment(owner: Owner, segment: &Segment, status: Status) -> Self {
+        let announced = SegmentEvent::new(status.session_id, segment);
+        Self { owner, change: Change::Segment(announced, status) }
+    }
+
+    /// The deletion of a session of `owner`.
+    #[must_use]
+    pub fn deleted(owner: Owner, id: SessionId) -> Self {
+        Self { owner, change: Change::Deleted(id) }
+    }
+
+    /// The status it carries, if any.
+    #[must_use]
+    pub fn new_status(&self) -> Option<&Status> {
+        match &self.change {
+            Change::Status(status) | Change::Segment(_, status) => Some(status),
+            Change::Deleted(_) => None,
+        }
+    }
+}

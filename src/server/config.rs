@@ -1,0 +1,110 @@
+//! Hark's settings: flags, each with an environment variable, a default and a unit. Read once at start.
+
+use super::speech::EngineConfig;
+use clap::{Args, ValueEnum};
+use leptos::config::{Env, LeptosOptions, get_configuration};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// `hark serve`: the web server and its workers.
+#[derive(Args, Clone, Debug)]
+pub struct ServeConfig {
+    #[command(flatten)]
+    pub data: DataConfig,
+    #[command(flatten)]
+    pub limits: LimitConfig,
+    #[command(flatten)]
+    pub jobs: JobConfig,
+    #[command(flatten)]
+    pub engines: EngineConfig,
+    #[command(flatten)]
+    pub log: LogConfig,
+}
+
+/// Where Hark keeps what it is given.
+#[derive(Args, Clone, Debug)]
+pub struct DataConfig {
+    /// The folder of the database, the recordings and the key that signs cookies. Made if it isn't there.
+    #[arg(long, env = "HARK_DATA_DIR", default_value = "data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Signs the cookies, as at least 128 hexadecimal digits. Without it a key is made and kept in the data folder.
+    #[arg(long, env = "HARK_SECRET", hide_env_values = true, value_name = "HEX")]
+    pub secret: Option<String>,
+}
+
+/// What is accepted.
+#[derive(Args, Clone, Debug)]
+pub struct LimitConfig {
+    /// The largest recording accepted, in bytes.
+    #[arg(long, env = "HARK_MAX_UPLOAD_BYTES", default_value_t = 2_000_000_000, value_name = "BYTES")]
+    pub max_upload_bytes: u64,
+    /// The longest recording accepted, in seconds.
+    #[arg(long, env = "HARK_MAX_DURATION", default_value_t = 4.0 * 3600.0, value_name = "SECONDS", value_parser = positive)]
+    pub max_duration: f64,
+    /// Uploads are refused while less than this many bytes would stay free on the disk.
+    #[arg(long, env = "HARK_MIN_FREE_BYTES", default_value_t = 500_000_000, value_name = "BYTES")]
+    pub min_free_bytes: u64,
+}
+
+/// How sessions are worked on.
+#[derive(Args, Clone, Debug)]
+pub struct JobConfig {
+    /// How many sessions are transcribed at once.
+    #[arg(long, env = "HARK_WORKERS", default_value_t = 1, value_name = "N")]
+    pub workers: u32,
+    /// How long a worker may be silent before its session is given to another, in seconds.
+    #[arg(long, env = "HARK_LEASE_SECS", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(3..=3600))]
+    pub lease_secs: u32,
+    /// How often a session is tried when its worker or engine crashes.
+    #[arg(long, env = "HARK_MAX_ATTEMPTS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub max_attempts: u32,
+    /// An engine that says nothing for this long counts as stalled, in seconds.
+    #[arg(long, env = "HARK_STALL_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(5..=86_400))]
+    pub stall_secs: u32,
+}
+
+/// How the log is written.
+#[derive(Args, Clone, Debug)]
+pub struct LogConfig {
+    /// One line of text, or one JSON object, for each event.
+    #[arg(long, env = "HARK_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// What is logged, such as `info` or `hark=debug,sqlx=warn`.
+    #[arg(long, env = "HARK_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// See [`LogConfig::log_format`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if n.is_finite() && n > 0.0 => Ok(n),
+        _ => Err("must be a number of seconds above 0".to_owned()),
+    }
+}
+
+/// The settings that cargo-leptos and the server share: from `Leptos.toml` in the working folder, or the defaults of a
+/// release where there is none; `LEPTOS_*` variables override both.
+///
+/// # Errors
+/// If the file or a variable can't be read.
+pub fn leptos_options() -> Result<LeptosOptions, String> {
+    let file = "Leptos.toml";
+    if std::path::Path::new(file).exists() {
+        return get_configuration(Some(file)).map(|c| c.leptos_options).map_err(|e| format!("{file}: {e}"));
+    }
+    let mut options = LeptosOptions::builder().output_name("hark").hash_files(true).env(Env::PROD).build();
+    if let Ok(addr) = std::env::var("LEPTOS_SITE_ADDR") {
+        options.site_addr = addr
+            .parse::<SocketAddr>()
+            .map_err(|_| format!("LEPTOS_SITE_ADDR: '{addr}' is not an address; give one like 127.0.0.1:3000"))?;
+    }
+    if let Ok(root) = std::env::var("LEPTOS_SITE_ROOT") {
+        options.site_root = root.into();
+    }
+    Ok(options)
+}

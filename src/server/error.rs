@@ -1,0 +1,118 @@
+//! The server's one error. Routes return it as JSON, server functions through `pages`; both say the same.
+//! Details of an internal error go to the log, never to the caller.
+
+use super::{audio::AudioError, speech::SpeechError};
+use crate::model::{ApiError, ErrorBody, TitleError, UnknownEngine, bytes};
+use axum::{
+    Json,
+    extract::multipart::MultipartError,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+/// Everything a request can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("There is no such session, or it isn't yours. It may have been deleted.")]
+    NotFound,
+    #[error("There is nothing at this address.")]
+    NoRoute,
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("{0}")]
+    InvalidTitle(#[from] TitleError),
+    #[error("{0}")]
+    UnknownEngine(#[from] UnknownEngine),
+    #[error("{reason} {}", install.as_ref().map(|i| format!("To make it available: {i}")).unwrap_or_default())]
+    EngineUnavailable { reason: String, install: Option<String> },
+    #[error("The file is too large: {}, at most {} are accepted. Send a shorter or more strongly compressed recording.",
+        size.map_or_else(|| "more than allowed".to_owned(), bytes), bytes(*limit))]
+    TooLarge { size: Option<u64>, limit: u64 },
+    #[error("The disk is almost full: {} are free. Delete old sessions, or make room on the server.", bytes(*free))]
+    DiskFull { free: u64 },
+    #[error("The upload broke off before the file was complete. Please send it again.")]
+    BrokenUpload,
+    #[error("{0}")]
+    Audio(#[from] AudioError),
+    #[error("The range asked for lies outside the recording of {0} bytes.")]
+    RangeNotSatisfiable(u64),
+    #[error("The speech engine failed: {0}")]
+    Speech(#[from] SpeechError),
+    #[error("the store failed: {0}")]
+    Store(#[from] sqlx::Error),
+    #[error("the recordings failed: {0}")]
+    Media(#[from] object_store::Error),
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The HTTP status that tells it.
+    #[must_use]
+    pub fn status_code(&self) -> StatusCode {
+        match self {
+            Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::BadRequest(_) | Self::BrokenUpload => StatusCode::BAD_REQUEST,
+            Self::InvalidTitle(_) | Self::UnknownEngine(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::EngineUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Audio(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Speech(_) | Self::Store(_) | Self::Media(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The stable code that programs go by.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound | Self::NoRoute => "not_found",
+            Self::BadRequest(_) => "bad_request",
+            Self::BrokenUpload => "broken_upload",
+            Self::InvalidTitle(_) => "invalid_title",
+            Self::UnknownEngine(_) => "unknown_engine",
+            Self::EngineUnavailable { .. } => "engine_unavailable",
+            Self::TooLarge { .. } => "too_large",
+            Self::DiskFull { .. } => "disk_full",
+            Self::Audio(AudioError::Io(_)) => "internal",
+            Self::Audio(error) => error.code(),
+            Self::RangeNotSatisfiable(_) => "range_not_satisfiable",
+            Self::Speech(_) | Self::Store(_) | Self::Media(_) | Self::Internal(_) => "internal",
+        }
+    }
+
+    /// The error as a caller may see it. Logs what a caller may not see.
+    #[must_use]
+    pub fn public(&self) -> ApiError {
+        if self.status_code() == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %self, "a request failed");
+            return ApiError::new("internal", "Something went wrong on the server. Try again; its log says more.");
+        }
+        ApiError::new(self.code(), self.to_string().trim_end())
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = self.status_code();
+        let mut response = (status, Json(ErrorBody { error: self.public() })).into_response();
+        if let Self::RangeNotSatisfiable(size) = self
+            && let Ok(value) = format!("bytes */{size}").parse()
+        {
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
+        }
+        response
+    }
+}
+
+impl From<MultipartError> for Error {
+    fn from(error: MultipartError) -> Self {
+        if error.status() == StatusCode::BAD_REQUEST && error.body_text().contains("incomplete") {
+            return Self::BrokenUpload;
+        }
+        Self::BadRequest(format!("The form could not be read: {}", error.body_text()))
+    }
+}
+

@@ -1,0 +1,84 @@
+//! The JSON API and the downloads, one file per resource. Mounted under `/api/v1` by `router`.
+
+mod audio;
+mod health;
+mod range;
+mod segments;
+mod sessions;
+mod status;
+mod transcript;
+mod upload;
+
+pub use health::{healthz, metrics, readyz};
+
+use super::{error::Error, state::AppState};
+use axum::{
+    Json, Router,
+    extract::{FromRequestParts, Path},
+    http::request::Parts,
+    routing::get,
+};
+use crate::model::SessionId;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// The description of the API, filled in from the routes.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Hark",
+        description = "Transcription that shows its work, live. Every caller is known by the cookie `hark_owner`, \
+            which the first answer sets, and sees its own sessions only. Errors are \
+            `{\"error\":{\"code\",\"message\"}}`.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    paths(transcript::download)
+)]
+struct Description;
+
+/// The API's routes, and its description at `/api/openapi.json`.
+pub fn router() -> Router<AppState> {
+    let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(sessions::list, upload::create))
+        .routes(routes!(sessions::get, sessions::delete, sessions::rename))
+        .routes(routes!(sessions::cancel))
+        .routes(routes!(sessions::retry))
+        .routes(routes!(sessions::engines))
+        .routes(routes!(segments::list))
+        .routes(routes!(segments::waveform))
+        .routes(routes!(audio::get))
+        .routes(routes!(status::one))
+        .routes(routes!(status::all))
+        .routes(routes!(status::stream_one))
+        .routes(routes!(status::stream_all))
+        .routes(routes!(health::sessions))
+        .split_for_parts();
+    transcript::routes(router)
+        .route("/api/openapi.json", get(async move || Json(description)))
+        .route("/api/{*rest}", axum::routing::any(async || Error::NoRoute))
+}
+
+/// A session's id from the path. What isn't an id names no session.
+struct Id(SessionId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| Error::NotFound)?;
+        text.parse().map(Self).map_err(|_| Error::NotFound)
+    }
+}
+
+/// Query parameters, with an error of ours when they can't be read.
+struct Query<T>(T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|e| Error::BadRequest(format!("The query can't be read: {}", e.body_text())))
+    }
+}

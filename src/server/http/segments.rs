@@ -1,0 +1,65 @@
+//! `/api/v1/sessions/{id}/segments` and `/waveform`: what a page or a program reads besides the status.
+
+use super::{Id, Query};
+use crate::{
+    model::{ErrorBody, Segment},
+    server::{error::Error, owner::Owner, sessions::SEGMENT_PAGE, state::AppState},
+};
+use axum::{Extension, Json, extract::State};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SegmentQuery {
+    /// Only segments with a higher index; all if left out.
+    after: Option<u32>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct SegmentList {
+    segments: Vec<Segment>,
+}
+
+/// The segments there are so far, in order.
+#[utoipa::path(get, path = "/api/v1/sessions/{id}/segments",
+    params(("id" = String, Path, description = "The session's id"), SegmentQuery),
+    responses((status = 200, body = SegmentList), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Id(id): Id,
+    Query(query): Query<SegmentQuery>,
+) -> Result<Json<SegmentList>, Error> {
+    state.sessions().get(&owner, id).await?;
+    let mut from = query.after.map_or(0, |after| after.saturating_add(1));
+    let mut segments = Vec::new();
+    loop {
+        let page = state.store.segments(id, from, SEGMENT_PAGE).await?;
+        let full = page.len() == SEGMENT_PAGE as usize;
+        from += page.len() as u32;
+        segments.extend(page);
+        if !full {
+            return Ok(Json(SegmentList { segments }));
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Waveform {
+    /// The loudest sample of each of equal parts of the recording, 0 to 255; empty until it has been decoded.
+    peaks: Vec<u8>,
+}
+
+/// The shape of the recording.
+#[utoipa::path(get, path = "/api/v1/sessions/{id}/waveform",
+    params(("id" = String, Path, description = "The session's id")),
+    responses((status = 200, body = Waveform), (status = 404, body = ErrorBody)))]
+pub(super) async fn waveform(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Id(id): Id,
+) -> Result<Json<Waveform>, Error> {
+    state.sessions().get(&owner, id).await?;
+    Ok(Json(Waveform { peaks: state.store.waveform(id).await?.unwrap_or_default() }))
+}

@@ -1,0 +1,105 @@
+//! `/api/v1/sessions`: list, look at, rename, cancel, retry, delete; and the engines there are.
+
+use super::{Id, Query};
+use crate::{
+    model::{EngineInfo, ErrorBody, Session, SessionPage},
+    server::{error::Error, owner::Owner, state::AppState},
+};
+use axum::{Extension, Json, extract::State, http::StatusCode};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Only sessions whose title holds this.
+    q: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// How many, 1 to 200; 50 if left out.
+    limit: Option<u32>,
+}
+
+/// The caller's sessions, newest first.
+#[utoipa::path(get, path = "/api/v1/sessions", params(ListQuery), responses(
+    (status = 200, body = SessionPage), (status = 400, body = ErrorBody)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<SessionPage>, Error> {
+    let page = state.sessions().list(&owner, query.q.as_deref(), query.cursor.as_deref(), query.limit).await?;
+    Ok(Json(page))
+}
+
+/// One session.
+#[utoipa::path(get, path = "/api/v1/sessions/{id}", params(("id" = String, Path, description = "The session's id")),
+    responses((status = 200, body = Session), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Id(id): Id,
+) -> Result<Json<Session>, Error> {
+    Ok(Json(state.sessions().get(&owner, id).await?))
+}
+
+/// Removes a session with its recording and segments; a running one is cancelled first.
+#[utoipa::path(delete, path = "/api/v1/sessions/{id}", params(("id" = String, Path, description = "The session's id")),
+    responses((status = 204), (status = 404, body = ErrorBody)))]
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Id(id): Id,
+) -> Result<StatusCode, Error> {
+    state.sessions().delete(&owner, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Rename {
+    /// 1 to 200 characters.
+    title: String,
+}
+
+/// Gives a session another title.
+#[utoipa::path(patch, path = "/api/v1/sessions/{id}", params(("id" = String, Path, description = "The session's id")),
+    request_body = Rename,
+    responses((status = 200, body = Session), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn rename(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Id(id): Id,
+    Json(change): Json<Rename>,
+) -> Result<Json<Session>, Error> {
+    Ok(Json(state.sessions().rename(&owner, id, &change.title).await?))
+}
+
+/// Stops a session. One that has ended stays as it is.
+#[utoipa::path(post, path = "/api/v1/sessions/{id}/cancel",
+    params(("id" = String, Path, description = "The session's id")),
+    responses((status = 200, body = Session), (status = 404, body = ErrorBody)))]
+pub(super) async fn cancel(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Id(id): Id,
+) -> Result<Json<Session>, Error> {
+    Ok(Json(state.sessions().cancel(&owner, id).await?))
+}
+
+/// Queues a failed or cancelled session again; it goes on after its last segment. Any other stays as it is.
+#[utoipa::path(post, path = "/api/v1/sessions/{id}/retry",
+    params(("id" = String, Path, description = "The session's id")),
+    responses((status = 200, body = Session), (status = 404, body = ErrorBody)))]
+pub(super) async fn retry(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Id(id): Id,
+) -> Result<Json<Session>, Error> {
+    Ok(Json(state.sessions().retry(&owner, id).await?))
+}
+
+/// The speech engines, and why one that isn't available isn't.
+#[utoipa::path(get, path = "/api/v1/engines", responses((status = 200, body = Vec<EngineInfo>)))]
+pub(super) async fn engines(State(state): State<AppState>) -> Json<Vec<EngineInfo>> {
+    Json(state.engines.list())
+}

@@ -1,0 +1,75 @@
+//! `/api/v1/sessions/{id}/transcript.{txt,srt,vtt,json}`: downloads, also of what is there so far.
+
+use super::Id;
+use crate::{
+    model::{ErrorBody, transcript::Format},
+    server::{error::Error, owner::Owner, state::AppState},
+};
+use axum::{
+    Extension, Router,
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+/// A route for each format.
+pub(super) fn routes(mut router: Router<AppState>) -> Router<AppState> {
+    for format in Format::ALL {
+        let path = format!("/api/v1/sessions/{{id}}/transcript.{}", format.extension());
+        router = router.route(&path, get(async move |state, owner, id| download(format, state, owner, id).await));
+    }
+    router
+}
+
+/// The transcript as a file; of a session that hasn't ended, what is there so far.
+#[utoipa::path(get, path = "/api/v1/sessions/{id}/transcript.{format}",
+    params(("id" = String, Path, description = "The session's id"),
+        ("format" = String, Path, description = "txt, srt, vtt or json")),
+    responses((status = 200, description = "The transcript"), (status = 404, body = ErrorBody)))]
+pub(super) async fn download(
+    format: Format,
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Id(id): Id,
+) -> Result<Response, Error> {
+    let transcript = state.sessions().transcript(&owner, id).await?;
+    let title = transcript.session.title.as_str();
+    let stem = title.rsplit_once('.').map_or(title, |(stem, _)| stem);
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::CONTENT_DISPOSITION, disposition("attachment", &format!("{stem}.{}", format.extension())));
+    Ok((headers, format.write(&transcript)).into_response())
+}
+
+/// A `Content-Disposition` with any name (RFC 6266): plain ASCII for old clients, and the real one (RFC 8187).
+pub(super) fn disposition(kind: &str, name: &str) -> HeaderValue {
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '%') || c == ' ' { c } else { '_' })
+        .collect();
+    let mut encoded = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    HeaderValue::try_from(format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{encoded}"))
+        .expect("only printable ASCII is left")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_makes_a_header() {
+        assert_eq!(
+            disposition("attachment", "naïve \"talk\"\r\n.srt"),
+            "attachment; filename=\"na_ve _talk___.srt\"; filename*=UTF-8''na%C3%AFve%20%22talk%22%0D%0A.srt"
+        );
+    }
+}

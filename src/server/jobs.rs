@@ -1,0 +1,138 @@
+//! Works on queued sessions: claim, decode, transcribe, save; renews leases and takes back what others lost.
+//! Knows nothing of who watches: everything it learns goes into the store and onto the bus.
+
+mod job;
+mod spool;
+
+use super::{bus::Signal, state::AppState, store::Claim};
+use crate::model::Timestamp;
+use std::{sync::Mutex, time::Duration};
+use tokio::{task::JoinSet, time};
+use tokio_util::sync::CancellationToken;
+
+/// How often the queue and the leases are looked at without being told to.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How fast this node has been lately, in audio seconds per second, for the arrival times of queued sessions.
+#[derive(Debug, Default)]
+pub(super) struct NodeSpeed(Mutex<Option<f64>>);
+
+impl NodeSpeed {
+    fn get(&self) -> Option<f64> {
+        self.0.lock().map(|speed| *speed).unwrap_or_default()
+    }
+
+    fn set(&self, speed: f64) {
+        if let Ok(mut known) = self.0.lock() {
+            *known = Some(speed);
+        }
+    }
+}
+
+/// Takes back every session that an earlier run of this node left in the middle, and removes recordings whose upload
+/// never became a session. Called before the node serves: it alone has the data folder, so nobody else works on them.
+///
+/// # Errors
+/// If the store fails.
+pub async fn recover(state: &AppState) -> Result<(), sqlx::Error> {
+    let events = state.store.reap(Timestamp::now(), true, state.jobs.max_attempts).await?;
+    for event in &events {
+        if let Some(status) = event.new_status() {
+            let id = status.session_id;
+            tracing::warn!(session_id = %id, status = %status.state, "session {id} was cut off by the last stop");
+        }
+    }
+    state.bus.publish_all(&events);
+    match state.media.list().await {
+        Ok(ids) => {
+            for id in ids {
+                if !state.store.exists(id).await? {
+                    tracing::info!(session_id = %id, "removing a recording that never became a session");
+                    if let Err(error) = state.media.remove(id).await {
+                        tracing::warn!(%error, "it could not be removed");
+                    }
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the recordings could not be listed"),
+    }
+    Ok(())
+}
+
+/// Works until `stop`, then hands running sessions back and returns.
+pub async fn run(state: AppState, stop: CancellationToken) {
+    if state.jobs.workers == 0 {
+        stop.cancelled().await;
+        return;
+    }
+    let worker = format!("{}-{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
+    let speed = std::sync::Arc::new(NodeSpeed::default());
+    let mut signals = state.bus.signals();
+    let mut looks = time::interval(LOOK);
+    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut running: JoinSet<()> = JoinSet::new();
+    while !stop.is_cancelled() {
+        match take(&state, &worker, running.len()).await {
+            Ok(Some(claim)) => {
+                refresh_queue(&state, &speed).await;
+                running.spawn(job::run(state.clone(), claim, stop.clone(), speed.clone()));
+                continue;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "the queue could not be read; trying again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = looks.tick() => reap(&state).await,
+            Some(_) = running.join_next(), if !running.is_empty() => {}
+            signal = signals.recv() => if signal == Ok(Signal::Queued) {
+                refresh_if_full(&state, &speed, running.len()).await;
+            },
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+async fn take(state: &AppState, worker: &str, running: usize) -> Result<Option<Claim>, sqlx::Error> {
+    if running >= state.jobs.workers as usize {
+        return Ok(None);
+    }
+    let now = Timestamp::now();
+    let taken = state.store.claim(worker, now, lease(state, now)).await?;
+    Ok(taken.map(|(claim, event)| {
+        state.bus.publish(&event);
+        claim
+    }))
+}
+
+fn lease(state: &AppState, now: Timestamp) -> Timestamp {
+    now.plus_seconds(f64::from(state.jobs.lease_secs))
+}
+
+async fn reap(state: &AppState) {
+    match state.store.reap(Timestamp::now(), false, state.jobs.max_attempts).await {
+        Ok(events) => {
+            for status in events.iter().filter_map(|e| e.new_status()) {
+                let id = status.session_id;
+                tracing::warn!(session_id = %id, status = %status.state, "session {id} lost its worker");
+            }
+            state.bus.publish_all(&events);
+        }
+        Err(error) => tracing::error!(%error, "leases could not be checked; trying again"),
+    }
+}
+
+/// A session that joins a queue behind running ones is told when it should be done.
+async fn refresh_if_full(state: &AppState, speed: &NodeSpeed, running: usize) {
+    if running >= state.jobs.workers as usize && speed.get().is_some() {
+        refresh_queue(state, speed).await;
+    }
+}
+
+async fn refresh_queue(state: &AppState, speed: &NodeSpeed) {
+    match state.store.refresh_queue(Timestamp::now(), speed.get(), state.jobs.workers).await {
+        // Not through `Bus::publish`, which would call every queued session newly queued.
+        Ok(events) => events.iter().for_each(|event| state.hub.publish(event)),
+        Err(error) => tracing::error!(%error, "the queue's places could not be written; trying again"),
+    }
+}

@@ -1,0 +1,333 @@
+//! One attempt at one session: from the claim to its last word.
+
+use super::{NodeSpeed, lease, spool};
+use crate::{
+    model::{Failure, Meter, Segment, Stage, Status, Timestamp, Word, clock, percent},
+    server::{
+        audio::{AudioError, SAMPLE_RATE},
+        bus::{Event, Signal},
+        speech::{self, EngineSegment, Request, SpeechError},
+        state::AppState,
+        store::{Claim, Ending},
+    },
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{sync::broadcast::error::RecvError, time};
+use tokio_util::sync::CancellationToken;
+
+/// Ticks of progress are published at most this often, and stored at most once a second.
+const TICK_MS: i64 = 200;
+const STORE_MS: i64 = 1000;
+
+/// Why an attempt ended before its end.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    #[error("the claim is no longer valid")]
+    LostClaim,
+    #[error("the session was cancelled")]
+    Cancelled,
+    #[error("the worker is shutting down")]
+    Shutdown,
+    #[error("{0}")]
+    Audio(String, &'static str),
+    #[error("{0}")]
+    Speech(#[from] SpeechError),
+    #[error("the engine said nothing for {0} seconds")]
+    Stalled(u32),
+    #[error("the store failed: {0}")]
+    Store(#[from] sqlx::Error),
+    #[error("the recording can't be read: {0}")]
+    Media(#[from] object_store::Error),
+    #[error("the scratch file failed: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Works on a claimed session until it has ended, was taken away, or `shutdown`.
+pub(super) async fn run(state: AppState, claim: Claim, shutdown: CancellationToken, speed: Arc<NodeSpeed>) {
+    let id = claim.session.id;
+    let attempt = claim.session.status.attempt;
+    tracing::info!(session_id = %id, attempt, engine = %claim.session.engine, "session {id} is being transcribed");
+    let started = Timestamp::now();
+    let mut job = Job::new(&state, &claim, started);
+    let spool = state.media.spool(id);
+    let result = job.work(spool.clone(), &shutdown, &speed).await;
+    let ended = job.finish(result).await;
+    let _ = tokio::fs::remove_file(&spool).await;
+    match ended {
+        Ok(Some(event)) => {
+            if let Some(status) = event.new_status() {
+                let seconds = Timestamp::now().seconds_since(started);
+                tracing::info!(
+                    session_id = %id, status = %status.state, segments = status.segments, seconds,
+                    "session {id} is {}", status.state
+                );
+                if status.state.is_terminal() {
+                    metrics::counter!("hark_sessions_ended_total", "status" => status.state.as_str()).increment(1);
+                }
+            }
+            state.bus.publish(&event);
+        }
+        Ok(None) => tracing::info!(session_id = %id, attempt, "session {id} is no longer this worker's"),
+        // The lease runs out and another attempt takes over.
+        Err(error) => tracing::error!(session_id = %id, %error, "the end of session {id} could not be stored"),
+    }
+}
+
+struct Job<'a> {
+    state: &'a AppState,
+    claim: &'a Claim,
+    status: Status,
+    meter: Meter,
+    /// Seconds of audio that earlier attempts have transcribed; the engine's times count from here.
+    offset: f64,
+    published: Timestamp,
+    stored: Timestamp,
+}
+
+impl<'a> Job<'a> {
+    fn new(state: &'a AppState, claim: &'a Claim, now: Timestamp) -> Self {
+        let status = claim.session.status.clone();
+        let meter = Meter::new(now, 0.0);
+        Self { state, claim, status, meter, offset: 0.0, published: now, stored: now }
+    }
+
+    async fn work(&mut self, spool: PathBuf, shutdown: &CancellationToken, speed: &NodeSpeed) -> Result<(), Stop> {
+        let id = self.claim.session.id;
+        if let Some(done) = self.status.segments.checked_sub(1)
+            && let Some(last) = self.state.store.segments(id, done, 1).await?.pop()
+        {
+            self.offset = last.end;
+        }
+        self.status.duration_processed = self.offset;
+        let recording = self.state.media.file(id)?;
+        let stop_decoder = CancellationToken::new();
+        let _stop_on_return = stop_decoder.clone().drop_guard();
+        let mut decoding =
+            spool::decode(recording, spool.clone(), self.state.limits.max_duration, stop_decoder);
+        // A file that can't be decoded at all ends here, before an engine is started for it.
+        let first = match decoding.wait_for(|d| d.samples > 0 || d.end.is_some()).await {
+            Ok(decoding) => decoding.clone(),
+            Err(_) => spool::Decoding::default(), // its thread panicked; the reader finds nothing to read
+        };
+        check(&first)?;
+        self.stage(Stage::LoadingModel, "Loading the speech model").await?;
+        let Some(engine) = self.state.engines.get(self.claim.session.engine) else {
+            let reason = format!("The engine {} is not part of this build.", self.claim.session.engine);
+            return Err(SpeechError::Unavailable { reason, install: String::new() }.into());
+        };
+        let (mut input, mut output) =
+            speech::spawn(engine, &Request { language: self.claim.session.language.clone() })?;
+        let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;
+        let mut reader = spool::Reader::open(&spool, from, decoding.clone()).await?;
+        // Feeding goes on beside listening: an engine that is busy talking doesn't read, and the other way round.
+        let feed = async move {
+            loop {
+                let samples = reader.read().await?;
+                if samples.is_empty() {
+                    input.finish().await?;
+                    return Ok::<(), Stop>(());
+                }
+                input.write(&samples).await?;
+            }
+        };
+        tokio::pin!(feed);
+        let mut fed = false;
+        let mut signals = self.state.bus.signals();
+        let mut renewals = time::interval(Duration::from_secs(u64::from(self.state.jobs.lease_secs)) / 3);
+        let stall = Duration::from_secs(u64::from(self.state.jobs.stall_secs));
+        let mut deadline = time::Instant::now() + stall;
+        let mut decoded = false;
+        loop {
+            tokio::select! {
+                event = output.next() => {
+                    deadline = time::Instant::now() + stall;
+                    match event? {
+                        Some(speech::Event::Ready { model }) => {
+                            self.state.store.save_model(self.claim, &model).await?;
+                            self.meter = Meter::new(Timestamp::now(), self.offset);
+                            self.status.progress = self.progress();
+                            self.stage(Stage::Transcribing, "Transcribing").await?;
+                        }
+                        Some(speech::Event::Progress { processed }) => {
+                            self.processed(self.offset + processed, speed);
+                            self.tick().await?;
+                        }
+                        Some(speech::Event::Partial { .. }) => {}
+                        Some(speech::Event::Segment(segment)) => self.segment(segment, speed).await?,
+                        Some(speech::Event::Done) => break,
+                        None => return Err(SpeechError::Crashed { status: "without saying 'done'".to_owned(), stderr_tail: String::new() }.into()),
+                    }
+                }
+                result = &mut feed, if !fed => {
+                    fed = true;
+                    // A broken pipe only says that the engine is gone; its output says why.
+                    match result { Err(Stop::Speech(_)) | Ok(()) => {} Err(other) => return Err(other) }
+                }
+                Ok(()) = decoding.changed(), if !decoded => {
+                    let now = decoding.borrow_and_update().clone();
+                    check(&now)?;
+                    if let Some(Ok(whole)) = now.end.as_deref() {
+                        decoded = true;
+                        self.status.duration_total = Some(whole.duration);
+                        self.state.store.save_waveform(id, &whole.waveform.peaks).await?;
+                        self.status.progress = self.progress();
+                        self.save().await?;
+                    }
+                }
+                _ = renewals.tick() => {
+                    let until = lease(self.state, Timestamp::now());
+                    if !self.state.store.renew(self.claim, until).await? {
+                        return Err(Stop::LostClaim);
+                    }
+                }
+                signal = signals.recv() => match signal {
+                    Ok(Signal::Stop(stopped)) if stopped == id => return Err(Stop::Cancelled),
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return Err(Stop::Shutdown),
+                },
+                () = shutdown.cancelled() => return Err(Stop::Shutdown),
+                () = time::sleep_until(deadline) => return Err(Stop::Stalled(self.state.jobs.stall_secs)),
+            }
+        }
+        output.kill().await;
+        self.stage(Stage::Saving, "Saving the transcript").await
+    }
+
+    fn processed(&mut self, seconds: f64, speed: &NodeSpeed) {
+        let seconds = self.status.duration_total.map_or(seconds, |total| seconds.min(total));
+        if seconds <= self.status.duration_processed {
+            return;
+        }
+        self.status.duration_processed = seconds;
+        self.meter.update(Timestamp::now(), seconds);
+        self.status.progress = self.progress();
+        self.status.processing_speed = self.meter.speed();
+        self.status.estimated_completion = self.meter.arrival(self.status.duration_total);
+        if let Some(measured) = self.meter.speed() {
+            speed.set(measured);
+        }
+        self.status.message = match self.status.duration_total {
+            Some(total) => format!("Transcribing {} of {}", clock(seconds), clock(total)),
+            None => format!("Transcribing, {} done", clock(seconds)),
+        };
+    }
+
+    /// Never below what this attempt has shown before: a container may declare less than it holds.
+    fn progress(&self) -> Option<f64> {
+        let now = percent(self.status.duration_processed, self.status.duration_total);
+        now.map(|p| p.max(self.status.progress.unwrap_or(0.0))).or(self.status.progress)
+    }
+
+    async fn segment(&mut self, heard: EngineSegment, speed: &NodeSpeed) -> Result<(), Stop> {
+        let shift = |seconds: f64| seconds + self.offset;
+        let segment = Segment {
+            index: self.status.segments,
+            start: shift(heard.start),
+            end: shift(heard.end),
+            text: heard.text,
+            confidence: heard.confidence,
+            words: heard
+                .words
+                .into_iter()
+                .map(|w| Word { text: w.text, start: shift(w.start), end: shift(w.end), confidence: w.confidence })
+                .collect(),
+        };
+        self.processed(segment.end, speed);
+        self.status.segments += 1;
+        self.next_version();
+        let event = self.state.store.append(self.claim, &segment, &self.status).await?.ok_or(Stop::LostClaim)?;
+        self.wrote(&event);
+        Ok(())
+    }
+
+    async fn stage(&mut self, stage: Stage, message: &str) -> Result<(), Stop> {
+        self.status.stage = Some(stage);
+        message.clone_into(&mut self.status.message);
+        self.save().await
+    }
+
+    /// A small step: told at most five times a second, and stored once a second.
+    async fn tick(&mut self) -> Result<(), Stop> {
+        let now = Timestamp::now();
+        if now.0 - self.stored.0 >= STORE_MS {
+            return self.save().await;
+        }
+        if now.0 - self.published.0 >= TICK_MS {
+            self.next_version();
+            self.published = now;
+            self.state.bus.publish(&Event::status(self.claim.owner.clone(), self.status.clone()));
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self) -> Result<(), Stop> {
+        self.next_version();
+        let event = self.state.store.save(self.claim, &self.status).await?.ok_or(Stop::LostClaim)?;
+        self.wrote(&event);
+        Ok(())
+    }
+
+    fn wrote(&mut self, event: &Event) {
+        self.published = self.status.timestamp;
+        self.stored = self.status.timestamp;
+        self.state.bus.publish(event);
+    }
+
+    fn next_version(&mut self) {
+        self.status.version += 1;
+        self.status.timestamp = Timestamp::now();
+    }
+
+    /// Stores how the attempt ended.
+    async fn finish(&mut self, result: Result<(), Stop>) -> Result<Option<Event>, sqlx::Error> {
+        self.next_version();
+        let id = self.claim.session.id;
+        let ending = match result {
+            Ok(()) => {
+                self.status.message = match self.status.segments {
+                    0 => "Finished; no speech was found".to_owned(),
+                    _ => "Finished".to_owned(),
+                };
+                self.status.duration_processed = self.status.duration_total.unwrap_or(self.status.duration_processed);
+                if let Some(speed) = self.status.processing_speed {
+                    metrics::histogram!("hark_real_time_factor", "engine" => self.claim.session.engine.as_str())
+                        .record(1.0 / speed);
+                }
+                Ending::Completed
+            }
+            Err(Stop::LostClaim | Stop::Cancelled) => return Ok(None),
+            Err(Stop::Shutdown) => Ending::HandedBack,
+            Err(Stop::Audio(message, code)) => Ending::Failed(Failure { code: code.to_owned(), message }),
+            Err(Stop::Speech(error @ (SpeechError::Unavailable { .. } | SpeechError::Engine { .. }))) => {
+                Ending::Failed(Failure { code: error.code().to_owned(), message: error.to_string() })
+            }
+            // A crash, a stall or a failing disk may be gone at the next attempt.
+            Err(error) => {
+                let tries = self.claim.crashes + 1;
+                tracing::warn!(session_id = %id, %error, tries, "the attempt at session {id} failed");
+                if tries < self.state.jobs.max_attempts {
+                    return self.state.store.requeue_crashed(self.claim, Timestamp::now()).await;
+                }
+                let (code, message) = match &error {
+                    Stop::Speech(speech) => (speech.code(), speech.to_string()),
+                    Stop::Stalled(_) => ("stalled", "The speech engine stopped answering.".to_owned()),
+                    _ => ("internal", "Something went wrong on the server; its log says more.".to_owned()),
+                };
+                let message = format!("{message} Hark tried {tries} times. What was transcribed is kept; Retry goes on from there.");
+                Ending::Failed(Failure { code: code.to_owned(), message })
+            }
+        };
+        self.state.store.end(self.claim, self.status.clone(), ending).await
+    }
+}
+
+fn check(decoding: &spool::Decoding) -> Result<(), Stop> {
+    match &decoding.end {
+        Some(end) => match &**end {
+            Err(AudioError::Io(error)) => Err(Stop::Io(std::io::Error::new(error.kind(), error.to_string()))),
+            Err(error) => Err(Stop::Audio(error.to_string(), error.code())),
+            Ok(_) => Ok(()),
+        },
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,102 @@
+//! All routes of a node, with the layers around them: owner, cross-site protection, headers, compression, tracing.
+
+use super::{http, owner, pages, state::AppState};
+use crate::app::{App, shell};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::{self, Next},
+    response::Response,
+    routing::get,
+};
+use leptos::{config::Env, nonce::use_nonce, prelude::provide_context};
+use leptos_axum::{LeptosRoutes, file_and_error_handler_with_context, generate_route_list};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    compression::{
+        CompressionLayer,
+        predicate::{DefaultPredicate, NotForContentType, Predicate},
+    },
+    csrf::CsrfLayer,
+    trace::TraceLayer,
+};
+use tracing::Level;
+
+/// The node as one service.
+pub fn router(state: AppState) -> Router {
+    let routes = generate_route_list(App);
+    let options = state.leptos.clone();
+    let context = {
+        let state = state.clone();
+        move || {
+            provide_context(state.clone());
+            if let Some(nonce) = use_nonce() {
+                pages::set_header(header::CONTENT_SECURITY_POLICY, &policy(&nonce, state.leptos.env == Env::DEV));
+            }
+            pages::set_header(header::CACHE_CONTROL, "private, no-cache");
+        }
+    };
+    let shell_of = {
+        let options = options.clone();
+        move || shell(options.clone())
+    };
+    let owned = http::router()
+        .leptos_routes_with_context(&state, routes, context.clone(), shell_of)
+        .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
+        // A recording may be of any size; `http::upload` counts its bytes, and everything else is small.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(state.clone(), owner::identify))
+        .layer(CsrfLayer::new());
+    let streams = NotForContentType::const_new("text/event-stream");
+    let audio = NotForContentType::const_new("audio/");
+    Router::new()
+        .route("/healthz", get(http::healthz))
+        .route("/readyz", get(http::readyz))
+        .route("/metrics", get(http::metrics))
+        .merge(owned)
+        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio)))
+        .layer(middleware::from_fn(headers))
+        .layer(CatchPanicLayer::new())
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(|r: &Request| tracing::debug_span!("request", method = %r.method(), path = r.uri().path()))
+                .on_response(tower_http::trace::DefaultOnResponse::new().level(Level::DEBUG))
+                .on_failure(()),
+        )
+        .with_state(state)
+}
+
+/// What a page may load and run: its own, and scripts with this answer's nonce. Widths of bars are style attributes.
+fn policy(nonce: &str, watching: bool) -> String {
+    // `cargo leptos watch` reloads pages over a socket on a port of its own.
+    let reload = if watching { " ws:" } else { "" };
+    format!(
+        "default-src 'self'; script-src 'self' 'nonce-{nonce}' 'wasm-unsafe-eval'; \
+         style-src 'self' 'nonce-{nonce}'; style-src-attr 'unsafe-inline'; img-src 'self' data:; \
+         connect-src 'self'{reload}; media-src 'self' blob:; object-src 'none'; base-uri 'none'; \
+         form-action 'self'; frame-ancestors 'none'"
+    )
+}
+
+/// Headers of every answer.
+async fn headers(request: Request, next: Next) -> Response {
+    let immutable = request.method() == Method::GET && is_hashed(request.uri().path());
+    let mut response = next.run(request).await;
+    let ok = response.status().is_success();
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value: &'static str| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::REFERRER_POLICY, "same-origin");
+    if immutable && ok {
+        set(header::CACHE_CONTROL, "public, max-age=31536000, immutable");
+    }
+    response
+}
+
+/// Whether a path under `/pkg` carries a content hash: `hark.<hash>.css`.
+fn is_hashed(path: &str) -> bool {
+    path.strip_prefix("/pkg/").is_some_and(|name| name.split('.').count() >= 3)
+}

@@ -1,0 +1,295 @@
+//! What can be done with sessions, for the JSON API and the pages alike: each checks the owner, changes the store,
+//! and publishes the event that the store returned.
+
+use super::{
+    audio,
+    bus::Event,
+    error::Error,
+    media::Upload,
+    owner::Owner,
+    speech::Availability,
+    state::AppState,
+    store::NewSession,
+};
+use crate::model::{EngineId, Media, Session, SessionId, SessionPage, Status, Timestamp, Title, Transcript};
+use uuid::Uuid;
+
+/// How many sessions a page of the list holds, unless asked otherwise, and at most.
+pub const PAGE: u32 = 50;
+pub const MAX_PAGE: u32 = 200;
+/// A session that ended this long ago is no longer told to watchers who connect, in seconds.
+const RECENT_SECS: f64 = 600.0;
+/// Segments read from the store at once.
+pub const SEGMENT_PAGE: u32 = 1000;
+
+/// The use cases of sessions. Made by [`AppState::sessions`].
+pub struct Sessions<'a> {
+    state: &'a AppState,
+}
+
+/// What a person or program says about a recording.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    pub title: Option<String>,
+    pub language: Option<String>,
+    pub engine: Option<String>,
+}
+
+/// Wishes that have been checked.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    title: Option<Title>,
+    language: Option<String>,
+    engine: EngineId,
+}
+
+impl<'a> Sessions<'a> {
+    pub(super) fn new(state: &'a AppState) -> Self {
+        Self { state }
+    }
+
+    /// The owner's sessions, newest first.
+    ///
+    /// # Errors
+    /// If the cursor isn't one of ours, or the store fails.
+    pub async fn list(
+        &self,
+        owner: &Owner,
+        query: Option<&str>,
+        cursor: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<SessionPage, Error> {
+        let before = cursor
+            .filter(|c| !c.is_empty())
+            .map(str::parse)
+            .transpose()
+            .map_err(|_| Error::BadRequest("The cursor must be the next_cursor of an earlier page.".to_owned()))?;
+        let limit = limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+        let query: String = query.unwrap_or_default().trim().chars().take(Title::MAX_CHARS).collect();
+        let mut sessions = self.state.store.list(owner, &query, before, limit + 1).await?;
+        let more = sessions.len() > limit as usize;
+        sessions.truncate(limit as usize);
+        let next_cursor = if more { sessions.last().map(|s| s.id.to_string()) } else { None };
+        Ok(SessionPage { sessions, next_cursor })
+    }
+
+    /// One session.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none of this owner.
+    pub async fn get(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
+        self.state.store.session(owner, id).await?.ok_or(Error::NotFound)
+    }
+
+    /// A session with all its segments.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none of this owner.
+    pub async fn transcript(&self, owner: &Owner, id: SessionId) -> Result<Transcript, Error> {
+        let session = self.get(owner, id).await?;
+        let mut segments = Vec::with_capacity(session.status.segments as usize);
+        // Only what the status counts, so that the two fit together while more is being added.
+        while let wanted @ 1.. = session.status.segments - segments.len() as u32 {
+            let page = self.state.store.segments(id, segments.len() as u32, wanted.min(SEGMENT_PAGE)).await?;
+            if page.is_empty() {
+                break;
+            }
+            segments.extend(page);
+        }
+        Ok(Transcript { session, segments })
+    }
+
+    /// The statuses a watcher of all the owner's sessions must know.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn statuses(&self, owner: &Owner) -> Result<Vec<Status>, Error> {
+        Ok(self.state.store.statuses(owner, recently()).await?)
+    }
+
+    /// Checks what is wished of a recording, before it is received.
+    ///
+    /// # Errors
+    /// If the title, the language or the engine can't be, or the engine isn't available.
+    pub fn plan(&self, wishes: &Wishes) -> Result<Plan, Error> {
+        let said = |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
+        let title = said(&wishes.title).map(|t| Title::new(&t)).transpose()?;
+        let language = said(&wishes.language);
+        if let Some(tag) = &language
+            && (tag.len() > 35 || !tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+        {
+            return Err(Error::BadRequest(
+                "The language must be a short tag such as 'en' or 'pt-BR' (BCP 47), or be left out.".to_owned(),
+            ));
+        }
+        let engine = match said(&wishes.engine) {
+            Some(name) => name.parse()?,
+            None => self.state.engines.default_engine(),
+        };
+        let available = self.state.engines.get(engine).map_or_else(
+            || Availability::Missing { reason: format!("The engine {engine} is not part of this build."), install: String::new() },
+            |engine| engine.availability(),
+        );
+        if let Availability::Missing { reason, install } = available {
+            let install = (!install.is_empty()).then_some(install);
+            return Err(Error::EngineUnavailable { reason, install });
+        }
+        Ok(Plan { title, language, engine })
+    }
+
+    /// Whether a recording of `size` bytes (if known) may be received at all.
+    ///
+    /// # Errors
+    /// If it is too large, or the disk too full.
+    pub fn check_room(&self, size: Option<u64>) -> Result<(), Error> {
+        let limit = self.state.limits.max_upload_bytes;
+        if size.is_some_and(|size| size > limit) {
+            return Err(Error::TooLarge { size, limit });
+        }
+        let free = self.state.media.free_bytes().map_err(|e| Error::Internal(format!("the disk doesn't tell its room: {e}")))?;
+        if free.saturating_sub(size.unwrap_or(0)) < self.state.limits.min_free_bytes {
+            return Err(Error::DiskFull { free });
+        }
+        Ok(())
+    }
+
+    /// Begins to receive a recording.
+    #[must_use]
+    pub fn receive(&self) -> (SessionId, Upload) {
+        let id = SessionId(Uuid::now_v7());
+        (id, self.state.media.receive(id))
+    }
+
+    /// Makes a session of a received recording and queues it.
+    ///
+    /// # Errors
+    /// If the recording can't be read as audio, or is too long; it is removed then.
+    pub async fn create(
+        &self,
+        owner: &Owner,
+        id: SessionId,
+        upload: Upload,
+        file_name: &str,
+        plan: Plan,
+    ) -> Result<Session, Error> {
+        let bytes = upload.bytes;
+        upload.finish().await?;
+        let made = self.create_stored(owner, id, bytes, file_name, plan).await;
+        if made.is_err() {
+            self.state.media.remove(id).await?;
+        }
+        made
+    }
+
+    async fn create_stored(
+        &self,
+        owner: &Owner,
+        id: SessionId,
+        bytes: u64,
+        file_name: &str,
+        plan: Plan,
+    ) -> Result<Session, Error> {
+        let path = self.state.media.file(id)?;
+        let limits = audio::Limits { max_duration: self.state.limits.max_duration };
+        let info = tokio::task::spawn_blocking(move || audio::probe(&path, &limits))
+            .await
+            .map_err(|e| Error::Internal(format!("reading the recording broke off: {e}")))??;
+        let file_name: String = file_name.chars().filter(|c| !c.is_control()).take(255).collect();
+        let new = NewSession {
+            id,
+            owner: owner.clone(),
+            title: plan.title.unwrap_or_else(|| Title::from_file_name(&file_name)),
+            engine: plan.engine,
+            language: plan.language,
+            media: Media {
+                file_name,
+                bytes,
+                format: info.format,
+                codec: info.codec,
+                sample_rate: info.sample_rate,
+                channels: info.channels,
+            },
+            duration_total: info.duration,
+        };
+        let (session, event) = self.state.store.insert(&new, Timestamp::now()).await?;
+        metrics::counter!("hark_sessions_created_total").increment(1);
+        metrics::counter!("hark_upload_bytes_total").increment(bytes);
+        tracing::info!(session_id = %id, bytes, engine = %session.engine, "session {id} was received");
+        self.state.bus.publish(&event);
+        Ok(session)
+    }
+
+    /// Makes a session of the bundled sample.
+    ///
+    /// # Errors
+    /// As [`Sessions::plan`] and [`Sessions::create`].
+    pub async fn create_sample(&self, owner: &Owner) -> Result<Session, Error> {
+        const SAMPLE: &[u8] = include_bytes!("../../public/sample.mp3");
+        let plan = self.plan(&Wishes { title: Some("Sample recording".to_owned()), ..Wishes::default() })?;
+        self.check_room(Some(SAMPLE.len() as u64))?;
+        let (id, mut upload) = self.receive();
+        upload.write(SAMPLE.into()).await?;
+        self.create(owner, id, upload, "sample.mp3", plan).await
+    }
+
+    /// Cancels a session. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none of this owner.
+    pub async fn cancel(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
+        let changed = self.state.store.cancel(owner, id, Timestamp::now()).await?;
+        self.announce(owner, id, changed, "was cancelled").await
+    }
+
+    /// Queues a failed or cancelled session again. Any other stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none of this owner.
+    pub async fn retry(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
+        let changed = self.state.store.retry(owner, id, Timestamp::now()).await?;
+        self.announce(owner, id, changed, "was queued again").await
+    }
+
+    async fn announce(&self, owner: &Owner, id: SessionId, changed: Option<Event>, what: &str) -> Result<Session, Error> {
+        if let Some(event) = &changed {
+            self.state.bus.publish(event);
+            tracing::info!(session_id = %id, "session {id} {what}");
+        }
+        self.get(owner, id).await
+    }
+
+    /// Gives a session another title.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTitle`], or [`Error::NotFound`] if there is none of this owner.
+    pub async fn rename(&self, owner: &Owner, id: SessionId, title: &str) -> Result<Session, Error> {
+        let title = Title::new(title)?;
+        if !self.state.store.rename(owner, id, &title).await? {
+            return Err(Error::NotFound);
+        }
+        self.get(owner, id).await
+    }
+
+    /// Removes a session with its recording and segments; a running one is cancelled first.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none of this owner.
+    pub async fn delete(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
+        if let Some(event) = self.state.store.cancel(owner, id, Timestamp::now()).await? {
+            self.state.bus.publish(&event);
+        }
+        if !self.state.store.delete(owner, id).await? {
+            return Err(Error::NotFound);
+        }
+        self.state.bus.publish(&Event::deleted(owner.clone(), id));
+        self.state.media.remove(id).await?;
+        tracing::info!(session_id = %id, "session {id} was deleted");
+        Ok(())
+    }
+}
+
+/// Statuses changed since then are told to watchers who connect.
+#[must_use]
+pub fn recently() -> Timestamp {
+    Timestamp::now().plus_seconds(-RECENT_SECS)
+}

@@ -1,0 +1,191 @@
+//! Speech engines behind one trait. Each runs as a child process that speaks the protocol of `docs/engine-protocol.md`:
+//! a crash stays in it, cancelling is a kill, and its memory is given back. Called by `jobs`, `sessions` and `doctor`.
+
+mod child;
+mod command;
+mod model_get;
+mod openai;
+mod pieces;
+mod pocketsphinx;
+mod process;
+mod protocol;
+mod whisper;
+
+pub use child::{EngineArgs, run_child};
+pub use model_get::{ModelArgs, run_model};
+pub use process::{Input, Output, spawn};
+pub use protocol::{EngineSegment, Event};
+
+use crate::model::{EngineId, EngineInfo};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use tokio::process::Command;
+
+/// Which engines there are, and how they are reached.
+#[derive(Args, Clone, Debug)]
+pub struct EngineConfig {
+    /// The engine of sessions that name none: pocketsphinx, whisper, openai or command.
+    #[arg(long, env = "HARK_ENGINE", default_value = "pocketsphinx", value_name = "NAME")]
+    pub engine: EngineId,
+    /// Whisper's model file (ggml format). By default `models/ggml-base.en.bin` in the data folder, where
+    /// `hark model get base.en` puts it.
+    #[arg(long, env = "HARK_WHISPER_MODEL", value_name = "FILE")]
+    pub whisper_model: Option<PathBuf>,
+    /// A server with the OpenAI transcription API, such as `https://host/v1`. Its key is read from HARK_OPENAI_KEY.
+    #[arg(long, env = "HARK_OPENAI_URL", value_name = "URL")]
+    pub openai_url: Option<String>,
+    /// The model asked of that server.
+    #[arg(long, env = "HARK_OPENAI_MODEL", default_value = "whisper-1", value_name = "NAME")]
+    pub openai_model: String,
+    /// A program, with its arguments, that speaks Hark's engine protocol.
+    #[arg(long, env = "HARK_ENGINE_COMMAND", value_name = "COMMAND")]
+    pub engine_command: Option<String>,
+    /// The program that runs the built-in engines; Hark itself unless set.
+    #[arg(long, env = "HARK_ENGINE_PROGRAM", hide = true)]
+    pub engine_program: Option<PathBuf>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            engine: EngineId::Pocketsphinx,
+            whisper_model: None,
+            openai_url: None,
+            openai_model: "whisper-1".to_owned(),
+            engine_command: None,
+            engine_program: None,
+        }
+    }
+}
+
+/// Whether an engine can be used now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Availability {
+    Ready,
+    /// Why not, and the command that changes it.
+    Missing { reason: String, install: String },
+}
+
+/// What an engine is asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// A BCP 47 tag; the engine's own choice if none.
+    pub language: Option<String>,
+}
+
+/// A way to turn speech into text.
+pub trait Engine: Send + Sync {
+    /// Its name.
+    fn id(&self) -> EngineId;
+    /// The model it would use.
+    fn model(&self) -> String;
+    /// Whether it can be used now. Cheap: looks for files, starts nothing.
+    fn availability(&self) -> Availability;
+    /// The child process that does the work.
+    ///
+    /// # Errors
+    /// If the settings name no program that could be run.
+    fn command(&self, request: &Request) -> Result<Command, SpeechError>;
+}
+
+/// What can go wrong with an engine, in words for people.
+#[derive(Debug, thiserror::Error)]
+pub enum SpeechError {
+    #[error("The speech engine is not available: {reason} {install}")]
+    Unavailable { reason: String, install: String },
+    #[error("The speech engine could not be started: {0}")]
+    Spawn(std::io::Error),
+    #[error("The speech engine crashed ({status}). {stderr_tail}")]
+    Crashed { status: String, stderr_tail: String },
+    #[error("The speech engine broke the protocol: {reason}")]
+    Protocol { line: String, reason: String },
+    #[error("{message}")]
+    Engine { code: String, message: String },
+    #[error("The speech engine can't be reached: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl SpeechError {
+    /// The stable code of a failure.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "engine_unavailable",
+            Self::Spawn(_) | Self::Io(_) => "engine_failed",
+            Self::Crashed { .. } => "engine_crashed",
+            Self::Protocol { .. } => "engine_protocol",
+            Self::Engine { .. } => "engine_error",
+        }
+    }
+}
+
+/// The engines of this node.
+pub struct Engines {
+    engines: Vec<Box<dyn Engine>>,
+    default: EngineId,
+}
+
+impl Engines {
+    /// The engines that the settings describe, available or not.
+    #[must_use]
+    pub fn from_config(config: &EngineConfig, data_dir: &Path) -> Self {
+        let program = config.engine_program.clone();
+        let engines: Vec<Box<dyn Engine>> = vec![
+            Box::new(pocketsphinx::Pocketsphinx::new(program.clone())),
+            Box::new(whisper::Whisper::new(program.clone(), config.whisper_model.clone(), data_dir)),
+            Box::new(openai::Openai::new(program, config.openai_url.clone(), config.openai_model.clone())),
+            Box::new(command::CommandEngine::new(config.engine_command.clone())),
+        ];
+        Self { engines, default: config.engine }
+    }
+
+    /// An engine by name.
+    #[must_use]
+    pub fn get(&self, id: EngineId) -> Option<&dyn Engine> {
+        self.engines.iter().find(|e| e.id() == id).map(|e| &**e)
+    }
+
+    /// The engine of sessions that name none.
+    #[must_use]
+    pub fn default_engine(&self) -> EngineId {
+        self.default
+    }
+
+    /// Every engine with its availability, as the upload page shows them.
+    #[must_use]
+    pub fn list(&self) -> Vec<EngineInfo> {
+        let info = |engine: &dyn Engine| {
+            let (reason, install) = match engine.availability() {
+                Availability::Ready => (None, None),
+                Availability::Missing { reason, install } => (Some(reason), Some(install).filter(|i| !i.is_empty())),
+            };
+            EngineInfo {
+                id: engine.id(),
+                name: engine.id().label().to_owned(),
+                model: engine.model(),
+                available: reason.is_none(),
+                reason,
+                install,
+                is_default: engine.id() == self.default,
+            }
+        };
+        self.engines.iter().map(|e| info(&**e)).collect()
+    }
+}
+
+/// The command of a built-in engine: Hark itself, as `hark engine NAME …`.
+fn own_child(program: Option<&Path>, arguments: &[&str]) -> Result<Command, SpeechError> {
+    let program = match program {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe().map_err(SpeechError::Spawn)?,
+    };
+    let mut command = Command::new(program);
+    command.arg("engine").args(arguments);
+    Ok(command)
+}
+
+/// Where a program lies on PATH.
+fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}

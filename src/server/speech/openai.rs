@@ -1,0 +1,275 @@
+//! The `openai` engine: any server with the OpenAI transcription API. The recording goes there in pieces cut at
+//! pauses, as WAV; each answer is moved to its place in the recording.
+
+use super::{
+    Availability, Engine, Request, SpeechError,
+    child::{ChildError, read_samples, say, say_ready, say_segment, seconds},
+    own_child,
+    pieces::{Cutter, Rules},
+    protocol::{EngineSegment, Line},
+};
+use crate::model::{EngineId, Word};
+use reqwest::{
+    Client, Response, StatusCode,
+    multipart::{Form, Part},
+};
+use serde::Deserialize;
+use std::{path::PathBuf, time::Duration};
+use tokio::{process::Command, time};
+
+/// The key's variable: never an argument, which other users of the machine could read.
+const KEY: &str = "HARK_OPENAI_KEY";
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// How often a piece is sent when the server is busy or broken, and the longest wait between.
+const TRIES: u32 = 5;
+const LONGEST_WAIT: f64 = 60.0;
+
+pub(super) struct Openai {
+    program: Option<PathBuf>,
+    url: Option<String>,
+    model: String,
+}
+
+impl Openai {
+    pub(super) fn new(program: Option<PathBuf>, url: Option<String>, model: String) -> Self {
+        let url = url.map(|u| u.trim_end_matches('/').to_owned()).filter(|u| !u.is_empty());
+        Self { program, url, model }
+    }
+}
+
+impl Engine for Openai {
+    fn id(&self) -> EngineId {
+        EngineId::Openai
+    }
+
+    fn model(&self) -> String {
+        self.model.clone()
+    }
+
+    fn availability(&self) -> Availability {
+        match &self.url {
+            None => Availability::Missing {
+                reason: "No server is set.".to_owned(),
+                install: format!("HARK_OPENAI_URL=https://host/v1 {KEY}=… hark serve"),
+            },
+            Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => Availability::Missing {
+                reason: "The server's address must begin with http:// or https://.".to_owned(),
+                install: "HARK_OPENAI_URL=https://host/v1".to_owned(),
+            },
+            Some(_) => Availability::Ready,
+        }
+    }
+
+    fn command(&self, request: &Request) -> Result<Command, SpeechError> {
+        let url = self.url.as_deref().unwrap_or_default();
+        let mut command = own_child(self.program.as_deref(), &["openai", "--url", url, "--model", &self.model])?;
+        if let Some(language) = &request.language {
+            command.args(["--language", language]);
+        }
+        Ok(command)
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    segments: Vec<AnswerSegment>,
+    #[serde(default)]
+    words: Vec<AnswerWord>,
+}
+
+#[derive(Deserialize)]
+struct AnswerSegment {
+    start: f64,
+    end: f64,
+    text: String,
+    #[serde(default)]
+    avg_logprob: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct AnswerWord {
+    word: String,
+    start: f64,
+    end: f64,
+}
+
+/// The child: a request for each piece.
+pub(super) async fn child(url: &str, model: &str, language: Option<&str>) -> Result<(), ChildError> {
+    let client = Client::builder().timeout(TIMEOUT).build().map_err(|e| ChildError::new("internal", e.to_string()))?;
+    let remote = Remote { client, url: format!("{url}/audio/transcriptions"), model, language, key: std::env::var(KEY).ok() };
+    say_ready(model)?;
+    let mut cutter = Cutter::new(Rules::LONG);
+    let mut done = 0;
+    let mut over = false;
+    while !over {
+        let samples = tokio::task::spawn_blocking(read_samples).await.map_err(|e| ChildError::new("io", e.to_string()))??;
+        over = samples.is_none();
+        let pieces = match samples {
+            Some(samples) => cutter.push(&samples),
+            None => vec![cutter.finish()],
+        };
+        for piece in pieces.iter().filter(|p| !p.is_empty()) {
+            for segment in remote.transcribe(piece, seconds(done)).await? {
+                say_segment(segment)?;
+            }
+            done += piece.len();
+            say(&Line::Progress { processed: seconds(done) })?;
+        }
+    }
+    Ok(())
+}
+
+struct Remote<'a> {
+    client: Client,
+    url: String,
+    model: &'a str,
+    language: Option<&'a str>,
+    key: Option<String>,
+}
+
+impl Remote<'_> {
+    async fn transcribe(&self, piece: &[i16], offset: f64) -> Result<Vec<EngineSegment>, ChildError> {
+        let mut tries = 0;
+        let answer: Answer = loop {
+            tries += 1;
+            match self.send(piece).await {
+                Ok(response) if response.status().is_success() => {
+                    break response.json().await.map_err(|e| {
+                        ChildError::new("bad_answer", format!("The transcription server's answer can't be read: {e}"))
+                    })?;
+                }
+                Ok(response) => {
+                    let status = response.status();
+                    let again = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+                    if !again || tries == TRIES {
+                        return Err(refused(status, response).await);
+                    }
+                    let asked = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
+                    pause(tries, asked).await;
+                }
+                Err(error) if tries == TRIES => {
+                    let why = if error.is_timeout() { "did not answer in time" } else { "can't be reached" };
+                    return Err(ChildError::new("unreachable", format!("The transcription server {why}. Check HARK_OPENAI_URL and the network.")));
+                }
+                Err(_) => pause(tries, None).await,
+            }
+        };
+        Ok(placed(answer, seconds(piece.len()), offset))
+    }
+
+    async fn send(&self, piece: &[i16]) -> Result<Response, reqwest::Error> {
+        let file = Part::bytes(wav(piece)).file_name("audio.wav").mime_str("audio/wav")?;
+        let mut form = Form::new()
+            .part("file", file)
+            .text("model", self.model.to_owned())
+            .text("response_format", "verbose_json")
+            .text("timestamp_granularities[]", "segment")
+            .text("timestamp_granularities[]", "word");
+        if let Some(language) = self.language {
+            form = form.text("language", language.to_owned());
+        }
+        let mut request = self.client.post(&self.url).multipart(form);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        request.send().await
+    }
+}
+
+async fn refused(status: StatusCode, response: Response) -> ChildError {
+    let said: String = response.text().await.unwrap_or_default().chars().take(300).collect();
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            ChildError::new("unauthorised", format!("The transcription server refused the key. Check {KEY}."))
+        }
+        StatusCode::NOT_FOUND => ChildError::new(
+            "not_found",
+            "The transcription server knows no such model or address. Check HARK_OPENAI_URL (it ends in /v1) and HARK_OPENAI_MODEL.",
+        ),
+        _ => ChildError::new("refused", format!("The transcription server answered {status}: {said}")),
+    }
+}
+
+/// Waits before the next try: as long as the server asks, or twice as long each time, with full jitter.
+async fn pause(tries: u32, asked: Option<f64>) {
+    let wait = asked.unwrap_or_else(|| 2.0_f64.powi(tries as i32) * rand::random::<f64>());
+    time::sleep(Duration::from_secs_f64(wait.clamp(0.0, LONGEST_WAIT))).await;
+}
+
+/// An answer at its place in the recording. A server that gives no segments gives one.
+fn placed(answer: Answer, length: f64, offset: f64) -> Vec<EngineSegment> {
+    let at = |t: f64| offset + if t.is_finite() { t.clamp(0.0, length) } else { 0.0 };
+    let mut segments = answer.segments;
+    if segments.is_empty() {
+        segments.push(AnswerSegment { start: 0.0, end: length, text: answer.text, avg_logprob: None });
+    }
+    let mut words = answer.words.into_iter().peekable();
+    let mut placed: Vec<EngineSegment> = Vec::new();
+    for segment in segments.into_iter().filter(|s| !s.text.trim().is_empty()) {
+        let mut own = Vec::new();
+        while let Some(word) = words.next_if(|w| w.start < segment.end) {
+            let (start, end) = (at(word.start), at(word.end));
+            own.push(Word { text: word.word.trim().to_owned(), start, end: end.max(start), confidence: None });
+        }
+        let start = at(segment.start).max(placed.last().map_or(0.0, |s| s.start));
+        placed.push(EngineSegment {
+            start,
+            end: at(segment.end).max(start),
+            text: segment.text,
+            confidence: segment.avg_logprob.map(|p| p.exp() as f32),
+            words: own,
+        });
+    }
+    placed
+}
+
+/// Samples as a WAV file: 16 kHz, mono, 16 bit.
+fn wav(samples: &[i16]) -> Vec<u8> {
+    let bytes = samples.len() as u32 * 2;
+    let rate = crate::server::audio::SAMPLE_RATE;
+    let mut file = Vec::with_capacity(44 + bytes as usize);
+    file.extend_from_slice(b"RIFF");
+    file.extend_from_slice(&(36 + bytes).to_le_bytes());
+    file.extend_from_slice(b"WAVEfmt ");
+    file.extend_from_slice(&16u32.to_le_bytes());
+    file.extend_from_slice(&1u16.to_le_bytes()); // PCM
+    file.extend_from_slice(&1u16.to_le_bytes()); // mono
+    file.extend_from_slice(&rate.to_le_bytes());
+    file.extend_from_slice(&(rate * 2).to_le_bytes());
+    file.extend_from_slice(&2u16.to_le_bytes());
+    file.extend_from_slice(&16u16.to_le_bytes());
+    file.extend_from_slice(b"data");
+    file.extend_from_slice(&bytes.to_le_bytes());
+    file.extend(samples.iter().flat_map(|s| s.to_le_bytes()));
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_moved_to_its_place() {
+        let answer: Answer = serde_json::from_str(
+            r#"{"text":"a b c","segments":[{"start":0,"end":1.5,"text":" a b","avg_logprob":0},{"start":1.5,"end":9,"text":"c"}],
+               "words":[{"word":"a","start":0.1,"end":0.5},{"word":"b","start":0.6,"end":1.2},{"word":"c","start":1.6,"end":2}]}"#,
+        )
+        .unwrap();
+        let placed = placed(answer, 3.0, 10.0);
+        assert_eq!((placed[0].start, placed[0].end, placed[0].confidence), (10.0, 11.5, Some(1.0)));
+        assert_eq!((placed[1].start, placed[1].end), (11.5, 13.0));
+        assert_eq!((placed[0].words.len(), placed[1].words.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_bare_text_is_one_segment() {
+        let answer: Answer = serde_json::from_str(r#"{"text":"hello"}"#).unwrap();
+        let placed = placed(answer, 3.0, 1.0);
+        assert_eq!((placed.len(), placed[0].start, placed[0].end), (1, 1.0, 4.0));
+        assert!(super::placed(serde_json::from_str(r#"{"text":" "}"#).unwrap(), 3.0, 1.0).is_empty());
+    }
+}

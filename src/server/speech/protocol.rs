@@ -1,0 +1,210 @@
+//! The lines that an engine writes, and their validation. Pure: see `docs/engine-protocol.md`.
+//! `process` reads them, `child` writes them.
+
+use super::SpeechError;
+use crate::model::Word;
+use serde::{Deserialize, Serialize};
+
+/// Longest line accepted, in bytes.
+pub(super) const MAX_LINE: usize = 1024 * 1024;
+/// Longest recording there can be, in seconds: a week. What lies beyond is nonsense.
+const MAX_SECONDS: f64 = 7.0 * 24.0 * 3600.0;
+
+/// A finished piece of speech; times in seconds from the first sample the engine was given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineSegment {
+    pub start: f64,
+    pub end: f64,
+    pub text: String,
+    /// 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Word>,
+}
+
+/// What an engine says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The model is loaded.
+    Ready { model: String },
+    /// Seconds of audio that are wholly done.
+    Progress { processed: f64 },
+    /// What is being heard; may change.
+    Partial { text: String },
+    Segment(EngineSegment),
+    /// Everything up to the end of the audio has been said.
+    Done,
+}
+
+/// A line of the protocol.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Line {
+    Ready {
+        #[serde(default)]
+        protocol: Option<u32>,
+        #[serde(default)]
+        model: String,
+    },
+    Progress {
+        processed: f64,
+    },
+    Partial {
+        text: String,
+    },
+    Segment(EngineSegment),
+    Done,
+    Error {
+        code: String,
+        message: String,
+    },
+}
+
+/// Reads lines one after the other and checks each against those before.
+#[derive(Debug, Default)]
+pub(super) struct Parser {
+    processed: f64,
+    last_start: f64,
+}
+
+impl Parser {
+    /// The event of a line; none for an empty line, or a step backwards in progress, which says nothing new.
+    ///
+    /// # Errors
+    /// If the line is no line of the protocol, or the engine reports an error.
+    pub(super) fn line(&mut self, text: &str) -> Result<Option<Event>, SpeechError> {
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let broken = |reason: String| SpeechError::Protocol { line: text.chars().take(200).collect(), reason };
+        let line: Line = serde_json::from_str(text).map_err(|e| broken(format!("a line is not as documented ({e})")))?;
+        match line {
+            Line::Ready { protocol: Some(n), .. } if n != 1 => Err(broken(format!("it speaks version {n}, Hark version 1"))),
+            Line::Ready { model, .. } => Ok(Some(Event::Ready { model: model.chars().take(200).collect() })),
+            Line::Progress { processed } => {
+                check("progress", processed).map_err(broken)?;
+                if processed <= self.processed {
+                    return Ok(None);
+                }
+                self.processed = processed;
+                Ok(Some(Event::Progress { processed }))
+            }
+            Line::Partial { text } => Ok(Some(Event::Partial { text })),
+            Line::Segment(segment) => {
+                self.segment(&segment).map_err(broken)?;
+                Ok(Some(Event::Segment(clean(segment))))
+            }
+            Line::Done => Ok(Some(Event::Done)),
+            Line::Error { code, message } => Err(SpeechError::Engine { code, message }),
+        }
+    }
+
+    fn segment(&mut self, segment: &EngineSegment) -> Result<(), String> {
+        check("the start of a segment", segment.start)?;
+        check("the end of a segment", segment.end)?;
+        if segment.end < segment.start {
+            return Err(format!("a segment ends at {} before it starts at {}", segment.end, segment.start));
+        }
+        if segment.start < self.last_start {
+            return Err(format!("a segment at {} comes after one at {}", segment.start, self.last_start));
+        }
+        for word in &segment.words {
+            check("a word's start", word.start)?;
+            check("a word's end", word.end)?;
+            if word.end < word.start {
+                return Err(format!("a word ends at {} before it starts at {}", word.end, word.start));
+            }
+        }
+        self.last_start = segment.start;
+        Ok(())
+    }
+}
+
+fn check(what: &str, seconds: f64) -> Result<(), String> {
+    if seconds.is_finite() && (0.0..=MAX_SECONDS).contains(&seconds) {
+        Ok(())
+    } else {
+        Err(format!("{what} is {seconds}, which is no time in a recording"))
+    }
+}
+
+fn clean(mut segment: EngineSegment) -> EngineSegment {
+    let unit = |c: Option<f32>| c.filter(|c| c.is_finite()).map(|c| c.clamp(0.0, 1.0));
+    segment.confidence = unit(segment.confidence);
+    for word in &mut segment.words {
+        word.confidence = unit(word.confidence);
+    }
+    segment.text = segment.text.trim().to_owned();
+    segment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(lines: &[&str]) -> Vec<Result<Option<Event>, SpeechError>> {
+        let mut parser = Parser::default();
+        lines.iter().map(|l| parser.line(l)).collect()
+    }
+
+    #[test]
+    fn the_documented_lines() {
+        let events = all(&[
+            r#"{"type":"ready","protocol":1,"engine":"x","model":"m"}"#,
+            r#"{"type":"progress","processed":1.5}"#,
+            r#"{"type":"partial","text":"hel"}"#,
+            r#"{"type":"segment","start":0.5,"end":1.5,"text":" hello ","confidence":2.0,"words":[{"text":"hello","start":0.5,"end":1.5}]}"#,
+            "",
+            r#"{"type":"done"}"#,
+        ]);
+        let events: Vec<_> = events.into_iter().filter_map(|e| e.unwrap()).collect();
+        assert_eq!(events.len(), 5);
+        let Event::Segment(segment) = &events[3] else { panic!("{events:?}") };
+        assert_eq!((segment.text.as_str(), segment.confidence), ("hello", Some(1.0)));
+        assert_eq!(events[4], Event::Done);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "hello",
+            "{}",
+            r#"{"type":"unheard"}"#,
+            r#"{"type":"progress","processed":-1}"#,
+            r#"{"type":"progress","processed":1e300}"#,
+            r#"{"type":"segment","start":2,"end":1,"text":""}"#,
+            r#"{"type":"ready","protocol":2}"#,
+        ] {
+            assert!(matches!(all(&[line])[0], Err(SpeechError::Protocol { .. })), "{line}");
+        }
+        let back = all(&[r#"{"type":"segment","start":2,"end":3,"text":"a"}"#, r#"{"type":"segment","start":1,"end":3,"text":"b"}"#]);
+        assert!(back[0].is_ok() && back[1].is_err());
+    }
+
+    #[test]
+    fn an_engine_may_report_its_own_error() {
+        let error = all(&[r#"{"type":"error","code":"quota","message":"No quota left."}"#]).remove(0).unwrap_err();
+        assert_eq!((error.code(), error.to_string().as_str()), ("engine_error", "No quota left."));
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_an_event_or_an_error(line in "\\PC{0,80}") {
+            let _ = Parser::default().line(&line);
+        }
+
+        #[test]
+        fn progress_never_falls(steps in proptest::collection::vec(0.0f64..1000.0, 0..30)) {
+            let mut parser = Parser::default();
+            let mut last = -1.0;
+            for step in steps {
+                if let Some(Event::Progress { processed }) = parser.line(&format!(r#"{{"type":"progress","processed":{step}}}"#)).unwrap() {
+                    prop_assert!(processed > last);
+                    last = processed;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The `whisper` engine: OpenAI's Whisper by whisper.cpp, in builds that have it. Its model is a file in ggml format.
+
+use super::{Availability, Engine, Request, SpeechError, own_child};
+use crate::model::EngineId;
+use std::path::{Path, PathBuf};
+use tokio::process::Command;
+
+#[cfg(feature = "whisper")]
+#[path = "whisper/linked.rs"]
+mod library;
+#[cfg(not(feature = "whisper"))]
+#[path = "whisper/absent.rs"]
+mod library;
+
+pub(super) use library::child;
+
+pub(super) struct Whisper {
+    program: Option<PathBuf>,
+    model: PathBuf,
+}
+
+impl Whisper {
+    pub(super) fn new(program: Option<PathBuf>, model: Option<PathBuf>, data_dir: &Path) -> Self {
+        let model = model.unwrap_or_else(|| data_dir.join("models").join("ggml-base.en.bin"));
+        Self { program, model }
+    }
+}
+
+impl Engine for Whisper {
+    fn id(&self) -> EngineId {
+        EngineId::Whisper
+    }
+
+    fn model(&self) -> String {
+        let stem = self.model.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+        stem.strip_prefix("ggml-").map_or(stem.clone(), str::to_owned)
+    }
+
+    fn availability(&self) -> Availability {
+        if !library::LINKED {
+            return Availability::Missing {
+                reason: "This build of Hark has no Whisper.".to_owned(),
+                install: "make build FEATURES=whisper".to_owned(),
+            };
+        }
+        if !self.model.is_file() {
+            return Availability::Missing {
+                reason: format!("Its model file {} does not exist.", self.model.display()),
+                install: "hark model get base.en".to_owned(),
+            };
+        }
+        Availability::Ready
+    }
+
+    fn command(&self, request: &Request) -> Result<Command, SpeechError> {
+        let mut command = own_child(self.program.as_deref(), &["whisper", "--model"])?;
+        command.arg(&self.model);
+        if let Some(language) = &request.language {
+            command.args(["--language", language]);
+        }
+        Ok(command)
+    }
+}

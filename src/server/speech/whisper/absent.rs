@@ -1,0 +1,10 @@
+//! Whisper in a build without it: says so.
+
+use crate::server::speech::child::ChildError;
+use std::path::Path;
+
+pub(super) const LINKED: bool = false;
+
+pub(in crate::server::speech) fn child(_: &Path, _: Option<&str>) -> Result<(), ChildError> {
+    Err(ChildError::new("engine_unavailable", "This build of Hark has no Whisper; build it with the feature 'whisper'."))
+}

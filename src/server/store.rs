@@ -1,0 +1,628 @@
+//! All SQL of Hark. Sessions, their segments, and the queue, which is the sessions table itself.
+//! Every change of a status is one call that also returns the event to publish. Called by `sessions` and `jobs`.
+
+mod rows;
+mod sqlite;
+
+use super::{bus::Event, owner::Owner};
+use crate::model::{EngineId, Failure, Media, Segment, Session, SessionId, State, Status, Timestamp, Title};
+use rows::{SegmentRow, SessionRow};
+use sqlx::SqlitePool;
+use std::path::Path;
+
+/// What a change made by anyone but the running worker adds to the version. The worker publishes ticks that it stores
+/// only once a second, so the version in the store lags behind by a few; this leaps over them.
+const LEAP: i64 = 1000;
+
+/// The columns of a [`SessionRow`], from `sessions s`.
+macro_rules! session_columns {
+    () => {
+        "s.id, s.owner, s.title, s.created_at, s.started_at, s.finished_at, s.updated_at, s.engine, s.model, s.language, \
+         s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.version, s.status, s.stage, s.progress, \
+         s.message, s.duration_processed, s.duration_total, s.estimated_completion, s.processing_speed, s.segments, \
+         s.attempt, s.crashes, s.error_code, s.error_message, \
+         CASE WHEN s.status = 'queued' THEN (SELECT COUNT(*) FROM sessions q WHERE q.status = 'queued' \
+         AND (q.queued_at < s.queued_at OR (q.queued_at = s.queued_at AND q.id < s.id))) END AS queue_position"
+    };
+}
+
+/// Sessions and segments in a database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+/// What a new session is made of.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub id: SessionId,
+    pub owner: Owner,
+    pub title: Title,
+    pub engine: EngineId,
+    pub language: Option<String>,
+    pub media: Media,
+    /// Seconds, as the recording's container declares it.
+    pub duration_total: Option<f64>,
+}
+
+/// The right to work on a session, until the lease runs out or someone takes it away. Writes made with a claim that
+/// is no longer valid change nothing: the attempt fences them.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub session: Session,
+    pub owner: Owner,
+    /// Attempts that crashed before this one.
+    pub crashes: u32,
+}
+
+/// How a claimed session ends, or goes back to the queue.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    Completed,
+    Failed(Failure),
+    /// Back to the queue without blame: the worker is shutting down.
+    HandedBack,
+}
+
+impl Store {
+    /// Opens the SQLite database at `path`, makes it if there is none, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// If the file can't be opened or written, or was made by a newer Hark.
+    pub async fn open(path: &Path) -> Result<Self, sqlx::Error> {
+        Ok(Self { pool: sqlite::open(path).await? })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// If it doesn't.
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT 1").execute(&self.pool).await.map(drop)
+    }
+
+    /// Closes the database after what is under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    // Sessions, for their owner
+
+    /// Adds a session to the end of the queue.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<(Session, Event), sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO sessions (id, owner, title, created_at, queued_at, updated_at, engine, language, file_name, \
+             bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
+             duration_total, segments, attempt, crashes) \
+             VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 'queued', '', 0, $13, 0, 0, 0)",
+        )
+        .bind(new.id.to_string())
+        .bind(new.owner.as_str())
+        .bind(new.title.as_str())
+        .bind(now.0)
+        .bind(new.engine.as_str())
+        .bind(&new.language)
+        .bind(&new.media.file_name)
+        .bind(new.media.bytes as i64)
+        .bind(&new.media.format)
+        .bind(&new.media.codec)
+        .bind(i64::from(new.media.sample_rate))
+        .bind(i64::from(new.media.channels))
+        .bind(new.duration_total)
+        .execute(&self.pool)
+        .await?;
+        let (session, owner) = self.any(new.id).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let event = Event::status(owner, session.status.clone());
+        Ok((session, event))
+    }
+
+    /// A session of this owner.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn session(&self, owner: &Owner, id: SessionId) -> Result<Option<Session>, sqlx::Error> {
+        let found = self.any(id).await?;
+        Ok(found.and_then(|(session, whose)| (whose == *owner).then_some(session)))
+    }
+
+    /// A session, whoever owns it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn any(&self, id: SessionId) -> Result<Option<(Session, Owner)>, sqlx::Error> {
+        let row: Option<SessionRow> =
+            sqlx::query_as(concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1"))
+                .bind(id.to_string())
+                .fetch_optional(&self.pool)
+                .await?;
+        row.map(SessionRow::into_session).transpose()
+    }
+
+    /// The owner's sessions, newest first, whose title holds `query` (upper and lower case alike), older than `before`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn list(
+        &self,
+        owner: &Owner,
+        query: &str,
+        before: Option<SessionId>,
+        limit: u32,
+    ) -> Result<Vec<Session>, sqlx::Error> {
+        let rows: Vec<SessionRow> = sqlx::query_as(concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions s WHERE s.owner = $1 AND ($2 = '' OR LOWER(s.title) LIKE $3 ESCAPE '\\') \
+             AND ($4 = '' OR s.id < $4) ORDER BY s.id DESC LIMIT $5"
+        ))
+        .bind(owner.as_str())
+        .bind(query)
+        .bind(like_pattern(query))
+        .bind(before.map(|id| id.to_string()).unwrap_or_default())
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|row| row.into_session().map(|(session, _)| session)).collect()
+    }
+
+    /// The statuses that an owner's watcher must know: of every session that hasn't ended, or changed after `since`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn statuses(&self, owner: &Owner, since: Timestamp) -> Result<Vec<Status>, sqlx::Error> {
+        let rows: Vec<SessionRow> = sqlx::query_as(concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions s WHERE s.owner = $1 AND (s.status IN ('queued', 'processing') OR s.updated_at >= $2) \
+             ORDER BY s.id"
+        ))
+        .bind(owner.as_str())
+        .bind(since.0)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|row| row.into_session().map(|(session, _)| session.status)).collect()
+    }
+
+    /// Segments of a session from index `from`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn segments(&self, id: SessionId, from: u32, limit: u32) -> Result<Vec<Segment>, sqlx::Error> {
+        let rows: Vec<SegmentRow> = sqlx::query_as(
+            "SELECT idx, start_s, end_s, text, confidence, words FROM segments \
+             WHERE session_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3",
+        )
+        .bind(id.to_string())
+        .bind(i64::from(from))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(SegmentRow::into_segment).collect()
+    }
+
+    /// Changes the title of a session of this owner. False if there is none.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn rename(&self, owner: &Owner, id: SessionId, title: &Title) -> Result<bool, sqlx::Error> {
+        let done = sqlx::query("UPDATE sessions SET title = $3 WHERE id = $1 AND owner = $2")
+            .bind(id.to_string())
+            .bind(owner.as_str())
+            .bind(title.as_str())
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Cancels a session of this owner that is queued or processing. None if it is neither.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn cancel(&self, owner: &Owner, id: SessionId, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
+        let done = sqlx::query(
+            "UPDATE sessions SET status = 'cancelled', message = 'Cancelled', version = version + $4, updated_at = $3, \
+             finished_at = $3, estimated_completion = NULL, processing_speed = NULL, worker = NULL, lease_until = NULL \
+             WHERE id = $1 AND owner = $2 AND status IN ('queued', 'processing')",
+        )
+        .bind(id.to_string())
+        .bind(owner.as_str())
+        .bind(now.0)
+        .bind(LEAP)
+        .execute(&self.pool)
+        .await?;
+        self.event_if(done.rows_affected() > 0, id).await
+    }
+
+    /// Queues a failed or cancelled session of this owner again, keeping its segments. None if it is neither.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn retry(&self, owner: &Owner, id: SessionId, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
+        let done = sqlx::query(
+            "UPDATE sessions SET status = 'queued', stage = NULL, progress = NULL, message = '', \
+             version = version + $4, updated_at = $3, queued_at = $3, finished_at = NULL, crashes = 0, \
+             error_code = NULL, error_message = NULL \
+             WHERE id = $1 AND owner = $2 AND status IN ('failed', 'cancelled')",
+        )
+        .bind(id.to_string())
+        .bind(owner.as_str())
+        .bind(now.0)
+        .bind(LEAP)
+        .execute(&self.pool)
+        .await?;
+        self.event_if(done.rows_affected() > 0, id).await
+    }
+
+    /// Removes a session of this owner with its segments. False if there is none.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn delete(&self, owner: &Owner, id: SessionId) -> Result<bool, sqlx::Error> {
+        let done = sqlx::query("DELETE FROM sessions WHERE id = $1 AND owner = $2")
+            .bind(id.to_string())
+            .bind(owner.as_str())
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Whether a session exists, whoever owns it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn exists(&self, id: SessionId) -> Result<bool, sqlx::Error> {
+        let found: Option<(i64,)> =
+            sqlx::query_as("SELECT 1 FROM sessions WHERE id = $1").bind(id.to_string()).fetch_optional(&self.pool).await?;
+        Ok(found.is_some())
+    }
+
+    /// How many sessions there are by status, over all owners.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn counts(&self) -> Result<Vec<(State, u64)>, sqlx::Error> {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("SELECT status, COUNT(*) FROM sessions GROUP BY status").fetch_all(&self.pool).await?;
+        rows.into_iter().map(|(name, n)| Ok((rows::parse(&name)?, n as u64))).collect()
+    }
+
+    /// The waveform of a session's recording, once it has been decoded.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn waveform(&self, id: SessionId) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT peaks FROM waveforms WHERE session_id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|(peaks,)| peaks))
+    }
+
+    // The queue, for workers
+
+    /// Takes the session that has waited longest, if any, and leases it to `worker` until `lease_until`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn claim(
+        &self,
+        worker: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
+        // One statement, so no other worker comes between the look and the taking.
+        let taken: Option<(String,)> = sqlx::query_as(
+            "UPDATE sessions SET status = 'processing', stage = 'decoding', progress = NULL, \
+             message = 'Reading the recording', attempt = attempt + 1, version = version + $4, worker = $1, \
+             lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, estimated_completion = NULL, \
+             processing_speed = NULL \
+             WHERE status = 'queued' AND id = (SELECT id FROM sessions WHERE status = 'queued' \
+             ORDER BY queued_at, id LIMIT 1) RETURNING id",
+        )
+        .bind(worker)
+        .bind(now.0)
+        .bind(lease_until.0)
+        .bind(LEAP)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some((id,)) = taken else { return Ok(None) };
+        let row: SessionRow = sqlx::query_as(concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1"))
+            .bind(id)
+            .fetch_one(&self.pool)
+            .await?;
+        let crashes = row.crashes();
+        let (session, owner) = row.into_session()?;
+        let event = Event::status(owner.clone(), session.status.clone());
+        Ok(Some((Claim { session, owner, crashes }, event)))
+    }
+
+    /// Extends the lease of a claim. False if the claim is no longer valid.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn renew(&self, claim: &Claim, lease_until: Timestamp) -> Result<bool, sqlx::Error> {
+        let done = sqlx::query(
+            "UPDATE sessions SET lease_until = $3 WHERE id = $1 AND attempt = $2 AND status = 'processing'",
+        )
+        .bind(claim.session.id.to_string())
+        .bind(i64::from(claim.session.status.attempt))
+        .bind(lease_until.0)
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Writes the status of a claimed session. None if the claim is no longer valid.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn save(&self, claim: &Claim, status: &Status) -> Result<Option<Event>, sqlx::Error> {
+        let saved = save_status(&self.pool, claim, status).await?;
+        Ok(saved.then(|| Event::status(claim.owner.clone(), status.clone())))
+    }
+
+    /// Adds a segment and writes the status that counts it, both or neither. None if the claim is no longer valid.
+    ///
+    /// # Errors
+    /// If the database fails, or the segment's index is taken.
+    pub async fn append(
+        &self,
+        claim: &Claim,
+        segment: &Segment,
+        status: &Status,
+    ) -> Result<Option<Event>, sqlx::Error> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        if !save_status(&mut *tx, claim, status).await? {
+            return Ok(None);
+        }
+        let words = serde_json::to_string(&segment.words).map_err(|e| sqlx::Error::Encode(e.into()))?;
+        sqlx::query(
+            "INSERT INTO segments (session_id, idx, start_s, end_s, text, confidence, words) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(claim.session.id.to_string())
+        .bind(i64::from(segment.index))
+        .bind(segment.start)
+        .bind(segment.end)
+        .bind(&segment.text)
+        .bind(segment.confidence)
+        .bind(words)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Some(Event::segment(claim.owner.clone(), segment, status.clone())))
+    }
+
+    /// Notes which model works on a claimed session.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn save_model(&self, claim: &Claim, model: &str) -> Result<(), sqlx::Error> {
+        sqlx::query("UPDATE sessions SET model = $3 WHERE id = $1 AND attempt = $2")
+            .bind(claim.session.id.to_string())
+            .bind(i64::from(claim.session.status.attempt))
+            .bind(model)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+    }
+
+    /// Keeps the waveform of a session's recording.
+    ///
+    /// # Errors
+    /// If the database fails, or the session is gone.
+    pub async fn save_waveform(&self, id: SessionId, peaks: &[u8]) -> Result<(), sqlx::Error> {
+        sqlx::query("INSERT INTO waveforms (session_id, peaks) VALUES ($1, $2) ON CONFLICT (session_id) DO UPDATE SET peaks = $2")
+            .bind(id.to_string())
+            .bind(peaks)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+    }
+
+    /// Ends a claimed session with `status` as the last word of its worker. None if the claim is no longer valid.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn end(&self, claim: &Claim, mut status: Status, ending: Ending) -> Result<Option<Event>, sqlx::Error> {
+        let now = status.timestamp;
+        status.estimated_completion = None;
+        let finished_at = match ending {
+            Ending::Completed => {
+                status.state = State::Completed;
+                status.progress = Some(100.0);
+                Some(now.0)
+            }
+            Ending::Failed(failure) => {
+                status.state = State::Failed;
+                status.message = failure.message.clone();
+                status.error = Some(failure);
+                Some(now.0)
+            }
+            Ending::HandedBack => {
+                status.state = State::Queued;
+                status.stage = None;
+                status.progress = None;
+                status.processing_speed = None;
+                None
+            }
+        };
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        if !save_status(&mut *tx, claim, &status).await? {
+            return Ok(None);
+        }
+        sqlx::query("UPDATE sessions SET finished_at = $2, worker = NULL, lease_until = NULL WHERE id = $1")
+            .bind(claim.session.id.to_string())
+            .bind(finished_at)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        // Read back, because a queued session's place in the queue is part of its status.
+        self.event_if(true, claim.session.id).await
+    }
+
+    /// Takes back every session whose lease ran out before `now`, or, with `all`, every session that is being
+    /// processed (for a start, when no other worker can be there). One that crashed `max_attempts` times fails.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn reap(&self, now: Timestamp, all: bool, max_attempts: u32) -> Result<Vec<Event>, sqlx::Error> {
+        let ids: Vec<(String, i64)> = sqlx::query_as(
+            "UPDATE sessions SET \
+             status = CASE WHEN crashes + 1 >= $3 THEN 'failed' ELSE 'queued' END, \
+             stage = CASE WHEN crashes + 1 >= $3 THEN stage ELSE NULL END, \
+             finished_at = CASE WHEN crashes + 1 >= $3 THEN $1 ELSE NULL END, \
+             error_code = CASE WHEN crashes + 1 >= $3 THEN 'worker_lost' ELSE NULL END, \
+             progress = CASE WHEN crashes + 1 >= $3 THEN progress ELSE NULL END, \
+             crashes = crashes + 1, version = version + $4, updated_at = $1, worker = NULL, lease_until = NULL, \
+             estimated_completion = NULL, processing_speed = NULL \
+             WHERE status = 'processing' AND ($2 OR lease_until IS NULL OR lease_until < $1) RETURNING id, crashes",
+        )
+        .bind(now.0)
+        .bind(all)
+        .bind(i64::from(max_attempts))
+        .bind(LEAP)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut events = Vec::with_capacity(ids.len());
+        for (id, crashes) in ids {
+            if crashes >= i64::from(max_attempts) {
+                let message = format!(
+                    "The worker stopped {crashes} times while working on this recording, so Hark gave up. \
+                     What was transcribed is kept; Retry goes on from there."
+                );
+                sqlx::query("UPDATE sessions SET message = $2, error_message = $2 WHERE id = $1")
+                    .bind(&id)
+                    .bind(message)
+                    .execute(&self.pool)
+                    .await?;
+            }
+            events.extend(self.event_if(true, rows::parse(&id)?).await?);
+        }
+        Ok(events)
+    }
+
+    /// Puts a claimed session back into the queue after its engine crashed, counting the crash.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn requeue_crashed(&self, claim: &Claim, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
+        let done = sqlx::query(
+            "UPDATE sessions SET status = 'queued', stage = NULL, progress = NULL, crashes = crashes + 1, \
+             version = version + $3, updated_at = $4, worker = NULL, lease_until = NULL, estimated_completion = NULL, \
+             processing_speed = NULL WHERE id = $1 AND attempt = $2 AND status = 'processing'",
+        )
+        .bind(claim.session.id.to_string())
+        .bind(i64::from(claim.session.status.attempt))
+        .bind(LEAP)
+        .bind(now.0)
+        .execute(&self.pool)
+        .await?;
+        self.event_if(done.rows_affected() > 0, claim.session.id).await
+    }
+
+    /// Tells every queued session its place and, with the `speed` of this node (audio seconds per second) and its
+    /// number of `workers`, when it should be done.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn refresh_queue(
+        &self,
+        now: Timestamp,
+        speed: Option<f64>,
+        workers: u32,
+    ) -> Result<Vec<Event>, sqlx::Error> {
+        let rest: (Option<f64>,) = sqlx::query_as(
+            "SELECT SUM(MAX(duration_total - duration_processed, 0)) FROM sessions WHERE status = 'processing'",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let rows: Vec<SessionRow> = sqlx::query_as(concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions s WHERE s.status = 'queued' ORDER BY s.queued_at, s.id"
+        ))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut ahead = rest.0;
+        let mut events = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (session, owner) = row.into_session()?;
+            let own = session.status.duration_total.map(|t| (t - session.status.duration_processed).max(0.0));
+            let arrival = ahead.and_then(|ahead| crate::model::queue_arrival(now, ahead, own, speed, workers));
+            let done = sqlx::query(
+                "UPDATE sessions SET version = version + 1, updated_at = $2, estimated_completion = $3 \
+                 WHERE id = $1 AND status = 'queued'",
+            )
+            .bind(session.id.to_string())
+            .bind(now.0)
+            .bind(arrival.map(|t| t.0))
+            .execute(&self.pool)
+            .await?;
+            if done.rows_affected() > 0 {
+                let version = session.status.version + 1;
+                let status = Status { version, timestamp: now, estimated_completion: arrival, ..session.status };
+                events.push(Event::status(owner, status));
+            }
+            // One recording of unknown length hides when those behind it will be done.
+            ahead = ahead.zip(own).map(|(ahead, own)| ahead + own);
+        }
+        Ok(events)
+    }
+
+    async fn event_if(&self, changed: bool, id: SessionId) -> Result<Option<Event>, sqlx::Error> {
+        if !changed {
+            return Ok(None);
+        }
+        let found = self.any(id).await?;
+        Ok(found.map(|(session, owner)| Event::status(owner, session.status)))
+    }
+}
+
+/// Writes every column of a claimed session's status, if the claim is still valid and the version rises.
+async fn save_status<'e>(
+    executor: impl sqlx::SqliteExecutor<'e>,
+    claim: &Claim,
+    status: &Status,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE sessions SET version = $3, status = $4, stage = $5, progress = $6, message = $7, updated_at = $8, \
+         duration_processed = $9, duration_total = $10, estimated_completion = $11, processing_speed = $12, \
+         segments = $13, error_code = $14, error_message = $15 \
+         WHERE id = $1 AND attempt = $2 AND status = 'processing' AND version < $3",
+    )
+    .bind(claim.session.id.to_string())
+    .bind(i64::from(claim.session.status.attempt))
+    .bind(status.version as i64)
+    .bind(status.state.as_str())
+    .bind(status.stage.map(|s| s.as_str()))
+    .bind(status.progress)
+    .bind(&status.message)
+    .bind(status.timestamp.0)
+    .bind(status.duration_processed)
+    .bind(status.duration_total)
+    .bind(status.estimated_completion.map(|t| t.0))
+    .bind(status.processing_speed)
+    .bind(i64::from(status.segments))
+    .bind(status.error.as_ref().map(|e| &e.code))
+    .bind(status.error.as_ref().map(|e| &e.message))
+    .execute(executor)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// A LIKE pattern that finds `query` anywhere, its wildcards taken literally.
+fn like_pattern(query: &str) -> String {
+    let mut pattern = String::from("%");
+    for c in query.to_lowercase().chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
+}

@@ -1,0 +1,52 @@
+//! The log and the metrics. Set up once, by `main` and by the tests.
+
+use super::config::{LogConfig, LogFormat};
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::{io::IsTerminal, sync::OnceLock};
+use tracing_subscriber::EnvFilter;
+
+/// Starts the log, on standard error.
+///
+/// # Errors
+/// If the filter can't be read.
+pub fn log(config: &LogConfig) -> Result<(), String> {
+    // The decoder library reports every damaged packet on its own; Hark says what it means for the session.
+    let filter = EnvFilter::try_new(format!("symphonia=off,{}", config.log))
+        .map_err(|e| format!("--log: '{}' is no filter ({e}); give one like 'info' or 'hark=debug'", config.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    let set = match config.log_format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    set.map_err(|e| format!("the log could not be started: {e}"))
+}
+
+/// The recorder of this process, made at the first call.
+pub fn metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new()
+                .set_buckets_for_metric(
+                    Matcher::Full("hark_real_time_factor".to_owned()),
+                    &[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0],
+                )
+                .map(PrometheusBuilder::build_recorder)
+                .unwrap_or_else(|_| PrometheusBuilder::new().build_recorder());
+            let handle = recorder.handle();
+            // Fails only if another recorder is set, whose numbers are then shown instead of ours: nowhere.
+            let _ = metrics::set_global_recorder(recorder);
+            describe_gauge!("hark_streams_open", "Status streams open now");
+            describe_counter!("hark_streams_opened_total", "Status streams opened");
+            describe_counter!("hark_stream_bytes_total", "Bytes sent on status streams");
+            describe_counter!("hark_updates_conflated_total", "Statuses replaced by a newer one before they were sent");
+            describe_counter!("hark_polls_total", "Status polls by answer");
+            describe_counter!("hark_sessions_created_total", "Sessions received");
+            describe_counter!("hark_sessions_ended_total", "Sessions ended, by status");
+            describe_counter!("hark_upload_bytes_total", "Bytes of recordings received");
+            describe_histogram!("hark_real_time_factor", "Seconds of work per second of audio, by engine");
+            handle
+        })
+        .clone()
+}
