@@ -55,7 +55,7 @@ pub fn App() -> impl IntoView {
     uploads::Uploads::provide();
     provide_announcer();
     // Effects wait for the end of hydration.
-    Effect::new(|| dom::mark_hydrated());
+    Effect::new(dom::mark_hydrated);
     view! {
         <Title text="Hark"/>
         <Router>

@@ -50,7 +50,13 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::Doctor(config) => if doctor::report(&config) { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        Command::Doctor(config) => {
+            if doctor::report(&config) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
     }

@@ -11,15 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hark::server::audio::{
-    AudioError, Decoded, Limits, MAX_PEAKS, Problem, SAMPLE_RATE, decode, probe,
-};
+use hark::server::audio::{AudioError, Decoded, Limits, MAX_PEAKS, Problem, SAMPLE_RATE, decode, probe};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-const LIMITS: Limits = Limits {
-    max_duration: 3600.0,
-};
+const LIMITS: Limits = Limits { max_duration: 3600.0 };
 
 /// Seconds of the usual tone.
 const LENGTH: f64 = 3.0;
@@ -31,23 +27,12 @@ fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| {
         panic!("{program} is needed to make test recordings ({error}). Install ffmpeg, sox, libsox-fmt-mp3 and flite.")
     });
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
 fn ffmpeg(arguments: &[&str]) -> Vec<u8> {
-    run(
-        "ffmpeg",
-        &[
-            &["-hide_banner", "-loglevel", "error", "-nostdin", "-y"],
-            arguments,
-        ]
-        .concat(),
-    )
+    run("ffmpeg", &[&["-hide_banner", "-loglevel", "error", "-nostdin", "-y"], arguments].concat())
 }
 
 fn text(path: &Path) -> &str {
@@ -72,36 +57,14 @@ impl Files {
 
     /// The usual tone in any form. `output` is what ffmpeg is told about it.
     fn tone(&self, name: &str, rate: u32, layout: &str, output: &[&str]) -> PathBuf {
-        self.wave(
-            name,
-            "0.4*(1+0.5*sin(2*PI*t))*sin(880*PI*t)",
-            LENGTH,
-            rate,
-            layout,
-            output,
-        )
+        self.wave(name, "0.4*(1+0.5*sin(2*PI*t))*sin(880*PI*t)", LENGTH, rate, layout, output)
     }
 
-    fn wave(
-        &self,
-        name: &str,
-        wave: &str,
-        seconds: f64,
-        rate: u32,
-        layout: &str,
-        output: &[&str],
-    ) -> PathBuf {
+    fn wave(&self, name: &str, wave: &str, seconds: f64, rate: u32, layout: &str, output: &[&str]) -> PathBuf {
         let path = self.path(name);
         let waves = vec![wave; channels(layout).into()].join("|");
         let source = format!("aevalsrc=exprs={waves}:s={rate}:d={seconds}:c={layout}");
-        ffmpeg(
-            &[
-                &["-f", "lavfi", "-i", &source],
-                output,
-                &["-ar", &rate.to_string(), text(&path)],
-            ]
-            .concat(),
-        );
+        ffmpeg(&[&["-f", "lavfi", "-i", &source], output, &["-ar", &rate.to_string(), text(&path)]].concat());
         path
     }
 
@@ -142,12 +105,7 @@ fn hear_within(path: &Path, limits: &Limits) -> Result<(Decoded, Vec<i16>), Audi
 }
 
 fn rms(samples: &[i16]) -> f64 {
-    (samples
-        .iter()
-        .map(|&s| (f64::from(s) / 32_768.0).powi(2))
-        .sum::<f64>()
-        / samples.len() as f64)
-        .sqrt()
+    (samples.iter().map(|&s| (f64::from(s) / 32_768.0).powi(2)).sum::<f64>() / samples.len() as f64).sqrt()
 }
 
 /// The share of all power that lies at a frequency, by Goertzel's algorithm over tenths of a second.
@@ -169,10 +127,7 @@ fn share(samples: &[i16], frequency: f64) -> f64 {
 /// The lag (samples) at which two recordings agree best, and how well: 1 is the same wave.
 fn agreement(a: &[i16], b: &[i16], most: usize) -> (i64, f64) {
     let length = a.len().min(b.len()) - 2 * most;
-    let middle: Vec<f64> = a[most..most + length]
-        .iter()
-        .map(|&s| f64::from(s))
-        .collect();
+    let middle: Vec<f64> = a[most..most + length].iter().map(|&s| f64::from(s)).collect();
     let power = middle.iter().map(|s| s * s).sum::<f64>();
     let mut best = (0, f64::MIN);
     for shift in 0..2 * most {
@@ -195,13 +150,8 @@ fn agreement(a: &[i16], b: &[i16], most: usize) -> (i64, f64) {
 fn check(table: &str) {
     let files = Files::new();
     for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let columns: Vec<Vec<&str>> = line
-            .split('|')
-            .map(|column| column.split_whitespace().collect())
-            .collect();
-        let [name, output, expected, rates, layouts, flags] = &columns[..] else {
-            panic!("six columns: {line}")
-        };
+        let columns: Vec<Vec<&str>> = line.split('|').map(|column| column.split_whitespace().collect()).collect();
+        let [name, output, expected, rates, layouts, flags] = &columns[..] else { panic!("six columns: {line}") };
         for (i, rate) in rates.iter().enumerate() {
             for layout in if i == 0 { &layouts[..] } else { &layouts[..1] } {
                 let rate = rate.parse().unwrap();
@@ -223,11 +173,7 @@ fn check_one(path: &Path, expected: &[&str], rate: u32, layout: &str, flags: &[&
         _ if lossy => 0.1,
         _ => 0.05,
     };
-    assert!(
-        (decoded.duration - LENGTH).abs() < tolerance,
-        "{what}: {} s",
-        decoded.duration
-    );
+    assert!((decoded.duration - LENGTH).abs() < tolerance, "{what}: {} s", decoded.duration);
     assert_eq!([&*info.format, &*info.codec], expected, "{what}");
     assert_eq!(info.channels, channels(layout), "{what}");
     if info.codec != "opus" {
@@ -235,10 +181,7 @@ fn check_one(path: &Path, expected: &[&str], rate: u32, layout: &str, flags: &[&
     }
     match info.duration {
         Some(declared) => {
-            assert!(
-                (declared - LENGTH).abs() < tolerance + 0.05,
-                "{what}: says {declared}"
-            );
+            assert!((declared - LENGTH).abs() < tolerance + 0.05, "{what}: says {declared}");
         }
         None => assert!(open, "{what}: declares nothing"),
     }
@@ -249,16 +192,8 @@ fn check_one(path: &Path, expected: &[&str], rate: u32, layout: &str, flags: &[&
         "mp3" => 0.025,
         _ => 0.015,
     };
-    assert!(
-        (rms(&samples) - LEVEL).abs() < level,
-        "{what}: level {}",
-        rms(&samples)
-    );
-    assert!(
-        share(&samples, 440.0) > 0.95,
-        "{what}: {} at 440 Hz",
-        share(&samples, 440.0)
-    );
+    assert!((rms(&samples) - LEVEL).abs() < level, "{what}: level {}", rms(&samples));
+    assert!(share(&samples, 440.0) > 0.95, "{what}: {} at 440 Hz", share(&samples, 440.0));
     assert_eq!(decoded.waveform.peaks.len(), MAX_PEAKS);
     let peak = |seconds: f64| {
         let bin = (seconds / decoded.duration * MAX_PEAKS as f64) as usize;
@@ -381,15 +316,8 @@ fn amr() {
         bytes.extend((0..31).map(|j: u8| i.wrapping_mul(j)));
     }
     let (decoded, _) = hear(&files.write("a.amr", bytes)).unwrap();
-    assert_eq!(
-        (&*decoded.info.format, &*decoded.info.codec),
-        ("amr", "amr_nb")
-    );
-    assert!(
-        (decoded.duration - LENGTH).abs() < 0.05,
-        "{}",
-        decoded.duration
-    );
+    assert_eq!((&*decoded.info.format, &*decoded.info.codec), ("amr", "amr_nb"));
+    assert!((decoded.duration - LENGTH).abs() < 0.05, "{}", decoded.duration);
 }
 
 #[test]
@@ -404,29 +332,15 @@ fn video_with_sound() {
         ("a.webm", &["-c:v", "libvpx", "-c:a", "libopus"], "webm"),
     ] {
         let path = files.path(name);
-        ffmpeg(
-            &[
-                &["-f", "lavfi", "-i", picture, "-i", text(&tone)],
-                codecs,
-                &[text(&path)],
-            ]
-            .concat(),
-        );
+        ffmpeg(&[&["-f", "lavfi", "-i", picture, "-i", text(&tone)], codecs, &[text(&path)]].concat());
         let (decoded, samples) = hear(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(decoded.info.format, format, "{name}");
-        assert!(
-            (decoded.duration - LENGTH).abs() < 0.1,
-            "{name}: {}",
-            decoded.duration
-        );
+        assert!((decoded.duration - LENGTH).abs() < 0.1, "{name}: {}", decoded.duration);
         assert!(share(&samples, 440.0) > 0.95, "{name}");
 
         let silent = files.path(&format!("silent-{name}"));
         ffmpeg(&["-i", text(&path), "-an", "-c:v", "copy", text(&silent)]);
-        for error in [
-            probe(&silent, &LIMITS).unwrap_err(),
-            hear(&silent).unwrap_err(),
-        ] {
+        for error in [probe(&silent, &LIMITS).unwrap_err(), hear(&silent).unwrap_err()] {
             assert_eq!(error.code(), "no_audio_track", "{name}: {error}");
         }
     }
@@ -434,25 +348,9 @@ fn video_with_sound() {
     // A picture that goes on after the sound is not a sound cut short.
     let long = files.path("long.mkv");
     let picture = "testsrc=size=64x48:rate=10:duration=9";
-    ffmpeg(&[
-        "-f",
-        "lavfi",
-        "-i",
-        picture,
-        "-i",
-        text(&tone),
-        "-c:v",
-        "mpeg4",
-        "-c:a",
-        "libopus",
-        text(&long),
-    ]);
+    ffmpeg(&["-f", "lavfi", "-i", picture, "-i", text(&tone), "-c:v", "mpeg4", "-c:a", "libopus", text(&long)]);
     let (decoded, _) = hear(&long).unwrap();
-    assert!(
-        (decoded.duration - LENGTH).abs() < 0.1,
-        "{}",
-        decoded.duration
-    );
+    assert!((decoded.duration - LENGTH).abs() < 0.1, "{}", decoded.duration);
 }
 
 #[test]
@@ -465,11 +363,7 @@ fn speech_is_what_ffmpeg_hears() {
         ("a.flac", &["-ar", "48000"], 2),
         ("a.mp3", &["-ar", "44100"], 2),
         ("b.mp3", &["-ar", "16000", "-q:a", "5"], 2),
-        (
-            "bare.mp3",
-            &["-ar", "44100", "-write_xing", "0", "-q:a", "5"],
-            1_200,
-        ),
+        ("bare.mp3", &["-ar", "44100", "-write_xing", "0", "-q:a", "5"], 1_200),
         ("a.ogg", &["-ar", "44100", "-c:a", "libvorbis"], 2),
         ("a.opus", &["-c:a", "libopus"], 2),
         ("a.webm", &["-c:a", "libopus"], 120),
@@ -478,33 +372,12 @@ fn speech_is_what_ffmpeg_hears() {
     ] {
         let path = files.speech(name, output);
         let (_, ours) = hear(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let theirs = ffmpeg(&[
-            "-i",
-            text(&path),
-            "-ac",
-            "1",
-            "-ar",
-            "16000",
-            "-f",
-            "s16le",
-            "-",
-        ]);
-        let theirs: Vec<i16> = theirs
-            .chunks_exact(2)
-            .map(|pair| i16::from_le_bytes([pair[0], pair[1]]))
-            .collect();
-        assert!(
-            ours.len().abs_diff(theirs.len()) <= 1_600,
-            "{name}: {} {}",
-            ours.len(),
-            theirs.len()
-        );
+        let theirs = ffmpeg(&["-i", text(&path), "-ac", "1", "-ar", "16000", "-f", "s16le", "-"]);
+        let theirs: Vec<i16> = theirs.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect();
+        assert!(ours.len().abs_diff(theirs.len()) <= 1_600, "{name}: {} {}", ours.len(), theirs.len());
         let (found, agree) = agreement(&ours, &theirs, lag + 20);
         assert!(agree > 0.99, "{name}: {agree} at {found}");
-        assert!(
-            found.unsigned_abs() <= lag as u64,
-            "{name}: shifted by {found}"
-        );
+        assert!(found.unsigned_abs() <= lag as u64, "{name}: shifted by {found}");
     }
 }
 
@@ -512,80 +385,37 @@ fn speech_is_what_ffmpeg_hears() {
 fn joined_and_variable_mp3_are_kept_whole() {
     let files = Files::new();
     let first = fs::read(files.tone("a.mp3", 44_100, "mono", &["-c:a", "libmp3lame"])).unwrap();
-    let second = fs::read(files.tone(
-        "b.mp3",
-        44_100,
-        "mono",
-        &["-c:a", "libmp3lame", "-b:a", "128k"],
-    ))
-    .unwrap();
+    let second = fs::read(files.tone("b.mp3", 44_100, "mono", &["-c:a", "libmp3lame", "-b:a", "128k"])).unwrap();
     let joined = files.write("joined.mp3", [first, second].concat());
     let (decoded, _) = hear(&joined).unwrap();
-    assert!(
-        (decoded.duration - 2.0 * LENGTH).abs() < 0.2,
-        "{}",
-        decoded.duration
-    );
+    assert!((decoded.duration - 2.0 * LENGTH).abs() < 0.2, "{}", decoded.duration);
 
     // Silence first: a guess from its small frames would be far too long, and one from loud frames far too short.
     let wave = "lt(t\\,8)*(random(0)-0.5)";
-    let output = [
-        "-c:a",
-        "libmp3lame",
-        "-q:a",
-        "2",
-        "-write_xing",
-        "0",
-        "-id3v2_version",
-        "0",
-    ];
+    let output = ["-c:a", "libmp3lame", "-q:a", "2", "-write_xing", "0", "-id3v2_version", "0"];
     let variable = files.wave("v.mp3", wave, 16.0, 44_100, "mono", &output);
     let (decoded, _) = hear(&variable).unwrap();
     assert_eq!(decoded.info.duration, None);
-    assert!(
-        (decoded.duration - 16.0).abs() < 0.1,
-        "{}",
-        decoded.duration
-    );
+    assert!((decoded.duration - 16.0).abs() < 0.1, "{}", decoded.duration);
 }
 
 #[test]
 fn chained_ogg_is_read_to_its_end() {
     let files = Files::new();
     let first = fs::read(files.tone("a.ogg", 44_100, "mono", &["-c:a", "libvorbis"])).unwrap();
-    let second = fs::read(files.tone(
-        "b.ogg",
-        48_000,
-        "stereo",
-        &["-c:a", "libvorbis", "-serial_offset", "7"],
-    ))
-    .unwrap();
+    let second =
+        fs::read(files.tone("b.ogg", 48_000, "stereo", &["-c:a", "libvorbis", "-serial_offset", "7"])).unwrap();
     let (decoded, samples) = hear(&files.write("chain.ogg", [first, second].concat())).unwrap();
-    assert!(
-        (decoded.duration - 2.0 * LENGTH).abs() < 0.1,
-        "{}",
-        decoded.duration
-    );
+    assert!((decoded.duration - 2.0 * LENGTH).abs() < 0.1, "{}", decoded.duration);
     assert!(share(&samples, 440.0) > 0.95);
 }
 
 #[test]
 fn what_16_khz_cannot_hold_vanishes() {
     let files = Files::new();
-    let path = files.wave(
-        "high.wav",
-        "0.5*sin(24000*PI*t)",
-        1.0,
-        44_100,
-        "stereo",
-        &[],
-    );
+    let path = files.wave("high.wav", "0.5*sin(24000*PI*t)", 1.0, 44_100, "stereo", &[]);
     let (_, samples) = hear(&path).unwrap();
-    assert!(
-        rms(&samples[800..15_200]) < 0.001,
-        "{}",
-        rms(&samples[800..15_200])
-    );
+    assert!(rms(&samples[800..15_200]) < 0.001, "{}", rms(&samples[800..15_200]));
 }
 
 #[test]
@@ -624,61 +454,27 @@ fn refused() {
     let mut random = 1_u64;
     let mut noise = |length: usize| -> Vec<u8> {
         let step = |_| {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) as u8
         };
         (0..length).map(step).collect()
     };
     let png = files.path("a.png");
-    ffmpeg(&[
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc=size=64x48:duration=1",
-        "-frames:v",
-        "1",
-        text(&png),
-    ]);
+    ffmpeg(&["-f", "lavfi", "-i", "testsrc=size=64x48:duration=1", "-frames:v", "1", text(&png)]);
     let mut cases = vec![
         (files.write("empty.wav", ""), "empty_file", ""),
         (png, "unreadable", "PNG"),
-        (
-            files.write("a.txt", "Just some words.\n".repeat(100)),
-            "unreadable",
-            "text",
-        ),
-        (
-            files.write("lie.mp3", "Just some words."),
-            "unreadable",
-            "text",
-        ),
-        (
-            files.write("a.pdf", b"%PDF-1.7\n\x00\x01\x02"),
-            "unreadable",
-            "PDF",
-        ),
+        (files.write("a.txt", "Just some words.\n".repeat(100)), "unreadable", "text"),
+        (files.write("lie.mp3", "Just some words."), "unreadable", "text"),
+        (files.write("a.pdf", b"%PDF-1.7\n\x00\x01\x02"), "unreadable", "PDF"),
         (files.write("one", [0]), "unreadable", ""),
         (files.write("zeros", vec![0; 100_000]), "unreadable", ""),
-        (
-            files.write("riff", b"RIFF\x04\0\0\0WAVE"),
-            "unreadable",
-            "WAV",
-        ),
-        (
-            files.write("id3", b"ID3\x03\0\0\0\0\0\0"),
-            "unreadable",
-            "MP3",
-        ),
+        (files.write("riff", b"RIFF\x04\0\0\0WAVE"), "unreadable", "WAV"),
+        (files.write("id3", b"ID3\x03\0\0\0\0\0\0"), "unreadable", "MP3"),
         (files.write("mark", b"OggS"), "unreadable", "Ogg"),
     ];
     for i in 0..8 {
-        cases.push((
-            files.write(&format!("noise{i}"), noise(20_000 << i)),
-            "unreadable",
-            "",
-        ));
+        cases.push((files.write(&format!("noise{i}"), noise(20_000 << i)), "unreadable", ""));
     }
     let mut mp3 = b"\xff\xfb\x90\x64".to_vec();
     mp3.extend(noise(200_000));
@@ -688,16 +484,10 @@ fn refused() {
             assert_eq!(error.code(), code, "{}: {error}", path.display());
             let message = error.to_string();
             assert!(message.contains(word), "{}: {message}", path.display());
-            assert!(
-                !message.contains(text(files.0.path())),
-                "no server path: {message}"
-            );
+            assert!(!message.contains(text(files.0.path())), "no server path: {message}");
         }
     }
-    assert_eq!(
-        probe(&files.path("missing"), &LIMITS).unwrap_err().code(),
-        "io"
-    );
+    assert_eq!(probe(&files.path("missing"), &LIMITS).unwrap_err().code(), "io");
     assert_eq!(probe(files.0.path(), &LIMITS).unwrap_err().code(), "io");
 }
 
@@ -707,29 +497,17 @@ fn no_file_reads_another() {
     let files = Files::new();
     let secret = files.tone("secret.wav", 44_100, "mono", &[]);
     let secret = text(&secret);
-    let hls = format!(
-        "#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:3.0,\nfile://{secret}\n#EXT-X-ENDLIST\n"
-    );
+    let hls = format!("#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:3.0,\nfile://{secret}\n#EXT-X-ENDLIST\n");
     let concat = format!("ffconcat version 1.0\nfile '{secret}'\n");
     let dash = format!(
         "<?xml version=\"1.0\"?><MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" type=\"static\"><Period><AdaptationSet \
          mimeType=\"audio/wav\"><Representation id=\"0\" bandwidth=\"1\"><BaseURL>file://{secret}</BaseURL>\
          </Representation></AdaptationSet></Period></MPD>"
     );
-    let sdp =
-        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n"
-            .to_owned();
-    for (name, playlist) in [
-        ("hls.m3u8", hls),
-        ("list.ffconcat", concat),
-        ("a.mpd", dash),
-        ("a.sdp", sdp),
-    ] {
+    let sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n".to_owned();
+    for (name, playlist) in [("hls.m3u8", hls), ("list.ffconcat", concat), ("a.mpd", dash), ("a.sdp", sdp)] {
         // A zero byte makes it binary to whoever looks for text.
-        for (name, bytes) in [
-            (name.to_owned(), playlist.clone()),
-            (format!("binary-{name}"), playlist + "#\0\0"),
-        ] {
+        for (name, bytes) in [(name.to_owned(), playlist.clone()), (format!("binary-{name}"), playlist + "#\0\0")] {
             let path = files.write(&name, bytes);
             for error in [probe(&path, &LIMITS).unwrap_err(), hear(&path).unwrap_err()] {
                 assert_eq!(error.code(), "unreadable", "{name}: {error}");
@@ -749,34 +527,20 @@ fn cut_short() {
         ("a.flac", &[], false),
         ("a.mp3", &["-c:a", "libmp3lame"], false),
         ("late.m4a", &["-c:a", "aac"], true),
-        (
-            "fast.m4a",
-            &["-c:a", "aac", "-movflags", "faststart"],
-            false,
-        ),
+        ("fast.m4a", &["-c:a", "aac", "-movflags", "faststart"], false),
         ("a.mka", &["-c:a", "libopus", "-f", "matroska"], false),
         ("a.webm", &["-c:a", "libopus"], false),
         ("a.ogg", &["-c:a", "libvorbis"], false),
         ("a.opus", &["-c:a", "libopus"], false),
         ("a.wv", &["-c:a", "wavpack"], false),
     ] {
-        let rate = if output.contains(&"libopus") {
-            48_000
-        } else {
-            44_100
-        };
+        let rate = if output.contains(&"libopus") { 48_000 } else { 44_100 };
         let path = files.wave(name, wave, 20.0, rate, "mono", output);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        let error = hear(&path)
-            .err()
-            .unwrap_or_else(|| panic!("{name} was not refused"));
+        let error = hear(&path).err().unwrap_or_else(|| panic!("{name} was not refused"));
         assert_eq!(error.code(), "truncated", "{name}: {error}");
-        if let AudioError::Truncated {
-            declared: Some(declared),
-            found: Some(found),
-        } = error
-        {
+        if let AudioError::Truncated { declared: Some(declared), found: Some(found) } = error {
             assert!((declared - 20.0).abs() < 0.2, "{name}: {declared}");
             assert!((found - 10.0).abs() < 2.5, "{name}: {found}");
         }
@@ -787,20 +551,11 @@ fn cut_short() {
         }
 
         // A few frames short is what players shrug at.
-        let nearly = if name.starts_with("late") {
-            whole.len()
-        } else {
-            whole.len() - whole.len() / 50
-        };
+        let nearly = if name.starts_with("late") { whole.len() } else { whole.len() - whole.len() / 50 };
         fs::write(&path, &whole[..nearly]).unwrap();
         if !matches!(name, "a.ogg" | "a.opus") {
-            let (decoded, _) =
-                hear(&path).unwrap_or_else(|error| panic!("{name}, nearly whole: {error}"));
-            assert!(
-                (decoded.duration - 20.0).abs() < 1.05,
-                "{name}: {}",
-                decoded.duration
-            );
+            let (decoded, _) = hear(&path).unwrap_or_else(|error| panic!("{name}, nearly whole: {error}"));
+            assert!((decoded.duration - 20.0).abs() < 1.05, "{name}: {}", decoded.duration);
         }
     }
 }
@@ -812,60 +567,26 @@ fn too_long() {
     for (name, output, at_once) in [
         ("a.wav", &[][..], true),
         ("a.m4a", &["-c:a", "aac"], true),
-        (
-            "bare.mp3",
-            &["-c:a", "libmp3lame", "-write_xing", "0"],
-            false,
-        ),
+        ("bare.mp3", &["-c:a", "libmp3lame", "-write_xing", "0"], false),
         ("a.wma", &["-c:a", "wmav2"], true),
         ("a.ac3", &["-c:a", "ac3"], false),
     ] {
         let path = files.tone(name, 48_000, "mono", output);
-        assert_eq!(
-            probe(&path, &limits).err().map(|error| error.code()),
-            at_once.then_some("too_long"),
-            "{name}"
-        );
+        assert_eq!(probe(&path, &limits).err().map(|error| error.code()), at_once.then_some("too_long"), "{name}");
         let error = hear_within(&path, &limits).unwrap_err();
         assert_eq!(error.code(), "too_long", "{name}: {error}");
         let message = error.to_string();
-        assert!(
-            message.contains("0:00:03") && message.contains("0:00:02"),
-            "{name}: {message}"
-        );
+        assert!(message.contains("0:00:03") && message.contains("0:00:02"), "{name}: {message}");
     }
     let path = files.tone("exact.wav", 16_000, "mono", &[]);
-    assert!(
-        hear_within(
-            &path,
-            &Limits {
-                max_duration: LENGTH
-            }
-        )
-        .is_ok()
-    );
+    assert!(hear_within(&path, &Limits { max_duration: LENGTH }).is_ok());
 }
 
 #[test]
 fn no_samples() {
     let files = Files::new();
     let path = files.path("none.wav");
-    run(
-        "sox",
-        &[
-            "-n",
-            "-r",
-            "16000",
-            "-c",
-            "1",
-            "-b",
-            "16",
-            text(&path),
-            "trim",
-            "0",
-            "0",
-        ],
-    );
+    run("sox", &["-n", "-r", "16000", "-c", "1", "-b", "16", text(&path), "trim", "0", "0"]);
     assert_eq!(fs::metadata(&path).unwrap().len(), 44);
     for error in [probe(&path, &LIMITS).unwrap_err(), hear(&path).unwrap_err()] {
         assert_eq!(error.code(), "no_samples", "{error}");
@@ -877,11 +598,7 @@ fn streamed_wav() {
     let files = Files::new();
     let tone = files.tone("a.wav", 44_100, "stereo", &[]);
     let piped = files.write("ffmpeg.wav", ffmpeg(&["-i", text(&tone), "-f", "wav", "-"]));
-    assert_eq!(
-        &fs::read(&piped).unwrap()[4..8],
-        [0xff; 4],
-        "ffmpeg leaves the length open"
-    );
+    assert_eq!(&fs::read(&piped).unwrap()[4..8], [0xff; 4], "ffmpeg leaves the length open");
     let sox = files.write("sox.wav", run("sox", &[text(&tone), "-t", "wav", "-"]));
     let mut zero = fs::read(&sox).unwrap();
     zero[4..8].fill(0);
@@ -889,14 +606,8 @@ fn streamed_wav() {
     let zero = files.write("zero.wav", zero);
     for path in [piped, sox, zero] {
         probe(&path, &LIMITS).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let (decoded, samples) =
-            hear(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(
-            (decoded.duration - LENGTH).abs() < 0.01,
-            "{}: {}",
-            path.display(),
-            decoded.duration
-        );
+        let (decoded, samples) = hear(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!((decoded.duration - LENGTH).abs() < 0.01, "{}: {}", path.display(), decoded.duration);
         assert!(share(&samples, 440.0) > 0.95, "{}", path.display());
     }
 
@@ -905,11 +616,7 @@ fn streamed_wav() {
     ffmpeg(&["-i", text(&tone), "-rf64", "always", text(&rf64)]);
     assert_eq!(&fs::read(&rf64).unwrap()[..4], b"RF64");
     let (decoded, _) = hear(&rf64).unwrap();
-    assert!(
-        (decoded.duration - LENGTH).abs() < 0.01,
-        "{}",
-        decoded.duration
-    );
+    assert!((decoded.duration - LENGTH).abs() < 0.01, "{}", decoded.duration);
 }
 
 #[test]
@@ -933,29 +640,17 @@ fn damage_in_the_middle_is_survived() {
         }
         fs::write(&path, &bytes).unwrap();
         let (decoded, samples) = hear(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(
-            (decoded.duration - 20.0).abs() < 1.05,
-            "{name}: {}",
-            decoded.duration
-        );
+        assert!((decoded.duration - 20.0).abs() < 1.05, "{name}: {}", decoded.duration);
         // What follows is at its time, in the pitch it had.
         let after = &samples[samples.len() - 5 * 16_000..samples.len() - 16_000];
-        assert!(
-            share(after, 440.0) > 0.95,
-            "{name}: {}",
-            share(after, 440.0)
-        );
+        assert!(share(after, 440.0) > 0.95, "{name}: {}", share(after, 440.0));
     }
 }
 
 #[test]
 fn mostly_damaged_is_refused() {
     let files = Files::new();
-    for (name, output) in [
-        ("a.flac", &[][..]),
-        ("a.mp3", &["-c:a", "libmp3lame"]),
-        ("a.ogg", &["-c:a", "libvorbis"]),
-    ] {
+    for (name, output) in [("a.flac", &[][..]), ("a.mp3", &["-c:a", "libmp3lame"]), ("a.ogg", &["-c:a", "libvorbis"])] {
         let path = files.wave(name, "0.4*sin(880*PI*t)", 20.0, 44_100, "mono", output);
         let mut bytes = fs::read(&path).unwrap();
         let from = bytes.len() / 5;
@@ -963,13 +658,8 @@ fn mostly_damaged_is_refused() {
             *byte = ((i * i) >> 3) as u8 & 0x7f;
         }
         fs::write(&path, &bytes).unwrap();
-        let error = hear(&path)
-            .err()
-            .unwrap_or_else(|| panic!("{name} was not refused"));
-        assert!(
-            matches!(error.code(), "unreadable" | "truncated"),
-            "{name}: {error}"
-        );
+        let error = hear(&path).err().unwrap_or_else(|| panic!("{name} was not refused"));
+        assert!(matches!(error.code(), "unreadable" | "truncated"), "{name}: {error}");
     }
 }
 
@@ -983,58 +673,33 @@ fn the_sink_decides() {
         let decoded = decode(&path, &LIMITS, &mut |chunk| {
             assert_eq!(chunk.len(), 8_000);
             chunks += 1;
-            Ok(if chunks == 3 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
+            Ok(if chunks == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
         .unwrap();
-        assert_eq!(
-            (chunks, decoded.stopped, decoded.duration),
-            (3, true, 1.5),
-            "{name}"
-        );
-        let error =
-            decode(&path, &LIMITS, &mut |_| Err(io::Error::other("disk full"))).unwrap_err();
-        assert!(
-            error.code() == "io" && error.to_string().contains("disk full"),
-            "{name}: {error}"
-        );
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "{name}: {:?}",
-            started.elapsed()
-        );
+        assert_eq!((chunks, decoded.stopped, decoded.duration), (3, true, 1.5), "{name}");
+        let error = decode(&path, &LIMITS, &mut |_| Err(io::Error::other("disk full"))).unwrap_err();
+        assert!(error.code() == "io" && error.to_string().contains("disk full"), "{name}: {error}");
+        assert!(started.elapsed() < Duration::from_secs(10), "{name}: {:?}", started.elapsed());
     }
 }
 
 /// Runs `child` of this binary alone, so that memory and environment are its own.
 fn alone(path: &Path, search: Option<&str>) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "child", "--ignored", "--nocapture"])
-        .env("RECORDING", path);
+    command.args(["--exact", "child", "--ignored", "--nocapture"]).env("RECORDING", path);
     if let Some(search) = search {
         command.env("PATH", search);
     }
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text
 }
 
 /// The most memory this process has held, in KiB.
 fn most_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -1043,13 +708,7 @@ fn most_memory() -> u64 {
 fn child() {
     let path = PathBuf::from(std::env::var_os("RECORDING").unwrap());
     let before = most_memory();
-    let result = decode(
-        &path,
-        &Limits {
-            max_duration: f64::INFINITY,
-        },
-        &mut |_| Ok(ControlFlow::Continue(())),
-    );
+    let result = decode(&path, &Limits { max_duration: f64::INFINITY }, &mut |_| Ok(ControlFlow::Continue(())));
     match result {
         Ok(decoded) => println!("decoded {:.3} s", decoded.duration),
         Err(error) => println!("{}: {error}", error.code()),
@@ -1058,15 +717,7 @@ fn child() {
 }
 
 fn grown(output: &str) -> u64 {
-    output
-        .split_once("memory +")
-        .unwrap()
-        .1
-        .split_once(' ')
-        .unwrap()
-        .0
-        .parse()
-        .unwrap()
+    output.split_once("memory +").unwrap().1.split_once(' ').unwrap().0.parse().unwrap()
 }
 
 #[test]
@@ -1080,26 +731,11 @@ fn memory_does_not_grow_with_length() {
     header.extend((frames * 2).to_le_bytes());
     let path = {
         fs::write(&path, &header).unwrap();
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(44 + u64::from(frames) * 2)
-            .unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(44 + u64::from(frames) * 2).unwrap();
         path
     };
     let mp3 = files.path("long.mp3");
-    ffmpeg(&[
-        "-f",
-        "lavfi",
-        "-i",
-        "anullsrc=r=8000:cl=mono:d=1200",
-        "-c:a",
-        "libmp3lame",
-        "-b:a",
-        "8k",
-        text(&mp3),
-    ]);
+    ffmpeg(&["-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=1200", "-c:a", "libmp3lame", "-b:a", "8k", text(&mp3)]);
     for path in [path, mp3] {
         let output = alone(&path, None);
         assert!(output.contains("decoded 1200.0"), "{output}");
@@ -1112,10 +748,7 @@ fn without_ffmpeg_the_message_says_what_would_help() {
     let files = Files::new();
     let wma = files.tone("a.wma", 44_100, "mono", &["-c:a", "wmav2"]);
     let output = alone(&wma, Some("/nonexistent"));
-    assert!(
-        output.contains("unreadable: ") && output.contains("Windows Media"),
-        "{output}"
-    );
+    assert!(output.contains("unreadable: ") && output.contains("Windows Media"), "{output}");
     assert!(output.contains("installing ffmpeg"), "{output}");
     let flac = files.tone("a.flac", 44_100, "mono", &[]);
     assert!(alone(&flac, Some("/nonexistent")).contains("decoded 3.000 s"));
@@ -1123,11 +756,7 @@ fn without_ffmpeg_the_message_says_what_would_help() {
 
 #[test]
 fn errors_carry_facts() {
-    let error = AudioError::Unreadable {
-        recognised: None,
-        problem: Problem::Unsupported,
-        ffmpeg: true,
-    };
+    let error = AudioError::Unreadable { recognised: None, problem: Problem::Unsupported, ffmpeg: true };
     assert_eq!(error.code(), "unreadable");
     assert!(!error.to_string().contains("installing ffmpeg"));
 }
@@ -1151,24 +780,12 @@ fn no_bytes_make_it_panic() {
         ("a.caf", &["-c:a", "pcm_s16be"]),
     ]
     .iter()
-    .map(|(name, output)| {
-        fs::read(files.wave(name, "0.4*sin(880*PI*t)", 0.3, 48_000, "stereo", output)).unwrap()
-    })
+    .map(|(name, output)| fs::read(files.wave(name, "0.4*sin(880*PI*t)", 0.3, 48_000, "stereo", output)).unwrap())
     .collect();
     let path = files.path("mutated");
-    let cases = std::env::var("DECODE_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(96);
-    let changes = proptest::collection::vec(
-        (any::<prop::sample::Index>(), any::<u8>(), any::<bool>()),
-        1..24,
-    );
-    let strategy = (
-        0..seeds.len(),
-        changes,
-        prop::option::weighted(0.2, any::<prop::sample::Index>()),
-    );
+    let cases = std::env::var("DECODE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(96);
+    let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..24);
+    let strategy = (0..seeds.len(), changes, prop::option::weighted(0.2, any::<prop::sample::Index>()));
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases,
         failure_persistence: None,
@@ -1179,11 +796,7 @@ fn no_bytes_make_it_panic() {
             let mut bytes = seeds[seed].clone();
             for (at, value, early) in changes {
                 // Half of the changes hit the headers, where they hurt most.
-                let range = if early {
-                    bytes.len().min(256)
-                } else {
-                    bytes.len()
-                };
+                let range = if early { bytes.len().min(256) } else { bytes.len() };
                 let at = at.index(range);
                 bytes[at] = value;
             }

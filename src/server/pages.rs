@@ -2,7 +2,7 @@
 
 use super::{error::Error, owner::{Owner, SET_COOKIE, take_notice}, state::AppState};
 use crate::{api::upload::UploadInfo, model::ApiError};
-use axum::{Extension, http::{HeaderMap, HeaderName, StatusCode}};
+use axum::{Extension, http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts}};
 use leptos::prelude::{expect_context, use_context};
 use leptos_axum::ResponseOptions;
 
@@ -23,8 +23,18 @@ pub async fn answer<T>(work: impl AsyncFnOnce(Caller) -> Result<T, Error>) -> Re
         Err(error) => Err(Error::Internal(format!("a page was rendered without its owner: {error}"))),
     };
     result.map_err(|error| {
-        set_status(error.status_code());
+        // A form sent without JavaScript is led back to its page, which shows the error; that answer is a redirect.
+        if !is_form() {
+            set_status(error.status_code());
+        }
         error.public()
+    })
+}
+
+fn is_form() -> bool {
+    use_context::<Parts>().is_some_and(|request| {
+        let accept = request.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        request.method == Method::POST && accept.contains("text/html")
     })
 }
 

@@ -1,17 +1,21 @@
 //! All routes of a node, with the layers around them: owner, cross-site protection, headers, compression, tracing.
 
 use super::{http, owner, pages, state::AppState};
-use crate::app::{App, shell};
+use crate::{
+    api::OnNotFound,
+    app::{App, shell},
+};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::Response,
     routing::get,
 };
 use leptos::{config::Env, nonce::use_nonce, prelude::provide_context};
 use leptos_axum::{LeptosRoutes, file_and_error_handler_with_context, generate_route_list};
+use std::sync::Arc;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     compression::{
@@ -31,6 +35,7 @@ pub fn router(state: AppState) -> Router {
         let state = state.clone();
         move || {
             provide_context(state.clone());
+            provide_context(OnNotFound(Arc::new(|| pages::set_status(StatusCode::NOT_FOUND))));
             if let Some(nonce) = use_nonce() {
                 pages::set_header(header::CONTENT_SECURITY_POLICY, &policy(&nonce, state.leptos.env == Env::DEV));
             }

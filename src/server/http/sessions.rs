@@ -5,7 +5,7 @@ use crate::{
     model::{EngineInfo, ErrorBody, Session, SessionPage},
     server::{error::Error, owner::Owner, state::AppState},
 };
-use axum::{Extension, Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::{State, rejection::JsonRejection}, http::StatusCode};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -64,13 +64,15 @@ pub(super) struct Rename {
 /// Gives a session another title.
 #[utoipa::path(patch, path = "/api/v1/sessions/{id}", params(("id" = String, Path, description = "The session's id")),
     request_body = Rename,
-    responses((status = 200, body = Session), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Session), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
 pub(super) async fn rename(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
     Id(id): Id,
-    Json(change): Json<Rename>,
+    change: Result<Json<Rename>, JsonRejection>,
 ) -> Result<Json<Session>, Error> {
+    let Json(change) = change.map_err(|e| Error::BadRequest(format!("Send the title as JSON: {}", e.body_text())))?;
     Ok(Json(state.sessions().rename(&owner, id, &change.title).await?))
 }
 

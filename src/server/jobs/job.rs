@@ -313,7 +313,8 @@ impl<'a> Job<'a> {
                     Stop::Stalled(_) => ("stalled", "The speech engine stopped answering.".to_owned()),
                     _ => ("internal", "Something went wrong on the server; its log says more.".to_owned()),
                 };
-                let message = format!("{message} Hark tried {tries} times. What was transcribed is kept; Retry goes on from there.");
+                let end = if message.trim_end().ends_with('.') { "" } else { "." };
+                let message = format!("{}{end} Hark tried {tries} times. What was transcribed is kept; Retry goes on from there.", message.trim_end());
                 Ending::Failed(Failure { code: code.to_owned(), message })
             }
         };

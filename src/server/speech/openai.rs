@@ -18,7 +18,7 @@ use std::{path::PathBuf, time::Duration};
 use tokio::{process::Command, time};
 
 /// The key's variable: never an argument, which other users of the machine could read.
-const KEY: &str = "HARK_OPENAI_KEY";
+pub(super) const KEY: &str = "HARK_OPENAI_KEY";
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// How often a piece is sent when the server is busy or broken, and the longest wait between.

@@ -4,6 +4,7 @@ use super::{
     Engine, Request, SpeechError,
     protocol::{Event, MAX_LINE, Parser},
 };
+use crate::model::EngineId;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::{
     collections::VecDeque,
@@ -45,6 +46,11 @@ pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), 
     let mut command = engine.command(request)?;
     // A group of its own, so that a kill reaches what the engine itself started.
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    // What an engine need not know, it can't leak: the key of the cookies, and of another engine's server.
+    command.env_remove("HARK_SECRET");
+    if engine.id() != EngineId::Openai {
+        command.env_remove(super::openai::KEY);
+    }
     let mut child = command.spawn().map_err(SpeechError::Spawn)?;
     let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
         return Err(SpeechError::Spawn(std::io::Error::other("its pipes are missing")));

@@ -2,7 +2,7 @@
 //! The subscription is made before the snapshot is read, and what the snapshot covers is dropped, so nothing is missed.
 
 use super::{Frame, Subscription, hub::{Mail, retry_ms}};
-use crate::model::{Segment, SegmentEvent, SessionId, Status};
+use crate::model::{Segment, SegmentEvent, SessionId, Status, Timestamp};
 use bytes::Bytes;
 use http_body::{Body, Frame as BodyFrame};
 use std::{
@@ -84,6 +84,10 @@ impl<S: Snapshot> StatusBody<S> {
                 self.seen = self.seen.max(status.version);
                 self.ended |= status.state.is_terminal();
             }
+        }
+        if self.session.is_none() {
+            // An owner without sessions has an empty snapshot; this tells the client that events get through.
+            self.ready.push_back(Frame::heartbeat(Timestamp::now()).0);
         }
     }
 

@@ -1,0 +1,235 @@
+//! The JSON API over a real socket: uploads, errors, ownership, ranges, downloads, cancel, retry, delete.
+
+mod support;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use support::{TestApp, slow_engine, wav};
+
+/// A node whose default engine answers a segment for each second of audio.
+async fn counting(pause: f64) -> TestApp {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = slow_engine(folder.path(), pause);
+    TestApp::on(folder, &["--engine", "command", "--engine-command", &command]).await
+}
+
+async fn error(response: reqwest::Response) -> (StatusCode, String, String) {
+    let status = response.status();
+    let body: Value = response.json().await.unwrap();
+    (status, body["error"]["code"].as_str().unwrap().to_owned(), body["error"]["message"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_becomes_a_transcript_in_every_format() {
+    let app = counting(0.0).await;
+    let me = app.visitor();
+    let response = me.upload("talk.wav", wav(3.0, 5000.0), &[("title", "My talk.wav")]).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    let session: Value = response.json().await.unwrap();
+    let id = session["id"].as_str().unwrap();
+    assert_eq!(location, format!("/api/v1/sessions/{id}"));
+    let status = me.wait(id, "completed").await;
+    assert_eq!((&status["progress"], &status["segments"]), (&Value::from(100.0), &Value::from(3)));
+    let session = me.json(&location).await;
+    assert_eq!((&session["engine"], &session["model"]), (&Value::from("command"), &Value::from("counting")));
+    let text = me.get(&format!("{location}/transcript.txt")).await;
+    assert!(text.headers()["content-disposition"].to_str().unwrap().contains("filename=\"My talk.txt\""));
+    assert_eq!(text.text().await.unwrap(), "word at 0\nword at 1\nword at 2\n");
+    let srt = me.get(&format!("{location}/transcript.srt")).await.text().await.unwrap();
+    assert!(srt.starts_with("1\n00:00:00,000 --> 00:00:01,000\nword at 0\n\n2\n"), "{srt}");
+    let vtt = me.get(&format!("{location}/transcript.vtt")).await.text().await.unwrap();
+    assert!(vtt.starts_with("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n"), "{vtt}");
+    let json = me.json(&format!("{location}/transcript.json")).await;
+    assert_eq!(json["segments"].as_array().unwrap().len(), 3);
+    assert_eq!(me.get(&format!("{location}/transcript.pdf")).await.status(), StatusCode::NOT_FOUND);
+    let after = me.json(&format!("{location}/segments?after=0")).await;
+    assert_eq!(after["segments"][0]["index"], 1);
+    let shape = me.json(&format!("{location}/waveform")).await;
+    assert!(!shape["peaks"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_uploads_are_refused_with_a_reason_and_leave_nothing() {
+    let app = TestApp::with(&["--max-upload-bytes", "200000", "--max-duration", "5"]).await;
+    let me = app.visitor();
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], StatusCode, &str); 9] = [
+        ("empty.wav", vec![], &[], StatusCode::UNPROCESSABLE_ENTITY, "empty_file"),
+        ("talk.mp3", b"just some text, no sound at all".to_vec(), &[], StatusCode::UNPROCESSABLE_ENTITY, "unreadable"),
+        ("long.wav", wav(6.0, 1.0), &[], StatusCode::UNPROCESSABLE_ENTITY, "too_long"),
+        ("large.wav", vec![1; 250_000], &[], StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        ("cut.wav", wav(3.0, 1.0)[..40_000].to_vec(), &[], StatusCode::UNPROCESSABLE_ENTITY, "truncated"),
+        ("a.wav", wav(1.0, 1.0), &[("engine", "nonsense")], StatusCode::UNPROCESSABLE_ENTITY, "unknown_engine"),
+        ("a.wav", wav(1.0, 1.0), &[("engine", "command")], StatusCode::SERVICE_UNAVAILABLE, "engine_unavailable"),
+        ("a.wav", wav(1.0, 1.0), &[("language", "../x")], StatusCode::BAD_REQUEST, "bad_request"),
+        ("a.wav", wav(1.0, 1.0), &[("title", &"x".repeat(201))], StatusCode::UNPROCESSABLE_ENTITY, "invalid_title"),
+    ];
+    for (name, bytes, fields, status, code) in cases {
+        let (got_status, got_code, message) = error(me.upload(name, bytes, fields).await).await;
+        assert_eq!((got_status, got_code.as_str()), (status, code), "{name}: {message}");
+    }
+    let nothing = me.send(me.request("POST", "/api/v1/sessions").body("x")).await;
+    assert_eq!(error(nothing).await.1, "bad_request");
+    assert_eq!(me.json("/api/v1/sessions").await["sessions"].as_array().unwrap().len(), 0);
+    let left = std::fs::read_dir(app.folder.path().join("recordings")).unwrap().count();
+    assert_eq!(left, 0, "recordings that were refused are still there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_its_owners_on_every_route() {
+    let app = counting(0.0).await;
+    let (me, you) = (app.visitor(), app.visitor());
+    let id = me.session("a.wav", wav(1.0, 1.0), &[]).await;
+    me.wait(&id, "completed").await;
+    assert_eq!(you.json("/api/v1/sessions").await["sessions"].as_array().unwrap().len(), 0);
+    assert_eq!(you.json("/api/v1/status").await["statuses"].as_array().unwrap().len(), 0);
+    for path in
+        ["", "/status", "/status/stream", "/segments", "/waveform", "/audio", "/transcript.txt", "/transcript.json"]
+    {
+        let path = format!("/api/v1/sessions/{id}{path}");
+        assert_eq!(you.get(&path).await.status(), StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(me.get(&path).await.status(), StatusCode::OK, "{path}");
+    }
+    for action in ["cancel", "retry"] {
+        let path = format!("/api/v1/sessions/{id}/{action}");
+        assert_eq!(you.post(&path).await.status(), StatusCode::NOT_FOUND);
+        assert_eq!(me.post(&path).await.status(), StatusCode::OK);
+    }
+    let path = format!("/api/v1/sessions/{id}");
+    assert_eq!(you.send(you.request("DELETE", &path)).await.status(), StatusCode::NOT_FOUND);
+    let rename = you.request("PATCH", &path).json(&serde_json::json!({"title": "mine"}));
+    assert_eq!(you.send(rename).await.status(), StatusCode::NOT_FOUND);
+    // A forged cookie is no one's.
+    let forged = reqwest::Client::new()
+        .get(format!("{}{path}", app.url))
+        .header("cookie", "hark_owner=abc")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(forged.status(), StatusCode::NOT_FOUND);
+    assert_eq!(me.send(me.request("DELETE", &path)).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(me.get(&path).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(std::fs::read_dir(app.folder.path().join("recordings")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_player_can_seek() {
+    let app = counting(0.0).await;
+    let me = app.visitor();
+    let bytes = wav(1.0, 9000.0);
+    let id = me.session("a.wav", bytes.clone(), &[]).await;
+    let path = format!("/api/v1/sessions/{id}/audio");
+    let whole = me.get(&path).await;
+    assert_eq!(whole.headers()["accept-ranges"], "bytes");
+    assert_eq!(whole.headers()["content-type"], "audio/wav");
+    let etag = whole.headers()["etag"].clone();
+    assert_eq!(whole.bytes().await.unwrap(), bytes);
+    let part = me.send(me.request("GET", &path).header("range", "bytes=100-199")).await;
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(part.headers()["content-range"], format!("bytes 100-199/{}", bytes.len()).as_str());
+    assert_eq!(part.bytes().await.unwrap(), &bytes[100..200]);
+    let outside = me.send(me.request("GET", &path).header("range", "bytes=9999999-")).await;
+    assert_eq!(outside.headers()["content-range"], format!("bytes */{}", bytes.len()).as_str());
+    assert_eq!(outside.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    let known = me.send(me.request("GET", &path).header("if-none-match", etag)).await;
+    assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_stops_the_engine_and_retry_goes_on_after_the_last_segment() {
+    let app = counting(0.25).await;
+    let me = app.visitor();
+    let id = me.session("a.wav", wav(12.0, 5000.0), &[]).await;
+    let path = format!("/api/v1/sessions/{id}");
+    loop {
+        let status = me.json(&format!("{path}/status")).await;
+        if status["segments"].as_u64().unwrap() >= 3 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let cancelled: Value = me.post(&format!("{path}/cancel")).await.json().await.unwrap();
+    assert_eq!(cancelled["status"]["status"], "cancelled");
+    let kept = cancelled["status"]["segments"].as_u64().unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+    let later = me.json(&format!("{path}/status")).await;
+    assert_eq!((&later["status"], &later["segments"]), (&Value::from("cancelled"), &Value::from(kept)), "it went on");
+    me.post(&format!("{path}/retry")).await;
+    let done = me.wait(&id, "completed").await;
+    assert_eq!(done["attempt"], 2);
+    assert!(done["version"].as_u64() > later["version"].as_u64());
+    let segments = me.json(&format!("{path}/segments")).await;
+    let segments = segments["segments"].as_array().unwrap();
+    assert_eq!(segments.len(), 12);
+    for (n, segment) in segments.iter().enumerate() {
+        assert_eq!((&segment["index"], &segment["start"]), (&Value::from(n), &Value::from(n as f64)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_paged_searched_and_renamed() {
+    let app = counting(0.0).await;
+    let me = app.visitor();
+    for n in 0..5 {
+        me.session("a.wav", wav(0.5, 1.0), &[("title", &format!("Part {n} 100%"))]).await;
+    }
+    let first = me.json("/api/v1/sessions?limit=2").await;
+    assert_eq!(first["sessions"][0]["title"], "Part 4 100%");
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = me.json(&format!("/api/v1/sessions?limit=3&cursor={cursor}")).await;
+    assert_eq!(second["sessions"].as_array().unwrap().len(), 3);
+    assert!(second["next_cursor"].is_null());
+    let found = me.json("/api/v1/sessions?q=pART%203").await;
+    assert_eq!(found["sessions"].as_array().unwrap().len(), 1);
+    assert_eq!(me.json("/api/v1/sessions?q=0%25").await["sessions"].as_array().unwrap().len(), 5);
+    assert_eq!(me.json("/api/v1/sessions?q=_art").await["sessions"].as_array().unwrap().len(), 0);
+    let id = found["sessions"][0]["id"].as_str().unwrap();
+    let rename =
+        me.request("PATCH", &format!("/api/v1/sessions/{id}")).json(&serde_json::json!({"title": " Renamed "}));
+    let renamed: Value = me.send(rename).await.json().await.unwrap();
+    assert_eq!(renamed["title"], "Renamed");
+    assert_eq!(me.get("/api/v1/sessions?cursor=x").await.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_of_a_browser_are_answered_with_pages_and_other_sites_with_nothing() {
+    let app = counting(0.0).await;
+    let me = app.visitor();
+    let form = |accept: &str, bytes: Vec<u8>| {
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let part = reqwest::multipart::Part::bytes(bytes).file_name("a.wav");
+        client
+            .post(format!("{}/api/v1/sessions", app.url))
+            .header("accept", accept.to_owned())
+            .multipart(reqwest::multipart::Form::new().part("file", part))
+    };
+    let page = form("text/html,*/*", wav(0.5, 1.0)).send().await.unwrap();
+    assert_eq!(page.status(), StatusCode::SEE_OTHER);
+    assert!(page.headers()["location"].to_str().unwrap().starts_with("/sessions/"));
+    let refused = form("text/html", b"no sound".to_vec()).send().await.unwrap();
+    assert_eq!((refused.status(), refused.headers()["location"].to_str().unwrap()), (StatusCode::SEE_OTHER, "/upload"));
+    let foreign = form("*/*", wav(0.5, 1.0)).header("origin", "https://evil.example").send().await.unwrap();
+    assert_eq!(foreign.status(), StatusCode::FORBIDDEN);
+    let cookie = me.get("/api/v1/sessions").await.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_can_look_in() {
+    let app = counting(0.0).await;
+    let me = app.visitor();
+    let id = me.session("a.wav", wav(0.5, 1.0), &[]).await;
+    me.wait(&id, "completed").await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(me.get(path).await.status(), StatusCode::OK);
+    }
+    assert_eq!(me.json("/api/v1/health/sessions").await["completed"], 1);
+    let metrics = me.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("hark_sessions_created_total"), "{metrics}");
+    let api = me.json("/api/openapi.json").await;
+    for path in ["/api/v1/sessions", "/api/v1/status/stream", "/api/v1/sessions/{id}/transcript.{format}"] {
+        assert!(api["paths"][path].is_object(), "{path} is not described");
+    }
+    let (status, code, _) = error(me.get("/api/v1/nothing").await).await;
+    assert_eq!((status, code.as_str()), (StatusCode::NOT_FOUND, "not_found"));
+}

@@ -1,0 +1,288 @@
+//! What the integration tests share: a real node on a real socket with a data folder of its own, clients that keep
+//! their cookie, speech made on the spot, and the word error rate.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use clap::Parser;
+use hark::server::{Node, config::ServeConfig};
+use leptos::config::{Env, LeptosOptions};
+use reqwest::{RequestBuilder, Response, StatusCode, header, multipart};
+use serde_json::Value;
+use std::{path::Path, process::Command, sync::Mutex, time::Duration};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle, time};
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a loaded machine; what hangs fails here instead of never.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    config: ServeConfig,
+}
+
+/// A node under test.
+pub struct TestApp {
+    pub url: String,
+    pub folder: TempDir,
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl TestApp {
+    /// A node with the built-in engine.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A node with these flags of `hark serve` added.
+    pub async fn with(flags: &[&str]) -> Self {
+        Self::on(TempDir::new().unwrap(), flags).await
+    }
+
+    /// A node on a folder that may have been used before.
+    pub async fn on(folder: TempDir, flags: &[&str]) -> Self {
+        let data = folder.path().to_str().unwrap();
+        let own = ["hark", "--data-dir", data, "--engine-program", env!("CARGO_BIN_EXE_hark"), "--min-free-bytes", "1"];
+        let config = Flags::parse_from(own.iter().chain(flags)).config;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let leptos = LeptosOptions::builder().output_name("hark").site_addr(addr).env(Env::PROD).build();
+        let node = Node::start(config, leptos).await.unwrap();
+        let stop = CancellationToken::new();
+        let task = Some(tokio::spawn(node.serve(listener, stop.clone())));
+        Self { url: format!("http://{addr}"), folder, stop, task }
+    }
+
+    /// Stops the node as SIGTERM would, and gives its folder back.
+    pub async fn stop(mut self) -> TempDir {
+        self.stop.cancel();
+        time::timeout(PATIENCE, self.task.take().unwrap()).await.expect("the node stops").unwrap();
+        std::mem::replace(&mut self.folder, TempDir::new().unwrap())
+    }
+
+    /// A browser that comes for the first time.
+    pub fn visitor(&self) -> Visitor {
+        Visitor { url: self.url.clone(), client: reqwest::Client::new(), cookie: Mutex::default() }
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A caller that keeps its cookie.
+pub struct Visitor {
+    pub url: String,
+    client: reqwest::Client,
+    cookie: Mutex<Option<String>>,
+}
+
+impl Visitor {
+    pub async fn send(&self, request: RequestBuilder) -> Response {
+        let cookie = self.cookie.lock().unwrap().clone();
+        let request = match cookie {
+            Some(cookie) => request.header(header::COOKIE, cookie),
+            None => request,
+        };
+        let response = time::timeout(PATIENCE, request.send()).await.expect("an answer").unwrap();
+        for set in response.headers().get_all(header::SET_COOKIE) {
+            let pair = set.to_str().unwrap().split(';').next().unwrap();
+            if pair.starts_with("hark_owner=") {
+                *self.cookie.lock().unwrap() = Some(pair.to_owned());
+            }
+        }
+        response
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        self.client.request(method.parse().unwrap(), format!("{}{path}", self.url))
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.send(self.request("GET", path)).await
+    }
+
+    pub async fn post(&self, path: &str) -> Response {
+        self.send(self.request("POST", path)).await
+    }
+
+    pub async fn json(&self, path: &str) -> Value {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response.json().await.unwrap()
+    }
+
+    pub async fn upload(&self, name: &str, bytes: Vec<u8>, fields: &[(&str, &str)]) -> Response {
+        let mut form = multipart::Form::new();
+        for (name, value) in fields {
+            form = form.text((*name).to_owned(), (*value).to_owned());
+        }
+        form = form.part("file", multipart::Part::bytes(bytes).file_name(name.to_owned()));
+        self.send(self.request("POST", "/api/v1/sessions").multipart(form)).await
+    }
+
+    /// Uploads and expects a session; returns its id.
+    pub async fn session(&self, name: &str, bytes: Vec<u8>, fields: &[(&str, &str)]) -> String {
+        let response = self.upload(name, bytes, fields).await;
+        let status = response.status();
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+        body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a session's status is `wanted`; fails if it ends otherwise.
+    pub async fn wait(&self, id: &str, wanted: &str) -> Value {
+        let waiting = async {
+            loop {
+                let status = self.json(&format!("/api/v1/sessions/{id}/status")).await;
+                let state = status["status"].as_str().unwrap().to_owned();
+                if state == wanted {
+                    return status;
+                }
+                assert!(!["completed", "failed", "cancelled"].contains(&state.as_str()), "ended otherwise: {status}");
+                time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{id} never became {wanted}"))
+    }
+}
+
+/// A server-sent event.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SseEvent {
+    pub id: String,
+    pub event: String,
+    pub data: String,
+}
+
+impl SseEvent {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.data).unwrap()
+    }
+}
+
+/// Reads a stream as the standard says, event by event.
+pub struct Sse {
+    response: Response,
+    buffer: String,
+}
+
+impl Sse {
+    pub fn new(response: Response) -> Self {
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, buffer: String::new() }
+    }
+
+    /// The next event with data; none at the end.
+    pub async fn next(&mut self) -> Option<SseEvent> {
+        loop {
+            while let Some((block, rest)) = self.buffer.split_once("\n\n") {
+                let mut event = SseEvent::default();
+                for line in block.lines() {
+                    match line.split_once(": ") {
+                        Some(("id", value)) => event.id = value.to_owned(),
+                        Some(("event", value)) => event.event = value.to_owned(),
+                        Some(("data", value)) => event.data = value.to_owned(),
+                        _ => {}
+                    }
+                }
+                self.buffer = rest.to_owned();
+                if !event.data.is_empty() {
+                    return Some(event);
+                }
+            }
+            let chunk = time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream goes on").unwrap()?;
+            self.buffer.push_str(std::str::from_utf8(&chunk).expect("frames are whole"));
+        }
+    }
+
+    /// Everything up to the end.
+    pub async fn rest(mut self) -> Vec<SseEvent> {
+        let mut all = Vec::new();
+        while let Some(event) = self.next().await {
+            all.push(event);
+        }
+        all
+    }
+}
+
+/// A WAV file of silence or a tone: 16 kHz, mono, 16 bit.
+pub fn wav(seconds: f64, amplitude: f32) -> Vec<u8> {
+    let samples: Vec<i16> =
+        (0..(seconds * 16_000.0) as usize).map(|i| ((i as f32 * 0.1).sin() * amplitude) as i16).collect();
+    let bytes = samples.len() as u32 * 2;
+    let mut file = b"RIFF".to_vec();
+    file.extend((36 + bytes).to_le_bytes());
+    file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    file.extend(16_000u32.to_le_bytes());
+    file.extend(32_000u32.to_le_bytes());
+    file.extend(b"\x02\0\x10\0data");
+    file.extend(bytes.to_le_bytes());
+    file.extend(samples.iter().flat_map(|s| s.to_le_bytes()));
+    file
+}
+
+/// Speech by Debian's flite.
+pub fn speech(text: &str, folder: &Path) -> Vec<u8> {
+    let file = folder.join("speech.wav");
+    let done = Command::new("flite").args(["-voice", "rms", "-t", text, "-o"]).arg(&file).status();
+    assert!(done.expect("flite is installed by scripts/setup test").success());
+    std::fs::read(file).unwrap()
+}
+
+/// Words wrong, missing or too many, over the words spoken.
+pub fn word_error_rate(spoken: &str, heard: &str) -> f64 {
+    let words = |text: &str| -> Vec<String> {
+        let plain: String =
+            text.to_lowercase().chars().filter(|c| c.is_alphanumeric() || c.is_whitespace() || *c == '\'').collect();
+        plain.split_whitespace().map(str::to_owned).collect()
+    };
+    let (spoken, heard) = (words(spoken), words(heard));
+    let mut row: Vec<usize> = (0..=heard.len()).collect();
+    for (i, word) in spoken.iter().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, other) in heard.iter().enumerate() {
+            let change = corner + usize::from(word != other);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[heard.len()] as f64 / spoken.len().max(1) as f64
+}
+
+#[test]
+fn word_error_rates_by_hand() {
+    assert_eq!(word_error_rate("The cat sat.", "the cat sat"), 0.0);
+    assert_eq!(word_error_rate("a b c d", "a x c"), 0.5);
+    assert_eq!(word_error_rate("a", "a b c"), 2.0);
+}
+
+/// A program that speaks the engine protocol: for each second of audio a segment `word N`, with a pause between.
+pub fn slow_engine(folder: &Path, seconds_per_segment: f64) -> String {
+    let file = folder.join("engine.py");
+    std::fs::write(
+        &file,
+        format!(
+            r#"import json, sys, time
+def say(**line): print(json.dumps(line), flush=True)
+say(type="ready", protocol=1, model="counting")
+heard = 0
+while True:
+    data = sys.stdin.buffer.read(32000)
+    if not data: break
+    time.sleep({seconds_per_segment})
+    start, heard = heard, heard + len(data) / 32000
+    say(type="segment", start=start, end=heard, text="word at %g" % start)
+    say(type="progress", processed=heard)
+say(type="done")
+"#
+        ),
+    )
+    .unwrap();
+    format!("python3 {}", file.display())
+}
