@@ -6,7 +6,10 @@ pub mod upload;
 
 use crate::model::ApiError;
 use leptos::prelude::use_context;
-use leptos::server_fn::{codec::JsonEncoding, error::{FromServerFnError, ServerFnErrorErr}};
+use leptos::server_fn::{
+    codec::JsonEncoding,
+    error::{FromServerFnError, ServerFnErrorErr},
+};
 use std::sync::Arc;
 
 /// Lets a page say that there is nothing at its address. The server puts one into the context of each rendering, and

@@ -58,7 +58,9 @@ pub struct Node {
 pub enum StartError {
     #[error("the data folder '{path}' can't be used: {error}. Choose another with HARK_DATA_DIR")]
     Folder { path: String, error: std::io::Error },
-    #[error("the data folder '{0}' is in use by another Hark. Stop that one, or choose another folder with HARK_DATA_DIR")]
+    #[error(
+        "the data folder '{0}' is in use by another Hark. Stop that one, or choose another folder with HARK_DATA_DIR"
+    )]
     InUse(String),
     #[error("HARK_SECRET must be at least 128 hexadecimal digits; make one with: openssl rand -hex 64")]
     Secret,
@@ -173,7 +175,9 @@ fn cookie_key(data: &DataConfig) -> Result<Key, StartError> {
     let broken = |error| StartError::Folder { path: path.display().to_string(), error };
     match std::fs::read(&path) {
         Ok(bytes) if bytes.len() >= 64 => Ok(Key::from(&bytes)),
-        Ok(_) => Err(broken(std::io::Error::other("secret.key is shorter than 64 bytes; remove it to have a new one made"))),
+        Ok(_) => {
+            Err(broken(std::io::Error::other("secret.key is shorter than 64 bytes; remove it to have a new one made")))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = Key::generate();
             write_private(&path, key.master()).map_err(broken)?;

@@ -36,7 +36,7 @@ async fn real_speech_is_heard_live_and_told_in_order() {
     let indexes: Vec<u64> = heard.iter().map(|s| s["index"].as_u64().unwrap()).collect();
     assert_eq!(indexes, (0..heard.len() as u64).collect::<Vec<_>>());
     let first = events.iter().position(|e| e.event == "segment").unwrap();
-    assert!(first + 5 < events.len(), "the first segment came only at the end");
+    assert!(first + 5 < events.len(), "the first segment came only at the end: {events:#?}");
     let text: Vec<&str> = heard.iter().map(|s| s["text"].as_str().unwrap()).collect();
     let errors = word_error_rate(TEXT, &text.join(" "));
     assert!(errors <= 0.15, "{errors}: {text:?}");

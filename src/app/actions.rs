@@ -58,7 +58,8 @@ impl Actions {
     /// Why the newest of them failed, if it did.
     pub(crate) fn error(self) -> Option<ApiError> {
         let changed = [self.cancel.value(), self.retry.value(), self.rename.value()];
-        let error = changed.into_iter().find_map(|value| value.with(|v| v.as_ref().and_then(|r| r.as_ref().err().cloned())));
+        let error =
+            changed.into_iter().find_map(|value| value.with(|v| v.as_ref().and_then(|r| r.as_ref().err().cloned())));
         error.or_else(|| self.delete.value().with(|v| v.as_ref().and_then(|r| r.as_ref().err().cloned())))
     }
 }

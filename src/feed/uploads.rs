@@ -37,7 +37,11 @@ pub enum Phase {
     /// For its turn.
     Waiting,
     /// Since `began`; `bytes` are sent at `at`, both in seconds by the same clock.
-    Sending { sent: u64, began: f64, at: f64 },
+    Sending {
+        sent: u64,
+        began: f64,
+        at: f64,
+    },
     Done(SessionId),
     Failed(String),
     /// By the person who started it.
@@ -80,7 +84,9 @@ impl Upload {
     #[must_use]
     pub fn speed(&self) -> Option<f64> {
         match self.phase {
-            Phase::Sending { sent, began, at } if at - began >= Self::SETTLED && sent > 0 => Some(sent as f64 / (at - began)),
+            Phase::Sending { sent, began, at } if at - began >= Self::SETTLED && sent > 0 => {
+                Some(sent as f64 / (at - began))
+            }
             _ => None,
         }
     }
@@ -187,7 +193,8 @@ impl Queue {
 #[must_use]
 pub fn too_large(bytes: u64, limit: u64) -> Option<String> {
     let (size, most) = (crate::model::bytes(bytes), crate::model::bytes(limit));
-    (bytes > limit).then(|| format!("The file is too large: {size}, at most {most}. Send a shorter or more compressed one."))
+    (bytes > limit)
+        .then(|| format!("The file is too large: {size}, at most {most}. Send a shorter or more compressed one."))
 }
 
 #[cfg(test)]

@@ -60,7 +60,10 @@ impl FromStr for EngineId {
     type Err = UnknownEngine;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|id| id.as_str() == name).ok_or_else(|| UnknownEngine(name.chars().take(40).collect()))
+        Self::ALL
+            .into_iter()
+            .find(|id| id.as_str() == name)
+            .ok_or_else(|| UnknownEngine(name.chars().take(40).collect()))
     }
 }
 

@@ -16,7 +16,13 @@ pub fn percent(processed: f64, total: Option<f64>) -> Option<f64> {
 /// When a queued session will be done: after `ahead` seconds of audio that wait before it and its own `total`, shared
 /// among `workers`, at `speed` seconds of audio per second. Null where the speed or the length isn't known.
 #[must_use]
-pub fn queue_arrival(now: Timestamp, ahead: f64, total: Option<f64>, speed: Option<f64>, workers: u32) -> Option<Timestamp> {
+pub fn queue_arrival(
+    now: Timestamp,
+    ahead: f64,
+    total: Option<f64>,
+    speed: Option<f64>,
+    workers: u32,
+) -> Option<Timestamp> {
     let speed = speed.filter(|s| *s > 0.0)?;
     Some(now.plus_seconds((ahead / f64::from(workers.max(1)) + total?) / speed))
 }

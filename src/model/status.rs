@@ -67,8 +67,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Stage; 5] =
-        [Self::Receiving, Self::Decoding, Self::LoadingModel, Self::Transcribing, Self::Saving];
+    pub const ALL: [Stage; 5] = [Self::Receiving, Self::Decoding, Self::LoadingModel, Self::Transcribing, Self::Saving];
 
     /// The name used on the wire and in the database.
     #[must_use]

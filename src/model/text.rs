@@ -134,21 +134,27 @@ mod tests {
 
     #[test]
     fn clocks() {
-        for (s, text) in [(0.0, "0:00"), (7.9, "0:07"), (750.0, "12:30"), (3723.0, "1:02:03"), (-1.0, "0:00"), (f64::NAN, "0:00")] {
+        for (s, text) in
+            [(0.0, "0:00"), (7.9, "0:07"), (750.0, "12:30"), (3723.0, "1:02:03"), (-1.0, "0:00"), (f64::NAN, "0:00")]
+        {
             assert_eq!(clock(s), text);
         }
     }
 
     #[test]
     fn durations() {
-        for (s, text) in [(44.6, "45 s"), (60.0, "1 min"), (125.0, "2 min 5 s"), (3600.0, "1 h"), (5400.0, "1 h 30 min")] {
+        for (s, text) in
+            [(44.6, "45 s"), (60.0, "1 min"), (125.0, "2 min 5 s"), (3600.0, "1 h"), (5400.0, "1 h 30 min")]
+        {
             assert_eq!(duration(s), text);
         }
     }
 
     #[test]
     fn sizes() {
-        for (n, text) in [(999, "999 B"), (1000, "1.0 kB"), (999_999, "1.0 MB"), (1_400_000, "1.4 MB"), (u64::MAX, "18446744.1 TB")] {
+        for (n, text) in
+            [(999, "999 B"), (1000, "1.0 kB"), (999_999, "1.0 MB"), (1_400_000, "1.4 MB"), (u64::MAX, "18446744.1 TB")]
+        {
             assert_eq!(bytes(n), text);
         }
     }
@@ -169,7 +175,14 @@ mod tests {
 
     #[test]
     fn what_remains() {
-        for (s, text) in [(-3.0, "a few seconds"), (38.0, "40 s"), (57.0, "1 min"), (130.0, "2 min"), (3600.0, "1 h"), (3900.0, "1 h 5 min")] {
+        for (s, text) in [
+            (-3.0, "a few seconds"),
+            (38.0, "40 s"),
+            (57.0, "1 min"),
+            (130.0, "2 min"),
+            (3600.0, "1 h"),
+            (3900.0, "1 h 5 min"),
+        ] {
             assert_eq!(remaining(s), text);
         }
     }

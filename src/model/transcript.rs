@@ -48,7 +48,8 @@ impl Format {
             Self::Srt => srt(&transcript.segments),
             Self::Vtt => vtt(&transcript.segments),
             Self::Json => {
-                let mut text = serde_json::to_string_pretty(transcript).expect("string keys and finite numbers always serialise");
+                let mut text =
+                    serde_json::to_string_pretty(transcript).expect("string keys and finite numbers always serialise");
                 text.push('\n');
                 text
             }

@@ -106,9 +106,7 @@ pub enum AudioError {
     #[error("The recording could not be read from storage: {0}. Try again in a moment.")]
     Io(#[from] std::io::Error),
     /// ffmpeg gave up.
-    #[error(
-        "ffmpeg could not decode this recording: {line}. Try converting it to MP3 or WAV first."
-    )]
+    #[error("ffmpeg could not decode this recording: {line}. Try converting it to MP3 or WAV first.")]
     Ffmpeg {
         /// The last line it wrote to its standard error.
         line: String,
@@ -152,17 +150,13 @@ fn unreadable(recognised: Option<&str>, problem: Problem, ffmpeg: bool) -> Strin
         (Some(what), Problem::Unsupported) => {
             format!("This looks like {what}, in a form that can't be read here.")
         }
-        (None, Problem::Unsupported) => {
-            "This is not a recording in any format that can be read here.".to_owned()
-        }
+        (None, Problem::Unsupported) => "This is not a recording in any format that can be read here.".to_owned(),
         (what, Problem::Damaged) => {
             let mut text = String::from("This ");
             if let Some(what) = what {
                 let _ = write!(text, "looks like {what}, but it ");
             }
-            text.push_str(
-                "is damaged: most of it can't be decoded. Try again with the original file.",
-            );
+            text.push_str("is damaged: most of it can't be decoded. Try again with the original file.");
             return text;
         }
     };
@@ -179,9 +173,7 @@ fn truncated(declared: Option<f64>, found: Option<f64>) -> String {
     match (declared, found) {
         (Some(declared), Some(found)) => {
             let (declared, found) = (clock(declared.round()), clock(found));
-            format!(
-                "The file is incomplete: it says it lasts {declared}, but breaks off at {found}. {CURE}"
-            )
+            format!("The file is incomplete: it says it lasts {declared}, but breaks off at {found}. {CURE}")
         }
         (Some(declared), None) => {
             format!(
@@ -189,14 +181,9 @@ fn truncated(declared: Option<f64>, found: Option<f64>) -> String {
                 clock(declared.round())
             )
         }
-        (None, Some(found)) => format!(
-            "The file is incomplete: it breaks off at {}. {CURE}",
-            clock(found)
-        ),
+        (None, Some(found)) => format!("The file is incomplete: it breaks off at {}. {CURE}", clock(found)),
         (None, None) => {
-            format!(
-                "The file is incomplete: the part that says how to read it, near its end, is missing. {CURE}"
-            )
+            format!("The file is incomplete: the part that says how to read it, near its end, is missing. {CURE}")
         }
     }
 }
@@ -208,30 +195,15 @@ fn too_long(duration: f64, at_least: bool, limit: f64) -> String {
         duration_clock = clock(limit + 1.0);
     }
     let (duration, limit) = (duration_clock, limit_clock);
-    let lasts = if at_least {
-        format!("at least {duration}")
-    } else {
-        duration
-    };
-    format!(
-        "This recording lasts {lasts}; the limit is {limit}. Cut it into shorter parts and send them one by one."
-    )
+    let lasts = if at_least { format!("at least {duration}") } else { duration };
+    format!("This recording lasts {lasts}; the limit is {limit}. Cut it into shorter parts and send them one by one.")
 }
 
 /// Whole seconds as h:mm:ss, rounded down.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "`as` saturates, which is what is wanted"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is what is wanted")]
 fn clock(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
-    format!(
-        "{}:{:02}:{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 /// Whether a recording that should last `declared` seconds and lasts `found` was cut off, rather than rounded: players'
@@ -254,34 +226,16 @@ mod tests {
 
     #[test]
     fn messages_name_both_numbers() {
-        let text = AudioError::TooLong {
-            duration: 10_800.2,
-            at_least: false,
-            limit: 10_800.0,
-        }
-        .to_string();
-        assert!(
-            text.contains("3:00:01") && text.contains("3:00:00"),
-            "{text}"
-        );
-        let text = AudioError::Truncated {
-            declared: Some(100.0),
-            found: Some(40.5),
-        }
-        .to_string();
-        assert!(
-            text.contains("0:01:40") && text.contains("0:00:40"),
-            "{text}"
-        );
+        let text = AudioError::TooLong { duration: 10_800.2, at_least: false, limit: 10_800.0 }.to_string();
+        assert!(text.contains("3:00:01") && text.contains("3:00:00"), "{text}");
+        let text = AudioError::Truncated { declared: Some(100.0), found: Some(40.5) }.to_string();
+        assert!(text.contains("0:01:40") && text.contains("0:00:40"), "{text}");
         let without = AudioError::Unreadable {
             recognised: Some("Windows Media".into()),
             problem: Problem::Unsupported,
             ffmpeg: false,
         };
-        assert!(
-            without.to_string().contains("installing ffmpeg"),
-            "{without}"
-        );
+        assert!(without.to_string().contains("installing ffmpeg"), "{without}");
     }
 
     #[test]

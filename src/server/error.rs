@@ -115,4 +115,3 @@ impl From<MultipartError> for Error {
         Self::BadRequest(format!("The form could not be read: {}", error.body_text()))
     }
 }
-

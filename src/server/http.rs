@@ -12,13 +12,13 @@ mod upload;
 pub use health::{healthz, metrics, readyz};
 
 use super::{error::Error, state::AppState};
+use crate::model::SessionId;
 use axum::{
     Json, Router,
     extract::{FromRequestParts, Path},
     http::request::Parts,
     routing::get,
 };
-use crate::model::SessionId;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 

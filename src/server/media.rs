@@ -5,7 +5,8 @@ use crate::model::SessionId;
 use bytes::Bytes;
 use futures::{TryStreamExt, stream::BoxStream};
 use object_store::{
-    GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, buffered::BufWriter, local::LocalFileSystem, path::Path,
+    GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, buffered::BufWriter, local::LocalFileSystem,
+    path::Path,
 };
 use std::{path::PathBuf, sync::Arc};
 use tokio::io::AsyncWriteExt;
@@ -135,7 +136,10 @@ impl Upload {
     /// If it can't be written.
     pub async fn finish(mut self) -> Result<(), object_store::Error> {
         if let Some(mut writer) = self.writer.take() {
-            writer.shutdown().await.map_err(|e| object_store::Error::Generic { store: "recordings", source: Box::new(e) })?;
+            writer
+                .shutdown()
+                .await
+                .map_err(|e| object_store::Error::Generic { store: "recordings", source: Box::new(e) })?;
         }
         Ok(())
     }

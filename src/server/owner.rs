@@ -67,12 +67,7 @@ pub async fn identify(State(state): State<AppState>, mut request: Request, next:
 }
 
 fn cookie(name: &'static str, value: &str, secure: bool) -> Cookie<'static> {
-    Cookie::build((name, value.to_owned()))
-        .path("/")
-        .http_only(true)
-        .secure(secure)
-        .same_site(SameSite::Lax)
-        .build()
+    Cookie::build((name, value.to_owned())).path("/").http_only(true).secure(secure).same_site(SameSite::Lax).build()
 }
 
 /// A response that also keeps `text` for the next page, to be shown there once.

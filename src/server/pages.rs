@@ -1,8 +1,15 @@
 //! What the bodies of server functions need: the caller, and errors mapped to what a page may see.
 
-use super::{error::Error, owner::{Owner, SET_COOKIE, take_notice}, state::AppState};
+use super::{
+    error::Error,
+    owner::{Owner, SET_COOKIE, take_notice},
+    state::AppState,
+};
 use crate::{api::upload::UploadInfo, model::ApiError};
-use axum::{Extension, http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts}};
+use axum::{
+    Extension,
+    http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts},
+};
 use leptos::prelude::{expect_context, use_context};
 use leptos_axum::ResponseOptions;
 

@@ -65,7 +65,9 @@ pub fn router(state: AppState) -> Router {
         .layer(CatchPanicLayer::new())
         .layer(
             TraceLayer::new_for_http()
-                .make_span_with(|r: &Request| tracing::debug_span!("request", method = %r.method(), path = r.uri().path()))
+                .make_span_with(
+                    |r: &Request| tracing::debug_span!("request", method = %r.method(), path = r.uri().path()),
+                )
                 .on_response(tower_http::trace::DefaultOnResponse::new().level(Level::DEBUG))
                 .on_failure(()),
         )

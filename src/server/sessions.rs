@@ -2,13 +2,7 @@
 //! and publishes the event that the store returned.
 
 use super::{
-    audio,
-    bus::Event,
-    error::Error,
-    media::Upload,
-    owner::Owner,
-    speech::Availability,
-    state::AppState,
+    audio, bus::Event, error::Error, media::Upload, owner::Owner, speech::Availability, state::AppState,
     store::NewSession,
 };
 use crate::model::{EngineId, Media, Session, SessionId, SessionPage, Status, Timestamp, Title, Transcript};
@@ -127,7 +121,10 @@ impl<'a> Sessions<'a> {
             None => self.state.engines.default_engine(),
         };
         let available = self.state.engines.get(engine).map_or_else(
-            || Availability::Missing { reason: format!("The engine {engine} is not part of this build."), install: String::new() },
+            || Availability::Missing {
+                reason: format!("The engine {engine} is not part of this build."),
+                install: String::new(),
+            },
             |engine| engine.availability(),
         );
         if let Availability::Missing { reason, install } = available {
@@ -146,7 +143,11 @@ impl<'a> Sessions<'a> {
         if size.is_some_and(|size| size > limit) {
             return Err(Error::TooLarge { size, limit });
         }
-        let free = self.state.media.free_bytes().map_err(|e| Error::Internal(format!("the disk doesn't tell its room: {e}")))?;
+        let free = self
+            .state
+            .media
+            .free_bytes()
+            .map_err(|e| Error::Internal(format!("the disk doesn't tell its room: {e}")))?;
         if free.saturating_sub(size.unwrap_or(0)) < self.state.limits.min_free_bytes {
             return Err(Error::DiskFull { free });
         }
@@ -250,7 +251,13 @@ impl<'a> Sessions<'a> {
         self.announce(owner, id, changed, "was queued again").await
     }
 
-    async fn announce(&self, owner: &Owner, id: SessionId, changed: Option<Event>, what: &str) -> Result<Session, Error> {
+    async fn announce(
+        &self,
+        owner: &Owner,
+        id: SessionId,
+        changed: Option<Event>,
+        what: &str,
+    ) -> Result<Session, Error> {
         if let Some(event) = &changed {
             self.state.bus.publish(event);
             tracing::info!(session_id = %id, "session {id} {what}");

@@ -63,7 +63,10 @@ impl Default for EngineConfig {
 pub enum Availability {
     Ready,
     /// Why not, and the command that changes it.
-    Missing { reason: String, install: String },
+    Missing {
+        reason: String,
+        install: String,
+    },
 }
 
 /// What an engine is asked to do.

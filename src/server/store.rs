@@ -274,8 +274,10 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn exists(&self, id: SessionId) -> Result<bool, sqlx::Error> {
-        let found: Option<(i64,)> =
-            sqlx::query_as("SELECT 1 FROM sessions WHERE id = $1").bind(id.to_string()).fetch_optional(&self.pool).await?;
+        let found: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM sessions WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(found.is_some())
     }
 
@@ -329,10 +331,11 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         let Some((id,)) = taken else { return Ok(None) };
-        let row: SessionRow = sqlx::query_as(concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1"))
-            .bind(id)
-            .fetch_one(&self.pool)
-            .await?;
+        let row: SessionRow =
+            sqlx::query_as(concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1"))
+                .bind(id)
+                .fetch_one(&self.pool)
+                .await?;
         let crashes = row.crashes();
         let (session, owner) = row.into_session()?;
         let event = Event::status(owner.clone(), session.status.clone());

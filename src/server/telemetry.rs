@@ -14,7 +14,11 @@ pub fn log(config: &LogConfig) -> Result<(), String> {
     // The decoder library reports every damaged packet on its own; Hark says what it means for the session.
     let filter = EnvFilter::try_new(format!("symphonia=off,{}", config.log))
         .map_err(|e| format!("--log: '{}' is no filter ({e}); give one like 'info' or 'hark=debug'", config.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     let set = match config.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

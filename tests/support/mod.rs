@@ -1,6 +1,6 @@
 //! What the integration tests share: a real node on a real socket with a data folder of its own, clients that keep
 //! their cookie, speech made on the spot, and the word error rate.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use clap::Parser;
 use hark::server::{Node, config::ServeConfig};

@@ -1,8 +1,6 @@
 //! One session in the list, live: state, progress, speed, arrival time, and what can be done to it.
 
-use super::{
-    Arrival, CancelButton, DeleteButton, Moment, ProgressBar, RetryButton, StateChip, announce_milestones,
-};
+use super::{Arrival, CancelButton, DeleteButton, Moment, ProgressBar, RetryButton, StateChip, announce_milestones};
 use crate::{
     app::{actions::Actions, words},
     feed::{Feed, reduce::View},

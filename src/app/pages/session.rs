@@ -7,8 +7,8 @@ use crate::{
     app::{
         actions::Actions,
         components::{
-            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadError, Moment, PageSkeleton, Player, ProgressBar,
-            Rename, RetryButton, Stages, StateChip, Symbol, TranscriptLines, announce_milestones,
+            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadError, Moment, PageSkeleton, Player,
+            ProgressBar, Rename, RetryButton, Stages, StateChip, Symbol, TranscriptLines, announce_milestones,
         },
         words,
     },
@@ -123,7 +123,12 @@ fn Reload(running: Memo<bool>) -> impl IntoView {
 
 /// Where the session stands, and what can be done about it.
 #[component]
-fn StatusCard(session: StoredValue<Session>, status: Memo<Status>, title: Signal<String>, actions: Actions) -> impl IntoView {
+fn StatusCard(
+    session: StoredValue<Session>,
+    status: Memo<Status>,
+    title: Signal<String>,
+    actions: Actions,
+) -> impl IntoView {
     let id = session.with_value(|s| s.id);
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
     let retryable = Memo::new(move |_| status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
@@ -222,8 +227,11 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
         None => session.engine.label().to_owned(),
     };
     let format = [media.format, media.codec].into_iter().filter(|f| !f.is_empty()).collect::<Vec<_>>().join(", ");
-    let sound = (media.sample_rate > 0).then(|| format!("{}, {}", text::sample_rate(media.sample_rate), text::channels(media.channels)));
-    let row = |name: &'static str, value: String| (!value.is_empty()).then(|| view! { <div><dt>{name}</dt><dd>{value}</dd></div> });
+    let sound = (media.sample_rate > 0)
+        .then(|| format!("{}, {}", text::sample_rate(media.sample_rate), text::channels(media.channels)));
+    let row = |name: &'static str, value: String| {
+        (!value.is_empty()).then(|| view! { <div><dt>{name}</dt><dd>{value}</dd></div> })
+    };
     view! {
         <section class="card" aria-labelledby="facts-heading" data-testid="facts">
             <h2 id="facts-heading">"Recording"</h2>

@@ -12,7 +12,10 @@ use crate::{
 };
 use leptos::{ev, prelude::*};
 use leptos_meta::Title;
-use leptos_router::{NavigateOptions, hooks::{use_navigate, use_query_map}};
+use leptos_router::{
+    NavigateOptions,
+    hooks::{use_navigate, use_query_map},
+};
 use std::{collections::HashSet, time::Duration};
 
 /// The list waits this long for more typing before it searches.
@@ -43,7 +46,8 @@ pub fn SessionsPage() -> impl IntoView {
     let params = use_query_map();
     let query = Memo::new(move |_| params.with(|p| p.get_str("q").unwrap_or_default().trim().to_owned()));
     let cursor = Memo::new(move |_| params.with(|p| p.get_str("cursor").map(str::to_owned)));
-    let heading = move || if query.with(String::is_empty) { "Sessions".to_owned() } else { format!("Search: {}", query.get()) };
+    let heading =
+        move || if query.with(String::is_empty) { "Sessions".to_owned() } else { format!("Search: {}", query.get()) };
 
     view! {
         <Title text=move || format!("{} · Hark", heading())/>
@@ -66,7 +70,10 @@ fn Search(query: Memo<String>) -> impl IntoView {
         let text = typed.get_untracked().trim().to_owned();
         if text != query.get_untracked() {
             asked.set_value(text.clone());
-            navigate(&address(&text, None), NavigateOptions { replace: true, scroll: false, ..NavigateOptions::default() });
+            navigate(
+                &address(&text, None),
+                NavigateOptions { replace: true, scroll: false, ..NavigateOptions::default() },
+            );
         }
     };
     // Back and forward change the field, its own searches don't: typing may have gone on since.
@@ -167,9 +174,14 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
         let first = list.get().and_then(Result::ok).map(|page| page.sessions).unwrap_or_default();
         let deleted = actions.deleted.get();
         let mut seen = HashSet::new();
-        first.into_iter().chain(more.get()).filter(|s| !deleted.contains(&s.id) && seen.insert(s.id)).collect::<Vec<_>>()
+        first
+            .into_iter()
+            .chain(more.get())
+            .filter(|s| !deleted.contains(&s.id) && seen.insert(s.id))
+            .collect::<Vec<_>>()
     };
-    let next = move || more_cursor.get().unwrap_or_else(|| list.get().and_then(Result::ok).and_then(|page| page.next_cursor));
+    let next =
+        move || more_cursor.get().unwrap_or_else(|| list.get().and_then(Result::ok).and_then(|page| page.next_cursor));
     let on_more = move |event: ev::MouseEvent, cursor: String| {
         if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
             event.prevent_default();

@@ -4,7 +4,8 @@ use crate::{
     api::upload::{UploadInfo, load_upload_info},
     app::{
         components::{
-            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadError, PageSkeleton, Symbol, TrySampleButton, UploadItem,
+            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadError, PageSkeleton, Symbol, TrySampleButton,
+            UploadItem,
         },
         uploads::Uploads,
     },
@@ -168,10 +169,15 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
 #[component]
 fn Chosen(chosen: RwSignal<Vec<Picked>>, limit: u64) -> impl IntoView {
     let items = move || {
-        chosen.get().into_iter().map(|file| {
-            let problem = too_large(file.bytes, limit).map(|message| view! { <span class="problem" role="alert">{message}</span> });
-            view! { <li>{file.name} <span class="muted">{bytes(file.bytes)}</span> {problem}</li> }
-        }).collect_view()
+        chosen
+            .get()
+            .into_iter()
+            .map(|file| {
+                let problem = too_large(file.bytes, limit)
+                    .map(|message| view! { <span class="problem" role="alert">{message}</span> });
+                view! { <li>{file.name} <span class="muted">{bytes(file.bytes)}</span> {problem}</li> }
+            })
+            .collect_view()
     };
     move || (!chosen.with(Vec::is_empty)).then(|| view! { <ul class="chosen" data-testid="chosen">{items()}</ul> })
 }

@@ -16,8 +16,8 @@ use symphonia::core::common::Limit;
 use symphonia::core::errors::Error;
 use symphonia::core::formats::probe::{Hint, Probe, ProbeOptions};
 use symphonia::core::formats::well_known::{
-    FORMAT_ID_ADTS, FORMAT_ID_AIFF, FORMAT_ID_CAF, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_MKV,
-    FORMAT_ID_MP2, FORMAT_ID_MP3, FORMAT_ID_OGG, FORMAT_ID_WAVE,
+    FORMAT_ID_ADTS, FORMAT_ID_AIFF, FORMAT_ID_CAF, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_MKV, FORMAT_ID_MP2,
+    FORMAT_ID_MP3, FORMAT_ID_OGG, FORMAT_ID_WAVE,
 };
 use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::MediaSourceStream;
@@ -59,10 +59,7 @@ const LONGEST_GAP: f64 = 30.0;
 const MOST_PADDING: usize = 4 * 1_152;
 
 static CONTAINERS: LazyLock<Probe> = LazyLock::new(|| {
-    let mut probe = Probe::new_with_options(&ProbeOptions {
-        max_probe_depth: JUNK,
-        ..ProbeOptions::default()
-    });
+    let mut probe = Probe::new_with_options(&ProbeOptions { max_probe_depth: JUNK, ..ProbeOptions::default() });
     symphonia::default::register_enabled_formats(&mut probe);
     probe
 });
@@ -119,15 +116,12 @@ pub fn decode(
                 return Ok(end.with(info));
             }
             if end.duration == 0.0 {
-                return Err(AudioError::NoSamples {
-                    format: info.format,
-                });
+                return Err(AudioError::NoSamples { format: info.format });
             }
             match info.duration {
-                Some(declared) if is_cut(declared, end.duration) => Err(AudioError::Truncated {
-                    declared: Some(declared),
-                    found: Some(end.duration),
-                }),
+                Some(declared) if is_cut(declared, end.duration) => {
+                    Err(AudioError::Truncated { declared: Some(declared), found: Some(end.duration) })
+                }
                 _ => Ok(end.with(info)),
             }
         }
@@ -136,11 +130,9 @@ pub fn decode(
 
 fn within(declared: Option<f64>, limits: &Limits) -> Result<(), AudioError> {
     match declared {
-        Some(duration) if duration > limits.max_duration => Err(AudioError::TooLong {
-            duration,
-            at_least: false,
-            limit: limits.max_duration,
-        }),
+        Some(duration) if duration > limits.max_duration => {
+            Err(AudioError::TooLong { duration, at_least: false, limit: limits.max_duration })
+        }
         _ => Ok(()),
     }
 }
@@ -175,17 +167,9 @@ fn open(path: &Path) -> Result<Opened, AudioError> {
     let kind = sniff::kind(&mut file)?;
     let unreadable = |problem, ffmpeg| {
         let (Kind::Native(name) | Kind::Foreign(name) | Kind::Other(name)) = kind else {
-            return AudioError::Unreadable {
-                recognised: None,
-                problem,
-                ffmpeg,
-            };
+            return AudioError::Unreadable { recognised: None, problem, ffmpeg };
         };
-        AudioError::Unreadable {
-            recognised: Some(name.to_owned()),
-            problem,
-            ffmpeg,
-        }
+        AudioError::Unreadable { recognised: Some(name.to_owned()), problem, ffmpeg }
     };
     let problem = match kind {
         Kind::Other(_) => return Err(unreadable(Problem::NotAudio, ffmpeg::available())),
@@ -198,11 +182,7 @@ fn open(path: &Path) -> Result<Opened, AudioError> {
             Err(Failure::Try(problem)) => problem,
         },
     };
-    tracing::debug!(
-        ?kind,
-        ?problem,
-        "not for the built-in decoders; asking ffmpeg"
-    );
+    tracing::debug!(?kind, ?problem, "not for the built-in decoders; asking ffmpeg");
     match ffmpeg::probe(path) {
         Ok(found) => Ok(Opened::Ffmpeg(AudioInfo {
             format: found.format,
@@ -305,32 +285,22 @@ impl Native {
         if let Some((declared, found)) = told
             && is_cut(declared, found)
         {
-            return Err(Failure::Final(AudioError::Truncated {
-                declared: Some(declared),
-                found: Some(found),
-            }));
+            return Err(Failure::Final(AudioError::Truncated { declared: Some(declared), found: Some(found) }));
         }
         let size = file.metadata()?.len();
         let mut side = file.try_clone()?;
         let source = Source::new(file, wav.as_ref())?;
         let stream = MediaSourceStream::new(Box::new(source), Default::default());
-        let metadata =
-            MetadataOptions::default().limit_visual_bytes(Limit::Maximum(LARGEST_PICTURE));
-        let opened =
-            guard(|| CONTAINERS.probe(&Hint::new(), stream, FormatOptions::default(), metadata));
+        let metadata = MetadataOptions::default().limit_visual_bytes(Limit::Maximum(LARGEST_PICTURE));
+        let opened = guard(|| CONTAINERS.probe(&Hint::new(), stream, FormatOptions::default(), metadata));
         let reader = match opened {
             Ok(reader) => reader,
             Err(error) => {
                 if sniff::mp4_without_index(&mut side)? {
-                    return Err(Failure::Final(AudioError::Truncated {
-                        declared: None,
-                        found: None,
-                    }));
+                    return Err(Failure::Final(AudioError::Truncated { declared: None, found: None }));
                 }
                 return Err(match error {
-                    Error::IoError(error) if error.raw_os_error().is_some() => {
-                        Failure::Final(error.into())
-                    }
+                    Error::IoError(error) if error.raw_os_error().is_some() => Failure::Final(error.into()),
                     Error::Unsupported(_) => Failure::Try(Problem::Unsupported),
                     _ => Failure::Try(Problem::Damaged),
                 });
@@ -338,8 +308,7 @@ impl Native {
         };
         let format = format_name(&*reader, &mut side)?;
         let id = reader.format_info().format;
-        let counted =
-            (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(&mut side)?;
+        let counted = (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(&mut side)?;
         let traits = Traits {
             bare: id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2 || id == FORMAT_ID_ADTS,
             counted,
@@ -349,16 +318,11 @@ impl Native {
         };
         let Some(track) = reader.default_track(TrackType::Audio) else {
             // A track of an unknown kind may be sound.
-            let unknown = reader
-                .tracks()
-                .iter()
-                .any(|track| track.codec_params.is_none());
+            let unknown = reader.tracks().iter().any(|track| track.codec_params.is_none());
             return Err(if unknown {
                 Failure::Try(Problem::Unsupported)
             } else {
-                Failure::Final(AudioError::NoAudioTrack {
-                    format: format.to_owned(),
-                })
+                Failure::Final(AudioError::NoAudioTrack { format: format.to_owned() })
             });
         };
         let duration = match told {
@@ -366,24 +330,14 @@ impl Native {
             None if traits.bare && !counted => None,
             None if id == FORMAT_ID_MKV => {
                 let media = reader.media_info();
-                seconds(
-                    media.time_base,
-                    media.duration.map(|duration| duration.get()),
-                )
+                seconds(media.time_base, media.duration.map(|duration| duration.get()))
             }
-            None => seconds(
-                track.time_base,
-                track.duration.map(|duration| duration.get()),
-            ),
+            None => seconds(track.time_base, track.duration.map(|duration| duration.get())),
         };
         let decoder = decoder(track, traits)?;
         let codec = decoder.codec_info().short_name.to_owned();
         let track = track.id;
-        let name = if let Kind::Native(name) = kind {
-            Some(name)
-        } else {
-            None
-        };
+        let name = if let Kind::Native(name) = kind { Some(name) } else { None };
         let mut native = Self {
             info: AudioInfo {
                 format: format.to_owned(),
@@ -421,13 +375,8 @@ impl Native {
     /// Decodes the first packets, which is what tells whether this file is for these decoders.
     fn begin(&mut self) -> Result<(), Failure> {
         let wanted = if self.traits.bare { FIRST_PACKETS } else { 1 };
-        while self.first.len() < wanted
-            && self.good.packets + self.bad.packets < u64::from(FIRST_TRIES)
-        {
-            let mut block = Block {
-                rate: 0,
-                samples: Vec::new(),
-            };
+        while self.first.len() < wanted && self.good.packets + self.bad.packets < u64::from(FIRST_TRIES) {
+            let mut block = Block { rate: 0, samples: Vec::new() };
             match self.step(&mut block).map_err(Failure::Final)? {
                 Step::Samples => self.first.push(block),
                 Step::Silence(_) | Step::Nothing => {}
@@ -436,14 +385,11 @@ impl Native {
         }
         let Some((rate, channels)) = self.spec else {
             if self.bad.packets == 0 && self.failures == 0 {
-                return Err(Failure::Final(AudioError::NoSamples {
-                    format: self.info.format.clone(),
-                }));
+                return Err(Failure::Final(AudioError::NoSamples { format: self.info.format.clone() }));
             }
             return Err(Failure::Try(Problem::Damaged));
         };
-        let noise =
-            self.bad.packets > self.good.packets || self.spec_changes > self.good.packets / 4;
+        let noise = self.bad.packets > self.good.packets || self.spec_changes > self.good.packets / 4;
         if self.traits.bare && noise {
             return Err(Failure::Try(Problem::Damaged));
         }
@@ -457,10 +403,7 @@ impl Native {
                 return Ok(());
             }
         }
-        let mut block = Block {
-            rate: 0,
-            samples: Vec::new(),
-        };
+        let mut block = Block { rate: 0, samples: Vec::new() };
         loop {
             let flow = match self.step(&mut block)? {
                 Step::Samples => output.push(&block)?,
@@ -491,11 +434,7 @@ impl Native {
             Err(Error::IoError(_) | Error::LimitError(PANICKED)) => return Ok(self.end()),
             Err(_) => {
                 self.failures += 1;
-                return Ok(if self.failures > MOST_FAILURES {
-                    self.end()
-                } else {
-                    Step::Nothing
-                });
+                return Ok(if self.failures > MOST_FAILURES { self.end() } else { Step::Nothing });
             }
         };
         let ends = packet.pts.saturating_add(packet.dur).get();
@@ -513,11 +452,7 @@ impl Native {
         match guard(|| decode_mono(&mut *self.decoder, &packet, &mut self.interleaved, block)) {
             Ok(channels) if RATES.contains(&block.rate) => {
                 // Empty packets may repeat for ever.
-                self.failures = if block.samples.is_empty() {
-                    self.failures + 1
-                } else {
-                    0
-                };
+                self.failures = if block.samples.is_empty() { self.failures + 1 } else { 0 };
                 if self.failures > MOST_FAILURES {
                     return Ok(self.end());
                 }
@@ -533,13 +468,10 @@ impl Native {
             result => {
                 self.bad.packets += 1;
                 self.failures += 1;
-                if self.failures > MOST_FAILURES
-                    || matches!(result, Err(Error::LimitError(PANICKED)))
-                {
+                if self.failures > MOST_FAILURES || matches!(result, Err(Error::LimitError(PANICKED))) {
                     return Ok(self.end());
                 }
-                let lasts = seconds_signed(time_base, i64::try_from(packet.dur.get()).unwrap_or(0))
-                    .unwrap_or(0.0);
+                let lasts = seconds_signed(time_base, i64::try_from(packet.dur.get()).unwrap_or(0)).unwrap_or(0.0);
                 let lasts = lasts.clamp(0.0, GAP);
                 self.bad.seconds += lasts;
                 // Before the first sound there is nothing to keep in step with.
@@ -577,11 +509,7 @@ impl Native {
     }
 
     fn time_base(&self, track: u32) -> Option<TimeBase> {
-        self.reader
-            .tracks()
-            .iter()
-            .find(|known| known.id == track)?
-            .time_base
+        self.reader.tracks().iter().find(|known| known.id == track)?.time_base
     }
 
     fn next_stream(&mut self) -> Step {
@@ -624,34 +552,22 @@ impl Native {
         };
         if found == 0.0 {
             let empty = self.bad.packets == 0 && self.failures == 0;
-            return Err(if empty {
-                AudioError::NoSamples {
-                    format: self.info.format.clone(),
-                }
-            } else {
-                damaged()
-            });
+            return Err(if empty { AudioError::NoSamples { format: self.info.format.clone() } } else { damaged() });
         }
         let mostly_bad = self.bad.packets > self.good.packets
             || (self.traits.bare && self.spec_changes > self.good.packets / 2)
-            || (self.traits.bare
-                && self.bytes < self.size / 2
-                && self.bytes + u64::from(JUNK) < self.size)
+            || (self.traits.bare && self.bytes < self.size / 2 && self.bytes + u64::from(JUNK) < self.size)
             || (self.traits.loses && self.good.seconds < self.reached / 2.0);
         if mostly_bad {
             return Err(damaged());
         }
         let reached = self.reached.max(found);
         match self.info.duration {
-            Some(declared) if is_cut(declared, reached) => Err(AudioError::Truncated {
-                declared: Some(declared),
-                found: Some(found),
-            }),
+            Some(declared) if is_cut(declared, reached) => {
+                Err(AudioError::Truncated { declared: Some(declared), found: Some(found) })
+            }
             _ if self.traits.pages && sniff::ogg_is_cut(&mut File::open(path)?)? => {
-                Err(AudioError::Truncated {
-                    declared: None,
-                    found: Some(found),
-                })
+                Err(AudioError::Truncated { declared: None, found: Some(found) })
             }
             _ => Ok(()),
         }
@@ -664,8 +580,7 @@ fn decoder(track: &Track, traits: Traits) -> Result<Box<dyn AudioDecoder>, Failu
     };
     // Symphonia also trims MP3 by lengths that it only estimated, so MP3 is trimmed here.
     let options = AudioDecoderOptions::default().gapless(!traits.bare);
-    guard(|| CODECS.make_audio_decoder(params, &options))
-        .map_err(|_| Failure::Try(Problem::Unsupported))
+    guard(|| CODECS.make_audio_decoder(params, &options)).map_err(|_| Failure::Try(Problem::Unsupported))
 }
 
 /// Decodes one packet into a block, channels averaged. Returns how many there were.
@@ -684,22 +599,14 @@ fn decode_mono(
     buffer.copy_to_vec_interleaved(interleaved);
     // Anything else in a float recording would spread over a whole block when it is resampled.
     let clean = |sample: f32| {
-        if sample.is_finite() {
-            sample.clamp(-1.0, 1.0)
-        } else {
-            0.0
-        }
+        if sample.is_finite() { sample.clamp(-1.0, 1.0) } else { 0.0 }
     };
     block.samples.clear();
     if channels == 1 {
         block.samples.extend(interleaved.iter().copied().map(clean));
     } else {
         let share = 1.0 / channels as f32;
-        block.samples.extend(
-            interleaved
-                .chunks_exact(channels)
-                .map(|frame| clean(frame.iter().sum::<f32>() * share)),
-        );
+        block.samples.extend(interleaved.chunks_exact(channels).map(|frame| clean(frame.iter().sum::<f32>() * share)));
     }
     Ok(u16::try_from(channels).unwrap_or(u16::MAX))
 }
@@ -754,20 +661,12 @@ struct Finished {
 
 impl Finished {
     fn with(self, info: AudioInfo) -> Decoded {
-        Decoded {
-            info,
-            duration: self.duration,
-            waveform: self.waveform,
-            stopped: self.stopped,
-        }
+        Decoded { info, duration: self.duration, waveform: self.waveform, stopped: self.stopped }
     }
 }
 
 impl<'a> Output<'a> {
-    fn new(
-        limits: &Limits,
-        sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
-    ) -> Self {
+    fn new(limits: &Limits, sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>) -> Self {
         Self {
             sink,
             limit: limits.max_duration,
@@ -781,11 +680,7 @@ impl<'a> Output<'a> {
     }
 
     fn push(&mut self, block: &Block) -> Result<ControlFlow<()>, AudioError> {
-        if self
-            .resampler
-            .as_ref()
-            .is_none_or(|resampler| resampler.rate() != block.rate)
-        {
+        if self.resampler.as_ref().is_none_or(|resampler| resampler.rate() != block.rate) {
             // Joined recordings may differ in rate.
             if self.flush()?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -854,11 +749,7 @@ impl<'a> Output<'a> {
         self.given += self.pending.len() as u64;
         let duration = self.duration();
         if duration > self.limit {
-            return Err(AudioError::TooLong {
-                duration,
-                at_least: true,
-                limit: self.limit,
-            });
+            return Err(AudioError::TooLong { duration, at_least: true, limit: self.limit });
         }
         self.waveform.push(&self.pending);
         let flow = (self.sink)(&self.pending)?;
@@ -877,10 +768,6 @@ impl<'a> Output<'a> {
             let _ = self.give()?;
         }
         let duration = self.duration();
-        Ok(Finished {
-            duration,
-            waveform: self.waveform.finish(),
-            stopped: self.stopped,
-        })
+        Ok(Finished { duration, waveform: self.waveform.finish(), stopped: self.stopped })
     }
 }

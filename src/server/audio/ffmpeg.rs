@@ -23,18 +23,8 @@ const DEMUXERS: &str = "3gp,aa,aac,aax,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,asf_
     rso,shn,smjpeg,sox,tak,truehd,tta,voc,w64,wav,webm,wsd,wtv,wv,xwma";
 
 /// Containers, as ffprobe names them, whose length is written down, not guessed from the bit rate.
-const DECLARING: [&str; 10] = [
-    "ape",
-    "asf",
-    "caf",
-    "flac",
-    "matroska,webm",
-    "mov,mp4,m4a,3gp,3g2,mj2",
-    "tta",
-    "w64",
-    "wav",
-    "wv",
-];
+const DECLARING: [&str; 10] =
+    ["ape", "asf", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "tta", "w64", "wav", "wv"];
 
 /// Below this, ffprobe itself hardly believes in the format it names (25 is its own threshold for asking again).
 const LEAST_SCORE: u32 = 25;
@@ -75,9 +65,7 @@ pub fn available() -> bool {
     let Some(paths) = std::env::var_os("PATH") else {
         return false;
     };
-    ["ffmpeg", "ffprobe"]
-        .iter()
-        .all(|tool| std::env::split_paths(&paths).any(|path| path.join(tool).is_file()))
+    ["ffmpeg", "ffprobe"].iter().all(|tool| std::env::split_paths(&paths).any(|path| path.join(tool).is_file()))
 }
 
 /// What ffprobe makes of a file.
@@ -126,50 +114,29 @@ pub(super) fn probe(path: &Path) -> Result<Found, Refusal> {
         return Err(Refusal::Unknown);
     }
     let answer: Answer = serde_json::from_slice(&answer).map_err(|_| Refusal::Unknown)?;
-    let Some(format) = answer
-        .format
-        .filter(|format| format.probe_score >= LEAST_SCORE)
-    else {
+    let Some(format) = answer.format.filter(|format| format.probe_score >= LEAST_SCORE) else {
         return Err(Refusal::Unknown);
     };
     let of_type = |stream: &&Stream, kind: &str| stream.codec_type.as_deref() == Some(kind);
     // Cover pictures come as video, too.
-    let is_video =
-        |stream: &Stream| of_type(&stream, "video") && stream.disposition.attached_pic == 0;
+    let is_video = |stream: &Stream| of_type(&stream, "video") && stream.disposition.attached_pic == 0;
     let video = answer.streams.iter().any(is_video);
     let name = short(&format.format_name, video);
-    let Some(audio) = answer
-        .streams
-        .iter()
-        .find(|stream| of_type(stream, "audio"))
-    else {
+    let Some(audio) = answer.streams.iter().find(|stream| of_type(stream, "audio")) else {
         return Err(Refusal::NoAudio(name));
     };
-    let seconds = |text: &Option<String>| {
-        text.as_deref()?
-            .parse::<f64>()
-            .ok()
-            .filter(|seconds| *seconds > 0.0)
-    };
+    let seconds = |text: &Option<String>| text.as_deref()?.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
     let duration = if DECLARING.contains(&format.format_name.as_str()) {
         // The whole lasts as long as its longest track, which need not be the sound.
         seconds(&audio.duration).or_else(|| seconds(&format.duration).filter(|_| !video))
     } else {
         None
     };
-    let codec = audio
-        .codec_name
-        .clone()
-        .filter(|codec| codec != "unknown")
-        .ok_or(Refusal::Unknown)?;
+    let codec = audio.codec_name.clone().filter(|codec| codec != "unknown").ok_or(Refusal::Unknown)?;
     Ok(Found {
         format: name,
         codec,
-        sample_rate: audio
-            .sample_rate
-            .as_deref()
-            .and_then(|rate| rate.parse().ok())
-            .unwrap_or(0),
+        sample_rate: audio.sample_rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or(0),
         channels: audio.channels.unwrap_or(0),
         duration,
     })
@@ -192,9 +159,7 @@ fn short(name: &str, video: bool) -> String {
 pub(super) fn decode(path: &Path, sink: &mut Sink<'_, i16>) -> Result<(), AudioError> {
     let mut command = tool("ffmpeg", path)?;
     command.args(["-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", "1", "-ar"]);
-    command
-        .arg(SAMPLE_RATE.to_string())
-        .args(["-f", "s16le", "pipe:1"]);
+    command.arg(SAMPLE_RATE.to_string()).args(["-f", "s16le", "pipe:1"]);
     let mut samples = Vec::new();
     let mut odd = None;
     let end = run(command, path, &mut |bytes| {
@@ -211,9 +176,7 @@ pub(super) fn decode(path: &Path, sink: &mut Sink<'_, i16>) -> Result<(), AudioE
     if end.stopped || end.status.success() {
         return Ok(());
     }
-    Err(AudioError::Ffmpeg {
-        line: end.line.unwrap_or_else(|| end.status.to_string()),
-    })
+    Err(AudioError::Ffmpeg { line: end.line.unwrap_or_else(|| end.status.to_string()) })
 }
 
 /// A command up to and including its input. The name is absolute and behind a protocol, so that neither a leading `-`
@@ -224,13 +187,7 @@ fn tool(name: &str, path: &Path) -> io::Result<Command> {
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
-    command.args([
-        "-hide_banner",
-        "-loglevel",
-        "error",
-        "-protocol_whitelist",
-        "file,pipe",
-    ]);
+    command.args(["-hide_banner", "-loglevel", "error", "-protocol_whitelist", "file,pipe"]);
     command.args(["-format_whitelist", DEMUXERS]);
     if name == "ffmpeg" {
         command.arg("-nostdin");
@@ -275,11 +232,7 @@ impl Drop for Running {
 }
 
 fn run(mut command: Command, path: &Path, sink: &mut Sink<'_, u8>) -> Result<End, AudioError> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut stdout = child.stdout.take().expect("asked for above");
     let stderr = child.stderr.take().expect("asked for above");
     let child = Running(Mutex::new(child));
@@ -330,11 +283,7 @@ fn run(mut command: Command, path: &Path, sink: &mut Sink<'_, u8>) -> Result<End
             let line = format!("no output for {} seconds", STALL.as_secs());
             return Err(AudioError::Ffmpeg { line });
         }
-        Ok(End {
-            status: status?,
-            line,
-            stopped,
-        })
+        Ok(End { status: status?, line, stopped })
     })
 }
 
@@ -344,12 +293,7 @@ fn last_line(stderr: impl Read) -> Option<String> {
     let mut reader = BufReader::new(stderr);
     let (mut line, mut last) = (Vec::new(), None);
     // Everything must be read, or the child blocks on a full pipe.
-    while reader
-        .by_ref()
-        .take(LONGEST)
-        .read_until(b'\n', &mut line)
-        .is_ok_and(|read| read > 0)
-    {
+    while reader.by_ref().take(LONGEST).read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim();
         if !text.is_empty() {
@@ -363,14 +307,9 @@ fn last_line(stderr: impl Read) -> Option<String> {
 /// Where the file lies is nobody's business but the operator's.
 fn without(line: &str, path: &Path) -> String {
     let mut line = line.to_owned();
-    for name in [url(path).ok(), Some(path.as_os_str().to_owned())]
-        .into_iter()
-        .flatten()
-    {
+    for name in [url(path).ok(), Some(path.as_os_str().to_owned())].into_iter().flatten() {
         if let Some(name) = OsStr::to_str(&name) {
-            line = line
-                .replace(&format!("{name}: "), "")
-                .replace(name, "the file");
+            line = line.replace(&format!("{name}: "), "").replace(name, "the file");
         }
     }
     line
@@ -382,12 +321,7 @@ mod tests {
 
     #[test]
     fn names_are_only_names() {
-        let name = |path: &str| {
-            url(Path::new(path))
-                .expect("absolute")
-                .into_string()
-                .expect("UTF-8")
-        };
+        let name = |path: &str| url(Path::new(path)).expect("absolute").into_string().expect("UTF-8");
         assert!(name("-version").starts_with("file:/"));
         assert_eq!(name("/a/concat:b|c"), "file:/a/concat:b|c");
     }
@@ -404,10 +338,8 @@ mod tests {
     fn no_demuxer_follows_references() {
         for name in DEMUXERS.split(',') {
             assert!(
-                ![
-                    "hls", "concat", "dash", "sdp", "rtsp", "image2", "lavfi", "imf", "tty", "data"
-                ]
-                .contains(&name.trim())
+                !["hls", "concat", "dash", "sdp", "rtsp", "image2", "lavfi", "imf", "tty", "data"]
+                    .contains(&name.trim())
             );
             assert_eq!(name, name.trim());
         }

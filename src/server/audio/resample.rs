@@ -55,15 +55,7 @@ impl Resampler {
         };
         let delay = fft.as_ref().map_or(0, |fft| fft.output_delay());
         let output = vec![0.0; fft.as_ref().map_or(0, |fft| fft.output_frames_max())];
-        Some(Self {
-            rate,
-            fft,
-            input: Vec::new(),
-            output,
-            delay,
-            taken: 0,
-            given: 0,
-        })
+        Some(Self { rate, fft, input: Vec::new(), output, delay, taken: 0, given: 0 })
     }
 
     pub(super) fn rate(&self) -> u32 {
@@ -80,8 +72,7 @@ impl Resampler {
         }
         while !samples.is_empty() {
             let needed = self.fft.as_ref().map_or(0, |fft| fft.input_frames_next());
-            let (now, later) =
-                samples.split_at(samples.len().min(needed.saturating_sub(self.input.len())));
+            let (now, later) = samples.split_at(samples.len().min(needed.saturating_sub(self.input.len())));
             self.input.extend_from_slice(now);
             samples = later;
             if self.input.len() < needed {
@@ -93,8 +84,7 @@ impl Resampler {
 
     /// Gives what is still inside. Nothing may be pushed afterwards.
     pub(super) fn finish(&mut self, out: &mut Vec<f32>) {
-        let total =
-            (u128::from(self.taken) * u128::from(SAMPLE_RATE)).div_ceil(u128::from(self.rate));
+        let total = (u128::from(self.taken) * u128::from(SAMPLE_RATE)).div_ceil(u128::from(self.rate));
         let total = u64::try_from(total).unwrap_or(u64::MAX);
         while self.fft.is_some() && self.given < total {
             self.run(total - self.given, out);
@@ -107,10 +97,9 @@ impl Resampler {
         let partial = Indexing::new().partial_len(self.input.len());
         self.input.resize(fft.input_frames_next(), 0.0);
         let frames = self.output.len();
-        let input = InterleavedSlice::new(&self.input, 1, self.input.len())
-            .expect("one channel of that many frames");
-        let mut output = InterleavedSlice::new_mut(&mut self.output, 1, frames)
-            .expect("one channel of that many frames");
+        let input = InterleavedSlice::new(&self.input, 1, self.input.len()).expect("one channel of that many frames");
+        let mut output =
+            InterleavedSlice::new_mut(&mut self.output, 1, frames).expect("one channel of that many frames");
         let (_, made) = fft
             .process_into_buffer(&input, &mut output, Some(&partial))
             .expect("both buffers hold what the resampler asked for");
@@ -136,17 +125,13 @@ mod tests {
 
     fn tone(frequency: f64, rate: u32, seconds: f64) -> Vec<f32> {
         let frames = (seconds * f64::from(rate)).round() as usize;
-        (0..frames)
-            .map(|i| (TAU * frequency * i as f64 / f64::from(rate)).sin() as f32 * 0.5)
-            .collect()
+        (0..frames).map(|i| (TAU * frequency * i as f64 / f64::from(rate)).sin() as f32 * 0.5).collect()
     }
 
     fn resample(samples: &[f32], rate: u32, chunk: usize) -> Vec<f32> {
         let mut resampler = Resampler::new(rate).expect("a real rate");
         let mut out = Vec::new();
-        samples
-            .chunks(chunk)
-            .for_each(|chunk| resampler.push(chunk, &mut out));
+        samples.chunks(chunk).for_each(|chunk| resampler.push(chunk, &mut out));
         resampler.finish(&mut out);
         out
     }
@@ -157,28 +142,20 @@ mod tests {
 
     #[test]
     fn length_phase_and_level_are_kept() {
-        for rate in [
-            8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000,
-            192_000, 44_101,
-        ] {
+        for rate in
+            [8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 192_000, 44_101]
+        {
             for seconds in [0.001, 0.02, 0.73, 2.0] {
                 let out = resample(&tone(440.0, rate, seconds), rate, 1_152);
                 let expected = tone(440.0, SAMPLE_RATE, seconds);
-                assert!(
-                    out.len().abs_diff(expected.len()) <= 16,
-                    "{rate} {seconds}: {}",
-                    out.len()
-                );
+                assert!(out.len().abs_diff(expected.len()) <= 16, "{rate} {seconds}: {}", out.len());
                 if seconds < 0.5 {
                     continue;
                 }
                 // The same wave at the same time: neither delayed nor reshaped. The edges ring.
                 let middle = 800..expected.len() - 800;
-                let difference: Vec<f32> = out[middle.clone()]
-                    .iter()
-                    .zip(&expected[middle])
-                    .map(|(a, b)| a - b)
-                    .collect();
+                let difference: Vec<f32> =
+                    out[middle.clone()].iter().zip(&expected[middle]).map(|(a, b)| a - b).collect();
                 assert!(rms(&difference) < 0.002, "{rate}: {}", rms(&difference));
             }
         }
@@ -186,33 +163,18 @@ mod tests {
 
     #[test]
     fn what_16_khz_cannot_hold_vanishes() {
-        for (frequency, rate) in [
-            (12_000.0, 44_100),
-            (8_800.0, 48_000),
-            (9_000.0, 96_000),
-            (60_000.0, 192_000),
-        ] {
+        for (frequency, rate) in [(12_000.0, 44_100), (8_800.0, 48_000), (9_000.0, 96_000), (60_000.0, 192_000)] {
             let out = resample(&tone(frequency, rate, 1.0), rate, 4_096);
-            assert!(
-                rms(&out[800..15_200]) < 0.0005,
-                "{frequency} at {rate}: {}",
-                rms(&out[800..15_200])
-            );
+            assert!(rms(&out[800..15_200]) < 0.0005, "{frequency} at {rate}: {}", rms(&out[800..15_200]));
         }
         let out = resample(&tone(7_000.0, 48_000, 1.0), 48_000, 4_096);
-        assert!(
-            (rms(&out[800..15_200]) - 0.3536).abs() < 0.01,
-            "speech's upper band stays"
-        );
+        assert!((rms(&out[800..15_200]) - 0.3536).abs() < 0.01, "speech's upper band stays");
     }
 
     #[test]
     fn chunking_does_not_matter_and_nothing_gives_nothing() {
         let samples = tone(700.0, 44_100, 0.3);
-        assert_eq!(
-            resample(&samples, 44_100, 1),
-            resample(&samples, 44_100, 100_000)
-        );
+        assert_eq!(resample(&samples, 44_100, 1), resample(&samples, 44_100, 100_000));
         assert!(resample(&[], 44_100, 1).is_empty());
     }
 

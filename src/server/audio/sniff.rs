@@ -33,10 +33,7 @@ pub(super) fn kind(file: &mut File) -> io::Result<Kind> {
 
 fn recognise(head: &[u8]) -> Kind {
     use Kind::{Foreign, Native, Other};
-    let at = |offset: usize, mark: &[u8]| {
-        head.get(offset..)
-            .is_some_and(|rest| rest.starts_with(mark))
-    };
+    let at = |offset: usize, mark: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(mark));
     let first = |mark: &[u8]| at(0, mark);
     if first(b"RIFF") || first(b"RF64") || first(b"BW64") {
         return if at(8, b"WAVE") {
@@ -92,22 +89,14 @@ fn recognise(head: &[u8]) -> Kind {
         (b"SQLite format 3", "a database"),
         (b"\xd0\xcf\x11\xe0", "an office document"),
     ];
-    let find = |table: &[(&[u8], &'static str)]| {
-        table
-            .iter()
-            .find(|(mark, _)| first(mark))
-            .map(|&(_, name)| name)
-    };
+    let find = |table: &[(&[u8], &'static str)]| table.iter().find(|(mark, _)| first(mark)).map(|&(_, name)| name);
     if let Some(name) = find(native) {
         return Native(name);
     }
     if first(b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
         return Native("AIFF audio");
     }
-    if [&b"ftyp"[..], b"moov", b"mdat", b"wide", b"free", b"skip"]
-        .iter()
-        .any(|name| at(4, name))
-    {
+    if [&b"ftyp"[..], b"moov", b"mdat", b"wide", b"free", b"skip"].iter().any(|name| at(4, name)) {
         return if at(8, b"heic") || at(8, b"mif1") || at(8, b"avif") {
             Other("a HEIC or AVIF image")
         } else {
@@ -131,11 +120,7 @@ fn recognise(head: &[u8]) -> Kind {
             _ => {}
         }
     }
-    if is_text(head) {
-        Other("a text file")
-    } else {
-        Kind::Unknown
-    }
+    if is_text(head) { Other("a text file") } else { Kind::Unknown }
 }
 
 /// Text in the encodings people use: no control characters but white space, or UTF-16 by its mark.
@@ -148,8 +133,7 @@ fn is_text(head: &[u8]) -> bool {
             match std::str::from_utf8(head) {
                 Ok(_) => true,
                 Err(error) => {
-                    error.error_len().is_none()
-                        || head.iter().filter(|byte| **byte >= 0x80).count() < head.len() / 8
+                    error.error_len().is_none() || head.iter().filter(|byte| **byte >= 0x80).count() < head.len() / 8
                 }
             }
         })
@@ -172,10 +156,7 @@ pub(super) struct Wav {
 pub(super) fn wav(file: &mut File) -> io::Result<Option<Wav>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
-    if !read_at(file, 0, &mut head)?
-        || !matches!(&head[..4], b"RIFF" | b"RF64" | b"BW64")
-        || &head[8..] != b"WAVE"
-    {
+    if !read_at(file, 0, &mut head)? || !matches!(&head[..4], b"RIFF" | b"RF64" | b"BW64") || &head[8..] != b"WAVE" {
         return Ok(None);
     }
     let (mut at, mut format, mut long) = (12, None, None);
@@ -224,12 +205,7 @@ pub(super) fn wav(file: &mut File) -> io::Result<Option<Wav>> {
                 };
                 let length = declared.min(available) / frame * frame;
                 let seconds = |bytes: u64| bytes as f64 / per_second;
-                return Ok(Some(Wav {
-                    found: seconds(length),
-                    declared: seconds(declared),
-                    start: at,
-                    length,
-                }));
+                return Ok(Some(Wav { found: seconds(length), declared: seconds(declared), start: at, length }));
             }
             _ => {}
         }
@@ -244,8 +220,7 @@ fn streamed(file: &mut File, start: u64, declared: u64, available: u64) -> io::R
     if declared == 0 {
         return Ok(available > 0 && !chunks_to_end(file, start)?);
     }
-    Ok(declared > available
-        && matches!(declared, 0x7fff_0000..=0x8000_0000 | 0xffff_0000..=0xffff_ffff))
+    Ok(declared > available && matches!(declared, 0x7fff_0000..=0x8000_0000 | 0xffff_0000..=0xffff_ffff))
 }
 
 /// Whether proper chunks follow up to the end of the file, as after samples that are really none.
@@ -253,9 +228,7 @@ fn chunks_to_end(file: &mut File, mut at: u64) -> io::Result<bool> {
     let size = file.metadata()?.len();
     let mut chunk = [0; 8];
     while at < size {
-        if !read_at(file, at, &mut chunk)?
-            || !chunk[..4].iter().all(|byte| (0x20..0x7f).contains(byte))
-        {
+        if !read_at(file, at, &mut chunk)? || !chunk[..4].iter().all(|byte| (0x20..0x7f).contains(byte)) {
             return Ok(false);
         }
         let length = u64::from(le32(&chunk[4..]));
@@ -268,10 +241,7 @@ fn chunks_to_end(file: &mut File, mut at: u64) -> io::Result<bool> {
 pub(super) fn aiff(file: &mut File) -> io::Result<Option<(f64, f64)>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
-    if !read_at(file, 0, &mut head)?
-        || &head[..4] != b"FORM"
-        || !matches!(&head[8..], b"AIFF" | b"AIFC")
-    {
+    if !read_at(file, 0, &mut head)? || &head[..4] != b"FORM" || !matches!(&head[8..], b"AIFF" | b"AIFC") {
         return Ok(None);
     }
     let (mut at, mut declared, mut chunk) = (12, 0.0, [0; 8]);
@@ -285,8 +255,7 @@ pub(super) fn aiff(file: &mut File) -> io::Result<Option<(f64, f64)>> {
                     return Ok(None);
                 }
                 // An 80 bit float: exponent, then a mantissa of which the upper half is enough.
-                let exponent =
-                    i32::from(u16::from_be_bytes([body[8], body[9]]) & 0x7fff) - 16_383 - 31;
+                let exponent = i32::from(u16::from_be_bytes([body[8], body[9]]) & 0x7fff) - 16_383 - 31;
                 let rate = f64::from(be32(&body[10..])) * 2_f64.powi(exponent);
                 declared = f64::from(be32(&body[2..])) / rate;
             }
@@ -321,9 +290,8 @@ pub(super) fn mp4_without_index(file: &mut File) -> io::Result<bool> {
                 if !read_at(file, at, &mut head)? {
                     break;
                 }
-                length = u64::from_be_bytes([
-                    head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15],
-                ]);
+                length =
+                    u64::from_be_bytes([head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15]]);
             }
             _ => {}
         }
@@ -346,9 +314,7 @@ pub(super) fn ogg_is_cut(file: &mut File) -> io::Result<bool> {
     let from = size.saturating_sub(2 * LARGEST_PAGE);
     let mut tail = Vec::new();
     file.seek(SeekFrom::Start(from))?;
-    file.by_ref()
-        .take(2 * LARGEST_PAGE)
-        .read_to_end(&mut tail)?;
+    file.by_ref().take(2 * LARGEST_PAGE).read_to_end(&mut tail)?;
     let Some(page) = tail.windows(5).rposition(|window| window == b"OggS\0") else {
         return Ok(true);
     };
@@ -359,12 +325,7 @@ pub(super) fn ogg_is_cut(file: &mut File) -> io::Result<bool> {
     let Some(lengths) = page.get(27..27 + usize::from(*segments)) else {
         return Ok(true);
     };
-    let length = 27
-        + lengths.len()
-        + lengths
-            .iter()
-            .map(|length| usize::from(*length))
-            .sum::<usize>();
+    let length = 27 + lengths.len() + lengths.iter().map(|length| usize::from(*length)).sum::<usize>();
     Ok(page.len() < length || page.len() > length + TAG)
 }
 
@@ -373,19 +334,14 @@ pub(super) fn ogg_is_cut(file: &mut File) -> io::Result<bool> {
 pub(super) fn mp3_counts_frames(file: &mut File) -> io::Result<bool> {
     let (mut at, mut head) = (0_u64, [0; 10]);
     while read_at(file, at, &mut head)? && &head[..3] == b"ID3" {
-        let length = head[6..]
-            .iter()
-            .fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
+        let length = head[6..].iter().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
         at += 10 + length + if head[5] & 0x10 == 0 { 0 } else { 10 };
     }
     let mut frame = Vec::new();
     file.seek(SeekFrom::Start(at))?;
     // The first frame may follow padding; its table stands in its first bytes.
     file.by_ref().take(HEAD as u64).read_to_end(&mut frame)?;
-    let Some(sync) = frame
-        .windows(2)
-        .position(|pair| pair[0] == 0xff && pair[1] & 0xe0 == 0xe0)
-    else {
+    let Some(sync) = frame.windows(2).position(|pair| pair[0] == 0xff && pair[1] & 0xe0 == 0xe0) else {
         return Ok(false);
     };
     let frame = &frame[sync..frame.len().min(sync + 64)];
@@ -401,18 +357,11 @@ pub(super) fn is_webm(file: &mut File) -> io::Result<bool> {
 }
 
 fn le32(bytes: &[u8]) -> u32 {
-    bytes
-        .iter()
-        .take(4)
-        .rev()
-        .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+    bytes.iter().take(4).rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
 fn be32(bytes: &[u8]) -> u32 {
-    bytes
-        .iter()
-        .take(4)
-        .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+    bytes.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
 /// Fills `buffer` from a position; false where the file ends before.
@@ -442,17 +391,9 @@ impl Source {
             // The longest possible for the whole, which also stands for "unknown", so that only the samples' counts.
             patches.push((0, *b"RIFF"));
             patches.push((4, [0xff; 4]));
-            patches.push((
-                wav.start - 4,
-                u32::try_from(wav.length).unwrap_or(u32::MAX).to_le_bytes(),
-            ));
+            patches.push((wav.start - 4, u32::try_from(wav.length).unwrap_or(u32::MAX).to_le_bytes()));
         }
-        Ok(Self {
-            file,
-            at: 0,
-            length,
-            patches,
-        })
+        Ok(Self { file, at: 0, length, patches })
     }
 }
 
@@ -465,10 +406,8 @@ impl Read for Source {
         let got = self.file.read(&mut buffer[..most])?;
         for (start, bytes) in &self.patches {
             for (at, byte) in (*start..).zip(bytes) {
-                if let Some(place) = at
-                    .checked_sub(self.at)
-                    .and_then(|at| usize::try_from(at).ok())
-                    .filter(|at| *at < got)
+                if let Some(place) =
+                    at.checked_sub(self.at).and_then(|at| usize::try_from(at).ok()).filter(|at| *at < got)
                 {
                     buffer[place] = *byte;
                 }
@@ -515,27 +454,16 @@ mod tests {
     }
 
     fn header(data: u32) -> Vec<u8> {
-        let mut bytes =
-            b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data"
-                .to_vec();
+        let mut bytes = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data".to_vec();
         bytes.extend(data.to_le_bytes());
         bytes
     }
 
     #[test]
     fn marks() {
-        assert_eq!(
-            recognise(b"RIFF\x00\x00\x00\x00WAVEfmt "),
-            Kind::Native("WAV audio")
-        );
-        assert_eq!(
-            recognise(b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n"),
-            Kind::Other("a text file")
-        );
-        assert_eq!(
-            recognise(b"ffconcat version 1.0\nfile '/etc/passwd'\n"),
-            Kind::Other("a text file")
-        );
+        assert_eq!(recognise(b"RIFF\x00\x00\x00\x00WAVEfmt "), Kind::Native("WAV audio"));
+        assert_eq!(recognise(b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n"), Kind::Other("a text file"));
+        assert_eq!(recognise(b"ffconcat version 1.0\nfile '/etc/passwd'\n"), Kind::Other("a text file"));
         assert_eq!(recognise("Grüße\n".as_bytes()), Kind::Other("a text file"));
         assert_eq!(recognise(b"\xff\xfeH\0i\0"), Kind::Other("a text file"));
         assert_eq!(recognise(b"\xff\xfb\x90\x64"), Kind::Native("MP3 audio"));
@@ -550,39 +478,17 @@ mod tests {
         let read = |data: u32, bytes: usize| {
             let mut all = header(data);
             all.extend(std::iter::repeat_n(1, bytes));
-            wav(&mut file(&all))
-                .expect("readable")
-                .map(|wav| (wav.declared, wav.found))
+            wav(&mut file(&all)).expect("readable").map(|wav| (wav.declared, wav.found))
         };
         assert_eq!(read(16_000, 16_000), Some((1.0, 1.0)));
-        assert_eq!(
-            read(16_000, 8_001),
-            Some((1.0, 0.5)),
-            "cut, and within a frame"
-        );
-        for placeholder in [
-            0,
-            u32::MAX,
-            0xffff_ffda,
-            0x7fff_ffff,
-            0x7fff_f000,
-            0x8000_0000,
-        ] {
-            assert_eq!(
-                read(placeholder, 32_000),
-                Some((2.0, 2.0)),
-                "{placeholder:#x}"
-            );
+        assert_eq!(read(16_000, 8_001), Some((1.0, 0.5)), "cut, and within a frame");
+        for placeholder in [0, u32::MAX, 0xffff_ffda, 0x7fff_ffff, 0x7fff_f000, 0x8000_0000] {
+            assert_eq!(read(placeholder, 32_000), Some((2.0, 2.0)), "{placeholder:#x}");
         }
         assert_eq!(read(0, 0), Some((0.0, 0.0)));
         let mut none = header(0);
         none.extend(b"LIST\x04\0\0\0INFO");
-        assert_eq!(
-            wav(&mut file(&none))
-                .expect("readable")
-                .map(|wav| wav.found),
-            Some(0.0)
-        );
+        assert_eq!(wav(&mut file(&none)).expect("readable").map(|wav| wav.found), Some(0.0));
     }
 
     #[test]

@@ -31,12 +31,7 @@ pub(super) struct Builder {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self {
-            fine: Vec::with_capacity(FINE),
-            width: FIRST_WIDTH,
-            filled: 0,
-            peak: 0,
-        }
+        Self { fine: Vec::with_capacity(FINE), width: FIRST_WIDTH, filled: 0, peak: 0 }
     }
 
     pub(super) fn push(&mut self, samples: &[i16]) {
@@ -58,9 +53,7 @@ impl Builder {
             let range = bin * self.fine.len() / bins..(bin + 1) * self.fine.len() / bins;
             scale(self.fine[range].iter().copied().max().unwrap_or(0))
         });
-        Waveform {
-            peaks: peaks.collect(),
-        }
+        Waveform { peaks: peaks.collect() }
     }
 
     fn close(&mut self) {
@@ -97,28 +90,20 @@ mod tests {
         assert_eq!(of(&[0, -5], 1).peaks, [1]);
         assert_eq!(of(&vec![i16::MIN; 16_000], 999).peaks, vec![255; 400]);
         for seconds in [3, 10, 11, 60, 3600] {
-            assert_eq!(
-                of(&vec![0; 16_000 * seconds], 4096).peaks,
-                vec![0; MAX_PEAKS],
-                "{seconds} s"
-            );
+            assert_eq!(of(&vec![0; 16_000 * seconds], 4096).peaks, vec![0; MAX_PEAKS], "{seconds} s");
         }
     }
 
     #[test]
     fn shape_is_kept_and_chunks_do_not_matter() {
         // Rises linearly over 100 s.
-        let samples: Vec<i16> = (0..1_600_000_i64)
-            .map(|i| i16::try_from(i * 32_767 / 1_600_000).expect("below full scale"))
-            .collect();
+        let samples: Vec<i16> =
+            (0..1_600_000_i64).map(|i| i16::try_from(i * 32_767 / 1_600_000).expect("below full scale")).collect();
         let waveform = of(&samples, 16_000);
         assert_eq!(waveform, of(&samples, 7));
         for (i, &peak) in waveform.peaks.iter().enumerate() {
             let expected = 255.0 * (i + 1) as f64 / MAX_PEAKS as f64;
-            assert!(
-                (f64::from(peak) - expected).abs() < 2.0,
-                "{i}: {peak} {expected}"
-            );
+            assert!((f64::from(peak) - expected).abs() < 2.0, "{i}: {peak} {expected}");
         }
     }
 }

@@ -1,6 +1,10 @@
 //! `/api/v1/sessions/{id}/audio`: the recording, whole or a range, so that a player can seek.
 
-use super::{Id, range::{self, Wanted}, transcript::disposition};
+use super::{
+    Id,
+    range::{self, Wanted},
+    transcript::disposition,
+};
 use crate::{
     model::ErrorBody,
     server::{error::Error, owner::Owner, state::AppState},

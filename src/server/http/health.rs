@@ -4,7 +4,12 @@ use crate::{
     model::State as SessionState,
     server::{error::Error, state::AppState},
 };
-use axum::{Json, extract::State, http::{StatusCode, header}, response::{IntoResponse, Response}};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 

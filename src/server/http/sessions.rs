@@ -5,7 +5,11 @@ use crate::{
     model::{EngineInfo, ErrorBody, Session, SessionPage},
     server::{error::Error, owner::Owner, state::AppState},
 };
-use axum::{Extension, Json, extract::{State, rejection::JsonRejection}, http::StatusCode};
+use axum::{
+    Extension, Json,
+    extract::{State, rejection::JsonRejection},
+    http::StatusCode,
+};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 

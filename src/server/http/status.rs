@@ -57,10 +57,9 @@ pub(super) async fn all(
 }
 
 fn unless_known(request: &HeaderMap, etag: &str, answer: impl IntoResponse) -> Response {
-    let known = request
-        .get(header::IF_NONE_MATCH)
-        .and_then(|v| v.to_str().ok())
-        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*"));
+    let known = request.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|tags| {
+        tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
+    });
     let kind = if known { "304" } else { "200" };
     metrics::counter!("hark_polls_total", "answer" => kind).increment(1);
     let mut headers = HeaderMap::new();

@@ -110,13 +110,17 @@ async fn receive_form(state: &AppState, owner: &Owner, form: &mut Multipart) -> 
                 received = Some((id, file(state, field, upload).await?, name));
             }
             "file" => {
-                return Err(Error::BadRequest("Send one file with each request; send the others on their own.".to_owned()));
+                return Err(Error::BadRequest(
+                    "Send one file with each request; send the others on their own.".to_owned(),
+                ));
             }
             _ => {} // fields of later versions
         }
     }
     let Some((id, upload, name)) = received.filter(|(_, upload, name)| upload.bytes > 0 || !name.is_empty()) else {
-        return Err(Error::BadRequest("No file was sent. Choose a recording and send it in the field 'file'.".to_owned()));
+        return Err(Error::BadRequest(
+            "No file was sent. Choose a recording and send it in the field 'file'.".to_owned(),
+        ));
     };
     let plan = state.sessions().plan(&wishes)?;
     state.sessions().create(owner, id, upload, &name, plan).await
@@ -138,7 +142,9 @@ async fn text(mut field: Field<'_>) -> Result<String, Error> {
     while let Some(piece) = field.chunk().await? {
         bytes.extend_from_slice(&piece);
         if bytes.len() > MAX_FIELD {
-            return Err(Error::BadRequest(format!("A text field of the form is longer than {MAX_FIELD} bytes; shorten it.")));
+            return Err(Error::BadRequest(format!(
+                "A text field of the form is longer than {MAX_FIELD} bytes; shorten it."
+            )));
         }
     }
     String::from_utf8(bytes).map_err(|_| Error::BadRequest("A text field of the form isn't UTF-8.".to_owned()))

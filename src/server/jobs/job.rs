@@ -102,8 +102,7 @@ impl<'a> Job<'a> {
         let recording = self.state.media.file(id)?;
         let stop_decoder = CancellationToken::new();
         let _stop_on_return = stop_decoder.clone().drop_guard();
-        let mut decoding =
-            spool::decode(recording, spool.clone(), self.state.limits.max_duration, stop_decoder);
+        let mut decoding = spool::decode(recording, spool.clone(), self.state.limits.max_duration, stop_decoder);
         // A file that can't be decoded at all ends here, before an engine is started for it.
         let first = match decoding.wait_for(|d| d.samples > 0 || d.end.is_some()).await {
             Ok(decoding) => decoding.clone(),
@@ -314,7 +313,10 @@ impl<'a> Job<'a> {
                     _ => ("internal", "Something went wrong on the server; its log says more.".to_owned()),
                 };
                 let end = if message.trim_end().ends_with('.') { "" } else { "." };
-                let message = format!("{}{end} Hark tried {tries} times. What was transcribed is kept; Retry goes on from there.", message.trim_end());
+                let message = format!(
+                    "{}{end} Hark tried {tries} times. What was transcribed is kept; Retry goes on from there.",
+                    message.trim_end()
+                );
                 Ending::Failed(Failure { code: code.to_owned(), message })
             }
         };

@@ -118,7 +118,8 @@ pub(super) fn read_samples() -> io::Result<Option<Vec<i16>>> {
             Err(error) => return Err(error),
         }
     }
-    let samples: Vec<i16> = bytes[..filled].chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect();
+    let samples: Vec<i16> =
+        bytes[..filled].chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect();
     Ok((!samples.is_empty()).then_some(samples))
 }
 

@@ -26,7 +26,10 @@ impl Engine for CommandEngine {
 
     fn model(&self) -> String {
         let words = self.words().unwrap_or_default();
-        words.first().and_then(|p| Path::new(p).file_name()).map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+        words
+            .first()
+            .and_then(|p| Path::new(p).file_name())
+            .map_or_else(String::new, |n| n.to_string_lossy().into_owned())
     }
 
     fn availability(&self) -> Availability {

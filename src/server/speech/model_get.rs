@@ -98,7 +98,8 @@ async fn request(client: &Client, url: &str, have: u64) -> Result<(Response, Opt
         }
         let response = request.send().await.map_err(|e| format!("{url} can't be reached: {e}"))?;
         for name in ["x-linked-etag", "etag"] {
-            let digest = response.headers().get(name).and_then(|v| v.to_str().ok()).map(|v| v.trim_matches('"').to_lowercase());
+            let digest =
+                response.headers().get(name).and_then(|v| v.to_str().ok()).map(|v| v.trim_matches('"').to_lowercase());
             published = published.or(digest.filter(|d| d.len() == 64 && d.bytes().all(|b| b.is_ascii_hexdigit())));
         }
         if !response.status().is_redirection() {
@@ -118,14 +119,17 @@ async fn receive(response: Response, part: &Path, have: u64) -> Result<(), Strin
     let mut bar = Bar { start: Instant::now(), shown: None, first: have, have, total };
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|e| format!("the download broke off: {e}. Run the command again to go on from there"))?;
+        let piece =
+            piece.map_err(|e| format!("the download broke off: {e}. Run the command again to go on from there"))?;
         file.write_all(&piece).await.map_err(failed)?;
         bar.advance(piece.len() as u64);
     }
     file.sync_all().await.map_err(failed)?;
     bar.end();
     match total {
-        Some(total) if bar.have != total => Err("the download ended early. Run the command again to go on from there".to_owned()),
+        Some(total) if bar.have != total => {
+            Err("the download ended early. Run the command again to go on from there".to_owned())
+        }
         _ => Ok(()),
     }
 }
@@ -147,7 +151,9 @@ async fn check(part: &Path, path: &Path, expected: Option<&str>) -> Result<(), S
     match expected {
         Some(expected) if expected != found => {
             let _ = fs::remove_file(part).await;
-            return Err(format!("the file is damaged and was removed: its SHA-256 is {found}, not {expected}. Run the command again"));
+            return Err(format!(
+                "the file is damaged and was removed: its SHA-256 is {found}, not {expected}. Run the command again"
+            ));
         }
         Some(_) => {}
         None => eprintln!("The server publishes no checksum, so the file could not be checked. Its SHA-256 is {found}"),
@@ -181,7 +187,13 @@ impl Bar {
             let share = self.have as f64 / total.max(1) as f64;
             let filled = (share * 30.0) as usize;
             let left = duration((total - self.have.min(total)) as f64 / speed.max(1.0));
-            format!(" of {} [{}{}] {:.0}%, {left} left", bytes(total), "#".repeat(filled), ".".repeat(30 - filled.min(30)), share * 100.0)
+            format!(
+                " of {} [{}{}] {:.0}%, {left} left",
+                bytes(total),
+                "#".repeat(filled),
+                ".".repeat(30 - filled.min(30)),
+                share * 100.0
+            )
         });
         eprint!("\r\x1b[K{}{} at {}/s", bytes(self.have), rest.unwrap_or_default(), bytes(speed as u64));
         let _ = std::io::stderr().flush();

@@ -100,13 +100,15 @@ struct AnswerWord {
 /// The child: a request for each piece.
 pub(super) async fn child(url: &str, model: &str, language: Option<&str>) -> Result<(), ChildError> {
     let client = Client::builder().timeout(TIMEOUT).build().map_err(|e| ChildError::new("internal", e.to_string()))?;
-    let remote = Remote { client, url: format!("{url}/audio/transcriptions"), model, language, key: std::env::var(KEY).ok() };
+    let remote =
+        Remote { client, url: format!("{url}/audio/transcriptions"), model, language, key: std::env::var(KEY).ok() };
     say_ready(model)?;
     let mut cutter = Cutter::new(Rules::LONG);
     let mut done = 0;
     let mut over = false;
     while !over {
-        let samples = tokio::task::spawn_blocking(read_samples).await.map_err(|e| ChildError::new("io", e.to_string()))??;
+        let samples =
+            tokio::task::spawn_blocking(read_samples).await.map_err(|e| ChildError::new("io", e.to_string()))??;
         over = samples.is_none();
         let pieces = match samples {
             Some(samples) => cutter.push(&samples),
@@ -153,7 +155,10 @@ impl Remote<'_> {
                 }
                 Err(error) if tries == TRIES => {
                     let why = if error.is_timeout() { "did not answer in time" } else { "can't be reached" };
-                    return Err(ChildError::new("unreachable", format!("The transcription server {why}. Check HARK_OPENAI_URL and the network.")));
+                    return Err(ChildError::new(
+                        "unreachable",
+                        format!("The transcription server {why}. Check HARK_OPENAI_URL and the network."),
+                    ));
                 }
                 Err(_) => pause(tries, None).await,
             }

@@ -13,15 +13,26 @@ pub(super) struct Rules {
     pub(super) shortest: usize,
     /// No piece is longer.
     pub(super) longest: usize,
-    /// A pause is at least this long.
+    /// A pause is at least this long, in a piece that has just reached its shortest length.
     pub(super) pause: usize,
 }
 
+/// No shorter silence is a pause: the closure of a consonant lasts as long.
+const SHORTEST_PAUSE: usize = 8;
+
 impl Rules {
-    /// Pieces of 3 to 15 s, cut at pauses of 0.2 s.
+    /// Pieces of 3 to 15 s.
     pub(super) const SHORT: Self = Self { shortest: 300, longest: 1500, pause: 20 };
     /// Pieces of 20 to 28 s, for engines that hear half a minute at once.
     pub(super) const LONG: Self = Self { shortest: 1200, longest: 2800, pause: 20 };
+
+    /// How long a pause must be to end a piece of `frames`: the longer the piece, the less will do, because people and
+    /// voices that hurry on would never be answered otherwise.
+    fn pause_at(&self, frames: usize) -> usize {
+        let share = frames.saturating_sub(self.shortest) as f32 / (self.longest - self.shortest) as f32;
+        let less = (self.pause - SHORTEST_PAUSE) as f32 * (share * 2.0).min(1.0);
+        self.pause - less as usize
+    }
 }
 
 /// A frame is quiet below this share of the loudest lately, or below the absolute level (of 32768).
@@ -57,9 +68,10 @@ impl Cutter {
             let is_quiet = level < QUIET_LEVEL.max(self.loudest * QUIET_SHARE);
             self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
             let frames = self.levels.len();
-            if self.quiet >= self.rules.pause && frames >= self.rules.shortest + self.rules.pause {
+            let pause = self.rules.pause_at(frames);
+            if self.quiet >= pause && frames >= self.rules.shortest + pause {
                 // In the middle of the pause: both sides keep some quiet around their words.
-                pieces.push(self.cut(frames - self.rules.pause / 2));
+                pieces.push(self.cut(frames - pause / 2));
             } else if frames >= self.rules.longest {
                 let at = self.quietest(self.rules.shortest..frames);
                 pieces.push(self.cut(at));

@@ -111,7 +111,7 @@ pub(super) fn child() -> Result<(), ChildError> {
 }
 
 fn feed(mut input: ChildStdin, timeline: &Mutex<Timeline>) -> Result<(), ChildError> {
-    let mut feeder = Feeder { written: 0, recording: 0, timeline };
+    let mut feeder = Feeder { written: 0, recording: 0, noise: 1, timeline };
     let mut cutter = Cutter::new(Rules::SHORT);
     // Its model is loaded once it takes more than its pipe holds; until then nothing is ready.
     feeder.quiet(&mut input, (PIPE + READ_AHEAD) / 2 + 1600)?;
@@ -129,6 +129,8 @@ struct Feeder<'a> {
     /// Samples given to the program, and those of the recording among them.
     written: usize,
     recording: usize,
+    /// State of a linear congruential generator (Numerical Recipes).
+    noise: u32,
     timeline: &'a Mutex<Timeline>,
 }
 
@@ -147,8 +149,13 @@ impl Feeder<'_> {
     }
 
     fn quiet(&mut self, input: &mut ChildStdin, samples: usize) -> Result<(), ChildError> {
-        // Not quite zero: its noise estimate would have nothing to hold on to.
-        let noise: Vec<i16> = (0..samples).map(|i| ((i * 7919 % 13) as i16) - 6).collect();
+        // Not quite zero: its noise estimate would have nothing to hold on to. Nor a pattern, which it takes for a voice.
+        let noise: Vec<i16> = (0..samples)
+            .map(|_| {
+                self.noise = self.noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (self.noise >> 28) as i16 - 8
+            })
+            .collect();
         self.write(input, &noise)
     }
 

@@ -15,6 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout},
+    task::JoinHandle,
     time,
 };
 
@@ -35,6 +36,8 @@ pub struct Output {
     line: Vec<u8>,
     parser: Parser,
     tail: Arc<Mutex<VecDeque<String>>>,
+    /// Ends when standard error does.
+    tail_reader: JoinHandle<()>,
     ended: bool,
 }
 
@@ -52,12 +55,13 @@ pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), 
         command.env_remove(super::openai::KEY);
     }
     let mut child = command.spawn().map_err(SpeechError::Spawn)?;
-    let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+    let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
         return Err(SpeechError::Spawn(std::io::Error::other("its pipes are missing")));
     };
     let tail = Arc::new(Mutex::new(VecDeque::new()));
     let kept = Arc::clone(&tail);
-    tokio::spawn(async move {
+    let tail_reader = tokio::spawn(async move {
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             tracing::debug!(line, "the speech engine says");
@@ -68,8 +72,15 @@ pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), 
             kept.push_back(line.chars().take(300).collect());
         }
     });
-    let output =
-        Output { child, lines: BufReader::new(stdout), line: Vec::new(), parser: Parser::default(), tail, ended: false };
+    let output = Output {
+        child,
+        lines: BufReader::new(stdout),
+        line: Vec::new(),
+        parser: Parser::default(),
+        tail,
+        tail_reader,
+        ended: false,
+    };
     Ok((Input { stdin }, output))
 }
 
@@ -125,6 +136,8 @@ impl Output {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it closed its output".to_owned(),
         };
+        // Its last words may still be on the way.
+        let _ = time::timeout(EXIT, &mut self.tail_reader).await;
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         SpeechError::Crashed { status, stderr_tail: Vec::from(tail.clone()).join(" / ") }
     }

@@ -27,11 +27,17 @@ pub struct EngineSegment {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The model is loaded.
-    Ready { model: String },
+    Ready {
+        model: String,
+    },
     /// Seconds of audio that are wholly done.
-    Progress { processed: f64 },
+    Progress {
+        processed: f64,
+    },
     /// What is being heard; may change.
-    Partial { text: String },
+    Partial {
+        text: String,
+    },
     Segment(EngineSegment),
     /// Everything up to the end of the audio has been said.
     Done,
@@ -78,9 +84,12 @@ impl Parser {
             return Ok(None);
         }
         let broken = |reason: String| SpeechError::Protocol { line: text.chars().take(200).collect(), reason };
-        let line: Line = serde_json::from_str(text).map_err(|e| broken(format!("a line is not as documented ({e})")))?;
+        let line: Line =
+            serde_json::from_str(text).map_err(|e| broken(format!("a line is not as documented ({e})")))?;
         match line {
-            Line::Ready { protocol: Some(n), .. } if n != 1 => Err(broken(format!("it speaks version {n}, Hark version 1"))),
+            Line::Ready { protocol: Some(n), .. } if n != 1 => {
+                Err(broken(format!("it speaks version {n}, Hark version 1")))
+            }
             Line::Ready { model, .. } => Ok(Some(Event::Ready { model: model.chars().take(200).collect() })),
             Line::Progress { processed } => {
                 check("progress", processed).map_err(broken)?;
@@ -179,7 +188,10 @@ mod tests {
         ] {
             assert!(matches!(all(&[line])[0], Err(SpeechError::Protocol { .. })), "{line}");
         }
-        let back = all(&[r#"{"type":"segment","start":2,"end":3,"text":"a"}"#, r#"{"type":"segment","start":1,"end":3,"text":"b"}"#]);
+        let back = all(&[
+            r#"{"type":"segment","start":2,"end":3,"text":"a"}"#,
+            r#"{"type":"segment","start":1,"end":3,"text":"b"}"#,
+        ]);
         assert!(back[0].is_ok() && back[1].is_err());
     }
 

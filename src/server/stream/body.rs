@@ -1,7 +1,10 @@
 //! The response body of a status stream: a snapshot from the store, then whatever the hub's mailbox holds.
 //! The subscription is made before the snapshot is read, and what the snapshot covers is dropped, so nothing is missed.
 
-use super::{Frame, Subscription, hub::{Mail, retry_ms}};
+use super::{
+    Frame, Subscription,
+    hub::{Mail, retry_ms},
+};
 use crate::model::{Segment, SegmentEvent, SessionId, Status, Timestamp};
 use bytes::Bytes;
 use http_body::{Body, Frame as BodyFrame};

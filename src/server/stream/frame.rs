@@ -85,7 +85,10 @@ mod tests {
             text(&Frame::heartbeat(Timestamp(0))),
             "event: heartbeat\ndata: {\"timestamp\":\"1970-01-01T00:00:00.000Z\"}\n\n"
         );
-        assert_eq!(text(&Frame::bye(Bye::Shutdown, 300)), "retry: 300\nevent: bye\ndata: {\"reason\":\"shutdown\"}\n\n");
+        assert_eq!(
+            text(&Frame::bye(Bye::Shutdown, 300)),
+            "retry: 300\nevent: bye\ndata: {\"reason\":\"shutdown\"}\n\n"
+        );
         assert_eq!(text(&Frame::retry(500)), "retry: 500\n\n");
     }
 }

@@ -6,5 +6,8 @@ use std::path::Path;
 pub(super) const LINKED: bool = false;
 
 pub(in crate::server::speech) fn child(_: &Path, _: Option<&str>) -> Result<(), ChildError> {
-    Err(ChildError::new("engine_unavailable", "This build of Hark has no Whisper; build it with the feature 'whisper'."))
+    Err(ChildError::new(
+        "engine_unavailable",
+        "This build of Hark has no Whisper; build it with the feature 'whisper'.",
+    ))
 }

@@ -1,0 +1,508 @@
+//! The engines as the job runner sees them: real child processes, the real PocketSphinx on speech made on the spot,
+//! programs that misbehave, and a stand-in for the one server that costs money.
+
+mod support;
+#[cfg(feature = "whisper")]
+#[path = "support/whisper_model.rs"]
+mod whisper_model;
+
+use axum::{
+    Router,
+    extract::{Multipart, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use hark::{
+    model::EngineId,
+    server::speech::{Engine, EngineConfig, EngineSegment, Engines, Event, Output, Request, SpeechError, spawn},
+};
+use sha2::{Digest, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use support::{PATIENCE, speech, word_error_rate};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, process::Command, time};
+
+const TEXT: &str = "We left the old house early in the morning. The road went along the river and then up into the \
+    hills. There was no one else on the road that day. By noon the sun was high and we stopped under a tall tree to \
+    eat some bread. My mother likes to read the news, and my father likes stories about history.";
+
+fn config() -> EngineConfig {
+    EngineConfig { engine_program: Some(env!("CARGO_BIN_EXE_hark").into()), ..EngineConfig::default() }
+}
+
+fn engines(config: &EngineConfig) -> Engines {
+    Engines::from_config(config, Path::new("/nonexistent"))
+}
+
+/// The samples of speech by flite.
+fn spoken(text: &str) -> Vec<i16> {
+    let folder = TempDir::new().unwrap();
+    speech(text, folder.path())[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect()
+}
+
+/// Noise that every engine takes for sound.
+fn noise(seconds: f64) -> impl Iterator<Item = i16> {
+    let mut state = 1u32;
+    (0..(seconds * 16_000.0) as usize).map(move |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 19) as i16 - 4096
+    })
+}
+
+async fn next(output: &mut Output) -> Result<Option<Event>, SpeechError> {
+    time::timeout(PATIENCE, output.next()).await.expect("the engine says something")
+}
+
+/// What an engine says to a whole recording.
+async fn hear(engine: &dyn Engine, samples: Vec<i16>) -> Result<Vec<Event>, SpeechError> {
+    let (mut input, mut output) = spawn(engine, &Request::default())?;
+    let feed = tokio::spawn(async move {
+        for part in samples.chunks(4000) {
+            if input.write(part).await.is_err() {
+                return;
+            }
+        }
+        let _ = input.finish().await;
+    });
+    let mut events = Vec::new();
+    while let Some(event) = next(&mut output).await? {
+        events.push(event);
+    }
+    feed.await.unwrap();
+    Ok(events)
+}
+
+fn segments(events: &[Event]) -> Vec<&EngineSegment> {
+    events.iter().filter_map(|e| if let Event::Segment(s) = e { Some(s) } else { None }).collect()
+}
+
+fn text(events: &[Event]) -> String {
+    segments(events).iter().map(|s| s.text.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn processed(events: &[Event]) -> f64 {
+    events
+        .iter()
+        .filter_map(|e| if let Event::Progress { processed } = e { Some(*processed) } else { None })
+        .fold(0.0, f64::max)
+}
+
+/// The processes of a group that are alive.
+fn group(leader: u32) -> Vec<u32> {
+    let of_group = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // After the name in brackets: state, parent, group.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        (fields[2] == leader.to_string() && fields[0] != "Z").then_some(pid)
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter_map(of_group).collect()
+}
+
+async fn gone(leader: u32) {
+    let waiting = async {
+        while !group(leader).is_empty() {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("{:?} live on", group(leader)));
+}
+
+#[tokio::test]
+async fn pocketsphinx_hears_speech_while_it_comes() {
+    let samples = spoken(TEXT);
+    let seconds = samples.len() as f64 / 16_000.0;
+    let engines = engines(&config());
+    let (mut input, mut output) = spawn(engines.get(EngineId::Pocketsphinx).unwrap(), &Request::default()).unwrap();
+    let leader = output.pid().unwrap();
+    let (say_more, mut more) = tokio::sync::oneshot::channel::<()>();
+    let feed = tokio::spawn(async move {
+        for part in samples.chunks(4000) {
+            input.write(part).await.unwrap();
+        }
+        // The end of the recording is told only once something has been heard.
+        let early = time::timeout(PATIENCE, &mut more).await.is_ok();
+        input.finish().await.unwrap();
+        early
+    });
+    let mut say_more = Some(say_more);
+    let mut events = Vec::new();
+    while let Some(event) = next(&mut output).await.unwrap() {
+        if let (Event::Segment(_), Some(say)) = (&event, say_more.take_if(|_| matches!(event, Event::Segment(_)))) {
+            say.send(()).unwrap();
+        }
+        events.push(event);
+    }
+    assert!(feed.await.unwrap(), "a segment before the end of the input");
+    assert!(matches!(&events[0], Event::Ready { model } if model == "en-us"), "{:?}", events[0]);
+    let rate = word_error_rate(TEXT, &text(&events));
+    assert!(rate <= 0.15, "{rate}: {}", text(&events));
+    let segments = segments(&events);
+    assert!(segments.len() >= 3 && segments.windows(2).all(|w| w[0].end <= w[1].start + 0.01), "{segments:?}");
+    for segment in segments {
+        assert!(segment.end - segment.start <= 15.5 && segment.end <= seconds, "{segment:?}");
+        assert!(segment.words.windows(2).all(|w| w[0].start <= w[1].start), "{segment:?}");
+    }
+    gone(leader).await; // by itself: it has said everything
+}
+
+#[tokio::test]
+async fn quiet_speech_is_heard_and_silence_is_not() {
+    let engines = engines(&config());
+    let engine = engines.get(EngineId::Pocketsphinx).unwrap();
+    let text_spoken =
+        "The morning was cool and clear when we walked down to the river. She asked for a glass of water.";
+    let quiet = spoken(text_spoken).into_iter().map(|s| s / 50).collect();
+    let events = hear(engine, quiet).await.unwrap();
+    let rate = word_error_rate(text_spoken, &text(&events));
+    assert!(rate <= 0.4, "{rate}: {}", text(&events));
+    for silence in [vec![0; 16_000 * 20], vec![], vec![0; 100]] {
+        let long = silence.len() > 16_000;
+        let events = hear(engine, silence).await.unwrap();
+        assert_eq!(events.last(), Some(&Event::Done));
+        assert_eq!(text(&events), "");
+        assert!(!long || processed(&events) > 15.0, "{events:?}");
+    }
+}
+
+#[tokio::test]
+async fn times_point_at_the_speech() {
+    let engines = engines(&config());
+    let mut samples = vec![0; 16_000 * 8];
+    samples.extend(spoken("The morning was cool and clear when we walked down to the river."));
+    let events = hear(engines.get(EngineId::Pocketsphinx).unwrap(), samples).await.unwrap();
+    let first =
+        segments(&events).into_iter().flat_map(|s| &s.words).find(|w| w.text == "morning").unwrap_or_else(|| panic!("{events:?}"));
+    assert!((8.0..9.5).contains(&first.start), "{first:?}");
+}
+
+/// An engine of a few lines of shell.
+fn shell(script: &str) -> Engines {
+    let command = format!("sh -c {}", shlex::try_quote(script).unwrap());
+    engines(&EngineConfig { engine_command: Some(command), ..config() })
+}
+
+fn start(engines: &Engines) -> Output {
+    spawn(engines.get(EngineId::Command).unwrap(), &Request::default()).unwrap().1
+}
+
+#[tokio::test]
+async fn a_kill_reaches_everything_that_an_engine_started() {
+    let engines = shell(r#"sleep 300 & sleep 300 & echo '{"type":"ready"}'; wait"#);
+    for by_drop in [false, true] {
+        let mut output = start(&engines);
+        let leader = output.pid().unwrap();
+        assert!(matches!(next(&mut output).await, Ok(Some(Event::Ready { .. }))));
+        assert_eq!(group(leader).len(), 3);
+        if by_drop {
+            drop(output)
+        } else {
+            output.kill().await
+        }
+        gone(leader).await;
+    }
+    let own = self::engines(&config());
+    let (input, mut output) = spawn(own.get(EngineId::Pocketsphinx).unwrap(), &Request::default()).unwrap();
+    let leader = output.pid().unwrap();
+    assert!(matches!(next(&mut output).await, Ok(Some(Event::Ready { .. }))));
+    assert_eq!(group(leader).len(), 2);
+    output.kill().await;
+    gone(leader).await;
+    drop(input);
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_an_engine_whose_parent_was_killed() {
+    let engines = engines(&config());
+    let (input, mut output) = spawn(engines.get(EngineId::Pocketsphinx).unwrap(), &Request::default()).unwrap();
+    let leader = output.pid().unwrap();
+    assert!(matches!(next(&mut output).await, Ok(Some(Event::Ready { .. }))));
+    // As when Hark is killed: nobody signals the group, only the pipes close.
+    drop(input);
+    gone(leader).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_misbehaves_is_told_apart() {
+    let failing = |script: &'static str| async move {
+        let mut output = start(&shell(script));
+        loop {
+            match next(&mut output).await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("{script} ended well"),
+                Err(error) => return error,
+            }
+        }
+    };
+    let error = failing("echo reason one >&2; echo reason two >&2; exit 3").await;
+    let SpeechError::Crashed { status, stderr_tail } = &error else { panic!("{error:?}") };
+    assert!(status.contains('3') && stderr_tail.contains("reason two"), "{error}");
+    let error = failing("kill -SEGV $$").await;
+    assert!(matches!(&error, SpeechError::Crashed { status, .. } if status.contains("signal")), "{error}");
+    assert_eq!(failing(r#"echo '{"type":"ready"}'"#).await.code(), "engine_crashed");
+    assert_eq!(failing("echo Loading the model...").await.code(), "engine_protocol");
+    assert_eq!(failing(r"head -c 3000 /dev/urandom; echo").await.code(), "engine_protocol");
+    assert_eq!(failing("head -c 1100000 /dev/zero | tr '\\0' x").await.code(), "engine_protocol");
+    let error = failing(r#"echo '{"type":"error","code":"quota","message":"No quota is left."}'; sleep 300"#).await;
+    assert_eq!((error.code(), error.to_string().as_str()), ("engine_error", "No quota is left."));
+    let engines = self::engines(&EngineConfig { engine_command: Some("/no/such/program".to_owned()), ..config() });
+    let error = spawn(engines.get(EngineId::Command).unwrap(), &Request::default()).err().unwrap();
+    assert!(matches!(error, SpeechError::Spawn(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_silent_engine_can_be_waited_for_in_slices() {
+    let engines =
+        shell(r#"printf '{"type":'; sleep 0.5; echo '"ready","model":"m"}'; cat >/dev/null; echo '{"type":"done"}'"#);
+    let (input, mut output) = spawn(engines.get(EngineId::Command).unwrap(), &Request::default()).unwrap();
+    let started = Instant::now();
+    let mut slices = 0;
+    // Half a line must not be lost when the wait for it is given up.
+    let event = loop {
+        match time::timeout(Duration::from_millis(20), output.next()).await {
+            Ok(event) => break event.unwrap(),
+            Err(_) => slices += 1,
+        }
+        assert!(started.elapsed() < PATIENCE);
+    };
+    assert_eq!(event, Some(Event::Ready { model: "m".to_owned() }));
+    assert!(slices > 5, "{slices}");
+    input.finish().await.unwrap();
+    assert_eq!(next(&mut output).await.unwrap(), Some(Event::Done));
+    assert_eq!(next(&mut output).await.unwrap(), None);
+}
+
+/// What the stand-in for the paid API was asked.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    seconds: f64,
+    fields: Vec<(String, String)>,
+    authorisation: Option<String>,
+}
+
+#[derive(Clone, Default)]
+struct Mock {
+    asked: Arc<Mutex<Vec<Asked>>>,
+    /// Answers to give before good ones.
+    refusals: Arc<Mutex<Vec<StatusCode>>>,
+}
+
+async fn transcriptions(State(mock): State<Mock>, headers: HeaderMap, mut form: Multipart) -> Response {
+    let mut asked = Asked::default();
+    asked.authorisation = headers.get(header::AUTHORIZATION).map(|v| v.to_str().unwrap().to_owned());
+    while let Some(field) = form.next_field().await.unwrap() {
+        let name = field.name().unwrap().to_owned();
+        let bytes = field.bytes().await.unwrap();
+        if name == "file" {
+            assert_eq!((&bytes[..4], &bytes[8..12]), (&b"RIFF"[..], &b"WAVE"[..]));
+            asked.seconds = (bytes.len() - 44) as f64 / 32_000.0;
+        } else {
+            asked.fields.push((name, String::from_utf8(bytes.to_vec()).unwrap()));
+        }
+    }
+    let end = asked.seconds;
+    mock.asked.lock().unwrap().push(asked);
+    if let Some(status) = mock.refusals.lock().unwrap().pop() {
+        return (status, [(header::RETRY_AFTER, "0")], "no").into_response();
+    }
+    let answer = format!(
+        r#"{{"task":"transcribe","text":"one two","segments":[{{"id":0,"start":0.5,"end":{end},"text":" one two","avg_logprob":-0.1}}],
+            "words":[{{"word":"one","start":0.5,"end":0.9}},{{"word":"two","start":1.0,"end":1.4}}]}}"#
+    );
+    ([(header::CONTENT_TYPE, "application/json")], answer).into_response()
+}
+
+/// A server on a free port; its address.
+async fn serve(router: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+/// The engine for a stand-in; the key goes by the environment, as it would in life.
+struct Keyed<'a>(&'a dyn Engine);
+
+impl Engine for Keyed<'_> {
+    fn id(&self) -> EngineId {
+        self.0.id()
+    }
+    fn model(&self) -> String {
+        self.0.model()
+    }
+    fn availability(&self) -> hark::server::speech::Availability {
+        self.0.availability()
+    }
+    fn command(&self, _: &Request) -> Result<Command, SpeechError> {
+        let mut command = self.0.command(&Request { language: Some("en".to_owned()) })?;
+        assert!(!format!("{command:?}").contains("secret"));
+        command.env("HARK_OPENAI_KEY", "secret");
+        Ok(command)
+    }
+}
+
+#[tokio::test]
+async fn a_remote_server_is_asked_piece_by_piece() {
+    let mock = Mock::default();
+    // The last comes first.
+    *mock.refusals.lock().unwrap() = vec![StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+    let url =
+        serve(Router::new().route("/v1/audio/transcriptions", post(transcriptions)).with_state(mock.clone())).await;
+    let engines = engines(&EngineConfig { openai_url: Some(format!("{url}/v1/")), ..config() });
+    let engine = Keyed(engines.get(EngineId::Openai).unwrap());
+    let samples: Vec<i16> = noise(20.0).chain(vec![0; 16_000]).chain(noise(10.0)).collect();
+    let events = hear(&engine, samples).await.unwrap();
+    let asked = mock.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 4, "two refusals, two pieces");
+    assert!(asked.iter().all(|a| a.authorisation.as_deref() == Some("Bearer secret")));
+    for field in [("model", "whisper-1"), ("response_format", "verbose_json"), ("language", "en")] {
+        assert!(asked[0].fields.contains(&(field.0.to_owned(), field.1.to_owned())), "{field:?} in {:?}", asked[0]);
+    }
+    assert!((asked[2].seconds + asked[3].seconds - 31.0).abs() < 0.01);
+    let segments = segments(&events);
+    assert_eq!(segments.len(), 2);
+    let offset = asked[2].seconds;
+    assert!(
+        (segments[1].start - offset - 0.5).abs() < 0.01 && (segments[1].words[1].start - offset - 1.0).abs() < 0.01
+    );
+    assert!((processed(&events) - 31.0).abs() < 0.01);
+}
+
+#[tokio::test]
+async fn a_remote_server_that_refuses_is_explained() {
+    for (status, word) in [(StatusCode::UNAUTHORIZED, "HARK_OPENAI_KEY"), (StatusCode::NOT_FOUND, "HARK_OPENAI_MODEL")]
+    {
+        let router = Router::new().fallback(move || async move { (status, "secret says no") });
+        let engines = engines(&EngineConfig { openai_url: Some(serve(router).await), ..config() });
+        let error = hear(&Keyed(engines.get(EngineId::Openai).unwrap()), noise(2.0).collect()).await.unwrap_err();
+        assert_eq!(error.code(), "engine_error");
+        let said = error.to_string();
+        assert!(said.contains(word) && !said.contains("secret"), "{said}");
+    }
+}
+
+/// `hark model get` in a folder of its own.
+async fn model_get(url: &str, folder: &Path, extra: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
+    command.args(["model", "get", "tiny", "--url", url, "--data-dir"]).arg(folder).args(extra);
+    let output = time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+const MODEL: &[u8] = &[7; 300_000];
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Serves a file with ranges as the model hub does: a redirect that names the checksum, then the bytes.
+async fn hub(ranges: Arc<Mutex<Vec<String>>>, digest: String) -> String {
+    let file = move |headers: HeaderMap| async move {
+        let range = headers.get(header::RANGE).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        ranges.lock().unwrap().push(range.clone());
+        let from = range.strip_prefix("bytes=").and_then(|r| r.strip_suffix('-')).map(|n| n.parse::<usize>().unwrap());
+        match from {
+            Some(from) if from >= MODEL.len() => StatusCode::RANGE_NOT_SATISFIABLE.into_response(),
+            Some(from) => {
+                let range = format!("bytes {from}-{}/{}", MODEL.len() - 1, MODEL.len());
+                (StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, range)], &MODEL[from..]).into_response()
+            }
+            None => MODEL.into_response(),
+        }
+    };
+    let linked = move || async move {
+        (StatusCode::FOUND, [("location", "/file".to_owned()), ("x-linked-etag", format!("\"{digest}\""))])
+    };
+    serve(Router::new().route("/ggml-tiny.bin", get(linked)).route("/file", get(file))).await
+}
+
+fn put_part(folder: &Path, bytes: &[u8]) -> PathBuf {
+    let part = folder.join("models/ggml-tiny.bin.part");
+    std::fs::create_dir_all(part.parent().unwrap()).unwrap();
+    std::fs::write(&part, bytes).unwrap();
+    part
+}
+
+#[tokio::test]
+async fn a_model_is_fetched_resumed_and_checked() {
+    let ranges = Arc::new(Mutex::new(Vec::new()));
+    let url = hub(Arc::clone(&ranges), sha256(MODEL)).await;
+    for have in [0, 100_000, MODEL.len()] {
+        let folder = TempDir::new().unwrap();
+        if have > 0 {
+            put_part(folder.path(), &MODEL[..have]);
+        }
+        let (fine, said) = model_get(&url, folder.path(), &[]).await;
+        assert!(fine, "{said}");
+        let models = folder.path().join("models");
+        assert_eq!(std::fs::read(models.join("ggml-tiny.bin")).unwrap(), MODEL);
+        assert!(!models.join("ggml-tiny.bin.part").exists());
+    }
+    assert_eq!(*ranges.lock().unwrap(), ["", "bytes=100000-", "bytes=300000-"]);
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_what_it_should_be_is_not_kept() {
+    let wrong = "0".repeat(64);
+    let url = hub(Arc::default(), sha256(MODEL)).await;
+    let lying = hub(Arc::default(), wrong.clone()).await;
+    let folder = TempDir::new().unwrap();
+    // Against the user's checksum, against the published one, and a part of something else.
+    for (url, part, extra) in
+        [(&url, None, vec!["--sha256", &wrong]), (&lying, None, vec![]), (&url, Some([1; 1000]), vec![])]
+    {
+        if let Some(part) = part {
+            put_part(folder.path(), &part);
+        }
+        let (fine, said) = model_get(url, folder.path(), &extra).await;
+        assert!(!fine && said.contains("SHA-256"), "{said}");
+        assert_eq!(std::fs::read_dir(folder.path().join("models")).unwrap().count(), 0);
+    }
+    let (fine, said) = model_get(&format!("{url}/nowhere"), folder.path(), &[]).await;
+    assert!(!fine && said.contains("'tiny'"), "{said}");
+}
+
+#[cfg(feature = "whisper")]
+#[tokio::test]
+async fn whisper_answers_window_by_window() {
+    let folder = TempDir::new().unwrap();
+    let model = folder.path().join("ggml-canned.bin");
+    whisper_model::write(&model).unwrap();
+    let engines = engines(&EngineConfig { whisper_model: Some(model), ..config() });
+    let engine = engines.get(EngineId::Whisper).unwrap();
+    let samples: Vec<i16> = noise(20.0).chain(vec![0; 16_000]).chain(noise(10.0)).collect();
+    let events = hear(engine, samples).await.unwrap();
+    assert_eq!(events[0], Event::Ready { model: "canned".to_owned() });
+    let segments = segments(&events);
+    assert_eq!((segments[0].start, segments[0].end, segments[0].text.as_str()), (0.0, 2.0, "hello world"));
+    assert_eq!((segments[1].start, segments[1].end, segments[1].text.as_str()), (2.0, 4.0, "second segment"));
+    assert_eq!(segments[0].words.len(), 2);
+    assert!(segments[0].words.iter().all(|w| (0.0..=2.0).contains(&w.start) && w.confidence.is_some()), "{segments:?}");
+    let second = segments.iter().filter(|s| s.text == "hello world").nth(1).expect("the second window");
+    assert!((20.0..21.5).contains(&second.start), "{second:?}");
+    assert!((processed(&events) - 31.0).abs() < 0.01);
+    // Silence is not listened to: Whisper would make words up.
+    assert_eq!(text(&hear(engine, vec![0; 16_000 * 5]).await.unwrap()), "");
+}
+
+#[cfg(feature = "whisper")]
+#[tokio::test]
+async fn whisper_refuses_what_it_cannot_do() {
+    let folder = TempDir::new().unwrap();
+    let model = folder.path().join("ggml-canned.en.bin");
+    std::fs::write(&model, b"not a model").unwrap();
+    let config = EngineConfig { whisper_model: Some(model.clone()), ..config() };
+    let engines = engines(&config);
+    let error = hear(engines.get(EngineId::Whisper).unwrap(), noise(2.0).collect()).await.unwrap_err();
+    assert!(error.code() == "engine_error" && error.to_string().contains("hark model get"), "{error}");
+    whisper_model::write(&model).unwrap();
+    let german = Request { language: Some("de".to_owned()) };
+    let (_input, mut output) = spawn(engines.get(EngineId::Whisper).unwrap(), &german).unwrap();
+    let error = next(&mut output).await.unwrap_err();
+    assert!(error.to_string().contains("only English"), "{error}");
+}
