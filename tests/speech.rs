@@ -176,9 +176,9 @@ async fn times_point_at_the_speech() {
     let mut samples = vec![0; 16_000 * 8];
     samples.extend(spoken("The morning was cool and clear when we walked down to the river."));
     let events = hear(engines.get(EngineId::Pocketsphinx).unwrap(), samples).await.unwrap();
-    let first =
-        segments(&events).into_iter().flat_map(|s| &s.words).find(|w| w.text == "morning").unwrap_or_else(|| panic!("{events:?}"));
-    assert!((8.0..9.5).contains(&first.start), "{first:?}");
+    let spoken = segments(&events);
+    let (first, last) = (spoken.first().expect("it is heard"), spoken.last().expect("it is heard"));
+    assert!((8.0..8.8).contains(&first.words[0].start) && (10.5..12.5).contains(&last.end), "{spoken:?}");
 }
 
 /// An engine of a few lines of shell.
@@ -293,8 +293,8 @@ struct Mock {
 }
 
 async fn transcriptions(State(mock): State<Mock>, headers: HeaderMap, mut form: Multipart) -> Response {
-    let mut asked = Asked::default();
-    asked.authorisation = headers.get(header::AUTHORIZATION).map(|v| v.to_str().unwrap().to_owned());
+    let authorisation = headers.get(header::AUTHORIZATION).map(|v| v.to_str().unwrap().to_owned());
+    let mut asked = Asked { authorisation, ..Asked::default() };
     while let Some(field) = form.next_field().await.unwrap() {
         let name = field.name().unwrap().to_owned();
         let bytes = field.bytes().await.unwrap();

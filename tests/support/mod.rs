@@ -228,8 +228,10 @@ pub fn wav(seconds: f64, amplitude: f32) -> Vec<u8> {
 
 /// Speech by Debian's flite.
 pub fn speech(text: &str, folder: &Path) -> Vec<u8> {
-    let file = folder.join("speech.wav");
-    let done = Command::new("flite").args(["-voice", "rms", "-t", text, "-o"]).arg(&file).status();
+    let (read, file) = (folder.join("speech.txt"), folder.join("speech.wav"));
+    std::fs::write(&read, text).unwrap();
+    // From a file, unlike from an argument, flite speaks sentence by sentence, with pauses between.
+    let done = Command::new("flite").args(["-voice", "rms", "-f"]).arg(read).arg("-o").arg(&file).status();
     assert!(done.expect("flite is installed by scripts/setup test").success());
     std::fs::read(file).unwrap()
 }

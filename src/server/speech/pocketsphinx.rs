@@ -23,6 +23,8 @@ const PROGRAM: &str = "pocketsphinx_continuous";
 const MODEL: &str = "/usr/share/pocketsphinx/model/en-us";
 /// Samples of quiet after each piece. Its voice detection ends an utterance after half a second.
 const QUIET: usize = 16_000;
+/// A piece whose loudest sample (of 32768) is below this holds no speech.
+const SILENT: u16 = 8;
 /// The pipe's size in bytes. What has been written but for this much has certainly been heard.
 const PIPE: usize = 16 * 1024;
 /// The program reads this many bytes at a time.
@@ -136,6 +138,12 @@ struct Feeder<'a> {
 
 impl Feeder<'_> {
     fn piece(&mut self, input: &mut ChildStdin, piece: &[i16]) -> Result<(), ChildError> {
+        if piece.iter().all(|s| s.unsigned_abs() < SILENT) {
+            // Digital silence would spoil its idea of the room, and there is nothing to hear.
+            self.recording += piece.len();
+            say(&Line::Progress { processed: seconds(self.recording) })?;
+            return Ok(());
+        }
         let span = (self.written, self.recording, piece.len());
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner).spans.push(span);
         for part in piece.chunks(4000) {
