@@ -53,7 +53,8 @@ async fn a_recording_becomes_a_transcript_in_every_format() {
 async fn bad_uploads_are_refused_with_a_reason_and_leave_nothing() {
     let app = TestApp::with(&["--max-upload-bytes", "200000", "--max-duration", "5"]).await;
     let me = app.visitor();
-    let cases: [(&str, Vec<u8>, &[(&str, &str)], StatusCode, &str); 9] = [
+    type Case<'a> = (&'a str, Vec<u8>, &'a [(&'a str, &'a str)], StatusCode, &'a str);
+    let cases: [Case; 9] = [
         ("empty.wav", vec![], &[], StatusCode::UNPROCESSABLE_ENTITY, "empty_file"),
         ("talk.mp3", b"just some text, no sound at all".to_vec(), &[], StatusCode::UNPROCESSABLE_ENTITY, "unreadable"),
         ("long.wav", wav(6.0, 1.0), &[], StatusCode::UNPROCESSABLE_ENTITY, "too_long"),
