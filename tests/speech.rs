@@ -256,6 +256,24 @@ async fn an_engine_that_misbehaves_is_told_apart() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_an_engine_that_left_by_itself() {
+    // What it started holds its standard error open, but no longer its output.
+    let mut output = start(&shell("sleep 300 >/dev/null & echo why >&2; exit 1"));
+    let leader = output.pid().unwrap();
+    // The wait for its end may be given up in the middle, and begun again.
+    let error = loop {
+        match time::timeout(Duration::from_millis(1), output.next()).await {
+            Ok(Err(error)) => break error,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => {}
+        }
+    };
+    assert!(matches!(&error, SpeechError::Crashed { stderr_tail, .. } if stderr_tail == "why"), "{error:?}");
+    gone(leader).await;
+    assert!(matches!(next(&mut output).await, Ok(None)));
+}
+
+#[tokio::test]
 async fn a_silent_engine_can_be_waited_for_in_slices() {
     let engines =
         shell(r#"printf '{"type":'; sleep 0.5; echo '"ready","model":"m"}'; cat >/dev/null; echo '{"type":"done"}'"#);

@@ -35,6 +35,8 @@ pub fn write(path: &Path) -> io::Result<()> {
             1 => " world".to_owned(),
             2 => " second".to_owned(),
             3 => " segment".to_owned(),
+            // whisper.cpp looks it up by name, and aborts without it.
+            4 => " ".to_owned(),
             _ => format!(" w{n}"),
         };
         model.ints(&[word.len() as i32]);

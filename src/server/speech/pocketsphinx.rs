@@ -12,6 +12,7 @@ use super::{
 use crate::model::{EngineId, Word};
 use std::{
     io::{self, BufRead, BufReader, Write},
+    ops::Range,
     path::{Path, PathBuf},
     process::{ChildStdin, Command as StdCommand, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -80,6 +81,16 @@ impl Timeline {
         let Some((start, recording, length)) = n.checked_sub(1).and_then(|n| self.spans.get(n)) else { return 0.0 };
         seconds(recording + (at - start).min(*length))
     }
+
+    /// Where a word begins that begins there: one that seems to begin in quiet that was put in belongs to what follows.
+    fn beginning(&self, input: f64) -> f64 {
+        let at = (input.max(0.0) * 16_000.0) as usize;
+        let next = self.spans.iter().find(|(start, _, length)| at < start + length);
+        next.map_or_else(
+            || self.recording(input),
+            |(start, recording, _)| seconds(recording + at.saturating_sub(*start)),
+        )
+    }
 }
 
 /// The child: feeds the program on one thread and listens to it on another.
@@ -137,14 +148,17 @@ struct Feeder<'a> {
 }
 
 impl Feeder<'_> {
-    fn piece(&mut self, input: &mut ChildStdin, piece: &[i16]) -> Result<(), ChildError> {
-        if piece.iter().all(|s| s.unsigned_abs() < SILENT) {
-            // Digital silence would spoil its idea of the room, and there is nothing to hear.
-            self.recording += piece.len();
-            say(&Line::Progress { processed: seconds(self.recording) })?;
+    fn piece(&mut self, input: &mut ChildStdin, whole: &[i16]) -> Result<(), ChildError> {
+        // Digital silence would spoil its idea of the room for many seconds, and there is nothing to hear.
+        let sounding = sounding(whole);
+        let (start, end) = (self.recording + sounding.start, self.recording + whole.len());
+        let piece = &whole[sounding];
+        self.recording = end;
+        if piece.is_empty() {
+            say(&Line::Progress { processed: seconds(end) })?;
             return Ok(());
         }
-        let span = (self.written, self.recording, piece.len());
+        let span = (self.written, start, piece.len());
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner).spans.push(span);
         for part in piece.chunks(4000) {
             self.write(input, part)?;
@@ -152,7 +166,6 @@ impl Feeder<'_> {
             let processed = self.timeline.lock().unwrap_or_else(PoisonError::into_inner).recording(seconds(heard));
             say(&Line::Progress { processed })?;
         }
-        self.recording += piece.len();
         self.quiet(input, QUIET)
     }
 
@@ -173,6 +186,14 @@ impl Feeder<'_> {
         self.written += samples.len();
         Ok(())
     }
+}
+
+/// A piece without the digital silence at its ends.
+fn sounding(piece: &[i16]) -> Range<usize> {
+    let sounds = |s: &i16| s.unsigned_abs() >= SILENT;
+    let Some(first) = piece.iter().position(sounds) else { return 0..0 };
+    let last = piece.iter().rposition(sounds).unwrap_or(first);
+    first..last + 1
 }
 
 /// Reads utterances: a line of text, then a line for each word with its start, end and confidence.
@@ -212,8 +233,8 @@ fn utterance(heard: &mut Vec<Word>, timeline: &Mutex<Timeline>) -> Result<(), Ch
         .drain(..)
         .filter_map(|word| {
             let text = spoken(&word.text)?.to_owned();
-            let (start, end) = (timeline.recording(word.start), timeline.recording(word.end));
-            Some(Word { text, start, end, ..word })
+            let (start, end) = (timeline.beginning(word.start), timeline.recording(word.end));
+            Some(Word { text, start, end: end.max(start), ..word })
         })
         .collect();
     let (Some(first), Some(last)) = (words.first(), words.last()) else { return Ok(()) };
@@ -255,6 +276,13 @@ mod tests {
     }
 
     #[test]
+    fn digital_silence_is_left_out_at_the_ends() {
+        let silence = [3; 500];
+        assert_eq!((sounding(&silence), sounding(&[])), (0..0, 0..0));
+        assert_eq!(sounding(&[&silence[..], &[900; 700], &silence, &[-900; 10], &silence].concat()), 500..1710);
+    }
+
+    #[test]
     fn fillers_are_left_out_and_variants_are_bare() {
         assert_eq!(spoken("the(2)"), Some("the"));
         assert_eq!(spoken("o'clock"), Some("o'clock"));
@@ -271,5 +299,9 @@ mod tests {
         assert_eq!(timeline.recording(4.5), 3.0); // in the quiet between
         assert_eq!(timeline.recording(5.5), 3.5);
         assert_eq!(timeline.recording(99.0), 5.0);
+        let trimmed = Timeline { spans: vec![(16_000, 8000, 48_000), (80_000, 64_000, 32_000)] };
+        assert_eq!((trimmed.beginning(0.5), trimmed.beginning(2.0)), (0.5, 1.5));
+        assert_eq!((trimmed.beginning(4.5), trimmed.recording(4.5)), (4.0, 3.5));
+        assert_eq!(trimmed.beginning(99.0), 6.0);
     }
 }

@@ -5,7 +5,7 @@ use super::{
     protocol::{Event, MAX_LINE, Parser},
 };
 use crate::model::EngineId;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::{
     collections::VecDeque,
     process::Stdio,
@@ -23,6 +23,9 @@ use tokio::{
 const TAIL_LINES: usize = 5;
 /// How long an engine has to exit after its last word.
 const EXIT: Duration = Duration::from_secs(5);
+/// How often its end is looked for, and how long its last words on standard error are awaited.
+const LOOK: Duration = Duration::from_millis(10);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where the samples go.
 pub struct Input {
@@ -36,8 +39,8 @@ pub struct Output {
     line: Vec<u8>,
     parser: Parser,
     tail: Arc<Mutex<VecDeque<String>>>,
-    /// Ends when standard error does.
-    tail_reader: JoinHandle<()>,
+    /// Ends when standard error does; none once that has been awaited.
+    tail_reader: Option<JoinHandle<()>>,
     ended: bool,
 }
 
@@ -78,7 +81,7 @@ pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), 
         line: Vec::new(),
         parser: Parser::default(),
         tail,
-        tail_reader,
+        tail_reader: Some(tail_reader),
         ended: false,
     };
     Ok((Input { stdin }, output))
@@ -118,8 +121,9 @@ impl Output {
                 return Err(SpeechError::Protocol { line, reason: format!("a line is longer than {MAX_LINE} bytes") });
             }
             if read == 0 {
+                let error = self.crashed().await;
                 self.ended = true;
-                return Err(self.crashed().await);
+                return Err(error);
             }
             let line = std::mem::take(&mut self.line);
             if let Some(event) = self.parser.line(&String::from_utf8_lossy(&line))? {
@@ -130,16 +134,38 @@ impl Output {
         Ok(None)
     }
 
+    /// Why the output ended. May be dropped and called again, as [`Self::next`] may.
     async fn crashed(&mut self) -> SpeechError {
-        let status = match time::timeout(EXIT, self.child.wait()).await {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it closed its output".to_owned(),
+        let exit = async {
+            while self.running() {
+                time::sleep(LOOK).await;
+            }
         };
-        // Its last words may still be on the way.
-        let _ = time::timeout(EXIT, &mut self.tail_reader).await;
+        let exited = time::timeout(EXIT, exit).await.is_ok();
+        // Before its exit status is collected, because its number may be another process's afterwards. What it started
+        // would live on, and might hold standard error open.
+        self.kill_group();
+        let status = match self.child.wait().await {
+            Ok(status) if exited => status.to_string(),
+            Ok(_) => "it closed its output".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if let Some(reader) = &mut self.tail_reader {
+            let _ = time::timeout(LAST_WORDS, reader).await;
+            self.tail_reader = None;
+        }
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         SpeechError::Crashed { status, stderr_tail: Vec::from(tail.clone()).join(" / ") }
+    }
+
+    /// Whether the engine itself runs; leaves its exit status to be collected.
+    fn running(&self) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.leader().is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), look), Ok(None)))
+    }
+
+    fn leader(&self) -> Option<Pid> {
+        self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw)
     }
 
     /// The process id, while it runs.
@@ -155,8 +181,7 @@ impl Output {
     }
 
     fn kill_group(&self) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = pid {
+        if let Some(pid) = self.leader() {
             let _ = kill_process_group(pid, Signal::KILL); // fails if it has ended by itself
         }
     }
