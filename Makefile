@@ -27,7 +27,7 @@ setup-test:
 test: setup-test ## Everything CI runs
 	@scripts/test
 
-check: setup-test ## Format, lints, dependencies
+check: setup-test ## Format and lints
 	@scripts/test check
 
 unit: setup-test ## Tests of the server and the shared code

@@ -37,7 +37,7 @@ test.describe('without scripts', () => {
       await expect(async () => {
         await page.reload();
         await expectState(page, 'completed', 100);
-      }).toPass({ timeout: 90_000, intervals: [1_000] });
+      }).toPass({ timeout: 180_000, intervals: [1_000] });
       await expectTranscript(page);
     });
   }

@@ -14,6 +14,8 @@ export default defineConfig({
   expect: { timeout: 20_000 },
   use: {
     trace: 'retain-on-failure',
+    // Without a graphics card, an endless animation costs half a core.
+    contextOptions: { reducedMotion: 'reduce' },
     launchOptions: {
       executablePath: process.env.HARK_CHROMIUM ?? '/usr/bin/chromium',
       args: [

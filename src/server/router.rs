@@ -55,12 +55,14 @@ pub fn router(state: AppState) -> Router {
         .layer(CsrfLayer::new());
     let streams = NotForContentType::const_new("text/event-stream");
     let audio = NotForContentType::const_new("audio/");
+    // Released with compressed copies beside it; in development its 17 MB would keep a core busy for seconds.
+    let wasm = NotForContentType::const_new("application/wasm");
     Router::new()
         .route("/healthz", get(http::healthz))
         .route("/readyz", get(http::readyz))
         .route("/metrics", get(http::metrics))
         .merge(owned)
-        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio)))
+        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm)))
         .layer(middleware::from_fn(headers))
         .layer(CatchPanicLayer::new())
         .layer(
