@@ -9,6 +9,7 @@ pub mod error;
 pub mod http;
 pub mod jobs;
 pub mod media;
+pub mod outside;
 pub mod owner;
 pub mod pages;
 pub mod router;
@@ -19,32 +20,45 @@ pub mod store;
 pub mod stream;
 pub mod telemetry;
 
-use crate::model::Timestamp;
+use axum::{Extension, Router};
 use axum_extra::extract::cookie::Key;
 use bus::Bus;
-use config::{DataConfig, ServeConfig};
+use bytes::Bytes;
+use config::{DataConfig, ServeConfig, StreamConfig, StreamPath};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
     service::TowerToHyperService,
 };
 use leptos::config::LeptosOptions;
 use media::Media;
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use speech::Engines;
 use state::AppState;
 use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
 use store::Store;
-use stream::{Bye, Hub};
-use tokio::{net::TcpListener, time};
-use tokio_util::sync::CancellationToken;
+use stream::{Begun, Hub, StreamLimits};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Layer;
 
-/// Streams send a heartbeat this often, so that both ends notice a dead connection.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often the hub looks at its clock.
+const TICK: Duration = Duration::from_millis(250);
 /// How long open requests have to finish once the node is told to stop.
 const GRACE: Duration = Duration::from_secs(8);
 /// hyper's read buffer for a connection: a request's head is small, and thousands of streams are open at once.
 const READ_BUFFER: usize = 16 * 1024;
+/// How long hyper waits for a request's head, also on a connection kept alive: longer than the 60 s after which nginx
+/// drops an idle connection, so that the server is not the first to hang up.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// File descriptors kept free of status streams: the database, uploads, engines, plain requests.
+const SPARE_FILES: u64 = 512;
 
 /// A node that has its data folder and is ready to serve.
 pub struct Node {
@@ -85,19 +99,24 @@ impl Node {
         let cookie_key = cookie_key(&config.data)?;
         let store = Store::open(&folder.join("hark.sqlite")).await?;
         let media = Media::open(&folder)?;
-        let hub = Arc::new(Hub::default());
+        let metrics = telemetry::metrics();
+        let hub = Arc::new(Hub::new(stream_limits(&config.streams)));
         let engines = Arc::new(Engines::from_config(&config.engines, &folder));
         let state = AppState {
             bus: Bus::new(Arc::clone(&hub)),
             hub,
+            source: Arc::new(store.clone()),
+            outside: Arc::default(),
             store,
             media,
             engines,
             limits: config.limits,
+            streams: config.streams,
+            outside_config: config.outside,
             jobs: config.jobs,
             cookie_key,
             leptos,
-            metrics: telemetry::metrics(),
+            metrics,
         };
         jobs::recover(&state).await?;
         Ok(Self { state, _lock: lock })
@@ -107,13 +126,15 @@ impl Node {
     /// back to the queue, and returns.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let workers = jobs::run(self.state.clone(), stop.clone());
-        let heartbeat = {
+        let outside = jobs::look_after_outside(self.state.clone(), stop.clone());
+        let clock = {
             let hub = Arc::clone(&self.state.hub);
-            let stop = stop.clone();
+            // Until the last stream is gone: stuck ones are cut off also while the node goes down.
             async move {
-                let mut ticks = time::interval(HEARTBEAT);
-                while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-                    hub.heartbeat(Timestamp::now());
+                let mut ticks = time::interval(TICK);
+                loop {
+                    ticks.tick().await;
+                    hub.tick();
                 }
             }
         };
@@ -128,41 +149,133 @@ impl Node {
                 }
             }
         };
-        tokio::join!(accept(&self.state, listener, &stop), workers, heartbeat, upkeep);
+        let work = async { tokio::join!(accept(&self.state, listener, &stop), workers, outside, upkeep) };
+        tokio::select! { _ = work => {}, () = clock => {} }
         self.state.store.close().await;
     }
 }
 
 async fn accept(state: &AppState, listener: TcpListener, stop: &CancellationToken) {
-    let router = router::router(state.clone());
-    let graceful = GracefulShutdown::new();
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().max_buf_size(READ_BUFFER);
+    let server = Arc::new(Server::new(state));
+    let connections = TaskTracker::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((socket, _)) => {
+                stream::prepare(&socket);
+                connections.spawn(Arc::clone(&server).begin(socket, connections.clone()));
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 // Out of file descriptors: waiting gives others time to close theirs.
                 time::sleep(Duration::from_millis(100)).await;
-                continue;
             }
-        };
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke off");
-            }
-        });
+        }
     }
     drop(listener);
-    state.hub.close(Bye::Shutdown);
-    if time::timeout(GRACE, graceful.shutdown()).await.is_err() {
-        tracing::warn!(grace_secs = GRACE.as_secs(), "some requests did not end in time and were cut off");
+    state.hub.close();
+    server.stop.cancel();
+    connections.close();
+    if time::timeout(GRACE, connections.wait()).await.is_err() {
+        let open = connections.len();
+        tracing::warn!(grace_secs = GRACE.as_secs(), open, "some requests did not end in time and were cut off");
     }
+}
+
+/// Serves connections, each in a task of its own.
+struct Server {
+    router: Router,
+    builder: Builder<TokioExecutor>,
+    hub: Arc<Hub>,
+    path: StreamPath,
+    stop: CancellationToken,
+}
+
+impl Server {
+    fn new(state: &AppState) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().max_buf_size(READ_BUFFER).timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(200);
+        Self {
+            router: router::router(state.clone()),
+            builder,
+            hub: Arc::clone(&state.hub),
+            path: state.streams.stream_path,
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// The first request of a connection decides who serves it. What goes on for long is a task of its own, so that
+    /// it isn't as large as everything that came before.
+    async fn begin(self: Arc<Self>, socket: TcpStream, connections: TaskTracker) {
+        let begun = match self.path {
+            StreamPath::Direct => {
+                let begun = self.stop.run_until_cancelled(stream::begin(socket, &self.router)).await;
+                begun.unwrap_or(Begun::Gone)
+            }
+            StreamPath::Hyper => Begun::Other(socket, Bytes::new()),
+        };
+        match begun {
+            Begun::Stream(writer) => drop(connections.spawn(writer)),
+            Begun::Other(socket, before) => drop(connections.spawn(self.serve(socket, before))),
+            Begun::Gone => {}
+        }
+    }
+
+    async fn serve(self: Arc<Self>, socket: TcpStream, before: Bytes) {
+        let peer = self.hub.peer();
+        let service = TowerToHyperService::new(Extension(Arc::clone(&peer)).layer(self.router.clone()));
+        let socket = TokioIo::new(stream::Socket::new(socket, before, Arc::clone(&peer)));
+        let connection = self.builder.serve_connection_with_upgrades(socket, service);
+        tokio::pin!(connection);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection broke off");
+                    }
+                    return;
+                }
+                () = std::future::poll_fn(|cx| peer.poll_cut(cx)) => return,
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// What streams may use: what is set, as far as the system allows so many open files.
+fn stream_limits(config: &StreamConfig) -> StreamLimits {
+    let files = raise_file_limit();
+    let room = files.map_or(u32::MAX, |files| u32::try_from(files.saturating_sub(SPARE_FILES)).unwrap_or(u32::MAX));
+    if room < config.max_streams {
+        tracing::warn!(
+            open_files = files,
+            max_streams = config.max_streams,
+            "the system allows too few open files for so many streams: there will be {} at most; raise it with ulimit -n",
+            room.max(1)
+        );
+    }
+    StreamLimits {
+        per_owner: config.max_streams_per_owner,
+        per_node: config.max_streams.min(room.max(1)),
+        lifetime_secs: config.stream_lifetime_secs,
+        idle_secs: config.stream_idle_secs,
+    }
+}
+
+/// Raises the number of open files to what the system allows at most, and returns it; none if there is no limit.
+fn raise_file_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the number of open files could not be raised");
+        }
+    }
+    getrlimit(Resource::Nofile).current
 }
 
 /// The key that signs cookies: given, or made once and kept in the data folder.

@@ -16,11 +16,13 @@ pub enum EngineId {
     Openai,
     /// Any program that speaks Hark's engine protocol.
     Command,
+    /// A worker outside Hark, which publishes over HTTP. It can't be asked for with an upload.
+    External,
 }
 
 impl EngineId {
     /// Every engine, in the order in which they are offered.
-    pub const ALL: [EngineId; 4] = [Self::Pocketsphinx, Self::Whisper, Self::Openai, Self::Command];
+    pub const ALL: [EngineId; 5] = [Self::Pocketsphinx, Self::Whisper, Self::Openai, Self::Command, Self::External];
 
     /// The name used in URLs, settings and the database.
     #[must_use]
@@ -30,6 +32,7 @@ impl EngineId {
             Self::Whisper => "whisper",
             Self::Openai => "openai",
             Self::Command => "command",
+            Self::External => "external",
         }
     }
 
@@ -41,6 +44,7 @@ impl EngineId {
             Self::Whisper => "Whisper",
             Self::Openai => "OpenAI API",
             Self::Command => "Custom command",
+            Self::External => "Outside worker",
         }
     }
 }

@@ -73,8 +73,9 @@ impl From<Title> for String {
     }
 }
 
-/// The uploaded recording.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The uploaded recording. That of a session which a worker outside Hark reports on is nowhere to be found, and all
+/// fields are empty or 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct Media {
     /// The name it was uploaded under.

@@ -19,8 +19,8 @@ pub struct Event {
 pub enum Change {
     /// A newer status.
     Status(Status),
-    /// A new segment, and the status that counts it.
-    Segment(SegmentEvent, Status),
+    /// A new segment, and the status that counts it unless that is announced on its own.
+    Segment(SegmentEvent, Option<Status>),
     /// The session is gone.
     Deleted(SessionId),
 }
@@ -36,7 +36,13 @@ impl Event {
     #[must_use]
     pub fn segment(owner: Owner, segment: &Segment, status: Status) -> Self {
         let announced = SegmentEvent::new(status.session_id, segment);
-        Self { owner, change: Change::Segment(announced, status) }
+        Self { owner, change: Change::Segment(announced, Some(status)) }
+    }
+
+    /// A segment whose worker announces its statuses on its own.
+    #[must_use]
+    pub fn bare_segment(owner: Owner, id: SessionId, segment: &Segment) -> Self {
+        Self { owner, change: Change::Segment(SegmentEvent::new(id, segment), None) }
     }
 
     /// The deletion of a session of `owner`.
@@ -49,8 +55,8 @@ impl Event {
     #[must_use]
     pub fn new_status(&self) -> Option<&Status> {
         match &self.change {
-            Change::Status(status) | Change::Segment(_, status) => Some(status),
-            Change::Deleted(_) => None,
+            Change::Status(status) | Change::Segment(_, Some(status)) => Some(status),
+            Change::Segment(_, None) | Change::Deleted(_) => None,
         }
     }
 }

@@ -13,6 +13,10 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub limits: LimitConfig,
     #[command(flatten)]
+    pub streams: StreamConfig,
+    #[command(flatten)]
+    pub outside: OutsideConfig,
+    #[command(flatten)]
     pub jobs: JobConfig,
     #[command(flatten)]
     pub engines: EngineConfig,
@@ -45,11 +49,57 @@ pub struct LimitConfig {
     pub min_free_bytes: u64,
 }
 
+/// Status streams.
+#[derive(Args, Clone, Debug)]
+pub struct StreamConfig {
+    /// How many status streams one owner may have open on this node.
+    #[arg(long, env = "HARK_MAX_STREAMS_PER_OWNER", default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams_per_owner: u32,
+    /// How many status streams may be open on this node; fewer if the system allows fewer open files.
+    #[arg(long, env = "HARK_MAX_STREAMS", default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+    /// How long a stream lives, in seconds, plus or minus a fifth. Its client then comes back, perhaps to another node.
+    #[arg(long, env = "HARK_STREAM_LIFETIME_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub stream_lifetime_secs: u32,
+    /// A stream that had nothing to tell for this long, in seconds, is closed unless something it tells of is running.
+    #[arg(long, env = "HARK_STREAM_IDLE_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub stream_idle_secs: u32,
+    /// What serves streams over HTTP/1.1: Hark's own small writer, or hyper like everything else.
+    #[arg(long, env = "HARK_STREAM_PATH", default_value = "direct")]
+    pub stream_path: StreamPath,
+}
+
+/// See [`StreamConfig::stream_path`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StreamPath {
+    Direct,
+    Hyper,
+}
+
+/// Workers outside Hark, which publish over HTTP.
+#[derive(Args, Clone, Debug)]
+pub struct OutsideConfig {
+    /// The bearer token of workers outside Hark; make one with `openssl rand -hex 32`. Without it they are switched off.
+    #[arg(long, env = "HARK_WORKER_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = token)]
+    pub worker_token: Option<String>,
+    /// A session whose outside worker is silent for this long fails, in seconds.
+    #[arg(long, env = "HARK_WORKER_SILENCE_SECS", default_value_t = 900, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..=604_800))]
+    pub worker_silence_secs: u32,
+}
+
+fn token(text: &str) -> Result<String, String> {
+    // What a header can carry without quotes: RFC 6750, 2.1, and no more than visible characters.
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err("must be visible ASCII characters without blanks; make one with: openssl rand -hex 32".to_owned())
+}
+
 /// How sessions are worked on.
 #[derive(Args, Clone, Debug)]
 pub struct JobConfig {
     /// How many sessions are transcribed at once.
-    #[arg(long, env = "HARK_WORKERS", default_value_t = 1, value_name = "N")]
+    #[arg(long, env = "HARK_WORKERS", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=256))]
     pub workers: u32,
     /// How long a worker may be silent before its session is given to another, in seconds.
     #[arg(long, env = "HARK_LEASE_SECS", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(3..=3600))]

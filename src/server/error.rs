@@ -6,7 +6,7 @@ use crate::model::{ApiError, ErrorBody, TitleError, UnknownEngine, bytes};
 use axum::{
     Json,
     extract::multipart::MultipartError,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -30,6 +30,17 @@ pub enum Error {
     TooLarge { size: Option<u64>, limit: u64 },
     #[error("The disk is almost full: {} are free. Delete old sessions, or make room on the server.", bytes(*free))]
     DiskFull { free: u64 },
+    #[error("The message is larger than {}. Send segments in smaller groups.", bytes(*limit))]
+    MessageTooLarge { limit: u64 },
+    #[error("Workers outside Hark are switched off here. To switch them on, set HARK_WORKER_TOKEN.")]
+    WorkersOff,
+    #[error("Send the worker token of this server as 'Authorization: Bearer …'.")]
+    Unauthorised,
+    #[error("{0}")]
+    InvalidReport(String),
+    /// A request that doesn't fit what the session has become, by its code.
+    #[error("{1}")]
+    Conflict(&'static str, String),
     #[error("The upload broke off before the file was complete. Please send it again.")]
     BrokenUpload,
     #[error("{0}")]
@@ -55,7 +66,11 @@ impl Error {
             Self::BadRequest(_) | Self::BrokenUpload => StatusCode::BAD_REQUEST,
             Self::InvalidTitle(_) | Self::UnknownEngine(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::EngineUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::MessageTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::WorkersOff => StatusCode::FORBIDDEN,
+            Self::Unauthorised => StatusCode::UNAUTHORIZED,
+            Self::InvalidReport(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Conflict(..) => StatusCode::CONFLICT,
             Self::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Audio(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -74,7 +89,11 @@ impl Error {
             Self::InvalidTitle(_) => "invalid_title",
             Self::UnknownEngine(_) => "unknown_engine",
             Self::EngineUnavailable { .. } => "engine_unavailable",
-            Self::TooLarge { .. } => "too_large",
+            Self::TooLarge { .. } | Self::MessageTooLarge { .. } => "too_large",
+            Self::WorkersOff => "workers_off",
+            Self::Unauthorised => "unauthorised",
+            Self::InvalidReport(_) => "invalid_report",
+            Self::Conflict(code, _) => code,
             Self::DiskFull { .. } => "disk_full",
             Self::Audio(AudioError::Io(_)) => "internal",
             Self::Audio(error) => error.code(),
@@ -98,6 +117,9 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status_code();
         let mut response = (status, Json(ErrorBody { error: self.public() })).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"hark\""));
+        }
         if let Self::RangeNotSatisfiable(size) = self
             && let Ok(value) = format!("bytes */{size}").parse()
         {

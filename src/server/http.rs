@@ -2,6 +2,7 @@
 
 mod audio;
 mod health;
+mod outside;
 mod range;
 mod segments;
 mod sessions;
@@ -19,7 +20,10 @@ use axum::{
     http::request::Parts,
     routing::get,
 };
-use utoipa::OpenApi;
+use utoipa::{
+    OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The description of the API, filled in from the routes.
@@ -32,7 +36,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
             `{\"error\":{\"code\",\"message\"}}`.",
         license(name = "MIT OR Apache-2.0")
     ),
-    paths(transcript::download)
+    paths(transcript::download, outside::report, outside::segments),
+    modifiers(&WorkerToken)
 )]
 struct Description;
 
@@ -56,6 +61,22 @@ pub fn router() -> Router<AppState> {
     transcript::routes(router)
         .route("/api/openapi.json", get(async move || Json(description)))
         .route("/api/{*rest}", axum::routing::any(async || Error::NoRoute))
+}
+
+/// The routes of workers outside Hark, which have no owner.
+pub fn workers() -> Router<AppState> {
+    outside::routes()
+}
+
+/// Describes how outside workers prove themselves.
+struct WorkerToken;
+
+impl utoipa::Modify for WorkerToken {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("HARK_WORKER_TOKEN"));
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme("worker_token", SecurityScheme::Http(scheme.build()));
+    }
 }
 
 /// A session's id from the path. What isn't an id names no session.

@@ -85,8 +85,11 @@ pub async fn run(state: AppState, stop: CancellationToken) {
             () = stop.cancelled() => {}
             _ = looks.tick() => reap(&state).await,
             Some(_) = running.join_next(), if !running.is_empty() => {}
-            signal = signals.recv() => if signal == Ok(Signal::Queued) {
-                refresh_if_full(&state, &speed, running.len()).await;
+            signal = signals.recv() => match signal {
+                Ok(Signal::Queued) => refresh_if_full(&state, &speed, running.len()).await,
+                // It may have stood in the queue, and those behind it move up.
+                Ok(Signal::Stop(_)) => refresh_queue(&state, &speed).await,
+                Err(_) => {}
             },
         }
     }
@@ -119,6 +122,36 @@ async fn reap(state: &AppState) {
             state.bus.publish_all(&events);
         }
         Err(error) => tracing::error!(%error, "leases could not be checked; trying again"),
+    }
+}
+
+/// Fails the sessions whose workers, outside Hark, went silent; stores what the others reported. Runs until `stop`.
+pub async fn look_after_outside(state: AppState, stop: CancellationToken) {
+    let mut looks = time::interval(Duration::from_secs(1));
+    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let silence = state.outside_config.worker_silence_secs;
+    let mut round = 0u32;
+    loop {
+        let on = stop.run_until_cancelled(looks.tick()).await.is_some();
+        if let Err(error) = state.outside.store_steps(&state.store, silence, !on).await {
+            tracing::error!(%error, "what outside workers reported could not be stored; trying again");
+        }
+        if !on {
+            return;
+        }
+        round = round.wrapping_add(1);
+        if round.is_multiple_of(5) {
+            match state.store.reap_outside(Timestamp::now()).await {
+                Ok(events) => {
+                    for status in events.iter().filter_map(|e| e.new_status()) {
+                        let id = status.session_id;
+                        tracing::warn!(session_id = %id, "the outside worker of session {id} went silent");
+                    }
+                    state.bus.publish_all(&events);
+                }
+                Err(error) => tracing::error!(%error, "outside workers could not be checked; trying again"),
+            }
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub const SEGMENT_PAGE: u32 = 1000;
 
 /// The use cases of sessions. Made by [`AppState::sessions`].
 pub struct Sessions<'a> {
-    state: &'a AppState,
+    pub(super) state: &'a AppState,
 }
 
 /// What a person or program says about a recording.
@@ -108,16 +108,17 @@ impl<'a> Sessions<'a> {
     pub fn plan(&self, wishes: &Wishes) -> Result<Plan, Error> {
         let said = |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
         let title = said(&wishes.title).map(|t| Title::new(&t)).transpose()?;
-        let language = said(&wishes.language);
-        if let Some(tag) = &language
-            && (tag.len() > 35 || !tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
-        {
-            return Err(Error::BadRequest(
-                "The language must be a short tag such as 'en' or 'pt-BR' (BCP 47), or be left out.".to_owned(),
-            ));
-        }
+        let language = language(wishes.language.as_deref())?;
         let engine = match said(&wishes.engine) {
-            Some(name) => name.parse()?,
+            Some(name) => match name.parse()? {
+                EngineId::External => {
+                    return Err(Error::BadRequest(
+                        "A recording can't be sent to an outside worker; such a worker makes its own sessions."
+                            .to_owned(),
+                    ));
+                }
+                engine => engine,
+            },
             None => self.state.engines.default_engine(),
         };
         let available = self.state.engines.get(engine).map_or_else(
@@ -211,6 +212,7 @@ impl<'a> Sessions<'a> {
                 channels: info.channels,
             },
             duration_total: info.duration,
+            lease_until: None,
         };
         let (session, event) = self.state.store.insert(&new, Timestamp::now()).await?;
         metrics::counter!("hark_sessions_created_total").increment(1);
@@ -238,6 +240,7 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn cancel(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
+        let _still = self.state.outside.hold_still(&self.state.store, id).await?;
         let changed = self.state.store.cancel(owner, id, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was cancelled").await
     }
@@ -245,8 +248,12 @@ impl<'a> Sessions<'a> {
     /// Queues a failed or cancelled session again. Any other stays as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of this owner.
+    /// [`Error::NotFound`] if there is none of this owner; [`Error::Conflict`] if its worker is outside Hark.
     pub async fn retry(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
+        if self.get(owner, id).await?.engine == EngineId::External {
+            let message = "A worker outside Hark made this session; start it there again.";
+            return Err(Error::Conflict("outside", message.to_owned()));
+        }
         let changed = self.state.store.retry(owner, id, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was queued again").await
     }
@@ -282,6 +289,7 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn delete(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
+        let _still = self.state.outside.hold_still(&self.state.store, id).await?;
         if let Some(event) = self.state.store.cancel(owner, id, Timestamp::now()).await? {
             self.state.bus.publish(&event);
         }
@@ -292,6 +300,18 @@ impl<'a> Sessions<'a> {
         self.state.media.remove(id).await?;
         tracing::info!(session_id = %id, "session {id} was deleted");
         Ok(())
+    }
+}
+
+/// A language tag that has been checked; none if it is empty.
+pub(super) fn language(tag: Option<&str>) -> Result<Option<String>, Error> {
+    match tag.map(str::trim).filter(|tag| !tag.is_empty()) {
+        Some(tag) if tag.len() > 35 || !tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
+            Err(Error::BadRequest(
+                "The language must be a short tag such as 'en' or 'pt-BR' (BCP 47), or be left out.".to_owned(),
+            ))
+        }
+        tag => Ok(tag.map(str::to_owned)),
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::{
     bus::Bus,
-    config::{JobConfig, LimitConfig},
+    config::{JobConfig, LimitConfig, OutsideConfig, StreamConfig},
     media::Media,
+    outside::Outside,
     sessions::Sessions,
     speech::Engines,
     store::Store,
-    stream::Hub,
+    stream::{Hub, Source},
 };
 use axum::extract::FromRef;
 use axum_extra::extract::cookie::Key;
@@ -21,9 +22,15 @@ pub struct AppState {
     pub store: Store,
     pub media: Media,
     pub hub: Arc<Hub>,
+    /// The store as status streams read it.
+    pub source: Arc<dyn Source>,
+    /// What workers outside Hark have published.
+    pub outside: Arc<Outside>,
     pub bus: Bus,
     pub engines: Arc<Engines>,
     pub limits: LimitConfig,
+    pub streams: StreamConfig,
+    pub outside_config: OutsideConfig,
     pub jobs: JobConfig,
     pub cookie_key: Key,
     pub leptos: LeptosOptions,

@@ -21,8 +21,8 @@ macro_rules! session_columns {
          s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.version, s.status, s.stage, s.progress, \
          s.message, s.duration_processed, s.duration_total, s.estimated_completion, s.processing_speed, s.segments, \
          s.attempt, s.crashes, s.error_code, s.error_message, \
-         CASE WHEN s.status = 'queued' THEN (SELECT COUNT(*) FROM sessions q WHERE q.status = 'queued' \
-         AND (q.queued_at < s.queued_at OR (q.queued_at = s.queued_at AND q.id < s.id))) END AS queue_position"
+         CASE WHEN s.status = 'queued' AND s.engine <> 'external' THEN (SELECT COUNT(*) FROM sessions q \
+         WHERE q.status = 'queued' AND q.engine <> 'external' AND (q.queued_at < s.queued_at OR (q.queued_at = s.queued_at AND q.id < s.id))) END AS queue_position"
     };
 }
 
@@ -43,6 +43,8 @@ pub struct NewSession {
     pub media: Media,
     /// Seconds, as the recording's container declares it.
     pub duration_total: Option<f64>,
+    /// When a session of an outside worker fails unless the worker has said something.
+    pub lease_until: Option<Timestamp>,
 }
 
 /// The right to work on a session, until the lease runs out or someone takes it away. Writes made with a claim that
@@ -96,8 +98,9 @@ impl Store {
         sqlx::query(
             "INSERT INTO sessions (id, owner, title, created_at, queued_at, updated_at, engine, language, file_name, \
              bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
-             duration_total, segments, attempt, crashes) \
-             VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 'queued', '', 0, $13, 0, 0, 0)",
+             duration_total, segments, attempt, crashes, lease_until) \
+             VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 'queued', \
+             'Waiting for its worker', 0, $13, 0, 0, 0, $14)",
         )
         .bind(new.id.to_string())
         .bind(new.owner.as_str())
@@ -112,6 +115,7 @@ impl Store {
         .bind(i64::from(new.media.sample_rate))
         .bind(i64::from(new.media.channels))
         .bind(new.duration_total)
+        .bind(new.lease_until.map(|t| t.0))
         .execute(&self.pool)
         .await?;
         let (session, owner) = self.any(new.id).await?.ok_or(sqlx::Error::RowNotFound)?;
@@ -245,7 +249,7 @@ impl Store {
             "UPDATE sessions SET status = 'queued', stage = NULL, progress = NULL, message = '', \
              version = version + $4, updated_at = $3, queued_at = $3, finished_at = NULL, crashes = 0, \
              error_code = NULL, error_message = NULL \
-             WHERE id = $1 AND owner = $2 AND status IN ('failed', 'cancelled')",
+             WHERE id = $1 AND owner = $2 AND status IN ('failed', 'cancelled') AND engine <> 'external'",
         )
         .bind(id.to_string())
         .bind(owner.as_str())
@@ -321,7 +325,7 @@ impl Store {
              message = 'Reading the recording', attempt = attempt + 1, version = version + $4, worker = $1, \
              lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, estimated_completion = NULL, \
              processing_speed = NULL \
-             WHERE status = 'queued' AND id = (SELECT id FROM sessions WHERE status = 'queued' \
+             WHERE status = 'queued' AND id = (SELECT id FROM sessions WHERE status = 'queued' AND engine <> 'external' \
              ORDER BY queued_at, id LIMIT 1) RETURNING id",
         )
         .bind(worker)
@@ -381,20 +385,7 @@ impl Store {
         if !save_status(&mut *tx, claim, status).await? {
             return Ok(None);
         }
-        let words = serde_json::to_string(&segment.words).map_err(|e| sqlx::Error::Encode(e.into()))?;
-        sqlx::query(
-            "INSERT INTO segments (session_id, idx, start_s, end_s, text, confidence, words) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(claim.session.id.to_string())
-        .bind(i64::from(segment.index))
-        .bind(segment.start)
-        .bind(segment.end)
-        .bind(&segment.text)
-        .bind(segment.confidence)
-        .bind(words)
-        .execute(&mut *tx)
-        .await?;
+        insert_segment(&mut *tx, claim.session.id, segment).await?;
         tx.commit().await?;
         Ok(Some(Event::segment(claim.owner.clone(), segment, status.clone())))
     }
@@ -482,7 +473,8 @@ impl Store {
              progress = CASE WHEN crashes + 1 >= $3 THEN progress ELSE NULL END, \
              crashes = crashes + 1, version = version + $4, updated_at = $1, worker = NULL, lease_until = NULL, \
              estimated_completion = NULL, processing_speed = NULL \
-             WHERE status = 'processing' AND ($2 OR lease_until IS NULL OR lease_until < $1) RETURNING id, crashes",
+             WHERE status = 'processing' AND engine <> 'external' \
+             AND ($2 OR lease_until IS NULL OR lease_until < $1) RETURNING id, crashes",
         )
         .bind(now.0)
         .bind(all)
@@ -539,14 +531,15 @@ impl Store {
         workers: u32,
     ) -> Result<Vec<Event>, sqlx::Error> {
         let rest: (Option<f64>,) = sqlx::query_as(
-            "SELECT SUM(MAX(duration_total - duration_processed, 0)) FROM sessions WHERE status = 'processing'",
+            "SELECT SUM(MAX(duration_total - duration_processed, 0)) FROM sessions \
+             WHERE status = 'processing' AND engine <> 'external'",
         )
         .fetch_one(&self.pool)
         .await?;
         let rows: Vec<SessionRow> = sqlx::query_as(concat!(
             "SELECT ",
             session_columns!(),
-            " FROM sessions s WHERE s.status = 'queued' ORDER BY s.queued_at, s.id"
+            " FROM sessions s WHERE s.status = 'queued' AND s.engine <> 'external' ORDER BY s.queued_at, s.id"
         ))
         .fetch_all(&self.pool)
         .await?;
@@ -576,6 +569,85 @@ impl Store {
         Ok(events)
     }
 
+    // Sessions of workers outside Hark
+
+    /// Writes the status that an outside worker reported and extends its lease. False if the session has ended, is
+    /// gone, or has a newer version.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn report(&self, status: &Status, lease_until: Timestamp) -> Result<bool, sqlx::Error> {
+        report_status(&self.pool, status, lease_until).await
+    }
+
+    /// Writes several reported statuses at once. Those that are no longer newer are left out.
+    ///
+    /// # Errors
+    /// If the database fails; then none is written.
+    pub async fn report_all(&self, statuses: &[Status], lease_until: Timestamp) -> Result<(), sqlx::Error> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for status in statuses {
+            report_status(&mut *tx, status, lease_until).await?;
+        }
+        tx.commit().await
+    }
+
+    /// Adds segments that an outside worker sent, the first of which must have index `from`. False if the session has
+    /// ended, is gone, or has more or fewer segments than that.
+    ///
+    /// # Errors
+    /// If the database fails; then none is added.
+    pub async fn report_segments(
+        &self,
+        id: SessionId,
+        from: u32,
+        segments: &[Segment],
+        lease_until: Timestamp,
+    ) -> Result<bool, sqlx::Error> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let done = sqlx::query(
+            "UPDATE sessions SET segments = $3, lease_until = $4 \
+             WHERE id = $1 AND segments = $2 AND engine = 'external' AND status IN ('queued', 'processing')",
+        )
+        .bind(id.to_string())
+        .bind(i64::from(from))
+        .bind(i64::from(from) + segments.len() as i64)
+        .bind(lease_until.0)
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        for segment in segments {
+            insert_segment(&mut *tx, id, segment).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Fails every session whose outside worker has been silent beyond its lease.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn reap_outside(&self, now: Timestamp) -> Result<Vec<Event>, sqlx::Error> {
+        let ids: Vec<(String,)> = sqlx::query_as(
+            "UPDATE sessions SET status = 'failed', finished_at = $1, error_code = 'worker_lost', message = $2, \
+             error_message = $2, version = version + $3, updated_at = $1, lease_until = NULL, \
+             estimated_completion = NULL, processing_speed = NULL \
+             WHERE engine = 'external' AND status IN ('queued', 'processing') AND lease_until < $1 RETURNING id",
+        )
+        .bind(now.0)
+        .bind("The worker that transcribes this recording went silent. What it sent is kept.")
+        .bind(LEAP)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut events = Vec::with_capacity(ids.len());
+        for (id,) in ids {
+            events.extend(self.event_if(true, rows::parse(&id)?).await?);
+        }
+        Ok(events)
+    }
+
     async fn event_if(&self, changed: bool, id: SessionId) -> Result<Option<Event>, sqlx::Error> {
         if !changed {
             return Ok(None);
@@ -583,6 +655,64 @@ impl Store {
         let found = self.any(id).await?;
         Ok(found.map(|(session, owner)| Event::status(owner, session.status)))
     }
+}
+
+async fn insert_segment<'e>(
+    executor: impl sqlx::SqliteExecutor<'e>,
+    id: SessionId,
+    segment: &Segment,
+) -> Result<(), sqlx::Error> {
+    let words = serde_json::to_string(&segment.words).map_err(|e| sqlx::Error::Encode(e.into()))?;
+    sqlx::query(
+        "INSERT INTO segments (session_id, idx, start_s, end_s, text, confidence, words) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(id.to_string())
+    .bind(i64::from(segment.index))
+    .bind(segment.start)
+    .bind(segment.end)
+    .bind(&segment.text)
+    .bind(segment.confidence)
+    .bind(words)
+    .execute(executor)
+    .await
+    .map(drop)
+}
+
+/// Writes what an outside worker reported, if the session still runs and the version rises.
+async fn report_status<'e>(
+    executor: impl sqlx::SqliteExecutor<'e>,
+    status: &Status,
+    lease_until: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    let ended = status.state.is_terminal();
+    let done = sqlx::query(
+        "UPDATE sessions SET version = $2, status = $3, stage = $4, progress = $5, message = $6, updated_at = $7, \
+         duration_processed = $8, duration_total = $9, estimated_completion = $10, processing_speed = $11, \
+         attempt = $12, error_code = $13, error_message = $14, \
+         started_at = COALESCE(started_at, CASE WHEN $3 = 'queued' THEN NULL ELSE $7 END), \
+         finished_at = $15, lease_until = $16 \
+         WHERE id = $1 AND engine = 'external' AND status IN ('queued', 'processing') AND version < $2",
+    )
+    .bind(status.session_id.to_string())
+    .bind(status.version as i64)
+    .bind(status.state.as_str())
+    .bind(status.stage.map(|s| s.as_str()))
+    .bind(status.progress)
+    .bind(&status.message)
+    .bind(status.timestamp.0)
+    .bind(status.duration_processed)
+    .bind(status.duration_total)
+    .bind(status.estimated_completion.map(|t| t.0))
+    .bind(status.processing_speed)
+    .bind(i64::from(status.attempt))
+    .bind(status.error.as_ref().map(|e| &e.code))
+    .bind(status.error.as_ref().map(|e| &e.message))
+    .bind(ended.then_some(status.timestamp.0))
+    .bind((!ended).then_some(lease_until.0))
+    .execute(executor)
+    .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// Writes every column of a claimed session's status, if the claim is still valid and the version rises.

@@ -1,10 +1,25 @@
 //! The status plane: every change becomes one frame, and every stream hands out clones of it.
-//! `http::status` opens streams; the bus publishes into the hub.
+//! `http::status` opens streams, the bus publishes into the hub, the accept loop gives connections to `direct`.
 
 mod body;
+mod direct;
 mod frame;
 mod hub;
+mod meters;
+mod places;
+mod slot;
+mod socket;
+mod source;
+mod status_stream;
+mod topic;
 
-pub use body::{Snapshot, SnapshotPage, StatusBody};
-pub use frame::Frame;
-pub use hub::{Bye, Hub, Subscription};
+pub use body::StatusBody;
+pub(crate) use direct::{Begun, begin};
+pub use direct::{Direct, Handover};
+pub use frame::{Bye, Frame, Kind};
+pub use hub::{Current, Hub, StreamLimits};
+pub use places::{Place, Refusal};
+pub use socket::Peer;
+pub(crate) use socket::{Socket, prepare};
+pub use status_stream::{Reading, Source, SourceError, StatusStream};
+pub use topic::Outgoing;

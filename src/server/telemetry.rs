@@ -36,14 +36,29 @@ pub fn metrics() -> PrometheusHandle {
                     Matcher::Full("hark_real_time_factor".to_owned()),
                     &[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0],
                 )
+                .and_then(|builder| {
+                    builder.set_buckets_for_metric(
+                        Matcher::Full("hark_publish_to_write_seconds".to_owned()),
+                        &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0],
+                    )
+                })
                 .map(PrometheusBuilder::build_recorder)
                 .unwrap_or_else(|_| PrometheusBuilder::new().build_recorder());
             let handle = recorder.handle();
             // Fails only if another recorder is set, whose numbers are then shown instead of ours: nowhere.
             let _ = metrics::set_global_recorder(recorder);
-            describe_gauge!("hark_streams_open", "Status streams open now");
-            describe_counter!("hark_streams_opened_total", "Status streams opened");
-            describe_counter!("hark_stream_bytes_total", "Bytes sent on status streams");
+            describe_gauge!("hark_streams_open", "Status streams open now, by what they tell of");
+            describe_counter!("hark_streams_opened_total", "Status streams opened, by what they tell of");
+            describe_counter!("hark_streams_closed_total", "Status streams closed, by reason");
+            describe_counter!("hark_streams_refused_total", "Status streams refused, by whose limit was reached");
+            describe_counter!("hark_stream_events_total", "Events sent on status streams, by name");
+            describe_counter!("hark_stream_bytes_total", "Bytes of events sent on status streams");
+            describe_histogram!(
+                "hark_publish_to_write_seconds",
+                "From the publishing of a change to its write to a stream"
+            );
+            describe_counter!("hark_snapshot_reads_total", "Times a stream had to read the store");
+            describe_gauge!("hark_hub_entries", "Sessions and owners whose newest status is held in memory");
             describe_counter!("hark_updates_conflated_total", "Statuses replaced by a newer one before they were sent");
             describe_counter!("hark_polls_total", "Status polls by answer");
             describe_counter!("hark_sessions_created_total", "Sessions received");

@@ -6,21 +6,20 @@ use crate::{
     server::{
         error::Error,
         owner::Owner,
-        sessions::{SEGMENT_PAGE, recently},
+        sessions::recently,
         state::AppState,
-        store::Store,
-        stream::{Snapshot, SnapshotPage, StatusBody},
+        stream::{Current, Direct, Frame, Handover, Peer, StatusBody, StatusStream},
     },
 };
 use axum::{
-    Extension, Json,
+    Extension,
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Version, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use utoipa::IntoParams;
 
 /// The status of one session, for polling.
@@ -34,8 +33,30 @@ pub(super) async fn one(
     Id(id): Id,
     request: HeaderMap,
 ) -> Result<Response, Error> {
-    let status = state.sessions().get(&owner, id).await?.status;
-    Ok(unless_known(&request, &format!("\"{}\"", status.version), Json(status)))
+    let current = current(&state, &owner, id).await?;
+    Ok(unless_known(&request, &format!("\"{}\"", current.version), || current.frame.json().into()))
+}
+
+/// The newest status of the caller's session: from the hub, or from the store, after which the hub has it.
+async fn current(state: &AppState, owner: &Owner, id: SessionId) -> Result<Current, Error> {
+    if let Some(current) = state.hub.current(id) {
+        return if current.owner == *owner { Ok(current) } else { Err(Error::NotFound) };
+    }
+    // Somebody else's id must not make the hub hold anything.
+    let status = state.sessions().get(owner, id).await?.status;
+    if state.hub.owner_of(id).is_none() {
+        state.hub.hold(id);
+        // What was published since the first reading is in this one.
+        let status = state.sessions().get(owner, id).await?.status;
+        state.hub.learn(owner, &status);
+    }
+    Ok(state.hub.current(id).unwrap_or_else(|| Current {
+        owner: owner.clone(),
+        version: status.version,
+        segments: status.segments,
+        ended: status.state.is_terminal(),
+        frame: Frame::status(&status),
+    }))
 }
 
 /// The statuses of the caller's sessions that haven't ended or changed in the last 10 minutes, for polling.
@@ -47,27 +68,49 @@ pub(super) async fn all(
     Extension(owner): Extension<Owner>,
     request: HeaderMap,
 ) -> Result<Response, Error> {
-    let statuses = state.sessions().statuses(&owner).await?;
-    // The hash stays within this answer and its repetition, so it need not be stable between versions.
-    let mut hasher = DefaultHasher::new();
-    for status in &statuses {
-        (status.session_id, status.version).hash(&mut hasher);
-    }
-    Ok(unless_known(&request, &format!("\"{:016x}\"", hasher.finish()), Json(StatusList { statuses })))
+    let since = recently();
+    let (tag, frames) = match state.hub.list(&owner, since) {
+        Some(list) => list,
+        None => {
+            state.hub.hold_list(&owner);
+            let statuses = state.store.statuses(&owner, since).await?;
+            state.hub.learn_list(&owner, &statuses);
+            // Only a sweep between these lines could have taken it out again.
+            let list = state.hub.list(&owner, since);
+            list.ok_or_else(|| Error::Internal("the hub forgot an owner at once".to_owned()))?
+        }
+    };
+    Ok(unless_known(&request, &format!("\"{tag:016x}\""), || {
+        let mut json = Vec::with_capacity(frames.iter().map(|f| f.text().len()).sum());
+        json.extend_from_slice(b"{\"statuses\":[");
+        for (n, frame) in frames.iter().enumerate() {
+            if n > 0 {
+                json.push(b',');
+            }
+            json.extend_from_slice(&frame.json());
+        }
+        json.extend_from_slice(b"]}");
+        json.into()
+    }))
 }
 
-fn unless_known(request: &HeaderMap, etag: &str, answer: impl IntoResponse) -> Response {
+fn unless_known(request: &HeaderMap, etag: &str, json: impl FnOnce() -> Body) -> Response {
     let known = request.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|tags| {
         tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
     });
-    let kind = if known { "304" } else { "200" };
-    metrics::counter!("hark_polls_total", "answer" => kind).increment(1);
-    let mut headers = HeaderMap::new();
+    let answer = if known { "304" } else { "200" };
+    metrics::counter!("hark_polls_total", "answer" => answer).increment(1);
+    let mut response = if known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json()).into_response()
+    };
+    let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(etag) {
         headers.insert(header::ETAG, value);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    if known { (StatusCode::NOT_MODIFIED, headers).into_response() } else { (headers, answer).into_response() }
+    response
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -77,10 +120,14 @@ pub(super) struct StreamQuery {
     last_event_id: Option<String>,
 }
 
+/// What the connection of a stream brings along.
+type Connection = (Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>);
+
 /// The status and segments of one session, as server-sent events: `status`, `segment`, `heartbeat`, `bye`.
 ///
 /// Begins with what the client hasn't seen and ends after the terminal status. A client that has already seen that
-/// gets 204, which stops an EventSource for good.
+/// gets 204, which stops an EventSource for good. When there are too many streams, the only event is a `bye` with the
+/// reason `limit`.
 #[utoipa::path(get, path = "/api/v1/sessions/{id}/status/stream",
     params(("id" = String, Path, description = "The session's id"), StreamQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen")),
@@ -92,33 +139,50 @@ pub(super) async fn stream_one(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
     Query(query): Query<StreamQuery>,
+    connection: Connection,
+    version: Version,
     request: HeaderMap,
 ) -> Result<Response, Error> {
-    let status = state.sessions().get(&owner, id).await?.status;
+    let current = current(&state, &owner, id).await?;
     let seen = last_event_id(&request, query)?;
     if let Some(seen) = seen
-        && status.state.is_terminal()
-        && seen.version >= status.version
-        && seen.segments >= status.segments
+        && current.ended
+        && seen.version >= current.version
+        && seen.segments >= current.segments
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let seen = seen.unwrap_or_default();
-    let subscription = state.hub.watch_session(id);
-    let source = OneSession { store: state.store.clone(), id };
-    Ok(events(Body::new(StatusBody::of_session(subscription, source, id, seen.version, seen.segments))))
+    let stream = state.hub.admit(&owner).map_or_else(
+        |_| StatusStream::refused(),
+        |place| {
+            let (last, peer) = (seen.unwrap_or_default(), connection.1.map(|Extension(peer)| peer));
+            StatusStream::of_session(&state.hub, state.source.clone(), place, id, last, peer)
+        },
+    );
+    Ok(events(stream, connection.0.is_some(), version))
 }
 
 /// The statuses and new segments of all sessions of the caller, as server-sent events.
 ///
 /// Begins with the status of every session that hasn't ended or changed in the last 10 minutes. Compare `segments`
-/// with what you have, and fetch what is missing by range.
+/// with what you have, and fetch what is missing by range. When there are too many streams, the only event is a `bye`
+/// with the reason `limit`.
 #[utoipa::path(get, path = "/api/v1/status/stream",
     responses((status = 200, content_type = "text/event-stream", description = "The events")))]
-pub(super) async fn stream_all(State(state): State<AppState>, Extension(owner): Extension<Owner>) -> Response {
-    let subscription = state.hub.watch_owner(owner.clone());
-    let source = AllSessions { store: state.store.clone(), owner };
-    events(Body::new(StatusBody::of_owner(subscription, source)))
+pub(super) async fn stream_all(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    connection: Connection,
+    version: Version,
+) -> Response {
+    let stream = state.hub.admit(&owner).map_or_else(
+        |_| StatusStream::refused(),
+        |place| {
+            let peer = connection.1.map(|Extension(peer)| peer);
+            StatusStream::of_owner(&state.hub, state.source.clone(), place, owner, peer)
+        },
+    );
+    events(stream, connection.0.is_some(), version)
 }
 
 fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<EventId>, Error> {
@@ -130,45 +194,21 @@ fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<Event
         .transpose()
 }
 
-fn events(body: Body) -> Response {
-    metrics::counter!("hark_streams_opened_total").increment(1);
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform")),
-        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-    ];
-    (headers, body).into_response()
-}
-
-struct OneSession {
-    store: Store,
-    id: SessionId,
-}
-
-impl Snapshot for OneSession {
-    fn read(&self, from: u32) -> impl Future<Output = Result<SnapshotPage, sqlx::Error>> + Send + 'static {
-        let (store, id) = (self.store.clone(), self.id);
-        async move {
-            // The status first: what it counts is then certainly among the segments read after it.
-            let status = store.any(id).await?.map(|(session, _)| session.status);
-            let segments = store.segments(id, from, SEGMENT_PAGE).await?;
-            let more = segments.len() == SEGMENT_PAGE as usize;
-            Ok(SnapshotPage { segments, statuses: status.into_iter().collect(), more })
-        }
+fn events(stream: StatusStream, direct: bool, version: Version) -> Response {
+    let mut response = if direct {
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(Handover::new(stream));
+        response
+    } else {
+        Response::new(Body::new(StatusBody(stream)))
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    if version == Version::HTTP_11 {
+        // The next stream comes on a connection of its own, which a load balancer may give to another node.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-}
-
-struct AllSessions {
-    store: Store,
-    owner: Owner,
-}
-
-impl Snapshot for AllSessions {
-    fn read(&self, _: u32) -> impl Future<Output = Result<SnapshotPage, sqlx::Error>> + Send + 'static {
-        let (store, owner) = (self.store.clone(), self.owner.clone());
-        async move {
-            let statuses = store.statuses(&owner, recently()).await?;
-            Ok(SnapshotPage { statuses, ..SnapshotPage::default() })
-        }
-    }
+    response
 }

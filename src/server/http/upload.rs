@@ -1,11 +1,13 @@
 //! `POST /api/v1/sessions`: a recording comes in as a stream and goes straight to storage.
 //! A browser's plain form is answered with a redirect, a program with the session as JSON.
 
+use super::outside;
 use crate::{
     model::{ErrorBody, Session, SessionId},
     server::{
         error::Error,
         media::Upload,
+        outside::Announcement,
         owner::{self, Owner},
         sessions::Wishes,
         state::AppState,
@@ -44,8 +46,10 @@ pub(super) struct UploadForm {
     engine: Option<String>,
 }
 
-/// Receives a recording and queues it.
-#[utoipa::path(post, path = "/api/v1/sessions", request_body(content = UploadForm, content_type = "multipart/form-data"),
+/// Receives a recording and queues it. With the worker token and JSON in place of a form, makes a session that a
+/// worker outside Hark reports on.
+#[utoipa::path(post, path = "/api/v1/sessions", request_body(content(
+    (UploadForm = "multipart/form-data"), (Announcement = "application/json"))),
     responses(
         (status = 201, body = Session, headers(("Location" = String, description = "The session's address"))),
         (status = 303, description = "Answer to a browser's form: the session's page"),
@@ -58,7 +62,12 @@ pub(super) async fn create(
     request: Request,
 ) -> Response {
     let page = wants_page(&headers);
-    match receive(&state, &owner, request).await {
+    let made = if outside::is_announcement(&headers) {
+        outside::create(&state, &owner, request).await
+    } else {
+        receive(&state, &owner, request).await
+    };
+    match made {
         Ok(session) if page => Redirect::to(&format!("/sessions/{}", session.id)).into_response(),
         Ok(session) => {
             let location = format!("/api/v1/sessions/{}", session.id);

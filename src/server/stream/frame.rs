@@ -1,54 +1,143 @@
 //! One server-sent event as bytes, made once and cloned to every stream.
 //! Format: WHATWG HTML, 9.2.6 "Interpreting an event stream".
 
-use super::Bye;
 use crate::model::{EventId, Heartbeat, SegmentEvent, Status, Timestamp};
 use bytes::Bytes;
 use serde::Serialize;
 
-/// The whole text of an event, `id:`, `event:` and `data:` lines and the empty line that ends it.
+/// Why the server ends a stream on purpose, or refuses one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bye {
+    /// The node is going down.
+    Shutdown,
+    /// The stream is as old as streams get; another node may take the next.
+    Lifetime,
+    /// There are too many streams: poll instead.
+    Limit,
+    /// Nothing happens that could be told.
+    Idle,
+    /// The owner logged out.
+    Logout,
+}
+
+impl Bye {
+    /// The reason as a `bye` event gives it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+            Self::Lifetime => "lifetime",
+            Self::Limit => "limit",
+            Self::Idle => "idle",
+            Self::Logout => "logout",
+        }
+    }
+}
+
+/// What a frame holds, by the name of its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only how long to wait before a reconnect; no event.
+    Retry,
+    Status,
+    Segment,
+    Heartbeat,
+    Bye,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 5] = [Self::Retry, Self::Status, Self::Segment, Self::Heartbeat, Self::Bye];
+
+    /// The event's name; the label of metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Status => "status",
+            Self::Segment => "segment",
+            Self::Heartbeat => "heartbeat",
+            Self::Bye => "bye",
+        }
+    }
+}
+
+/// The whole text of an event: `id:`, `event:` and `data:` lines and the empty line that ends it. A clone shares the
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame(pub Bytes);
+pub struct Frame {
+    text: Bytes,
+    /// Where the data begins; it ends before the two line breaks at the end.
+    data: u32,
+    kind: Kind,
+}
 
 impl Frame {
     /// A `status` event.
     #[must_use]
     pub fn status(status: &Status) -> Self {
-        Self::event(Some(status.event_id()), "status", status)
+        Self::event(Some(status.event_id()), Kind::Status, status)
     }
 
     /// A `segment` event. `version` is that of the status before the segment: a client that has seen this event but
     /// not the status that follows must still be given that status when it comes back.
     #[must_use]
     pub fn segment(segment: &SegmentEvent, version: u64) -> Self {
-        Self::event(Some(EventId { version, segments: segment.index + 1 }), "segment", segment)
+        Self::event(Some(EventId { version, segments: segment.index + 1 }), Kind::Segment, segment)
     }
 
     /// A `heartbeat` event with the server's time. It has no id, so it changes nothing about a reconnect.
     #[must_use]
     pub fn heartbeat(timestamp: Timestamp) -> Self {
-        Self::event(None, "heartbeat", &Heartbeat { timestamp })
+        Self::event(None, Kind::Heartbeat, &Heartbeat { timestamp })
     }
 
     /// A `bye` event, before the server closes on purpose. `retry_ms`: how long the client should wait.
     #[must_use]
     pub fn bye(reason: Bye, retry_ms: u32) -> Self {
-        Self(format!("retry: {retry_ms}\nevent: bye\ndata: {{\"reason\":\"{}\"}}\n\n", reason.as_str()).into())
+        let head = format!("retry: {retry_ms}\nevent: bye\ndata: ");
+        let data = head.len() as u32;
+        Self { text: format!("{head}{{\"reason\":\"{}\"}}\n\n", reason.as_str()).into(), data, kind: Kind::Bye }
     }
 
     /// The first bytes of a stream: how long the client should wait before it reconnects, in milliseconds.
     #[must_use]
     pub fn retry(ms: u32) -> Self {
-        Self(format!("retry: {ms}\n\n").into())
+        let text = Bytes::from(format!("retry: {ms}\n\n"));
+        Self { data: text.len() as u32 - 2, text, kind: Kind::Retry }
     }
 
-    fn event(id: Option<EventId>, name: &str, data: &impl Serialize) -> Self {
+    fn event(id: Option<EventId>, kind: Kind, data: &impl Serialize) -> Self {
+        let name = kind.as_str();
+        let mut text = match id {
+            Some(id) => format!("id: {id}\nevent: {name}\ndata: "),
+            None => format!("event: {name}\ndata: "),
+        }
+        .into_bytes();
+        let start = text.len() as u32;
         // JSON escapes every line break inside strings, so the data is always one line.
-        let json = serde_json::to_string(data).expect("the wire's types have string keys and always serialise");
-        Self(match id {
-            Some(id) => format!("id: {id}\nevent: {name}\ndata: {json}\n\n").into(),
-            None => format!("event: {name}\ndata: {json}\n\n").into(),
-        })
+        serde_json::to_writer(&mut text, data).expect("the wire's types have string keys and always serialise");
+        text.extend_from_slice(b"\n\n");
+        text.shrink_to_fit(); // a frame lives as long as its session is watched
+        Self { text: text.into(), data: start, kind }
+    }
+
+    /// The event as it is sent.
+    #[must_use]
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// The event's data alone: the JSON that polling answers with.
+    #[must_use]
+    pub fn json(&self) -> Bytes {
+        self.text.slice(self.data as usize..self.text.len() - 2)
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 }
 
@@ -58,7 +147,7 @@ mod tests {
     use crate::model::SessionId;
 
     fn text(frame: &Frame) -> &str {
-        std::str::from_utf8(&frame.0).unwrap()
+        std::str::from_utf8(frame.text()).unwrap()
     }
 
     #[test]
@@ -90,5 +179,7 @@ mod tests {
             "retry: 300\nevent: bye\ndata: {\"reason\":\"shutdown\"}\n\n"
         );
         assert_eq!(text(&Frame::retry(500)), "retry: 500\n\n");
+        assert_eq!(Frame::retry(500).json(), "");
+        assert_eq!(Frame::bye(Bye::Lifetime, 300).json(), "{\"reason\":\"lifetime\"}");
     }
 }

@@ -1,312 +1,474 @@
-//! Who watches what, and the fan-out. A change is encoded once and put into the mailbox of every stream that watches
-//! its session or its owner. A mailbox holds one status a session, the newest, however slowly its stream is read.
+//! Who watches what, and the fan-out: a change is encoded once, kept as the newest of its session, and every stream
+//! that watches is woken to take a clone. One sweep a tick looks after heartbeats, lifetimes and stuck clients.
 
-use super::Frame;
-use crate::model::{SessionId, Timestamp};
-use crate::server::{
-    bus::{Change, Event},
-    owner::Owner,
+use super::{
+    Bye, Frame, Outgoing,
+    meters::{Meters, Scope},
+    places::{Place, Places, Refusal},
+    slot::{Close, PER_SECOND, Slot, Ticks},
+    socket::{Clock, Peer},
+    topic::{OwnerTopic, SessionTopic, segment_frame},
 };
-use bytes::Bytes;
+use crate::{
+    model::{SegmentEvent, SessionId, Status, Timestamp},
+    server::{
+        bus::{Change, Event},
+        owner::Owner,
+    },
+};
 use rand::RngExt;
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    collections::HashMap,
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
-/// Segments that wait for a slow reader take at most this many bytes; past that they are dropped, and a stream of one
-/// session reads them from the store again when its client reads on.
-const MAX_PENDING: usize = 64 * 1024;
+/// A stream that has been silent for this long sends a heartbeat, so that both ends notice a dead connection.
+const HEARTBEAT: Ticks = 15 * PER_SECOND;
+/// A client that takes nothing in for this long is cut off.
+const STUCK: Ticks = 10 * PER_SECOND;
+/// What nobody watches, asks for or publishes to is forgotten after this long. Longer than the store may lag behind.
+const LINGER: Ticks = 30 * PER_SECOND;
+/// How many sessions or owners are looked at under one lock.
+const STEP: usize = 64;
 
-/// Why the server ends a stream on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bye {
-    /// The node is going down.
-    Shutdown,
+/// How long a client should wait before it reconnects, in milliseconds. Random, so that a thousand clients don't come
+/// back at once.
+const RETRY_MS: RangeInclusive<u32> = 250..=750;
+/// The same after a refusal: places don't become free within a second.
+const RETRY_REFUSED_MS: RangeInclusive<u32> = 20_000..=40_000;
+
+/// How streams end, and how many there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// Of one owner, on this node.
+    pub per_owner: u32,
+    /// On this node.
+    pub per_node: u32,
+    /// Seconds a stream lives, plus or minus a fifth.
+    pub lifetime_secs: u32,
+    /// Seconds without any event but heartbeats after which a stream is closed if nothing it tells of is running.
+    pub idle_secs: u32,
 }
 
-impl Bye {
-    /// The reason as a `bye` event gives it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Shutdown => "shutdown",
-        }
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self { per_owner: 6, per_node: 20_000, lifetime_secs: 300, idle_secs: 300 }
     }
 }
 
-/// What a stream finds in its mailbox.
+type Topic<T> = Arc<Mutex<T>>;
+
+/// All streams of this node, and what they tell of.
 #[derive(Debug)]
-pub(super) enum Mail {
-    /// Send this.
-    Frame(Bytes),
-    /// Segments were dropped: read them from the store, then go on.
-    Gap,
-    /// Nothing more will come.
-    End,
-}
-
-/// A stream's view of the hub. Dropping it takes the stream out.
-#[derive(Debug)]
-pub struct Subscription {
-    hub: Arc<Hub>,
-    key: Key,
-    mailbox: Arc<Mailbox>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    Session(SessionId),
-    Owner(Owner),
-}
-
-#[derive(Debug, Default)]
-struct Mailbox(Mutex<Pending>);
-
-#[derive(Debug, Default)]
-struct Pending {
-    /// One a session: the newest status that hasn't been sent, with its version.
-    statuses: Vec<(SessionId, u64, Bytes)>,
-    segments: VecDeque<Bytes>,
-    segment_bytes: usize,
-    gap: bool,
-    heartbeat: Option<Bytes>,
-    /// Versions sent, so that a late, older one isn't.
-    sent: HashMap<SessionId, u64>,
-    /// Last frame, then the end.
-    last: Option<Bytes>,
-    ended: bool,
-    waker: Option<Waker>,
-}
-
-/// All streams of this node.
-#[derive(Debug, Default)]
 pub struct Hub {
-    watchers: Mutex<Watchers>,
+    limits: StreamLimits,
+    sessions: RwLock<HashMap<SessionId, Topic<SessionTopic>>>,
+    owners: RwLock<HashMap<Owner, Topic<OwnerTopic>>>,
+    places: Arc<Places>,
+    closed: AtomicBool,
+    clock: Clock,
+    started: Instant,
+    beat: Mutex<Frame>,
+    pub(super) meters: Meters,
 }
 
-#[derive(Debug, Default)]
-struct Watchers {
-    mailboxes: HashMap<Key, Vec<Arc<Mailbox>>>,
-    open: usize,
-    closed: bool,
+impl Default for Hub {
+    fn default() -> Self {
+        Self::new(StreamLimits::default())
+    }
 }
 
 impl Hub {
-    /// Starts to collect the changes of one session. Do this before reading its state from the store.
+    /// A hub without streams. Its [`Hub::tick`] must be called four times a second.
     #[must_use]
-    pub fn watch_session(self: &Arc<Self>, id: SessionId) -> Subscription {
-        self.watch(Key::Session(id))
-    }
-
-    /// Starts to collect the changes of all sessions of an owner.
-    #[must_use]
-    pub fn watch_owner(self: &Arc<Self>, owner: Owner) -> Subscription {
-        self.watch(Key::Owner(owner))
-    }
-
-    fn watch(self: &Arc<Self>, key: Key) -> Subscription {
-        let mailbox = Arc::new(Mailbox::default());
-        let mut watchers = lock(&self.watchers);
-        if watchers.closed {
-            mailbox.close(Some(bye_frame(Bye::Shutdown)));
+    pub fn new(limits: StreamLimits) -> Self {
+        Self {
+            limits,
+            sessions: RwLock::default(),
+            owners: RwLock::default(),
+            places: Arc::new(Places::new(limits.per_owner, limits.per_node)),
+            closed: AtomicBool::new(false),
+            // Not from 0, which a slot takes for "never".
+            clock: Arc::new(AtomicU32::new(1)),
+            started: Instant::now(),
+            beat: Mutex::new(Frame::heartbeat(Timestamp::now())),
+            meters: Meters::new(),
         }
-        watchers.mailboxes.entry(key.clone()).or_default().push(Arc::clone(&mailbox));
-        watchers.open += 1;
-        metrics::gauge!("hark_streams_open").set(watchers.open as f64);
-        drop(watchers);
-        Subscription { hub: Arc::clone(self), key, mailbox }
     }
 
     /// How many streams are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        lock(&self.watchers).open
+        self.places.taken()
+    }
+
+    /// What a connection needs so that a stuck stream on it can be cut off.
+    #[must_use]
+    pub fn peer(&self) -> Arc<Peer> {
+        Arc::new(Peer::new(Arc::clone(&self.clock)))
+    }
+
+    /// Takes a place for a stream of this owner.
+    ///
+    /// # Errors
+    /// If the owner or the node has as many as it may have.
+    pub fn admit(&self, owner: &Owner) -> Result<Place, Refusal> {
+        let place = Places::take(&self.places, owner);
+        if let Err(refusal) = &place {
+            self.meters.refused(*refusal == Refusal::Owner);
+        }
+        place
+    }
+
+    /// Whose session it is, if the hub holds it.
+    #[must_use]
+    pub fn owner_of(&self, id: SessionId) -> Option<Owner> {
+        let topics = read(&self.sessions);
+        let topic = lock(topics.get(&id)?);
+        topic.owner.clone().filter(|_| !topic.gone && topic.latest.is_some())
+    }
+
+    /// The newest status of a session, if the hub holds it: owner, version, segments announced, whether it has ended,
+    /// and the JSON.
+    #[must_use]
+    pub fn current(&self, id: SessionId) -> Option<Current> {
+        let topics = read(&self.sessions);
+        let mut topic = lock(topics.get(&id)?);
+        topic.used = self.now();
+        let latest = topic.latest.as_ref().filter(|_| !topic.gone)?;
+        Some(Current {
+            owner: topic.owner.clone()?,
+            version: latest.version,
+            segments: latest.segments,
+            ended: latest.state.is_terminal(),
+            frame: latest.out.frame.clone(),
+        })
+    }
+
+    /// Begins to hold a session. Do this before reading it from the store, and hand what was read to [`Hub::learn`].
+    pub fn hold(&self, id: SessionId) {
+        self.with_session(id, |topic| topic.used = self.now());
+    }
+
+    /// Takes in the status of a session as the store has it.
+    pub fn learn(&self, owner: &Owner, status: &Status) {
+        if let Some(topic) = read(&self.sessions).get(&status.session_id) {
+            let mut topic = lock(topic);
+            if topic.offer(owner, status, Outgoing::stored(Frame::status(status))) {
+                topic.wake(self.now());
+            }
+        }
+    }
+
+    /// The newest statuses of an owner's sessions and a tag that changes with them, if the hub holds them.
+    #[must_use]
+    pub fn list(&self, owner: &Owner, since: Timestamp) -> Option<(u64, Vec<Frame>)> {
+        let topics = read(&self.owners);
+        let mut topic = lock(topics.get(owner)?);
+        topic.used = self.now();
+        topic.prune(since);
+        topic.loaded.then(|| topic.statuses())
+    }
+
+    /// Begins to hold an owner's sessions. Do this before reading them, and hand them to [`Hub::learn_list`].
+    pub fn hold_list(&self, owner: &Owner) {
+        let mut topics = write(&self.owners);
+        lock(topics.entry(owner.clone()).or_default()).used = self.now();
+    }
+
+    /// Takes in the statuses of an owner's sessions as the store has them.
+    pub fn learn_list(&self, owner: &Owner, statuses: &[Status]) {
+        let topics = read(&self.owners);
+        let Some(mut topic) = topics.get(owner).map(|topic| lock(topic)) else { return };
+        for status in statuses {
+            topic.offer(status, &Outgoing::stored(Frame::status(status)));
+        }
+        topic.loaded = true;
+        topic.wake(self.now());
     }
 
     /// Hands a change to every stream that watches.
     pub fn publish(&self, event: &Event) {
-        let id = match &event.change {
-            Change::Status(status) | Change::Segment(_, status) => status.session_id,
-            Change::Deleted(id) => *id,
-        };
-        let watchers = lock(&self.watchers);
-        let of_session = watchers.mailboxes.get(&Key::Session(id));
-        let of_owner = watchers.mailboxes.get(&Key::Owner(event.owner.clone()));
-        if of_session.is_none() && of_owner.is_none() {
-            return;
-        }
-        let all = || of_session.into_iter().chain(of_owner).flatten();
+        let published = Instant::now();
         match &event.change {
-            Change::Segment(segment, status) => {
-                let segment = Frame::segment(segment, status.version - 1).0;
-                let frame = Frame::status(status).0;
-                for mailbox in all() {
-                    mailbox.put(Some(&segment), Some((id, status.version, &frame)));
-                }
+            Change::Status(status) => self.publish_status(&event.owner, status, published),
+            Change::Segment(segment, Some(status)) => {
+                self.publish_segment(&event.owner, segment, Some(status.version - 1), published);
+                self.publish_status(&event.owner, status, published);
             }
-            Change::Status(status) => {
-                let frame = Frame::status(status).0;
-                for mailbox in all() {
-                    mailbox.put(None, Some((id, status.version, &frame)));
+            Change::Segment(segment, None) => self.publish_segment(&event.owner, segment, None, published),
+            Change::Deleted(id) => {
+                if let Some(topic) = write(&self.sessions).remove(id) {
+                    let mut topic = lock(&topic);
+                    topic.gone = true;
+                    topic.wake(self.now());
                 }
-                if status.state.is_terminal() {
-                    for mailbox in of_session.into_iter().flatten() {
-                        mailbox.close(None);
-                    }
-                }
-            }
-            Change::Deleted(_) => {
-                for mailbox in of_session.into_iter().flatten() {
-                    mailbox.close(None);
+                if let Some(topic) = read(&self.owners).get(&event.owner) {
+                    lock(topic).remove(*id);
                 }
             }
         }
     }
 
-    /// Gives every stream a heartbeat, which a stream that has other mail may leave out.
-    pub fn heartbeat(&self, now: Timestamp) {
-        let frame = Frame::heartbeat(now).0;
-        for mailbox in lock(&self.watchers).mailboxes.values().flatten() {
-            mailbox.update(|pending| pending.heartbeat = Some(frame.clone()));
+    fn publish_status(&self, owner: &Owner, status: &Status, published: Instant) {
+        let out = Outgoing { frame: Frame::status(status), published: Some(published) };
+        let now = self.now();
+        self.with_session(status.session_id, |topic| {
+            topic.used = now;
+            if topic.offer(owner, status, out.clone()) {
+                topic.wake(now);
+            }
+        });
+        if let Some(topic) = read(&self.owners).get(owner) {
+            let mut topic = lock(topic);
+            if topic.offer(status, &out) {
+                topic.wake(now);
+            }
+        }
+    }
+
+    fn publish_segment(&self, owner: &Owner, segment: &SegmentEvent, version: Option<u64>, published: Instant) {
+        let now = self.now();
+        let announced = self.with_session(segment.session_id, |topic| {
+            topic.used = now;
+            let out = segment_frame(segment, version.unwrap_or_else(|| topic.version()), published);
+            topic.announce(segment.index, &out).then(|| {
+                topic.wake(now);
+                out
+            })
+        });
+        if let Some(out) = announced
+            && let Some(topic) = read(&self.owners).get(owner)
+        {
+            let mut topic = lock(topic);
+            topic.announce(&out);
+            topic.wake(now);
         }
     }
 
     /// Ends every stream with a `bye`, and those that come later.
-    pub fn close(&self, reason: Bye) {
-        let mut watchers = lock(&self.watchers);
-        watchers.closed = true;
-        for mailbox in watchers.mailboxes.values().flatten() {
-            mailbox.close(Some(bye_frame(reason)));
-        }
+    pub fn close(&self) {
+        self.closed.store(true, Relaxed);
+        let now = self.now();
+        self.each_slot(|slot, _| slot.close(Close::Shutdown, now));
     }
-}
 
-/// Each with a random wait of its own, so that a thousand clients don't come back at once.
-fn bye_frame(reason: Bye) -> Bytes {
-    Frame::bye(reason, retry_ms()).0
-}
-
-/// How long a client should wait before it reconnects.
-pub(super) fn retry_ms() -> u32 {
-    rand::rng().random_range(250..=750)
-}
-
-impl Mailbox {
-    fn update(&self, change: impl FnOnce(&mut Pending)) {
-        let waker = {
-            let mut pending = lock(&self.0);
-            change(&mut pending);
-            pending.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+    /// Ends the streams of an owner who logged out.
+    pub fn log_out(&self, owner: &Owner) {
+        let now = self.now();
+        for topic in read(&self.sessions).values() {
+            let topic = lock(topic);
+            if topic.owner.as_ref() == Some(owner) {
+                topic.watchers.iter().for_each(|(_, slot)| slot.close(Close::Logout, now));
+            }
+        }
+        if let Some(topic) = read(&self.owners).get(owner) {
+            lock(topic).watchers.iter().for_each(|(_, slot)| slot.close(Close::Logout, now));
         }
     }
 
-    fn put(&self, segment: Option<&Bytes>, status: Option<(SessionId, u64, &Bytes)>) {
-        self.update(|pending| {
-            if pending.ended {
-                return;
-            }
-            if let Some(frame) = segment
-                && !pending.gap
-            {
-                pending.segments.push_back(frame.clone());
-                pending.segment_bytes += frame.len();
-                if pending.segment_bytes > MAX_PENDING {
-                    pending.segments.clear();
-                    pending.segment_bytes = 0;
-                    pending.gap = true;
-                }
-            }
-            let Some((id, version, frame)) = status else { return };
-            if pending.sent.get(&id).is_some_and(|sent| *sent >= version) {
-                return;
-            }
-            match pending.statuses.iter_mut().find(|(known, ..)| *known == id) {
-                Some(slot) if slot.1 < version => {
-                    metrics::counter!("hark_updates_conflated_total").increment(1);
-                    *slot = (id, version, frame.clone());
-                }
-                Some(_) => {}
-                None => pending.statuses.push((id, version, frame.clone())),
+    /// Moves the hub's clock on, and every second looks after the streams. Call it four times a second; more or fewer
+    /// calls change only how finely it looks.
+    pub fn tick(&self) {
+        let before = self.now();
+        self.set_clock(self.started.elapsed());
+        if before / PER_SECOND != self.now() / PER_SECOND {
+            self.sweep();
+        }
+    }
+
+    fn set_clock(&self, since_start: Duration) {
+        let ticks = since_start.as_millis() * u128::from(PER_SECOND) / 1000 + 1;
+        self.clock.store(u32::try_from(ticks).unwrap_or(u32::MAX), Relaxed);
+    }
+
+    fn sweep(&self) {
+        let now = self.now();
+        *lock(&self.beat) = Frame::heartbeat(Timestamp::now());
+        let idle = self.limits.idle_secs.saturating_mul(PER_SECOND);
+        self.each_slot(|slot, running| {
+            let quiet = |since: Ticks| now.saturating_sub(since);
+            if slot.stuck_since().is_some_and(|since| quiet(since) >= STUCK) {
+                slot.close(Close::Stalled, now);
+            } else if now >= slot.expires {
+                slot.close(Close::Lifetime, now);
+            } else if !running && quiet(slot.last_told()) >= idle {
+                slot.close(Close::Idle, now);
+            } else if quiet(slot.last_sent()) >= HEARTBEAT {
+                slot.beat(now);
             }
         });
-    }
-
-    fn close(&self, last: Option<Bytes>) {
-        self.update(|pending| {
-            if !pending.ended {
-                pending.ended = true;
-                pending.last = last;
-            }
+        let fresh = |used: Ticks| now.saturating_sub(used) < LINGER;
+        let mut sessions = write(&self.sessions);
+        sessions.retain(|_, topic| {
+            let topic = lock(topic);
+            !topic.watchers.is_empty() || fresh(topic.used)
         });
+        self.meters.entries(Scope::Session, sessions.len());
+        drop(sessions);
+        let mut owners = write(&self.owners);
+        owners.retain(|_, topic| {
+            let topic = lock(topic);
+            !topic.watchers.is_empty() || fresh(topic.used)
+        });
+        self.meters.entries(Scope::Owner, owners.len());
+    }
+
+    /// Calls `look` with every stream and whether something that it tells of is running. Takes the locks in small
+    /// steps, so that a change need not wait for the whole round.
+    fn each_slot(&self, look: impl Fn(&Slot, bool)) {
+        let sessions: Vec<Topic<SessionTopic>> = read(&self.sessions).values().cloned().collect();
+        for step in sessions.chunks(STEP) {
+            for topic in step {
+                let topic = lock(topic);
+                let running = topic.is_running();
+                topic.watchers.iter().for_each(|(_, slot)| look(slot, running));
+            }
+            std::thread::yield_now();
+        }
+        let owners: Vec<Topic<OwnerTopic>> = read(&self.owners).values().cloned().collect();
+        for topic in owners {
+            let topic = lock(&topic);
+            let running = topic.is_running();
+            topic.watchers.iter().for_each(|(_, slot)| look(slot, running));
+        }
+    }
+
+    // For streams
+
+    pub(super) fn now(&self) -> Ticks {
+        self.clock.load(Relaxed)
+    }
+
+    pub(super) fn heartbeat(&self) -> Frame {
+        lock(&self.beat).clone()
+    }
+
+    fn slot(&self, peer: Option<Arc<Peer>>) -> Arc<Slot> {
+        let now = self.now();
+        let lifetime = self.limits.lifetime_secs.saturating_mul(PER_SECOND);
+        let spread = lifetime / 5;
+        let expires = now.saturating_add(rand::rng().random_range(lifetime - spread..=lifetime + spread));
+        if let Some(peer) = &peer {
+            peer.streams();
+        }
+        Arc::new(Slot::new(now, expires, peer))
+    }
+
+    pub(super) fn watch_session(self: &Arc<Self>, id: SessionId, peer: Option<Arc<Peer>>) -> Watch<SessionTopic> {
+        let slot = self.slot(peer);
+        let mut topics = write(&self.sessions);
+        let topic = Arc::clone(topics.entry(id).or_default());
+        let key = lock(&topic).watchers.insert(Arc::clone(&slot));
+        drop(topics);
+        self.watching(topic, slot, key)
+    }
+
+    pub(super) fn watch_owner(self: &Arc<Self>, owner: &Owner, peer: Option<Arc<Peer>>) -> Watch<OwnerTopic> {
+        let slot = self.slot(peer);
+        let mut topics = write(&self.owners);
+        let topic = Arc::clone(topics.entry(owner.clone()).or_default());
+        let key = lock(&topic).watchers.insert(Arc::clone(&slot));
+        drop(topics);
+        self.watching(topic, slot, key)
+    }
+
+    fn watching<T: Watched>(self: &Arc<Self>, topic: Topic<T>, slot: Arc<Slot>, key: usize) -> Watch<T> {
+        self.meters.opened(T::SCOPE);
+        if self.closed.load(Relaxed) {
+            slot.close(Close::Shutdown, self.now());
+        }
+        Watch { hub: Arc::clone(self), topic, slot, key: key as u32, end: Close::Client }
+    }
+
+    /// Changes a session's topic, made if there is none. The table stays locked meanwhile, so that the sweep can't take
+    /// out what is being changed.
+    fn with_session<R>(&self, id: SessionId, change: impl FnOnce(&mut SessionTopic) -> R) -> R {
+        {
+            let topics = read(&self.sessions);
+            if let Some(topic) = topics.get(&id) {
+                return change(&mut lock(topic));
+            }
+        }
+        let mut topics = write(&self.sessions);
+        change(&mut lock(topics.entry(id).or_default()))
     }
 }
 
-impl Subscription {
-    /// What was sent from a snapshot: nothing up to this version needs to be sent again.
-    pub(super) fn sent(&self, id: SessionId, version: u64) {
-        let mut pending = lock(&self.mailbox.0);
-        let sent = pending.sent.entry(id).or_default();
-        *sent = (*sent).max(version);
-        pending.statuses.retain(|(known, v, _)| *known != id || *v > version);
-    }
+/// A session's newest status as the hub holds it.
+#[derive(Clone, Debug)]
+pub struct Current {
+    pub owner: Owner,
+    pub version: u64,
+    pub segments: u32,
+    pub ended: bool,
+    /// Its event; [`Frame::json`] is the status.
+    pub frame: Frame,
+}
 
-    /// Forgets the segments that wait: the stream is about to read them from the store.
-    pub(super) fn clear_gap(&self) {
-        let mut pending = lock(&self.mailbox.0);
-        pending.gap = false;
-        pending.segments.clear();
-        pending.segment_bytes = 0;
-    }
+/// What can be watched.
+pub(super) trait Watched {
+    const SCOPE: Scope;
+    fn watchers(&mut self) -> &mut slab::Slab<Arc<Slot>>;
+}
 
-    /// The next thing to send: segments before the status that counts them, and a heartbeat if there is nothing else.
-    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Mail> {
-        let mut pending = lock(&self.mailbox.0);
-        if pending.gap {
-            return Poll::Ready(Mail::Gap);
-        }
-        if let Some(frame) = pending.segments.pop_front() {
-            pending.segment_bytes -= frame.len();
-            return Poll::Ready(Mail::Frame(frame));
-        }
-        if !pending.statuses.is_empty() {
-            let (id, version, frame) = pending.statuses.remove(0);
-            pending.sent.insert(id, version);
-            pending.heartbeat = None;
-            return Poll::Ready(Mail::Frame(frame));
-        }
-        if pending.ended {
-            return Poll::Ready(pending.last.take().map_or(Mail::End, Mail::Frame));
-        }
-        if let Some(frame) = pending.heartbeat.take() {
-            return Poll::Ready(Mail::Frame(frame));
-        }
-        if !pending.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            pending.waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
+impl Watched for SessionTopic {
+    const SCOPE: Scope = Scope::Session;
+    fn watchers(&mut self) -> &mut slab::Slab<Arc<Slot>> {
+        &mut self.watchers
     }
 }
 
-impl Drop for Subscription {
+impl Watched for OwnerTopic {
+    const SCOPE: Scope = Scope::Owner;
+    fn watchers(&mut self) -> &mut slab::Slab<Arc<Slot>> {
+        &mut self.watchers
+    }
+}
+
+/// A stream's place in the hub. Dropping it takes the stream out.
+pub(super) struct Watch<T: Watched> {
+    pub(super) hub: Arc<Hub>,
+    pub(super) topic: Topic<T>,
+    pub(super) slot: Arc<Slot>,
+    key: u32,
+    /// Why it ended, as far as is known: that of a stream which is dropped is that its client went away.
+    pub(super) end: Close,
+}
+
+impl<T: Watched> Drop for Watch<T> {
     fn drop(&mut self) {
-        let mut watchers = lock(&self.hub.watchers);
-        watchers.open -= 1;
-        metrics::gauge!("hark_streams_open").set(watchers.open as f64);
-        if let Some(mailboxes) = watchers.mailboxes.get_mut(&self.key) {
-            mailboxes.retain(|mailbox| !Arc::ptr_eq(mailbox, &self.mailbox));
-            if mailboxes.is_empty() {
-                watchers.mailboxes.remove(&self.key);
-            }
-        }
+        lock(&self.topic).watchers().try_remove(self.key as usize);
+        let why = self.slot.closing().unwrap_or(self.end);
+        self.hub.meters.closed(T::SCOPE, why);
     }
+}
+
+/// A `bye` with a wait of its own.
+pub(super) fn bye(reason: Bye) -> Frame {
+    let range = if reason == Bye::Limit { RETRY_REFUSED_MS } else { RETRY_MS };
+    Frame::bye(reason, rand::rng().random_range(range))
+}
+
+/// The first words of a stream.
+pub(super) fn retry() -> Frame {
+    Frame::retry(rand::rng().random_range(RETRY_MS))
 }
 
 /// A thread that panicked while holding a lock can have left nothing half done here: every change is a plain store.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

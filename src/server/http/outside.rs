@@ -1,0 +1,152 @@
+//! Where workers outside Hark publish: sessions without a file, statuses, segments. With a bearer token, as RFC 6750
+//! has it, and only where the operator has set one.
+
+use super::Id;
+use crate::{
+    model::{ErrorBody, Session},
+    server::{
+        error::Error,
+        outside::{Announcement, NewSegment, Report},
+        owner::Owner,
+        state::AppState,
+    },
+};
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    routing::{post, put},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+/// The largest body an outside worker may send, in bytes.
+const MAX_BODY: usize = 256 * 1024;
+
+/// The routes that only workers use. The one that makes sessions is [`create`], shared with uploads.
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/api/v1/sessions/{id}/status", put(report))
+        .route("/api/v1/sessions/{id}/segments", post(segments))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+}
+
+/// Proof that the caller has the worker token.
+struct Worker;
+
+impl Worker {
+    fn check(headers: &HeaderMap, state: &AppState) -> Result<Self, Error> {
+        let Some(token) = &state.outside_config.worker_token else { return Err(Error::WorkersOff) };
+        let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| {
+            let (scheme, token) = v.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+        });
+        // Digests take the same time to compare wherever they differ.
+        match given {
+            Some(given) if Sha256::digest(given) == Sha256::digest(token) => Ok(Self),
+            _ => Err(Error::Unauthorised),
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for Worker {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
+        Self::check(&parts.headers, state)
+    }
+}
+
+/// A body of JSON, whatever its declared type, with errors of ours.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|e| match e.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Error::MessageTooLarge { limit: MAX_BODY as u64 },
+            _ => Error::BadRequest("The message broke off; send it again.".to_owned()),
+        })?;
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Self(value)),
+            Err(e) if e.is_data() => Err(Error::InvalidReport(format!("The message doesn't fit: {e}."))),
+            Err(e) => Err(Error::BadRequest(format!("The message isn't JSON: {e}."))),
+        }
+    }
+}
+
+/// Whether a request to make a session comes from an outside worker: JSON instead of a form.
+pub(super) fn is_announcement(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// Makes a session without a file, for an outside worker.
+pub(super) async fn create(state: &AppState, owner: &Owner, mut request: Request) -> Result<Session, Error> {
+    Worker::check(request.headers(), state)?;
+    // Uploads have no limit at this layer; messages do.
+    let body = std::mem::take(request.body_mut());
+    let bytes =
+        axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Error::MessageTooLarge { limit: MAX_BODY as u64 })?;
+    *request.body_mut() = bytes.into();
+    let Body(new) = Body::<Announcement>::from_request(request, state).await?;
+    state.sessions().announce_outside(owner, new).await
+}
+
+#[derive(Serialize, ToSchema)]
+struct Reported {
+    /// The version the status got.
+    version: u64,
+}
+
+/// Publishes the status of a session that an outside worker made.
+#[utoipa::path(put, path = "/api/v1/sessions/{id}/status", params(("id" = String, Path, description = "The session's id")),
+    request_body = Report, security(("worker_token" = [])),
+    responses((status = 200, body = Reported), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 413, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn report(
+    _: Worker,
+    State(state): State<AppState>,
+    Id(id): Id,
+    Body(report): Body<Report>,
+) -> Result<Json<Reported>, Error> {
+    Ok(Json(Reported { version: state.sessions().report(id, report).await? }))
+}
+
+/// One segment, several, or several in an object.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+enum NewSegments {
+    One(NewSegment),
+    Several(Vec<NewSegment>),
+    Listed { segments: Vec<NewSegment> },
+}
+
+#[derive(Serialize, ToSchema)]
+struct Counted {
+    /// How many segments the session has now.
+    segments: u32,
+}
+
+/// Adds segments to a session that an outside worker made, in order and without holes.
+#[utoipa::path(post, path = "/api/v1/sessions/{id}/segments", params(("id" = String, Path, description = "The session's id")),
+    request_body = NewSegments, security(("worker_token" = [])),
+    responses((status = 200, body = Counted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 413, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn segments(
+    _: Worker,
+    State(state): State<AppState>,
+    Id(id): Id,
+    Body(segments): Body<NewSegments>,
+) -> Result<Json<Counted>, Error> {
+    let segments = match segments {
+        NewSegments::One(segment) => vec![segment],
+        NewSegments::Several(segments) | NewSegments::Listed { segments } => segments,
+    };
+    Ok(Json(Counted { segments: state.sessions().report_segments(id, segments).await? }))
+}

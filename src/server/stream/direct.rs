@@ -1,0 +1,385 @@
+//! Status streams over HTTP/1.1 without hyper, which keeps some ten kilobytes for a connection. A connection's first
+//! request is read here; one that opens a stream is answered by the same routes as any other, and its socket then
+//! moves into a [`Writer`], which holds a few hundred bytes. Anything else goes on to hyper with the bytes already read.
+//! Framing: RFC 9112, 7.1 "Chunked Transfer Coding". Called by the accept loop in `server`.
+
+use super::{Outgoing, StatusStream, socket};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header},
+};
+use bytes::{Buf, Bytes, BytesMut};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time,
+};
+use tower::ServiceExt;
+
+/// The longest request head that is looked at; longer ones go on to hyper.
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
+/// How long the first request of a connection may take to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Events written at once.
+const BATCH: usize = 8;
+/// Bytes after which nothing more is added to a batch.
+const BATCH_BYTES: usize = 16 * 1024;
+
+/// Put into a request by [`begin`]: a stream answered to it may be handed over with [`Handover`].
+#[derive(Clone, Copy, Debug)]
+pub struct Direct;
+
+/// Put into a response by a route that opens a stream: the stream itself, in place of a body.
+#[derive(Clone)]
+pub struct Handover(Arc<Mutex<Option<StatusStream>>>);
+
+impl Handover {
+    /// Hands `stream` over.
+    #[must_use]
+    pub fn new(stream: StatusStream) -> Self {
+        Self(Arc::new(Mutex::new(Some(stream))))
+    }
+
+    fn take(&self) -> Option<StatusStream> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What becomes of a new connection.
+pub(crate) enum Begun {
+    /// A stream: run it to its end.
+    Stream(Writer),
+    /// Anything else: for hyper, with what was already read.
+    Other(TcpStream, Bytes),
+    /// Nothing came, or the client has gone.
+    Gone,
+}
+
+/// Reads the first request of a connection and, if it opens a stream, answers it through `router`.
+pub(crate) async fn begin(mut stream: TcpStream, router: &Router) -> Begun {
+    let mut read = BytesMut::with_capacity(1024);
+    let request = loop {
+        match time::timeout(HEAD_TIMEOUT, stream.read_buf(&mut read)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) | Err(_) => return Begun::Gone,
+        }
+        match head(&read) {
+            Head::Partial if read.len() < MAX_HEAD => {}
+            Head::Partial | Head::Other => return Begun::Other(stream, read.freeze()),
+            Head::Stream(request) => break *request,
+        }
+    };
+    let Ok(response) = router.clone().oneshot(request).await;
+    let Some(taken) = response.extensions().get::<Handover>().and_then(Handover::take) else {
+        // Not a stream after all: hyper answers it, with everything that a plain answer needs.
+        return Begun::Other(stream, read.freeze());
+    };
+    socket::prepare_stream(&stream);
+    Begun::Stream(Writer::new(stream, taken, response_head(&response)))
+}
+
+enum Head {
+    Partial,
+    Other,
+    Stream(Box<Request<Body>>),
+}
+
+/// Reads a request's head as far as it is there. Anything unusual is left to hyper.
+fn head(bytes: &[u8]) -> Head {
+    const START: &[u8] = b"GET /api/v1/";
+    if !bytes.starts_with(&START[..START.len().min(bytes.len())]) {
+        return Head::Other;
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let Ok(status) = parsed.parse(bytes) else { return Head::Other };
+    if let Some(path) = parsed.path
+        && !is_stream(path)
+    {
+        return Head::Other;
+    }
+    if status.is_partial() {
+        return Head::Partial;
+    }
+    request(&parsed).map_or(Head::Other, |request| Head::Stream(Box::new(request)))
+}
+
+/// Whether a request's target is one of the two stream routes.
+fn is_stream(target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or(target);
+    path == "/api/v1/status/stream" || (path.starts_with("/api/v1/sessions/") && path.ends_with("/status/stream"))
+}
+
+/// The request, if it is one of HTTP/1.1 without a body that wants no other protocol.
+fn request(parsed: &httparse::Request<'_, '_>) -> Option<Request<Body>> {
+    if parsed.version != Some(1) {
+        return None;
+    }
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = parsed.path?.parse::<Uri>().ok()?;
+    let headers = request.headers_mut();
+    for header in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
+        if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE, header::EXPECT].contains(&name) {
+            return None;
+        }
+        headers.append(name, HeaderValue::from_bytes(header.value).ok()?);
+    }
+    // RFC 9112, 3.2: a request without exactly one Host is refused, which hyper and the routes do.
+    if headers.get_all(header::HOST).iter().count() != 1 {
+        return None;
+    }
+    request.extensions_mut().insert(Direct);
+    Some(request)
+}
+
+/// The head of a chunked response that is the connection's last.
+fn response_head(response: &Response<Body>) -> Bytes {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let head = format!("HTTP/1.1 {}\r\ndate: {date}\r\n", response.status());
+    let mut headers = response.headers().clone();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let mut bytes = head.into_bytes();
+    for (name, value) in &headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.into()
+}
+
+/// Writes one stream to its socket until it ends or the client goes.
+pub(crate) struct Writer {
+    socket: TcpStream,
+    stream: StatusStream,
+    /// What the socket hasn't taken yet; empty unless it is blocked.
+    rest: VecDeque<Bytes>,
+    /// The last chunk is among the rest.
+    finished: bool,
+}
+
+impl Writer {
+    fn new(socket: TcpStream, stream: StatusStream, head: Bytes) -> Self {
+        Self { socket, stream, rest: VecDeque::from([head]), finished: false }
+    }
+
+    /// Ready when the client has closed its side or the connection broke. What it sends is thrown away: a stream's
+    /// connection carries no second request.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = [std::mem::MaybeUninit::uninit(); 256];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            match Pin::new(&mut self.socket).poll_read(cx, &mut buf) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Writes what the socket didn't take before. Ready with an error when the connection is broken.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(bytes) = self.rest.front_mut() {
+            match Pin::new(&mut self.socket).poll_write(cx, bytes) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    bytes.advance(n);
+                    if bytes.is_empty() {
+                        self.rest.pop_front();
+                    }
+                    self.stream.wrote(true);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.stream.wrote(false);
+                    self.stream.register(cx);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.rest.capacity() > 0 {
+            self.rest = VecDeque::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what the stream has now, up to a batch, and whether it has ended.
+    fn take(&mut self, cx: &mut Context<'_>) -> (Batch, bool) {
+        let mut batch = Batch::default();
+        while batch.len < BATCH && batch.bytes < BATCH_BYTES {
+            match self.stream.poll_next(cx) {
+                Poll::Ready(Some(out)) => batch.push(out),
+                Poll::Ready(None) => return (batch, true),
+                Poll::Pending => break,
+            }
+        }
+        (batch, false)
+    }
+
+    /// Writes a batch as one chunk without copying it; what the socket doesn't take becomes the rest.
+    fn poll_batch(&mut self, cx: &mut Context<'_>, batch: &Batch, last: bool) -> io::Result<()> {
+        let mut size = [0; 18];
+        let size = match batch.bytes {
+            0 => &[],
+            bytes => chunk_size(&mut size, bytes),
+        };
+        let end: &'static [u8] = match (batch.bytes, last) {
+            (0, _) => b"0\r\n\r\n",
+            (_, false) => b"\r\n",
+            (_, true) => b"\r\n0\r\n\r\n",
+        };
+        let mut parts = [IoSlice::new(&[]); BATCH + 2];
+        parts[0] = IoSlice::new(size);
+        for (part, out) in parts[1..].iter_mut().zip(batch.iter()) {
+            *part = IoSlice::new(out.frame.text());
+        }
+        parts[batch.len + 1] = IoSlice::new(end);
+        let parts = &parts[..batch.len + 2];
+        let written = match Pin::new(&mut self.socket).poll_write_vectored(cx, parts) {
+            Poll::Ready(result) => result?,
+            Poll::Pending => 0,
+        };
+        batch.iter().for_each(|out| self.stream.sent(out));
+        if written < parts.iter().map(|part| part.len()).sum() {
+            self.rest.push_back(Bytes::copy_from_slice(size));
+            self.rest.extend(batch.iter().map(|out| out.frame.text().clone()));
+            self.rest.push_back(Bytes::from_static(end));
+            self.skip(written);
+        }
+        self.finished |= last;
+        Ok(())
+    }
+
+    /// Leaves out the first `written` bytes of the rest.
+    fn skip(&mut self, mut written: usize) {
+        while let Some(bytes) = self.rest.front_mut() {
+            if bytes.len() > written {
+                return bytes.advance(written);
+            }
+            written -= bytes.len();
+            self.rest.pop_front();
+        }
+    }
+}
+
+impl Future for Writer {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.poll_closed(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            if this.stream.is_cut() {
+                return Poll::Ready(());
+            }
+            match ready!(this.poll_rest(cx)) {
+                Ok(()) if !this.finished => {}
+                Ok(()) => {
+                    let _ = Pin::new(&mut this.socket).poll_shutdown(cx);
+                    return Poll::Ready(());
+                }
+                Err(_) => return Poll::Ready(()),
+            }
+            let (batch, last) = this.take(cx);
+            if batch.len == 0 && !last {
+                return Poll::Pending;
+            }
+            if this.poll_batch(cx, &batch, last).is_err() {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+/// Events that are written together. Lives on the stack of one poll.
+#[derive(Default)]
+struct Batch {
+    events: [Option<Outgoing>; BATCH],
+    len: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, out: Outgoing) {
+        self.bytes += out.frame.text().len();
+        self.events[self.len] = Some(out);
+        self.len += 1;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Outgoing> {
+        self.events.iter().flatten()
+    }
+}
+
+/// A chunk's first line: its size in hexadecimal digits.
+fn chunk_size(line: &mut [u8; 18], bytes: usize) -> &[u8] {
+    let mut rest = io::Cursor::new(&mut line[..]);
+    let _ = io::Write::write_fmt(&mut rest, format_args!("{bytes:x}\r\n"));
+    let len = rest.position() as usize;
+    &line[..len]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_taken(text: &str) -> bool {
+        matches!(head(text.as_bytes()), Head::Stream(_))
+    }
+
+    #[test]
+    fn only_plain_requests_for_a_stream_are_taken() {
+        let request = |line: &str, more: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
+        assert!(is_taken(&request("GET /api/v1/status/stream", "")));
+        assert!(is_taken(&request("GET /api/v1/sessions/x/status/stream?last_event_id=1.2", "Last-Event-ID: 3.4\r\n")));
+        for line in [
+            "GET /",
+            "GET /api/v1/status",
+            "HEAD /api/v1/status/stream",
+            "POST /api/v1/status/stream",
+            "GET /api/v1/status/streams",
+        ] {
+            assert!(!is_taken(&request(line, "")), "{line}");
+        }
+        for more in ["Content-Length: 3\r\n", "Upgrade: h2c\r\n", "Host: b\r\n", "Transfer-Encoding: chunked\r\n"] {
+            assert!(!is_taken(&request("GET /api/v1/status/stream", more)), "{more}");
+        }
+        assert!(!is_taken("GET /api/v1/status/stream HTTP/1.0\r\nHost: a\r\n\r\n"));
+        assert!(!is_taken("GET /api/v1/status/stream HTTP/1.1\r\n\r\n"));
+        assert!(matches!(head(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Head::Other));
+    }
+
+    #[test]
+    fn a_head_may_come_in_any_pieces() {
+        let text = "GET /api/v1/status/stream HTTP/1.1\r\nHost: a\r\nCookie: b=c\r\n\r\n";
+        for cut in 0..text.len() {
+            assert!(matches!(head(&text.as_bytes()[..cut]), Head::Partial), "{cut}");
+        }
+        assert!(is_taken(text));
+    }
+
+    #[test]
+    fn chunk_sizes_are_hexadecimal() {
+        let mut line = [0; 18];
+        assert_eq!(chunk_size(&mut line, 255), b"ff\r\n");
+        assert_eq!(chunk_size(&mut line, usize::MAX), b"ffffffffffffffff\r\n");
+    }
+}

@@ -1,0 +1,82 @@
+//! What the status plane counts about itself. The handles are made once: looking one up costs more than counting.
+//! Made with the hub, after the recorder.
+
+use super::{Kind, slot::Close};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+/// Whether a stream tells of one session or of all of its owner's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    Session,
+    Owner,
+}
+
+impl Scope {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+/// Handles of every metric of the status plane.
+pub(crate) struct Meters {
+    open: [Gauge; 2],
+    opened: [Counter; 2],
+    closed: [Counter; 8],
+    refused: [Counter; 2],
+    events: [Counter; 5],
+    pub(super) bytes: Counter,
+    pub(super) latency: Histogram,
+    pub(super) conflated: Counter,
+    pub(super) snapshot_reads: Counter,
+    entries: [Gauge; 2],
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        let scopes = [Scope::Session, Scope::Owner];
+        Self {
+            open: scopes.map(|s| gauge!("hark_streams_open", "kind" => s.as_str())),
+            opened: scopes.map(|s| counter!("hark_streams_opened_total", "kind" => s.as_str())),
+            closed: Close::ALL.map(|c| counter!("hark_streams_closed_total", "reason" => c.as_str())),
+            refused: ["owner", "node"].map(|limit| counter!("hark_streams_refused_total", "limit" => limit)),
+            events: Kind::ALL.map(|k| counter!("hark_stream_events_total", "event" => k.as_str())),
+            bytes: counter!("hark_stream_bytes_total"),
+            latency: histogram!("hark_publish_to_write_seconds"),
+            conflated: counter!("hark_updates_conflated_total"),
+            snapshot_reads: counter!("hark_snapshot_reads_total"),
+            entries: scopes.map(|s| gauge!("hark_hub_entries", "kind" => s.as_str())),
+        }
+    }
+
+    pub(super) fn opened(&self, scope: Scope) {
+        self.open[scope as usize].increment(1.0);
+        self.opened[scope as usize].increment(1);
+    }
+
+    pub(super) fn closed(&self, scope: Scope, why: Close) {
+        self.open[scope as usize].decrement(1.0);
+        self.closed[why as usize].increment(1);
+    }
+
+    pub(super) fn refused(&self, by_owner: bool) {
+        self.refused[usize::from(!by_owner)].increment(1);
+    }
+
+    pub(super) fn sent(&self, kind: Kind, bytes: usize) {
+        self.events[kind as usize].increment(1);
+        self.bytes.increment(bytes as u64);
+    }
+
+    pub(super) fn entries(&self, scope: Scope, n: usize) {
+        self.entries[scope as usize].set(n as f64);
+    }
+}
+
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meters")
+    }
+}

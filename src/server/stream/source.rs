@@ -1,0 +1,31 @@
+//! The store as streams read it.
+
+use super::{Reading, Source};
+use crate::{
+    model::{Segment, SessionId, Status},
+    server::{
+        owner::Owner,
+        sessions::{SEGMENT_PAGE, recently},
+        store::Store,
+    },
+};
+
+impl Source for Store {
+    fn session(&self, id: SessionId) -> Reading<Option<(Owner, Status)>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let found = store.any(id).await?;
+            Ok(found.map(|(session, owner)| (owner, session.status)))
+        })
+    }
+
+    fn segments(&self, id: SessionId, from: u32) -> Reading<Vec<Segment>> {
+        let store = self.clone();
+        Box::pin(async move { Ok(store.segments(id, from, SEGMENT_PAGE).await?) })
+    }
+
+    fn statuses(&self, owner: &Owner) -> Reading<Vec<Status>> {
+        let (store, owner) = (self.clone(), owner.clone());
+        Box::pin(async move { Ok(store.statuses(&owner, recently()).await?) })
+    }
+}

@@ -1,0 +1,295 @@
+//! What the hub holds of one session and of one owner: the newest status as a frame (a state, so the latest wins) and
+//! the last segments (a log, so each has its number). Streams keep a place in it and nothing else, which is why a slow
+//! reader costs nothing and still gets every segment.
+
+use super::{
+    Frame,
+    slot::{Slot, Ticks},
+};
+use crate::{
+    model::{SegmentEvent, SessionId, State, Status, Timestamp},
+    server::owner::Owner,
+};
+use slab::Slab;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Instant,
+};
+
+/// The last segments of a topic take at most this many bytes; older ones are read from the store.
+const RECENT_BYTES: usize = 64 * 1024;
+
+/// A frame on its way to a stream.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub frame: Frame,
+    /// When its change was published; none for what came from the store.
+    pub published: Option<Instant>,
+}
+
+impl Outgoing {
+    pub(super) fn stored(frame: Frame) -> Self {
+        Self { frame, published: None }
+    }
+}
+
+/// The newest status of a session.
+#[derive(Clone, Debug)]
+pub(super) struct Latest {
+    pub(super) version: u64,
+    pub(super) segments: u32,
+    pub(super) state: State,
+    /// When this version came to be.
+    pub(super) at: Timestamp,
+    /// Counts the statuses of this topic, to tell how many a slow stream skipped.
+    pub(super) turn: u32,
+    pub(super) out: Outgoing,
+}
+
+impl Latest {
+    fn new(status: &Status, out: Outgoing, turn: u32) -> Self {
+        Self {
+            version: status.version,
+            segments: status.segments,
+            state: status.state,
+            at: status.timestamp,
+            turn,
+            out,
+        }
+    }
+}
+
+/// One session, as far as its watchers need it.
+#[derive(Debug, Default)]
+pub(super) struct SessionTopic {
+    pub(super) owner: Option<Owner>,
+    pub(super) latest: Option<Latest>,
+    recent: VecDeque<(u32, Outgoing)>,
+    recent_bytes: usize,
+    /// The session was deleted.
+    pub(super) gone: bool,
+    pub(super) watchers: Slab<Arc<Slot>>,
+    /// When it was last published to or asked for.
+    pub(super) used: Ticks,
+}
+
+/// What a stream of one session has to do next.
+pub(super) enum Next {
+    /// Nothing is known yet: read the session from the store.
+    Load,
+    /// Read the segments from this index on from the store.
+    Segments(u32),
+    Send(Outgoing),
+    /// A status, and how many were skipped to get to it.
+    Status {
+        latest: Latest,
+        skipped: u32,
+    },
+    /// Nothing more will come.
+    End,
+    Wait,
+}
+
+impl SessionTopic {
+    /// Takes in a status that is newer than what is known. False if it isn't.
+    pub(super) fn offer(&mut self, owner: &Owner, status: &Status, out: Outgoing) -> bool {
+        if self.owner.is_none() {
+            self.owner = Some(owner.clone());
+        }
+        let turn = match &self.latest {
+            Some(latest) if latest.version >= status.version => return false,
+            Some(latest) => latest.turn.wrapping_add(1),
+            None => 0,
+        };
+        self.latest = Some(Latest::new(status, out, turn));
+        true
+    }
+
+    /// Takes in a segment. One that was announced before is ignored; after a hole only the newer ones are kept.
+    pub(super) fn announce(&mut self, index: u32, out: &Outgoing) -> bool {
+        match self.recent.back() {
+            Some((last, _)) if index <= *last => return false,
+            Some((last, _)) if index > last + 1 => {
+                self.recent.clear();
+                self.recent_bytes = 0;
+            }
+            _ => {}
+        }
+        self.recent_bytes += out.frame.text().len();
+        self.recent.push_back((index, out.clone()));
+        while self.recent_bytes > RECENT_BYTES && self.recent.len() > 1 {
+            if let Some((_, old)) = self.recent.pop_front() {
+                self.recent_bytes -= old.frame.text().len();
+            }
+        }
+        true
+    }
+
+    /// The version that a segment's event id names when no status comes with the segment.
+    pub(super) fn version(&self) -> u64 {
+        self.latest.as_ref().map_or(0, |latest| latest.version)
+    }
+
+    fn announced(&self, latest: &Latest) -> u32 {
+        self.recent.back().map_or(0, |(last, _)| last + 1).max(latest.segments)
+    }
+
+    /// What comes next for a stream that has seen version `seen`, the segments before `next`, and a status of `turn`.
+    pub(super) fn next(&self, seen: u64, next: u32, turn: Option<u32>) -> Next {
+        if self.gone {
+            return Next::End;
+        }
+        let Some(latest) = &self.latest else { return Next::Load };
+        if next < self.announced(latest) {
+            let first = self.recent.front().map(|(first, _)| *first);
+            let found = first.and_then(|first| self.recent.get(next.checked_sub(first)? as usize));
+            return found.map_or(Next::Segments(next), |(_, out)| Next::Send(out.clone()));
+        }
+        if latest.version > seen {
+            let skipped = turn.map_or(0, |turn| latest.turn.wrapping_sub(turn).saturating_sub(1));
+            return Next::Status { latest: latest.clone(), skipped };
+        }
+        if latest.state.is_terminal() { Next::End } else { Next::Wait }
+    }
+
+    pub(super) fn wake(&self, now: Ticks) {
+        for (_, slot) in &self.watchers {
+            slot.wake(now);
+        }
+    }
+
+    /// Whether the session is being worked on, as far as is known.
+    pub(super) fn is_running(&self) -> bool {
+        self.latest.as_ref().is_some_and(|latest| latest.state == State::Processing)
+    }
+}
+
+/// All sessions of an owner that haven't ended or changed lately, and their changes in order.
+#[derive(Debug, Default)]
+pub(super) struct OwnerTopic {
+    /// Whether the store's snapshot has been taken in; until then only what was published since is known.
+    pub(super) loaded: bool,
+    sessions: HashMap<SessionId, (u64, Latest)>,
+    /// By the number of the change: the newest status of each session once, and the last segments.
+    order: BTreeMap<u64, Item>,
+    segments: VecDeque<u64>,
+    segment_bytes: usize,
+    /// The number of the next change.
+    end: u64,
+    /// Hash of what the list of statuses holds; the order doesn't matter to it.
+    hash: u64,
+    pub(super) watchers: Slab<Arc<Slot>>,
+    pub(super) used: Ticks,
+}
+
+#[derive(Debug)]
+enum Item {
+    Status(SessionId),
+    Segment(Outgoing),
+}
+
+impl OwnerTopic {
+    /// Takes in a status that is newer than what is known of its session. False if it isn't.
+    pub(super) fn offer(&mut self, status: &Status, out: &Outgoing) -> bool {
+        let id = status.session_id;
+        let mut turn = 0;
+        if let Some((number, latest)) = self.sessions.get(&id) {
+            if latest.version >= status.version {
+                return false;
+            }
+            turn = latest.turn.wrapping_add(1);
+            self.hash ^= hash_of(id, latest.version);
+            self.order.remove(number);
+        }
+        self.hash ^= hash_of(id, status.version);
+        self.order.insert(self.end, Item::Status(id));
+        self.sessions.insert(id, (self.end, Latest::new(status, out.clone(), turn)));
+        self.end += 1;
+        true
+    }
+
+    /// Takes in a segment for those who watch now. Whoever reads too slowly to get it finds out by the count.
+    pub(super) fn announce(&mut self, out: &Outgoing) {
+        self.order.insert(self.end, Item::Segment(out.clone()));
+        self.segments.push_back(self.end);
+        self.segment_bytes += out.frame.text().len();
+        self.end += 1;
+        while self.segment_bytes > RECENT_BYTES {
+            let Some(oldest) = self.segments.pop_front() else { break };
+            if let Some(Item::Segment(old)) = self.order.remove(&oldest) {
+                self.segment_bytes -= old.frame.text().len();
+            }
+        }
+    }
+
+    /// Forgets a session.
+    pub(super) fn remove(&mut self, id: SessionId) {
+        if let Some((number, latest)) = self.sessions.remove(&id) {
+            self.hash ^= hash_of(id, latest.version);
+            self.order.remove(&number);
+        }
+    }
+
+    /// Forgets the sessions that ended before `since`.
+    pub(super) fn prune(&mut self, since: Timestamp) {
+        let old: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, (_, latest))| latest.state.is_terminal() && latest.at < since)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in old {
+            self.remove(id);
+        }
+    }
+
+    /// The number that the next change gets: a new stream needs no segment from before.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The first change from number `from` on, and the number to go on from. Segments before `since` are left out.
+    pub(super) fn next(&self, from: u64, since: u64) -> Option<(u64, Outgoing)> {
+        self.order.range(from..).find_map(|(number, item)| match item {
+            Item::Status(id) => {
+                let (_, latest) = self.sessions.get(id)?;
+                Some((number + 1, latest.out.clone()))
+            }
+            Item::Segment(out) if *number >= since => Some((number + 1, out.clone())),
+            Item::Segment(_) => None,
+        })
+    }
+
+    /// The newest statuses, oldest session first, and a tag that changes with them.
+    pub(super) fn statuses(&self) -> (u64, Vec<Frame>) {
+        let mut ids: Vec<&SessionId> = self.sessions.keys().collect();
+        ids.sort_unstable();
+        let frames = ids.iter().filter_map(|id| self.sessions.get(id)).map(|(_, latest)| latest.out.frame.clone());
+        (self.hash, frames.collect())
+    }
+
+    pub(super) fn wake(&self, now: Ticks) {
+        for (_, slot) in &self.watchers {
+            slot.wake(now);
+        }
+    }
+
+    /// Whether any session is being worked on.
+    pub(super) fn is_running(&self) -> bool {
+        self.sessions.values().any(|(_, latest)| latest.state == State::Processing)
+    }
+}
+
+/// The same on every node of one build, so that polls may go to any of them.
+fn hash_of(id: SessionId, version: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (id, version).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The event that announces a segment.
+pub(super) fn segment_frame(segment: &SegmentEvent, version: u64, published: Instant) -> Outgoing {
+    Outgoing { frame: Frame::segment(segment, version), published: Some(published) }
+}
