@@ -13,6 +13,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Requests are many small allocations, of which this makes less than the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Transcription that shows its work, live.
 #[derive(Parser)]
 #[command(version, about)]
@@ -43,7 +47,8 @@ async fn main() -> ExitCode {
         None => unreachable!("'serve' was given"),
     });
     match command {
-        Command::Serve(config) => match serve(*config).await {
+        // On a worker thread like everything else: the main thread would have to be woken for each connection.
+        Command::Serve(config) => match tokio::spawn(serve(*config)).await.unwrap_or_else(|e| Err(e.to_string())) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => {
                 eprintln!("hark: {message}");

@@ -37,7 +37,7 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use speech::Engines;
-use state::AppState;
+use state::{AppState, Parts};
 use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
 use store::Store;
 use stream::{Begun, Hub, StreamLimits};
@@ -102,7 +102,7 @@ impl Node {
         let metrics = telemetry::metrics();
         let hub = Arc::new(Hub::new(stream_limits(&config.streams)));
         let engines = Arc::new(Engines::from_config(&config.engines, &folder));
-        let state = AppState {
+        let state = AppState::new(Parts {
             bus: Bus::new(Arc::clone(&hub)),
             hub,
             source: Arc::new(store.clone()),
@@ -117,7 +117,7 @@ impl Node {
             cookie_key,
             leptos,
             metrics,
-        };
+        });
         jobs::recover(&state).await?;
         Ok(Self { state, _lock: lock })
     }
@@ -134,7 +134,7 @@ impl Node {
                 let mut ticks = time::interval(TICK);
                 loop {
                     ticks.tick().await;
-                    hub.tick();
+                    hub.tick().await;
                 }
             }
         };
@@ -227,6 +227,8 @@ impl Server {
         let socket = TokioIo::new(stream::Socket::new(socket, before, Arc::clone(&peer)));
         let connection = self.builder.serve_connection_with_upgrades(socket, service);
         tokio::pin!(connection);
+        let stopped = self.stop.cancelled();
+        tokio::pin!(stopped);
         let mut stopping = false;
         loop {
             tokio::select! {
@@ -237,7 +239,7 @@ impl Server {
                     return;
                 }
                 () = std::future::poll_fn(|cx| peer.poll_cut(cx)) => return,
-                () = self.stop.cancelled(), if !stopping => {
+                () = stopped.as_mut(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }

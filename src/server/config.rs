@@ -83,7 +83,7 @@ pub struct OutsideConfig {
     #[arg(long, env = "HARK_WORKER_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = token)]
     pub worker_token: Option<String>,
     /// A session whose outside worker is silent for this long fails, in seconds.
-    #[arg(long, env = "HARK_WORKER_SILENCE_SECS", default_value_t = 900, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..=604_800))]
+    #[arg(long, env = "HARK_WORKER_SILENCE_SECS", default_value_t = 900, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub worker_silence_secs: u32,
 }
 

@@ -49,6 +49,7 @@ pub fn router() -> Router<AppState> {
         .routes(routes!(sessions::cancel))
         .routes(routes!(sessions::retry))
         .routes(routes!(sessions::engines))
+        .routes(routes!(sessions::logout))
         .routes(routes!(segments::list))
         .routes(routes!(segments::waveform))
         .routes(routes!(audio::get))

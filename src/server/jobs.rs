@@ -127,10 +127,10 @@ async fn reap(state: &AppState) {
 
 /// Fails the sessions whose workers, outside Hark, went silent; stores what the others reported. Runs until `stop`.
 pub async fn look_after_outside(state: AppState, stop: CancellationToken) {
-    let mut looks = time::interval(Duration::from_secs(1));
-    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let silence = state.outside_config.worker_silence_secs;
-    let mut round = 0u32;
+    // As often as the store's lag and the leases need it, no more: there may be thousands of sessions to go through.
+    let mut looks = time::interval(Duration::from_secs(u64::from(silence / 10).clamp(1, 10)));
+    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         let on = stop.run_until_cancelled(looks.tick()).await.is_some();
         if let Err(error) = state.outside.store_steps(&state.store, silence, !on).await {
@@ -139,18 +139,15 @@ pub async fn look_after_outside(state: AppState, stop: CancellationToken) {
         if !on {
             return;
         }
-        round = round.wrapping_add(1);
-        if round.is_multiple_of(5) {
-            match state.store.reap_outside(Timestamp::now()).await {
-                Ok(events) => {
-                    for status in events.iter().filter_map(|e| e.new_status()) {
-                        let id = status.session_id;
-                        tracing::warn!(session_id = %id, "the outside worker of session {id} went silent");
-                    }
-                    state.bus.publish_all(&events);
+        match state.store.reap_outside(Timestamp::now()).await {
+            Ok(events) => {
+                for status in events.iter().filter_map(|e| e.new_status()) {
+                    let id = status.session_id;
+                    tracing::warn!(session_id = %id, "the outside worker of session {id} went silent");
                 }
-                Err(error) => tracing::error!(%error, "outside workers could not be checked; trying again"),
+                state.bus.publish_all(&events);
             }
+            Err(error) => tracing::error!(%error, "outside workers could not be checked; trying again"),
         }
     }
 }

@@ -21,11 +21,11 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// How long a status that is only another step may wait to be stored, in seconds. The hub has it meanwhile.
-const STORE_AFTER: f64 = 10.0;
+const STORE_AFTER: f64 = 30.0;
 /// A session that hasn't been reported on for this long is read from the store again, in seconds.
 const FORGET_AFTER: f64 = 60.0;
 /// How many statuses are stored in one go, so that other writers get their turn.
-const BATCH: usize = 100;
+const BATCH: usize = 200;
 /// The largest whole number that a browser's JSON holds exactly (ECMA-262, `Number.MAX_SAFE_INTEGER`), less what
 /// Hark's own changes may add.
 const MAX_VERSION: u64 = (1 << 53) - (1 << 20);
@@ -151,14 +151,19 @@ impl Outside {
     /// If the database fails; what couldn't be stored is kept for the next time.
     pub async fn store_steps(&self, store: &Store, silence_secs: u32, all: bool) -> Result<(), sqlx::Error> {
         let now = Timestamp::now();
+        // Storing a step also extends the lease, which must not run out before.
+        let after = STORE_AFTER.min(f64::from(silence_secs) / 3.0);
         let sessions: Vec<(SessionId, Arc<AsyncMutex<Live>>)> =
             self.table().iter().map(|(id, live)| (*id, Arc::clone(live))).collect();
         let mut due = Vec::new();
-        for (id, live) in sessions {
+        for (n, (id, live)) in sessions.into_iter().enumerate() {
+            if n % 64 == 63 {
+                tokio::task::yield_now().await; // reports go first
+            }
             // One that is being reported on right now has its turn next time.
             let live = if all { Some(live.lock_owned().await) } else { live.try_lock_owned().ok() };
             let Some(mut live) = live else { continue };
-            if live.unsaved && (all || now.seconds_since(live.stored) >= STORE_AFTER) {
+            if live.unsaved && (all || now.seconds_since(live.stored) >= after) {
                 due.push(live);
             } else if !live.unsaved && now.seconds_since(live.status.timestamp) >= FORGET_AFTER {
                 live.gone = true;
@@ -182,7 +187,7 @@ async fn write(
         return Ok(());
     }
     let statuses: Vec<Status> = due.iter().map(|live| live.status.clone()).collect();
-    store.report_all(&statuses, now.plus_seconds(f64::from(silence_secs))).await?;
+    store.report_steps(&statuses, now.plus_seconds(f64::from(silence_secs))).await?;
     for mut live in due.drain(..) {
         live.unsaved = false;
         live.stored = now;

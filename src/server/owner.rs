@@ -70,6 +70,13 @@ fn cookie(name: &'static str, value: &str, secure: bool) -> Cookie<'static> {
     Cookie::build((name, value.to_owned())).path("/").http_only(true).secure(secure).same_site(SameSite::Lax).build()
 }
 
+/// A response that also takes the owner's cookie back.
+pub(super) fn forgotten(response: impl IntoResponse) -> Response {
+    let mut removal = cookie(COOKIE, "", false);
+    removal.make_removal();
+    ([(SET_COOKIE, removal.to_string())], response).into_response()
+}
+
 /// A response that also keeps `text` for the next page, to be shown there once.
 pub(super) fn with_notice(key: Key, text: &str, response: impl IntoResponse) -> Response {
     (PrivateCookieJar::new(key).add(cookie(NOTICE, text, false)), response).into_response()

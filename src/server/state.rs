@@ -14,11 +14,14 @@ use axum::extract::FromRef;
 use axum_extra::extract::cookie::Key;
 use leptos::config::LeptosOptions;
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
-/// The parts of a node.
+/// The parts of a node, shared: every request has a clone.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Parts>);
+
+/// See [`AppState`].
+pub struct Parts {
     pub store: Store,
     pub media: Media,
     pub hub: Arc<Hub>,
@@ -38,10 +41,24 @@ pub struct AppState {
 }
 
 impl AppState {
+    /// A node of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
     /// What can be done with sessions.
     #[must_use]
     pub fn sessions(&self) -> Sessions<'_> {
         Sessions::new(self)
+    }
+}
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }
 

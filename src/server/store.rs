@@ -580,16 +580,13 @@ impl Store {
         report_status(&self.pool, status, lease_until).await
     }
 
-    /// Writes several reported statuses at once. Those that are no longer newer are left out.
+    /// Writes several reported statuses, none of which changes the state or the stage, in one statement. Those that are
+    /// no longer newer are left out.
     ///
     /// # Errors
     /// If the database fails; then none is written.
-    pub async fn report_all(&self, statuses: &[Status], lease_until: Timestamp) -> Result<(), sqlx::Error> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for status in statuses {
-            report_status(&mut *tx, status, lease_until).await?;
-        }
-        tx.commit().await
+    pub async fn report_steps(&self, statuses: &[Status], lease_until: Timestamp) -> Result<(), sqlx::Error> {
+        sqlite::report_steps(&self.pool, statuses, lease_until).await
     }
 
     /// Adds segments that an outside worker sent, the first of which must have index `from`. False if the session has

@@ -81,6 +81,12 @@ pub struct Visitor {
 }
 
 impl Visitor {
+    /// The cookie, for programs that speak for this visitor; visits once if there is none yet.
+    pub async fn cookie(&self) -> String {
+        self.get("/api/v1/sessions").await;
+        self.cookie.lock().unwrap().clone().expect("the first answer sets it")
+    }
+
     pub async fn send(&self, request: RequestBuilder) -> Response {
         let cookie = self.cookie.lock().unwrap().clone();
         let request = match cookie {

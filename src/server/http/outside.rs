@@ -19,7 +19,6 @@ use axum::{
     routing::{post, put},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 /// The largest body an outside worker may send, in bytes.
@@ -43,12 +42,16 @@ impl Worker {
             let (scheme, token) = v.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
         });
-        // Digests take the same time to compare wherever they differ.
         match given {
-            Some(given) if Sha256::digest(given) == Sha256::digest(token) => Ok(Self),
+            Some(given) if same(given.as_bytes(), token.as_bytes()) => Ok(Self),
             _ => Err(Error::Unauthorised),
         }
     }
+}
+
+/// Compares in a time that doesn't tell where the two differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 impl FromRequestParts<AppState> for Worker {

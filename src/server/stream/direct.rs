@@ -219,17 +219,17 @@ impl Writer {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes what the stream has now, up to a batch, and whether it has ended.
-    fn take(&mut self, cx: &mut Context<'_>) -> (Batch, bool) {
+    /// Takes what the stream has now, up to a batch, and whether there is more.
+    fn take(&mut self, cx: &mut Context<'_>) -> (Batch, More) {
         let mut batch = Batch::default();
         while batch.len < BATCH && batch.bytes < BATCH_BYTES {
             match self.stream.poll_next(cx) {
                 Poll::Ready(Some(out)) => batch.push(out),
-                Poll::Ready(None) => return (batch, true),
-                Poll::Pending => break,
+                Poll::Ready(None) => return (batch, More::Never),
+                Poll::Pending => return (batch, More::Later),
             }
         }
-        (batch, false)
+        (batch, More::Now)
     }
 
     /// Writes a batch as one chunk without copying it; what the socket doesn't take becomes the rest.
@@ -298,15 +298,25 @@ impl Future for Writer {
                 }
                 Err(_) => return Poll::Ready(()),
             }
-            let (batch, last) = this.take(cx);
-            if batch.len == 0 && !last {
-                return Poll::Pending;
-            }
-            if this.poll_batch(cx, &batch, last).is_err() {
+            let (batch, more) = this.take(cx);
+            let last = more == More::Never;
+            if (batch.len > 0 || last) && this.poll_batch(cx, &batch, last).is_err() {
                 return Poll::Ready(());
+            }
+            if more == More::Later && this.rest.is_empty() {
+                return Poll::Pending;
             }
         }
     }
+}
+
+/// When a stream has more to send than what was just taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum More {
+    Now,
+    /// The task is woken then.
+    Later,
+    Never,
 }
 
 /// Events that are written together. Lives on the stack of one poll.

@@ -32,8 +32,8 @@ const HEARTBEAT: Ticks = 15 * PER_SECOND;
 /// A client that takes nothing in for this long is cut off.
 const STUCK: Ticks = 10 * PER_SECOND;
 /// What nobody watches, asks for or publishes to is forgotten after this long. Longer than the store may lag behind.
-const LINGER: Ticks = 30 * PER_SECOND;
-/// How many sessions or owners are looked at under one lock.
+const LINGER: Ticks = 60 * PER_SECOND;
+/// How many sessions or owners the sweep looks at before it lets others go on.
 const STEP: usize = 64;
 
 /// How long a client should wait before it reconnects, in milliseconds. Random, so that a thousand clients don't come
@@ -255,7 +255,12 @@ impl Hub {
     pub fn close(&self) {
         self.closed.store(true, Relaxed);
         let now = self.now();
-        self.each_slot(|slot, _| slot.close(Close::Shutdown, now));
+        for (_, topic) in self.topics() {
+            lock(&topic).watchers.iter().for_each(|(_, slot)| slot.close(Close::Shutdown, now));
+        }
+        for topic in read(&self.owners).values() {
+            lock(topic).watchers.iter().for_each(|(_, slot)| slot.close(Close::Shutdown, now));
+        }
     }
 
     /// Ends the streams of an owner who logged out.
@@ -274,11 +279,11 @@ impl Hub {
 
     /// Moves the hub's clock on, and every second looks after the streams. Call it four times a second; more or fewer
     /// calls change only how finely it looks.
-    pub fn tick(&self) {
+    pub async fn tick(&self) {
         let before = self.now();
         self.set_clock(self.started.elapsed());
         if before / PER_SECOND != self.now() / PER_SECOND {
-            self.sweep();
+            self.sweep().await;
         }
     }
 
@@ -287,56 +292,68 @@ impl Hub {
         self.clock.store(u32::try_from(ticks).unwrap_or(u32::MAX), Relaxed);
     }
 
-    fn sweep(&self) {
+    /// Goes round in small steps, so that changes don't wait for it.
+    async fn sweep(&self) {
         let now = self.now();
         *lock(&self.beat) = Frame::heartbeat(Timestamp::now());
-        let idle = self.limits.idle_secs.saturating_mul(PER_SECOND);
-        self.each_slot(|slot, running| {
-            let quiet = |since: Ticks| now.saturating_sub(since);
-            if slot.stuck_since().is_some_and(|since| quiet(since) >= STUCK) {
-                slot.close(Close::Stalled, now);
-            } else if now >= slot.expires {
-                slot.close(Close::Lifetime, now);
-            } else if !running && quiet(slot.last_told()) >= idle {
-                slot.close(Close::Idle, now);
-            } else if quiet(slot.last_sent()) >= HEARTBEAT {
-                slot.beat(now);
+        let old = |used: Ticks| now.saturating_sub(used) >= LINGER;
+        let forgotten = |topic: &SessionTopic| topic.watchers.is_empty() && old(topic.used);
+        let mut out = Vec::new();
+        for step in self.topics().chunks(STEP) {
+            for (id, topic) in step {
+                let topic = lock(topic);
+                let running = topic.is_running();
+                topic.watchers.iter().for_each(|(_, slot)| self.look_after(slot, running, now));
+                if forgotten(&topic) {
+                    out.push(*id);
+                }
             }
-        });
-        let fresh = |used: Ticks| now.saturating_sub(used) < LINGER;
-        let mut sessions = write(&self.sessions);
-        sessions.retain(|_, topic| {
-            let topic = lock(topic);
-            !topic.watchers.is_empty() || fresh(topic.used)
-        });
-        self.meters.entries(Scope::Session, sessions.len());
-        drop(sessions);
-        let mut owners = write(&self.owners);
-        owners.retain(|_, topic| {
-            let topic = lock(topic);
-            !topic.watchers.is_empty() || fresh(topic.used)
-        });
-        self.meters.entries(Scope::Owner, owners.len());
-    }
-
-    /// Calls `look` with every stream and whether something that it tells of is running. Takes the locks in small
-    /// steps, so that a change need not wait for the whole round.
-    fn each_slot(&self, look: impl Fn(&Slot, bool)) {
-        let sessions: Vec<Topic<SessionTopic>> = read(&self.sessions).values().cloned().collect();
-        for step in sessions.chunks(STEP) {
+            tokio::task::yield_now().await;
+        }
+        if !out.is_empty() {
+            let mut sessions = write(&self.sessions);
+            for id in out {
+                if sessions.get(&id).is_some_and(|topic| forgotten(&lock(topic))) {
+                    sessions.remove(&id);
+                }
+            }
+        }
+        self.meters.entries(Scope::Session, read(&self.sessions).len());
+        let forgotten = |topic: &OwnerTopic| topic.watchers.is_empty() && old(topic.used);
+        let mut any_forgotten = false;
+        let owners: Vec<Topic<OwnerTopic>> = read(&self.owners).values().cloned().collect();
+        for step in owners.chunks(STEP) {
             for topic in step {
                 let topic = lock(topic);
                 let running = topic.is_running();
-                topic.watchers.iter().for_each(|(_, slot)| look(slot, running));
+                topic.watchers.iter().for_each(|(_, slot)| self.look_after(slot, running, now));
+                any_forgotten |= forgotten(&topic);
             }
-            std::thread::yield_now();
+            tokio::task::yield_now().await;
         }
-        let owners: Vec<Topic<OwnerTopic>> = read(&self.owners).values().cloned().collect();
-        for topic in owners {
-            let topic = lock(&topic);
-            let running = topic.is_running();
-            topic.watchers.iter().for_each(|(_, slot)| look(slot, running));
+        if any_forgotten {
+            write(&self.owners).retain(|_, topic| !forgotten(&lock(topic)));
         }
+        self.meters.entries(Scope::Owner, read(&self.owners).len());
+    }
+
+    /// Ends a stream whose time has come, or has it send a heartbeat.
+    fn look_after(&self, slot: &Slot, running: bool, now: Ticks) {
+        let quiet = |since: Ticks| now.saturating_sub(since);
+        let idle = self.limits.idle_secs.saturating_mul(PER_SECOND);
+        if slot.stuck_since().is_some_and(|since| quiet(since) >= STUCK) {
+            slot.close(Close::Stalled, now);
+        } else if now >= slot.expires {
+            slot.close(Close::Lifetime, now);
+        } else if !running && quiet(slot.last_told()) >= idle {
+            slot.close(Close::Idle, now);
+        } else if quiet(slot.last_sent()) >= HEARTBEAT {
+            slot.beat(now);
+        }
+    }
+
+    fn topics(&self) -> Vec<(SessionId, Topic<SessionTopic>)> {
+        read(&self.sessions).iter().map(|(id, topic)| (*id, Arc::clone(topic))).collect()
     }
 
     // For streams

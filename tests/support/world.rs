@@ -1,0 +1,153 @@
+//! A hub with streams, without a network: sessions, what is stored of them, and readings that take their time.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+
+use futures::task::noop_waker;
+use hark::{
+    model::{EventId, Segment, SessionId, Stage, State, Status, Timestamp},
+    server::{
+        bus::Event,
+        owner::Owner,
+        stream::{Hub, Outgoing, Reading, Source, StatusStream, StreamLimits},
+    },
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+use uuid::Uuid;
+
+pub fn id() -> SessionId {
+    SessionId(Uuid::from_u128(7))
+}
+
+pub fn status(version: u64, segments: u32, state: State) -> Status {
+    Status {
+        session_id: id(),
+        version,
+        state,
+        stage: Some(Stage::Transcribing),
+        progress: None,
+        message: "Transcribing".to_owned(),
+        timestamp: Timestamp(0),
+        duration_processed: 0.0,
+        duration_total: None,
+        estimated_completion: None,
+        processing_speed: None,
+        segments,
+        queue_position: None,
+        attempt: 1,
+        error: None,
+    }
+}
+
+pub fn segment(index: u32) -> Segment {
+    let start = f64::from(index);
+    Segment { index, start, end: start + 1.0, text: format!("line {index}"), confidence: None, words: Vec::new() }
+}
+
+/// The store of these tests: what was stored, and readings that take as many polls as they are told to.
+#[derive(Default)]
+pub struct Stored {
+    pub state: Mutex<(Option<Status>, Vec<Segment>)>,
+    pub polls: u8,
+}
+
+struct Slow<T>(u8, Option<Box<dyn FnOnce() -> T + Send>>);
+
+impl<T> Future for Slow<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        if self.0 == 0 {
+            return Poll::Ready(self.1.take().expect("polled after its end")());
+        }
+        self.0 -= 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// A clone shares what is stored.
+struct Shelf(Arc<Stored>, Owner);
+
+impl Source for Shelf {
+    fn session(&self, _: SessionId) -> Reading<Option<(Owner, Status)>> {
+        let (stored, owner) = (Arc::clone(&self.0), self.1.clone());
+        Box::pin(Slow(
+            self.0.polls,
+            Some(Box::new(move || Ok(stored.state.lock().unwrap().0.clone().map(|s| (owner, s))))),
+        ))
+    }
+
+    fn segments(&self, _: SessionId, from: u32) -> Reading<Vec<Segment>> {
+        let stored = Arc::clone(&self.0);
+        // Pages of three, so that there are several.
+        let read = move || Ok(stored.state.lock().unwrap().1.iter().skip(from as usize).take(3).cloned().collect());
+        Box::pin(Slow(self.0.polls, Some(Box::new(read))))
+    }
+
+    fn statuses(&self, _: &Owner) -> Reading<Vec<Status>> {
+        let stored = Arc::clone(&self.0);
+        let read = move || Ok(stored.state.lock().unwrap().0.clone().into_iter().collect());
+        Box::pin(Slow(self.0.polls, Some(Box::new(read))))
+    }
+}
+
+pub struct World {
+    pub hub: Arc<Hub>,
+    pub stored: Arc<Stored>,
+    pub source: Arc<dyn Source>,
+    pub owner: Owner,
+}
+
+impl World {
+    pub fn new(polls: u8) -> Self {
+        let limits = StreamLimits { per_owner: 100_000, per_node: 100_000, ..StreamLimits::default() };
+        let stored = Arc::new(Stored { polls, ..Stored::default() });
+        let owner = Owner::from_store("me".to_owned());
+        let source: Arc<dyn Source> = Arc::new(Shelf(Arc::clone(&stored), owner.clone()));
+        Self { hub: Arc::new(Hub::new(limits)), stored, source, owner }
+    }
+
+    pub fn stream(&self, last: EventId) -> StatusStream {
+        let place = self.hub.admit(&self.owner).unwrap();
+        StatusStream::of_session(&self.hub, self.source.clone(), place, id(), last, None)
+    }
+
+    pub fn owner_stream(&self) -> StatusStream {
+        let place = self.hub.admit(&self.owner).unwrap();
+        StatusStream::of_owner(&self.hub, self.source.clone(), place, self.owner.clone(), None)
+    }
+
+    pub fn publish_status(&self, version: u64, state: State) {
+        let mut stored = self.stored.state.lock().unwrap();
+        let status = status(version, stored.1.len() as u32, state);
+        stored.0 = Some(status.clone());
+        drop(stored);
+        self.hub.publish(&Event::status(self.owner.clone(), status));
+    }
+
+    pub fn publish_segment(&self, version: u64) {
+        let mut stored = self.stored.state.lock().unwrap();
+        let segment = segment(stored.1.len() as u32);
+        stored.1.push(segment.clone());
+        let status = status(version, stored.1.len() as u32, State::Processing);
+        stored.0 = Some(status.clone());
+        drop(stored);
+        self.hub.publish(&Event::segment(self.owner.clone(), &segment, status));
+    }
+}
+
+pub fn poll(stream: &mut StatusStream) -> Poll<Option<Outgoing>> {
+    stream.poll_next(&mut Context::from_waker(&noop_waker()))
+}
+
+pub fn drain(stream: &mut StatusStream) -> Vec<Outgoing> {
+    std::iter::from_fn(|| match poll(stream) {
+        Poll::Ready(out) => out,
+        Poll::Pending => None,
+    })
+    .collect()
+}
