@@ -17,6 +17,10 @@ export interface Hark {
   pid: number;
   /** What it has written so far. */
   log(): string;
+  /** Ends it as a crash would. */
+  kill(): Promise<void>;
+  /** Starts it again, with the same address and data. */
+  restart(): Promise<void>;
 }
 
 /** What a page may say in the console although errors fail the test. */
@@ -38,20 +42,19 @@ export const test = base.extend<Fixtures>({
   hark: async ({ harkEnv }, use, info) => {
     const data = await mkdtemp(path.join(tmpdir(), 'hark-test-'));
     const address = `127.0.0.1:${await freePort()}`;
-    const child = spawn(BIN, ['serve'], {
-      cwd: ROOT,
-      env: { ...process.env, LEPTOS_SITE_ADDR: address, HARK_DATA_DIR: data, ...harkEnv },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const url = `http://${address}`;
     let log = '';
-    let failed: string | undefined;
-    child.stdout.on('data', chunk => (log += chunk));
-    child.stderr.on('data', chunk => (log += chunk));
-    child.on('error', error => (failed = `could not start ${BIN}: ${error.message}`));
-    const exited = new Promise<void>(resolve => child.on('close', () => resolve()));
-
-    try {
-      const url = `http://${address}`;
+    const start = async () => {
+      const child = spawn(BIN, ['serve'], {
+        cwd: ROOT,
+        env: { ...process.env, LEPTOS_SITE_ADDR: address, HARK_DATA_DIR: data, ...harkEnv },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+      let failed: string | undefined;
+      child.stdout.on('data', chunk => (log += chunk));
+      child.stderr.on('data', chunk => (log += chunk));
+      child.on('error', error => (failed = `could not start ${BIN}: ${error.message}`));
+      const exited = new Promise<void>(resolve => child.on('close', () => resolve()));
       for (let waited = 0; ; waited += 50) {
         if (failed !== undefined) throw new Error(failed);
         if (child.exitCode !== null) throw new Error(`hark ended with ${child.exitCode}:\n${log}`);
@@ -59,14 +62,30 @@ export const test = base.extend<Fixtures>({
         if (await fetch(`${url}/healthz`).then(r => r.ok, () => false)) break;
         await new Promise(resolve => setTimeout(resolve, 50));
       }
-      await use({ url, pid: child.pid!, log: () => log });
+      return { child, exited };
+    };
+
+    let running = await start();
+    const end = async (signal: 'SIGTERM' | 'SIGKILL') => {
+      const { child, exited } = running;
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.kill(signal);
+      const killer = setTimeout(() => child.kill('SIGKILL'), 10_000);
+      await exited;
+      clearTimeout(killer);
+    };
+    try {
+      await use({
+        url,
+        pid: running.child.pid!,
+        log: () => log,
+        kill: () => end('SIGKILL'),
+        restart: async () => {
+          running = await start();
+        },
+      });
     } finally {
-      if (child.pid !== undefined && child.exitCode === null) {
-        child.kill('SIGTERM');
-        const killer = setTimeout(() => child.kill('SIGKILL'), 10_000);
-        await exited;
-        clearTimeout(killer);
-      }
+      await end('SIGTERM');
       if (info.status !== info.expectedStatus) {
         await info.attach('server.log', { body: log, contentType: 'text/plain' });
       }
@@ -118,7 +137,7 @@ function allowed(): RegExp[] {
 }
 
 /** A port that was free a moment ago. */
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.on('error', reject);

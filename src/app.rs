@@ -23,8 +23,14 @@ use pages::{NotFoundPage, SessionPage, SessionsPage, UploadPage};
 /// The id of what every page puts its content into.
 const MAIN: &str = "main";
 
+/// How long the connection of pages waits, where it isn't to be the default: see [`crate::feed::link::Timing`]. The
+/// server provides it; tests make it short.
+#[derive(Clone, Debug)]
+pub struct LinkTiming(pub String);
+
 /// The document around the app.
 pub fn shell(options: LeptosOptions) -> impl IntoView {
+    let timing = use_context::<LinkTiming>().map(|timing| view! { <meta name="hark-link" content=timing.0/> });
     view! {
         <!DOCTYPE html>
         <html lang="en">
@@ -35,6 +41,7 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <meta name="theme-color" media="(prefers-color-scheme: light)" content="#f7f6f3"/>
                 <meta name="theme-color" media="(prefers-color-scheme: dark)" content="#16181b"/>
                 <meta name="description" content="Turns recordings into text and shows every step while it happens."/>
+                {timing}
                 <link rel="icon" href="/favicon.svg" type="image/svg+xml"/>
                 <HashedStylesheet options=options.clone() id="style"/>
                 <AutoReload options=options.clone()/>

@@ -391,6 +391,50 @@ async fn a_remote_server_is_asked_piece_by_piece() {
     assert!((processed(&events) - 31.0).abs() < 0.01);
 }
 
+/// A server that streams as OpenAI's newer models do, breaks off once, and refuses what those don't know.
+async fn streaming(State(asked): State<Arc<Mutex<Vec<String>>>>, mut form: Multipart) -> Response {
+    let mut fields = Vec::new();
+    while let Some(field) = form.next_field().await.unwrap() {
+        let name = field.name().unwrap().to_owned();
+        let value = if name == "file" { String::new() } else { field.text().await.unwrap() };
+        fields.push(format!("{name}={value}"));
+    }
+    let fields = fields.join("&");
+    asked.lock().unwrap().push(fields.clone());
+    let tries = asked.lock().unwrap().len();
+    if fields.contains("verbose_json") {
+        let said = r#"{"error":{"message":"response_format 'verbose_json' is not compatible with this model"}}"#;
+        return (StatusCode::BAD_REQUEST, said).into_response();
+    }
+    let event = |json: &str| format!("data: {json}\n\n");
+    let mut body = event(r#"{"type":"transcript.text.delta","delta":"We left "}"#);
+    body += &event(r#"{"type":"transcript.text.delta","delta":"early"}"#);
+    if tries > 2 {
+        body += &event(r#"{"type":"transcript.text.done","text":"We left early."}"#);
+    }
+    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
+#[tokio::test]
+async fn a_remote_server_that_streams_is_heard_as_it_speaks() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let router = Router::new().route("/audio/transcriptions", post(streaming)).with_state(Arc::clone(&asked));
+    let engines = engines(&EngineConfig { openai_url: Some(serve(router).await), ..config() });
+    let events = hear(&Keyed(engines.get(EngineId::Openai).unwrap()), noise(2.0).collect()).await.unwrap();
+    let partials: Vec<&str> = events
+        .iter()
+        .filter_map(|e| if let Event::Partial { text } = e { Some(text.as_str()) } else { None })
+        .collect();
+    // Twice: the first answer broke off after these and was asked for again.
+    assert_eq!(partials, ["We left", "We left early", "We left", "We left early"]);
+    let told: Vec<String> = segments(&events).iter().map(|s| s.text.clone()).collect();
+    assert_eq!(told, ["We left early."]);
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 3);
+    assert!(asked.iter().all(|a| a.contains("stream=true")));
+    assert!(asked[1].contains("response_format=json") && !asked[1].contains("timestamp_granularities"));
+}
+
 #[tokio::test]
 async fn a_remote_server_that_refuses_is_explained() {
     for (status, word) in [(StatusCode::UNAUTHORIZED, "HARK_OPENAI_KEY"), (StatusCode::NOT_FOUND, "HARK_OPENAI_MODEL")]

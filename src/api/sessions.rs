@@ -23,6 +23,16 @@ pub async fn get_session(id: SessionId) -> Result<Transcript, ApiError> {
     pages::answer(async |c| c.state.sessions().transcript(&c.owner, id).await).await
 }
 
+/// The shape of a session's recording: the loudest sample of equal parts, 0 to 255. Empty until it has been decoded.
+///
+/// # Errors
+/// `not_found` as above.
+#[server(input = leptos::server_fn::codec::GetUrl)]
+pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| c.state.sessions().waveform(&c.owner, id).await).await
+}
+
 /// Stops a session. One that has ended stays as it is.
 ///
 /// # Errors

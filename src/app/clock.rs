@@ -1,12 +1,12 @@
 //! The browser's clock as a signal, for all that is told relative to now or in local time.
-//! Empty on the server and until hydration is over, so both render the same; then it ticks every few seconds.
+//! Empty on the server and until hydration is over, so both render the same; then it ticks every second.
 
 use crate::{feed::browser::dom, model::Timestamp};
 use leptos::prelude::*;
 use std::time::Duration;
 
-/// Often enough for times told in steps of five seconds.
-const TICK: Duration = Duration::from_secs(5);
+/// Often enough for times told in seconds.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The clock of the app.
 #[derive(Clone, Copy)]

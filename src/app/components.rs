@@ -20,10 +20,11 @@ pub mod stages;
 pub mod transcript;
 pub mod try_sample;
 pub mod upload_item;
+pub mod waveform;
 
 pub use announcer::{Announcer, announce, announce_milestones, provide_announcer};
 pub use arrival::Arrival;
-pub use badge::{Badge, Connection};
+pub use badge::{Badge, Connection, StallWarning};
 pub use buttons::{CancelButton, DeleteButton, RetryButton};
 pub use chip::StateChip;
 pub use engine_select::{EngineHelp, EngineSelect};
@@ -41,3 +42,4 @@ pub use stages::Stages;
 pub use transcript::TranscriptLines;
 pub use try_sample::TrySampleButton;
 pub use upload_item::UploadItem;
+pub use waveform::Waveform;

@@ -69,6 +69,14 @@ pub(crate) fn until(arrival: Timestamp, now: Timestamp) -> String {
     format!("in {}", text::remaining(arrival.seconds_since(now)))
 }
 
+/// How long ago something came: `updated just now`, `updated 12 s ago`.
+pub(crate) fn updated(last: Timestamp, now: Timestamp) -> String {
+    match now.seconds_since(last) {
+        s if s < 2.0 => "updated just now".to_owned(),
+        s => format!("updated {} ago", duration(s.floor())),
+    }
+}
+
 /// How long the work took, once it has ended.
 pub(crate) fn took(session: &Session, status: &Status) -> Option<String> {
     let (start, end) = (session.started_at?, session.finished_at.unwrap_or(status.timestamp));
@@ -109,6 +117,13 @@ pub(crate) fn announcement(title: &str, status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_long_ago() {
+        let told = [0, 1_900, 2_000, 65_000, -5_000].map(|now| updated(Timestamp(0), Timestamp(now)));
+        let now = "updated just now";
+        assert_eq!(told, [now, now, "updated 2 s ago", "updated 1 min 5 s ago", now]);
+    }
     use crate::model::SessionId;
     use uuid::Uuid;
 

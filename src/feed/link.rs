@@ -25,7 +25,7 @@
 //! - failure 1, 2: random × min(cap, base × 2^(failures - 1)): exponential backoff with full jitter
 //! - failure 3 and on: 30 s ± 10%, with polling meanwhile
 //! - `bye` (limit): 30 s ± 10%, with polling meanwhile
-//! - `bye` (lifetime, shutdown) of a stream that had delivered: 250 to 750 ms, and it isn't a failure
+//! - `bye` (lifetime, idle, shutdown) of a stream that had delivered: 250 to 750 ms, and it isn't a failure
 //!
 //! Whatever happens, two attempts are at least `spacing` apart, and while something is watched there is a transport or
 //! a timer that brings one.
@@ -91,6 +91,8 @@ pub enum Bye {
     Shutdown,
     /// The stream has lived as long as streams may.
     Lifetime,
+    /// There was nothing to tell for a while, or the person logged out: no fault of the connection's.
+    Idle,
     /// Too many streams are open.
     Limit,
     /// A reason that this version doesn't know.
@@ -104,6 +106,7 @@ impl Bye {
         match reason {
             "shutdown" => Self::Shutdown,
             "lifetime" => Self::Lifetime,
+            "idle" | "logout" => Self::Idle,
             "limit" => Self::Limit,
             _ => Self::Other,
         }
@@ -342,7 +345,7 @@ impl Link {
                 self.start_polling();
                 self.set(Timer::Retry, self.seldom(random));
             }
-            Event::Bye(Bye::Shutdown | Bye::Lifetime) if self.stream == Stream::Live => {
+            Event::Bye(Bye::Shutdown | Bye::Lifetime | Bye::Idle) if self.stream == Stream::Live => {
                 self.close();
                 self.set(Timer::Retry, 250 + (500.0 * random) as u32);
             }

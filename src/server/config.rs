@@ -64,6 +64,10 @@ pub struct StreamConfig {
     /// A stream that had nothing to tell for this long, in seconds, is closed unless something it tells of is running.
     #[arg(long, env = "HARK_STREAM_IDLE_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub stream_idle_secs: u32,
+    /// How long pages wait before they think a stream blocked, try again and so on, in milliseconds, such as
+    /// `first=4000,silence=40000,poll=3000,retry=30000`. For tests and for debugging.
+    #[arg(long, env = "HARK_LINK_TIMING", hide = true, value_name = "NAME=MS,…")]
+    pub link_timing: Option<String>,
     /// What serves streams over HTTP/1.1: Hark's own small writer, or hyper like everything else.
     #[arg(long, env = "HARK_STREAM_PATH", default_value = "direct")]
     pub stream_path: StreamPath,

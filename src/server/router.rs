@@ -3,7 +3,7 @@
 use super::{http, owner, pages, state::AppState};
 use crate::{
     api::OnNotFound,
-    app::{App, shell},
+    app::{App, LinkTiming, shell},
 };
 use axum::{
     Router,
@@ -35,6 +35,9 @@ pub fn router(state: AppState) -> Router {
         let state = state.clone();
         move || {
             provide_context(state.clone());
+            if let Some(timing) = &state.streams.link_timing {
+                provide_context(LinkTiming(timing.clone()));
+            }
             provide_context(OnNotFound(Arc::new(|| pages::set_status(StatusCode::NOT_FOUND))));
             if let Some(nonce) = use_nonce() {
                 pages::set_header(header::CONTENT_SECURITY_POLICY, &policy(&nonce, state.leptos.env == Env::DEV));

@@ -93,6 +93,15 @@ impl<'a> Sessions<'a> {
         Ok(Transcript { session, segments })
     }
 
+    /// The shape of a session's recording; empty until it has been decoded.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none of this owner.
+    pub async fn waveform(&self, owner: &Owner, id: SessionId) -> Result<Vec<u8>, Error> {
+        self.get(owner, id).await?;
+        Ok(self.state.store.waveform(id).await?.unwrap_or_default())
+    }
+
     /// The statuses a watcher of all the owner's sessions must know.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 use super::{Icon, Symbol};
 use crate::{
     feed::{browser::dom, reduce::View},
-    model::{Segment, clock},
+    model::{Segment, clock, text},
 };
 use leptos::{html, prelude::*, reactive::computed::Selector};
 
@@ -42,6 +42,14 @@ pub fn TranscriptLines(
 
     let list = NodeRef::<html::Div>::new();
     let follows = RwSignal::new(true);
+    // How many lines there were when the reader last saw the end.
+    let seen = RwSignal::new(0);
+    Effect::new(move || {
+        if follows.get() {
+            seen.set(count.get());
+        }
+    });
+    let new_lines = Memo::new(move |_| count.get().saturating_sub(seen.get()));
     let mut first = true;
     Effect::new(move || {
         count.track();
@@ -98,7 +106,11 @@ pub fn TranscriptLines(
                 <button class="button follow" type="button" data-testid="follow" on:click=move |_| {
                     follows.set(true);
                     dom::scroll_to_end(list);
-                }><Icon symbol=Symbol::Down/>"Follow live"</button>
+                }>
+                    <Icon symbol=Symbol::Down/>
+                    "Follow live"
+                    {move || (new_lines.get() > 0).then(|| format!(" · {}", text::count(new_lines.get(), "new line")))}
+                </button>
             </Show>
         </div>
     }

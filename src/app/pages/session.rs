@@ -8,12 +8,13 @@ use crate::{
         actions::Actions,
         components::{
             Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadError, Moment, PageSkeleton, Player,
-            ProgressBar, Rename, RetryButton, Stages, StateChip, Symbol, TranscriptLines, announce_milestones,
+            ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol, TranscriptLines, Waveform,
+            announce_milestones,
         },
         words,
     },
     feed::{Feed, browser::dom, reduce::View},
-    model::{ApiError, Session, SessionId, State, Status, Transcript, bytes, text, transcript::Format},
+    model::{ApiError, EngineId, Session, SessionId, State, Status, Transcript, bytes, text, transcript::Format},
 };
 use leptos::{either::Either, prelude::*};
 use leptos_meta::Title;
@@ -71,6 +72,8 @@ fn Shown(transcript: Transcript) -> impl IntoView {
         _ => session.with_value(|s| s.title.to_string()),
     });
     announce_milestones(title.into(), status, false);
+    Effect::new(move || dom::show_progress_in_icon(status.with(|s| s.progress.filter(|_| !s.state.is_terminal()))));
+    on_cleanup(|| dom::show_progress_in_icon(None));
 
     let audio = NodeRef::new();
     let position = RwSignal::new(None);
@@ -88,6 +91,9 @@ fn Shown(transcript: Transcript) -> impl IntoView {
             <StatusCard session status title=title.into() actions/>
             <section class="session-main" aria-labelledby="transcript-heading">
                 <h2 id="transcript-heading">"Transcript"</h2>
+                {has_recording.then(|| view! {
+                    <Waveform id status on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))/>
+                })}
                 {has_recording.then(|| view! { <Player id audio on_position=Callback::new(move |at| position.set(at))/> })}
                 <Nothing status/>
                 <TranscriptLines
@@ -131,7 +137,9 @@ fn StatusCard(
 ) -> impl IntoView {
     let id = session.with_value(|s| s.id);
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
-    let retryable = Memo::new(move |_| status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
+    // What a worker outside Hark made can only be started again there.
+    let own = session.with_value(|s| s.engine != EngineId::External);
+    let retryable = Memo::new(move |_| own && status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
     let fact = move |testid: &'static str, words: Option<String>| {
         words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> })
     };
@@ -164,10 +172,11 @@ fn StatusCard(
                     <Icon symbol=Symbol::Failed/>
                     <div>
                         <p data-testid="error-message">{error.message}</p>
-                        <p>"Retry goes on after the last line that was heard."</p>
+                        {own.then(|| view! { <p>"Retry goes on after the last line that was heard."</p> })}
                     </div>
                 </div>
             })}
+            <StallWarning status/>
             <Stages status/>
             <Show when=move || running.get()><Connection/></Show>
             <div class="row-actions">

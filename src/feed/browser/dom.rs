@@ -111,3 +111,27 @@ pub fn warn_before_leaving(on: bool) {
         }
     });
 }
+
+/// How far from the left end of an element a point of the window is, 0 to 1.
+#[must_use]
+pub fn position_in(element: NodeRef<html::Div>, client_x: i32) -> Option<f64> {
+    let place = element.get_untracked()?.get_bounding_client_rect();
+    (place.width() > 0.0).then(|| ((f64::from(client_x) - place.left()) / place.width()).clamp(0.0, 1.0))
+}
+
+/// Lets the page's icon show a progress in percent, or be itself again.
+pub fn show_progress_in_icon(percent: Option<f64>) {
+    let Some(icon) = document().query_selector("link[rel=icon]").ok().flatten() else { return };
+    let href = match percent {
+        None => "/favicon.svg".to_owned(),
+        // A ring whose line is 100 long, drawn from the top.
+        Some(percent) => format!(
+            "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 36 36' fill='none' \
+             stroke-width='6'%3E%3Ccircle cx='18' cy='18' r='15' stroke='%238b877d'/%3E%3Ccircle cx='18' cy='18' \
+             r='15' stroke='%230d9488' pathLength='100' stroke-dasharray='{:.0} 100' \
+             transform='rotate(-90 18 18)'/%3E%3C/svg%3E",
+            percent.clamp(0.0, 100.0)
+        ),
+    };
+    let _ = icon.set_attribute("href", &href);
+}

@@ -48,3 +48,12 @@ pub fn scroll_to_end(_list: NodeRef<html::Div>) {}
 
 /// Does nothing.
 pub fn warn_before_leaving(_on: bool) {}
+
+/// None: nothing has a place.
+#[must_use]
+pub fn position_in(_element: NodeRef<html::Div>, _client_x: i32) -> Option<f64> {
+    None
+}
+
+/// Does nothing.
+pub fn show_progress_in_icon(_percent: Option<f64>) {}

@@ -365,7 +365,7 @@ fn a_full_server_is_polled_at_once_and_streamed_from_after_30_s() {
 
 #[test]
 fn an_announced_end_is_no_failure_and_is_followed_soon() {
-    for bye in [Bye::Shutdown, Bye::Lifetime] {
+    for bye in [Bye::Shutdown, Bye::Lifetime, Bye::Idle] {
         for (random, wait) in [(0.0, 250), (1.0, 750)] {
             let mut sim = Sim::watching(Net::Works);
             sim.run(10_000);
@@ -381,7 +381,7 @@ fn an_announced_end_is_no_failure_and_is_followed_soon() {
 
 #[test]
 fn a_goodbye_without_a_word_before_or_for_reasons_unknown_is_a_failure() {
-    for bye in [Bye::Shutdown, Bye::Lifetime, Bye::Other] {
+    for bye in [Bye::Shutdown, Bye::Lifetime, Bye::Idle, Bye::Other] {
         let mut sim = Sim::watching(Net::Greets(bye));
         sim.run(10_000);
         assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Polling, 3));

@@ -60,6 +60,5 @@ pub(super) async fn waveform(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<Json<Waveform>, Error> {
-    state.sessions().get(&owner, id).await?;
-    Ok(Json(Waveform { peaks: state.store.waveform(id).await?.unwrap_or_default() }))
+    Ok(Json(Waveform { peaks: state.sessions().waveform(&owner, id).await? }))
 }

@@ -1,5 +1,6 @@
 //! The `openai` engine: any server with the OpenAI transcription API. The recording goes there in pieces cut at
-//! pauses, as WAV; each answer is moved to its place in the recording.
+//! pauses, as WAV; each answer is moved to its place in the recording. A server that streams its answer is listened to
+//! as it speaks. Source of the events: OpenAI's API reference, "Transcription streaming events".
 
 use super::{
     Availability, Engine, Request, SpeechError,
@@ -9,8 +10,11 @@ use super::{
     protocol::{EngineSegment, Line},
 };
 use crate::model::{EngineId, Word};
+use eventsource_stream::Eventsource;
+use futures::StreamExt;
 use reqwest::{
     Client, Response, StatusCode,
+    header::CONTENT_TYPE,
     multipart::{Form, Part},
 };
 use serde::Deserialize;
@@ -71,7 +75,7 @@ impl Engine for Openai {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Answer {
     #[serde(default)]
     text: String,
@@ -97,11 +101,78 @@ struct AnswerWord {
     end: f64,
 }
 
+/// One event of a streamed answer. Servers of others than OpenAI send the segments of a whole answer one by one.
+#[derive(Deserialize)]
+struct Streamed {
+    #[serde(default, rename = "type")]
+    kind: String,
+    #[serde(default)]
+    delta: String,
+    #[serde(default)]
+    text: String,
+    start: Option<f64>,
+    end: Option<f64>,
+    #[serde(default)]
+    avg_logprob: Option<f64>,
+}
+
+/// A streamed answer as far as it has come.
+#[derive(Default)]
+struct Coming {
+    answer: Answer,
+    /// What was told in bits, until the whole is.
+    bits: String,
+    done: bool,
+}
+
+impl Coming {
+    /// Takes in an event. True if there is more to show than before.
+    fn take(&mut self, data: &str) -> Result<bool, serde_json::Error> {
+        if data.trim() == "[DONE]" {
+            self.done = true;
+            return Ok(false);
+        }
+        let event: Streamed = serde_json::from_str(data)?;
+        match (event.kind.as_str(), event.start, event.end) {
+            ("transcript.text.delta", ..) => self.bits.push_str(&event.delta),
+            ("transcript.text.done", ..) => {
+                self.answer.text = event.text;
+                self.done = true;
+                return Ok(false);
+            }
+            ("" | "transcript.text.segment", Some(start), Some(end)) => {
+                self.bits.push_str(&event.text);
+                let segment = AnswerSegment { start, end, text: event.text, avg_logprob: event.avg_logprob };
+                self.answer.segments.push(segment);
+            }
+            ("", ..) => {
+                self.bits.push_str(&event.text);
+                self.answer.text.push_str(&event.text);
+            }
+            _ => return Ok(false), // an event of later versions
+        }
+        Ok(true)
+    }
+
+    /// The whole answer; none if it broke off: bits without the end that OpenAI's servers always send.
+    fn whole(self) -> Option<Answer> {
+        let told_whole = self.done || !self.answer.segments.is_empty() || !self.answer.text.is_empty();
+        (told_whole || self.bits.is_empty()).then_some(self.answer)
+    }
+}
+
 /// The child: a request for each piece.
 pub(super) async fn child(url: &str, model: &str, language: Option<&str>) -> Result<(), ChildError> {
     let client = Client::builder().timeout(TIMEOUT).build().map_err(|e| ChildError::new("internal", e.to_string()))?;
-    let remote =
-        Remote { client, url: format!("{url}/audio/transcriptions"), model, language, key: std::env::var(KEY).ok() };
+    let mut remote = Remote {
+        client,
+        url: format!("{url}/audio/transcriptions"),
+        model,
+        language,
+        key: std::env::var(KEY).ok(),
+        verbose: true,
+        stream: true,
+    };
     say_ready(model)?;
     let mut cutter = Cutter::new(Rules::LONG);
     let mut done = 0;
@@ -131,18 +202,31 @@ struct Remote<'a> {
     model: &'a str,
     language: Option<&'a str>,
     key: Option<String>,
+    /// Whether to ask for times, and for the answer bit by bit, which not every server and model knows.
+    verbose: bool,
+    stream: bool,
 }
 
 impl Remote<'_> {
-    async fn transcribe(&self, piece: &[i16], offset: f64) -> Result<Vec<EngineSegment>, ChildError> {
+    async fn transcribe(&mut self, piece: &[i16], offset: f64) -> Result<Vec<EngineSegment>, ChildError> {
         let mut tries = 0;
         let answer: Answer = loop {
             tries += 1;
             match self.send(piece).await {
-                Ok(response) if response.status().is_success() => {
-                    break response.json().await.map_err(|e| {
-                        ChildError::new("bad_answer", format!("The transcription server's answer can't be read: {e}"))
-                    })?;
+                Ok(response) if response.status().is_success() => match read(response).await? {
+                    Some(answer) => break answer,
+                    None if tries == TRIES => {
+                        let message = "The transcription server broke off in the middle of its answers.";
+                        return Err(ChildError::new("broken_answer", message));
+                    }
+                    None => pause(tries, None).await,
+                },
+                Ok(response) if response.status() == StatusCode::BAD_REQUEST && (self.verbose || self.stream) => {
+                    let said = response.text().await.unwrap_or_default();
+                    if !self.ask_for_less(&said) {
+                        return Err(refusal(StatusCode::BAD_REQUEST, &said));
+                    }
+                    tries -= 1;
                 }
                 Ok(response) => {
                     let status = response.status();
@@ -166,14 +250,30 @@ impl Remote<'_> {
         Ok(placed(answer, seconds(piece.len()), offset))
     }
 
+    /// Leaves out what the server says it doesn't know. False if it complains of something else.
+    fn ask_for_less(&mut self, said: &str) -> bool {
+        if self.verbose && (said.contains("response_format") || said.contains("timestamp_granularities")) {
+            self.verbose = false;
+        } else if self.stream && said.contains("stream") {
+            self.stream = false;
+        } else {
+            return false;
+        }
+        true
+    }
+
     async fn send(&self, piece: &[i16]) -> Result<Response, reqwest::Error> {
         let file = Part::bytes(wav(piece)).file_name("audio.wav").mime_str("audio/wav")?;
         let mut form = Form::new()
             .part("file", file)
             .text("model", self.model.to_owned())
-            .text("response_format", "verbose_json")
-            .text("timestamp_granularities[]", "segment")
-            .text("timestamp_granularities[]", "word");
+            .text("response_format", if self.verbose { "verbose_json" } else { "json" });
+        if self.verbose {
+            form = form.text("timestamp_granularities[]", "segment").text("timestamp_granularities[]", "word");
+        }
+        if self.stream {
+            form = form.text("stream", "true");
+        }
         if let Some(language) = self.language {
             form = form.text("language", language.to_owned());
         }
@@ -185,8 +285,38 @@ impl Remote<'_> {
     }
 }
 
+/// Reads an answer, streamed or not; what is streamed is said as it comes. None if it broke off.
+async fn read(response: Response) -> Result<Option<Answer>, ChildError> {
+    let unreadable = |e: &dyn std::fmt::Display| {
+        ChildError::new("bad_answer", format!("The transcription server's answer can't be read: {e}"))
+    };
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !kind.starts_with("text/event-stream") {
+        return match response.bytes().await {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable(&e)),
+            Err(_) => Ok(None),
+        };
+    }
+    let mut coming = Coming::default();
+    let mut events = response.bytes_stream().eventsource();
+    while let Some(event) = events.next().await {
+        let Ok(event) = event else { return Ok(None) };
+        if coming.take(&event.data).map_err(|e| unreadable(&e))? {
+            say(&Line::Partial { text: coming.bits.trim().to_owned() })?;
+        }
+        if coming.done {
+            break;
+        }
+    }
+    Ok(coming.whole())
+}
+
 async fn refused(status: StatusCode, response: Response) -> ChildError {
-    let said: String = response.text().await.unwrap_or_default().chars().take(300).collect();
+    refusal(status, &response.text().await.unwrap_or_default())
+}
+
+fn refusal(status: StatusCode, said: &str) -> ChildError {
+    let said: String = said.chars().take(300).collect();
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             ChildError::new("unauthorised", format!("The transcription server refused the key. Check {KEY}."))
@@ -268,6 +398,24 @@ mod tests {
         assert_eq!((placed[0].start, placed[0].end, placed[0].confidence), (10.0, 11.5, Some(1.0)));
         assert_eq!((placed[1].start, placed[1].end), (11.5, 13.0));
         assert_eq!((placed[0].words.len(), placed[1].words.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_streamed_answer_is_whole_only_with_its_end() {
+        let mut coming = Coming::default();
+        assert!(coming.take(r#"{"type":"transcript.text.delta","delta":"Good "}"#).unwrap());
+        assert!(coming.take(r#"{"type":"transcript.text.delta","delta":"day"}"#).unwrap());
+        assert_eq!(coming.bits, "Good day");
+        assert!(Coming { bits: coming.bits.clone(), ..Coming::default() }.whole().is_none());
+        assert!(!coming.take(r#"{"type":"transcript.text.done","text":"Good day.","usage":{}}"#).unwrap());
+        assert_eq!(coming.whole().unwrap().text, "Good day.");
+        // Segments one by one, without an end but that of the answer.
+        let mut coming = Coming::default();
+        for data in [r#"{"id":0,"start":0.0,"end":1.0,"text":" a"}"#, r#"{"id":1,"start":1.0,"end":2.0,"text":" b"}"#] {
+            assert!(coming.take(data).unwrap());
+        }
+        assert_eq!(coming.whole().unwrap().segments.len(), 2);
+        assert!(Coming::default().take("no json").is_err());
     }
 
     #[test]

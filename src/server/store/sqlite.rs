@@ -29,7 +29,8 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     Ok(pool)
 }
 
-/// See `Store::report_steps`. The rows go as one JSON array: a statement for each would cost twenty times as much.
+/// See `Store::report_steps`. The rows go as one JSON array: a statement for each would cost twenty times as much. The
+/// plus sign keeps SQLite from going through all running sessions by their status, for each row again.
 pub(super) async fn report_steps(
     pool: &SqlitePool,
     statuses: &[Status],
@@ -56,7 +57,7 @@ pub(super) async fn report_steps(
          updated_at = new.value ->> 4, duration_processed = new.value ->> 5, duration_total = new.value ->> 6, \
          estimated_completion = new.value ->> 7, processing_speed = new.value ->> 8, lease_until = $2 \
          FROM json_each($1) AS new \
-         WHERE sessions.id = new.value ->> 0 AND engine = 'external' AND status IN ('queued', 'processing') \
+         WHERE sessions.id = new.value ->> 0 AND engine = 'external' AND +status IN ('queued', 'processing') \
          AND version < new.value ->> 1",
     )
     .bind(serde_json::Value::from(rows).to_string())

@@ -1,0 +1,23 @@
+# A speech engine that takes its time: for each second of audio a segment, after as many seconds as it is told.
+import json
+import sys
+import time
+
+pause = float(sys.argv[1])
+
+
+def say(**line):
+    print(json.dumps(line), flush=True)
+
+
+say(type="ready", protocol=1, model="counting")
+heard = 0
+while True:
+    data = sys.stdin.buffer.read(32000)
+    if not data:
+        break
+    time.sleep(pause)
+    start, heard = heard, heard + len(data) / 32000
+    say(type="segment", start=start, end=heard, text="line %d" % round(start))
+    say(type="progress", processed=heard)
+say(type="done")

@@ -1,0 +1,201 @@
+// What goes wrong on the way between a server and a page. In each case the page comes to the whole transcript and the
+// last status without a reload, and says truthfully how it gets its updates.
+import { type Page } from '@playwright/test';
+import path from 'node:path';
+import { expect, test, visit } from './fixtures.ts';
+import { startNginx } from './nginx.ts';
+import { expectState } from './sessions.ts';
+
+const ENGINE = path.join(import.meta.dirname, 'counting_engine.py');
+
+/** A server whose sessions take `pause` seconds for each second of audio, and pages that lose patience sooner. */
+const slow = (pause: number, timing = '') => ({
+  HARK_ENGINE: 'command',
+  HARK_ENGINE_COMMAND: `python3 ${ENGINE} ${pause}`,
+  HARK_LINK_TIMING: `first=800,silence=4000,poll=300,retry=1000,base=100,cap=400,healthy=2000,spacing=100${timing}`,
+});
+
+/** A recording of a tone: 16 kHz, mono, 16 bit. */
+function tone(seconds: number): Buffer {
+  const samples = Buffer.alloc(seconds * 32_000);
+  for (let i = 0; i < samples.length / 2; i++) samples.writeInt16LE(Math.round(Math.sin(i / 10) * 1000), i * 2);
+  const head = Buffer.alloc(44);
+  head.write('RIFF', 0);
+  head.writeUInt32LE(36 + samples.length, 4);
+  head.write('WAVEfmt ', 8);
+  head.writeUInt32LE(16, 16);
+  head.writeUInt16LE(1, 20);
+  head.writeUInt16LE(1, 22);
+  head.writeUInt32LE(16_000, 24);
+  head.writeUInt32LE(32_000, 28);
+  head.writeUInt16LE(2, 32);
+  head.writeUInt16LE(16, 34);
+  head.write('data', 36);
+  head.writeUInt32LE(samples.length, 40);
+  return Buffer.concat([head, samples]);
+}
+
+/** Makes a session of so many seconds, goes to its page, and marks the page, so that a reload would be noticed. */
+async function start(page: Page, seconds: number, origin = '') {
+  const response = await page.request.post(`${origin}/api/v1/sessions`, {
+    multipart: { file: { name: 'tone.wav', mimeType: 'audio/wav', buffer: tone(seconds) } },
+  });
+  expect(response.status()).toBe(201);
+  const { id } = (await response.json()) as { id: string };
+  await visit(page, `${origin}/sessions/${id}`);
+  await page.evaluate(() => ((window as any).marked = true));
+  return id;
+}
+
+const badge = (page: Page, mode: string, timeout?: number) =>
+  expect(page.getByTestId('badge')).toHaveAttribute('data-mode', mode, { timeout });
+
+const lines = (page: Page, count: number) =>
+  expect.poll(() => page.getByTestId('segment').count(), { timeout: 60_000 }).toBeGreaterThanOrEqual(count);
+
+/** The whole of it, each line once and in order, on the page that was opened first. */
+async function expectWhole(page: Page, seconds: number) {
+  await expectState(page, 'completed', 120_000);
+  // By their times: an engine that goes on after a crash counts its own lines from 0 again.
+  const wanted = Array.from({ length: seconds }, (_, n) => `0:${String(n).padStart(2, '0')}`);
+  await expect.poll(() => page.getByTestId('segment-time').allTextContents()).toEqual(wanted);
+  expect(await page.evaluate(() => (window as any).marked), 'the page was never loaded again').toBe(true);
+}
+
+const STREAM = '**/api/v1/status/stream';
+const NOISE = /Failed to load resource|EventSource's response|ERR_|net::/;
+
+test.describe('a stream that does not come', () => {
+  test.use({ harkEnv: slow(0.5) });
+
+  const ways = {
+    'answered with 500': { status: 500, body: 'no' },
+    'answered with 404': { status: 404, body: 'no' },
+    'of the wrong content type': { status: 200, contentType: 'text/html', body: '<p>Please log in</p>' },
+  };
+  for (const [name, answer] of Object.entries(ways)) {
+    test(name, async ({ page, allow }) => {
+      allow(NOISE);
+      await page.route(STREAM, route => route.fulfill(answer));
+      await start(page, 12);
+      await badge(page, 'polling');
+      await lines(page, 3);
+      // Once it is let through, the page notices by itself.
+      await page.unroute(STREAM);
+      await badge(page, 'live');
+      await expectWhole(page, 12);
+    });
+  }
+
+  test('with the connection refused', async ({ page, allow }) => {
+    allow(NOISE);
+    await page.route(STREAM, route => route.abort('connectionrefused'));
+    await start(page, 8);
+    await badge(page, 'polling');
+    await expectWhole(page, 8);
+  });
+
+  test('because a proxy holds it back', async ({ page, hark, allow }) => {
+    allow(NOISE);
+    // With HTTP/1.0 to the server, nginx's default for long, an answer is passed on once a buffer is full.
+    const proxy = await startNginx(
+      hark.url,
+      'proxy_http_version 1.0; proxy_buffering on; proxy_buffers 8 64k; proxy_buffer_size 64k; proxy_ignore_headers X-Accel-Buffering;',
+    );
+    try {
+      await start(page, 10, proxy.url);
+      await badge(page, 'polling');
+      await lines(page, 2);
+      await expectWhole(page, 10);
+    } finally {
+      await proxy.stop();
+    }
+  });
+});
+
+test.describe('a stream that breaks', () => {
+  test.describe('because a proxy cuts idle connections', () => {
+    // Longer between two lines than the proxy's patience.
+    test.use({ harkEnv: slow(2.5) });
+
+    test('again and again', async ({ page, hark, allow }) => {
+      allow(NOISE);
+      const proxy = await startNginx(hark.url, 'proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 1s;');
+      try {
+        await start(page, 5, proxy.url);
+        await expectWhole(page, 5);
+      } finally {
+        await proxy.stop();
+      }
+    });
+  });
+
+  test.describe('while a session runs', () => {
+    test.use({ harkEnv: slow(0.4) });
+
+    test('because the server is killed and comes back', async ({ page, hark, allow }) => {
+      allow(NOISE);
+      await start(page, 25);
+      await badge(page, 'live');
+      await lines(page, 3);
+      await hark.kill();
+      await expect(page.getByTestId('badge')).not.toHaveAttribute('data-mode', 'live');
+      await page.waitForTimeout(3_000);
+      await hark.restart();
+      await badge(page, 'live', 30_000);
+      await expectWhole(page, 25);
+    });
+
+    test('because the browser is offline for a while', async ({ page, context, allow }) => {
+      allow(NOISE);
+      await start(page, 20);
+      await badge(page, 'live');
+      await lines(page, 2);
+      await context.setOffline(true);
+      await page.waitForTimeout(6_000);
+      await context.setOffline(false);
+      await badge(page, 'live', 30_000);
+      await expectWhole(page, 20);
+    });
+
+    test('because the page is hidden and frozen, and shown again', async ({ page, context, allow }) => {
+      allow(NOISE);
+      await start(page, 20);
+      await badge(page, 'live');
+      await lines(page, 2);
+      const devtools = await context.newCDPSession(page);
+      await devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
+      await new Promise(resolve => setTimeout(resolve, 4_000));
+      await devtools.send('Page.setWebLifecycleState', { state: 'active' });
+      await badge(page, 'live', 30_000);
+      await expectWhole(page, 20);
+    });
+
+    test('because the page is left and come back to', async ({ page, allow }) => {
+      allow(NOISE);
+      const id = await start(page, 20);
+      await badge(page, 'live');
+      await lines(page, 2);
+      // Out of the app: the browser may keep the page as it is, or load it again.
+      await page.goto('/healthz');
+      await page.waitForTimeout(1_500);
+      await page.goBack();
+      expect(new URL(page.url()).pathname).toBe(`/sessions/${id}`);
+      await badge(page, 'live', 30_000);
+      await page.evaluate(() => ((window as any).marked = true));
+      await expectWhole(page, 20);
+    });
+
+    test('never, although the clock of the browser is wrong by an hour', async ({ page }) => {
+      await page.addInitScript(() => {
+        const now = Date.now;
+        Date.now = () => now() + 3_600_000;
+      });
+      await start(page, 8);
+      await badge(page, 'live');
+      await lines(page, 2);
+      await badge(page, 'live');
+      await expectWhole(page, 8);
+    });
+  });
+});

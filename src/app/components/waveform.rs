@@ -1,0 +1,112 @@
+//! The shape of a recording, filled as far as it has been transcribed. A click plays from there; the player beside it
+//! does the same for the keyboard.
+
+use crate::{
+    api::sessions::get_waveform,
+    feed::browser::dom,
+    model::{SessionId, Stage, Status},
+};
+use leptos::{html, prelude::*};
+
+/// Bars drawn: few enough to be told apart on a phone.
+const BARS: usize = 160;
+/// Height of the drawing; that of the loudest bar.
+const HEIGHT: f64 = 100.0;
+/// Height of silence, so that it still is a line.
+const LEAST: f64 = 4.0;
+
+/// One path with a bar for each part of the recording. Quiet recordings are drawn as high as loud ones.
+fn path(peaks: &[u8]) -> String {
+    let loudest = f64::from(peaks.iter().copied().max().unwrap_or(0).max(1));
+    let bars = BARS.min(peaks.len());
+    (0..bars)
+        .map(|bar| {
+            let part = &peaks[bar * peaks.len() / bars..(bar + 1) * peaks.len() / bars];
+            let peak = f64::from(part.iter().copied().max().unwrap_or(0)) / loudest;
+            let height = (peak * HEIGHT).max(LEAST);
+            format!("M{bar} {:.0}v{height:.0}", (HEIGHT - height) / 2.0)
+        })
+        .collect()
+}
+
+/// The part of the recording that has been transcribed, in percent.
+fn filled(status: &Status) -> f64 {
+    let total = status.duration_total.filter(|total| *total > 0.0);
+    total.map_or(0.0, |total| (status.duration_processed / total * 100.0).clamp(0.0, 100.0))
+}
+
+/// The shape.
+#[component]
+pub fn Waveform(
+    id: SessionId,
+    status: Memo<Status>,
+    /// Told from where to play, in seconds.
+    on_play: Callback<f64>,
+) -> impl IntoView {
+    // Known once the whole recording has been decoded, which is before most of it has been transcribed.
+    let decoded = Memo::new(move |_| status.with(|s| (s.state.is_terminal(), s.stage >= Some(Stage::Transcribing))));
+    let known = RwSignal::new(false);
+    let tries = Memo::new(move |before: Option<&u32>| {
+        decoded.track();
+        // Once more with every tenth of the way, until there is one.
+        let tenth = status.with(|s| (filled(s) / 10.0) as u32);
+        if known.get_untracked() { before.copied().unwrap_or(0) } else { tenth }
+    });
+    let peaks = Resource::new(
+        move || (decoded.get(), tries.get()),
+        move |_| async move { get_waveform(id).await.unwrap_or_default() },
+    );
+    let frame = NodeRef::<html::Div>::new();
+    let play = move |at: f64| {
+        if let Some(total) = status.with_untracked(|s| s.duration_total) {
+            on_play.run(at * total);
+        }
+    };
+    view! {
+        <div
+            class="waveform"
+            node_ref=frame
+            aria-hidden="true"
+            data-testid="waveform"
+            style=("--filled", move || format!("{:.2}%", status.with(filled)))
+            on:click=move |event| {
+                if let Some(at) = dom::position_in(frame, event.client_x()) {
+                    play(at);
+                }
+            }
+        >
+            <Transition>
+                {move || Suspend::new(async move {
+                    let peaks = peaks.await;
+                    (!peaks.is_empty()).then(|| {
+                        known.set(true);
+                        let bars = BARS.min(peaks.len());
+                        let shape = path(&peaks);
+                        view! {
+                            <svg viewBox=format!("-1 0 {} {HEIGHT}", bars + 1) preserveAspectRatio="none" focusable="false">
+                                <path class="wave-ahead" d=shape.clone()></path>
+                                <path class="wave-done" d=shape></path>
+                            </svg>
+                        }
+                    })
+                })}
+            </Transition>
+        </div>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_for_each_part_as_high_as_its_loudest() {
+        assert_eq!(path(&[0, 255]), "M0 48v4M1 0v100");
+        assert_eq!(path(&[]), "");
+        // Quiet, and more peaks than bars.
+        let quiet: Vec<u8> = (0..1000).map(|n| if n == 999 { 10 } else { 5 }).collect();
+        let drawn = path(&quiet);
+        assert_eq!(drawn.matches('M').count(), BARS);
+        assert!(drawn.starts_with("M0 25v50") && drawn.ends_with("M159 0v100"), "{drawn}");
+    }
+}
