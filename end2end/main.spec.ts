@@ -1,7 +1,7 @@
 // The main path: a recording goes in, is watched, and comes out as text. With scripts, without, and without streams.
 import { expect, test, visit } from './fixtures.ts';
 import { clip } from './speech.ts';
-import { type Sample, expectState, expectTranscript, record, upload } from './sessions.ts';
+import { type Sample, create, expectState, expectTranscript, record, state, upload } from './sessions.ts';
 
 function expectHonestProgress(samples: Sample[]) {
   const values = samples.map(s => s.progress).filter(p => p !== null);
@@ -28,6 +28,19 @@ for (const format of ['wav', 'mp3'] as const) {
     expect(await page.getByTestId('segment').allTextContents()).toEqual(watched);
   });
 }
+
+test('a page loaded at any moment of a session comes to life', async ({ page }) => {
+  // The console is what is tested: a page whose first view isn't what the server rendered says so there.
+  await visit(page, '/');
+  const id = await create(page, clip('wav'));
+  const seen = new Set<string>();
+  for (let loads = 0; !seen.has('completed') || loads % 10 !== 0; loads++) {
+    await visit(page, loads % 4 === 3 ? '/' : `/sessions/${id}`);
+    seen.add((await state(page).getAttribute('data-state'))!);
+    await page.waitForTimeout((loads % 10) * 20);
+  }
+  expect([...seen]).toContain('processing');
+});
 
 test.describe('without scripts', () => {
   test.use({ javaScriptEnabled: false });

@@ -3,6 +3,7 @@
 
 pub mod link;
 pub mod reduce;
+pub mod tabs;
 pub mod uploads;
 
 #[cfg(feature = "hydrate")]

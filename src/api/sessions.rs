@@ -13,14 +13,20 @@ pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Res
     pages::answer(async |c| c.state.sessions().list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
 }
 
-/// A session of the caller with the segments there are so far.
+/// A session of the caller with the segments there are so far, and the shape of its recording (see [`get_waveform`]).
 ///
 /// # Errors
 /// `not_found` if there is none with this id, or it is someone else's.
 #[server(input = leptos::server_fn::codec::GetUrl)]
-pub async fn get_session(id: SessionId) -> Result<Transcript, ApiError> {
+pub async fn get_session(id: SessionId) -> Result<(Transcript, Vec<u8>), ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().transcript(&c.owner, id).await).await
+    pages::answer(async |c| {
+        let transcript = c.state.sessions().transcript(&c.owner, id).await?;
+        // A page is worth more than its ornament.
+        let waveform = c.state.sessions().waveform(&c.owner, id).await.unwrap_or_default();
+        Ok((transcript, waveform))
+    })
+    .await
 }
 
 /// The shape of a session's recording: the loudest sample of equal parts, 0 to 255. Empty until it has been decoded.

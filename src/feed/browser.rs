@@ -6,14 +6,16 @@ pub mod dom;
 mod poll;
 mod signals;
 mod stream;
+mod tabs;
 pub mod upload;
 
 use super::{
     Feed,
     link::{Action, Bye, Event, Link, Timer, Timing},
     reduce::{Gaps, Heard},
+    tabs::{Action as TabsAction, Event as TabsEvent, Tabs},
 };
-use crate::model::{SegmentEvent, SessionId, Status, Timestamp};
+use crate::model::{SegmentEvent, SessionId, Status, StatusList, Timestamp};
 use gloo_timers::callback::Timeout;
 use leptos::{prelude::*, task::spawn_local};
 use poll::{Answer, Poll};
@@ -24,6 +26,7 @@ use std::{
     rc::{Rc, Weak},
 };
 use stream::Stream;
+use tabs::{Channel, News};
 
 thread_local! {
     /// The driver of this page. Its closures can't leave the thread, so it isn't part of [`Feed`], which must be `Send`.
@@ -73,6 +76,12 @@ struct Driver {
     /// Whether sessions that went unmentioned are being asked about.
     asking: Cell<bool>,
     review: RefCell<Option<Timeout>>,
+    /// Which tab drives the link for all, and how they talk.
+    tabs: RefCell<Tabs>,
+    channel: Channel,
+    /// Whether one tab of this browser can drive the link for all.
+    shared: bool,
+    patience: RefCell<Option<Timeout>>,
     /// Held for their listeners.
     _signals: Signals,
 }
@@ -94,8 +103,13 @@ impl Driver {
             heard: RefCell::default(),
             asking: Cell::new(false),
             review: RefCell::default(),
+            tabs: RefCell::new(Tabs::new(Channel::id(), timing, Channel::supported())),
+            channel: Channel::new(this),
+            shared: Channel::supported(),
+            patience: RefCell::default(),
             _signals: Signals::new(this),
         });
+        driver.channel.queue();
         if signals::offline() {
             driver.on(Event::Offline);
         }
@@ -139,8 +153,84 @@ impl Driver {
                 self.timers.borrow_mut().insert(timer, Timeout::new(ms, fire));
             }
             Action::ClearTimer(timer) => drop(self.timers.borrow_mut().remove(&timer)),
-            Action::Report(mode) => self.feed.mode.set(mode),
+            Action::Report(mode) => {
+                self.feed.mode.set(mode);
+                self.tabs(TabsEvent::Mode(mode));
+            }
         }
+    }
+
+    /// Lets the tabs handle an event, and does what they say.
+    fn tabs(&self, event: TabsEvent) {
+        let actions = self.tabs.borrow_mut().on(event);
+        for action in actions {
+            match action {
+                TabsAction::Post(note) => self.channel.post(note),
+                TabsAction::Drive(on) => self.on(if on { Event::Watch } else { Event::Idle }),
+                TabsAction::Adopt(mode) => self.feed.mode.set(mode),
+                TabsAction::CatchUp => self.ask_about(self.feed.running()),
+                TabsAction::SetTimer(ms) => {
+                    let this = self.this.clone();
+                    let fire = move || {
+                        if let Some(driver) = this.upgrade() {
+                            driver.tabs(TabsEvent::Timer);
+                        }
+                    };
+                    *self.patience.borrow_mut() = Some(Timeout::new(ms, fire));
+                }
+                TabsAction::ClearTimer => drop(self.patience.borrow_mut().take()),
+            }
+        }
+    }
+
+    /// The leading tab passed something on.
+    fn news(&self, news: News) {
+        if !self.tabs.borrow().follows() {
+            return;
+        }
+        self.tabs(TabsEvent::News);
+        self.feed.last_message.set(Some(now()));
+        match news {
+            News::Status(status) => {
+                self.status(*status);
+                self.watch_or_idle();
+            }
+            News::Segment(segment) => self.feed.segment(segment),
+            News::List(list) => self.take_list(list),
+            News::Pulse => {
+                for id in self.feed.shown_transcripts() {
+                    self.fill_gap(id);
+                }
+                let silent = self.heard.borrow_mut().beat(&self.feed.running());
+                self.ask_about(silent);
+            }
+        }
+    }
+
+    /// Passes something on to the other tabs, if this one leads.
+    fn pass_on(&self, news: &News) {
+        if self.tabs.borrow().leads() {
+            self.channel.tell(news);
+        }
+    }
+
+    /// The page is unloaded or put aside: neither a stream nor the lock may stay with it.
+    fn leave(&self) {
+        self.on(Event::Leaving);
+        self.channel.leave();
+        self.tabs(TabsEvent::Left);
+    }
+
+    /// The page that had been put aside is shown again.
+    fn return_from_aside(&self) {
+        self.channel.queue();
+        self.on(Event::Restored);
+        self.watch_or_idle();
+    }
+
+    /// The page can't be seen. Where every tab has a stream of its own, only those that are seen may keep it.
+    fn hidden(&self) {
+        self.on(if self.shared { Event::Hidden } else { Event::Leaving });
     }
 
     /// Looks, as soon as what runs now is done, whether there is something to watch and whether segments are missing.
@@ -168,7 +258,7 @@ impl Driver {
     }
 
     fn watch_or_idle(&self) {
-        self.on(if self.feed.running().is_empty() { Event::Idle } else { Event::Watch });
+        self.tabs(TabsEvent::Wants(!self.feed.running().is_empty()));
     }
 
     /// The stream brought an event.
@@ -183,11 +273,22 @@ impl Driver {
         self.on(Event::Message);
         match message {
             Message::Status(status) => {
-                self.status(*status);
+                let news = News::Status(status);
+                self.pass_on(&news);
+                if let News::Status(status) = news {
+                    self.status(*status);
+                }
                 self.watch_or_idle();
             }
-            Message::Segment(segment) => self.feed.segment(segment),
+            Message::Segment(segment) => {
+                let news = News::Segment(segment);
+                self.pass_on(&news);
+                if let News::Segment(segment) = news {
+                    self.feed.segment(segment);
+                }
+            }
             Message::Heartbeat => {
+                self.pass_on(&News::Pulse);
                 let silent = self.heard.borrow_mut().beat(&self.feed.running());
                 self.ask_about(silent);
             }
@@ -201,16 +302,14 @@ impl Driver {
             Answer::Statuses(list) => {
                 self.feed.last_message.set(Some(now()));
                 self.on(Event::PollAnswered);
-                // The list is whole: what it leaves out has ended long ago, or is gone.
-                self.heard.borrow_mut().restart();
-                for status in list.statuses {
-                    self.status(status);
+                let news = News::List(list);
+                self.pass_on(&news);
+                if let News::List(list) = news {
+                    self.take_list(list);
                 }
-                let silent = self.heard.borrow().silent(&self.feed.running());
-                self.ask_about(silent);
-                self.watch_or_idle();
             }
             Answer::Unchanged => {
+                self.pass_on(&News::Pulse);
                 self.feed.last_message.set(Some(now()));
                 self.on(Event::PollAnswered);
                 for id in self.feed.shown_transcripts() {
@@ -219,6 +318,17 @@ impl Driver {
             }
             Answer::Failed => self.on(Event::PollFailed),
         }
+    }
+
+    /// Takes in a list, which is whole: what it leaves out has ended long ago, or is gone.
+    fn take_list(&self, list: StatusList) {
+        self.heard.borrow_mut().restart();
+        for status in list.statuses {
+            self.status(status);
+        }
+        let silent = self.heard.borrow().silent(&self.feed.running());
+        self.ask_about(silent);
+        self.watch_or_idle();
     }
 
     fn status(&self, status: Status) {

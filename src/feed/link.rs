@@ -49,6 +49,28 @@ pub enum Mode {
     Offline,
 }
 
+impl Mode {
+    const ALL: [Mode; 5] = [Self::Off, Self::Connecting, Self::Live, Self::Polling, Self::Offline];
+
+    /// The name that tabs and tests know it by.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Connecting => "connecting",
+            Self::Live => "live",
+            Self::Polling => "polling",
+            Self::Offline => "offline",
+        }
+    }
+
+    /// The mode of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -166,6 +188,8 @@ pub struct Timing {
     pub healthy: u32,
     /// The shortest time between two attempts, however often the network comes and goes: 500 ms.
     pub spacing: u32,
+    /// A leading tab that says nothing for this long is not waited for: 40 s, as for a stream. See `tabs`.
+    pub leader: u32,
     /// Polling starts with this many failures in a row: 3.
     pub tries: u32,
 }
@@ -181,6 +205,7 @@ impl Default for Timing {
             cap: 30_000,
             healthy: 60_000,
             spacing: 500,
+            leader: 40_000,
             tries: 3,
         }
     }
@@ -206,6 +231,7 @@ impl Timing {
                 "cap" => &mut timing.cap,
                 "healthy" => &mut timing.healthy,
                 "spacing" => &mut timing.spacing,
+                "leader" => &mut timing.leader,
                 "tries" => {
                     timing.tries = value.max(1);
                     continue;

@@ -11,16 +11,6 @@ use leptos::prelude::*;
 /// A session that shows no change for this long may be stuck, in seconds.
 const STALLED: f64 = 60.0;
 
-fn name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Off => "off",
-        Mode::Connecting => "connecting",
-        Mode::Live => "live",
-        Mode::Polling => "polling",
-        Mode::Offline => "offline",
-    }
-}
-
 /// The word in the header.
 #[component]
 pub fn Badge() -> impl IntoView {
@@ -33,7 +23,7 @@ pub fn Badge() -> impl IntoView {
         Mode::Offline => "Offline",
     };
     view! {
-        <span class="badge" data-testid="badge" data-mode=move || name(mode.get())>
+        <span class="badge" data-testid="badge" data-mode=move || mode.get().name()>
             <span class="dot" aria-hidden="true"></span>
             <span class="hidden">"Updates: "</span>
             {words}
@@ -58,7 +48,7 @@ pub fn Connection() -> impl IntoView {
         Mode::Offline => "Offline: going on once the network is back",
     };
     view! {
-        <p class="connection" data-testid="connection" data-mode=move || name(mode.get())>
+        <p class="connection" data-testid="connection" data-mode=move || mode.get().name()>
             <span class="dot" aria-hidden="true"></span>
             <span>
                 {words}

@@ -40,22 +40,34 @@ fn filled(status: &Status) -> f64 {
 pub fn Waveform(
     id: SessionId,
     status: Memo<Status>,
+    /// What was known when the page was loaded; see [`get_waveform`].
+    peaks: Vec<u8>,
     /// Told from where to play, in seconds.
     on_play: Callback<f64>,
 ) -> impl IntoView {
-    // Known once the whole recording has been decoded, which is before most of it has been transcribed.
-    let decoded = Memo::new(move |_| status.with(|s| (s.state.is_terminal(), s.stage >= Some(Stage::Transcribing))));
-    let known = RwSignal::new(false);
-    let tries = Memo::new(move |before: Option<&u32>| {
-        decoded.track();
-        // Once more with every tenth of the way, until there is one.
-        let tenth = status.with(|s| (filled(s) / 10.0) as u32);
-        if known.get_untracked() { before.copied().unwrap_or(0) } else { tenth }
+    // The whole recording has been decoded before most of it has been transcribed: asked for then, and once more with
+    // every tenth of the way until there is one. Not by a resource of its own, which would be read while hydrating.
+    let missing = peaks.is_empty();
+    let shape = RwSignal::new(peaks);
+    let decoded = Memo::new(move |_| {
+        status.with(|s| (s.state.is_terminal(), s.stage >= Some(Stage::Transcribing), (filled(s) / 10.0) as u32))
     });
-    let peaks = Resource::new(
-        move || (decoded.get(), tries.get()),
-        move |_| async move { get_waveform(id).await.unwrap_or_default() },
-    );
+    let fetch = Action::new(move |&id: &SessionId| async move {
+        if let Ok(peaks) = get_waveform(id).await
+            && !peaks.is_empty()
+        {
+            // The page may have been left meanwhile.
+            shape.try_set(peaks);
+        }
+    });
+    Effect::new(move |before: Option<_>| {
+        let now = decoded.get();
+        let news = before.map_or(missing, |before| before != now);
+        if news && shape.with_untracked(Vec::is_empty) {
+            fetch.dispatch(id);
+        }
+        now
+    });
     let frame = NodeRef::<html::Div>::new();
     let play = move |at: f64| {
         if let Some(total) = status.with_untracked(|s| s.duration_total) {
@@ -75,22 +87,16 @@ pub fn Waveform(
                 }
             }
         >
-            <Transition>
-                {move || Suspend::new(async move {
-                    let peaks = peaks.await;
-                    (!peaks.is_empty()).then(|| {
-                        known.set(true);
-                        let bars = BARS.min(peaks.len());
-                        let shape = path(&peaks);
-                        view! {
-                            <svg viewBox=format!("-1 0 {} {HEIGHT}", bars + 1) preserveAspectRatio="none" focusable="false">
-                                <path class="wave-ahead" d=shape.clone()></path>
-                                <path class="wave-done" d=shape></path>
-                            </svg>
-                        }
-                    })
-                })}
-            </Transition>
+            {move || shape.with(|peaks| (!peaks.is_empty()).then(|| {
+                let bars = BARS.min(peaks.len());
+                let shape = path(peaks);
+                view! {
+                    <svg viewBox=format!("-1 0 {} {HEIGHT}", bars + 1) preserveAspectRatio="none" focusable="false">
+                        <path class="wave-ahead" d=shape.clone()></path>
+                        <path class="wave-done" d=shape></path>
+                    </svg>
+                }
+            }))}
         </div>
     }
 }

@@ -25,7 +25,7 @@ use leptos_router::hooks::{use_params_map, use_query_map};
 pub fn SessionPage() -> impl IntoView {
     let params = use_params_map();
     let id = Memo::new(move |_| params.with(|p| p.get_str("id").and_then(|id| id.parse::<SessionId>().ok())));
-    let transcript = Resource::new(
+    let loaded = Resource::new(
         move || id.get(),
         async |id| match id {
             Some(id) => get_session(id).await,
@@ -35,12 +35,12 @@ pub fn SessionPage() -> impl IntoView {
     view! {
         <ErrorBoundary fallback=move |errors| view! {
             <h1 class="hidden">"Session"</h1>
-            <LoadError errors on_retry=Callback::new(move |()| transcript.refetch())/>
+            <LoadError errors on_retry=Callback::new(move |()| loaded.refetch())/>
         }>
             <Transition fallback=PageSkeleton>
                 {move || Suspend::new(async move {
-                    match transcript.await {
-                        Ok(transcript) => Ok(Either::Left(view! { <Shown transcript/> })),
+                    match loaded.await {
+                        Ok((transcript, waveform)) => Ok(Either::Left(view! { <Shown transcript waveform/> })),
                         Err(error) if error.is_not_found() => Ok(Either::Right(view! {
                             <NotFound
                                 heading="This session isn't here"
@@ -57,7 +57,7 @@ pub fn SessionPage() -> impl IntoView {
 
 /// The session, once loaded.
 #[component]
-fn Shown(transcript: Transcript) -> impl IntoView {
+fn Shown(transcript: Transcript, waveform: Vec<u8>) -> impl IntoView {
     let session = StoredValue::new(transcript.session.clone());
     let id = transcript.session.id;
     let view = Feed::expect().watch(View::from(transcript));
@@ -92,7 +92,7 @@ fn Shown(transcript: Transcript) -> impl IntoView {
             <section class="session-main" aria-labelledby="transcript-heading">
                 <h2 id="transcript-heading">"Transcript"</h2>
                 {has_recording.then(|| view! {
-                    <Waveform id status on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))/>
+                    <Waveform id status peaks=waveform on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))/>
                 })}
                 {has_recording.then(|| view! { <Player id audio on_position=Callback::new(move |at| position.set(at))/> })}
                 <Nothing status/>

@@ -51,17 +51,17 @@ impl Signals {
             on(&window, "online", |driver, _| driver.back(Event::Online)),
             on(&window, "offline", |driver, _| driver.on(Event::Offline)),
             // A stream left open would be reported as an error by some browsers, and keep the page from being restored.
-            on(&window, "pagehide", |driver, _| driver.on(Event::Leaving)),
+            on(&window, "pagehide", |driver, _| driver.leave()),
             on(&window, "pageshow", |driver, event| {
                 if persisted(event) {
-                    driver.on(Event::Restored);
+                    driver.return_from_aside();
                 }
             }),
         ];
         if let Some(document) = window.document() {
             listeners.push(on(&document, "visibilitychange", |driver, _| {
                 let hidden = window_document().is_none_or(|d| d.visibility_state() == VisibilityState::Hidden);
-                if hidden { driver.on(Event::Hidden) } else { driver.back(Event::Visible) }
+                if hidden { driver.hidden() } else { driver.back(Event::Visible) }
             }));
         }
         Self { _listeners: listeners }
