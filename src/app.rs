@@ -8,8 +8,11 @@ pub mod pages;
 pub mod uploads;
 mod words;
 
-use crate::feed::{Feed, browser::dom};
-use components::{Announcer, Footer, Header, provide_announcer};
+use crate::{
+    feed::{Feed, browser::dom},
+    model::Timestamp,
+};
+use components::{Announcer, ConnectionNotice, Footer, Header, provide_announcer};
 use leptos::prelude::*;
 use leptos_meta::{HashedStylesheet, MetaTags, Title, provide_meta_context};
 use leptos_router::{
@@ -28,9 +31,15 @@ const MAIN: &str = "main";
 #[derive(Clone, Debug)]
 pub struct LinkTiming(pub String);
 
+/// When the page is rendered, by the server's clock: the browser estimates that clock from it, to tell how late
+/// updates come. The server provides it.
+#[derive(Clone, Copy, Debug)]
+pub struct RenderedAt(pub Timestamp);
+
 /// The document around the app.
 pub fn shell(options: LeptosOptions) -> impl IntoView {
     let timing = use_context::<LinkTiming>().map(|timing| view! { <meta name="hark-link" content=timing.0/> });
+    let time = use_context::<RenderedAt>().map(|at| view! { <meta name="hark-time" content=at.0.0.to_string()/> });
     view! {
         <!DOCTYPE html>
         <html lang="en">
@@ -42,6 +51,7 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <meta name="theme-color" media="(prefers-color-scheme: dark)" content="#16181b"/>
                 <meta name="description" content="Turns recordings into text and shows every step while it happens."/>
                 {timing}
+                {time}
                 <link rel="icon" href="/favicon.svg" type="image/svg+xml"/>
                 <HashedStylesheet options=options.clone() id="style"/>
                 <AutoReload options=options.clone()/>
@@ -78,6 +88,7 @@ pub fn App() -> impl IntoView {
                 </Routes>
             </main>
             <Footer/>
+            <ConnectionNotice/>
             <FocusOnNavigation/>
         </Router>
     }

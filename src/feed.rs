@@ -2,6 +2,7 @@
 //! Pages call [`Feed::watch`] and never learn which transport is live. Inert while rendering on the server.
 
 pub mod link;
+pub mod measure;
 pub mod reduce;
 pub mod tabs;
 pub mod uploads;
@@ -29,6 +30,8 @@ pub struct Feed {
     strays: StoredValue<HashMap<SessionId, Status>>,
     /// How updates arrive. Written by `browser` only.
     pub mode: RwSignal<Mode>,
+    /// Whether this browser knows streams at all. One that doesn't is told nothing of them. Written by `browser` only.
+    pub can_stream: RwSignal<bool>,
     /// When the last message came, by the browser's clock. Written by `browser` only.
     pub last_message: RwSignal<Option<Timestamp>>,
     /// Grows when a session turns up that nobody watches, such as one made in another tab, and when a watched one
@@ -48,6 +51,7 @@ impl Feed {
             transcripts: StoredValue::new(HashMap::new()),
             strays: StoredValue::new(HashMap::new()),
             mode: RwSignal::new(Mode::Off),
+            can_stream: RwSignal::new(true),
             last_message: RwSignal::new(None),
             unknown: RwSignal::new(0),
         };

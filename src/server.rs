@@ -114,6 +114,7 @@ impl Node {
             streams: config.streams,
             outside_config: config.outside,
             jobs: config.jobs,
+            reports: http::ReportLimits::default(),
             cookie_key,
             leptos,
             metrics,

@@ -2,9 +2,12 @@
 
 mod support;
 
+use hark::api::sessions::RestartSession;
+use leptos::server_fn::ServerFn;
 use reqwest::StatusCode;
 use serde_json::Value;
-use support::{TestApp, slow_engine, wav};
+use std::time::Duration;
+use support::{TestApp, Visitor, slow_engine, wav};
 
 /// A node whose default engine answers a segment for each second of audio.
 async fn counting(pause: f64) -> TestApp {
@@ -233,4 +236,84 @@ async fn operators_can_look_in() {
     }
     let (status, code, _) = error(me.get("/api/v1/nothing").await).await;
     assert_eq!((status, code.as_str()), (StatusCode::NOT_FOUND, "not_found"));
+}
+
+async fn report_as(visitor: &Visitor, body: String) -> reqwest::Response {
+    visitor.send(visitor.request("POST", "/api/v1/reports").body(body)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_of_pages_are_counted_within_limits() {
+    let app = TestApp::start().await;
+    let me = app.visitor();
+    me.get("/api/v1/status").await;
+    let zeros = vec![0; 14];
+    let mut report = serde_json::json!({
+        "mode_ms": {"live": 61_000, "polling": 2_000, "connecting": 300, "offline": 0},
+        "connects": 2,
+        "failures": {"error": 1, "buffered": 0, "silent": 0, "limit": 0},
+        "first_event": zeros, "delivery_live": zeros, "delivery_polling": zeros,
+        "requests": 3, "bytes": 4_321,
+    });
+    report["delivery_live"][1] = 7.into();
+    let before = me.get("/metrics").await.text().await.unwrap();
+    let answer = report_as(&me, report.to_string()).await;
+    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    // The recorder belongs to the process, and other tests' pages report nothing.
+    let after = me.get("/metrics").await.text().await.unwrap();
+    let value = |text: &str, name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        line.unwrap_or(0.0)
+    };
+    for (name, grown) in [
+        ("hark_client_mode_milliseconds_total{mode=\"live\"}", 61_000.0),
+        ("hark_client_connects_total", 2.0),
+        ("hark_client_failures_total{kind=\"error\"}", 1.0),
+        ("hark_client_delivery_seconds_bucket{mode=\"live\",le=\"0.005\"}", 0.0),
+        ("hark_client_delivery_seconds_bucket{mode=\"live\",le=\"0.01\"}", 7.0),
+        ("hark_client_delivery_seconds_count{mode=\"live\"}", 7.0),
+        ("hark_client_requests_total", 3.0),
+        ("hark_client_received_bytes_total", 4_321.0),
+    ] {
+        assert!((value(&after, name) - value(&before, name) - grown).abs() < 1e-9, "{name} in\n{after}");
+    }
+
+    // What no page can have seen, what isn't a report, and what comes too often.
+    report["mode_ms"]["live"] = 90_000_000.into();
+    for body in [report.to_string(), "{}".to_owned(), "x".repeat(9_000)] {
+        let answer = report_as(&me, body).await;
+        let (status, code, _) = error(answer).await;
+        assert_eq!((status, code.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "invalid_report"));
+    }
+    let mut refused = None;
+    for _ in 0..40 {
+        let answer = report_as(&me, "{}".to_owned()).await;
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("an owner can't report without end");
+    assert_eq!(refused.headers()["retry-after"], "10");
+    // Somebody else still can.
+    assert_eq!(report_as(&app.visitor(), "{}".to_owned()).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_knows_how_long_each_stage_took_and_can_restart_a_stuck_session() {
+    let app = counting(0.3).await;
+    let me = app.visitor();
+    let id = &me.session("talk.wav", wav(6.0, 5000.0), &[]).await;
+    while me.json(&format!("/api/v1/sessions/{id}/status")).await["segments"].as_u64() < Some(2) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let restart = me.request("POST", RestartSession::PATH).header("content-type", "application/x-www-form-urlencoded");
+    let restarted = me.send(restart.body(format!("id={id}"))).await;
+    assert!(restarted.status().is_success(), "{}", restarted.status());
+    let status = me.wait(id, "completed").await;
+    assert_eq!((&status["attempt"], &status["segments"]), (&Value::from(2), &Value::from(6)));
+    let page = me.get(&format!("/sessions/{id}")).await.text().await.unwrap();
+    let times = page.matches("data-testid=\"stage-time\"").count();
+    // Decoding, loading the model, transcribing, saving.
+    assert_eq!(times, 4, "{page}");
 }

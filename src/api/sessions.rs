@@ -1,6 +1,6 @@
 //! Sessions for the pages: list, look at, cancel, retry, rename, delete.
 
-use crate::model::{ApiError, Session, SessionId, SessionPage, Transcript};
+use crate::model::{ApiError, Session, SessionDetail, SessionId, SessionPage};
 use leptos::prelude::*;
 
 /// The caller's sessions whose title holds `query`, newest first, a page at a time.
@@ -13,20 +13,14 @@ pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Res
     pages::answer(async |c| c.state.sessions().list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
 }
 
-/// A session of the caller with the segments there are so far, and the shape of its recording (see [`get_waveform`]).
+/// A session of the caller with all that its page shows.
 ///
 /// # Errors
 /// `not_found` if there is none with this id, or it is someone else's.
 #[server(input = leptos::server_fn::codec::GetUrl)]
-pub async fn get_session(id: SessionId) -> Result<(Transcript, Vec<u8>), ApiError> {
+pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| {
-        let transcript = c.state.sessions().transcript(&c.owner, id).await?;
-        // A page is worth more than its ornament.
-        let waveform = c.state.sessions().waveform(&c.owner, id).await.unwrap_or_default();
-        Ok((transcript, waveform))
-    })
-    .await
+    pages::answer(async |c| c.state.sessions().detail(&c.owner, id).await).await
 }
 
 /// The shape of a session's recording: the loudest sample of equal parts, 0 to 255. Empty until it has been decoded.
@@ -57,6 +51,16 @@ pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
 pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().retry(&c.owner, id).await).await
+}
+
+/// Stops a session that seems stuck and queues it again; it goes on after its last segment.
+///
+/// # Errors
+/// `not_found` as above.
+#[server]
+pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| c.state.sessions().restart(&c.owner, id).await).await
 }
 
 /// Gives a session another title.

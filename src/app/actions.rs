@@ -2,7 +2,7 @@
 //! Made once for each page; rows and buttons get a copy.
 
 use crate::{
-    api::sessions::{CancelSession, DeleteSession, RenameSession, RetrySession},
+    api::sessions::{CancelSession, DeleteSession, RenameSession, RestartSession, RetrySession},
     app::MAIN,
     feed::{Feed, browser::dom, reduce::View},
     model::{ApiError, Session, SessionId},
@@ -14,6 +14,7 @@ use leptos::prelude::*;
 pub struct Actions {
     pub cancel: ServerAction<CancelSession>,
     pub retry: ServerAction<RetrySession>,
+    pub restart: ServerAction<RestartSession>,
     pub delete: ServerAction<DeleteSession>,
     pub rename: ServerAction<RenameSession>,
     /// The sessions deleted since the page was opened.
@@ -26,6 +27,7 @@ impl Actions {
         let actions = Self {
             cancel: ServerAction::new(),
             retry: ServerAction::new(),
+            restart: ServerAction::new(),
             delete: ServerAction::new(),
             rename: ServerAction::new(),
             deleted: RwSignal::default(),
@@ -38,6 +40,7 @@ impl Actions {
         };
         Effect::new(move || take(actions.cancel.value().get()));
         Effect::new(move || take(actions.retry.value().get()));
+        Effect::new(move || take(actions.restart.value().get()));
         let doomed = StoredValue::new(None);
         Effect::new(move || {
             if let Some(input) = actions.delete.input().get() {
@@ -57,7 +60,7 @@ impl Actions {
 
     /// Why the newest of them failed, if it did.
     pub(crate) fn error(self) -> Option<ApiError> {
-        let changed = [self.cancel.value(), self.retry.value(), self.rename.value()];
+        let changed = [self.cancel.value(), self.retry.value(), self.restart.value(), self.rename.value()];
         let error =
             changed.into_iter().find_map(|value| value.with(|v| v.as_ref().and_then(|r| r.as_ref().err().cloned())));
         error.or_else(|| self.delete.value().with(|v| v.as_ref().and_then(|r| r.as_ref().err().cloned())))

@@ -2,6 +2,7 @@
 //! The [`Driver`] carries out what the link decides, and hands what the transports bring to the feed. There is one for
 //! each page; it starts after hydration.
 
+mod beacon;
 pub mod dom;
 mod poll;
 mod signals;
@@ -16,7 +17,7 @@ use super::{
     tabs::{Action as TabsAction, Event as TabsEvent, Tabs},
 };
 use crate::model::{SegmentEvent, SessionId, Status, StatusList, Timestamp};
-use gloo_timers::callback::Timeout;
+use gloo_timers::callback::{Interval, Timeout};
 use leptos::{prelude::*, task::spawn_local};
 use poll::{Answer, Poll};
 use signals::Signals;
@@ -84,6 +85,7 @@ struct Driver {
     patience: RefCell<Option<Timeout>>,
     /// Held for their listeners.
     _signals: Signals,
+    _reports: Interval,
 }
 
 impl Driver {
@@ -108,7 +110,9 @@ impl Driver {
             shared: Channel::supported(),
             patience: RefCell::default(),
             _signals: Signals::new(this),
+            _reports: beacon::start(),
         });
+        feed.can_stream.set(stream::supported());
         driver.channel.queue();
         if signals::offline() {
             driver.on(Event::Offline);
@@ -125,6 +129,7 @@ impl Driver {
         loop {
             let Some(event) = self.events.borrow_mut().pop_front() else { break };
             let actions = self.link.borrow_mut().on(event, js_sys::Math::random());
+            beacon::handled(event, &actions);
             actions.into_iter().for_each(|action| self.act(action));
         }
         self.handling.set(false);
@@ -219,6 +224,7 @@ impl Driver {
         self.on(Event::Leaving);
         self.channel.leave();
         self.tabs(TabsEvent::Left);
+        beacon::send();
     }
 
     /// The page that had been put aside is shown again.
@@ -273,6 +279,7 @@ impl Driver {
         self.on(Event::Message);
         match message {
             Message::Status(status) => {
+                self.measure_delay(&status);
                 let news = News::Status(status);
                 self.pass_on(&news);
                 if let News::Status(status) = news {
@@ -302,6 +309,7 @@ impl Driver {
             Answer::Statuses(list) => {
                 self.feed.last_message.set(Some(now()));
                 self.on(Event::PollAnswered);
+                list.statuses.iter().for_each(|status| self.measure_delay(status));
                 let news = News::List(list);
                 self.pass_on(&news);
                 if let News::List(list) = news {
@@ -317,6 +325,14 @@ impl Driver {
                 }
             }
             Answer::Failed => self.on(Event::PollFailed),
+        }
+    }
+
+    /// Notes how late a status came, if it is news of a session that is watched.
+    fn measure_delay(&self, status: &Status) {
+        let known = self.feed.view(status.session_id);
+        if known.is_some_and(|view| view.with_untracked(|view| view.is_news(status))) {
+            beacon::measure(|measure| measure.delivered(status.timestamp, now()));
         }
     }
 

@@ -88,6 +88,35 @@ impl Meter {
     }
 }
 
+/// Between which times a session is expected to be done: how far the expectation wandered lately.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ArrivalRange {
+    /// When each was told, and what was expected then.
+    told: Vec<(Timestamp, Timestamp)>,
+}
+
+impl ArrivalRange {
+    /// What was expected longer ago than this no longer counts, in seconds.
+    const MEMORY: f64 = 30.0;
+    /// The range is settled once it has been watched for this long, in seconds.
+    const SETTLED: f64 = 10.0;
+
+    /// Takes in what is expected as of `now`; nothing, if nothing is, which starts over.
+    pub fn note(&mut self, now: Timestamp, expected: Option<Timestamp>) {
+        let Some(expected) = expected else { return self.told.clear() };
+        self.told.retain(|(at, _)| now.seconds_since(*at) <= Self::MEMORY);
+        self.told.push((now, expected));
+    }
+
+    /// The earliest and the latest time, once settled.
+    #[must_use]
+    pub fn range(&self) -> Option<(Timestamp, Timestamp)> {
+        let ((first, _), (last, _)) = (self.told.first()?, self.told.last()?);
+        let times = || self.told.iter().map(|(_, expected)| *expected);
+        (last.seconds_since(*first) >= Self::SETTLED).then_some((times().min()?, times().max()?))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +163,22 @@ mod tests {
         let mut meter = Meter::new(Timestamp(0), 500.0);
         meter.update(Timestamp(10_000), 520.0);
         assert_eq!(meter.speed(), Some(2.0));
+    }
+
+    #[test]
+    fn the_range_is_how_far_the_expectation_wandered_lately() {
+        let at = |s: i64| Timestamp(s * 1000);
+        let mut range = ArrivalRange::default();
+        range.note(at(0), Some(at(900)));
+        range.note(at(9), Some(at(100)));
+        assert_eq!(range.range(), None);
+        range.note(at(20), Some(at(120)));
+        assert_eq!(range.range(), Some((at(100), at(900))));
+        // The first guess is forgotten.
+        range.note(at(31), Some(at(110)));
+        assert_eq!(range.range(), Some((at(100), at(120))));
+        range.note(at(32), None);
+        assert_eq!(range.range(), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A session: one transcription, that is a recording, its status and its segments.
 
-use super::{EngineId, Segment, SessionId, Status, Timestamp};
+use super::{EngineId, Segment, SessionId, StageLog, Status, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -128,6 +128,15 @@ pub struct SessionPage {
 pub struct Transcript {
     pub session: Session,
     pub segments: Vec<Segment>,
+}
+
+/// What the session page is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionDetail {
+    pub transcript: Transcript,
+    /// The loudest sample of equal parts of the recording, 0 to 255; empty until it has been decoded.
+    pub waveform: Vec<u8>,
+    pub stages: StageLog,
 }
 
 #[cfg(test)]

@@ -148,6 +148,28 @@ pub struct Status {
 }
 
 impl Status {
+    /// The first status of a session of which nothing else is known.
+    #[must_use]
+    pub fn new(session_id: SessionId, state: State, stage: Option<Stage>, timestamp: Timestamp) -> Self {
+        Self {
+            session_id,
+            version: 1,
+            state,
+            stage,
+            progress: None,
+            message: String::new(),
+            timestamp,
+            duration_processed: 0.0,
+            duration_total: None,
+            estimated_completion: None,
+            processing_speed: None,
+            segments: 0,
+            queue_position: None,
+            attempt: 1,
+            error: None,
+        }
+    }
+
     /// The SSE event id that stands for this status and all segments up to it.
     #[must_use]
     pub fn event_id(&self) -> EventId {

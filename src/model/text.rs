@@ -23,6 +23,12 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A short length of time, to a tenth of a second below ten: `0.4 s`, `12 s`, `2 min 5 s`.
+#[must_use]
+pub fn lapse(seconds: f64) -> String {
+    if (seconds * 10.0).round() < 100.0 { format!("{:.1} s", seconds.max(0.0)) } else { duration(seconds) }
+}
+
 /// A size in decimal units (SI): `812 B`, `1.4 MB`.
 #[must_use]
 pub fn bytes(n: u64) -> String {

@@ -38,6 +38,8 @@ pub enum Error {
     Unauthorised,
     #[error("{0}")]
     InvalidReport(String),
+    #[error("Too many reports: send one every 10 seconds at most.")]
+    TooManyReports,
     /// A request that doesn't fit what the session has become, by its code.
     #[error("{1}")]
     Conflict(&'static str, String),
@@ -70,6 +72,7 @@ impl Error {
             Self::WorkersOff => StatusCode::FORBIDDEN,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::InvalidReport(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyReports => StatusCode::TOO_MANY_REQUESTS,
             Self::Conflict(..) => StatusCode::CONFLICT,
             Self::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -93,6 +96,7 @@ impl Error {
             Self::WorkersOff => "workers_off",
             Self::Unauthorised => "unauthorised",
             Self::InvalidReport(_) => "invalid_report",
+            Self::TooManyReports => "too_many_reports",
             Self::Conflict(code, _) => code,
             Self::DiskFull { .. } => "disk_full",
             Self::Audio(AudioError::Io(_)) => "internal",
@@ -117,6 +121,9 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status_code();
         let mut response = (status, Json(ErrorBody { error: self.public() })).into_response();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"hark\""));
         }

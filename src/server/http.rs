@@ -4,6 +4,7 @@ mod audio;
 mod health;
 mod outside;
 mod range;
+mod reports;
 mod segments;
 mod sessions;
 mod status;
@@ -11,6 +12,7 @@ mod transcript;
 mod upload;
 
 pub use health::{healthz, metrics, readyz};
+pub use reports::ReportLimits;
 
 use super::{error::Error, state::AppState};
 use crate::model::SessionId;
@@ -58,6 +60,7 @@ pub fn router() -> Router<AppState> {
         .routes(routes!(status::stream_one))
         .routes(routes!(status::stream_all))
         .routes(routes!(health::sessions))
+        .routes(routes!(reports::create))
         .split_for_parts();
     transcript::routes(router)
         .route("/api/openapi.json", get(async move || Json(description)))

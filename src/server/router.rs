@@ -3,7 +3,8 @@
 use super::{http, owner, pages, state::AppState};
 use crate::{
     api::OnNotFound,
-    app::{App, LinkTiming, shell},
+    app::{App, LinkTiming, RenderedAt, shell},
+    model::Timestamp,
 };
 use axum::{
     Router,
@@ -35,6 +36,7 @@ pub fn router(state: AppState) -> Router {
         let state = state.clone();
         move || {
             provide_context(state.clone());
+            provide_context(RenderedAt(Timestamp::now()));
             if let Some(timing) = &state.streams.link_timing {
                 provide_context(LinkTiming(timing.clone()));
             }

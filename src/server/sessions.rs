@@ -5,7 +5,9 @@ use super::{
     audio, bus::Event, error::Error, media::Upload, owner::Owner, speech::Availability, state::AppState,
     store::NewSession,
 };
-use crate::model::{EngineId, Media, Session, SessionId, SessionPage, Status, Timestamp, Title, Transcript};
+use crate::model::{
+    EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
+};
 use uuid::Uuid;
 
 /// How many sessions a page of the list holds, unless asked otherwise, and at most.
@@ -91,6 +93,17 @@ impl<'a> Sessions<'a> {
             segments.extend(page);
         }
         Ok(Transcript { session, segments })
+    }
+
+    /// All that the session's page shows.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none of this owner.
+    pub async fn detail(&self, owner: &Owner, id: SessionId) -> Result<SessionDetail, Error> {
+        let transcript = self.transcript(owner, id).await?;
+        let waveform = self.state.store.waveform(id).await?.unwrap_or_default();
+        let stages = self.state.store.stages(id).await?;
+        Ok(SessionDetail { transcript, waveform, stages })
     }
 
     /// The shape of a session's recording; empty until it has been decoded.
@@ -265,6 +278,18 @@ impl<'a> Sessions<'a> {
         }
         let changed = self.state.store.retry(owner, id, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was queued again").await
+    }
+
+    /// Stops a session that seems stuck, and queues it again; it goes on after its last segment. One that has ended
+    /// is queued again as well.
+    ///
+    /// # Errors
+    /// As [`Sessions::retry`].
+    pub async fn restart(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
+        if self.get(owner, id).await?.engine != EngineId::External {
+            self.cancel(owner, id).await?;
+        }
+        self.retry(owner, id).await
     }
 
     async fn announce(

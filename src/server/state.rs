@@ -3,6 +3,7 @@
 use super::{
     bus::Bus,
     config::{JobConfig, LimitConfig, OutsideConfig, StreamConfig},
+    http::ReportLimits,
     media::Media,
     outside::Outside,
     sessions::Sessions,
@@ -35,6 +36,8 @@ pub struct Parts {
     pub streams: StreamConfig,
     pub outside_config: OutsideConfig,
     pub jobs: JobConfig,
+    /// How often pages may report on their connection.
+    pub reports: ReportLimits,
     pub cookie_key: Key,
     pub leptos: LeptosOptions,
     pub metrics: PrometheusHandle,

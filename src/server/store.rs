@@ -5,7 +5,7 @@ mod rows;
 mod sqlite;
 
 use super::{bus::Event, owner::Owner};
-use crate::model::{EngineId, Failure, Media, Segment, Session, SessionId, State, Status, Timestamp, Title};
+use crate::model::{EngineId, Failure, Media, Segment, Session, SessionId, StageLog, State, Status, Timestamp, Title};
 use rows::{SegmentRow, SessionRow};
 use sqlx::SqlitePool;
 use std::path::Path;
@@ -305,6 +305,21 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         Ok(row.map(|(peaks,)| peaks))
+    }
+
+    /// When a session entered which stage.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn stages(&self, id: SessionId) -> Result<StageLog, sqlx::Error> {
+        let rows: Vec<(i64, Option<String>)> =
+            sqlx::query_as("SELECT at, stage FROM stages WHERE session_id = $1 ORDER BY at, rowid")
+                .bind(id.to_string())
+                .fetch_all(&self.pool)
+                .await?;
+        let entries =
+            rows.into_iter().map(|(at, stage)| Ok((Timestamp(at), stage.as_deref().map(rows::parse).transpose()?)));
+        entries.collect::<Result<_, sqlx::Error>>().map(StageLog)
     }
 
     // The queue, for workers

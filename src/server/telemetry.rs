@@ -1,6 +1,7 @@
 //! The log and the metrics. Set up once, by `main` and by the tests.
 
 use super::config::{LogConfig, LogFormat};
+use crate::model::DELAY_BOUNDS_MS;
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{io::IsTerminal, sync::OnceLock};
@@ -31,6 +32,7 @@ pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE
         .get_or_init(|| {
+            let delays: Vec<f64> = DELAY_BOUNDS_MS.iter().map(|ms| f64::from(*ms) / 1000.0).collect();
             let recorder = PrometheusBuilder::new()
                 .set_buckets_for_metric(
                     Matcher::Full("hark_real_time_factor".to_owned()),
@@ -41,6 +43,12 @@ pub fn metrics() -> PrometheusHandle {
                         Matcher::Full("hark_publish_to_write_seconds".to_owned()),
                         &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0],
                     )
+                })
+                .and_then(|builder| {
+                    builder.set_buckets_for_metric(Matcher::Full("hark_client_first_event_seconds".to_owned()), &delays)
+                })
+                .and_then(|builder| {
+                    builder.set_buckets_for_metric(Matcher::Full("hark_client_delivery_seconds".to_owned()), &delays)
                 })
                 .map(PrometheusBuilder::build_recorder)
                 .unwrap_or_else(|_| PrometheusBuilder::new().build_recorder());
@@ -65,6 +73,29 @@ pub fn metrics() -> PrometheusHandle {
             describe_counter!("hark_sessions_ended_total", "Sessions ended, by status");
             describe_counter!("hark_upload_bytes_total", "Bytes of recordings received");
             describe_histogram!("hark_real_time_factor", "Seconds of work per second of audio, by engine");
+            describe_counter!(
+                "hark_client_reports_total",
+                "Reports of pages on their connection, by what became of them"
+            );
+            describe_counter!(
+                "hark_client_mode_milliseconds_total",
+                "How long pages had a stream, polled, were connecting or offline while they had something to watch"
+            );
+            describe_counter!("hark_client_connects_total", "Streams that pages opened");
+            describe_counter!(
+                "hark_client_failures_total",
+                "Streams that failed as pages saw it, by what they noticed"
+            );
+            describe_histogram!(
+                "hark_client_first_event_seconds",
+                "From a page's opening of a stream to its first event"
+            );
+            describe_histogram!(
+                "hark_client_delivery_seconds",
+                "From the making of a status to its arrival at a page, by the page's estimate of the server's clock"
+            );
+            describe_counter!("hark_client_requests_total", "Requests of pages for statuses and segments");
+            describe_counter!("hark_client_received_bytes_total", "Bytes of their answers, before compression");
             handle
         })
         .clone()

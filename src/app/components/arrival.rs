@@ -1,9 +1,9 @@
-//! When a session will be done: the time of day, and how long until then once the browser's clock may be used.
+//! When a session will be done: the time of day, or between which two, and how long until then once the browser's clock may be used.
 
 use crate::{
     app::{clock::Clock, words},
     feed::browser::dom,
-    model::{Status, text},
+    model::{ArrivalRange, Status, text},
 };
 use leptos::prelude::*;
 
@@ -12,11 +12,20 @@ use leptos::prelude::*;
 pub fn Arrival(status: Memo<Status>) -> impl IntoView {
     let clock = Clock::expect();
     let arrival = Memo::new(move |_| status.with(words::arrival));
+    let range = Memo::new(move |before: Option<&ArrivalRange>| {
+        let mut range = before.cloned().unwrap_or_default();
+        status.with(|status| range.note(status.timestamp, words::arrival(status)));
+        range
+    });
+    let time = move |at| if clock.is_awake() { dom::local_time(at) } else { text::time_of_day(at) };
     let words = move || {
         arrival.get().map(|at| {
-            let time = if clock.is_awake() { dom::local_time(at) } else { text::time_of_day(at) };
             let until = clock.now().map(|now| format!(", {}", words::until(at, now))).unwrap_or_default();
-            format!("done about {time}{until}")
+            match range.with(|range| range.range().map(|(from, to)| (time(from), time(to)))) {
+                // A range shorter than the clock's minutes is a time.
+                Some((from, to)) if from != to => format!("done between {from} and {to}{until}"),
+                _ => format!("done about {}{until}", time(at)),
+            }
         })
     };
     move || words().map(|words| view! { <span class="fact" data-testid="eta">{words}</span> })

@@ -1,12 +1,15 @@
 //! How updates reach the page: one word in the header, a sentence beside the progress, and a warning when nothing has
 //! changed for long.
 
+use super::{Icon, Symbol};
 use crate::{
+    api::sessions::RestartSession,
     app::{clock::Clock, words},
     feed::{Feed, Mode, browser::dom},
-    model::{State, Status, Timestamp, duration},
+    model::{SessionId, State, Status, Timestamp, duration},
 };
 use leptos::prelude::*;
+use std::time::Duration;
 
 /// A session that shows no change for this long may be stuck, in seconds.
 const STALLED: f64 = 60.0;
@@ -44,7 +47,8 @@ pub fn Connection() -> impl IntoView {
         Mode::Off => "As of when this page was loaded",
         Mode::Connecting => "Connecting for live updates",
         Mode::Live => "Live: changes show as they happen",
-        Mode::Polling => "The live stream is blocked: asking every 3 s",
+        Mode::Polling if feed.can_stream.get() => "Live updates don't get through: asking every 3 s",
+        Mode::Polling => "Asking every 3 s",
         Mode::Offline => "Offline: going on once the network is back",
     };
     view! {
@@ -58,9 +62,74 @@ pub fn Connection() -> impl IntoView {
     }
 }
 
+/// What the notice about the connection says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notice {
+    PollingTookOver,
+    LiveAgain,
+}
+
+/// How long the news that all is well stays, in seconds. Bad news stays until it is dismissed or no longer true.
+const GOOD_NEWS: Duration = Duration::from_secs(8);
+
+/// Tells, quietly and once, that polling has taken over and that live updates are back. Never in a browser that knows
+/// no streams: there is nothing to be had back.
+#[component]
+pub fn ConnectionNotice() -> impl IntoView {
+    let feed = Feed::expect();
+    let notice = RwSignal::new(None);
+    Effect::new(move |polling: Option<bool>| {
+        let was_polling = polling.unwrap_or_default();
+        match feed.mode.get() {
+            Mode::Polling if feed.can_stream.get() => {
+                if !was_polling {
+                    notice.set(Some(Notice::PollingTookOver));
+                }
+                true
+            }
+            Mode::Live => {
+                if was_polling {
+                    notice.set(Some(Notice::LiveAgain));
+                    set_timeout(move || notice.update(|n| *n = n.filter(|n| *n != Notice::LiveAgain)), GOOD_NEWS);
+                }
+                false
+            }
+            Mode::Off => {
+                notice.set(None);
+                false
+            }
+            Mode::Connecting | Mode::Offline | Mode::Polling => was_polling,
+        }
+    });
+    view! {
+        // Always there, so that screen readers notice what is put into it.
+        <div class="notices" role="status">
+            {move || notice.get().map(|told| view! {
+                <div class="toast" data-testid="connection-notice">
+                    <p>
+                        {match told {
+                            Notice::PollingTookOver => {
+                                "Live updates don't get through here, so this page asks every 3 seconds. Nothing is lost."
+                            }
+                            Notice::LiveAgain => "Live updates are back.",
+                        }}
+                    </p>
+                    <button class="button quiet" on:click=move |_| notice.set(None)>"Dismiss"</button>
+                </div>
+            })}
+        </div>
+    }
+}
+
 /// Says that a session being processed has shown no change for a minute, and what can be done.
 #[component]
-pub fn StallWarning(status: Memo<Status>) -> impl IntoView {
+pub fn StallWarning(
+    status: Memo<Status>,
+    restart: ServerAction<RestartSession>,
+    id: SessionId,
+    /// Whether a worker of Hark's does it, which can be told to start over.
+    own: bool,
+) -> impl IntoView {
     let clock = Clock::expect();
     // By the browser's clock, which may be wrong but runs evenly.
     let changed = RwSignal::new(None::<Timestamp>);
@@ -79,11 +148,18 @@ pub fn StallWarning(status: Memo<Status>) -> impl IntoView {
             view! {
                 <div class="alert stalled" role="status" data-testid="stalled">
                     <div>
-                        <p>{format!("Nothing has changed for {}.", duration(quiet))}</p>
-                        <p>
-                            "Long silence and slow machines look like this too. If it stays so, cancel the session and \
-                             retry it: what has been heard is kept."
-                        </p>
+                        <p>{format!("Nothing has changed for {}. The worker's last word: ", duration(quiet))}
+                            <q>{status.with_untracked(|s| s.message.clone())}</q>"."</p>
+                        <p>"A long silence in the recording or a busy machine looks like this too."</p>
+                        {own.then(|| view! {
+                            <ActionForm action=restart>
+                                <input type="hidden" name="id" value=id.to_string()/>
+                                <button class="button" data-testid="restart" disabled=move || restart.pending().get()>
+                                    <Icon symbol=Symbol::Retry/>
+                                    "Retry from the last line"
+                                </button>
+                            </ActionForm>
+                        })}
                     </div>
                 </div>
             }

@@ -19,6 +19,7 @@ pub enum Symbol {
     Play,
     Down,
     Plus,
+    Bell,
 }
 
 impl Symbol {
@@ -39,6 +40,7 @@ impl Symbol {
             Self::Play => "M7 4.5v15l12-7.5z",
             Self::Down => "M12 5v14M6 13l6 6 6-6",
             Self::Plus => "M12 5v14M5 12h14",
+            Self::Bell => "M5 17h14c-1.5-1.8-2-3-2-6.5a5 5 0 0 0-10 0c0 3.5-.5 4.7-2 6.5M10 20.5h4",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The way of a recording to its transcript, and where on it a session stands.
 
-use crate::model::{Stage, State, Status};
+use crate::model::{Stage, StageLog, State, Status, text};
 use leptos::prelude::*;
 
 /// How a step relates to where the session stands.
@@ -56,10 +56,26 @@ fn place(status: &Status, step: usize) -> Place {
 
 /// The path.
 #[component]
-pub fn Stages(status: Memo<Status>) -> impl IntoView {
+pub fn Stages(
+    status: Memo<Status>,
+    /// When it entered which stage, as of when the page was loaded.
+    log: StageLog,
+) -> impl IntoView {
+    // Goes on with every status. Times are the server's, so the browser's clock doesn't matter.
+    let log = Memo::new(move |before: Option<&StageLog>| {
+        let mut log = before.unwrap_or(&log).clone();
+        status.with(|status| log.note(status));
+        log
+    });
+    let spent = move |step: usize| {
+        let spent =
+            Stage::ALL.get(step).and_then(|stage| log.with(|log| log.spent(*stage, status.with(|s| s.timestamp))))?;
+        Some(text::lapse(spent))
+    };
     let names = Stage::ALL.into_iter().map(|s| (s.as_str(), s.label())).chain([("done", "Done")]);
     let steps = names.enumerate().map(|(step, (name, label))| {
         let place = Memo::new(move |_| status.with(|s| place(s, step)));
+        let spent = Memo::new(move |_| spent(step));
         view! {
             <li
                 data-testid=format!("stage-{name}")
@@ -67,7 +83,11 @@ pub fn Stages(status: Memo<Status>) -> impl IntoView {
                 aria-current=move || (place.get() == Place::Now).then_some("step")
             >
                 <span class="stage-dot" aria-hidden="true"></span>
-                <span>{label}<span class="hidden">{move || place.get().words()}</span></span>
+                <span>
+                    {label}
+                    <span class="hidden">{move || place.get().words()}</span>
+                    {move || spent.get().map(|spent| view! { <span class="stage-time" data-testid="stage-time">{spent}</span> })}
+                </span>
             </li>
         }
     });

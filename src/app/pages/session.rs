@@ -7,14 +7,16 @@ use crate::{
     app::{
         actions::Actions,
         components::{
-            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadError, Moment, PageSkeleton, Player,
-            ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol, TranscriptLines, Waveform,
-            announce_milestones,
+            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadError, Moment, NotifyWhenDone,
+            PageSkeleton, Player, ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol,
+            TranscriptLines, Waveform, announce_milestones,
         },
         words,
     },
     feed::{Feed, browser::dom, reduce::View},
-    model::{ApiError, EngineId, Session, SessionId, State, Status, Transcript, bytes, text, transcript::Format},
+    model::{
+        ApiError, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text, transcript::Format,
+    },
 };
 use leptos::{either::Either, prelude::*};
 use leptos_meta::Title;
@@ -40,7 +42,7 @@ pub fn SessionPage() -> impl IntoView {
             <Transition fallback=PageSkeleton>
                 {move || Suspend::new(async move {
                     match loaded.await {
-                        Ok((transcript, waveform)) => Ok(Either::Left(view! { <Shown transcript waveform/> })),
+                        Ok(detail) => Ok(Either::Left(view! { <Shown detail/> })),
                         Err(error) if error.is_not_found() => Ok(Either::Right(view! {
                             <NotFound
                                 heading="This session isn't here"
@@ -57,7 +59,8 @@ pub fn SessionPage() -> impl IntoView {
 
 /// The session, once loaded.
 #[component]
-fn Shown(transcript: Transcript, waveform: Vec<u8>) -> impl IntoView {
+fn Shown(detail: SessionDetail) -> impl IntoView {
+    let SessionDetail { transcript, waveform, stages } = detail;
     let session = StoredValue::new(transcript.session.clone());
     let id = transcript.session.id;
     let view = Feed::expect().watch(View::from(transcript));
@@ -88,7 +91,7 @@ fn Shown(transcript: Transcript, waveform: Vec<u8>) -> impl IntoView {
         </div>
         {move || actions.error().map(|error| view! { <Alert message=error.message/> })}
         <div class="session">
-            <StatusCard session status title=title.into() actions/>
+            <StatusCard session status stages title=title.into() actions/>
             <section class="session-main" aria-labelledby="transcript-heading">
                 <h2 id="transcript-heading">"Transcript"</h2>
                 {has_recording.then(|| view! {
@@ -132,6 +135,7 @@ fn Reload(running: Memo<bool>) -> impl IntoView {
 fn StatusCard(
     session: StoredValue<Session>,
     status: Memo<Status>,
+    stages: StageLog,
     title: Signal<String>,
     actions: Actions,
 ) -> impl IntoView {
@@ -176,13 +180,14 @@ fn StatusCard(
                     </div>
                 </div>
             })}
-            <StallWarning status/>
-            <Stages status/>
+            <StallWarning status restart=actions.restart id own/>
+            <Stages status log=stages/>
             <Show when=move || running.get()><Connection/></Show>
             <div class="row-actions">
                 <Show when=move || running.get()><CancelButton action=actions.cancel id title/></Show>
                 <Show when=move || retryable.get()><RetryButton action=actions.retry id title/></Show>
                 <DeleteButton action=actions.delete id title/>
+                <NotifyWhenDone title status/>
             </div>
         </section>
     }

@@ -41,6 +41,66 @@ pub fn mark_hydrated() {
     }
 }
 
+/// Whether a notification will be shown when a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notifications {
+    On,
+    Off,
+    /// The person has forbidden them, which only the browser's settings can undo.
+    Blocked,
+}
+
+/// The key in the browser's storage under which the wish is kept.
+const NOTIFY: &str = "hark-notify";
+
+/// Whether notifications are wished for and allowed; none in a browser without them, or on a page that may have none.
+#[must_use]
+pub fn notifications() -> Option<Notifications> {
+    if !js_sys::Reflect::has(&js_sys::global(), &JsValue::from_str("Notification")).unwrap_or(false)
+        || !window().is_secure_context()
+    {
+        return None;
+    }
+    let wished = storage().and_then(|s| s.get_item(NOTIFY).ok().flatten()).is_some();
+    Some(match web_sys::Notification::permission() {
+        web_sys::NotificationPermission::Denied => Notifications::Blocked,
+        web_sys::NotificationPermission::Granted if wished => Notifications::On,
+        _ => Notifications::Off,
+    })
+}
+
+fn storage() -> Option<web_sys::Storage> {
+    window().local_storage().ok().flatten()
+}
+
+/// Keeps the wish, and has the browser ask for permission if it is needed; then tells what came of it.
+pub fn ask_for_notifications(on: bool, then: impl Fn(Option<Notifications>) + 'static) {
+    if let Some(storage) = storage() {
+        // Fails only where storage is full or forbidden: the wish then lasts as long as nothing.
+        let _ = if on { storage.set_item(NOTIFY, "1") } else { storage.remove_item(NOTIFY) };
+    }
+    let asked = on.then(web_sys::Notification::request_permission).and_then(Result::ok);
+    leptos::task::spawn_local(async move {
+        if let Some(asked) = asked {
+            let _ = wasm_bindgen_futures::JsFuture::from(asked).await;
+        }
+        then(notifications());
+    });
+}
+
+/// Shows a notification. One for the same session from another tab takes its place. A page that is being looked at
+/// says it itself.
+pub fn notify(id: &str, text: &str) {
+    if document().visibility_state() == web_sys::VisibilityState::Visible && document().has_focus().unwrap_or(true) {
+        return;
+    }
+    let options = web_sys::NotificationOptions::new();
+    options.set_tag(id);
+    options.set_icon("/favicon.svg");
+    // Some phones allow notifications to service workers only, and say so here.
+    let _ = web_sys::Notification::new_with_options(text, &options);
+}
+
 /// Moves the focus to the element with this id, which need not be in the tab order.
 pub fn focus(id: &str) {
     let element = document().get_element_by_id(id).and_then(|e| e.dyn_into::<web_sys::HtmlElement>().ok());

@@ -1,10 +1,10 @@
 //! Requests for statuses and segments, and the loop that polls when no stream gets through.
 //! One poll at a time; every request is given up after a while, because a browser may let it hang for minutes.
 
-use super::Driver;
+use super::{Driver, beacon, now};
 use crate::{
     feed::reduce::Gap,
-    model::{Segment, SessionId, Status, StatusList},
+    model::{Segment, SessionId, Status, StatusList, Timestamp},
 };
 use gloo_net::http::{Request, RequestBuilder, Response};
 use gloo_timers::callback::Timeout;
@@ -119,14 +119,18 @@ pub(super) async fn list(known: Option<String>, abort: Option<AbortController>) 
         Some(etag) => request.header("If-None-Match", etag),
         None => request,
     };
+    let sent = now();
     let Some((response, _timeout)) = send(request, STATUS_TIMEOUT_MS, abort).await else {
         return (Answer::Failed, None);
     };
+    if let Some(server) = response.headers().get("hark-time").and_then(|time| time.parse().ok()) {
+        beacon::measure(|measure| measure.server_time(sent, now(), Timestamp(server)));
+    }
     match response.status() {
         304 => (Answer::Unchanged, known),
         200 => {
             let etag = response.headers().get("etag");
-            response.json().await.map_or((Answer::Failed, None), |list| (Answer::Statuses(list), etag))
+            json(response).await.map_or((Answer::Failed, None), |list| (Answer::Statuses(list), etag))
         }
         _ => (Answer::Failed, None),
     }
@@ -155,10 +159,16 @@ pub(super) async fn segments(id: SessionId, gap: Gap) -> Result<Vec<Segment>, Er
 async fn read<T: DeserializeOwned>(answer: Option<(Response, Timeout)>) -> Result<T, Error> {
     let (response, _timeout) = answer.ok_or(Error::Failed)?;
     match response.status() {
-        200 => response.json().await.map_err(|_| Error::Failed),
+        200 => json(response).await.ok_or(Error::Failed),
         404 => Err(Error::Gone),
         _ => Err(Error::Failed),
     }
+}
+
+async fn json<T: DeserializeOwned>(response: Response) -> Option<T> {
+    let text = response.text().await.ok()?;
+    beacon::measure(|measure| measure.received(text.len()));
+    serde_json::from_str(&text).ok()
 }
 
 /// Any answer, whatever its status; none if there isn't one in time. The timeout that comes with it must be kept until
@@ -167,5 +177,6 @@ async fn send(request: RequestBuilder, timeout_ms: u32, abort: Option<AbortContr
     let abort = abort.or_else(|| AbortController::new().ok())?;
     let request = request.abort_signal(Some(&abort.signal()));
     let timeout = Timeout::new(timeout_ms, move || abort.abort());
+    beacon::measure(|measure| measure.requested());
     request.send().await.ok().map(|response| (response, timeout))
 }

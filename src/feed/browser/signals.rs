@@ -86,7 +86,7 @@ pub(super) fn mark_hydrated() {
     }
 }
 
-fn window_document() -> Option<Document> {
+pub(super) fn window_document() -> Option<Document> {
     window()?.document()
 }
 

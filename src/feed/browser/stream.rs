@@ -1,7 +1,7 @@
 //! The status stream: one EventSource for all sessions of the caller.
 //! It never reconnects by itself: any error closes it, and the link decides what comes next.
 
-use super::{Driver, Message, signals::Listener};
+use super::{Driver, Message, beacon, signals::Listener};
 use crate::feed::link::Bye;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::rc::Weak;
@@ -34,6 +34,7 @@ impl Stream {
             let driver = driver.clone();
             Listener::new(&source, name, move |event| {
                 if let Some(driver) = driver.upgrade() {
+                    beacon::measure(|measure| measure.received(size(name, &event)));
                     driver.message(read(&event));
                 }
             })
@@ -56,6 +57,13 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.source.close();
     }
+}
+
+/// The bytes of an event as the wire has them, but for the few letters outside ASCII.
+fn size(name: &str, event: &Event) -> usize {
+    let Some(message) = event.dyn_ref::<MessageEvent>() else { return 0 };
+    let data = message.data().as_string().unwrap_or_default();
+    "id: \nevent: \ndata: \n\n".len() + name.len() + message.last_event_id().len() + data.len()
 }
 
 fn data<T: DeserializeOwned>(event: &Event) -> Option<T> {

@@ -25,6 +25,26 @@ pub fn local_time(at: Timestamp) -> String {
 /// Does nothing.
 pub fn mark_hydrated() {}
 
+/// Whether a notification will be shown when a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notifications {
+    On,
+    Off,
+    Blocked,
+}
+
+/// None: the server has no notifications.
+#[must_use]
+pub fn notifications() -> Option<Notifications> {
+    None
+}
+
+/// Does nothing.
+pub fn ask_for_notifications(_on: bool, _then: impl Fn(Option<Notifications>) + 'static) {}
+
+/// Does nothing.
+pub fn notify(_id: &str, _text: &str) {}
+
 /// Does nothing.
 pub fn focus(_id: &str) {}
 

@@ -2,7 +2,7 @@
 
 use super::{Id, Query};
 use crate::{
-    model::{ErrorBody, EventId, SessionId, Status, StatusList},
+    model::{ErrorBody, EventId, SessionId, Status, StatusList, Timestamp},
     server::{
         error::Error,
         owner::Owner,
@@ -110,6 +110,8 @@ fn unless_known(request: &HeaderMap, etag: &str, json: impl FnOnce() -> Body) ->
         headers.insert(header::ETAG, value);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    // Lets a page estimate this clock, and so how late updates come. `Date` has seconds only.
+    headers.insert("hark-time", HeaderValue::from(Timestamp::now().0));
     response
 }
 

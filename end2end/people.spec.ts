@@ -1,0 +1,182 @@
+// What people see and do around a session: notices, times, the stall warning, notifications, the keyboard alone.
+import { type Page } from '@playwright/test';
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { expect, test, visit } from './fixtures.ts';
+import { create, expectState, expectTranscript } from './sessions.ts';
+import { clip } from './speech.ts';
+
+const ENGINE = path.join(import.meta.dirname, 'counting_engine.py');
+const HUNG = path.join(tmpdir(), `hark-hung-${randomUUID()}`);
+const SOON = 'first=800,silence=4000,poll=300,retry=1500,base=100,cap=400,healthy=2000,spacing=100';
+const counting = (pause: number) => ({
+  HARK_ENGINE: 'command',
+  HARK_ENGINE_COMMAND: `python3 ${ENGINE} ${pause}`,
+  HARK_LINK_TIMING: SOON,
+});
+
+const focused = (page: Page) => page.locator(':focus');
+
+/** Presses Tab until what has the focus matches. */
+async function tabTo(page: Page, selector: string) {
+  for (let presses = 0; presses < 60; presses++) {
+    await page.keyboard.press('Tab');
+    if (await page.evaluate(selector => document.activeElement?.matches(selector), selector)) return;
+  }
+  throw new Error(`Tab never came to ${selector}`);
+}
+
+test('the whole main job by keyboard alone', async ({ page }) => {
+  await visit(page, '/');
+  // The first stop skips what every page begins with.
+  await page.keyboard.press('Tab');
+  await expect(focused(page)).toHaveText('Skip to the content');
+  await tabTo(page, '.nav a[href="/upload"]');
+  await page.keyboard.press('Enter');
+  await page.waitForURL('/upload');
+  await expect(page.locator('main')).toBeFocused();
+
+  // A browser opens its own window for files; Enter must get there.
+  await tabTo(page, '[data-testid=file-input]');
+  const chooser = page.waitForEvent('filechooser');
+  await page.keyboard.press('Enter');
+  await (await chooser).setFiles(clip('wav'));
+  await tabTo(page, '[data-testid=upload-submit]');
+  await page.keyboard.press('Enter');
+  await page.waitForURL(/\/sessions\/[0-9a-f-]{36}$/);
+  await expect(page.getByTestId('segment').first()).toBeVisible({ timeout: 60_000 });
+
+  // A line plays the recording from there.
+  await tabTo(page, '[data-testid=segment-time]');
+  await page.keyboard.press('Enter');
+  await expectState(page, 'completed', 90_000);
+  await expect.poll(() => page.locator('audio').evaluate((audio: HTMLAudioElement) => audio.played.length)).toBeGreaterThan(0);
+
+  // Downloads, then delete with its second question.
+  await tabTo(page, '[data-testid=download-txt]');
+  const download = page.waitForEvent('download');
+  await page.keyboard.press('Enter');
+  expect((await download).suggestedFilename()).toMatch(/\.txt$/);
+  await expectTranscript(page);
+  await page.locator('main').focus();
+  await tabTo(page, '[data-testid=delete]');
+  await page.keyboard.press('Enter');
+  await tabTo(page, '[data-testid=confirm-delete]');
+  await page.keyboard.press('Enter');
+  await page.waitForURL(url => url.pathname === '/');
+  await expect(page.getByTestId('session-row')).toHaveCount(0);
+});
+
+test.describe('with an engine that takes its time', () => {
+  test.use({ harkEnv: counting(0.6) });
+
+  test('a notice tells when polling takes over and when live updates are back', async ({ page, allow }) => {
+    allow(/Failed to load resource|EventSource's response|ERR_|net::/);
+    await page.route('**/api/v1/status/stream', route => route.fulfill({ status: 503, body: 'no' }));
+    await visit(page, '/');
+    await create(page, clip('wav'));
+    await visit(page, '/');
+    const notice = page.getByTestId('connection-notice');
+    await expect(notice).toContainText('asks every 3 seconds');
+    await notice.getByRole('button').click();
+    await expect(notice).toHaveCount(0);
+    await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'polling');
+    await page.unroute('**/api/v1/status/stream');
+    await expect(notice).toContainText('Live updates are back');
+    await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'live');
+  });
+
+  test('a browser without streams is told nothing of them', async ({ page }) => {
+    await page.addInitScript(() => delete (window as any).EventSource);
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'polling');
+    await expect(page.getByTestId('connection')).toContainText('Asking every 3 s');
+    await expect(page.getByTestId('connection')).not.toContainText('ive');
+    await expect(page.getByTestId('connection-notice')).toHaveCount(0);
+  });
+
+  test('each stage shows how long it took, the same live as after a reload', async ({ page }) => {
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    await expectState(page, 'completed', 60_000);
+    const times = () => page.getByTestId('stage-time').allTextContents();
+    const live = await times();
+    expect(live.length).toBeGreaterThanOrEqual(2);
+    await visit(page, page.url());
+    const loaded = await times();
+    expect(loaded).toHaveLength(4);
+    // What the page watched is what the store logged; a stage too short to be seen may be missing.
+    expect(loaded).toEqual(expect.arrayContaining([live.at(-1)!]));
+  });
+
+  test('a notification tells of the end to whom has asked for it', async ({ page, context, hark }) => {
+    await context.grantPermissions(['notifications'], { origin: hark.url });
+    await page.addInitScript(() => {
+      const shown: string[] = ((window as any).notified = []);
+      const Real = Notification;
+      // The window of a test has no notification area: what is made is noted.
+      (window as any).Notification = class {
+        static permission = 'granted';
+        static requestPermission = () => Real.requestPermission();
+        constructor(text: string) {
+          shown.push(text);
+        }
+      };
+      document.hasFocus = () => false;
+    });
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    await page.getByTestId('notify').click();
+    await expect(page.getByTestId('notify')).toHaveAttribute('aria-pressed', 'true');
+    await expectState(page, 'completed', 60_000);
+    await expect.poll(() => page.evaluate(() => (window as any).notified)).toEqual([expect.stringContaining('done')]);
+  });
+
+  test('the page reports how its updates came', async ({ page, hark, allow }) => {
+    allow(/favicon.ico/);
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    await expectState(page, 'completed', 60_000);
+    await page.goto('/healthz');
+    const value = async (name: string) => {
+      const text = await (await fetch(`${hark.url}/metrics`)).text();
+      return Number(text.split('\n').find(line => line.startsWith(`${name} `))?.split(' ')[1] ?? 0);
+    };
+    await expect.poll(() => value('hark_client_mode_milliseconds_total{mode="live"}')).toBeGreaterThan(0);
+    expect(await value('hark_client_connects_total')).toBeGreaterThan(0);
+    expect(await value('hark_client_first_event_seconds_count')).toBeGreaterThan(0);
+    expect(await value('hark_client_delivery_seconds_count{mode="live"}')).toBeGreaterThan(0);
+    expect(await value('hark_client_received_bytes_total')).toBeGreaterThan(1_000);
+    const requests = await value('hark_client_requests_total');
+    expect(requests).toBeGreaterThan(0);
+    expect(requests, 'it doesn\'t ask while it is told').toBeLessThan(10);
+  });
+});
+
+test.describe('with an engine that hangs', () => {
+  // A minute without a change, by a clock that the test moves.
+  test.use({ harkEnv: { ...counting(0), HARK_ENGINE_COMMAND: `python3 ${ENGINE} 0 ${HUNG}` } });
+
+  test('the stall warning says what the worker did last, and Retry goes on from there', async ({ page, hark }) => {
+    await page.clock.install();
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    await expect(page.getByTestId('segment').first()).toBeVisible();
+    await expect(page.getByTestId('stalled')).toHaveCount(0);
+    await page.clock.fastForward(65_000);
+    await expect(page.getByTestId('stalled')).toContainText('Transcribing');
+    await page.getByTestId('restart').click();
+    await expectState(page, 'completed', 60_000);
+    expect(await (await page.request.get(`/api/v1/sessions/${id}/status`)).json()).toMatchObject({ attempt: 2 });
+    expect(hark.log()).not.toContain('ERROR');
+    await rm(HUNG);
+  });
+});

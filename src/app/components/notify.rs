@@ -1,0 +1,50 @@
+//! A browser notification when a session has ended, for people who asked for one and went elsewhere meanwhile.
+//! The wish is kept in this browser and holds for all sessions.
+
+use super::{Icon, Symbol};
+use crate::{
+    app::words,
+    feed::browser::dom::{self, Notifications},
+    model::{State, Status},
+};
+use leptos::prelude::*;
+
+/// The switch, while the session runs and the browser has notifications; and the notification.
+#[component]
+pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>) -> impl IntoView {
+    // Unknown until hydration is over: the server can't tell.
+    let wish = RwSignal::new(None::<Notifications>);
+    Effect::new(move || wish.set(dom::notifications()));
+    let state = Memo::new(move |_| status.with(|s| s.state));
+    Effect::new(move |before: Option<State>| {
+        let now = state.get();
+        let ended = matches!(now, State::Completed | State::Failed) && before.is_some_and(|b| !b.is_terminal());
+        if ended && wish.get_untracked() == Some(Notifications::On) {
+            let id = status.with_untracked(|s| s.session_id.to_string());
+            status.with_untracked(|s| dom::notify(&id, &words::announcement(&title.get_untracked(), s)));
+        }
+        now
+    });
+    let shown = Memo::new(move |_| wish.get().filter(|_| !state.get().is_terminal()));
+    move || {
+        shown.get().map(|now| {
+            let toggle = move |_| dom::ask_for_notifications(now != Notifications::On, move |now| wish.set(now));
+            view! {
+                <button
+                    class="button quiet"
+                    data-testid="notify"
+                    aria-pressed=(now == Notifications::On).to_string()
+                    disabled=now == Notifications::Blocked
+                    on:click=toggle
+                >
+                    <Icon symbol=Symbol::Bell/>
+                    {match now {
+                        Notifications::On => "You will be notified",
+                        Notifications::Off => "Notify me when done",
+                        Notifications::Blocked => "Notifications are blocked by the browser",
+                    }}
+                </button>
+            }
+        })
+    }
+}
