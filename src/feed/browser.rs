@@ -8,6 +8,8 @@ mod poll;
 mod signals;
 mod stream;
 mod tabs;
+#[cfg(test)]
+mod tests;
 pub mod upload;
 
 use super::{

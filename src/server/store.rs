@@ -386,7 +386,8 @@ impl Store {
         Ok(saved.then(|| Event::status(claim.owner.clone(), status.clone())))
     }
 
-    /// Adds a segment and writes the status that counts it, both or neither. None if the claim is no longer valid.
+    /// Adds a segment and writes the status that counts it, both or neither. The event carries that status if its
+    /// version is `new`; otherwise the next status tells of it. None if the claim is no longer valid.
     ///
     /// # Errors
     /// If the database fails, or the segment's index is taken.
@@ -395,6 +396,7 @@ impl Store {
         claim: &Claim,
         segment: &Segment,
         status: &Status,
+        new: bool,
     ) -> Result<Option<Event>, sqlx::Error> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         if !save_status(&mut *tx, claim, status).await? {
@@ -402,7 +404,12 @@ impl Store {
         }
         insert_segment(&mut *tx, claim.session.id, segment).await?;
         tx.commit().await?;
-        Ok(Some(Event::segment(claim.owner.clone(), segment, status.clone())))
+        let owner = claim.owner.clone();
+        Ok(Some(if new {
+            Event::segment(owner, segment, status.clone())
+        } else {
+            Event::bare_segment(owner, status.session_id, segment)
+        }))
     }
 
     /// Notes which model works on a claimed session.
@@ -727,7 +734,7 @@ async fn report_status<'e>(
     Ok(done.rows_affected() > 0)
 }
 
-/// Writes every column of a claimed session's status, if the claim is still valid and the version rises.
+/// Writes every column of a claimed session's status, if the claim is still valid and the version doesn't fall.
 async fn save_status<'e>(
     executor: impl sqlx::SqliteExecutor<'e>,
     claim: &Claim,
@@ -737,7 +744,7 @@ async fn save_status<'e>(
         "UPDATE sessions SET version = $3, status = $4, stage = $5, progress = $6, message = $7, updated_at = $8, \
          duration_processed = $9, duration_total = $10, estimated_completion = $11, processing_speed = $12, \
          segments = $13, error_code = $14, error_message = $15 \
-         WHERE id = $1 AND attempt = $2 AND status = 'processing' AND version < $3",
+         WHERE id = $1 AND attempt = $2 AND status = 'processing' AND version <= $3",
     )
     .bind(claim.session.id.to_string())
     .bind(i64::from(claim.session.status.attempt))

@@ -149,7 +149,12 @@ fn StatusCard(
     };
     let number = move || status.with(|s| s.progress.map(text::percentage));
     view! {
-        <section class="card status" aria-labelledby="status-heading" data-testid="status-card">
+        <section
+            class="card status"
+            aria-labelledby="status-heading"
+            data-testid="status-card"
+            data-version=move || status.with(|s| s.version.to_string())
+        >
             <div class="status-head">
                 <h2 id="status-heading" class="hidden">"Status"</h2>
                 <StateChip status/>

@@ -27,7 +27,7 @@ pub(super) enum News {
 }
 
 impl News {
-    fn read(text: &str) -> Option<Self> {
+    pub(super) fn read(text: &str) -> Option<Self> {
         let (kind, json) = text.split_once('\n')?;
         match kind {
             "status" => serde_json::from_str(json).ok().map(|status| Self::Status(Box::new(status))),
@@ -38,7 +38,7 @@ impl News {
         }
     }
 
-    fn write(&self) -> String {
+    pub(super) fn write(&self) -> String {
         let (kind, json) = match self {
             Self::Status(status) => ("status", serde_json::to_string(status)),
             Self::Segment(segment) => ("segment", serde_json::to_string(segment)),

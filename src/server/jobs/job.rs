@@ -15,9 +15,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::broadcast::error::RecvError, time};
 use tokio_util::sync::CancellationToken;
 
-/// Ticks of progress are published at most this often, and stored at most once a second.
-const TICK_MS: i64 = 200;
-const STORE_MS: i64 = 1000;
+/// Progress is stored and published at most this often. People see no more in a bar, and a status costs each watcher
+/// half a kilobyte. Stages, ends and segments don't wait.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Why an attempt ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -80,15 +80,16 @@ struct Job<'a> {
     meter: Meter,
     /// Seconds of audio that earlier attempts have transcribed; the engine's times count from here.
     offset: f64,
-    published: Timestamp,
-    stored: Timestamp,
+    published: time::Instant,
+    /// Whether there is progress that hasn't been published.
+    pending: bool,
 }
 
 impl<'a> Job<'a> {
     fn new(state: &'a AppState, claim: &'a Claim, now: Timestamp) -> Self {
         let status = claim.session.status.clone();
         let meter = Meter::new(now, 0.0);
-        Self { state, claim, status, meter, offset: 0.0, published: now, stored: now }
+        Self { state, claim, status, meter, offset: 0.0, published: time::Instant::now(), pending: false }
     }
 
     async fn work(&mut self, spool: PathBuf, shutdown: &CancellationToken, speed: &NodeSpeed) -> Result<(), Stop> {
@@ -185,6 +186,7 @@ impl<'a> Job<'a> {
                     Err(RecvError::Closed) => return Err(Stop::Shutdown),
                 },
                 () = shutdown.cancelled() => return Err(Stop::Shutdown),
+                () = time::sleep_until(self.published + TICK), if self.pending => self.save().await?,
                 () = time::sleep_until(deadline) => return Err(Stop::Stalled(self.state.jobs.stall_secs)),
             }
         }
@@ -233,9 +235,18 @@ impl<'a> Job<'a> {
         };
         self.processed(segment.end, speed);
         self.status.segments += 1;
-        self.next_version();
-        let event = self.state.store.append(self.claim, &segment, &self.status).await?.ok_or(Stop::LostClaim)?;
-        self.wrote(&event);
+        // One that comes too soon is announced at once all the same, and counted by the next status.
+        let due = self.is_due();
+        if due {
+            self.next_version();
+        }
+        let event = self.state.store.append(self.claim, &segment, &self.status, due).await?.ok_or(Stop::LostClaim)?;
+        if due {
+            self.wrote(&event);
+        } else {
+            self.pending = true;
+            self.state.bus.publish(&event);
+        }
         Ok(())
     }
 
@@ -245,18 +256,14 @@ impl<'a> Job<'a> {
         self.save().await
     }
 
-    /// A small step: told at most five times a second, and stored once a second.
+    fn is_due(&self) -> bool {
+        self.published.elapsed() >= TICK
+    }
+
+    /// A small step: told now, or soon together with those that follow.
     async fn tick(&mut self) -> Result<(), Stop> {
-        let now = Timestamp::now();
-        if now.0 - self.stored.0 >= STORE_MS {
-            return self.save().await;
-        }
-        if now.0 - self.published.0 >= TICK_MS {
-            self.next_version();
-            self.published = now;
-            self.state.bus.publish(&Event::status(self.claim.owner.clone(), self.status.clone()));
-        }
-        Ok(())
+        self.pending = true;
+        if self.is_due() { self.save().await } else { Ok(()) }
     }
 
     async fn save(&mut self) -> Result<(), Stop> {
@@ -267,8 +274,8 @@ impl<'a> Job<'a> {
     }
 
     fn wrote(&mut self, event: &Event) {
-        self.published = self.status.timestamp;
-        self.stored = self.status.timestamp;
+        self.published = time::Instant::now();
+        self.pending = false;
         self.state.bus.publish(event);
     }
 
