@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run build watch test check unit end2end bundle setup setup-test
+.PHONY: run build watch test check unit adapters end2end bundle setup setup-test
 
 # Extra server features, such as FEATURES=whisper.
 FEATURES ?=
@@ -32,6 +32,9 @@ check: setup-test ## Format and lints
 
 unit: setup-test ## Tests of the server and the shared code
 	@scripts/test unit
+
+adapters: setup-test ## Tests of the feed's adapters in a browser
+	@scripts/test adapters
 
 end2end: setup-test ## Tests in a browser
 	@scripts/test end2end
