@@ -97,7 +97,10 @@ impl Node {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StartError::InUse(folder.display().to_string()))?;
         let cookie_key = cookie_key(&config.data)?;
-        let store = Store::open(&folder.join("hark.sqlite")).await?;
+        let store = match &config.data.database_url {
+            Some(url) => Store::connect(url).await?,
+            None => Store::open(&folder.join("hark.sqlite")).await?,
+        };
         let media = Media::open(&folder)?;
         let metrics = telemetry::metrics();
         let hub = Arc::new(Hub::new(stream_limits(&config.streams)));

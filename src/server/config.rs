@@ -30,6 +30,10 @@ pub struct DataConfig {
     /// The folder of the database, the recordings and the key that signs cookies. Made if it isn't there.
     #[arg(long, env = "HARK_DATA_DIR", default_value = "data", value_name = "DIR")]
     pub data_dir: PathBuf,
+    /// Sessions are kept in this PostgreSQL database, such as `postgres://user:password@host/name`, instead of in an
+    /// SQLite file of the data folder.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
+    pub database_url: Option<String>,
     /// Signs the cookies, as at least 128 hexadecimal digits. Without it a key is made and kept in the data folder.
     #[arg(long, env = "HARK_SECRET", hide_env_values = true, value_name = "HEX")]
     pub secret: Option<String>,
@@ -132,6 +136,13 @@ pub struct LogConfig {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+fn database_url(text: &str) -> Result<String, String> {
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        return Ok(text.to_owned());
+    }
+    Err("must be a PostgreSQL address like postgres://user:password@host/name; leave it out to use SQLite".to_owned())
 }
 
 fn positive(text: &str) -> Result<f64, String> {

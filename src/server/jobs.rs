@@ -35,7 +35,9 @@ impl NodeSpeed {
 /// # Errors
 /// If the store fails.
 pub async fn recover(state: &AppState) -> Result<(), sqlx::Error> {
-    let events = state.store.reap(Timestamp::now(), true, state.jobs.max_attempts).await?;
+    // Another node may be at work on what is in a shared database; its leases tell.
+    let alone = !state.store.is_shared();
+    let events = state.store.reap(Timestamp::now(), alone, state.jobs.max_attempts).await?;
     for event in &events {
         if let Some(status) = event.new_status() {
             let id = status.session_id;

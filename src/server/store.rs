@@ -1,13 +1,14 @@
 //! All SQL of Hark. Sessions, their segments, and the queue, which is the sessions table itself.
 //! Every change of a status is one call that also returns the event to publish. Called by `sessions` and `jobs`.
 
+mod postgres;
 mod rows;
 mod sqlite;
 
 use super::{bus::Event, owner::Owner};
 use crate::model::{EngineId, Failure, Media, Segment, Session, SessionId, StageLog, State, Status, Timestamp, Title};
 use rows::{SegmentRow, SessionRow};
-use sqlx::SqlitePool;
+use sqlx::{PgPool, SqlitePool, Transaction};
 use std::path::Path;
 
 /// What a change made by anyone but the running worker adds to the version. The worker publishes ticks that it stores
@@ -26,10 +27,137 @@ macro_rules! session_columns {
     };
 }
 
+/// Runs the same statement on whichever database there is. Both know `$1`, and the types that Hark keeps.
+macro_rules! on {
+    ($store:expr, |$pool:ident| $work:expr) => {
+        match &$store.db {
+            Db::Sqlite($pool) => $work,
+            Db::Postgres($pool) => $work,
+        }
+    };
+}
+
+/// Takes the session that has waited longest. `$lock` goes to the end of the look for it.
+macro_rules! claim_sql {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE sessions SET status = 'processing', stage = 'decoding', progress = NULL, \
+             message = 'Reading the recording', attempt = attempt + 1, version = version + $4, worker = $1, \
+             lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, estimated_completion = NULL, \
+             processing_speed = NULL \
+             WHERE status = 'queued' AND id = (SELECT id FROM sessions WHERE status = 'queued' AND engine <> 'external' \
+             ORDER BY queued_at, id LIMIT 1",
+            $lock,
+            ") RETURNING id"
+        )
+    };
+}
+
+/// Adds a segment.
+macro_rules! insert_segment {
+    ($executor:expr, $id:expr, $segment:expr, $words:expr) => {
+        sqlx::query(
+            "INSERT INTO segments (session_id, idx, start_s, end_s, text, confidence, words) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind($id.to_string())
+        .bind(i64::from($segment.index))
+        .bind($segment.start)
+        .bind($segment.end)
+        .bind(&$segment.text)
+        .bind($segment.confidence)
+        .bind($words)
+        .execute($executor)
+        .await
+    };
+}
+
+/// Writes what an outside worker reported, if the session still runs and the version rises; tells whether it did.
+macro_rules! report_status {
+    ($executor:expr, $status:expr, $lease_until:expr) => {
+        sqlx::query(
+            "UPDATE sessions SET version = $2, status = $3, stage = $4, progress = $5, message = $6, updated_at = $7, \
+         duration_processed = $8, duration_total = $9, estimated_completion = $10, processing_speed = $11, \
+         attempt = $12, error_code = $13, error_message = $14, \
+         started_at = COALESCE(started_at, CASE WHEN $3 = 'queued' THEN NULL ELSE $7 END), \
+         finished_at = $15, lease_until = $16 \
+         WHERE id = $1 AND engine = 'external' AND status IN ('queued', 'processing') AND version < $2",
+        )
+        .bind($status.session_id.to_string())
+        .bind($status.version as i64)
+        .bind($status.state.as_str())
+        .bind($status.stage.map(|s| s.as_str()))
+        .bind($status.progress)
+        .bind(&$status.message)
+        .bind($status.timestamp.0)
+        .bind($status.duration_processed)
+        .bind($status.duration_total)
+        .bind($status.estimated_completion.map(|t| t.0))
+        .bind($status.processing_speed)
+        .bind(i64::from($status.attempt))
+        .bind($status.error.as_ref().map(|e| &e.code))
+        .bind($status.error.as_ref().map(|e| &e.message))
+        .bind($status.state.is_terminal().then_some($status.timestamp.0))
+        .bind((!$status.state.is_terminal()).then_some($lease_until.0))
+        .execute($executor)
+        .await
+        .map(|done| done.rows_affected() > 0)
+    };
+}
+
+/// Writes every column of a claimed session's status, if the claim is still valid and the version doesn't fall; tells
+/// whether it did.
+macro_rules! save_status {
+    ($executor:expr, $claim:expr, $status:expr) => {
+        sqlx::query(
+            "UPDATE sessions SET version = $3, status = $4, stage = $5, progress = $6, message = $7, updated_at = $8, \
+         duration_processed = $9, duration_total = $10, estimated_completion = $11, processing_speed = $12, \
+         segments = $13, error_code = $14, error_message = $15 \
+         WHERE id = $1 AND attempt = $2 AND status = 'processing' AND version <= $3",
+        )
+        .bind($claim.session.id.to_string())
+        .bind(i64::from($claim.session.status.attempt))
+        .bind($status.version as i64)
+        .bind($status.state.as_str())
+        .bind($status.stage.map(|s| s.as_str()))
+        .bind($status.progress)
+        .bind(&$status.message)
+        .bind($status.timestamp.0)
+        .bind($status.duration_processed)
+        .bind($status.duration_total)
+        .bind($status.estimated_completion.map(|t| t.0))
+        .bind($status.processing_speed)
+        .bind(i64::from($status.segments))
+        .bind($status.error.as_ref().map(|e| &e.code))
+        .bind($status.error.as_ref().map(|e| &e.message))
+        .execute($executor)
+        .await
+        .map(|done| done.rows_affected() > 0)
+    };
+}
+
 /// Sessions and segments in a database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: SqlitePool,
+    db: Db,
+}
+
+/// What the databases do differently.
+trait Dialect {
+    type Database: sqlx::Database;
+
+    /// Begins a transaction that will write.
+    fn begin_write(&self) -> impl Future<Output = Result<Transaction<'static, Self::Database>, sqlx::Error>> + Send;
+
+    /// The statement for a database with one writer at a time, or for one with many.
+    fn for_update(&self, one: &'static str, many: &'static str) -> &'static str;
+}
+
+/// The databases that Hark knows.
+#[derive(Clone, Debug)]
+enum Db {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
 }
 
 /// What a new session is made of.
@@ -72,7 +200,22 @@ impl Store {
     /// # Errors
     /// If the file can't be opened or written, or was made by a newer Hark.
     pub async fn open(path: &Path) -> Result<Self, sqlx::Error> {
-        Ok(Self { pool: sqlite::open(path).await? })
+        Ok(Self { db: Db::Sqlite(sqlite::open(path).await?) })
+    }
+
+    /// Opens the PostgreSQL database at `url`, such as `postgres://user:password@host/name`, and brings its tables up to
+    /// date. Several nodes may do so at once.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or the tables were made by a newer Hark.
+    pub async fn connect(url: &str) -> Result<Self, sqlx::Error> {
+        Ok(Self { db: Db::Postgres(postgres::open(url).await?) })
+    }
+
+    /// Whether other nodes may use this database too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.db, Db::Postgres(_))
     }
 
     /// Whether the database answers.
@@ -80,12 +223,12 @@ impl Store {
     /// # Errors
     /// If it doesn't.
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT 1").execute(&self.pool).await.map(drop)
+        on!(self, |pool| sqlx::query("SELECT 1").execute(pool).await.map(drop))
     }
 
     /// Closes the database after what is under way.
     pub async fn close(&self) {
-        self.pool.close().await;
+        on!(self, |pool| pool.close().await);
     }
 
     // Sessions, for their owner
@@ -95,7 +238,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<(Session, Event), sqlx::Error> {
-        sqlx::query(
+        on!(self, |pool| sqlx::query(
             "INSERT INTO sessions (id, owner, title, created_at, queued_at, updated_at, engine, language, file_name, \
              bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
              duration_total, segments, attempt, crashes, lease_until) \
@@ -116,8 +259,9 @@ impl Store {
         .bind(i64::from(new.media.channels))
         .bind(new.duration_total)
         .bind(new.lease_until.map(|t| t.0))
-        .execute(&self.pool)
-        .await?;
+        .execute(pool)
+        .await
+        .map(drop))?;
         let (session, owner) = self.any(new.id).await?.ok_or(sqlx::Error::RowNotFound)?;
         let event = Event::status(owner, session.status.clone());
         Ok((session, event))
@@ -137,11 +281,14 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn any(&self, id: SessionId) -> Result<Option<(Session, Owner)>, sqlx::Error> {
-        let row: Option<SessionRow> =
-            sqlx::query_as(concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1"))
-                .bind(id.to_string())
-                .fetch_optional(&self.pool)
-                .await?;
+        let row: Option<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions s WHERE s.id = $1"
+        ))
+        .bind(id.to_string())
+        .fetch_optional(pool)
+        .await)?;
         row.map(SessionRow::into_session).transpose()
     }
 
@@ -156,7 +303,7 @@ impl Store {
         before: Option<SessionId>,
         limit: u32,
     ) -> Result<Vec<Session>, sqlx::Error> {
-        let rows: Vec<SessionRow> = sqlx::query_as(concat!(
+        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT ",
             session_columns!(),
             " FROM sessions s WHERE s.owner = $1 AND ($2 = '' OR LOWER(s.title) LIKE $3 ESCAPE '\\') \
@@ -167,8 +314,8 @@ impl Store {
         .bind(like_pattern(query))
         .bind(before.map(|id| id.to_string()).unwrap_or_default())
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(pool)
+        .await)?;
         rows.into_iter().map(|row| row.into_session().map(|(session, _)| session)).collect()
     }
 
@@ -177,7 +324,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn statuses(&self, owner: &Owner, since: Timestamp) -> Result<Vec<Status>, sqlx::Error> {
-        let rows: Vec<SessionRow> = sqlx::query_as(concat!(
+        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT ",
             session_columns!(),
             " FROM sessions s WHERE s.owner = $1 AND (s.status IN ('queued', 'processing') OR s.updated_at >= $2) \
@@ -185,8 +332,8 @@ impl Store {
         ))
         .bind(owner.as_str())
         .bind(since.0)
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(pool)
+        .await)?;
         rows.into_iter().map(|row| row.into_session().map(|(session, _)| session.status)).collect()
     }
 
@@ -195,15 +342,15 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn segments(&self, id: SessionId, from: u32, limit: u32) -> Result<Vec<Segment>, sqlx::Error> {
-        let rows: Vec<SegmentRow> = sqlx::query_as(
+        let rows: Vec<SegmentRow> = on!(self, |pool| sqlx::query_as(
             "SELECT idx, start_s, end_s, text, confidence, words FROM segments \
              WHERE session_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3",
         )
         .bind(id.to_string())
         .bind(i64::from(from))
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(pool)
+        .await)?;
         rows.into_iter().map(SegmentRow::into_segment).collect()
     }
 
@@ -212,13 +359,14 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn rename(&self, owner: &Owner, id: SessionId, title: &Title) -> Result<bool, sqlx::Error> {
-        let done = sqlx::query("UPDATE sessions SET title = $3 WHERE id = $1 AND owner = $2")
+        let changed = on!(self, |pool| sqlx::query("UPDATE sessions SET title = $3 WHERE id = $1 AND owner = $2")
             .bind(id.to_string())
             .bind(owner.as_str())
             .bind(title.as_str())
-            .execute(&self.pool)
-            .await?;
-        Ok(done.rows_affected() > 0)
+            .execute(pool)
+            .await
+            .map(|done| done.rows_affected()))?;
+        Ok(changed > 0)
     }
 
     /// Cancels a session of this owner that is queued or processing. None if it is neither.
@@ -226,7 +374,8 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn cancel(&self, owner: &Owner, id: SessionId, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
-        let done = sqlx::query(
+        let changed = on!(self, |pool| {
+            sqlx::query(
             "UPDATE sessions SET status = 'cancelled', message = 'Cancelled', version = version + $4, updated_at = $3, \
              finished_at = $3, estimated_completion = NULL, processing_speed = NULL, worker = NULL, lease_until = NULL \
              WHERE id = $1 AND owner = $2 AND status IN ('queued', 'processing')",
@@ -235,9 +384,10 @@ impl Store {
         .bind(owner.as_str())
         .bind(now.0)
         .bind(LEAP)
-        .execute(&self.pool)
-        .await?;
-        self.event_if(done.rows_affected() > 0, id).await
+        .execute(pool)
+        .await.map(|done| done.rows_affected())
+        })?;
+        self.event_if(changed > 0, id).await
     }
 
     /// Queues a failed or cancelled session of this owner again, keeping its segments. None if it is neither.
@@ -245,7 +395,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn retry(&self, owner: &Owner, id: SessionId, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
-        let done = sqlx::query(
+        let changed = on!(self, |pool| sqlx::query(
             "UPDATE sessions SET status = 'queued', stage = NULL, progress = NULL, message = '', \
              version = version + $4, updated_at = $3, queued_at = $3, finished_at = NULL, crashes = 0, \
              error_code = NULL, error_message = NULL \
@@ -255,9 +405,10 @@ impl Store {
         .bind(owner.as_str())
         .bind(now.0)
         .bind(LEAP)
-        .execute(&self.pool)
-        .await?;
-        self.event_if(done.rows_affected() > 0, id).await
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected()))?;
+        self.event_if(changed > 0, id).await
     }
 
     /// Removes a session of this owner with its segments. False if there is none.
@@ -265,12 +416,13 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn delete(&self, owner: &Owner, id: SessionId) -> Result<bool, sqlx::Error> {
-        let done = sqlx::query("DELETE FROM sessions WHERE id = $1 AND owner = $2")
+        let changed = on!(self, |pool| sqlx::query("DELETE FROM sessions WHERE id = $1 AND owner = $2")
             .bind(id.to_string())
             .bind(owner.as_str())
-            .execute(&self.pool)
-            .await?;
-        Ok(done.rows_affected() > 0)
+            .execute(pool)
+            .await
+            .map(|done| done.rows_affected()))?;
+        Ok(changed > 0)
     }
 
     /// Whether a session exists, whoever owns it.
@@ -278,11 +430,11 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn exists(&self, id: SessionId) -> Result<bool, sqlx::Error> {
-        let found: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM sessions WHERE id = $1")
+        let (found,): (i64,) = on!(self, |pool| sqlx::query_as("SELECT COUNT(*) FROM sessions WHERE id = $1")
             .bind(id.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(found.is_some())
+            .fetch_one(pool)
+            .await)?;
+        Ok(found > 0)
     }
 
     /// How many sessions there are by status, over all owners.
@@ -291,7 +443,9 @@ impl Store {
     /// If the database fails.
     pub async fn counts(&self) -> Result<Vec<(State, u64)>, sqlx::Error> {
         let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT status, COUNT(*) FROM sessions GROUP BY status").fetch_all(&self.pool).await?;
+            on!(self, |pool| sqlx::query_as("SELECT status, COUNT(*) FROM sessions GROUP BY status")
+                .fetch_all(pool)
+                .await)?;
         rows.into_iter().map(|(name, n)| Ok((rows::parse(&name)?, n as u64))).collect()
     }
 
@@ -300,10 +454,11 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn waveform(&self, id: SessionId) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT peaks FROM waveforms WHERE session_id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
+        let row: Option<(Vec<u8>,)> =
+            on!(self, |pool| sqlx::query_as("SELECT peaks FROM waveforms WHERE session_id = $1")
+                .bind(id.to_string())
+                .fetch_optional(pool)
+                .await)?;
         Ok(row.map(|(peaks,)| peaks))
     }
 
@@ -313,10 +468,10 @@ impl Store {
     /// If the database fails.
     pub async fn stages(&self, id: SessionId) -> Result<StageLog, sqlx::Error> {
         let rows: Vec<(i64, Option<String>)> =
-            sqlx::query_as("SELECT at, stage FROM stages WHERE session_id = $1 ORDER BY at, rowid")
+            on!(self, |pool| sqlx::query_as("SELECT at, stage FROM stages WHERE session_id = $1 ORDER BY seq")
                 .bind(id.to_string())
-                .fetch_all(&self.pool)
-                .await?;
+                .fetch_all(pool)
+                .await)?;
         let entries =
             rows.into_iter().map(|(at, stage)| Ok((Timestamp(at), stage.as_deref().map(rows::parse).transpose()?)));
         entries.collect::<Result<_, sqlx::Error>>().map(StageLog)
@@ -334,27 +489,25 @@ impl Store {
         now: Timestamp,
         lease_until: Timestamp,
     ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
-        // One statement, so no other worker comes between the look and the taking.
-        let taken: Option<(String,)> = sqlx::query_as(
-            "UPDATE sessions SET status = 'processing', stage = 'decoding', progress = NULL, \
-             message = 'Reading the recording', attempt = attempt + 1, version = version + $4, worker = $1, \
-             lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, estimated_completion = NULL, \
-             processing_speed = NULL \
-             WHERE status = 'queued' AND id = (SELECT id FROM sessions WHERE status = 'queued' AND engine <> 'external' \
-             ORDER BY queued_at, id LIMIT 1) RETURNING id",
-        )
-        .bind(worker)
-        .bind(now.0)
-        .bind(lease_until.0)
-        .bind(LEAP)
-        .fetch_optional(&self.pool)
-        .await?;
+        // One statement, so no other worker comes between the look and the taking. PostgreSQL's workers step over rows
+        // that another is about to take.
+        let taken: Option<(String,)> =
+            on!(self, |pool| sqlx::query_as(pool.for_update(claim_sql!(""), claim_sql!(" FOR UPDATE SKIP LOCKED"),))
+                .bind(worker)
+                .bind(now.0)
+                .bind(lease_until.0)
+                .bind(LEAP)
+                .fetch_optional(pool)
+                .await)?;
         let Some((id,)) = taken else { return Ok(None) };
-        let row: SessionRow =
-            sqlx::query_as(concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1"))
-                .bind(id)
-                .fetch_one(&self.pool)
-                .await?;
+        let row: SessionRow = on!(self, |pool| sqlx::query_as(concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions s WHERE s.id = $1"
+        ))
+        .bind(id)
+        .fetch_one(pool)
+        .await)?;
         let crashes = row.crashes();
         let (session, owner) = row.into_session()?;
         let event = Event::status(owner.clone(), session.status.clone());
@@ -366,15 +519,16 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn renew(&self, claim: &Claim, lease_until: Timestamp) -> Result<bool, sqlx::Error> {
-        let done = sqlx::query(
+        let changed = on!(self, |pool| sqlx::query(
             "UPDATE sessions SET lease_until = $3 WHERE id = $1 AND attempt = $2 AND status = 'processing'",
         )
         .bind(claim.session.id.to_string())
         .bind(i64::from(claim.session.status.attempt))
         .bind(lease_until.0)
-        .execute(&self.pool)
-        .await?;
-        Ok(done.rows_affected() > 0)
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected()))?;
+        Ok(changed > 0)
     }
 
     /// Writes the status of a claimed session. None if the claim is no longer valid.
@@ -382,7 +536,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn save(&self, claim: &Claim, status: &Status) -> Result<Option<Event>, sqlx::Error> {
-        let saved = save_status(&self.pool, claim, status).await?;
+        let saved = on!(self, |pool| save_status!(pool, claim, status))?;
         Ok(saved.then(|| Event::status(claim.owner.clone(), status.clone())))
     }
 
@@ -398,12 +552,15 @@ impl Store {
         status: &Status,
         new: bool,
     ) -> Result<Option<Event>, sqlx::Error> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        if !save_status(&mut *tx, claim, status).await? {
-            return Ok(None);
-        }
-        insert_segment(&mut *tx, claim.session.id, segment).await?;
-        tx.commit().await?;
+        let words = words(segment)?;
+        on!(self, |pool| {
+            let mut tx = pool.begin_write().await?;
+            if !save_status!(&mut *tx, claim, status)? {
+                return Ok(None);
+            }
+            insert_segment!(&mut *tx, claim.session.id, segment, &words)?;
+            tx.commit().await?;
+        });
         let owner = claim.owner.clone();
         Ok(Some(if new {
             Event::segment(owner, segment, status.clone())
@@ -417,13 +574,13 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn save_model(&self, claim: &Claim, model: &str) -> Result<(), sqlx::Error> {
-        sqlx::query("UPDATE sessions SET model = $3 WHERE id = $1 AND attempt = $2")
+        on!(self, |pool| sqlx::query("UPDATE sessions SET model = $3 WHERE id = $1 AND attempt = $2")
             .bind(claim.session.id.to_string())
             .bind(i64::from(claim.session.status.attempt))
             .bind(model)
-            .execute(&self.pool)
+            .execute(pool)
             .await
-            .map(drop)
+            .map(drop))
     }
 
     /// Keeps the waveform of a session's recording.
@@ -431,12 +588,13 @@ impl Store {
     /// # Errors
     /// If the database fails, or the session is gone.
     pub async fn save_waveform(&self, id: SessionId, peaks: &[u8]) -> Result<(), sqlx::Error> {
-        sqlx::query("INSERT INTO waveforms (session_id, peaks) VALUES ($1, $2) ON CONFLICT (session_id) DO UPDATE SET peaks = $2")
+        on!(self, |pool| {
+            sqlx::query("INSERT INTO waveforms (session_id, peaks) VALUES ($1, $2) ON CONFLICT (session_id) DO UPDATE SET peaks = $2")
             .bind(id.to_string())
             .bind(peaks)
-            .execute(&self.pool)
-            .await
-            .map(drop)
+            .execute(pool)
+            .await.map(drop)
+        })
     }
 
     /// Ends a claimed session with `status` as the last word of its worker. None if the claim is no longer valid.
@@ -466,16 +624,18 @@ impl Store {
                 None
             }
         };
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        if !save_status(&mut *tx, claim, &status).await? {
-            return Ok(None);
-        }
-        sqlx::query("UPDATE sessions SET finished_at = $2, worker = NULL, lease_until = NULL WHERE id = $1")
-            .bind(claim.session.id.to_string())
-            .bind(finished_at)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
+        on!(self, |pool| {
+            let mut tx = pool.begin_write().await?;
+            if !save_status!(&mut *tx, claim, status)? {
+                return Ok(None);
+            }
+            sqlx::query("UPDATE sessions SET finished_at = $2, worker = NULL, lease_until = NULL WHERE id = $1")
+                .bind(claim.session.id.to_string())
+                .bind(finished_at)
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+        });
         // Read back, because a queued session's place in the queue is part of its status.
         self.event_if(true, claim.session.id).await
     }
@@ -486,7 +646,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn reap(&self, now: Timestamp, all: bool, max_attempts: u32) -> Result<Vec<Event>, sqlx::Error> {
-        let ids: Vec<(String, i64)> = sqlx::query_as(
+        let ids: Vec<(String, i64)> = on!(self, |pool| sqlx::query_as(
             "UPDATE sessions SET \
              status = CASE WHEN crashes + 1 >= $3 THEN 'failed' ELSE 'queued' END, \
              stage = CASE WHEN crashes + 1 >= $3 THEN stage ELSE NULL END, \
@@ -502,8 +662,8 @@ impl Store {
         .bind(all)
         .bind(i64::from(max_attempts))
         .bind(LEAP)
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(pool)
+        .await)?;
         let mut events = Vec::with_capacity(ids.len());
         for (id, crashes) in ids {
             if crashes >= i64::from(max_attempts) {
@@ -511,11 +671,12 @@ impl Store {
                     "The worker stopped {crashes} times while working on this recording, so Hark gave up. \
                      What was transcribed is kept; Retry goes on from there."
                 );
-                sqlx::query("UPDATE sessions SET message = $2, error_message = $2 WHERE id = $1")
+                on!(self, |pool| sqlx::query("UPDATE sessions SET message = $2, error_message = $2 WHERE id = $1")
                     .bind(&id)
                     .bind(message)
-                    .execute(&self.pool)
-                    .await?;
+                    .execute(pool)
+                    .await
+                    .map(drop))?;
             }
             events.extend(self.event_if(true, rows::parse(&id)?).await?);
         }
@@ -527,7 +688,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn requeue_crashed(&self, claim: &Claim, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
-        let done = sqlx::query(
+        let changed = on!(self, |pool| sqlx::query(
             "UPDATE sessions SET status = 'queued', stage = NULL, progress = NULL, crashes = crashes + 1, \
              version = version + $3, updated_at = $4, worker = NULL, lease_until = NULL, estimated_completion = NULL, \
              processing_speed = NULL WHERE id = $1 AND attempt = $2 AND status = 'processing'",
@@ -536,9 +697,10 @@ impl Store {
         .bind(i64::from(claim.session.status.attempt))
         .bind(LEAP)
         .bind(now.0)
-        .execute(&self.pool)
-        .await?;
-        self.event_if(done.rows_affected() > 0, claim.session.id).await
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected()))?;
+        self.event_if(changed > 0, claim.session.id).await
     }
 
     /// Tells every queued session its place and, with the `speed` of this node (audio seconds per second) and its
@@ -552,35 +714,38 @@ impl Store {
         speed: Option<f64>,
         workers: u32,
     ) -> Result<Vec<Event>, sqlx::Error> {
-        let rest: (Option<f64>,) = sqlx::query_as(
-            "SELECT SUM(MAX(duration_total - duration_processed, 0)) FROM sessions \
+        let rest: (Option<f64>,) = on!(self, |pool| {
+            sqlx::query_as(
+            "SELECT SUM(CASE WHEN duration_total IS NULL THEN NULL WHEN duration_total > duration_processed THEN duration_total - duration_processed ELSE 0 END) FROM sessions \
              WHERE status = 'processing' AND engine <> 'external'",
         )
-        .fetch_one(&self.pool)
-        .await?;
-        let rows: Vec<SessionRow> = sqlx::query_as(concat!(
+        .fetch_one(pool)
+        .await
+        })?;
+        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT ",
             session_columns!(),
             " FROM sessions s WHERE s.status = 'queued' AND s.engine <> 'external' ORDER BY s.queued_at, s.id"
         ))
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(pool)
+        .await)?;
         let mut ahead = rest.0;
         let mut events = Vec::with_capacity(rows.len());
         for row in rows {
             let (session, owner) = row.into_session()?;
             let own = session.status.duration_total.map(|t| (t - session.status.duration_processed).max(0.0));
             let arrival = ahead.and_then(|ahead| crate::model::queue_arrival(now, ahead, own, speed, workers));
-            let done = sqlx::query(
+            let changed = on!(self, |pool| sqlx::query(
                 "UPDATE sessions SET version = version + 1, updated_at = $2, estimated_completion = $3 \
                  WHERE id = $1 AND status = 'queued'",
             )
             .bind(session.id.to_string())
             .bind(now.0)
             .bind(arrival.map(|t| t.0))
-            .execute(&self.pool)
-            .await?;
-            if done.rows_affected() > 0 {
+            .execute(pool)
+            .await
+            .map(|done| done.rows_affected()))?;
+            if changed > 0 {
                 let version = session.status.version + 1;
                 let status = Status { version, timestamp: now, estimated_completion: arrival, ..session.status };
                 events.push(Event::status(owner, status));
@@ -599,7 +764,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn report(&self, status: &Status, lease_until: Timestamp) -> Result<bool, sqlx::Error> {
-        report_status(&self.pool, status, lease_until).await
+        on!(self, |pool| report_status!(pool, status, lease_until))
     }
 
     /// Writes several reported statuses, none of which changes the state or the stage, in one statement. Those that are
@@ -608,7 +773,10 @@ impl Store {
     /// # Errors
     /// If the database fails; then none is written.
     pub async fn report_steps(&self, statuses: &[Status], lease_until: Timestamp) -> Result<(), sqlx::Error> {
-        sqlite::report_steps(&self.pool, statuses, lease_until).await
+        match &self.db {
+            Db::Sqlite(pool) => sqlite::report_steps(pool, statuses, lease_until).await,
+            Db::Postgres(pool) => postgres::report_steps(pool, statuses, lease_until).await,
+        }
     }
 
     /// Adds segments that an outside worker sent, the first of which must have index `from`. False if the session has
@@ -623,24 +791,27 @@ impl Store {
         segments: &[Segment],
         lease_until: Timestamp,
     ) -> Result<bool, sqlx::Error> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let done = sqlx::query(
-            "UPDATE sessions SET segments = $3, lease_until = $4 \
-             WHERE id = $1 AND segments = $2 AND engine = 'external' AND status IN ('queued', 'processing')",
-        )
-        .bind(id.to_string())
-        .bind(i64::from(from))
-        .bind(i64::from(from) + segments.len() as i64)
-        .bind(lease_until.0)
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        for segment in segments {
-            insert_segment(&mut *tx, id, segment).await?;
-        }
-        tx.commit().await?;
+        let words = segments.iter().map(words).collect::<Result<Vec<_>, _>>()?;
+        on!(self, |pool| {
+            let mut tx = pool.begin_write().await?;
+            let done = sqlx::query(
+                "UPDATE sessions SET segments = $3, lease_until = $4 \
+                 WHERE id = $1 AND segments = $2 AND engine = 'external' AND status IN ('queued', 'processing')",
+            )
+            .bind(id.to_string())
+            .bind(i64::from(from))
+            .bind(i64::from(from) + segments.len() as i64)
+            .bind(lease_until.0)
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() == 0 {
+                return Ok(false);
+            }
+            for (segment, words) in segments.iter().zip(&words) {
+                insert_segment!(&mut *tx, id, segment, words)?;
+            }
+            tx.commit().await?;
+        });
         Ok(true)
     }
 
@@ -649,7 +820,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn reap_outside(&self, now: Timestamp) -> Result<Vec<Event>, sqlx::Error> {
-        let ids: Vec<(String,)> = sqlx::query_as(
+        let ids: Vec<(String,)> = on!(self, |pool| sqlx::query_as(
             "UPDATE sessions SET status = 'failed', finished_at = $1, error_code = 'worker_lost', message = $2, \
              error_message = $2, version = version + $3, updated_at = $1, lease_until = NULL, \
              estimated_completion = NULL, processing_speed = NULL \
@@ -658,8 +829,8 @@ impl Store {
         .bind(now.0)
         .bind("The worker that transcribes this recording went silent. What it sent is kept.")
         .bind(LEAP)
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(pool)
+        .await)?;
         let mut events = Vec::with_capacity(ids.len());
         for (id,) in ids {
             events.extend(self.event_if(true, rows::parse(&id)?).await?);
@@ -676,94 +847,9 @@ impl Store {
     }
 }
 
-async fn insert_segment<'e>(
-    executor: impl sqlx::SqliteExecutor<'e>,
-    id: SessionId,
-    segment: &Segment,
-) -> Result<(), sqlx::Error> {
-    let words = serde_json::to_string(&segment.words).map_err(|e| sqlx::Error::Encode(e.into()))?;
-    sqlx::query(
-        "INSERT INTO segments (session_id, idx, start_s, end_s, text, confidence, words) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(id.to_string())
-    .bind(i64::from(segment.index))
-    .bind(segment.start)
-    .bind(segment.end)
-    .bind(&segment.text)
-    .bind(segment.confidence)
-    .bind(words)
-    .execute(executor)
-    .await
-    .map(drop)
-}
-
-/// Writes what an outside worker reported, if the session still runs and the version rises.
-async fn report_status<'e>(
-    executor: impl sqlx::SqliteExecutor<'e>,
-    status: &Status,
-    lease_until: Timestamp,
-) -> Result<bool, sqlx::Error> {
-    let ended = status.state.is_terminal();
-    let done = sqlx::query(
-        "UPDATE sessions SET version = $2, status = $3, stage = $4, progress = $5, message = $6, updated_at = $7, \
-         duration_processed = $8, duration_total = $9, estimated_completion = $10, processing_speed = $11, \
-         attempt = $12, error_code = $13, error_message = $14, \
-         started_at = COALESCE(started_at, CASE WHEN $3 = 'queued' THEN NULL ELSE $7 END), \
-         finished_at = $15, lease_until = $16 \
-         WHERE id = $1 AND engine = 'external' AND status IN ('queued', 'processing') AND version < $2",
-    )
-    .bind(status.session_id.to_string())
-    .bind(status.version as i64)
-    .bind(status.state.as_str())
-    .bind(status.stage.map(|s| s.as_str()))
-    .bind(status.progress)
-    .bind(&status.message)
-    .bind(status.timestamp.0)
-    .bind(status.duration_processed)
-    .bind(status.duration_total)
-    .bind(status.estimated_completion.map(|t| t.0))
-    .bind(status.processing_speed)
-    .bind(i64::from(status.attempt))
-    .bind(status.error.as_ref().map(|e| &e.code))
-    .bind(status.error.as_ref().map(|e| &e.message))
-    .bind(ended.then_some(status.timestamp.0))
-    .bind((!ended).then_some(lease_until.0))
-    .execute(executor)
-    .await?;
-    Ok(done.rows_affected() > 0)
-}
-
-/// Writes every column of a claimed session's status, if the claim is still valid and the version doesn't fall.
-async fn save_status<'e>(
-    executor: impl sqlx::SqliteExecutor<'e>,
-    claim: &Claim,
-    status: &Status,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE sessions SET version = $3, status = $4, stage = $5, progress = $6, message = $7, updated_at = $8, \
-         duration_processed = $9, duration_total = $10, estimated_completion = $11, processing_speed = $12, \
-         segments = $13, error_code = $14, error_message = $15 \
-         WHERE id = $1 AND attempt = $2 AND status = 'processing' AND version <= $3",
-    )
-    .bind(claim.session.id.to_string())
-    .bind(i64::from(claim.session.status.attempt))
-    .bind(status.version as i64)
-    .bind(status.state.as_str())
-    .bind(status.stage.map(|s| s.as_str()))
-    .bind(status.progress)
-    .bind(&status.message)
-    .bind(status.timestamp.0)
-    .bind(status.duration_processed)
-    .bind(status.duration_total)
-    .bind(status.estimated_completion.map(|t| t.0))
-    .bind(status.processing_speed)
-    .bind(i64::from(status.segments))
-    .bind(status.error.as_ref().map(|e| &e.code))
-    .bind(status.error.as_ref().map(|e| &e.message))
-    .execute(executor)
-    .await?;
-    Ok(done.rows_affected() > 0)
+/// The words of a segment as JSON, as the table has them.
+fn words(segment: &Segment) -> Result<String, sqlx::Error> {
+    serde_json::to_string(&segment.words).map_err(|e| sqlx::Error::Encode(e.into()))
 }
 
 /// A LIKE pattern that finds `query` anywhere, its wildcards taken literally.

@@ -1,10 +1,11 @@
 //! What is particular to SQLite: opening a database as Hark needs it (write-ahead log, foreign keys, migrated), and
 //! writing many rows in one statement. Called by `Store`.
 
+use super::Dialect;
 use crate::model::{Status, Timestamp};
 use serde_json::json;
 use sqlx::{
-    SqlitePool,
+    Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{path::Path, time::Duration};
@@ -27,6 +28,19 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?;
     sqlx::migrate!("src/server/store/migrations/sqlite").run(&pool).await?;
     Ok(pool)
+}
+
+impl Dialect for SqlitePool {
+    type Database = Sqlite;
+
+    async fn begin_write(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        // At once: a reader that became a writer later would be refused if another had written meanwhile.
+        self.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    fn for_update(&self, one: &'static str, _many: &'static str) -> &'static str {
+        one
+    }
 }
 
 /// See `Store::report_steps`. The rows go as one JSON array: a statement for each would cost twenty times as much. The

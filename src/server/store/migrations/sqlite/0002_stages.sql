@@ -1,5 +1,6 @@
 -- When each session entered which stage; NULL: it waits, or has ended. Kept by a trigger, so no change is left out.
 CREATE TABLE stages (
+    seq INTEGER PRIMARY KEY,
     session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     at INTEGER NOT NULL,
     stage TEXT

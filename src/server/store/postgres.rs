@@ -1,0 +1,75 @@
+//! What is particular to PostgreSQL: opening a database (migrated, also by several nodes at once), and writing many rows
+//! in one statement. Called by `Store`.
+
+use super::Dialect;
+use crate::model::{Status, Timestamp};
+use serde_json::json;
+use sqlx::{
+    PgPool, Postgres, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{str::FromStr, time::Duration};
+
+/// Connections of one node. No connection is held while a stream is open, so few serve many.
+const CONNECTIONS: u32 = 10;
+/// How long a request waits for a free connection.
+const ACQUIRE: Duration = Duration::from_secs(10);
+
+pub(super) async fn open(url: &str) -> Result<PgPool, sqlx::Error> {
+    let options = PgConnectOptions::from_str(url)?.application_name("hark");
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE).connect_with(options).await?;
+    // Takes a lock, so of several nodes that start one migrates and the others wait.
+    sqlx::migrate!("src/server/store/migrations/postgres").run(&pool).await?;
+    Ok(pool)
+}
+
+impl Dialect for PgPool {
+    type Database = Postgres;
+
+    async fn begin_write(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        self.begin().await
+    }
+
+    fn for_update(&self, _one: &'static str, many: &'static str) -> &'static str {
+        many
+    }
+}
+
+/// See `Store::report_steps`. The rows go as one JSON array.
+pub(super) async fn report_steps(
+    pool: &PgPool,
+    statuses: &[Status],
+    lease_until: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let rows: Vec<_> = statuses
+        .iter()
+        .map(|s| {
+            json!({
+                "id": s.session_id,
+                "version": s.version,
+                "progress": s.progress,
+                "message": s.message,
+                "at": s.timestamp.0,
+                "processed": s.duration_processed,
+                "total": s.duration_total,
+                "completion": s.estimated_completion.map(|t| t.0),
+                "speed": s.processing_speed,
+            })
+        })
+        .collect();
+    sqlx::query(
+        "UPDATE sessions SET version = new.version, progress = new.progress, message = new.message, \
+         updated_at = new.at, duration_processed = new.processed, duration_total = new.total, \
+         estimated_completion = new.completion, processing_speed = new.speed, lease_until = $2 \
+         FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (id text, version bigint, \
+         progress double precision, message text, at bigint, processed double precision, total double precision, \
+         completion bigint, speed double precision) \
+         WHERE sessions.id = new.id AND engine = 'external' AND status IN ('queued', 'processing') \
+         AND sessions.version < new.version",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .bind(lease_until.0)
+    .execute(pool)
+    .await
+    .map(drop)
+}

@@ -1,0 +1,110 @@
+//! A PostgreSQL of the tests' own: its own data folder, a free port, ended when dropped.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// A running server, with an empty database `postgres` that anybody on this machine may use.
+pub struct Postgres {
+    pub port: u16,
+    folder: TempDir,
+    child: Child,
+}
+
+impl Postgres {
+    /// Starts one. Fails if it doesn't answer.
+    pub fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let bin = programs();
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        if is_root() {
+            // The server refuses to run as root.
+            let id = |flag| {
+                let out = Command::new("id").args([flag, "postgres"]).output().unwrap();
+                String::from_utf8(out.stdout).unwrap().trim().parse::<u32>().expect("the user postgres exists")
+            };
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            chown(&data, Some(id("-u")), Some(id("-g"))).unwrap();
+        }
+        let made = as_postgres(&bin.join("initdb"))
+            .args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "-D"])
+            .arg(&data)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let child = as_postgres(&bin.join("postgres"))
+            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-p"])
+            .arg(port.to_string())
+            .arg("-D")
+            .arg(&data)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let server = Self { port, folder, child };
+        let patience = Instant::now() + Duration::from_secs(60);
+        while !server.sql("SELECT 1").status.success() {
+            let log = || fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < patience, "PostgreSQL doesn't answer: {}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
+    /// The address of a new, empty database.
+    pub fn database(&self, name: &str) -> String {
+        let made = self.sql(&format!("CREATE DATABASE {name}"));
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        format!("postgres://postgres@127.0.0.1:{}/{name}", self.port)
+    }
+
+    fn sql(&self, text: &str) -> std::process::Output {
+        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
+        Command::new(programs().join("psql")).args([&url, "-qc", text]).output().unwrap()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // SIGINT is the fast way down.
+        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        let patience = Instant::now() + Duration::from_secs(10);
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if Instant::now() > patience {
+                let _ = self.child.kill();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The newest server that Debian has installed.
+fn programs() -> PathBuf {
+    let mut versions: Vec<_> =
+        fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed").flatten().map(|e| e.path()).collect();
+    versions.sort();
+    versions.pop().expect("a version of PostgreSQL").join("bin")
+}
+
+fn is_root() -> bool {
+    String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout).unwrap().trim() == "0"
+}
+
+fn as_postgres(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    // It becomes the program, so its process is the server.
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+    command
+}
