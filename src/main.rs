@@ -29,6 +29,8 @@ struct Cli {
 enum Command {
     /// Run the web server with its workers. The address is LEPTOS_SITE_ADDR, 127.0.0.1:3000 by default.
     Serve(Box<config::ServeConfig>),
+    /// Run a node that only works on sessions, of a database shared with the nodes that serve.
+    Worker(Box<config::WorkerConfig>),
     /// Tell what works on this machine and what is missing.
     Doctor(Box<config::ServeConfig>),
     /// Fetch speech models.
@@ -48,13 +50,8 @@ async fn main() -> ExitCode {
     });
     match command {
         // On a worker thread like everything else: the main thread would have to be woken for each connection.
-        Command::Serve(config) => match tokio::spawn(serve(*config)).await.unwrap_or_else(|e| Err(e.to_string())) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("hark: {message}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Serve(config) => ended(tokio::spawn(serve(*config)).await.unwrap_or_else(|e| Err(e.to_string()))),
+        Command::Worker(config) => ended(work(*config).await),
         Command::Doctor(config) => {
             if doctor::report(&config) {
                 ExitCode::SUCCESS
@@ -67,6 +64,16 @@ async fn main() -> ExitCode {
     }
 }
 
+fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("hark: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 async fn serve(config: config::ServeConfig) -> Result<(), String> {
     telemetry::log(&config.log)?;
     let leptos = config::leptos_options()?;
@@ -76,6 +83,26 @@ async fn serve(config: config::ServeConfig) -> Result<(), String> {
         .await
         .map_err(|e| format!("{addr} can't be listened on: {e}. Choose another address with LEPTOS_SITE_ADDR"))?;
     let addr = listener.local_addr().map_err(|e| e.to_string())?;
+    let stop = stop_signal()?;
+    println!("Hark is ready at http://{addr}");
+    tracing::info!(%addr, "ready");
+    node.serve(listener, stop).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn work(config: config::WorkerConfig) -> Result<(), String> {
+    telemetry::log(&config.serve.log)?;
+    let node = Node::start_worker(&config).await.map_err(|e| e.to_string())?;
+    let stop = stop_signal()?;
+    tracing::info!(workers = config.serve.jobs.workers, "ready to work");
+    node.work(config.monitor_addr, stop).await.map_err(|e| e.to_string())?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Cancelled at SIGTERM or Ctrl-C.
+fn stop_signal() -> Result<CancellationToken, String> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
@@ -87,9 +114,5 @@ async fn serve(config: config::ServeConfig) -> Result<(), String> {
             stop.cancel();
         }
     });
-    println!("Hark is ready at http://{addr}");
-    tracing::info!(%addr, "ready");
-    node.serve(listener, stop).await;
-    tracing::info!("stopped");
-    Ok(())
+    Ok(stop)
 }

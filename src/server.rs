@@ -22,9 +22,9 @@ pub mod telemetry;
 
 use axum::{Extension, Router};
 use axum_extra::extract::cookie::Key;
-use bus::Bus;
+use bus::{Bus, Foreign};
 use bytes::Bytes;
-use config::{DataConfig, ServeConfig, StreamConfig, StreamPath};
+use config::{DataConfig, ServeConfig, StreamConfig, StreamPath, WorkerConfig};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -32,6 +32,7 @@ use hyper_util::{
 };
 use leptos::config::LeptosOptions;
 use media::Media;
+use outside::Outside;
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -43,6 +44,7 @@ use store::Store;
 use stream::{Begun, Hub, StreamLimits};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -57,12 +59,18 @@ const READ_BUFFER: usize = 16 * 1024;
 /// How long hyper waits for a request's head, also on a connection kept alive: longer than the 60 s after which nginx
 /// drops an idle connection, so that the server is not the first to hang up.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long the last changes may take to reach the other nodes.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
+/// Messages of outside workers, heard through the bus, that may wait to be looked at.
+const FOREIGN: usize = 4096;
 /// File descriptors kept free of status streams: the database, uploads, engines, plain requests.
 const SPARE_FILES: u64 = 512;
 
 /// A node that has its data folder and is ready to serve.
 pub struct Node {
     pub state: AppState,
+    bus: bus::Background,
+    foreign: mpsc::Receiver<Foreign>,
     /// Held for as long as the node lives: one node to a data folder.
     _lock: File,
 }
@@ -82,6 +90,15 @@ pub enum StartError {
     Store(#[from] sqlx::Error),
     #[error("the recordings can't be opened: {0}")]
     Media(#[from] object_store::Error),
+    #[error("REDIS_URL isn't an address like redis://host:6379/ ({0})")]
+    Redis(#[from] redis::RedisError),
+    #[error(
+        "a node that only works shares its sessions with others, so it needs DATABASE_URL; \
+         an SQLite database has one node, 'hark serve'"
+    )]
+    WorkerAlone,
+    #[error("{addr} can't be listened on: {error}. Choose another address with HARK_MONITOR_ADDR")]
+    Monitor { addr: std::net::SocketAddr, error: std::io::Error },
 }
 
 impl Node {
@@ -90,26 +107,49 @@ impl Node {
     /// # Errors
     /// If the folder, the key or the database can't be used.
     pub async fn start(config: ServeConfig, leptos: LeptosOptions) -> Result<Self, StartError> {
+        Self::open(config, leptos, true).await
+    }
+
+    /// The same for a node without watchers.
+    ///
+    /// # Errors
+    /// As [`Node::start`], and if no database is shared.
+    pub async fn start_worker(config: &WorkerConfig) -> Result<Self, StartError> {
+        if config.serve.data.database_url.is_none() {
+            return Err(StartError::WorkerAlone);
+        }
+        Self::open(config.serve.clone(), LeptosOptions::builder().output_name("hark").build(), false).await
+    }
+
+    async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bool) -> Result<Self, StartError> {
         let folder = config.data.data_dir.clone();
         let broken = |error| StartError::Folder { path: folder.display().to_string(), error };
         std::fs::create_dir_all(&folder).map_err(broken)?;
         let lock = File::create(folder.join("hark.lock")).map_err(broken)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StartError::InUse(folder.display().to_string()))?;
-        let cookie_key = cookie_key(&config.data)?;
         let store = match &config.data.database_url {
             Some(url) => Store::connect(url).await?,
             None => Store::open(&folder.join("hark.sqlite")).await?,
         };
+        let cookie_key = cookie_key(&config.data, &store).await?;
         let media = Media::open(&folder)?;
         let metrics = telemetry::metrics();
         let hub = Arc::new(Hub::new(stream_limits(&config.streams)));
+        let (heard, foreign) = mpsc::channel(FOREIGN);
+        let (bus, background) = match &config.data.redis_url {
+            Some(url) => Bus::over_redis(url, &hub, &store, heard, watched)?,
+            None => Bus::alone(&hub, &store),
+        };
+        if store.is_shared() && config.data.redis_url.is_none() {
+            tracing::warn!("without REDIS_URL, changes of other nodes on this database are seen up to a second late");
+        }
         let engines = Arc::new(Engines::from_config(&config.engines, &folder));
         let state = AppState::new(Parts {
-            bus: Bus::new(Arc::clone(&hub)),
+            bus,
             hub,
             source: Arc::new(store.clone()),
-            outside: Arc::default(),
+            outside: Arc::new(Outside::new(store.is_shared())),
             store,
             media,
             engines,
@@ -123,12 +163,46 @@ impl Node {
             metrics,
         });
         jobs::recover(&state).await?;
-        Ok(Self { state, _lock: lock })
+        Ok(Self { state, bus: background, foreign, _lock: lock })
     }
 
     /// Serves `listener` and works on sessions until `stop`; then says goodbye to the streams, hands running sessions
     /// back to the queue, and returns.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let state = self.state.clone();
+        self.run(accept(&state, listener, &stop), stop.clone()).await;
+    }
+
+    /// Works on sessions without serving pages until `stop`; then hands running sessions back to the queue, and returns.
+    ///
+    /// # Errors
+    /// If the monitor's address can't be listened on.
+    pub async fn work(self, monitor: Option<std::net::SocketAddr>, stop: CancellationToken) -> Result<(), StartError> {
+        let listener = match monitor {
+            Some(addr) => Some(TcpListener::bind(addr).await.map_err(|error| StartError::Monitor { addr, error })?),
+            None => None,
+        };
+        let router = router::monitor(self.state.clone());
+        let front = {
+            let stop = stop.clone();
+            async move {
+                match listener {
+                    Some(listener) => {
+                        let served = axum::serve(listener, router.into_make_service());
+                        let stopped = stop.cancelled_owned();
+                        if let Err(error) = served.with_graceful_shutdown(stopped).await {
+                            tracing::error!(%error, "the monitor's pages are no longer served");
+                        }
+                    }
+                    None => stop.cancelled().await,
+                }
+            }
+        };
+        self.run(front, stop).await;
+        Ok(())
+    }
+
+    async fn run(self, front: impl Future<Output = ()>, stop: CancellationToken) {
         let workers = jobs::run(self.state.clone(), stop.clone());
         let outside = jobs::look_after_outside(self.state.clone(), stop.clone());
         let clock = {
@@ -153,8 +227,24 @@ impl Node {
                 }
             }
         };
-        let work = async { tokio::join!(accept(&self.state, listener, &stop), workers, outside, upkeep) };
-        tokio::select! { _ = work => {}, () = clock => {} }
+        let foreign = outside::listen(self.state.clone(), self.foreign, stop.clone());
+        // The bus goes on until everyone else has said their last words.
+        let silence = CancellationToken::new();
+        let bus = self.bus.run(silence.clone());
+        let work = async {
+            tokio::join!(front, workers, outside, foreign, upkeep);
+            silence.cancel();
+        };
+        let all = async {
+            tokio::join!(work, async {
+                tokio::pin!(bus);
+                tokio::select! {
+                    () = &mut bus => {}
+                    () = silence.cancelled() => drop(time::timeout(LAST_WORDS, bus).await),
+                }
+            });
+        };
+        tokio::select! { () = all => {}, () = clock => {} }
         self.state.store.close().await;
     }
 }
@@ -284,13 +374,20 @@ fn raise_file_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// The key that signs cookies: given, or made once and kept in the data folder.
-fn cookie_key(data: &DataConfig) -> Result<Key, StartError> {
+/// The key that signs cookies: given, or made once and kept in the data folder, or in the database where nodes share one.
+async fn cookie_key(data: &DataConfig, store: &Store) -> Result<Key, StartError> {
     if let Some(secret) = &data.secret {
         let bytes = unhex(secret.trim()).filter(|b| b.len() >= 64).ok_or(StartError::Secret)?;
         return Ok(Key::from(&bytes));
     }
     let path = data.data_dir.join("secret.key");
+    if store.is_shared() {
+        // That of a node which ran alone before goes on to be valid.
+        let own = std::fs::read(&path).ok().filter(|bytes| bytes.len() >= 64);
+        let candidate = own.unwrap_or_else(|| Key::generate().master().to_vec());
+        let key = store.cookie_key(&candidate).await?;
+        return Key::try_from(key.as_slice()).map_err(|_| StartError::Secret);
+    }
     let broken = |error| StartError::Folder { path: path.display().to_string(), error };
     match std::fs::read(&path) {
         Ok(bytes) if bytes.len() >= 64 => Ok(Key::from(&bytes)),

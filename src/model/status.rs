@@ -148,6 +148,10 @@ pub struct Status {
 }
 
 impl Status {
+    /// The largest version that a worker may give: the largest whole number that a browser's JSON holds exactly
+    /// (ECMA-262, `Number.MAX_SAFE_INTEGER`), less what Hark's own changes may add.
+    pub const MAX_VERSION: u64 = (1 << 53) - (1 << 20);
+
     /// The first status of a session of which nothing else is known.
     #[must_use]
     pub fn new(session_id: SessionId, state: State, stage: Option<Stage>, timestamp: Timestamp) -> Self {

@@ -1,62 +1,141 @@
-//! Carries every change from where it was stored to everyone who watches. `sessions` and `jobs` publish; the hub fans
-//! out to streams, and workers listen for what concerns them. In one process for now: see `local`.
+//! Carries every change from where it was stored to everyone who watches. `sessions`, `jobs` and `outside` publish; the
+//! hub fans out to streams, and workers listen for what concerns them. With `REDIS_URL` it reaches all nodes.
 
+mod event;
 mod local;
+mod reconcile;
+mod redis;
+mod wire;
 
-use super::owner::Owner;
-use crate::model::{Segment, SegmentEvent, SessionId, Status};
-pub use local::{Bus, Signal};
+use super::{owner::Owner, store::Store, stream::Hub};
+use crate::model::{SessionId, Status};
+pub use event::{Change, Event};
+use local::Local;
+pub use local::Signal;
+use std::{future::Future, sync::Arc};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+pub use wire::{Foreign, Rejection};
 
-/// A change of a session, as the store returns it.
+/// Publishes changes to the streams and workers of this node, and to the other nodes if there are any.
 #[derive(Clone, Debug)]
-pub struct Event {
-    pub owner: Owner,
-    pub change: Change,
+pub struct Bus {
+    local: Local,
+    remote: Option<redis::Publisher>,
 }
 
-/// What changed.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A newer status.
-    Status(Status),
-    /// A new segment, and the status that counts it unless that is announced on its own.
-    Segment(SegmentEvent, Option<Status>),
-    /// The session is gone.
-    Deleted(SessionId),
+/// What a bus does in the background, to be given to [`Background::run`].
+#[derive(Debug)]
+pub struct Background {
+    hub: Arc<Hub>,
+    store: Store,
+    remote: Option<redis::Background>,
 }
 
-impl Event {
-    /// A status of a session of `owner`.
+impl Bus {
+    /// A bus within this process.
     #[must_use]
-    pub fn status(owner: Owner, status: Status) -> Self {
-        Self { owner, change: Change::Status(status) }
+    pub fn alone(hub: &Arc<Hub>, store: &Store) -> (Self, Background) {
+        let background = Background { hub: Arc::clone(hub), store: store.clone(), remote: None };
+        (Self { local: Local::new(Arc::clone(hub)), remote: None }, background)
     }
 
-    /// A segment of a session of `owner`, and the status that counts it.
-    #[must_use]
-    pub fn segment(owner: Owner, segment: &Segment, status: Status) -> Self {
-        let announced = SegmentEvent::new(status.session_id, segment);
-        Self { owner, change: Change::Segment(announced, Some(status)) }
+    /// A bus over the Redis at `url`, which need not be there yet. What workers in other languages publish for sessions
+    /// of outside workers goes to `foreign`. `watched` tells whether this node has watchers at all.
+    ///
+    /// # Errors
+    /// If the address can't be one.
+    pub fn over_redis(
+        url: &str,
+        hub: &Arc<Hub>,
+        store: &Store,
+        foreign: mpsc::Sender<Foreign>,
+        watched: bool,
+    ) -> Result<(Self, Background), ::redis::RedisError> {
+        let local = Local::new(Arc::clone(hub));
+        let (publisher, remote) = redis::connect(url, &local, store, foreign, watched)?;
+        let background = Background { hub: Arc::clone(hub), store: store.clone(), remote: Some(remote) };
+        Ok((Self { local, remote: Some(publisher) }, background))
     }
 
-    /// A segment whose worker announces its statuses on its own.
-    #[must_use]
-    pub fn bare_segment(owner: Owner, id: SessionId, segment: &Segment) -> Self {
-        Self { owner, change: Change::Segment(SegmentEvent::new(id, segment), None) }
-    }
-
-    /// The deletion of a session of `owner`.
-    #[must_use]
-    pub fn deleted(owner: Owner, id: SessionId) -> Self {
-        Self { owner, change: Change::Deleted(id) }
-    }
-
-    /// The status it carries, if any.
-    #[must_use]
-    pub fn new_status(&self) -> Option<&Status> {
-        match &self.change {
-            Change::Status(status) | Change::Segment(_, Some(status)) => Some(status),
-            Change::Segment(_, None) | Change::Deleted(_) => None,
+    /// Announces a change that has been stored.
+    pub fn publish(&self, event: &Event) {
+        self.local.publish(event);
+        if let Some(remote) = &self.remote {
+            remote.publish(event.clone(), true);
         }
     }
+
+    /// Announces several changes, in order.
+    pub fn publish_all<'a>(&self, events: impl IntoIterator<Item = &'a Event>) {
+        for event in events {
+            self.publish(event);
+        }
+    }
+
+    /// Announces a change that only watchers must hear of, not workers.
+    pub fn tell_watchers(&self, event: &Event) {
+        self.local.tell_watchers(event);
+        if let Some(remote) = &self.remote {
+            remote.publish(event.clone(), false);
+        }
+    }
+
+    /// Shows a change to the watchers of this node; the others hear of it from whoever announced it here.
+    pub fn tell_watchers_here(&self, event: &Event) {
+        self.local.tell_watchers(event);
+    }
+
+    /// Ends the streams of an owner who logged out, on all nodes.
+    pub fn log_out(&self, owner: &Owner) {
+        self.local.log_out(owner);
+        if let Some(remote) = &self.remote {
+            remote.log_out(owner.clone());
+        }
+    }
+
+    /// The newest status that this node's watchers were told.
+    #[must_use]
+    pub fn newest(&self, id: SessionId) -> Option<(Owner, Status)> {
+        self.local.hub().newest(id)
+    }
+
+    /// What a worker must hear from now on.
+    #[must_use]
+    pub fn signals(&self) -> broadcast::Receiver<Signal> {
+        self.local.signals()
+    }
+
+    /// Whether changes reach the other nodes, and theirs this one; none if there is only this node.
+    #[must_use]
+    pub fn is_connected(&self) -> Option<bool> {
+        self.remote.as_ref().map(redis::Publisher::is_connected)
+    }
+}
+
+impl Background {
+    /// Carries changes between the nodes, and compares what is watched with the store. Until `stop`.
+    pub fn run(self, stop: CancellationToken) -> impl Future<Output = ()> + Send {
+        let Self { hub, store, remote } = self;
+        async move {
+            let every = match &remote {
+                Some(remote) => reconcile::Every::UnlessConnected(remote.connected()),
+                None if store.is_shared() => reconcile::Every::Second,
+                None => reconcile::Every::Rarely,
+            };
+            let carry = async {
+                if let Some(remote) = remote {
+                    remote.run(&stop).await;
+                }
+            };
+            let compare = reconcile::run(&hub, &store, every, &stop);
+            tokio::join!(carry, compare);
+        }
+    }
+}
+
+/// Counts a message that came over Redis by what became of it.
+pub fn count(taken: Result<(), Rejection>) {
+    let outcome = taken.map_or_else(Rejection::as_str, |()| "taken");
+    metrics::counter!("hark_bus_messages_total", "outcome" => outcome).increment(1);
 }

@@ -24,6 +24,16 @@ pub struct ServeConfig {
     pub log: LogConfig,
 }
 
+/// `hark worker`: a node without web pages, which works on the sessions of a database that it shares with others.
+#[derive(Args, Clone, Debug)]
+pub struct WorkerConfig {
+    #[command(flatten)]
+    pub serve: ServeConfig,
+    /// Where to answer /healthz, /readyz and /metrics, such as 127.0.0.1:9100. Nowhere if left out.
+    #[arg(long, env = "HARK_MONITOR_ADDR", value_name = "ADDRESS")]
+    pub monitor_addr: Option<SocketAddr>,
+}
+
 /// Where Hark keeps what it is given.
 #[derive(Args, Clone, Debug)]
 pub struct DataConfig {
@@ -34,7 +44,12 @@ pub struct DataConfig {
     /// SQLite file of the data folder.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
     pub database_url: Option<String>,
-    /// Signs the cookies, as at least 128 hexadecimal digits. Without it a key is made and kept in the data folder.
+    /// Changes reach the other nodes through this Redis or Valkey, such as `redis://host:6379/` or `rediss://…` with TLS.
+    /// Needed where several nodes share a database, or they see each other's changes up to a second late.
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// Signs the cookies, as at least 128 hexadecimal digits. Without it a key is made, and kept in the data folder or in
+    /// the database that the nodes share.
     #[arg(long, env = "HARK_SECRET", hide_env_values = true, value_name = "HEX")]
     pub secret: Option<String>,
 }

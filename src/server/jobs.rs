@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 /// How often the queue and the leases are looked at without being told to.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How long sessions have to be handed back when the node stops; longer only if the database is away.
+const GRACE: Duration = Duration::from_secs(7);
+
 /// How fast this node has been lately, in audio seconds per second, for the arrival times of queued sessions.
 #[derive(Debug, Default)]
 pub(super) struct NodeSpeed(Mutex<Option<f64>>);
@@ -64,7 +67,11 @@ pub async fn recover(state: &AppState) -> Result<(), sqlx::Error> {
 /// Works until `stop`, then hands running sessions back and returns.
 pub async fn run(state: AppState, stop: CancellationToken) {
     if state.jobs.workers == 0 {
-        stop.cancelled().await;
+        // Somebody must notice when the last worker is gone.
+        let mut looks = time::interval(LOOK);
+        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+            reap(&state).await;
+        }
         return;
     }
     let worker = format!("{}-{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
@@ -95,7 +102,10 @@ pub async fn run(state: AppState, stop: CancellationToken) {
             },
         }
     }
-    while running.join_next().await.is_some() {}
+    let handed_back = async { while running.join_next().await.is_some() {} };
+    if time::timeout(GRACE, handed_back).await.is_err() {
+        tracing::warn!(grace_secs = GRACE.as_secs(), "some sessions could not be handed back; their leases run out");
+    }
 }
 
 async fn take(state: &AppState, worker: &str, running: usize) -> Result<Option<Claim>, sqlx::Error> {
@@ -163,8 +173,8 @@ async fn refresh_if_full(state: &AppState, speed: &NodeSpeed, running: usize) {
 
 async fn refresh_queue(state: &AppState, speed: &NodeSpeed) {
     match state.store.refresh_queue(Timestamp::now(), speed.get(), state.jobs.workers).await {
-        // Not through `Bus::publish`, which would call every queued session newly queued.
-        Ok(events) => events.iter().for_each(|event| state.hub.publish(event)),
+        // Not `Bus::publish`, which would call every queued session newly queued.
+        Ok(events) => events.iter().for_each(|event| state.bus.tell_watchers(event)),
         Err(error) => tracing::error!(%error, "the queue's places could not be written; trying again"),
     }
 }

@@ -1,11 +1,13 @@
-//! Workers outside Hark, which publish over HTTP: their reports are checked like any input, go to the watchers at once,
-//! and reach the store at every change of stage and otherwise every few seconds. Called by `http::outside`.
+//! Workers outside Hark, which publish over HTTP or Redis: their reports are checked like any input, go to the watchers at
+//! once, and reach the store at every change of stage and otherwise every few seconds; over a shared database at once,
+//! for the next report may reach another node. Called by `http::outside`; [`listen`] takes what the bus hears.
 
 use super::{
-    bus::Event,
+    bus::{self, Event, Foreign, Rejection},
     error::Error,
     owner::Owner,
     sessions::Sessions,
+    state::AppState,
     store::{NewSession, Store},
 };
 use crate::model::{
@@ -15,8 +17,13 @@ use serde::Deserialize;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc},
+    time,
+};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -24,11 +31,12 @@ use uuid::Uuid;
 const STORE_AFTER: f64 = 30.0;
 /// A session that hasn't been reported on for this long is read from the store again, in seconds.
 const FORGET_AFTER: f64 = 60.0;
+/// The same for what is heard through the bus.
+const STORE_HEARD: Duration = Duration::from_secs(1);
+/// How often a report without a version is tried again when another node was faster.
+const TRIES: u32 = 5;
 /// How many statuses are stored in one go, so that other writers get their turn.
 const BATCH: usize = 200;
-/// The largest whole number that a browser's JSON holds exactly (ECMA-262, `Number.MAX_SAFE_INTEGER`), less what
-/// Hark's own changes may add.
-const MAX_VERSION: u64 = (1 << 53) - (1 << 20);
 /// Longest text of a segment or a message, in bytes.
 const MAX_TEXT: usize = 64 * 1024;
 
@@ -47,7 +55,7 @@ pub struct Announcement {
 
 /// A status as an outside worker reports it. What is left out stays as it was, except `progress`, `estimated_completion`
 /// and `processing_speed`, which become unknown.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct Report {
     /// Above that of every report before; one more than the last if left out.
     version: Option<u64>,
@@ -80,8 +88,10 @@ pub struct NewSegment {
 }
 
 /// What this node knows of the sessions of outside workers that report to it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outside {
+    /// Whether other nodes may take in reports on the same sessions.
+    shared: bool,
     sessions: Mutex<HashMap<SessionId, Arc<AsyncMutex<Live>>>>,
 }
 
@@ -98,6 +108,12 @@ pub struct Live {
 }
 
 impl Outside {
+    /// Nothing is known yet. `shared`: whether other nodes may take in reports on the same sessions.
+    #[must_use]
+    pub fn new(shared: bool) -> Self {
+        Self { shared, sessions: Mutex::default() }
+    }
+
     fn table(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Arc<AsyncMutex<Live>>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,10 +137,17 @@ impl Outside {
                     Arc::clone(self.table().entry(id).or_insert_with(|| Arc::new(AsyncMutex::new(live))))
                 }
             };
-            let live = live.lock_owned().await;
-            if !live.gone {
-                return Ok(live);
+            let mut live = live.lock_owned().await;
+            if live.gone {
+                continue;
             }
+            if self.shared {
+                // Another node may have taken in more than this one knows.
+                let (session, owner) = store.any(id).await?.ok_or(Error::NotFound)?;
+                live.owner = owner;
+                live.status = session.status;
+            }
+            return Ok(live);
         }
     }
 
@@ -247,14 +270,27 @@ impl Sessions<'_> {
     /// # Errors
     /// If the report can't be true, is out of date, or the session has ended.
     pub async fn report(&self, id: SessionId, report: Report) -> Result<u64, Error> {
-        let mut live = self.state.outside.live(&self.state.store, id).await?;
+        let tries = if report.version.is_none() { TRIES } else { 1 };
+        for _ in 1..tries {
+            match self.report_once(id, report.clone()).await {
+                // Another node was faster; the next version is another now.
+                Err(Error::Conflict("changed", _)) => {}
+                done => return done,
+            }
+        }
+        self.report_once(id, report).await
+    }
+
+    async fn report_once(&self, id: SessionId, report: Report) -> Result<u64, Error> {
+        let outside = &self.state.outside;
+        let mut live = outside.live(&self.state.store, id).await?;
         let now = Timestamp::now();
         let status = reported(&live.status, report, now)?;
         let known = &live.status;
-        if status.state != known.state || status.stage != known.stage {
+        if outside.shared || status.state != known.state || status.stage != known.stage {
             if !self.state.store.report(&status, self.silence(now)).await? {
                 live.gone = true;
-                self.state.outside.table().remove(&id);
+                outside.table().remove(&id);
                 return Err(Error::Conflict(
                     "changed",
                     "The session was changed elsewhere; look at it again.".to_owned(),
@@ -270,8 +306,8 @@ impl Sessions<'_> {
         self.state.bus.publish(&Event::status(live.owner.clone(), live.status.clone()));
         if live.status.state.is_terminal() {
             live.gone = true;
-            self.state.outside.table().remove(&id);
-            metrics::counter!("hark_sessions_ended_total", "status" => live.status.state.as_str()).increment(1);
+            outside.table().remove(&id);
+            count_ended(live.status.state);
         }
         Ok(version)
     }
@@ -319,6 +355,134 @@ impl Sessions<'_> {
     }
 }
 
+fn count_ended(state: State) {
+    metrics::counter!("hark_sessions_ended_total", "status" => state.as_str()).increment(1);
+}
+
+/// Takes in what outside workers publish over Redis: shows it to this node's watchers at once, and stores it. Other nodes
+/// that listen do the same, and the store takes each version and each segment once. Runs until `stop`.
+pub async fn listen(state: AppState, mut heard: mpsc::Receiver<Foreign>, stop: CancellationToken) {
+    let mut steps: HashMap<SessionId, Status> = HashMap::new();
+    let mut looks = time::interval(STORE_HEARD);
+    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            Some(message) = heard.recv() => {
+                match state.sessions().take_heard(&message, &mut steps).await {
+                    Ok(true) => bus::count(Ok(())),
+                    Ok(false) => {}
+                    Err(rejection) => bus::count(Err(rejection)),
+                }
+            }
+            _ = looks.tick() => store_heard(&state, &mut steps).await,
+            () = stop.cancelled() => return store_heard(&state, &mut steps).await,
+        }
+    }
+}
+
+async fn store_heard(state: &AppState, steps: &mut HashMap<SessionId, Status>) {
+    if steps.is_empty() {
+        return;
+    }
+    let until = Timestamp::now().plus_seconds(f64::from(state.outside_config.worker_silence_secs));
+    let all: Vec<Status> = steps.values().cloned().collect();
+    for batch in all.chunks(BATCH) {
+        if let Err(error) = state.store.report_steps(batch, until).await {
+            tracing::error!(%error, "what outside workers published could not be stored; trying again");
+            return;
+        }
+    }
+    steps.clear();
+}
+
+/// The part of a message that tells which kind it is.
+#[derive(Deserialize)]
+struct Heard {
+    session_id: SessionId,
+    index: Option<u32>,
+    timestamp: Option<Timestamp>,
+}
+
+impl Sessions<'_> {
+    /// Whether it was news. Rejects what can't be.
+    async fn take_heard(&self, message: &Foreign, steps: &mut HashMap<SessionId, Status>) -> Result<bool, Rejection> {
+        fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Rejection> {
+            serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)
+        }
+        let id = message.id;
+        let head: Heard = read(&message.payload)?;
+        if head.session_id != id {
+            return Err(Rejection::Foreign);
+        }
+        let (owner, known) = match self.state.bus.newest(id) {
+            Some(known) => known,
+            None => self.stored(id).await?,
+        };
+        if head.index.is_some() {
+            return self.take_segment(owner, &known, read(&message.payload)?).await;
+        }
+        let report: Report = read(&message.payload)?;
+        // Without a version nobody could tell which of two messages is newer.
+        let version = report.version.ok_or(Rejection::Malformed)?;
+        if version == known.version {
+            return Ok(false); // what this node, or one that stored it before, has shown already
+        }
+        let now = Timestamp::now();
+        let mut status = reported(&known, report, now).map_err(|error| rejection(&error))?;
+        status.timestamp = head.timestamp.unwrap_or(now);
+        self.state.bus.tell_watchers_here(&Event::status(owner, status.clone()));
+        if status.state == known.state && status.stage == known.stage {
+            steps.insert(id, status);
+            return Ok(true);
+        }
+        steps.remove(&id);
+        match self.state.store.report(&status, self.silence(now)).await {
+            Ok(true) if status.state.is_terminal() => count_ended(status.state),
+            Ok(_) => {}
+            Err(error) => tracing::error!(session_id = %id, %error, "a status of session {id} could not be stored"),
+        }
+        Ok(true)
+    }
+
+    async fn take_segment(&self, owner: Owner, known: &Status, segment: NewSegment) -> Result<bool, Rejection> {
+        let id = known.session_id;
+        let segment = checked(segment).map_err(|error| rejection(&error))?;
+        if segment.index < known.segments {
+            return Ok(false);
+        }
+        not_ended(known).map_err(|error| rejection(&error))?;
+        let until = self.silence(Timestamp::now());
+        let added = self.state.store.report_segments(id, segment.index, std::slice::from_ref(&segment), until).await;
+        match added {
+            Ok(true) => {}
+            // Another node was faster, or it leaves a hole.
+            Ok(false) if self.stored(id).await?.1.segments > segment.index => {}
+            Ok(false) => return Err(Rejection::Stale),
+            Err(error) => {
+                tracing::error!(session_id = %id, %error, "a segment of session {id} could not be stored");
+                return Ok(false); // nothing is shown that could get lost
+            }
+        }
+        self.state.bus.tell_watchers_here(&Event::bare_segment(owner, id, &segment));
+        Ok(true)
+    }
+
+    async fn stored(&self, id: SessionId) -> Result<(Owner, Status), Rejection> {
+        match self.state.store.any(id).await {
+            Ok(Some((session, owner))) => Ok((owner, session.status)),
+            Ok(None) => Err(Rejection::Foreign),
+            Err(error) => {
+                tracing::error!(session_id = %id, %error, "session {id} could not be read");
+                Err(Rejection::Foreign)
+            }
+        }
+    }
+}
+
+fn rejection(error: &Error) -> Rejection {
+    if matches!(error, Error::Conflict(..)) { Rejection::Stale } else { Rejection::Malformed }
+}
+
 fn not_ended(known: &Status) -> Result<(), Error> {
     if known.state.is_terminal() {
         return Err(Error::Conflict("ended", format!("The session is {}: nothing more can be reported.", known.state)));
@@ -337,8 +501,9 @@ fn reported(known: &Status, report: Report, now: Timestamp) -> Result<Status, Er
             format!("The version must be above {}, which is known already; {version} isn't.", known.version),
         ));
     }
-    if version > MAX_VERSION {
-        return invalid(format!("The version must be at most {MAX_VERSION}, so that browsers read it exactly."));
+    if version > Status::MAX_VERSION {
+        let most = Status::MAX_VERSION;
+        return invalid(format!("The version must be at most {most}, so that browsers read it exactly."));
     }
     let state = report.status.unwrap_or(State::Processing);
     if state == State::Queued && known.state != State::Queued {

@@ -83,6 +83,15 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
+/// What operators ask of a node without pages.
+pub fn monitor(state: AppState) -> Router {
+    Router::new()
+        .route("/healthz", get(http::healthz))
+        .route("/readyz", get(http::readyz))
+        .route("/metrics", get(http::metrics))
+        .with_state(state)
+}
+
 /// What a page may load and run: its own, and scripts with this answer's nonce. Widths of bars are style attributes.
 fn policy(nonce: &str, watching: bool) -> String {
     // `cargo leptos watch` reloads pages over a socket on a port of its own.

@@ -9,7 +9,7 @@ use super::{bus::Event, owner::Owner};
 use crate::model::{EngineId, Failure, Media, Segment, Session, SessionId, StageLog, State, Status, Timestamp, Title};
 use rows::{SegmentRow, SessionRow};
 use sqlx::{PgPool, SqlitePool, Transaction};
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 /// What a change made by anyone but the running worker adds to the version. The worker publishes ticks that it stores
 /// only once a second, so the version in the store lags behind by a few; this leaps over them.
@@ -149,8 +149,8 @@ trait Dialect {
     /// Begins a transaction that will write.
     fn begin_write(&self) -> impl Future<Output = Result<Transaction<'static, Self::Database>, sqlx::Error>> + Send;
 
-    /// The statement for a database with one writer at a time, or for one with many.
-    fn for_update(&self, one: &'static str, many: &'static str) -> &'static str;
+    /// The statement for SQLite or that for PostgreSQL.
+    fn pick(&self, sqlite: &'static str, postgres: &'static str) -> &'static str;
 }
 
 /// The databases that Hark knows.
@@ -425,6 +425,68 @@ impl Store {
         Ok(changed > 0)
     }
 
+    /// Sessions with these ids, those that there are, whoever owns them.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn many(&self, ids: &[SessionId]) -> Result<Vec<(Session, Owner)>, sqlx::Error> {
+        let ids = json_list(ids)?;
+        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(pool.pick(
+            concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id IN (SELECT value FROM json_each($1))"),
+            concat!(
+                "SELECT ",
+                session_columns!(),
+                " FROM sessions s WHERE s.id IN (SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))"
+            ),
+        ))
+        .bind(ids)
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(SessionRow::into_session).collect()
+    }
+
+    /// Version and number of segments of those of these sessions that there are.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn versions(&self, ids: &[SessionId]) -> Result<HashMap<SessionId, (u64, u32)>, sqlx::Error> {
+        let ids = json_list(ids)?;
+        let rows: Vec<(String, i64, i64)> = on!(self, |pool| sqlx::query_as(pool.pick(
+            "SELECT id, version, segments FROM sessions WHERE id IN (SELECT value FROM json_each($1))",
+            "SELECT id, version, segments FROM sessions \
+             WHERE id IN (SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))",
+        ))
+        .bind(ids)
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(|(id, version, n)| Ok((rows::parse(&id)?, (version as u64, rows::small(n))))).collect()
+    }
+
+    /// The versions of what [`Store::statuses`] tells, for several owners.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn versions_of_owners(
+        &self,
+        owners: &[Owner],
+        since: Timestamp,
+    ) -> Result<Vec<(SessionId, Owner, u64)>, sqlx::Error> {
+        let owners = json_list(&owners.iter().map(Owner::as_str).collect::<Vec<_>>())?;
+        let rows: Vec<(String, String, i64)> = on!(self, |pool| sqlx::query_as(pool.pick(
+            "SELECT id, owner, version FROM sessions WHERE owner IN (SELECT value FROM json_each($1)) \
+             AND (status IN ('queued', 'processing') OR updated_at >= $2)",
+            "SELECT id, owner, version FROM sessions \
+             WHERE owner IN (SELECT jsonb_array_elements_text(CAST($1 AS jsonb))) \
+             AND (status IN ('queued', 'processing') OR updated_at >= $2)",
+        ))
+        .bind(owners)
+        .bind(since.0)
+        .fetch_all(pool)
+        .await)?;
+        let rows = rows.into_iter();
+        rows.map(|(id, owner, version)| Ok((rows::parse(&id)?, Owner::from_store(owner), version as u64))).collect()
+    }
+
     /// Whether a session exists, whoever owns it.
     ///
     /// # Errors
@@ -477,6 +539,21 @@ impl Store {
         entries.collect::<Result<_, sqlx::Error>>().map(StageLog)
     }
 
+    /// The key that signs cookies on all nodes of this database: `candidate` if there was none.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn cookie_key(&self, candidate: &[u8]) -> Result<Vec<u8>, sqlx::Error> {
+        on!(self, |pool| {
+            sqlx::query("INSERT INTO keys (name, value) VALUES ('cookie', $1) ON CONFLICT (name) DO NOTHING")
+                .bind(candidate)
+                .execute(pool)
+                .await?;
+            let (key,) = sqlx::query_as("SELECT value FROM keys WHERE name = 'cookie'").fetch_one(pool).await?;
+            Ok(key)
+        })
+    }
+
     // The queue, for workers
 
     /// Takes the session that has waited longest, if any, and leases it to `worker` until `lease_until`.
@@ -492,7 +569,7 @@ impl Store {
         // One statement, so no other worker comes between the look and the taking. PostgreSQL's workers step over rows
         // that another is about to take.
         let taken: Option<(String,)> =
-            on!(self, |pool| sqlx::query_as(pool.for_update(claim_sql!(""), claim_sql!(" FOR UPDATE SKIP LOCKED"),))
+            on!(self, |pool| sqlx::query_as(pool.pick(claim_sql!(""), claim_sql!(" FOR UPDATE SKIP LOCKED")))
                 .bind(worker)
                 .bind(now.0)
                 .bind(lease_until.0)
@@ -847,9 +924,27 @@ impl Store {
     }
 }
 
+/// Whether an error says that the database is away for now, not that it refuses: the same statement may work soon.
+#[must_use]
+pub fn is_passing(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => true,
+        // PostgreSQL's classes 08 (connection) and 57P (the server is stopped or starts), and SQLite's busy.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "5" || code == "517"),
+        _ => false,
+    }
+}
+
 /// The words of a segment as JSON, as the table has them.
 fn words(segment: &Segment) -> Result<String, sqlx::Error> {
     serde_json::to_string(&segment.words).map_err(|e| sqlx::Error::Encode(e.into()))
+}
+
+/// A JSON array, which both databases take for a list of any length.
+fn json_list(items: &(impl serde::Serialize + ?Sized)) -> Result<String, sqlx::Error> {
+    serde_json::to_string(items).map_err(|e| sqlx::Error::Encode(e.into()))
 }
 
 /// A LIKE pattern that finds `query` anywhere, its wildcards taken literally.

@@ -68,6 +68,12 @@ pub fn metrics() -> PrometheusHandle {
             describe_counter!("hark_snapshot_reads_total", "Times a stream had to read the store");
             describe_gauge!("hark_hub_entries", "Sessions and owners whose newest status is held in memory");
             describe_counter!("hark_updates_conflated_total", "Statuses replaced by a newer one before they were sent");
+            describe_counter!(
+                "hark_bus_messages_total",
+                "Messages of other nodes and outside workers, heard through Redis, by what became of them"
+            );
+            describe_counter!("hark_bus_dropped_total", "Changes that could not be handed to Redis or taken from it");
+            describe_gauge!("hark_bus_subscriptions", "Sessions whose changes on other nodes are listened for");
             describe_counter!("hark_polls_total", "Status polls by answer");
             describe_counter!("hark_sessions_created_total", "Sessions received");
             describe_counter!("hark_sessions_ended_total", "Sessions ended, by status");

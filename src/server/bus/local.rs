@@ -1,10 +1,15 @@
 //! The bus within one process: a call to the hub, and a broadcast to the workers.
 
 use super::{Change, Event};
-use crate::model::{SessionId, State};
-use crate::server::stream::Hub;
+use crate::{
+    model::{SessionId, State},
+    server::{owner::Owner, stream::Hub},
+};
 use std::sync::Arc;
 use tokio::sync::broadcast;
+
+/// Deep enough for a burst of cancellations; a worker that lags looks into the store anyway.
+const SIGNALS: usize = 256;
 
 /// What a worker must react to at once. Missing one is no harm: the store tells the same at the next look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,46 +20,56 @@ pub enum Signal {
     Stop(SessionId),
 }
 
-/// Publishes changes to the streams and workers of this process.
+impl Signal {
+    /// What workers must hear of a change, if anything.
+    #[must_use]
+    pub fn of(change: &Change) -> Option<Self> {
+        match change {
+            Change::Deleted(id) => Some(Self::Stop(*id)),
+            Change::Status(status) if status.state == State::Cancelled => Some(Self::Stop(status.session_id)),
+            Change::Status(status) if status.state == State::Queued => Some(Self::Queued),
+            Change::Status(_) | Change::Segment(..) => None,
+        }
+    }
+}
+
+/// The streams and workers of this process.
 #[derive(Clone, Debug)]
-pub struct Bus {
+pub(super) struct Local {
     hub: Arc<Hub>,
     signals: broadcast::Sender<Signal>,
 }
 
-impl Bus {
-    /// A bus that fans out through `hub`.
-    #[must_use]
-    pub fn new(hub: Arc<Hub>) -> Self {
-        // Deep enough for a burst of cancellations; a worker that lags looks into the store anyway.
-        let (signals, _) = broadcast::channel(256);
-        Self { hub, signals }
+impl Local {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, signals: broadcast::channel(SIGNALS).0 }
     }
 
-    /// Announces a change that has been stored.
-    pub fn publish(&self, event: &Event) {
-        let signal = match &event.change {
-            Change::Deleted(id) => Some(Signal::Stop(*id)),
-            Change::Status(status) if status.state == State::Cancelled => Some(Signal::Stop(status.session_id)),
-            Change::Status(status) if status.state == State::Queued => Some(Signal::Queued),
-            Change::Status(_) | Change::Segment(..) => None,
-        };
-        self.hub.publish(event);
-        if let Some(signal) = signal {
-            let _ = self.signals.send(signal); // fails when no worker listens, which is fine
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(super) fn publish(&self, event: &Event) {
+        self.tell_watchers(event);
+        if let Some(signal) = Signal::of(&event.change) {
+            self.signal(signal);
         }
     }
 
-    /// Announces several changes, in order.
-    pub fn publish_all<'a>(&self, events: impl IntoIterator<Item = &'a Event>) {
-        for event in events {
-            self.publish(event);
-        }
+    /// Returns whether it was news to any of them.
+    pub(super) fn tell_watchers(&self, event: &Event) -> bool {
+        self.hub.publish(event)
     }
 
-    /// What a worker must hear from now on.
-    #[must_use]
-    pub fn signals(&self) -> broadcast::Receiver<Signal> {
+    pub(super) fn signal(&self, signal: Signal) {
+        let _ = self.signals.send(signal); // fails when no worker listens, which is fine
+    }
+
+    pub(super) fn log_out(&self, owner: &Owner) {
+        self.hub.log_out(owner);
+    }
+
+    pub(super) fn signals(&self) -> broadcast::Receiver<Signal> {
         self.signals.subscribe()
     }
 }

@@ -18,9 +18,13 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Able to serve: the database answers.
+/// Able to serve: the database answers. A node without Redis still serves, and tells its watchers from the store; if all
+/// nodes called themselves unready for that, nobody would serve at all.
 pub async fn readyz(State(state): State<AppState>) -> Response {
     match state.store.ping().await {
+        Ok(()) if state.bus.is_connected() == Some(false) => {
+            "ready, but Redis does not answer: changes of other nodes come up to a second late\n".into_response()
+        }
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
             tracing::warn!(%error, "not ready: the store does not answer");

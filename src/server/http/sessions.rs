@@ -119,6 +119,6 @@ pub(super) async fn engines(State(state): State<AppState>) -> Json<Vec<EngineInf
 /// has the cookie elsewhere.
 #[utoipa::path(post, path = "/api/v1/logout", responses((status = 204)))]
 pub(super) async fn logout(State(state): State<AppState>, Extension(owner): Extension<Owner>) -> Response {
-    state.hub.log_out(&owner);
+    state.bus.log_out(&owner);
     owner::forgotten(StatusCode::NO_CONTENT)
 }

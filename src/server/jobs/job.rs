@@ -2,13 +2,13 @@
 
 use super::{NodeSpeed, lease, spool};
 use crate::{
-    model::{Failure, Meter, Segment, Stage, Status, Timestamp, Word, clock, percent},
+    model::{Failure, Meter, Segment, SessionId, Stage, Status, Timestamp, Word, clock, percent},
     server::{
         audio::{AudioError, SAMPLE_RATE},
         bus::{Event, Signal},
         speech::{self, EngineSegment, Request, SpeechError},
         state::AppState,
-        store::{Claim, Ending},
+        store::{self, Claim, Ending},
     },
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -18,6 +18,51 @@ use tokio_util::sync::CancellationToken;
 /// Progress is stored and published at most this often. People see no more in a bar, and a status costs each watcher
 /// half a kilobyte. Stages, ends and segments don't wait.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often the lease is renewed, if not more often still. A session that was cancelled, deleted or taken back on another
+/// node is noticed then at the latest.
+const RENEW: Duration = Duration::from_secs(1);
+/// Pause before a write is tried again while the database is away.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// A write to the store, tried again while the database is away, until the lease must have run out: what has been heard
+/// isn't given up because a database is restarted. `$again`: whether an earlier try may have been carried out.
+macro_rules! persist {
+    ($job:expr, |$again:pat_param| $write:expr) => {{
+        let mut patience = Patience::of($job);
+        loop {
+            let $again = patience.tried;
+            match $write.await {
+                Err(error) if patience.lasts(&error) => time::sleep(AGAIN).await,
+                done => break done,
+            }
+        }
+    }};
+}
+
+/// How long a write is tried again.
+struct Patience {
+    id: SessionId,
+    until: time::Instant,
+    tried: bool,
+}
+
+impl Patience {
+    fn of(job: &Job<'_>) -> Self {
+        Self { id: job.claim.session.id, until: time::Instant::now() + job.lease_length(), tried: false }
+    }
+
+    fn lasts(&mut self, error: &sqlx::Error) -> bool {
+        if !store::is_passing(error) || time::Instant::now() >= self.until {
+            return false;
+        }
+        if !self.tried {
+            tracing::warn!(session_id = %self.id, %error, "the store is away; session {} waits for it", self.id);
+        }
+        self.tried = true;
+        true
+    }
+}
 
 /// Why an attempt ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +178,8 @@ impl<'a> Job<'a> {
         tokio::pin!(feed);
         let mut fed = false;
         let mut signals = self.state.bus.signals();
-        let mut renewals = time::interval(Duration::from_secs(u64::from(self.state.jobs.lease_secs)) / 3);
+        let mut renewals = time::interval(self.lease_length().min(RENEW * 3) / 3);
+        renewals.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let stall = Duration::from_secs(u64::from(self.state.jobs.stall_secs));
         let mut deadline = time::Instant::now() + stall;
         let mut decoded = false;
@@ -143,7 +189,7 @@ impl<'a> Job<'a> {
                     deadline = time::Instant::now() + stall;
                     match event? {
                         Some(speech::Event::Ready { model }) => {
-                            self.state.store.save_model(self.claim, &model).await?;
+                            persist!(self, |_| self.state.store.save_model(self.claim, &model))?;
                             self.meter = Meter::new(Timestamp::now(), self.offset);
                             self.status.progress = self.progress();
                             self.stage(Stage::Transcribing, "Transcribing").await?;
@@ -169,14 +215,17 @@ impl<'a> Job<'a> {
                     if let Some(Ok(whole)) = now.end.as_deref() {
                         decoded = true;
                         self.status.duration_total = Some(whole.duration);
-                        self.state.store.save_waveform(id, &whole.waveform.peaks).await?;
+                        let peaks = &whole.waveform.peaks;
+                        persist!(self, |_| self.state.store.save_waveform(id, peaks))?;
                         self.status.progress = self.progress();
                         self.save().await?;
                     }
                 }
                 _ = renewals.tick() => {
-                    let until = lease(self.state, Timestamp::now());
-                    if !self.state.store.renew(self.claim, until).await? {
+                    let store = &self.state.store;
+                    let renewed =
+                        persist!(self, |_| store.renew(self.claim, lease(self.state, Timestamp::now())));
+                    if !renewed? {
                         return Err(Stop::LostClaim);
                     }
                 }
@@ -240,7 +289,7 @@ impl<'a> Job<'a> {
         if due {
             self.next_version();
         }
-        let event = self.state.store.append(self.claim, &segment, &self.status, due).await?.ok_or(Stop::LostClaim)?;
+        let event = persist!(self, |again| self.append(&segment, due, again))?.ok_or(Stop::LostClaim)?;
         if due {
             self.wrote(&event);
         } else {
@@ -248,6 +297,15 @@ impl<'a> Job<'a> {
             self.state.bus.publish(&event);
         }
         Ok(())
+    }
+
+    /// `again`: an earlier try may have added it, and only the answer was lost.
+    async fn append(&self, segment: &Segment, due: bool, again: bool) -> Result<Option<Event>, sqlx::Error> {
+        let store = &self.state.store;
+        if again && !store.segments(self.claim.session.id, segment.index, 1).await?.is_empty() {
+            return store.save(self.claim, &self.status).await;
+        }
+        store.append(self.claim, segment, &self.status, due).await
     }
 
     async fn stage(&mut self, stage: Stage, message: &str) -> Result<(), Stop> {
@@ -268,9 +326,14 @@ impl<'a> Job<'a> {
 
     async fn save(&mut self) -> Result<(), Stop> {
         self.next_version();
-        let event = self.state.store.save(self.claim, &self.status).await?.ok_or(Stop::LostClaim)?;
+        let saved = persist!(self, |_| self.state.store.save(self.claim, &self.status));
+        let event = saved?.ok_or(Stop::LostClaim)?;
         self.wrote(&event);
         Ok(())
+    }
+
+    fn lease_length(&self) -> Duration {
+        Duration::from_secs(u64::from(self.state.jobs.lease_secs))
     }
 
     fn wrote(&mut self, event: &Event) {
@@ -327,7 +390,7 @@ impl<'a> Job<'a> {
                 Ending::Failed(Failure { code: code.to_owned(), message })
             }
         };
-        self.state.store.end(self.claim, self.status.clone(), ending).await
+        persist!(self, |_| self.state.store.end(self.claim, self.status.clone(), ending.clone()))
     }
 }
 

@@ -30,8 +30,8 @@ impl Dialect for PgPool {
         self.begin().await
     }
 
-    fn for_update(&self, _one: &'static str, many: &'static str) -> &'static str {
-        many
+    fn pick(&self, _sqlite: &'static str, postgres: &'static str) -> &'static str {
+        postgres
     }
 }
 

@@ -124,6 +124,6 @@ pub(super) fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, sqlx
 }
 
 /// A count, which SQL keeps as a signed 64-bit number.
-fn small(n: i64) -> u32 {
+pub(super) fn small(n: i64) -> u32 {
     u32::try_from(n).unwrap_or(if n < 0 { 0 } else { u32::MAX })
 }

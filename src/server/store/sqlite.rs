@@ -38,8 +38,8 @@ impl Dialect for SqlitePool {
         self.begin_with("BEGIN IMMEDIATE").await
     }
 
-    fn for_update(&self, one: &'static str, _many: &'static str) -> &'static str {
-        one
+    fn pick(&self, sqlite: &'static str, _postgres: &'static str) -> &'static str {
+        sqlite
     }
 }
 

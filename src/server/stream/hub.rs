@@ -10,7 +10,7 @@ use super::{
     topic::{OwnerTopic, SessionTopic, segment_frame},
 };
 use crate::{
-    model::{SegmentEvent, SessionId, Status, Timestamp},
+    model::{SegmentEvent, SessionId, State, Status, Timestamp},
     server::{
         bus::{Change, Event},
         owner::Owner,
@@ -21,11 +21,12 @@ use std::{
     collections::HashMap,
     ops::RangeInclusive,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
+use tokio::sync::mpsc::UnboundedSender;
 
 /// A stream that has been silent for this long sends a heartbeat, so that both ends notice a dead connection.
 const HEARTBEAT: Ticks = 15 * PER_SECOND;
@@ -71,6 +72,8 @@ pub struct Hub {
     owners: RwLock<HashMap<Owner, Topic<OwnerTopic>>>,
     places: Arc<Places>,
     closed: AtomicBool,
+    /// Told of each session that begins to be held, where changes also come from other nodes.
+    wants: OnceLock<UnboundedSender<SessionId>>,
     clock: Clock,
     started: Instant,
     beat: Mutex<Frame>,
@@ -93,6 +96,7 @@ impl Hub {
             owners: RwLock::default(),
             places: Arc::new(Places::new(limits.per_owner, limits.per_node)),
             closed: AtomicBool::new(false),
+            wants: OnceLock::new(),
             // Not from 0, which a slot takes for "never".
             clock: Arc::new(AtomicU32::new(1)),
             started: Instant::now(),
@@ -150,9 +154,98 @@ impl Hub {
         })
     }
 
+    /// From now on changes come from other nodes too: `wants` is told which sessions to listen for, and what is published
+    /// here is kept only if somebody watches it or asks for it.
+    pub fn listen_beyond(&self, wants: UnboundedSender<SessionId>) {
+        // A second call would come from a second bus, which a node doesn't have.
+        let _ = self.wants.set(wants);
+    }
+
+    fn want(&self, id: SessionId) {
+        if let Some(wants) = self.wants.get() {
+            let _ = wants.send(id); // fails when the node goes down, and then it doesn't matter
+        }
+    }
+
+    /// The sessions that are watched or asked for and haven't ended, with the version and the number of segments that
+    /// the least informed of their watchers has been told.
+    #[must_use]
+    pub fn held(&self) -> HashMap<SessionId, (u64, u32)> {
+        let mut held = HashMap::new();
+        for (id, topic) in self.topics() {
+            let topic = lock(&topic);
+            if !topic.gone && !topic.latest.as_ref().is_some_and(|latest| latest.state.is_terminal()) {
+                held.insert(id, (topic.version(), topic.segments()));
+            }
+        }
+        for topic in self.owner_topics() {
+            for (id, version, segments) in lock(&topic).open() {
+                let least = held.entry(id).or_insert((version, segments));
+                *least = (least.0.min(version), least.1.min(segments));
+            }
+        }
+        held
+    }
+
+    /// The owners whose sessions are watched or asked for as a whole.
+    #[must_use]
+    pub fn held_owners(&self) -> Vec<Owner> {
+        let topics = read(&self.owners);
+        topics.iter().filter(|(_, topic)| lock(topic).loaded).map(|(owner, _)| owner.clone()).collect()
+    }
+
+    /// The version of a session's newest status as the watchers of its owner know it; none if they don't know it.
+    #[must_use]
+    pub fn known_to_owner(&self, owner: &Owner, id: SessionId) -> Option<u64> {
+        read(&self.owners).get(owner).and_then(|topic| lock(topic).version_of(id))
+    }
+
+    /// Whether anybody here watches a session or asks for it, alone or with all others of its owner.
+    #[must_use]
+    pub fn is_held(&self, owner: &Owner, id: SessionId) -> bool {
+        read(&self.sessions).contains_key(&id) || read(&self.owners).contains_key(owner)
+    }
+
+    /// The version of a session's newest status, if the hub holds it.
+    #[must_use]
+    pub fn version_of(&self, id: SessionId) -> Option<u64> {
+        read(&self.sessions).get(&id).and_then(|topic| lock(topic).latest.as_ref().map(|latest| latest.version))
+    }
+
+    /// The newest status of a session, if the hub holds it, with all segments that were announced.
+    #[must_use]
+    pub fn newest(&self, id: SessionId) -> Option<(Owner, Status)> {
+        let topics = read(&self.sessions);
+        let topic = lock(topics.get(&id)?);
+        let latest = topic.latest.as_ref().filter(|_| !topic.gone)?;
+        let mut status: Status = serde_json::from_slice(&latest.out.frame.json()).ok()?;
+        status.segments = topic.segments();
+        Some((topic.owner.clone()?, status))
+    }
+
+    /// Takes in the status of a session as the store has it, for all who watch it in any way.
+    pub fn refresh(&self, owner: &Owner, status: &Status) {
+        self.learn(owner, status);
+        let out = Outgoing::stored(Frame::status(status));
+        self.offer_to_owner(owner, status, &out, self.now());
+    }
+
+    /// Takes out a session that is gone, whoever owns it.
+    pub fn forget(&self, id: SessionId) {
+        if let Some(topic) = write(&self.sessions).remove(&id) {
+            let mut topic = lock(&topic);
+            topic.gone = true;
+            topic.wake(self.now());
+        }
+        for topic in self.owner_topics() {
+            lock(&topic).remove(id);
+        }
+    }
+
     /// Begins to hold a session. Do this before reading it from the store, and hand what was read to [`Hub::learn`].
     pub fn hold(&self, id: SessionId) {
         self.with_session(id, |topic| topic.used = self.now());
+        self.want(id);
     }
 
     /// Takes in the status of a session as the store has it.
@@ -187,19 +280,22 @@ impl Hub {
         let Some(mut topic) = topics.get(owner).map(|topic| lock(topic)) else { return };
         for status in statuses {
             topic.offer(status, &Outgoing::stored(Frame::status(status)));
+            if !status.state.is_terminal() {
+                self.want(status.session_id);
+            }
         }
         topic.loaded = true;
         topic.wake(self.now());
     }
 
-    /// Hands a change to every stream that watches.
-    pub fn publish(&self, event: &Event) {
+    /// Hands a change to every stream that watches. Returns whether it was news to any of them.
+    pub fn publish(&self, event: &Event) -> bool {
         let published = Instant::now();
         match &event.change {
             Change::Status(status) => self.publish_status(&event.owner, status, published),
             Change::Segment(segment, Some(status)) => {
-                self.publish_segment(&event.owner, segment, Some(status.version - 1), published);
-                self.publish_status(&event.owner, status, published);
+                let heard = self.publish_segment(&event.owner, segment, Some(status.version - 1), published);
+                self.publish_status(&event.owner, status, published) || heard
             }
             Change::Segment(segment, None) => self.publish_segment(&event.owner, segment, None, published),
             Change::Deleted(id) => {
@@ -211,30 +307,46 @@ impl Hub {
                 if let Some(topic) = read(&self.owners).get(&event.owner) {
                     lock(topic).remove(*id);
                 }
+                true
             }
         }
     }
 
-    fn publish_status(&self, owner: &Owner, status: &Status, published: Instant) {
+    fn publish_status(&self, owner: &Owner, status: &Status, published: Instant) -> bool {
         let out = Outgoing { frame: Frame::status(status), published: Some(published) };
         let now = self.now();
-        self.with_session(status.session_id, |topic| {
+        let known = self.if_held(owner, status.session_id, |topic| {
             topic.used = now;
-            if topic.offer(owner, status, out.clone()) {
+            let news = topic.offer(owner, status, out.clone());
+            if news {
                 topic.wake(now);
             }
+            news
         });
-        if let Some(topic) = read(&self.owners).get(owner) {
-            let mut topic = lock(topic);
-            if topic.offer(status, &out) {
-                topic.wake(now);
-            }
+        // A session that was ended may be queued again.
+        if known.is_some() && status.state == State::Queued {
+            self.want(status.session_id);
         }
+        self.offer_to_owner(owner, status, &out, now) || known == Some(true)
     }
 
-    fn publish_segment(&self, owner: &Owner, segment: &SegmentEvent, version: Option<u64>, published: Instant) {
+    fn offer_to_owner(&self, owner: &Owner, status: &Status, out: &Outgoing, now: Ticks) -> bool {
+        let topics = read(&self.owners);
+        let Some(mut topic) = topics.get(owner).map(|topic| lock(topic)) else { return false };
+        let open = topic.is_open(status.session_id);
+        if !topic.offer(status, out) {
+            return false;
+        }
+        topic.wake(now);
+        if !open && !status.state.is_terminal() {
+            self.want(status.session_id);
+        }
+        true
+    }
+
+    fn publish_segment(&self, owner: &Owner, segment: &SegmentEvent, version: Option<u64>, published: Instant) -> bool {
         let now = self.now();
-        let announced = self.with_session(segment.session_id, |topic| {
+        let announced = self.if_held(owner, segment.session_id, |topic| {
             topic.used = now;
             let out = segment_frame(segment, version.unwrap_or_else(|| topic.version()), published);
             topic.announce(segment.index, &out).then(|| {
@@ -242,13 +354,13 @@ impl Hub {
                 out
             })
         });
-        if let Some(out) = announced
-            && let Some(topic) = read(&self.owners).get(owner)
-        {
+        let Some(out) = announced.flatten() else { return false };
+        if let Some(topic) = read(&self.owners).get(owner) {
             let mut topic = lock(topic);
             topic.announce(&out);
             topic.wake(now);
         }
+        true
     }
 
     /// Ends every stream with a `bye`, and those that come later.
@@ -321,8 +433,7 @@ impl Hub {
         self.meters.entries(Scope::Session, read(&self.sessions).len());
         let forgotten = |topic: &OwnerTopic| topic.watchers.is_empty() && old(topic.used);
         let mut any_forgotten = false;
-        let owners: Vec<Topic<OwnerTopic>> = read(&self.owners).values().cloned().collect();
-        for step in owners.chunks(STEP) {
+        for step in self.owner_topics().chunks(STEP) {
             for topic in step {
                 let topic = lock(topic);
                 let running = topic.is_running();
@@ -350,6 +461,10 @@ impl Hub {
         } else if quiet(slot.last_sent()) >= HEARTBEAT {
             slot.beat(now);
         }
+    }
+
+    fn owner_topics(&self) -> Vec<Topic<OwnerTopic>> {
+        read(&self.owners).values().cloned().collect()
     }
 
     fn topics(&self) -> Vec<(SessionId, Topic<SessionTopic>)> {
@@ -383,6 +498,7 @@ impl Hub {
         let topic = Arc::clone(topics.entry(id).or_default());
         let key = lock(&topic).watchers.insert(Arc::clone(&slot));
         drop(topics);
+        self.want(id);
         self.watching(topic, slot, key)
     }
 
@@ -401,6 +517,12 @@ impl Hub {
             slot.close(Close::Shutdown, self.now());
         }
         Watch { hub: Arc::clone(self), topic, slot, key: key as u32, end: Close::Client }
+    }
+
+    /// Changes a session's topic for a change that is published: made if there is none, so that polls find it here. With
+    /// other nodes only if somebody here watches it or asks for it, for each has to be listened for.
+    fn if_held<R>(&self, owner: &Owner, id: SessionId, change: impl FnOnce(&mut SessionTopic) -> R) -> Option<R> {
+        (self.wants.get().is_none() || self.is_held(owner, id)).then(|| self.with_session(id, change))
     }
 
     /// Changes a session's topic, made if there is none. The table stays locked meanwhile, so that the sweep can't take

@@ -127,6 +127,13 @@ impl SessionTopic {
         true
     }
 
+    /// How many segments there are, as far as is known.
+    pub(super) fn segments(&self) -> u32 {
+        self.latest
+            .as_ref()
+            .map_or_else(|| self.recent.back().map_or(0, |(last, _)| last + 1), |latest| self.announced(latest))
+    }
+
     /// The version that a segment's event id names when no status comes with the segment.
     pub(super) fn version(&self) -> u64 {
         self.latest.as_ref().map_or(0, |latest| latest.version)
@@ -243,6 +250,22 @@ impl OwnerTopic {
         for id in old {
             self.remove(id);
         }
+    }
+
+    /// The sessions that haven't ended, with version and number of segments.
+    pub(super) fn open(&self) -> impl Iterator<Item = (SessionId, u64, u32)> {
+        let open = self.sessions.iter().filter(|(_, (_, latest))| !latest.state.is_terminal());
+        open.map(|(id, (_, latest))| (*id, latest.version, latest.segments))
+    }
+
+    /// Whether a session is known not to have ended.
+    pub(super) fn is_open(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|(_, latest)| !latest.state.is_terminal())
+    }
+
+    /// The newest version known of a session.
+    pub(super) fn version_of(&self, id: SessionId) -> Option<u64> {
+        self.sessions.get(&id).map(|(_, latest)| latest.version)
     }
 
     /// The number that the next change gets: a new stream needs no segment from before.

@@ -1,0 +1,61 @@
+//! What is announced: a change of a session with its owner, as the store returns it. Made by `store`, carried by the bus,
+//! shown by the hub.
+
+use crate::{
+    model::{Segment, SegmentEvent, SessionId, Status},
+    server::owner::Owner,
+};
+
+/// A change of a session, as the store returns it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub owner: Owner,
+    pub change: Change,
+}
+
+/// What changed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A newer status.
+    Status(Status),
+    /// A new segment, and the status that counts it unless that is announced on its own.
+    Segment(SegmentEvent, Option<Status>),
+    /// The session is gone.
+    Deleted(SessionId),
+}
+
+impl Event {
+    /// A status of a session of `owner`.
+    #[must_use]
+    pub fn status(owner: Owner, status: Status) -> Self {
+        Self { owner, change: Change::Status(status) }
+    }
+
+    /// A segment of a session of `owner`, and the status that counts it.
+    #[must_use]
+    pub fn segment(owner: Owner, segment: &Segment, status: Status) -> Self {
+        let announced = SegmentEvent::new(status.session_id, segment);
+        Self { owner, change: Change::Segment(announced, Some(status)) }
+    }
+
+    /// A segment whose worker announces its statuses on its own.
+    #[must_use]
+    pub fn bare_segment(owner: Owner, id: SessionId, segment: &Segment) -> Self {
+        Self { owner, change: Change::Segment(SegmentEvent::new(id, segment), None) }
+    }
+
+    /// The deletion of a session of `owner`.
+    #[must_use]
+    pub fn deleted(owner: Owner, id: SessionId) -> Self {
+        Self { owner, change: Change::Deleted(id) }
+    }
+
+    /// The status it carries, if any.
+    #[must_use]
+    pub fn new_status(&self) -> Option<&Status> {
+        match &self.change {
+            Change::Status(status) | Change::Segment(_, Some(status)) => Some(status),
+            Change::Segment(_, None) | Change::Deleted(_) => None,
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! The bus between nodes, on Redis or Valkey. One connection publishes and one listens, however many sessions are
+//! watched. Redis keeps nothing for who isn't there, so after every subscription what it is about is read from the store.
+
+use super::{
+    Change, Event, Foreign, Rejection, Signal, count,
+    local::Local,
+    wire::{self, News},
+};
+use crate::{
+    model::{EngineId, Session, SessionId, State},
+    server::{owner::Owner, store::Store},
+};
+use futures::StreamExt;
+use rand::RngExt;
+use redis::{
+    AsyncConnectionConfig, Client, Msg, RedisError,
+    aio::{MultiplexedConnection, PubSubSink},
+};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Changes that may wait to be published. More come only while Redis doesn't answer, and then the store tells them.
+const WAITING: usize = 8192;
+/// Changes published in one go.
+const BATCH: usize = 512;
+/// Channels named in one command.
+const STEP: usize = 500;
+/// How long Redis may take to answer before the connection counts as dead.
+const ANSWER: Duration = Duration::from_secs(3);
+/// How often a quiet connection is asked whether it is alive, and unneeded subscriptions are given up.
+const LOOK: Duration = Duration::from_secs(5);
+/// First and longest wait before another try to connect; doubled each time, and random up to a half.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Messages of one session that wait until the store has told whose it is.
+const EARLY: usize = 64;
+
+/// Gives changes to Redis. Never waits: what can't be taken in is dropped and counted.
+#[derive(Clone, Debug)]
+pub(super) struct Publisher {
+    queue: mpsc::Sender<Outgoing>,
+    publishes: Arc<AtomicBool>,
+    listens: watch::Receiver<bool>,
+}
+
+#[derive(Debug)]
+enum Outgoing {
+    Event(Box<Event>, bool),
+    News(News),
+}
+
+/// Both connections, to be kept going.
+#[derive(Debug)]
+pub(super) struct Background {
+    client: Client,
+    queue: mpsc::Receiver<Outgoing>,
+    publishes: Arc<AtomicBool>,
+    listener: Listener,
+}
+
+/// Prepares the connections to the Redis at `url`.
+///
+/// # Errors
+/// If the address can't be one.
+pub(super) fn connect(
+    url: &str,
+    local: &Local,
+    store: &Store,
+    foreign: mpsc::Sender<Foreign>,
+    watched: bool,
+) -> Result<(Publisher, Background), RedisError> {
+    let client = Client::open(url)?;
+    let (send, queue) = mpsc::channel(WAITING);
+    let (connected, listens) = watch::channel(false);
+    let publishes = Arc::new(AtomicBool::new(false));
+    let (want, wants) = mpsc::unbounded_channel();
+    if watched {
+        local.hub().listen_beyond(want);
+    }
+    let (reads, rows) = mpsc::unbounded_channel();
+    let listener = Listener {
+        local: local.clone(),
+        store: store.clone(),
+        foreign,
+        wants,
+        reads,
+        rows,
+        connected,
+        sessions: HashMap::new(),
+        watched,
+    };
+    let publisher = Publisher { queue: send, publishes: Arc::clone(&publishes), listens };
+    Ok((publisher, Background { client, queue, publishes, listener }))
+}
+
+impl Publisher {
+    /// Publishes a change. `news`: whether nodes that don't listen for the session must hear of it too.
+    pub(super) fn publish(&self, event: Event, news: bool) {
+        self.send(Outgoing::Event(Box::new(event), news));
+    }
+
+    pub(super) fn log_out(&self, owner: Owner) {
+        self.send(Outgoing::News(News::LoggedOut { owner: owner.as_str().to_owned() }));
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.publishes.load(Relaxed) && *self.listens.borrow()
+    }
+
+    fn send(&self, out: Outgoing) {
+        if self.queue.try_send(out).is_err() {
+            metrics::counter!("hark_bus_dropped_total").increment(1);
+        }
+    }
+}
+
+impl Background {
+    /// Whether changes of other nodes are heard.
+    pub(super) fn connected(&self) -> watch::Receiver<bool> {
+        self.listener.connected.subscribe()
+    }
+
+    /// Publishes and listens until `stop`; then publishes what is left, for the last words of a node matter most.
+    pub(super) async fn run(self, stop: &CancellationToken) {
+        let Self { client, queue, publishes, mut listener } = self;
+        let publish = publish(&client, queue, &publishes, stop);
+        let listen = stop.run_until_cancelled(listener.run(&client));
+        tokio::join!(publish, listen);
+    }
+}
+
+// Publishing
+
+async fn publish(
+    client: &Client,
+    mut queue: mpsc::Receiver<Outgoing>,
+    publishes: &AtomicBool,
+    stop: &CancellationToken,
+) {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
+    let mut connection: Option<MultiplexedConnection> = None;
+    let mut pause = Pause::default();
+    // Whether something was dropped that others must look for in the store.
+    let mut lost = false;
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        if connection.is_none() {
+            match time::timeout(ANSWER, client.get_multiplexed_async_connection_with_config(&config)).await {
+                Ok(Ok(open)) => {
+                    tracing::info!("changes are published to Redis");
+                    publishes.store(true, Relaxed);
+                    pause = Pause::default();
+                    connection = Some(open);
+                    if std::mem::take(&mut lost) {
+                        batch.push(Outgoing::News(News::Compare));
+                    }
+                }
+                failed => {
+                    if stop.is_cancelled() {
+                        return;
+                    }
+                    pause
+                        .tell("Redis can't be reached, so changes don't get to other nodes at once", failed.err_text());
+                    time::sleep(pause.next()).await;
+                    continue;
+                }
+            }
+        }
+        if batch.is_empty() {
+            tokio::select! {
+                biased;
+                n = queue.recv_many(&mut batch, BATCH) => if n == 0 { return },
+                // Told after everything that was published before the node went down.
+                () = stop.cancelled() => return,
+            }
+        }
+        let mut pipe = redis::pipe();
+        for out in batch.drain(..) {
+            let messages = match out {
+                Outgoing::Event(event, news) => wire::messages(&event, news),
+                Outgoing::News(news) => vec![wire::news(&news)],
+            };
+            for (channel, payload) in messages {
+                pipe.cmd("PUBLISH").arg(channel).arg(payload).ignore();
+            }
+        }
+        if let Some(open) = &mut connection
+            && let Err(error) = pipe.query_async::<()>(open).await
+        {
+            tracing::warn!(%error, "Redis took no changes; connecting again");
+            metrics::counter!("hark_bus_dropped_total").increment(pipe.cmd_iter().count() as u64);
+            publishes.store(false, Relaxed);
+            connection = None;
+            lost = true;
+        }
+    }
+}
+
+/// How long to wait before the next try, and whether to speak of it.
+#[derive(Debug, Default)]
+struct Pause(Duration);
+
+impl Pause {
+    fn next(&mut self) -> Duration {
+        self.0 = (self.0 * 2).clamp(RETRY.0, RETRY.1);
+        self.0.mul_f64(rand::rng().random_range(0.5..1.0))
+    }
+
+    /// Once, until a try succeeds.
+    fn tell(&self, what: &str, error: String) {
+        if self.0.is_zero() {
+            tracing::warn!(%error, "{what}; trying on");
+        }
+    }
+}
+
+/// The words of a failure that may also be a timeout.
+trait ErrText {
+    fn err_text(self) -> String;
+}
+
+impl<T> ErrText for Result<Result<T, RedisError>, time::error::Elapsed> {
+    fn err_text(self) -> String {
+        match self {
+            Ok(Ok(_)) => String::new(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", ANSWER.as_secs()),
+        }
+    }
+}
+
+// Listening
+
+/// A session that this node listens for.
+#[derive(Debug)]
+enum Subscribed {
+    /// The store hasn't told yet whose it is; what came meanwhile.
+    Asked(Vec<Vec<u8>>),
+    /// Its owner, and whether its worker is outside Hark.
+    Known { owner: Owner, outside: bool },
+    /// There is none.
+    Nobody,
+}
+
+type Rows = Result<Vec<(Session, Owner)>, sqlx::Error>;
+
+#[derive(Debug)]
+struct Listener {
+    local: Local,
+    store: Store,
+    foreign: mpsc::Sender<Foreign>,
+    wants: mpsc::UnboundedReceiver<SessionId>,
+    reads: mpsc::UnboundedSender<(Vec<SessionId>, Rows)>,
+    rows: mpsc::UnboundedReceiver<(Vec<SessionId>, Rows)>,
+    connected: watch::Sender<bool>,
+    sessions: HashMap<SessionId, Subscribed>,
+    watched: bool,
+}
+
+impl Listener {
+    async fn run(&mut self, client: &Client) {
+        let mut pause = Pause::default();
+        loop {
+            match time::timeout(ANSWER, client.get_async_pubsub()).await {
+                Ok(Ok(pubsub)) => {
+                    let (sink, messages) = pubsub.split();
+                    if let Err(error) = self.listen(sink, messages, &mut pause).await {
+                        tracing::warn!(%error, "the connection to Redis broke off; watchers are told from the store meanwhile");
+                    }
+                    self.connected.send_replace(false);
+                }
+                failed => {
+                    pause.tell("Redis can't be reached; watchers are told from the store meanwhile", failed.err_text())
+                }
+            }
+            time::sleep(pause.next()).await;
+        }
+    }
+
+    async fn listen(
+        &mut self,
+        mut sink: PubSubSink,
+        mut messages: impl StreamExt<Item = Msg> + Unpin,
+        pause: &mut Pause,
+    ) -> Result<(), RedisError> {
+        answer(sink.subscribe(wire::NODES)).await?;
+        self.sessions.clear();
+        let held: Vec<SessionId> = self.local.hub().held().into_keys().collect();
+        if self.watched {
+            self.subscribe(&mut sink, held).await?;
+        }
+        // Everything that is held is compared with the store now that nothing can be missed any more.
+        self.connected.send_replace(true);
+        *pause = Pause::default();
+        tracing::info!(sessions = self.sessions.len(), "changes of other nodes are heard through Redis");
+        let mut wanted = Vec::new();
+        let mut looks = time::interval(LOOK);
+        looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = messages.next() => match message {
+                    Some(message) => self.hear(&message),
+                    None => return Err(RedisError::from((redis::ErrorKind::Io, "closed by Redis"))),
+                },
+                Some((ids, rows)) = self.rows.recv() => self.learn(ids, rows),
+                n = self.wants.recv_many(&mut wanted, STEP), if self.watched => {
+                    if n > 0 {
+                        self.subscribe(&mut sink, std::mem::take(&mut wanted)).await?;
+                    }
+                }
+                _ = looks.tick() => {
+                    answer(sink.ping::<redis::Value>()).await?;
+                    if self.watched {
+                        self.tidy(&mut sink).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Listens for sessions, and then reads them: what was published before is in the store.
+    async fn subscribe(&mut self, sink: &mut PubSubSink, ids: Vec<SessionId>) -> Result<(), RedisError> {
+        let mut new: Vec<SessionId> = ids.into_iter().filter(|id| !self.sessions.contains_key(id)).collect();
+        new.sort_unstable();
+        new.dedup();
+        for step in new.chunks(STEP) {
+            let channels: Vec<String> = step.iter().map(|id| wire::channel(*id)).collect();
+            answer(sink.subscribe(&channels)).await?;
+            self.sessions.extend(step.iter().map(|id| (*id, Subscribed::Asked(Vec::new()))));
+            self.read(step.to_vec());
+        }
+        metrics::gauge!("hark_bus_subscriptions").set(self.sessions.len() as f64);
+        Ok(())
+    }
+
+    /// Gives up what nobody holds any more, and takes up what was missed.
+    async fn tidy(&mut self, sink: &mut PubSubSink) -> Result<(), RedisError> {
+        let held = self.local.hub().held();
+        let unneeded: Vec<SessionId> = self.sessions.keys().filter(|id| !held.contains_key(id)).copied().collect();
+        for step in unneeded.chunks(STEP) {
+            let channels: Vec<String> = step.iter().map(|id| wire::channel(*id)).collect();
+            answer(sink.unsubscribe(&channels)).await?;
+            for id in step {
+                self.sessions.remove(id);
+            }
+        }
+        self.subscribe(sink, held.into_keys().collect()).await
+    }
+
+    fn read(&self, ids: Vec<SessionId>) {
+        let (store, reads) = (self.store.clone(), self.reads.clone());
+        tokio::spawn(async move {
+            let rows = store.many(&ids).await;
+            let _ = reads.send((ids, rows)); // fails when the node goes down
+        });
+    }
+
+    fn learn(&mut self, ids: Vec<SessionId>, rows: Rows) {
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(%error, "sessions could not be read from the store; trying again");
+                let (store, reads) = (self.store.clone(), self.reads.clone());
+                tokio::spawn(async move {
+                    time::sleep(RETRY.1).await;
+                    let rows = store.many(&ids).await;
+                    let _ = reads.send((ids, rows));
+                });
+                return;
+            }
+        };
+        let mut early = Vec::new();
+        for (session, owner) in rows {
+            self.local.hub().refresh(&owner, &session.status);
+            let known = Subscribed::Known { owner, outside: session.engine == EngineId::External };
+            if let Some(subscribed) = self.sessions.get_mut(&session.id)
+                && let Subscribed::Asked(waiting) = std::mem::replace(subscribed, known)
+            {
+                early.extend(waiting.into_iter().map(|payload| (session.id, payload)));
+            }
+        }
+        for id in ids {
+            if let Some(subscribed @ Subscribed::Asked(_)) = self.sessions.get_mut(&id) {
+                *subscribed = Subscribed::Nobody;
+            }
+        }
+        for (id, payload) in early {
+            self.take_in(id, &payload);
+        }
+    }
+
+    fn hear(&mut self, message: &Msg) {
+        let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
+        if payload.len() > wire::MAX_MESSAGE {
+            count(Err(Rejection::Oversized));
+        } else if channel == wire::NODES {
+            match serde_json::from_slice(payload) {
+                Ok(news) => self.news(news),
+                Err(_) => count(Err(Rejection::Malformed)),
+            }
+        } else if let Some(id) = wire::session_of(channel) {
+            self.take_in(id, payload);
+        } else {
+            count(Err(Rejection::Foreign));
+        }
+    }
+
+    fn take_in(&mut self, id: SessionId, payload: &[u8]) {
+        match self.sessions.get_mut(&id) {
+            Some(Subscribed::Asked(waiting)) if waiting.len() < EARLY => waiting.push(payload.to_vec()),
+            // More than a session says while the store is read; the reading has them, or the next comparison.
+            Some(Subscribed::Asked(_)) => {}
+            Some(Subscribed::Known { outside: true, .. }) => {
+                if self.foreign.try_send(Foreign { id, payload: payload.to_vec() }).is_err() {
+                    metrics::counter!("hark_bus_dropped_total").increment(1);
+                }
+            }
+            Some(Subscribed::Known { owner, outside: false }) => {
+                match wire::read(id, payload) {
+                    Ok(change) => {
+                        let older = matches!(&change, Change::Status(status)
+                            if self.local.hub().version_of(id).is_some_and(|known| status.version < known));
+                        let news = self.local.tell_watchers(&Event { owner: owner.clone(), change });
+                        // What is just known already is most often this node's own.
+                        if news || older {
+                            count(if news { Ok(()) } else { Err(Rejection::Stale) });
+                        }
+                    }
+                    Err(rejection) => count(Err(rejection)),
+                }
+            }
+            Some(Subscribed::Nobody) | None => count(Err(Rejection::Foreign)),
+        }
+    }
+
+    fn news(&mut self, news: News) {
+        match news {
+            News::Changed { session_id, owner, status } => {
+                let signal = match status {
+                    State::Queued => Some(Signal::Queued),
+                    State::Cancelled => Some(Signal::Stop(session_id)),
+                    State::Processing | State::Completed | State::Failed => None,
+                };
+                if let Some(signal) = signal {
+                    self.local.signal(signal);
+                }
+                // Also what this node listens for: its own message may have been the one that got lost.
+                if self.watched && self.local.hub().is_held(&Owner::from_store(owner), session_id) {
+                    self.read(vec![session_id]);
+                }
+            }
+            News::Deleted { session_id, owner } => {
+                self.local.publish(&Event { owner: Owner::from_store(owner), change: Change::Deleted(session_id) });
+            }
+            News::LoggedOut { owner } => self.local.log_out(&Owner::from_store(owner)),
+            // The comparison begins anew when the connection does.
+            News::Compare => drop(self.connected.send_replace(true)),
+        }
+    }
+}
+
+async fn answer<T>(asked: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
+    match time::timeout(ANSWER, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(RedisError::from((redis::ErrorKind::Io, "Redis didn't answer in time"))),
+    }
+}

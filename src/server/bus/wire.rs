@@ -1,0 +1,214 @@
+//! What goes over Redis between nodes, and what workers in any language may publish there. Pure: bytes in, changes out.
+//!
+//! - `transcription:status:{session_id}`: a status or a segment, as streams and polls give them. Public.
+//! - `transcription:nodes`: [`News`] of sessions that appear, end or go, for nodes that don't listen for them yet. Hark's own.
+
+use super::{Change, Event};
+use crate::model::{SegmentEvent, SessionId, State, Status};
+use serde::{Deserialize, Serialize};
+
+/// What precedes a session's id in the name of its channel.
+const STATUS: &str = "transcription:status:";
+/// The channel that every node listens to.
+pub(super) const NODES: &str = "transcription:nodes";
+/// The largest message taken in, in bytes: the same as over HTTP.
+pub(super) const MAX_MESSAGE: usize = 256 * 1024;
+
+/// What every node must hear, whatever it listens for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "news", rename_all = "snake_case")]
+pub(super) enum News {
+    /// A session was queued, or has ended.
+    Changed { session_id: SessionId, owner: String, status: State },
+    /// A session was deleted.
+    Deleted { session_id: SessionId, owner: String },
+    /// An owner's streams must end.
+    LoggedOut { owner: String },
+    /// Changes may have been lost: compare with the store.
+    Compare,
+}
+
+/// Why a message is ignored. The label of the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// It isn't JSON, or says what can't be.
+    Malformed,
+    /// It is larger than messages may be.
+    Oversized,
+    /// It is older than what is known, comes twice, or leaves a hole.
+    Stale,
+    /// It is about no session that this node listens for, or about another than its channel's.
+    Foreign,
+}
+
+impl Rejection {
+    /// The name used as a label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Oversized => "oversized",
+            Self::Stale => "stale",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// A message about a session of an outside worker, to be checked as what comes over HTTP is.
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    pub id: SessionId,
+    pub payload: Vec<u8>,
+}
+
+/// The channel of a session.
+pub(super) fn channel(id: SessionId) -> String {
+    format!("{STATUS}{id}")
+}
+
+/// The session of a channel.
+pub(super) fn session_of(channel: &str) -> Option<SessionId> {
+    channel.strip_prefix(STATUS)?.parse().ok()
+}
+
+/// The messages that announce a change, each with its channel. `news`: whether nodes that don't listen must hear of it.
+pub(super) fn messages(event: &Event, news: bool) -> Vec<(String, Vec<u8>)> {
+    let owner = || event.owner.as_str().to_owned();
+    let mut messages = Vec::with_capacity(2);
+    match &event.change {
+        Change::Status(status) => {
+            messages.push((channel(status.session_id), json(status)));
+            if news && status.state != State::Processing {
+                let news = News::Changed { session_id: status.session_id, owner: owner(), status: status.state };
+                messages.push((NODES.to_owned(), json(&news)));
+            }
+        }
+        Change::Segment(segment, status) => {
+            let channel = channel(segment.session_id);
+            messages.push((channel.clone(), json(segment)));
+            messages.extend(status.as_ref().map(|status| (channel, json(status))));
+        }
+        Change::Deleted(id) => {
+            messages.push((NODES.to_owned(), json(&News::Deleted { session_id: *id, owner: owner() })));
+        }
+    }
+    messages
+}
+
+/// The message of some news.
+pub(super) fn news(news: &News) -> (String, Vec<u8>) {
+    (NODES.to_owned(), json(news))
+}
+
+/// Reads what a worker of Hark said on a session's channel.
+///
+/// # Errors
+/// Why it must be ignored.
+pub(super) fn read(id: SessionId, payload: &[u8]) -> Result<Change, Rejection> {
+    let said: Said = serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)?;
+    match said {
+        Said::Segment(segment) if segment.session_id != id => Err(Rejection::Foreign),
+        Said::Status(status) if status.session_id != id => Err(Rejection::Foreign),
+        Said::Segment(segment) if 0.0 <= segment.start && segment.start <= segment.end => {
+            Ok(Change::Segment(segment, None))
+        }
+        Said::Status(status) if can_be(&status) => Ok(Change::Status(status)),
+        Said::Segment(_) | Said::Status(_) => Err(Rejection::Malformed),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Status(Status),
+    Segment(SegmentEvent),
+}
+
+fn can_be(status: &Status) -> bool {
+    let completed = status.state == State::Completed;
+    let progress = match status.progress {
+        Some(p) => (0.0..=100.0).contains(&p) && (p == 100.0) == completed,
+        None => !completed,
+    };
+    let seconds = |s: f64| s.is_finite() && s >= 0.0;
+    progress
+        && status.version <= Status::MAX_VERSION
+        && seconds(status.duration_processed)
+        && status.duration_total.is_none_or(seconds)
+        && status.processing_speed.is_none_or(|speed| speed.is_finite() && speed > 0.0)
+        && (status.error.is_none() || status.state == State::Failed)
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("the wire's types have string keys and always serialise")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Segment, Stage, Timestamp},
+        server::owner::Owner,
+    };
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    fn id() -> SessionId {
+        SessionId(Uuid::from_u128(7))
+    }
+
+    fn status() -> Status {
+        Status { version: 4, ..Status::new(id(), State::Processing, Some(Stage::Transcribing), Timestamp(0)) }
+    }
+
+    fn with(change: Value) -> Vec<u8> {
+        let mut value = serde_json::to_value(status()).unwrap();
+        value.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        serde_json::to_vec(&value).unwrap()
+    }
+
+    #[test]
+    fn what_is_published_is_read_again() {
+        let owner = Owner::from_store("me".to_owned());
+        let line =
+            Segment { index: 3, start: 1.0, end: 2.0, text: "a\u{2028}b".to_owned(), confidence: None, words: vec![] };
+        let sent = messages(&Event::segment(owner.clone(), &line, status()), true);
+        assert_eq!(sent.iter().map(|(c, _)| session_of(c)).collect::<Vec<_>>(), [Some(id()), Some(id())]);
+        assert!(matches!(read(id(), &sent[0].1), Ok(Change::Segment(segment, None)) if segment.text == "a\u{2028}b"));
+        assert!(matches!(read(id(), &sent[1].1), Ok(Change::Status(read)) if read == status()));
+        let queued = messages(&Event::status(owner.clone(), Status { state: State::Queued, ..status() }), true);
+        let news: News = serde_json::from_slice(&queued[1].1).unwrap();
+        assert_eq!(news, News::Changed { session_id: id(), owner: "me".to_owned(), status: State::Queued });
+        assert_eq!(messages(&Event::status(owner, Status { state: State::Queued, ..status() }), false).len(), 1);
+    }
+
+    #[test]
+    fn what_can_not_be_is_rejected() {
+        let rejected = |payload: &[u8]| read(id(), payload).err();
+        assert_eq!(rejected(b"{"), Some(Rejection::Malformed));
+        assert_eq!(rejected(b"{}"), Some(Rejection::Malformed));
+        assert_eq!(rejected(&with(json!({"session_id": Uuid::nil()}))), Some(Rejection::Foreign));
+        for change in [
+            json!({"progress": 101.0}),
+            json!({"progress": -1}),
+            json!({"progress": 100.0}),
+            json!({"status": "completed"}),
+            json!({"status": "done"}),
+            json!({"version": 1u64 << 60}),
+            json!({"version": -1}),
+            json!({"duration_total": -2.0}),
+            json!({"processing_speed": 0.0}),
+            json!({"error": {"code": "a", "message": "b"}}),
+        ] {
+            assert_eq!(rejected(&with(change.clone())), Some(Rejection::Malformed), "{change}");
+        }
+        assert_eq!(rejected(&with(json!({"progress": 12.5, "node": "unknown fields do no harm"}))), None);
+    }
+
+    #[test]
+    fn channels_name_their_session() {
+        assert_eq!(session_of(&channel(id())), Some(id()));
+        assert_eq!(session_of("transcription:status:everyone"), None);
+        assert_eq!(session_of(NODES), None);
+    }
+}
