@@ -259,6 +259,11 @@ impl Sessions<'_> {
             lease_until: Some(self.silence(now)),
         };
         let (session, event) = self.state.store.insert(&new, now).await?;
+        if self.state.bus.is_connected().is_some() {
+            // Its worker may go on over Redis: somebody must listen before there are watchers.
+            self.state.hub.hold(session.id);
+            self.state.hub.learn(&event.owner, &session.status);
+        }
         metrics::counter!("hark_sessions_created_total").increment(1);
         tracing::debug!(session_id = %session.id, "session {} was announced by an outside worker", session.id);
         self.state.bus.publish(&event);
