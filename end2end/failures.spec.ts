@@ -1,66 +1,8 @@
 // What goes wrong on the way between a server and a page. In each case the page comes to the whole transcript and the
 // last status without a reload, and says truthfully how it gets its updates.
-import { type Page } from '@playwright/test';
-import path from 'node:path';
 import { expect, test, visit } from './fixtures.ts';
 import { startNginx } from './nginx.ts';
-import { expectState } from './sessions.ts';
-
-const ENGINE = path.join(import.meta.dirname, 'counting_engine.py');
-
-/** A server whose sessions take `pause` seconds for each second of audio, and pages that lose patience sooner. */
-const slow = (pause: number, timing = '') => ({
-  HARK_ENGINE: 'command',
-  HARK_ENGINE_COMMAND: `python3 ${ENGINE} ${pause}`,
-  HARK_LINK_TIMING: `first=800,silence=4000,poll=300,retry=1000,base=100,cap=400,healthy=2000,spacing=100${timing}`,
-});
-
-/** A recording of a tone: 16 kHz, mono, 16 bit. */
-function tone(seconds: number): Buffer {
-  const samples = Buffer.alloc(seconds * 32_000);
-  for (let i = 0; i < samples.length / 2; i++) samples.writeInt16LE(Math.round(Math.sin(i / 10) * 1000), i * 2);
-  const head = Buffer.alloc(44);
-  head.write('RIFF', 0);
-  head.writeUInt32LE(36 + samples.length, 4);
-  head.write('WAVEfmt ', 8);
-  head.writeUInt32LE(16, 16);
-  head.writeUInt16LE(1, 20);
-  head.writeUInt16LE(1, 22);
-  head.writeUInt32LE(16_000, 24);
-  head.writeUInt32LE(32_000, 28);
-  head.writeUInt16LE(2, 32);
-  head.writeUInt16LE(16, 34);
-  head.write('data', 36);
-  head.writeUInt32LE(samples.length, 40);
-  return Buffer.concat([head, samples]);
-}
-
-/** Makes a session of so many seconds, goes to its page, and marks the page, so that a reload would be noticed. */
-async function start(page: Page, seconds: number, origin = '') {
-  const response = await page.request.post(`${origin}/api/v1/sessions`, {
-    multipart: { file: { name: 'tone.wav', mimeType: 'audio/wav', buffer: tone(seconds) } },
-  });
-  expect(response.status()).toBe(201);
-  const { id } = (await response.json()) as { id: string };
-  await visit(page, `${origin}/sessions/${id}`);
-  await page.evaluate(() => ((window as any).marked = true));
-  return id;
-}
-
-const badge = (page: Page, mode: string, timeout?: number) =>
-  expect(page.getByTestId('badge')).toHaveAttribute('data-mode', mode, { timeout });
-
-const lines = (page: Page, count: number) =>
-  expect.poll(() => page.getByTestId('segment').count(), { timeout: 60_000 }).toBeGreaterThanOrEqual(count);
-
-/** The whole of it, each line once and in order, on the page that was opened first. */
-async function expectWhole(page: Page, seconds: number) {
-  await expectState(page, 'completed', 120_000);
-  // By their times: an engine that goes on after a crash counts its own lines from 0 again.
-  const wanted = Array.from({ length: seconds }, (_, n) => `0:${String(n).padStart(2, '0')}`);
-  await expect.poll(() => page.getByTestId('segment-time').allTextContents()).toEqual(wanted);
-  expect(await page.evaluate(() => (window as any).marked), 'the page was never loaded again').toBe(true);
-}
+import { badge, expectWhole, lines, slow, start } from './tones.ts';
 
 const STREAM = '**/api/v1/status/stream';
 const NOISE = /Failed to load resource|EventSource's response|ERR_|net::/;

@@ -135,7 +135,8 @@ impl Node {
         let cookie_key = cookie_key(&config.data, &store).await?;
         let media = Media::open(&folder)?;
         let metrics = telemetry::metrics();
-        let hub = Arc::new(Hub::new(stream_limits(&config.streams)));
+        let limits = if watched { stream_limits(&config.streams) } else { StreamLimits::default() };
+        let hub = Arc::new(Hub::new(limits));
         let (heard, foreign) = mpsc::channel(FOREIGN);
         let (bus, background) = match &config.data.redis_url {
             Some(url) => Bus::over_redis(url, &hub, &store, heard, watched)?,
