@@ -42,9 +42,8 @@ fn the_settings_are_known() {
     let (_, hark) = compose.split_once("x-hark: &hark").unwrap();
     let (hark, _) = hark.split_once("\nservices:").unwrap();
     let names = hark.lines().filter_map(|line| line.trim().split_once(": ")).map(|(name, _)| name);
-    let names: Vec<&str> = names
-        .filter(|name| name.starts_with("HARK_") || name.ends_with("_URL") && !name.starts_with("AWS_"))
-        .collect();
+    let names: Vec<&str> =
+        names.filter(|name| name.starts_with("HARK_") || name.ends_with("_URL") && !name.starts_with("AWS_")).collect();
     assert!(names.len() >= 4, "{names:?}");
     for name in names {
         assert!(help.contains(&format!("[env: {name}")), "{name} is no setting of hark");

@@ -122,21 +122,39 @@ impl World {
     }
 
     pub fn publish_status(&self, version: u64, state: State) {
-        let mut stored = self.stored.state.lock().unwrap();
-        let status = status(version, stored.1.len() as u32, state);
-        stored.0 = Some(status.clone());
-        drop(stored);
-        self.hub.publish(&Event::status(self.owner.clone(), status));
+        self.hub.publish(&self.store_status(version, state));
     }
 
     pub fn publish_segment(&self, version: u64) {
+        let (segment, status) = self.store_segment(version);
+        self.hub.publish(&Event::segment(self.owner.clone(), &segment, status));
+    }
+
+    /// Only stores it: what another node does, which announces it as it can.
+    pub fn store_status(&self, version: u64, state: State) -> Event {
+        let mut stored = self.stored.state.lock().unwrap();
+        let status = status(version, stored.1.len() as u32, state);
+        stored.0 = Some(status.clone());
+        Event::status(self.owner.clone(), status)
+    }
+
+    /// As [`World::store_status`].
+    pub fn store_segment(&self, version: u64) -> (Segment, Status) {
         let mut stored = self.stored.state.lock().unwrap();
         let segment = segment(stored.1.len() as u32);
         stored.1.push(segment.clone());
         let status = status(version, stored.1.len() as u32, State::Processing);
         stored.0 = Some(status.clone());
-        drop(stored);
-        self.hub.publish(&Event::segment(self.owner.clone(), &segment, status));
+        (segment, status)
+    }
+
+    /// Tells the hub what the store knows and it doesn't, as the comparison with the store does.
+    pub fn compare(&self) {
+        let Some(status) = self.stored.state.lock().unwrap().0.clone() else { return };
+        let held = self.hub.held().get(&id()).copied();
+        if held.is_some_and(|(version, segments)| status.version > version || status.segments > segments) {
+            self.hub.refresh(&self.owner, &status);
+        }
     }
 }
 

@@ -122,6 +122,15 @@ impl Frame {
         Self { text: text.into(), data: start, kind }
     }
 
+    /// The same event under another id.
+    #[must_use]
+    pub fn counting(&self, id: EventId) -> Self {
+        let head = format!("id: {id}\nevent: {}\ndata: ", self.kind.as_str());
+        let data = head.len() as u32;
+        let text = [head.as_bytes(), &self.text[self.data as usize..]].concat();
+        Self { text: text.into(), data, kind: self.kind }
+    }
+
     /// The event as it is sent.
     #[must_use]
     pub fn text(&self) -> &Bytes {
@@ -166,6 +175,14 @@ mod tests {
         let json = lines[2].strip_prefix("data: ").unwrap();
         assert_eq!(serde_json::from_str::<SegmentEvent>(json).unwrap(), segment);
         assert_eq!(&lines[3..], ["", ""]);
+    }
+
+    #[test]
+    fn a_frame_under_another_id_says_the_same() {
+        let frame = Frame::heartbeat(Timestamp(0)).counting(EventId { version: 3, segments: 12 });
+        let same = "id: 3.12\nevent: heartbeat\ndata: {\"timestamp\":\"1970-01-01T00:00:00.000Z\"}\n\n";
+        assert_eq!(text(&frame), same);
+        assert_eq!(frame.json(), Frame::heartbeat(Timestamp(0)).json());
     }
 
     #[test]

@@ -348,8 +348,9 @@ impl Hub {
         let now = self.now();
         let announced = self.if_held(owner, segment.session_id, |topic| {
             topic.used = now;
-            let out = segment_frame(segment, version.unwrap_or_else(|| topic.version()), published);
-            topic.announce(segment.index, &out).then(|| {
+            let version = version.unwrap_or_else(|| topic.version());
+            let out = segment_frame(segment, version, published);
+            topic.announce(segment.index, version, &out).then(|| {
                 topic.wake(now);
                 out
             })

@@ -76,7 +76,7 @@ struct OwnerView {
 
 enum Read {
     Session(Option<(Owner, Status)>),
-    Segments(Vec<Segment>),
+    Segments(Vec<Segment>, u32),
     Statuses(Vec<Status>),
 }
 
@@ -261,13 +261,13 @@ impl StatusStream {
         match (&mut self.view, read) {
             (View::Session(view), Read::Session(Some((owner, status)))) => view.watch.hub.learn(&owner, &status),
             (View::Session(_), Read::Session(None)) => self.end(Close::Ended),
-            (View::Session(view), Read::Segments(segments)) => {
+            (View::Session(view), Read::Segments(segments, until)) => {
                 if segments.is_empty() {
                     // Announced, but no longer there: deleted meanwhile. Asking again would go on for ever.
                     return self.end(Close::Ended);
                 }
                 let from = view.next;
-                for segment in segments.iter().filter(|s| s.index >= from) {
+                for segment in segments.iter().filter(|s| (from..until).contains(&s.index)) {
                     // Before the status that counts it, as in `Hub::publish`: what was seen stays what it was.
                     self.ready.push_back(Frame::segment(&SegmentEvent::new(view.id, segment), view.seen));
                     view.next = segment.index + 1;
@@ -288,13 +288,17 @@ impl SessionView {
                 let reading = self.source.session(self.id);
                 Step::Read(Box::pin(async move { reading.await.map(Read::Session) }))
             }
-            Next::Segments(from) => {
+            Next::Segments(from, until) => {
                 self.watch.hub.meters.snapshot_reads.increment(1);
                 let reading = self.source.segments(self.id, from);
-                Step::Read(Box::pin(async move { reading.await.map(Read::Segments) }))
+                Step::Read(Box::pin(async move { reading.await.map(|read| Read::Segments(read, until)) }))
             }
-            Next::Send(out) => {
+            Next::Send(mut out, version) => {
                 self.next += 1;
+                if version < self.seen {
+                    // Overtaken by a status: its id must not say that this is still to come.
+                    out.frame = out.frame.counting(EventId { version: self.seen, segments: self.next });
+                }
                 Step::Send(out)
             }
             Next::Status { latest, skipped } => {
@@ -303,7 +307,12 @@ impl SessionView {
                 if skipped > 0 {
                     self.watch.hub.meters.conflated.increment(u64::from(skipped));
                 }
-                Step::Send(latest.out)
+                let mut out = latest.out;
+                if latest.segments < self.next {
+                    // One that was overtaken by segments: its id must not say that they are still to come.
+                    out.frame = out.frame.counting(EventId { version: latest.version, segments: self.next });
+                }
+                Step::Send(out)
             }
             Next::End => Step::End(Close::Ended),
             Next::Wait => Step::Wait,

@@ -66,7 +66,8 @@ impl Latest {
 pub(super) struct SessionTopic {
     pub(super) owner: Option<Owner>,
     pub(super) latest: Option<Latest>,
-    recent: VecDeque<(u32, Outgoing)>,
+    /// The last segments: index, the version that the event's id names, the event.
+    recent: VecDeque<(u32, u64, Outgoing)>,
     recent_bytes: usize,
     /// The session was deleted.
     pub(super) gone: bool,
@@ -79,9 +80,10 @@ pub(super) struct SessionTopic {
 pub(super) enum Next {
     /// Nothing is known yet: read the session from the store.
     Load,
-    /// Read the segments from this index on from the store.
-    Segments(u32),
-    Send(Outgoing),
+    /// Read the segments from the first index up to the second, without it, from the store.
+    Segments(u32, u32),
+    /// A segment, and the version that its id names.
+    Send(Outgoing, u64),
     /// A status, and how many were skipped to get to it.
     Status {
         latest: Latest,
@@ -108,19 +110,19 @@ impl SessionTopic {
     }
 
     /// Takes in a segment. One that was announced before is ignored; after a hole only the newer ones are kept.
-    pub(super) fn announce(&mut self, index: u32, out: &Outgoing) -> bool {
+    pub(super) fn announce(&mut self, index: u32, version: u64, out: &Outgoing) -> bool {
         match self.recent.back() {
-            Some((last, _)) if index <= *last => return false,
-            Some((last, _)) if index > last + 1 => {
+            Some((last, ..)) if index <= *last => return false,
+            Some((last, ..)) if index > last + 1 => {
                 self.recent.clear();
                 self.recent_bytes = 0;
             }
             _ => {}
         }
         self.recent_bytes += out.frame.text().len();
-        self.recent.push_back((index, out.clone()));
+        self.recent.push_back((index, version, out.clone()));
         while self.recent_bytes > RECENT_BYTES && self.recent.len() > 1 {
-            if let Some((_, old)) = self.recent.pop_front() {
+            if let Some((.., old)) = self.recent.pop_front() {
                 self.recent_bytes -= old.frame.text().len();
             }
         }
@@ -131,7 +133,7 @@ impl SessionTopic {
     pub(super) fn segments(&self) -> u32 {
         self.latest
             .as_ref()
-            .map_or_else(|| self.recent.back().map_or(0, |(last, _)| last + 1), |latest| self.announced(latest))
+            .map_or_else(|| self.recent.back().map_or(0, |(last, ..)| last + 1), |latest| self.announced(latest))
     }
 
     /// The version that a segment's event id names when no status comes with the segment.
@@ -140,7 +142,7 @@ impl SessionTopic {
     }
 
     fn announced(&self, latest: &Latest) -> u32 {
-        self.recent.back().map_or(0, |(last, _)| last + 1).max(latest.segments)
+        self.recent.back().map_or(0, |(last, ..)| last + 1).max(latest.segments)
     }
 
     /// What comes next for a stream that has seen version `seen`, the segments before `next`, and a status of `turn`.
@@ -149,12 +151,16 @@ impl SessionTopic {
             return Next::End;
         }
         let Some(latest) = &self.latest else { return Next::Load };
-        if next < self.announced(latest) {
-            let first = self.recent.front().map(|(first, _)| *first);
+        // Segments that a status counts go before it, and those that came since after it: so the id of each event says
+        // truly what was sent up to it.
+        let due = latest.version > seen;
+        let until = if due { latest.segments } else { self.announced(latest) };
+        if next < until {
+            let first = self.recent.front().map(|(first, ..)| *first);
             let found = first.and_then(|first| self.recent.get(next.checked_sub(first)? as usize));
-            return found.map_or(Next::Segments(next), |(_, out)| Next::Send(out.clone()));
+            return found.map_or(Next::Segments(next, until), |(_, version, out)| Next::Send(out.clone(), *version));
         }
-        if latest.version > seen {
+        if due {
             let skipped = turn.map_or(0, |turn| latest.turn.wrapping_sub(turn).saturating_sub(1));
             return Next::Status { latest: latest.clone(), skipped };
         }
