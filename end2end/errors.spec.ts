@@ -1,6 +1,8 @@
 // What can't be transcribed is refused with words that help, and nothing is left behind.
 import { writeFile } from 'node:fs/promises';
 import { expect, test, visit } from './fixtures.ts';
+import { create } from './sessions.ts';
+import { silence } from './speech.ts';
 
 const FILES = [
   { name: 'empty.wav', content: '' },
@@ -25,6 +27,36 @@ for (const scripts of [true, false]) {
         await expect(page.getByTestId('session-row')).toHaveCount(0);
       });
     }
+
+    test.describe('with a full queue', () => {
+      // Nobody works on it, so it stays full.
+      test.use({ harkEnv: { HARK_WORKERS: '0', HARK_MAX_QUEUE_PER_OWNER: '1' } });
+
+      test(`it says when to come back ${scripts ? 'with' : 'without'} scripts`, async ({ page, allow }, info) => {
+        allow(/status of 429/);
+        const file = info.outputPath('silence.wav');
+        await writeFile(file, silence(1));
+        await visit(page, '/upload');
+        const first = await create(page, file);
+        await page.getByTestId('file-input').setInputFiles(file);
+        await page.getByTestId('upload-submit').click();
+        const refusal = page.getByTestId('error-message').first();
+        await expect(refusal).toHaveText(/queue is full: its limit is 1 recording\. Try again in about 1 min/);
+        await page.request.post(`/api/v1/sessions/${first}/cancel`);
+        if (scripts) {
+          // Next to the file, which needn't be picked again.
+          await page.getByTestId('upload-item').getByTestId('retry').click();
+        } else {
+          await page.getByTestId('file-input').setInputFiles(file);
+          await page.getByTestId('upload-submit').click();
+        }
+        await page.waitForURL(/\/sessions\/[0-9a-f-]{36}$/);
+        // The first has lost its place to this one.
+        await visit(page, `/sessions/${first}`);
+        await page.getByTestId('retry').click();
+        await expect(page.getByTestId('error-message').first()).toHaveText(/queue is full/);
+      });
+    });
 
     test(`an unknown address leads back ${scripts ? 'with' : 'without'} scripts`, async ({ page, allow }) => {
       allow(/status of 404/);

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use hark::server::{
     Node, config, doctor,
     speech::{self, EngineArgs, ModelArgs},
+    stuck::{self, SessionsArgs},
     telemetry,
 };
 use std::process::ExitCode;
@@ -33,6 +34,9 @@ enum Command {
     Worker(Box<config::WorkerConfig>),
     /// Tell what works on this machine and what is missing.
     Doctor(Box<config::ServeConfig>),
+    /// Look after sessions while Hark serves, on the same settings.
+    #[command(subcommand)]
+    Sessions(SessionsArgs),
     /// Fetch speech models.
     #[command(subcommand)]
     Model(ModelArgs),
@@ -59,6 +63,7 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+        Command::Sessions(args) => stuck::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
     }

@@ -18,6 +18,7 @@ pub mod speech;
 pub mod state;
 pub mod store;
 pub mod stream;
+pub mod stuck;
 pub mod telemetry;
 
 use axum::{Extension, Router};
@@ -159,6 +160,7 @@ impl Node {
             outside_config: config.outside,
             jobs: config.jobs,
             reports: http::ReportLimits::default(),
+            session_gauges: http::SessionGauges::default(),
             cookie_key,
             leptos,
             metrics,

@@ -2,18 +2,38 @@
 
 mod support;
 
-use hark::api::sessions::RestartSession;
+use hark::api::{sessions::RestartSession, upload::TrySample};
 use leptos::server_fn::ServerFn;
-use reqwest::StatusCode;
+use reqwest::{Body, StatusCode, multipart};
 use serde_json::Value;
-use std::time::Duration;
-use support::{TestApp, Visitor, slow_engine, wav};
+use std::{sync::Arc, time::Duration};
+use support::{PATIENCE, TestApp, Visitor, slow_engine, wav};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Semaphore,
+    time,
+};
 
 /// A node whose default engine answers a segment for each second of audio.
 async fn counting(pause: f64) -> TestApp {
     let folder = tempfile::TempDir::new().unwrap();
     let command = slow_engine(folder.path(), pause);
     TestApp::on(folder, &["--engine", "command", "--engine-command", &command]).await
+}
+
+/// A node that transcribes nothing, so that whatever is queued stays there.
+async fn idle(flags: &[&str]) -> TestApp {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = slow_engine(folder.path(), 0.0);
+    let own = ["--workers", "0", "--engine", "command", "--engine-command", &command, "--worker-token", "secret"];
+    let flags: Vec<&str> = own.into_iter().chain(flags.iter().copied()).collect();
+    TestApp::on(folder, &flags).await
+}
+
+/// How many files lie where the recordings are, whole or in part.
+fn recordings(app: &TestApp) -> usize {
+    std::fs::read_dir(app.folder.path().join("recordings")).unwrap().count()
 }
 
 async fn error(response: reqwest::Response) -> (StatusCode, String, String) {
@@ -227,9 +247,22 @@ async fn operators_can_look_in() {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(me.get(path).await.status(), StatusCode::OK);
     }
-    assert_eq!(me.json("/api/v1/health/sessions").await["completed"], 1);
+    let health = me.json("/api/v1/health/sessions").await;
+    let expected = serde_json::json!({
+        "queued": 0, "processing": 0, "completed": 1, "failed": 0, "cancelled": 0,
+        "long_running": 0, "stalled": 0, "oldest_queued_secs": null,
+    });
+    assert_eq!(health, expected);
     let metrics = me.get("/metrics").await.text().await.unwrap();
-    assert!(metrics.contains("hark_sessions_created_total"), "{metrics}");
+    for name in [
+        "hark_sessions_created_total",
+        "hark_sessions{status=\"queued\"}",
+        "hark_sessions_long_running",
+        "hark_sessions_stalled",
+        "hark_queue_oldest_seconds",
+    ] {
+        assert!(metrics.contains(&format!("\n{name} ")), "{name} is missing in {metrics}");
+    }
     let api = me.json("/api/openapi.json").await;
     for path in ["/api/v1/sessions", "/api/v1/status/stream", "/api/v1/sessions/{id}/transcript.{format}"] {
         assert!(api["paths"][path].is_object(), "{path} is not described");
@@ -316,4 +349,168 @@ async fn a_page_knows_how_long_each_stage_took_and_can_restart_a_stuck_session()
     let times = page.matches("data-testid=\"stage-time\"").count();
     // Decoding, loading the model, transcribing, saving.
     assert_eq!(times, 4, "{page}");
+}
+
+/// What a refused upload is told: after how many seconds to try again, the code, and the message.
+async fn full(response: reqwest::Response) -> (u32, String, String) {
+    let retry = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    let (status, code, message) = error(response).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{message}");
+    (retry, code, message)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_says_when_to_come_back_on_every_way_into_it() {
+    let app = idle(&["--max-queue", "3", "--max-queue-per-owner", "2"]).await;
+    let (me, you) = (app.visitor(), app.visitor());
+    let mut mine = Vec::new();
+    for _ in 0..2 {
+        mine.push(me.session("a.wav", wav(1.0, 1.0), &[]).await);
+    }
+    let (retry, code, message) = full(me.upload("a.wav", wav(1.0, 1.0), &[]).await).await;
+    assert_eq!((code.as_str(), retry), ("owner_queue_full", 60));
+    assert!(message.contains("2 recordings") && message.contains("1 min"), "{message}");
+    you.session("a.wav", wav(1.0, 1.0), &[]).await;
+    let (retry, code, message) = full(you.upload("a.wav", wav(1.0, 1.0), &[]).await).await;
+    assert_eq!((code.as_str(), retry), ("queue_full", 60));
+    assert!(message.contains("3 recordings") && message.contains("1 min"), "{message}");
+    assert_eq!(recordings(&app), 3, "a recording was left behind");
+
+    // The sample, as its button asks for it.
+    let form = |path: &str| you.request("POST", path).header("content-type", "application/x-www-form-urlencoded");
+    let sample = you.send(form(TrySample::PATH).header("accept", "application/json")).await;
+    assert_eq!(
+        (sample.status(), &sample.headers()["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"60".parse().unwrap())
+    );
+    assert!(sample.text().await.unwrap().contains("The queue is full"));
+
+    // A form without scripts comes back to its page, which says why, once.
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let part = multipart::Part::bytes(wav(1.0, 1.0)).file_name("a.wav");
+    let sent = client
+        .post(format!("{}/api/v1/sessions", app.url))
+        .header("accept", "text/html")
+        .multipart(multipart::Form::new().part("file", part));
+    let sent = sent.send().await.unwrap();
+    assert_eq!((sent.status(), &sent.headers()["location"]), (StatusCode::SEE_OTHER, &"/upload".parse().unwrap()));
+    let cookies: Vec<&str> =
+        sent.headers().get_all("set-cookie").iter().map(|c| c.to_str().unwrap().split(';').next().unwrap()).collect();
+    let page = client.get(format!("{}/upload", app.url)).header("cookie", cookies.join("; ")).send().await.unwrap();
+    let page = page.text().await.unwrap();
+    assert!(page.contains("The queue is full: its limit is 3 recordings."), "{page}");
+
+    // Coming back from the end needs a place; one that has its place keeps it.
+    me.post(&format!("/api/v1/sessions/{}/cancel", mine[0])).await;
+    you.session("a.wav", wav(1.0, 1.0), &[]).await;
+    let (_, code, _) = full(me.post(&format!("/api/v1/sessions/{}/retry", mine[0])).await).await;
+    assert_eq!(code, "queue_full");
+    let session = me.json(&format!("/api/v1/sessions/{}", mine[0])).await;
+    assert_eq!(session["status"]["status"], "cancelled");
+    assert_eq!(me.post(&format!("/api/v1/sessions/{}/retry", mine[1])).await.status(), StatusCode::OK);
+    let restart = async |id: &str| {
+        let request =
+            me.request("POST", RestartSession::PATH).header("content-type", "application/x-www-form-urlencoded");
+        me.send(request.body(format!("id={id}"))).await.status()
+    };
+    assert_eq!(restart(&mine[0]).await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(restart(&mine[1]).await, StatusCode::OK);
+    let session = me.json(&format!("/api/v1/sessions/{}", mine[1])).await;
+    assert_eq!((&session["status"]["status"], &session["status"]["queue_position"]), (&"queued".into(), &2.into()));
+
+    // Outside workers have their own queue.
+    let outside = me.request("POST", "/api/v1/sessions").bearer_auth("secret").json(&serde_json::json!({"title": "x"}));
+    assert_eq!(me.send(outside).await.status(), StatusCode::CREATED);
+    let metrics = me.get("/metrics").await.text().await.unwrap();
+    for code in ["queue_full", "owner_queue_full"] {
+        assert!(metrics.contains(&format!("hark_uploads_refused_total{{reason=\"{code}\"}}")), "{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_told_before_the_recording_is_sent() {
+    let app = idle(&["--max-queue", "1"]).await;
+    app.visitor().session("a.wav", wav(1.0, 1.0), &[]).await;
+    let mut socket = TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap();
+    // As curl asks before it sends a large file.
+    let head = "POST /api/v1/sessions HTTP/1.1\r\nHost: hark\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+        Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // The connection ends as well: what would come on it is the recording.
+    time::timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("an answer").unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    assert!(answer.contains("retry-after: 60") && answer.contains("queue_full"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_uploads_that_race_for_the_last_place_one_wins() {
+    let app = idle(&["--max-queue", "1"]).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let upload = |visitor: Visitor| {
+        let gate = Arc::clone(&gate);
+        // More than the megabyte that is held in memory at first; the rest comes when both have been let in.
+        let mut first = wav(60.0, 1.0);
+        let second = first.split_off(1_800_000);
+        let pieces = futures::stream::iter([Some(first), None, Some(second)]);
+        let pieces = futures::StreamExt::then(pieces, move |piece| {
+            let gate = Arc::clone(&gate);
+            async move {
+                if piece.is_none() {
+                    gate.acquire().await.unwrap().forget();
+                }
+                Ok::<_, std::io::Error>(piece.unwrap_or_default())
+            }
+        });
+        let part = multipart::Part::stream(Body::wrap_stream(pieces)).file_name("a.wav");
+        let form = multipart::Form::new().part("file", part);
+        tokio::spawn(async move {
+            let request = visitor.request("POST", "/api/v1/sessions").multipart(form);
+            let response = visitor.send(request).await;
+            let retry = response.headers().contains_key("retry-after");
+            (response.status(), retry)
+        })
+    };
+    let racers = [upload(app.visitor()), upload(app.visitor())];
+    let both = async {
+        while recordings(&app) < 2 {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    time::timeout(PATIENCE, both).await.expect("both are being received");
+    gate.add_permits(2);
+    let mut ended = Vec::new();
+    for racer in racers {
+        ended.push(racer.await.unwrap());
+    }
+    ended.sort();
+    assert_eq!(ended, [(StatusCode::CREATED, false), (StatusCode::TOO_MANY_REQUESTS, true)]);
+    assert_eq!(recordings(&app), 1, "the loser's recording is still there");
+    let health = app.visitor().json("/api/v1/health/sessions").await;
+    assert_eq!(health["queued"], 1);
+    assert!(health["oldest_queued_secs"].as_f64().is_some_and(|secs| secs >= 0.0), "{health}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_falls_silent_is_given_up_in_words() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("silent.py");
+    let text = r#"import json, time
+for line in [dict(type="ready", protocol=1, model="silent"), dict(type="segment", start=0, end=1, text="word")]:
+    print(json.dumps(line), flush=True)
+time.sleep(3600)
+"#;
+    std::fs::write(&file, text).unwrap();
+    let command = format!("python3 {}", file.display());
+    let engine = ["--engine", "command", "--engine-command", &command];
+    let flags = [&engine[..], &["--max-attempts", "1", "--stall-secs", "5", "--stall-factor", "0.5"]].concat();
+    let app = TestApp::on(folder, &flags).await;
+    let me = app.visitor();
+    let id = me.session("a.wav", wav(3.0, 5000.0), &[]).await;
+    let status = me.wait(&id, "failed").await;
+    assert_eq!((&status["error"]["code"], &status["segments"]), (&"stalled".into(), &1.into()));
+    // Five seconds, and a half for each of the two that were left.
+    let words = "The speech engine said nothing for 6 s, with 2 s of the recording still to do. Hark tried 1 time.";
+    assert!(status["message"].as_str().unwrap().starts_with(words), "{status}");
 }

@@ -9,12 +9,22 @@ use hark::{
     model::{EngineId, Failure, Media, Segment, SessionId, Stage, State, Status, Timestamp, Title},
     server::{
         owner::Owner,
-        store::{Claim, Ending, NewSession, Store},
+        store::{Claim, Ending, EnqueueError, NewSession, QueueFull, QueueLimits, STALLED_SECS, Store, Way},
     },
 };
 use postgres::Postgres;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use support::{TestApp, slow_engine, wav};
+use serde_json::Value;
+use std::{
+    path::Path,
+    process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use support::{PATIENCE, Sse, TestApp, Visitor, slow_engine, wav};
+use tokio::{sync::Barrier, time};
 use uuid::Uuid;
 
 /// A clock that goes on by a second with each look.
@@ -27,8 +37,8 @@ fn owner(name: &str) -> Owner {
     Owner::from_store(name.to_owned())
 }
 
-async fn add(store: &Store, whose: &str, title: &str, engine: EngineId) -> SessionId {
-    let new = NewSession {
+fn new_session(whose: &str, title: &str, engine: EngineId) -> NewSession {
+    NewSession {
         id: SessionId(Uuid::now_v7()),
         owner: owner(whose),
         title: Title::new(title).unwrap(),
@@ -37,8 +47,11 @@ async fn add(store: &Store, whose: &str, title: &str, engine: EngineId) -> Sessi
         media: Media { file_name: "a.wav".to_owned(), bytes: 5_000_000_000, ..Media::default() },
         duration_total: Some(60.0),
         lease_until: None,
-    };
-    store.insert(&new, now()).await.unwrap().0.id
+    }
+}
+
+async fn add(store: &Store, whose: &str, title: &str, engine: EngineId) -> SessionId {
+    store.insert(&new_session(whose, title, engine), now()).await.unwrap().0.id
 }
 
 async fn claim(store: &Store, lease_until: Timestamp) -> Option<Claim> {
@@ -65,6 +78,9 @@ async fn suite(store: &Store) {
     what_was_lost_is_taken_back_and_fenced(store).await;
     the_queue_has_an_order(store).await;
     workers_never_take_the_same(store).await;
+    the_queue_has_bounds(store).await;
+    of_many_that_race_for_the_last_place_one_gets_it(store).await;
+    what_hangs_is_seen_and_taken_from_its_worker(store).await;
     outside_workers_report(store).await;
 }
 
@@ -170,7 +186,7 @@ async fn what_was_lost_is_taken_back_and_fenced(store: &Store) {
     }
     assert!(versions.is_sorted() && store.segments(id, 0, 10).await.unwrap().is_empty());
 
-    let retried = store.retry(&owner("lost"), id, now()).await.unwrap().unwrap();
+    let retried = store.retry(&owner("lost"), id, None, now()).await.unwrap().unwrap();
     assert_eq!(retried.new_status().unwrap().state, State::Queued);
     let kept = claim(store, later()).await.unwrap();
     assert_eq!((kept.session.status.attempt, kept.crashes), (4, 0));
@@ -237,6 +253,196 @@ async fn workers_never_take_the_same(store: &Store) {
     for id in taken {
         store.delete(&owner("race"), id).await.unwrap();
     }
+}
+
+/// What a refusal by the full queue says.
+fn full<T: std::fmt::Debug>(result: Result<T, EnqueueError>) -> QueueFull {
+    match result {
+        Err(EnqueueError::Full(full)) => full,
+        other => panic!("the queue should be full: {other:?}"),
+    }
+}
+
+async fn the_queue_has_bounds(store: &Store) {
+    let limits = QueueLimits { total: 3, per_owner: 2 };
+    let enqueue =
+        async |whose: &str| store.enqueue(&new_session(whose, "a", EngineId::Pocketsphinx), limits, now()).await;
+    // Those of outside workers are in no queue of Hark's.
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(add(store, "bound-me", "outside", EngineId::External).await);
+    }
+    let mine = [enqueue("bound-me").await.unwrap().0.id, enqueue("bound-me").await.unwrap().0.id];
+    let (me, you) = (owner("bound-me"), owner("bound-you"));
+    let refused = full(enqueue("bound-me").await);
+    assert_eq!((refused.own, refused.limit, refused.free_at), (true, 2, None));
+    assert_eq!(store.queue_full(&me, limits).await.unwrap(), Some(refused));
+    assert_eq!(store.queue_full(&you, limits).await.unwrap(), None);
+    let (theirs, event) = enqueue("bound-you").await.unwrap();
+    assert_eq!((event.new_status().unwrap().queue_position, theirs.status.state), (Some(2), State::Queued));
+    let refused = full(enqueue("bound-you").await);
+    assert_eq!((refused.own, refused.limit), (false, 3));
+    assert_eq!(store.list(&you, "", None, 10).await.unwrap().len(), 1, "what was refused is not there");
+
+    // A place of everybody's is free when the first that runs is done, one of an owner's when those before are.
+    let running = claim(store, later()).await.unwrap();
+    let done = Timestamp(now().0 + 30_000);
+    let status = Status { estimated_completion: Some(done), ..next(&running.session.status) };
+    store.save(&running, &status).await.unwrap().unwrap();
+    enqueue("bound-you").await.unwrap();
+    assert_eq!(full(enqueue("bound-someone").await).free_at, Some(done));
+    let events = store.refresh_queue(now(), Some(2.0), 1).await.unwrap();
+    let arrivals: Vec<_> = events.iter().map(|e| e.new_status().unwrap().estimated_completion).collect();
+    let refused = full(enqueue("bound-you").await);
+    assert_eq!((refused.own, refused.free_at), (true, arrivals[0]));
+    assert!(refused.free_at.is_some_and(|at| at > done));
+
+    // One that comes back needs a place as well, unless it had one a moment ago. One that waits is left alone.
+    store.cancel(&me, mine[0], now()).await.unwrap().unwrap();
+    let before = store.any(mine[0]).await.unwrap().unwrap().0;
+    let refused = full(store.retry(&me, mine[0], Some(limits), now()).await);
+    assert_eq!((refused.own, refused.limit), (false, 3));
+    assert_eq!(store.any(mine[0]).await.unwrap().unwrap().0, before, "a retry in vain changes nothing");
+    assert!(store.retry(&me, mine[1], Some(limits), now()).await.unwrap().is_none());
+    assert!(store.retry(&me, mine[0], None, now()).await.unwrap().is_some());
+    for id in others.into_iter().chain(mine) {
+        assert!(store.delete(&me, id).await.unwrap());
+    }
+    for session in store.list(&you, "", None, 10).await.unwrap() {
+        store.delete(&you, session.id).await.unwrap();
+    }
+}
+
+async fn of_many_that_race_for_the_last_place_one_gets_it(store: &Store) {
+    const RACERS: usize = 8;
+    for limits in [QueueLimits { total: 1, per_owner: 9 }, QueueLimits { total: 9, per_owner: 1 }] {
+        for round in 0..10 {
+            let start = Arc::new(Barrier::new(RACERS));
+            let race = (0..RACERS).map(|n| {
+                let (store, start) = (store.clone(), Arc::clone(&start));
+                // Half of them come back, half are new.
+                tokio::spawn(async move {
+                    let new = new_session("last", &format!("{n}"), EngineId::Pocketsphinx);
+                    if n % 2 == 0 {
+                        store.insert(&new, now()).await.unwrap();
+                        store.cancel(&new.owner, new.id, now()).await.unwrap().unwrap();
+                    }
+                    start.wait().await;
+                    let got = match n % 2 {
+                        0 => store.retry(&new.owner, new.id, Some(limits), now()).await.map(|event| event.is_some()),
+                        _ => store.enqueue(&new, limits, now()).await.map(|_| true),
+                    };
+                    match got {
+                        Ok(got) => got,
+                        Err(EnqueueError::Full(_)) => false,
+                        Err(EnqueueError::Store(error)) => panic!("{error}"),
+                    }
+                })
+            });
+            let mut winners = 0;
+            for racer in race.collect::<Vec<_>>() {
+                winners += usize::from(racer.await.unwrap());
+            }
+            let mine = store.list(&owner("last"), "", None, 100).await.unwrap();
+            let waiting = mine.iter().filter(|s| s.status.state == State::Queued).count();
+            assert_eq!((winners, waiting), (1, 1), "round {round} with {limits:?}");
+            for session in mine {
+                store.delete(&owner("last"), session.id).await.unwrap();
+            }
+        }
+    }
+}
+
+async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
+    let whose = owner("hang");
+    let at = now();
+    let after = |seconds: f64| at.plus_seconds(seconds);
+    let id = add(store, "hang", "hang", EngineId::Pocketsphinx).await;
+    let queued = store.health(after(100.0), STALLED_SECS).await.unwrap();
+    assert!(queued.oldest_queued.is_some_and(|since| since > at), "{queued:?}");
+    let (first, _) = store.claim("worker-1", at, later()).await.unwrap().unwrap();
+    let told = store.health(after(60.0), STALLED_SECS).await.unwrap();
+    assert_eq!((told.stalled, told.long_running, told.oldest_queued), (0, 0, None));
+    assert!(store.stuck(after(60.0), STALLED_SECS).await.unwrap().is_empty());
+    let told = store.health(after(60.1), STALLED_SECS).await.unwrap();
+    assert_eq!((told.stalled, told.long_running), (1, 0));
+    // Busy, but for longer than ten minutes and three times its minute of audio.
+    let mut status =
+        Status { version: first.session.status.version + 1, timestamp: after(779.0), ..first.session.status.clone() };
+    status.stage = Some(Stage::Transcribing);
+    status.progress = Some(50.0);
+    status.segments = 1;
+    store.append(&first, &segment(0), &status, true).await.unwrap().unwrap();
+    assert!(store.stuck(after(780.0), STALLED_SECS).await.unwrap().is_empty());
+    let told = store.health(after(780.1), STALLED_SECS).await.unwrap();
+    assert_eq!((told.stalled, told.long_running), (0, 1));
+    // A lease that ran out is enough.
+    assert!(store.renew(&first, after(700.0)).await.unwrap());
+    let stuck = store.stuck(after(750.0), STALLED_SECS).await.unwrap();
+    let [stuck] = &stuck[..] else { panic!("{stuck:?}") };
+    assert_eq!((stuck.id, stuck.attempt, stuck.stalled, stuck.long_running), (id, 1, true, false));
+    assert_eq!(
+        (stuck.worker.as_deref(), stuck.stage, stuck.progress),
+        (Some("worker-1"), Some(Stage::Transcribing), Some(50.0))
+    );
+    assert_eq!((stuck.updated_at, stuck.lease_until), (after(779.0), Some(after(700.0))));
+    // It moved on meanwhile.
+    assert!(store.renew(&first, later()).await.unwrap());
+    assert!(store.release(stuck, &Way::Requeue, after(750.0), STALLED_SECS).await.unwrap().is_none());
+
+    let event = store.release(stuck, &Way::Requeue, after(900.0), STALLED_SECS).await.unwrap().unwrap();
+    let back = event.new_status().unwrap();
+    assert_eq!((back.state, back.queue_position, back.segments), (State::Queued, Some(0), 1));
+    assert!(back.version > status.version + 500);
+    let fenced = async |late: &Status| {
+        assert!(!store.renew(&first, later()).await.unwrap());
+        assert!(store.save(&first, late).await.unwrap().is_none());
+        assert!(
+            store.append(&first, &segment(1), &Status { segments: 2, ..late.clone() }, true).await.unwrap().is_none()
+        );
+        assert!(store.end(&first, late.clone(), Ending::Completed).await.unwrap().is_none());
+        assert!(store.requeue_crashed(&first, late.timestamp).await.unwrap().is_none());
+    };
+    let late = Status { version: back.version + 5_000, timestamp: after(901.0), ..status.clone() };
+    fenced(&late).await;
+    // It waits since it came back, though it keeps its place.
+    assert_eq!(store.health(after(905.0), STALLED_SECS).await.unwrap().oldest_queued, Some(after(900.0)));
+    let (second, _) = store.claim("worker-2", after(910.0), later()).await.unwrap().unwrap();
+    assert_eq!((second.session.status.attempt, second.crashes, second.session.status.segments), (2, 0, 1));
+    fenced(&Status { version: late.version + 5_000, ..late.clone() }).await;
+    assert!(
+        store.release(stuck, &Way::Requeue, after(2000.0), STALLED_SECS).await.unwrap().is_none(),
+        "another attempt"
+    );
+    // The new attempt counts from its own beginning.
+    assert!(store.stuck(after(960.0), STALLED_SECS).await.unwrap().is_empty());
+
+    let stuck = store.stuck(after(2000.0), STALLED_SECS).await.unwrap().remove(0);
+    assert!(stuck.stalled && stuck.long_running);
+    let reason = "An operator ended it.".to_owned();
+    let event = store.release(&stuck, &Way::Fail(reason.clone()), after(2000.0), STALLED_SECS).await.unwrap().unwrap();
+    let failed = event.new_status().unwrap();
+    assert_eq!((failed.state, &failed.message), (State::Failed, &reason));
+    assert_eq!(failed.error, Some(Failure { code: "stuck".to_owned(), message: reason }));
+    let late = Status { version: failed.version + 5_000, ..second.session.status.clone() };
+    assert!(store.end(&second, late.clone(), Ending::Completed).await.unwrap().is_none());
+    assert!(store.end(&second, late, Ending::HandedBack).await.unwrap().is_none());
+    let ended = store.any(id).await.unwrap().unwrap().0;
+    assert_eq!((ended.status.state, ended.finished_at, ended.status.segments), (State::Failed, Some(after(2000.0)), 1));
+    assert!(store.retry(&whose, id, None, now()).await.unwrap().is_some(), "its owner can try again");
+    store.delete(&whose, id).await.unwrap();
+
+    // An outside worker has its own queue, if any: its session can only be ended.
+    let id = add(store, "hang", "outside", EngineId::External).await;
+    let first = store.any(id).await.unwrap().unwrap().0.status;
+    let running = Status { state: State::Processing, timestamp: at, ..next(&first) };
+    assert!(store.report(&Status { timestamp: at, ..running.clone() }, later()).await.unwrap());
+    let stuck = store.stuck(after(61.0), STALLED_SECS).await.unwrap().remove(0);
+    assert_eq!((stuck.id, stuck.worker.as_deref()), (id, None));
+    assert!(store.release(&stuck, &Way::Requeue, after(61.0), STALLED_SECS).await.unwrap().is_none());
+    assert!(store.release(&stuck, &Way::Fail("x".to_owned()), after(61.0), STALLED_SECS).await.unwrap().is_some());
+    assert!(!store.report(&Status { version: running.version + 5_000, ..running }, later()).await.unwrap());
+    store.delete(&whose, id).await.unwrap();
 }
 
 async fn outside_workers_report(store: &Store) {
@@ -309,4 +515,132 @@ async fn a_node_works_on_postgresql() {
     let again = app.visitor().get(&format!("/api/v1/sessions/{id}")).await;
     assert_eq!(again.status(), 404, "somebody else's");
     drop(app);
+}
+
+/// An engine that answers a segment for each second of audio, but hangs after the second one if it can take a file
+/// `hang` away.
+fn hanging_engine(folder: &Path) -> String {
+    let (file, hang) = (folder.join("hanging.py"), folder.join("hang"));
+    let text = r#"import json, os, sys, time
+def say(**line): print(json.dumps(line), flush=True)
+say(type="ready", protocol=1, model="hanging")
+try:
+    os.remove(sys.argv[1])
+    hangs = True
+except FileNotFoundError:
+    hangs = False
+heard = 0
+while True:
+    data = sys.stdin.buffer.read(32000)
+    if not data: break
+    if hangs and heard == 2: time.sleep(3600)
+    say(type="segment", start=heard, end=heard + 1, text="word")
+    heard += 1
+say(type="done")
+"#;
+    std::fs::write(&file, text).unwrap();
+    format!("python3 {} {}", file.display(), hang.display())
+}
+
+/// Runs `hark sessions stuck` as an operator would, beside the node.
+async fn hark_stuck(folder: &Path, url: Option<&str>, flags: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
+    command.args(["sessions", "stuck", "--idle-secs", "1"]).args(flags).env("HARK_DATA_DIR", folder);
+    match url {
+        Some(url) => command.env("DATABASE_URL", url),
+        None => command.env_remove("DATABASE_URL"),
+    };
+    let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.code().unwrap(), text)
+}
+
+/// The session as the store has it, once `wanted` is true of it.
+async fn session(me: &Visitor, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let waiting = async {
+        loop {
+            let session = me.json(&format!("/api/v1/sessions/{id}")).await;
+            if wanted(&session["status"]) {
+                return session["status"].clone();
+            }
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    time::timeout(PATIENCE, waiting).await.expect("the session gets there")
+}
+
+async fn operators_free_what_is_stuck(url: Option<&str>) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = hanging_engine(folder.path());
+    let hang = folder.path().join("hang");
+    let mut flags = vec!["--engine", "command", "--engine-command", &command, "--lease-secs", "3"];
+    flags.extend(url.iter().flat_map(|url| ["--database-url", url]));
+    let app = TestApp::on(folder, &flags).await;
+    let (me, data) = (app.visitor(), app.folder.path());
+    let stuck = async |flags: &[&str]| hark_stuck(data, url, flags).await;
+    assert_eq!(stuck(&[]).await, (0, "no session is stuck\n".to_owned()));
+    assert_eq!(stuck(&["--requeue"]).await, (0, "no session is stuck\n".to_owned()));
+    assert_eq!(stuck(&["--requeue", "--fail"]).await.0, 2, "only one of them");
+
+    for flag in ["--requeue", "--fail"] {
+        std::fs::write(&hang, "").unwrap();
+        let id = me.session("talk.wav", wav(5.0, 5000.0), &[]).await;
+        session(&me, &id, |status| status["segments"] == 2).await;
+        let waiting = async {
+            loop {
+                let (code, text) = stuck(&[]).await;
+                if code == 3 {
+                    return text;
+                }
+                assert_eq!((code, text.as_str()), (0, "no session is stuck\n"));
+                time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let listed = time::timeout(PATIENCE, waiting).await.expect("it becomes stuck");
+        let row = listed.lines().find(|line| line.starts_with(&id)).expect("it is listed");
+        for part in ["processing", "transcribing", "  1  ", "left", "stalled"] {
+            assert!(row.contains(part), "{part} is missing in: {row}");
+        }
+        let watching = Sse::new(me.get(&format!("/api/v1/sessions/{id}/status/stream")).await);
+        let (code, text) = stuck(&[flag]).await;
+        assert_eq!(code, 0, "{text}");
+        if flag == "--requeue" {
+            assert!(text.contains(&format!("{id} is back in the queue")), "{text}");
+            // The old worker notices that it has lost the session, and its place is free for the next attempt.
+            let done = session(&me, &id, |status| status["status"] == "completed").await;
+            assert_eq!((&done["attempt"], &done["segments"]), (&2.into(), &5.into()));
+            let segments = me.json(&format!("/api/v1/sessions/{id}/segments")).await;
+            let starts: Vec<_> = segments["segments"].as_array().unwrap().iter().map(|s| s["start"].as_f64()).collect();
+            assert_eq!(starts, (0..5).map(|n| Some(f64::from(n))).collect::<Vec<_>>());
+        } else {
+            assert!(text.contains(&format!("{id} has failed")), "{text}");
+            let failed = session(&me, &id, |status| status["status"] == "failed").await;
+            // Who watches the node sees what another process did.
+            let last = watching.rest().await.pop().unwrap().json();
+            assert_eq!((&last["status"], &last["version"]), (&failed["status"], &failed["version"]));
+            assert_eq!((&failed["error"]["code"], &failed["segments"]), (&"stuck".into(), &2.into()));
+            assert!(failed["message"].as_str().unwrap().starts_with("An operator ended this session"), "{failed}");
+            // The worker is free for others, and whatever it did meanwhile has changed nothing.
+            let other = me.session("talk.wav", wav(1.0, 5000.0), &[]).await;
+            session(&me, &other, |status| status["status"] == "completed").await;
+            assert_eq!(session(&me, &id, |_| true).await, failed);
+        }
+    }
+    assert_eq!(stuck(&[]).await, (0, "no session is stuck\n".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_free_what_is_stuck_on_sqlite() {
+    operators_free_what_is_stuck(None).await;
+    // A folder that isn't Hark's stays as it is.
+    let folder = tempfile::TempDir::new().unwrap();
+    let (code, text) = hark_stuck(folder.path(), None, &[]).await;
+    assert!(code == 1 && text.contains("there is no database"), "{code}: {text}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_free_what_is_stuck_on_postgresql() {
+    let server = Postgres::start();
+    operators_free_what_is_stuck(Some(&server.database("hark"))).await;
 }

@@ -27,6 +27,29 @@ pub fn queue_arrival(
     Some(now.plus_seconds((ahead / f64::from(workers.max(1)) + total?) / speed))
 }
 
+/// After how many seconds to try again what found no place in a queue, if one should be free at `free_at`.
+#[must_use]
+pub fn retry_after(now: Timestamp, free_at: Option<Timestamp>) -> u32 {
+    /// Where nothing is known: people wait that long, and it is one request a minute from a program.
+    const UNKNOWN: u32 = 60;
+    /// Sooner, all who were refused would be back before anything has changed; later, an estimate is worth little.
+    const SOONEST: f64 = 10.0;
+    const LATEST: f64 = 3600.0;
+    free_at.map_or(UNKNOWN, |at| at.seconds_since(now).ceil().clamp(SOONEST, LATEST) as u32)
+}
+
+/// How long an engine may say nothing, in seconds: `base`, and `factor` for each second of audio still to be done. Of a
+/// recording whose length isn't known, that is as much as `longest`, the most that is accepted, allows.
+///
+/// Engines that answer once for a long piece, or for the whole recording, need the more time the longer it is.
+#[must_use]
+pub fn patience(base: f64, factor: f64, processed: f64, total: Option<f64>, longest: f64) -> f64 {
+    /// A week. No setting makes a session wait for ever.
+    const MOST: f64 = 7.0 * 86_400.0;
+    let left = (total.unwrap_or(longest).min(longest) - processed).max(0.0);
+    (base + factor * left).clamp(0.0, MOST)
+}
+
 /// Measures how fast audio is transcribed: an exponentially weighted average of audio seconds over wall seconds.
 ///
 /// Both sums decay with the wall time that has passed, so each reading weighs by how long it took and not by how often
@@ -188,6 +211,28 @@ mod tests {
         assert_eq!(queue_arrival(now, 100.0, Some(20.0), Some(4.0), 2), Some(Timestamp(17_500)));
         assert_eq!(queue_arrival(now, 100.0, None, Some(4.0), 1), None);
         assert_eq!(queue_arrival(now, 100.0, Some(20.0), None, 1), None);
+    }
+
+    #[test]
+    fn a_refusal_says_when_a_place_should_be_free() {
+        let now = Timestamp(1_000_000);
+        assert_eq!(retry_after(now, Some(now.plus_seconds(90.2))), 91);
+        assert_eq!(retry_after(now, None), 60);
+        // An estimate that has passed, and one beyond reason.
+        assert_eq!(retry_after(now, Some(Timestamp(0))), 10);
+        assert_eq!(retry_after(now, Some(now.plus_seconds(1e6))), 3600);
+    }
+
+    #[test]
+    fn patience_grows_with_what_is_left_and_has_an_end() {
+        assert_eq!(patience(300.0, 0.1, 0.0, Some(3600.0), 14_400.0), 660.0);
+        assert_eq!(patience(300.0, 0.1, 3000.0, Some(3600.0), 14_400.0), 360.0);
+        assert_eq!(patience(300.0, 0.0, 0.0, Some(3600.0), 14_400.0), 300.0);
+        // An unknown length, more done than was declared, more declared than is accepted.
+        assert_eq!(patience(300.0, 0.1, 400.0, None, 14_400.0), 1700.0);
+        assert_eq!(patience(300.0, 0.1, 70.0, Some(60.0), 14_400.0), 300.0);
+        assert_eq!(patience(300.0, 0.1, 0.0, Some(1e300), 14_400.0), 1740.0);
+        assert_eq!(patience(300.0, 100.0, 0.0, None, 1e300), 604_800.0);
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Hark's settings: flags, each with an environment variable, a default and a unit. Read once at start.
 
-use super::speech::EngineConfig;
+use super::{speech::EngineConfig, store::QueueLimits};
 use clap::{Args, ValueEnum};
 use leptos::config::{Env, LeptosOptions, get_configuration};
 use std::{net::SocketAddr, path::PathBuf};
@@ -66,6 +66,21 @@ pub struct LimitConfig {
     /// Uploads are refused while less than this many bytes would stay free on the disk.
     #[arg(long, env = "HARK_MIN_FREE_BYTES", default_value_t = 500_000_000, value_name = "BYTES")]
     pub min_free_bytes: u64,
+    /// How many sessions may wait in the queue, of all owners together. What comes beyond is refused with the time
+    /// after which to try again.
+    #[arg(long, env = "HARK_MAX_QUEUE", default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_queue: u32,
+    /// How many sessions of one owner may wait in the queue.
+    #[arg(long, env = "HARK_MAX_QUEUE_PER_OWNER", default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_queue_per_owner: u32,
+}
+
+impl LimitConfig {
+    /// The bounds of the queue.
+    #[must_use]
+    pub fn queue(&self) -> QueueLimits {
+        QueueLimits { total: self.max_queue, per_owner: self.max_queue_per_owner }
+    }
 }
 
 /// Status streams.
@@ -130,9 +145,13 @@ pub struct JobConfig {
     /// How often a session is tried when its worker or engine crashes.
     #[arg(long, env = "HARK_MAX_ATTEMPTS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub max_attempts: u32,
-    /// An engine that says nothing for this long counts as stalled, in seconds.
+    /// An engine that says nothing for this long counts as stalled, in seconds. Longer recordings add to it.
     #[arg(long, env = "HARK_STALL_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(5..=86_400))]
     pub stall_secs: u32,
+    /// Seconds added to that for each second of the recording that is still to be done; of a recording whose length
+    /// isn't known, as if it were as long as may be.
+    #[arg(long, env = "HARK_STALL_FACTOR", default_value_t = 0.1, value_name = "FACTOR", value_parser = factor)]
+    pub stall_factor: f64,
 }
 
 /// How the log is written.
@@ -153,7 +172,7 @@ pub enum LogFormat {
     Json,
 }
 
-fn database_url(text: &str) -> Result<String, String> {
+pub(super) fn database_url(text: &str) -> Result<String, String> {
     if text.starts_with("postgres://") || text.starts_with("postgresql://") {
         return Ok(text.to_owned());
     }
@@ -164,6 +183,13 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(n) if n.is_finite() && n > 0.0 => Ok(n),
         _ => Err("must be a number of seconds above 0".to_owned()),
+    }
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if (0.0..=100.0).contains(&n) => Ok(n),
+        _ => Err("must be a number from 0 to 100".to_owned()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `hark doctor`: tells an operator what works here and what is missing. Changes nothing.
 
 use super::{audio, config::ServeConfig, speech::Engines};
+use crate::model::{duration, patience};
 
 /// Prints the findings. True if a recording could be transcribed.
 #[must_use]
@@ -24,6 +25,24 @@ pub fn report(config: &ServeConfig) -> bool {
     } else {
         println!("missing  ffmpeg: only the common formats can be read. To add others: apt-get install ffmpeg");
     }
+    let (limits, jobs) = (&config.limits, &config.jobs);
+    let (all, own) = (limits.max_queue, limits.max_queue_per_owner);
+    if own > all {
+        println!(
+            "odd      one owner may queue {own} recordings, but all together only {all}: see --max-queue-per-owner"
+        );
+    } else {
+        println!("ok       {all} recordings may wait in the queue, {own} of one owner");
+    }
+    let silent = |total| {
+        let longest = limits.max_duration;
+        duration(patience(f64::from(jobs.stall_secs), jobs.stall_factor, 0.0, Some(total), longest))
+    };
+    println!(
+        "ok       an engine may be silent for {}, with the longest recording for {}",
+        silent(0.0),
+        silent(limits.max_duration)
+    );
     let folder = &config.data.data_dir;
     match std::fs::metadata(folder) {
         Ok(meta) if meta.is_dir() => println!("ok       data folder {}", folder.display()),

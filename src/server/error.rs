@@ -1,8 +1,15 @@
 //! The server's one error. Routes return it as JSON, server functions through `pages`; both say the same.
 //! Details of an internal error go to the log, never to the caller.
 
-use super::{audio::AudioError, speech::SpeechError};
-use crate::model::{ApiError, ErrorBody, TitleError, UnknownEngine, bytes};
+use super::{
+    audio::AudioError,
+    speech::SpeechError,
+    store::{EnqueueError, QueueFull},
+};
+use crate::model::{
+    ApiError, ErrorBody, Timestamp, TitleError, UnknownEngine, bytes, retry_after,
+    text::{count, remaining},
+};
 use axum::{
     Json,
     extract::multipart::MultipartError,
@@ -30,6 +37,12 @@ pub enum Error {
     TooLarge { size: Option<u64>, limit: u64 },
     #[error("The disk is almost full: {} are free. Delete old sessions, or make room on the server.", bytes(*free))]
     DiskFull { free: u64 },
+    #[error("The queue is full: its limit is {}. Try again in about {}.",
+        count(*limit as usize, "recording"), remaining(f64::from(*retry_secs)))]
+    QueueFull { limit: u32, retry_secs: u32 },
+    #[error("Your part of the queue is full: its limit is {}. Try again in about {}, or cancel one that waits.",
+        count(*limit as usize, "recording"), remaining(f64::from(*retry_secs)))]
+    OwnerQueueFull { limit: u32, retry_secs: u32 },
     #[error("The message is larger than {}. Send segments in smaller groups.", bytes(*limit))]
     MessageTooLarge { limit: u64 },
     #[error("Workers outside Hark are switched off here. To switch them on, set HARK_WORKER_TOKEN.")]
@@ -72,7 +85,9 @@ impl Error {
             Self::WorkersOff => StatusCode::FORBIDDEN,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::InvalidReport(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooManyReports => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyReports | Self::QueueFull { .. } | Self::OwnerQueueFull { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Conflict(..) => StatusCode::CONFLICT,
             Self::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -97,12 +112,24 @@ impl Error {
             Self::Unauthorised => "unauthorised",
             Self::InvalidReport(_) => "invalid_report",
             Self::TooManyReports => "too_many_reports",
+            Self::QueueFull { .. } => "queue_full",
+            Self::OwnerQueueFull { .. } => "owner_queue_full",
             Self::Conflict(code, _) => code,
             Self::DiskFull { .. } => "disk_full",
             Self::Audio(AudioError::Io(_)) => "internal",
             Self::Audio(error) => error.code(),
             Self::RangeNotSatisfiable(_) => "range_not_satisfiable",
             Self::Speech(_) | Self::Store(_) | Self::Media(_) | Self::Internal(_) => "internal",
+        }
+    }
+
+    /// After how many seconds to try again, where that can be told.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::TooManyReports => Some(10),
+            Self::QueueFull { retry_secs, .. } | Self::OwnerQueueFull { retry_secs, .. } => Some(*retry_secs),
+            _ => None,
         }
     }
 
@@ -121,8 +148,8 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status_code();
         let mut response = (status, Json(ErrorBody { error: self.public() })).into_response();
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"hark\""));
@@ -133,6 +160,23 @@ impl IntoResponse for Error {
             response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
         response
+    }
+}
+
+impl From<QueueFull> for Error {
+    fn from(full: QueueFull) -> Self {
+        let QueueFull { limit, own, free_at } = full;
+        let retry_secs = retry_after(Timestamp::now(), free_at);
+        if own { Self::OwnerQueueFull { limit, retry_secs } } else { Self::QueueFull { limit, retry_secs } }
+    }
+}
+
+impl From<EnqueueError> for Error {
+    fn from(error: EnqueueError) -> Self {
+        match error {
+            EnqueueError::Full(full) => full.into(),
+            EnqueueError::Store(error) => error.into(),
+        }
     }
 }
 

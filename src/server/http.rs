@@ -11,7 +11,7 @@ mod status;
 mod transcript;
 mod upload;
 
-pub use health::{healthz, metrics, readyz};
+pub use health::{SessionGauges, healthz, metrics, readyz};
 pub use reports::ReportLimits;
 
 use super::{error::Error, state::AppState};

@@ -33,6 +33,9 @@ pub async fn answer<T>(work: impl AsyncFnOnce(Caller) -> Result<T, Error>) -> Re
         // A form sent without JavaScript is led back to its page, which shows the error; that answer is a redirect.
         if !is_form() {
             set_status(error.status_code());
+            if let Some(seconds) = error.retry_after() {
+                set_header(header::RETRY_AFTER, &seconds.to_string());
+            }
         }
         error.public()
     })

@@ -2,8 +2,14 @@
 //! and publishes the event that the store returned.
 
 use super::{
-    audio, bus::Event, error::Error, media::Upload, owner::Owner, speech::Availability, state::AppState,
-    store::NewSession,
+    audio,
+    bus::Event,
+    error::Error,
+    media::Upload,
+    owner::Owner,
+    speech::Availability,
+    state::AppState,
+    store::{NewSession, QueueLimits},
 };
 use crate::model::{
     EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
@@ -177,6 +183,25 @@ impl<'a> Sessions<'a> {
         Ok(())
     }
 
+    /// Whether another recording of this owner may be queued, for those who want to know before they receive it.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`] or [`Error::OwnerQueueFull`] if not.
+    pub async fn check_queue(&self, owner: &Owner) -> Result<(), Error> {
+        match self.state.store.queue_full(owner, self.state.limits.queue()).await? {
+            Some(full) => Err(full.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a recording that was refused.
+    pub fn count_refusal(&self, error: &Error) {
+        // What broke off or failed here was not refused.
+        if !matches!(error, Error::BrokenUpload) && error.code() != "internal" {
+            metrics::counter!("hark_uploads_refused_total", "reason" => error.code()).increment(1);
+        }
+    }
+
     /// Begins to receive a recording.
     #[must_use]
     pub fn receive(&self) -> (SessionId, Upload) {
@@ -187,7 +212,7 @@ impl<'a> Sessions<'a> {
     /// Makes a session of a received recording and queues it.
     ///
     /// # Errors
-    /// If the recording can't be read as audio, or is too long; it is removed then.
+    /// If the recording can't be read as audio, is too long, or the queue has filled up; it is removed then.
     pub async fn create(
         &self,
         owner: &Owner,
@@ -236,7 +261,7 @@ impl<'a> Sessions<'a> {
             duration_total: info.duration,
             lease_until: None,
         };
-        let (session, event) = self.state.store.insert(&new, Timestamp::now()).await?;
+        let (session, event) = self.state.store.enqueue(&new, self.state.limits.queue(), Timestamp::now()).await?;
         metrics::counter!("hark_sessions_created_total").increment(1);
         metrics::counter!("hark_upload_bytes_total").increment(bytes);
         tracing::info!(session_id = %id, bytes, engine = %session.engine, "session {id} was received");
@@ -249,9 +274,14 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// As [`Sessions::plan`] and [`Sessions::create`].
     pub async fn create_sample(&self, owner: &Owner) -> Result<Session, Error> {
+        self.sample(owner).await.inspect_err(|error| self.count_refusal(error))
+    }
+
+    async fn sample(&self, owner: &Owner) -> Result<Session, Error> {
         const SAMPLE: &[u8] = include_bytes!("../../public/sample.mp3");
         let plan = self.plan(&Wishes { title: Some("Sample recording".to_owned()), ..Wishes::default() })?;
         self.check_room(Some(SAMPLE.len() as u64))?;
+        self.check_queue(owner).await?;
         let (id, mut upload) = self.receive();
         upload.write(SAMPLE.into()).await?;
         self.create(owner, id, upload, "sample.mp3", plan).await
@@ -270,13 +300,23 @@ impl<'a> Sessions<'a> {
     /// Queues a failed or cancelled session again. Any other stays as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of this owner; [`Error::Conflict`] if its worker is outside Hark.
+    /// [`Error::NotFound`] if there is none of this owner; [`Error::Conflict`] if its worker is outside Hark;
+    /// [`Error::QueueFull`] or [`Error::OwnerQueueFull`] if too many wait.
     pub async fn retry(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
+        self.not_outside(owner, id).await?;
+        self.queue_again(owner, id, Some(self.state.limits.queue())).await
+    }
+
+    async fn not_outside(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
         if self.get(owner, id).await?.engine == EngineId::External {
             let message = "A worker outside Hark made this session; start it there again.";
             return Err(Error::Conflict("outside", message.to_owned()));
         }
-        let changed = self.state.store.retry(owner, id, Timestamp::now()).await?;
+        Ok(())
+    }
+
+    async fn queue_again(&self, owner: &Owner, id: SessionId, limits: Option<QueueLimits>) -> Result<Session, Error> {
+        let changed = self.state.store.retry(owner, id, limits, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was queued again").await
     }
 
@@ -286,10 +326,12 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// As [`Sessions::retry`].
     pub async fn restart(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
-        if self.get(owner, id).await?.engine != EngineId::External {
-            self.cancel(owner, id).await?;
-        }
-        self.retry(owner, id).await
+        self.not_outside(owner, id).await?;
+        let stopped = self.state.store.cancel(owner, id, Timestamp::now()).await?;
+        // One that waited or ran has been let in already, and doesn't lose its work to a full queue.
+        let limits = if stopped.is_some() { None } else { Some(self.state.limits.queue()) };
+        self.announce(owner, id, stopped, "was cancelled").await?;
+        self.queue_again(owner, id, limits).await
     }
 
     async fn announce(

@@ -3,7 +3,7 @@
 use super::{
     bus::Bus,
     config::{JobConfig, LimitConfig, OutsideConfig, StreamConfig},
-    http::ReportLimits,
+    http::{ReportLimits, SessionGauges},
     media::Media,
     outside::Outside,
     sessions::Sessions,
@@ -38,6 +38,8 @@ pub struct Parts {
     pub jobs: JobConfig,
     /// How often pages may report on their connection.
     pub reports: ReportLimits,
+    /// What Prometheus is told of the sessions.
+    pub session_gauges: SessionGauges,
     pub cookie_key: Key,
     pub leptos: LeptosOptions,
     pub metrics: PrometheusHandle,

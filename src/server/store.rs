@@ -6,7 +6,9 @@ mod rows;
 mod sqlite;
 
 use super::{bus::Event, owner::Owner};
-use crate::model::{EngineId, Failure, Media, Segment, Session, SessionId, StageLog, State, Status, Timestamp, Title};
+use crate::model::{
+    EngineId, Failure, Media, Segment, Session, SessionId, StageLog, State, Status, Timestamp, Title, text::count,
+};
 use rows::{SegmentRow, SessionRow};
 use sqlx::{PgPool, SqlitePool, Transaction};
 use std::{collections::HashMap, path::Path};
@@ -50,6 +52,36 @@ macro_rules! claim_sql {
             $lock,
             ") RETURNING id"
         )
+    };
+}
+
+/// Adds a session to the end of the queue.
+macro_rules! insert_session {
+    ($executor:expr, $new:expr, $now:expr) => {
+        sqlx::query(
+            "INSERT INTO sessions (id, owner, title, created_at, queued_at, updated_at, engine, language, file_name, \
+             bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
+             duration_total, segments, attempt, crashes, lease_until) \
+             VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 'queued', \
+             'Waiting for its worker', 0, $13, 0, 0, 0, $14)",
+        )
+        .bind($new.id.to_string())
+        .bind($new.owner.as_str())
+        .bind($new.title.as_str())
+        .bind($now.0)
+        .bind($new.engine.as_str())
+        .bind(&$new.language)
+        .bind(&$new.media.file_name)
+        .bind($new.media.bytes as i64)
+        .bind(&$new.media.format)
+        .bind(&$new.media.codec)
+        .bind(i64::from($new.media.sample_rate))
+        .bind(i64::from($new.media.channels))
+        .bind($new.duration_total)
+        .bind($new.lease_until.map(|t| t.0))
+        .execute($executor)
+        .await
+        .map(drop)
     };
 }
 
@@ -136,6 +168,13 @@ macro_rules! save_status {
     };
 }
 
+// Below the macros, which they use.
+mod queue;
+mod stuck;
+
+pub use queue::{EnqueueError, QueueFull, QueueLimits};
+pub use stuck::{Health, STALLED_SECS, Stuck, Way};
+
 /// Sessions and segments in a database.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -148,6 +187,10 @@ trait Dialect {
 
     /// Begins a transaction that will write.
     fn begin_write(&self) -> impl Future<Output = Result<Transaction<'static, Self::Database>, sqlx::Error>> + Send;
+
+    /// Begins a transaction that may add to the queue. There is one at a time, over all nodes, so what it counts stays
+    /// true until its end.
+    fn begin_enqueue(&self) -> impl Future<Output = Result<Transaction<'static, Self::Database>, sqlx::Error>> + Send;
 
     /// The statement for SQLite or that for PostgreSQL.
     fn pick(&self, sqlite: &'static str, postgres: &'static str) -> &'static str;
@@ -233,36 +276,17 @@ impl Store {
 
     // Sessions, for their owner
 
-    /// Adds a session to the end of the queue.
+    /// Adds a session that an outside worker reports on. Those for Hark's own workers go through [`Store::enqueue`].
     ///
     /// # Errors
     /// If the database fails.
     pub async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<(Session, Event), sqlx::Error> {
-        on!(self, |pool| sqlx::query(
-            "INSERT INTO sessions (id, owner, title, created_at, queued_at, updated_at, engine, language, file_name, \
-             bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
-             duration_total, segments, attempt, crashes, lease_until) \
-             VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 'queued', \
-             'Waiting for its worker', 0, $13, 0, 0, 0, $14)",
-        )
-        .bind(new.id.to_string())
-        .bind(new.owner.as_str())
-        .bind(new.title.as_str())
-        .bind(now.0)
-        .bind(new.engine.as_str())
-        .bind(&new.language)
-        .bind(&new.media.file_name)
-        .bind(new.media.bytes as i64)
-        .bind(&new.media.format)
-        .bind(&new.media.codec)
-        .bind(i64::from(new.media.sample_rate))
-        .bind(i64::from(new.media.channels))
-        .bind(new.duration_total)
-        .bind(new.lease_until.map(|t| t.0))
-        .execute(pool)
-        .await
-        .map(drop))?;
-        let (session, owner) = self.any(new.id).await?.ok_or(sqlx::Error::RowNotFound)?;
+        on!(self, |pool| insert_session!(pool, new, now))?;
+        self.added(new.id).await
+    }
+
+    async fn added(&self, id: SessionId) -> Result<(Session, Event), sqlx::Error> {
+        let (session, owner) = self.any(id).await?.ok_or(sqlx::Error::RowNotFound)?;
         let event = Event::status(owner, session.status.clone());
         Ok((session, event))
     }
@@ -387,27 +411,6 @@ impl Store {
         .execute(pool)
         .await.map(|done| done.rows_affected())
         })?;
-        self.event_if(changed > 0, id).await
-    }
-
-    /// Queues a failed or cancelled session of this owner again, keeping its segments. None if it is neither.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn retry(&self, owner: &Owner, id: SessionId, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
-        let changed = on!(self, |pool| sqlx::query(
-            "UPDATE sessions SET status = 'queued', stage = NULL, progress = NULL, message = '', \
-             version = version + $4, updated_at = $3, queued_at = $3, finished_at = NULL, crashes = 0, \
-             error_code = NULL, error_message = NULL \
-             WHERE id = $1 AND owner = $2 AND status IN ('failed', 'cancelled') AND engine <> 'external'",
-        )
-        .bind(id.to_string())
-        .bind(owner.as_str())
-        .bind(now.0)
-        .bind(LEAP)
-        .execute(pool)
-        .await
-        .map(|done| done.rows_affected()))?;
         self.event_if(changed > 0, id).await
     }
 
@@ -745,8 +748,9 @@ impl Store {
         for (id, crashes) in ids {
             if crashes >= i64::from(max_attempts) {
                 let message = format!(
-                    "The worker stopped {crashes} times while working on this recording, so Hark gave up. \
-                     What was transcribed is kept; Retry goes on from there."
+                    "The worker stopped {} while working on this recording, so Hark gave up. \
+                     What was transcribed is kept; Retry goes on from there.",
+                    count(crashes as usize, "time")
                 );
                 on!(self, |pool| sqlx::query("UPDATE sessions SET message = $2, error_message = $2 WHERE id = $1")
                     .bind(&id)

@@ -79,6 +79,17 @@ pub fn metrics() -> PrometheusHandle {
             describe_counter!("hark_sessions_created_total", "Sessions received");
             describe_counter!("hark_sessions_ended_total", "Sessions ended, by status");
             describe_counter!("hark_upload_bytes_total", "Bytes of recordings received");
+            describe_counter!("hark_uploads_refused_total", "Recordings refused, by the error's code");
+            describe_gauge!("hark_sessions", "Sessions by status, of all nodes");
+            describe_gauge!(
+                "hark_sessions_long_running",
+                "Sessions processed for more than ten minutes and three times their length"
+            );
+            describe_gauge!(
+                "hark_sessions_stalled",
+                "Sessions processed of which nothing has changed for a minute, or whose lease has run out"
+            );
+            describe_gauge!("hark_queue_oldest_seconds", "How long the session has waited that has waited longest");
             describe_histogram!("hark_real_time_factor", "Seconds of work per second of audio, by engine");
             describe_counter!(
                 "hark_client_reports_total",

@@ -1,8 +1,12 @@
 //! For operators: alive, able to serve, what the queue looks like, and Prometheus.
 
 use crate::{
-    model::State as SessionState,
-    server::{error::Error, state::AppState},
+    model::{State as SessionState, Timestamp},
+    server::{
+        error::Error,
+        state::AppState,
+        store::{STALLED_SECS, Store},
+    },
 };
 use axum::{
     Json,
@@ -11,7 +15,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use std::time::Duration;
+use tokio::{sync::Mutex, time::Instant};
 use utoipa::ToSchema;
+
+/// Scrapes that come sooner get the numbers of the last one, so that nobody can make the store count all the time.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// Alive: the process answers.
 pub async fn healthz() -> &'static str {
@@ -35,32 +44,82 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
 
 /// Prometheus' text format.
 pub async fn metrics(State(state): State<AppState>) -> Response {
+    state.session_gauges.refresh(&state.store).await;
     let text = state.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-/// Sessions by status, over all owners.
+/// Sessions by status, and those that don't come forward, over all owners.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub(super) struct SessionCounts {
+pub(super) struct SessionsHealth {
     queued: u64,
     processing: u64,
     completed: u64,
     failed: u64,
     cancelled: u64,
+    /// Of those in `processing`: in this attempt for more than ten minutes and three times the recording's length.
+    long_running: u64,
+    /// Of those in `processing`: nothing has changed for more than a minute, or the worker's lease has run out.
+    stalled: u64,
+    /// How long the one has waited that has waited longest, in seconds; null if none waits. Sessions of workers outside
+    /// Hark don't wait in this queue.
+    oldest_queued_secs: Option<f64>,
 }
 
-/// How many sessions wait, run and have ended.
-#[utoipa::path(get, path = "/api/v1/health/sessions", responses((status = 200, body = SessionCounts)))]
-pub(super) async fn sessions(State(state): State<AppState>) -> Result<Json<SessionCounts>, Error> {
-    let mut counts = SessionCounts::default();
-    for (status, n) in state.store.counts().await? {
-        *match status {
-            SessionState::Queued => &mut counts.queued,
-            SessionState::Processing => &mut counts.processing,
-            SessionState::Completed => &mut counts.completed,
-            SessionState::Failed => &mut counts.failed,
-            SessionState::Cancelled => &mut counts.cancelled,
-        } = n;
+impl SessionsHealth {
+    async fn read(store: &Store) -> Result<Self, sqlx::Error> {
+        let mut sessions = Self::default();
+        for (status, n) in store.counts().await? {
+            *sessions.of(status) = n;
+        }
+        let now = Timestamp::now();
+        let health = store.health(now, STALLED_SECS).await?;
+        sessions.long_running = health.long_running;
+        sessions.stalled = health.stalled;
+        sessions.oldest_queued_secs = health.oldest_queued.map(|since| now.seconds_since(since).max(0.0));
+        Ok(sessions)
     }
-    Ok(Json(counts))
+
+    fn of(&mut self, status: SessionState) -> &mut u64 {
+        match status {
+            SessionState::Queued => &mut self.queued,
+            SessionState::Processing => &mut self.processing,
+            SessionState::Completed => &mut self.completed,
+            SessionState::Failed => &mut self.failed,
+            SessionState::Cancelled => &mut self.cancelled,
+        }
+    }
+}
+
+/// The same as gauges of Prometheus: when the store was last asked.
+#[derive(Debug, Default)]
+pub struct SessionGauges(Mutex<Option<Instant>>);
+
+impl SessionGauges {
+    /// Asks the store, unless that was done just now. Of scrapes at once one asks, and the others wait for it.
+    async fn refresh(&self, store: &Store) {
+        let mut asked = self.0.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < FRESH) {
+            return;
+        }
+        match SessionsHealth::read(store).await {
+            Ok(mut sessions) => {
+                for status in SessionState::ALL {
+                    metrics::gauge!("hark_sessions", "status" => status.as_str()).set(*sessions.of(status) as f64);
+                }
+                metrics::gauge!("hark_sessions_long_running").set(sessions.long_running as f64);
+                metrics::gauge!("hark_sessions_stalled").set(sessions.stalled as f64);
+                metrics::gauge!("hark_queue_oldest_seconds").set(sessions.oldest_queued_secs.unwrap_or_default());
+            }
+            Err(error) => tracing::warn!(%error, "the sessions could not be counted; the metrics show the last count"),
+        }
+        // Also after a failure: a store that is down would hold up every scrape.
+        *asked = Some(Instant::now());
+    }
+}
+
+/// How many sessions wait, run and have ended, and whether any hangs.
+#[utoipa::path(get, path = "/api/v1/health/sessions", responses((status = 200, body = SessionsHealth)))]
+pub(super) async fn sessions(State(state): State<AppState>) -> Result<Json<SessionsHealth>, Error> {
+    Ok(Json(SessionsHealth::read(&state.store).await?))
 }

@@ -100,7 +100,8 @@ pub(super) async fn cancel(
 /// Queues a failed or cancelled session again; it goes on after its last segment. Any other stays as it is.
 #[utoipa::path(post, path = "/api/v1/sessions/{id}/retry",
     params(("id" = String, Path, description = "The session's id")),
-    responses((status = 200, body = Session), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Session), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 429, body = ErrorBody, headers(("Retry-After" = u32, description = "Seconds after which to try again")))))]
 pub(super) async fn retry(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,

@@ -54,6 +54,7 @@ pub(super) struct UploadForm {
         (status = 201, body = Session, headers(("Location" = String, description = "The session's address"))),
         (status = 303, description = "Answer to a browser's form: the session's page"),
         (status = 400, body = ErrorBody), (status = 413, body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 429, body = ErrorBody, headers(("Retry-After" = u32, description = "Seconds after which to try again"))),
         (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
 pub(super) async fn create(
     State(state): State<AppState>,
@@ -65,7 +66,7 @@ pub(super) async fn create(
     let made = if outside::is_announcement(&headers) {
         outside::create(&state, &owner, request).await
     } else {
-        receive(&state, &owner, request).await
+        receive(&state, &owner, request).await.inspect_err(|error| state.sessions().count_refusal(error))
     };
     match made {
         Ok(session) if page => Redirect::to(&format!("/sessions/{}", session.id)).into_response(),
@@ -89,8 +90,16 @@ fn wants_page(headers: &HeaderMap) -> bool {
 async fn receive(state: &AppState, owner: &Owner, request: Request) -> Result<Session, Error> {
     let declared = request.body().size_hint().exact();
     // The form's own lines come on top of the file; the exact count is made while it is received.
-    if let Err(error) = state.sessions().check_room(declared.map(|n| n.saturating_sub(MAX_FIELD as u64))) {
-        drain(request.into_body()).await;
+    let room = state.sessions().check_room(declared.map(|n| n.saturating_sub(MAX_FIELD as u64)));
+    let refused = match room {
+        Ok(()) => state.sessions().check_queue(owner).await,
+        full => full,
+    };
+    if let Err(error) = refused {
+        // A client that waits to be told to go on hasn't sent anything, and then won't.
+        if !request.headers().contains_key(header::EXPECT) {
+            drain(request.into_body()).await;
+        }
         return Err(error);
     }
     let mut form = Multipart::from_request(request, &()).await.map_err(|_| {

@@ -2,7 +2,10 @@
 
 use super::{NodeSpeed, lease, spool};
 use crate::{
-    model::{Failure, Meter, Segment, SessionId, Stage, Status, Timestamp, Word, clock, percent},
+    model::{
+        Failure, Meter, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration, patience, percent,
+        text::count,
+    },
     server::{
         audio::{AudioError, SAMPLE_RATE},
         bus::{Event, Signal},
@@ -77,8 +80,8 @@ enum Stop {
     Audio(String, &'static str),
     #[error("{0}")]
     Speech(#[from] SpeechError),
-    #[error("the engine said nothing for {0} seconds")]
-    Stalled(u32),
+    #[error("the {who} said nothing for {silence} seconds with {left:?} seconds of audio left")]
+    Stalled { who: &'static str, silence: f64, left: Option<f64> },
     #[error("the store failed: {0}")]
     Store(#[from] sqlx::Error),
     #[error("the recording can't be read: {0}")]
@@ -150,10 +153,13 @@ impl<'a> Job<'a> {
         let _stop_on_return = stop_decoder.clone().drop_guard();
         let mut decoding = spool::decode(recording, spool.clone(), self.state.limits.max_duration, stop_decoder);
         // A file that can't be decoded at all ends here, before an engine is started for it.
-        let first = match decoding.wait_for(|d| d.samples > 0 || d.end.is_some()).await {
-            Ok(decoding) => decoding.clone(),
-            Err(_) => spool::Decoding::default(), // its thread panicked; the reader finds nothing to read
+        let begun = async {
+            match decoding.wait_for(|d| d.samples > 0 || d.end.is_some()).await {
+                Ok(decoding) => decoding.clone(),
+                Err(_) => spool::Decoding::default(), // its thread panicked; the reader finds nothing to read
+            }
         };
+        let first = self.hold("decoder", begun, shutdown).await?;
         check(&first)?;
         self.stage(Stage::LoadingModel, "Loading the speech model").await?;
         let Some(engine) = self.state.engines.get(self.claim.session.engine) else {
@@ -178,15 +184,13 @@ impl<'a> Job<'a> {
         tokio::pin!(feed);
         let mut fed = false;
         let mut signals = self.state.bus.signals();
-        let mut renewals = time::interval(self.lease_length().min(RENEW * 3) / 3);
-        renewals.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-        let stall = Duration::from_secs(u64::from(self.state.jobs.stall_secs));
-        let mut deadline = time::Instant::now() + stall;
+        let mut renewals = self.renewals();
+        let mut heard = time::Instant::now();
         let mut decoded = false;
         loop {
             tokio::select! {
                 event = output.next() => {
-                    deadline = time::Instant::now() + stall;
+                    heard = time::Instant::now();
                     match event? {
                         Some(speech::Event::Ready { model }) => {
                             persist!(self, |_| self.state.store.save_model(self.claim, &model))?;
@@ -221,26 +225,69 @@ impl<'a> Job<'a> {
                         self.save().await?;
                     }
                 }
-                _ = renewals.tick() => {
-                    let store = &self.state.store;
-                    let renewed =
-                        persist!(self, |_| store.renew(self.claim, lease(self.state, Timestamp::now())));
-                    if !renewed? {
-                        return Err(Stop::LostClaim);
-                    }
-                }
-                signal = signals.recv() => match signal {
-                    Ok(Signal::Stop(stopped)) if stopped == id => return Err(Stop::Cancelled),
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return Err(Stop::Shutdown),
-                },
+                _ = renewals.tick() => self.renew().await?,
+                signal = signals.recv() => self.heed(signal)?,
                 () = shutdown.cancelled() => return Err(Stop::Shutdown),
                 () = time::sleep_until(self.published + TICK), if self.pending => self.save().await?,
-                () = time::sleep_until(deadline) => return Err(Stop::Stalled(self.state.jobs.stall_secs)),
+                () = time::sleep_until(heard + self.silence()) => return Err(self.stalled("speech engine")),
             }
         }
         output.kill().await;
         self.stage(Stage::Saving, "Saving the transcript").await
+    }
+
+    /// Waits for what comes before the engine, with the lease kept up: not for ever, and not against anybody's will.
+    async fn hold<T>(
+        &self,
+        who: &'static str,
+        work: impl Future<Output = T>,
+        shutdown: &CancellationToken,
+    ) -> Result<T, Stop> {
+        tokio::pin!(work);
+        let mut signals = self.state.bus.signals();
+        let mut renewals = self.renewals();
+        let deadline = time::Instant::now() + self.silence();
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                _ = renewals.tick() => self.renew().await?,
+                signal = signals.recv() => self.heed(signal)?,
+                () = shutdown.cancelled() => return Err(Stop::Shutdown),
+                () = time::sleep_until(deadline) => return Err(self.stalled(who)),
+            }
+        }
+    }
+
+    fn renewals(&self) -> time::Interval {
+        let mut renewals = time::interval(self.lease_length().min(RENEW * 3) / 3);
+        renewals.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        renewals
+    }
+
+    async fn renew(&self) -> Result<(), Stop> {
+        let store = &self.state.store;
+        let renewed = persist!(self, |_| store.renew(self.claim, lease(self.state, Timestamp::now())));
+        if renewed? { Ok(()) } else { Err(Stop::LostClaim) }
+    }
+
+    fn heed(&self, signal: Result<Signal, RecvError>) -> Result<(), Stop> {
+        match signal {
+            Ok(Signal::Stop(id)) if id == self.claim.session.id => Err(Stop::Cancelled),
+            Ok(_) | Err(RecvError::Lagged(_)) => Ok(()),
+            Err(RecvError::Closed) => Err(Stop::Shutdown),
+        }
+    }
+
+    /// How long there may be silence: longer, the more there is still to do.
+    fn silence(&self) -> Duration {
+        let (jobs, longest) = (&self.state.jobs, self.state.limits.max_duration);
+        let (done, total) = (self.status.duration_processed, self.status.duration_total);
+        Duration::from_secs_f64(patience(f64::from(jobs.stall_secs), jobs.stall_factor, done, total, longest))
+    }
+
+    fn stalled(&self, who: &'static str) -> Stop {
+        let left = self.status.duration_total.map(|total| (total - self.status.duration_processed).max(0.0));
+        Stop::Stalled { who, silence: self.silence().as_secs_f64(), left }
     }
 
     fn processed(&mut self, seconds: f64, speed: &NodeSpeed) {
@@ -379,19 +426,27 @@ impl<'a> Job<'a> {
                 }
                 let (code, message) = match &error {
                     Stop::Speech(speech) => (speech.code(), speech.to_string()),
-                    Stop::Stalled(_) => ("stalled", "The speech engine stopped answering.".to_owned()),
+                    Stop::Stalled { who, silence, left } => ("stalled", silent(who, *silence, *left)),
                     _ => ("internal", "Something went wrong on the server; its log says more.".to_owned()),
                 };
                 let end = if message.trim_end().ends_with('.') { "" } else { "." };
                 let message = format!(
-                    "{}{end} Hark tried {tries} times. What was transcribed is kept; Retry goes on from there.",
-                    message.trim_end()
+                    "{}{end} Hark tried {}. What was transcribed is kept; Retry goes on from there.",
+                    message.trim_end(),
+                    count(tries as usize, "time")
                 );
                 Ending::Failed(Failure { code: code.to_owned(), message })
             }
         };
         persist!(self, |_| self.state.store.end(self.claim, self.status.clone(), ending.clone()))
     }
+}
+
+/// Tells people of a silence, in seconds, and what was still to do, in seconds of audio.
+fn silent(who: &str, silence: f64, left: Option<f64>) -> String {
+    let left = left.filter(|left| *left >= 1.0);
+    let left = left.map(|left| format!(", with {} of the recording still to do", duration(left)));
+    format!("The {who} said nothing for {}{}.", duration(silence), left.unwrap_or_default())
 }
 
 fn check(decoding: &spool::Decoding) -> Result<(), Stop> {
@@ -402,5 +457,20 @@ fn check(decoding: &spool::Decoding) -> Result<(), Stop> {
             Ok(_) => Ok(()),
         },
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_is_told_in_words() {
+        assert_eq!(
+            silent("speech engine", 660.0, Some(3600.0)),
+            "The speech engine said nothing for 11 min, with 1 h of the recording still to do."
+        );
+        assert_eq!(silent("decoder", 300.0, None), "The decoder said nothing for 5 min.");
+        assert_eq!(silent("speech engine", 65.0, Some(0.2)), "The speech engine said nothing for 1 min 5 s.");
     }
 }

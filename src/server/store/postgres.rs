@@ -15,6 +15,9 @@ const CONNECTIONS: u32 = 10;
 /// How long a request waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(10);
 
+/// The advisory lock of those who add to the queue; any number that nothing else in this database uses.
+const QUEUE_LOCK: i64 = 0x6861_726b_0001;
+
 pub(super) async fn open(url: &str) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?.application_name("hark");
     let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE).connect_with(options).await?;
@@ -28,6 +31,13 @@ impl Dialect for PgPool {
 
     async fn begin_write(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         self.begin().await
+    }
+
+    async fn begin_enqueue(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        // In a statement of its own: the next one sees what those before have committed.
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(QUEUE_LOCK).execute(&mut *tx).await?;
+        Ok(tx)
     }
 
     fn pick(&self, _sqlite: &'static str, postgres: &'static str) -> &'static str {

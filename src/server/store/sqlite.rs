@@ -38,6 +38,11 @@ impl Dialect for SqlitePool {
         self.begin_with("BEGIN IMMEDIATE").await
     }
 
+    async fn begin_enqueue(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        // There is one writer at a time anyway.
+        self.begin_write().await
+    }
+
     fn pick(&self, sqlite: &'static str, _postgres: &'static str) -> &'static str {
         sqlite
     }

@@ -1,0 +1,202 @@
+//! Sessions that are being processed and don't come forward: how many, which, and what an operator can do about them.
+//! Called by `http::health` and by `hark sessions`.
+
+use super::{Db, LEAP, Store, rows};
+use crate::{
+    model::{EngineId, SessionId, Stage, Timestamp},
+    server::bus::Event,
+};
+
+/// A session that is being processed counts as stalled when nothing about it has changed for this many seconds. The
+/// status of one that gets on changes every second or so, that of an outside worker reaches the store twice a minute.
+pub const STALLED_SECS: f64 = 60.0;
+
+/// Whether session `s` is stalled at `$1`: nothing has changed for `$2` milliseconds, or its lease has run out.
+macro_rules! stalled {
+    () => {
+        "(s.status = 'processing' AND ($1 - s.updated_at > $2 OR s.lease_until < $1))"
+    };
+}
+
+/// Whether session `s` has run for much longer than it should at `$1`: its attempt, which begins with the decoding, for
+/// more than ten minutes and three times the length of the recording, as far as that is known.
+macro_rules! long_running {
+    () => {
+        "(s.status = 'processing' AND $1 - COALESCE((SELECT MAX(b.at) FROM stages b WHERE b.session_id = s.id \
+         AND b.stage = 'decoding'), s.started_at, s.updated_at) \
+         > 600000 + 3000 * COALESCE(s.duration_total, s.duration_processed))"
+    };
+}
+
+/// Whether session `s` is one or the other.
+macro_rules! stuck {
+    () => {
+        concat!("(", stalled!(), " OR ", long_running!(), ")")
+    };
+}
+
+/// How the sessions of all owners fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Being processed for more than ten minutes and three times their length, in this attempt.
+    pub long_running: u64,
+    /// Being processed without a change for so long, or with a lease that has run out.
+    pub stalled: u64,
+    /// Since when the one waits that has waited longest.
+    pub oldest_queued: Option<Timestamp>,
+}
+
+/// A session that is stalled or has run for too long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stuck {
+    pub id: SessionId,
+    pub engine: EngineId,
+    pub stage: Option<Stage>,
+    pub progress: Option<f64>,
+    pub attempt: u32,
+    /// Who has the lease; an outside worker has no name.
+    pub worker: Option<String>,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    pub lease_until: Option<Timestamp>,
+    pub stalled: bool,
+    pub long_running: bool,
+}
+
+/// What to do with a session that is stuck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Back into the queue; the next attempt goes on after the last segment. Counts no crash.
+    Requeue,
+    /// Failed, with this reason for its owner.
+    Fail(String),
+}
+
+#[derive(sqlx::FromRow)]
+struct StuckRow {
+    id: String,
+    engine: String,
+    stage: Option<String>,
+    progress: Option<f64>,
+    attempt: i64,
+    worker: Option<String>,
+    updated_at: i64,
+    lease_until: Option<i64>,
+    stalled: i64,
+    long_running: i64,
+}
+
+impl Store {
+    /// How the sessions fare at `now`, with `idle_secs` without a change as what counts as stalled.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn health(&self, now: Timestamp, idle_secs: f64) -> Result<Health, sqlx::Error> {
+        // One that came back into the queue waits since then; that it left its stage tells when.
+        let (long_running, stalled, oldest): (i64, i64, Option<i64>) = on!(self, |pool| sqlx::query_as(concat!(
+            "SELECT COUNT(CASE WHEN ",
+            long_running!(),
+            " THEN 1 END), COUNT(CASE WHEN ",
+            stalled!(),
+            " THEN 1 END), MIN(CASE WHEN s.status = 'queued' AND s.engine <> 'external' THEN COALESCE( \
+             (SELECT MAX(l.at) FROM stages l WHERE l.session_id = s.id AND l.stage IS NULL AND l.at > s.queued_at), \
+             s.queued_at) END) FROM sessions s WHERE s.status IN ('queued', 'processing')"
+        ))
+        .bind(now.0)
+        .bind(millis(idle_secs))
+        .fetch_one(pool)
+        .await)?;
+        Ok(Health { long_running: long_running as u64, stalled: stalled as u64, oldest_queued: oldest.map(Timestamp) })
+    }
+
+    /// The sessions that are stalled or have run for too long at `now`, those first that have been still for longest.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn stuck(&self, now: Timestamp, idle_secs: f64) -> Result<Vec<Stuck>, sqlx::Error> {
+        let rows: Vec<StuckRow> = on!(self, |pool| sqlx::query_as(concat!(
+            "SELECT s.id, s.engine, s.stage, s.progress, s.attempt, s.worker, s.updated_at, s.lease_until, \
+             CAST(CASE WHEN ",
+            stalled!(),
+            " THEN 1 ELSE 0 END AS BIGINT) AS stalled, CAST(CASE WHEN ",
+            long_running!(),
+            " THEN 1 ELSE 0 END AS BIGINT) AS long_running FROM sessions s WHERE s.status = 'processing' AND ",
+            stuck!(),
+            " ORDER BY s.updated_at, s.id"
+        ))
+        .bind(now.0)
+        .bind(millis(idle_secs))
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(StuckRow::into_stuck).collect()
+    }
+
+    /// Does with a session that is stuck what an operator wants, if it is still stuck in the same attempt. Its worker,
+    /// should there still be one, can write nothing from then on. None if it moved on meanwhile, or if it should be
+    /// queued and its worker is outside Hark.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn release(
+        &self,
+        stuck: &Stuck,
+        way: &Way,
+        now: Timestamp,
+        idle_secs: f64,
+    ) -> Result<Option<Event>, sqlx::Error> {
+        let (statement, reason) = match way {
+            Way::Requeue => (
+                concat!(
+                    "UPDATE sessions AS s SET status = 'queued', stage = NULL, progress = NULL, message = $6, \
+                     version = version + $5, updated_at = $1, worker = NULL, lease_until = NULL, \
+                     estimated_completion = NULL, processing_speed = NULL \
+                     WHERE s.id = $3 AND s.attempt = $4 AND s.engine <> 'external' AND ",
+                    stuck!(),
+                ),
+                "",
+            ),
+            Way::Fail(reason) => (
+                concat!(
+                    "UPDATE sessions AS s SET status = 'failed', finished_at = $1, error_code = 'stuck', \
+                     error_message = $6, message = $6, version = version + $5, updated_at = $1, worker = NULL, \
+                     lease_until = NULL, estimated_completion = NULL, processing_speed = NULL \
+                     WHERE s.id = $3 AND s.attempt = $4 AND ",
+                    stuck!(),
+                ),
+                reason.as_str(),
+            ),
+        };
+        let changed = on!(self, |pool| sqlx::query(statement)
+            .bind(now.0)
+            .bind(millis(idle_secs))
+            .bind(stuck.id.to_string())
+            .bind(i64::from(stuck.attempt))
+            .bind(LEAP)
+            .bind(reason)
+            .execute(pool)
+            .await
+            .map(|done| done.rows_affected()))?;
+        self.event_if(changed > 0, stuck.id).await
+    }
+}
+
+impl StuckRow {
+    fn into_stuck(self) -> Result<Stuck, sqlx::Error> {
+        Ok(Stuck {
+            id: rows::parse(&self.id)?,
+            engine: rows::parse(&self.engine)?,
+            stage: self.stage.as_deref().map(rows::parse).transpose()?,
+            progress: self.progress,
+            attempt: rows::small(self.attempt),
+            worker: self.worker,
+            updated_at: Timestamp(self.updated_at),
+            lease_until: self.lease_until.map(Timestamp),
+            stalled: self.stalled != 0,
+            long_running: self.long_running != 0,
+        })
+    }
+}
+
+fn millis(seconds: f64) -> i64 {
+    (seconds * 1000.0) as i64
+}

@@ -1,0 +1,224 @@
+//! `hark sessions stuck`: shows an operator the sessions that don't come forward, and takes them from their workers.
+//! Works beside a running Hark, on its database; the running nodes find out by the store. Called by `main`.
+
+use super::{
+    config::database_url,
+    store::{Store, Stuck, Way},
+};
+use crate::model::{
+    EngineId, Timestamp, duration,
+    text::{count, lapse, percentage},
+};
+use clap::{Args, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// The exit code that says that sessions are stuck and were left so, for scripts that watch.
+const STUCK: u8 = 3;
+
+/// `hark sessions`.
+#[derive(Subcommand)]
+pub enum SessionsArgs {
+    /// List the sessions that don't come forward: those of which nothing has changed for a while, whose worker's lease
+    /// has run out, or that have been processed for more than ten minutes and three times their length. With --requeue
+    /// or --fail also take them from their workers. Exits with 0 if none is stuck or left stuck, with 3 otherwise.
+    Stuck(StuckArgs),
+}
+
+/// `hark sessions stuck`.
+#[derive(Args)]
+pub struct StuckArgs {
+    /// The data folder of the Hark that has the sessions.
+    #[arg(long, env = "HARK_DATA_DIR", default_value = "data", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Its PostgreSQL database, if it has one.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
+    database_url: Option<String>,
+    /// Put them back into the queue. The next attempt goes on after the last segment; this counts as no crash.
+    #[arg(long, conflicts_with = "fail")]
+    requeue: bool,
+    /// Let them fail, with a reason for their owners, who can try them again.
+    #[arg(long)]
+    fail: bool,
+    /// A session counts as stuck when nothing has changed for this long, in seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    idle_secs: u32,
+}
+
+/// Runs a subcommand of `hark sessions`.
+pub async fn run(args: SessionsArgs) -> ExitCode {
+    let SessionsArgs::Stuck(args) = args;
+    match stuck(&args).await {
+        Ok(left) => ExitCode::from(if left { STUCK } else { 0 }),
+        Err(message) => {
+            eprintln!("hark: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether sessions were left stuck.
+async fn stuck(args: &StuckArgs) -> Result<bool, String> {
+    let store = open(args).await?;
+    let idle = f64::from(args.idle_secs);
+    let now = Timestamp::now();
+    let broken = |e: sqlx::Error| format!("the database doesn't answer: {e}");
+    let found = store.stuck(now, idle).await.map_err(broken)?;
+    if found.is_empty() {
+        println!("no session is stuck");
+        return Ok(false);
+    }
+    print!("{}", table(&found, now));
+    if !args.requeue && !args.fail {
+        println!("stuck: {}; --requeue puts them back into the queue, --fail ends them", count(found.len(), "session"));
+        return Ok(true);
+    }
+    let mut left = false;
+    for session in &found {
+        let now = Timestamp::now();
+        let way = if args.requeue { Way::Requeue } else { Way::Fail(reason(session, now)) };
+        let done = store.release(session, &way, now, idle).await.map_err(broken)?;
+        let became = match (done.is_some(), way) {
+            (true, Way::Requeue) => "is back in the queue",
+            (true, Way::Fail(_)) => "has failed",
+            (false, Way::Requeue) if session.engine == EngineId::External => {
+                left = true;
+                "was left: its worker is outside Hark and has to start it again; --fail would end it"
+            }
+            (false, _) => "was left: it moved on meanwhile",
+        };
+        println!("{} {became}", session.id);
+    }
+    store.close().await;
+    Ok(left)
+}
+
+async fn open(args: &StuckArgs) -> Result<Store, String> {
+    let opened = match &args.database_url {
+        Some(url) => Store::connect(url).await,
+        None => {
+            let path = args.data_dir.join("hark.sqlite");
+            // An empty one must not be made where somebody mistyped the folder.
+            if !path.exists() {
+                return Err(format!(
+                    "there is no database {}. Name the folder with HARK_DATA_DIR, or the database with DATABASE_URL",
+                    path.display()
+                ));
+            }
+            Store::open(&path).await
+        }
+    };
+    opened.map_err(|e| format!("the database can't be opened: {e}"))
+}
+
+/// What the owner of a session that is ended reads.
+fn reason(session: &Stuck, now: Timestamp) -> String {
+    let why = if session.stalled {
+        format!("nothing had changed for {}", duration(now.seconds_since(session.updated_at).max(0.0)))
+    } else {
+        "it ran for far longer than its recording should take".to_owned()
+    };
+    format!("An operator ended this session, because {why}. What was transcribed is kept; Retry goes on from there.")
+}
+
+/// The sessions as a table, each column as wide as it needs to be.
+fn table(sessions: &[Stuck], now: Timestamp) -> String {
+    let heads = ["SESSION", "STATUS", "STAGE", "PROGRESS", "ATTEMPT", "WORKER", "UNCHANGED FOR", "LEASE", "WHY"];
+    let mut rows = vec![heads.map(str::to_owned)];
+    rows.extend(sessions.iter().map(|session| row(session, now)));
+    let widths: [usize; 9] = std::array::from_fn(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in rows {
+        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text += line.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn row(session: &Stuck, now: Timestamp) -> [String; 9] {
+    let none = || "-".to_owned();
+    let worker = match (&session.worker, session.engine) {
+        (Some(name), _) => name.clone(),
+        (None, EngineId::External) => "outside Hark".to_owned(),
+        (None, _) => none(),
+    };
+    let lease = session.lease_until.map(|until| match until.seconds_since(now) {
+        left if left >= 0.0 => format!("{} left", lapse(left)),
+        over => format!("over for {}", lapse(-over)),
+    });
+    let why = match (session.stalled, session.long_running) {
+        (true, true) => "stalled, too long",
+        (true, false) => "stalled",
+        (false, _) => "too long",
+    };
+    [
+        session.id.to_string(),
+        "processing".to_owned(),
+        session.stage.map_or_else(none, |stage| stage.as_str().to_owned()),
+        session.progress.map_or_else(none, percentage),
+        session.attempt.to_string(),
+        worker,
+        lapse(now.seconds_since(session.updated_at).max(0.0)),
+        lease.unwrap_or_else(none),
+        why.to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{SessionId, Stage};
+
+    fn session() -> Stuck {
+        Stuck {
+            id: SessionId(uuid::Uuid::nil()),
+            engine: EngineId::Pocketsphinx,
+            stage: Some(Stage::Transcribing),
+            progress: Some(43.7),
+            attempt: 2,
+            worker: Some("host-17".to_owned()),
+            updated_at: Timestamp(0),
+            lease_until: Some(Timestamp(130_000)),
+            stalled: true,
+            long_running: false,
+        }
+    }
+
+    #[test]
+    fn the_table_lines_up() {
+        let outside = Stuck {
+            engine: EngineId::External,
+            stage: None,
+            progress: None,
+            attempt: 1,
+            worker: None,
+            lease_until: None,
+            long_running: true,
+            ..session()
+        };
+        let text = table(&[session(), outside], Timestamp(125_000));
+        let lines = [
+            "SESSION                               STATUS      STAGE         PROGRESS  ATTEMPT  WORKER        UNCHANGED FOR  LEASE       WHY",
+            "00000000-0000-0000-0000-000000000000  processing  transcribing  43%       2        host-17       2 min 5 s      5.0 s left  stalled",
+            "00000000-0000-0000-0000-000000000000  processing  -             -         1        outside Hark  2 min 5 s      -           stalled, too long",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+        assert!(row(&session(), Timestamp(132_500))[7].contains("over for 2.5 s"));
+    }
+
+    #[test]
+    fn the_reason_is_for_people() {
+        let now = Timestamp(720_000);
+        assert_eq!(
+            reason(&session(), now),
+            "An operator ended this session, because nothing had changed for 12 min. What was transcribed is kept; \
+             Retry goes on from there."
+        );
+        let slow = Stuck { stalled: false, long_running: true, ..session() };
+        assert_eq!(
+            reason(&slow, now),
+            "An operator ended this session, because it ran for far longer than its recording should take. What was \
+             transcribed is kept; Retry goes on from there."
+        );
+    }
+}
