@@ -32,7 +32,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use leptos::config::LeptosOptions;
-use media::Media;
+use media::{Media, OpenError};
 use outside::Outside;
 use rustix::{
     fs::{FlockOperation, flock},
@@ -89,8 +89,8 @@ pub enum StartError {
     Secret,
     #[error("the database can't be opened: {0}")]
     Store(#[from] sqlx::Error),
-    #[error("the recordings can't be opened: {0}")]
-    Media(#[from] object_store::Error),
+    #[error("recordings can't be kept: {0}")]
+    Media(#[from] OpenError),
     #[error("REDIS_URL isn't an address like redis://host:6379/ ({0})")]
     Redis(#[from] redis::RedisError),
     #[error(
@@ -134,7 +134,7 @@ impl Node {
             None => Store::open(&folder.join("hark.sqlite")).await?,
         };
         let cookie_key = cookie_key(&config.data, &store).await?;
-        let media = Media::open(&folder)?;
+        let media = Media::open(&folder, config.data.recordings_url.as_ref()).await?;
         let metrics = telemetry::metrics();
         let limits = if watched { stream_limits(&config.streams) } else { StreamLimits::default() };
         let hub = Arc::new(Hub::new(limits));

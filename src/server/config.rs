@@ -1,6 +1,6 @@
 //! Hark's settings: flags, each with an environment variable, a default and a unit. Read once at start.
 
-use super::{speech::EngineConfig, store::QueueLimits};
+use super::{media::RecordingsUrl, speech::EngineConfig, store::QueueLimits};
 use clap::{Args, ValueEnum};
 use leptos::config::{Env, LeptosOptions, get_configuration};
 use std::{net::SocketAddr, path::PathBuf};
@@ -44,6 +44,10 @@ pub struct DataConfig {
     /// SQLite file of the data folder.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
     pub database_url: Option<String>,
+    /// Recordings are kept here instead of in the data folder: `file:///folder`, which nodes may share, or
+    /// `s3://bucket/prefix` with the usual `AWS_*` variables.
+    #[arg(long, env = "HARK_RECORDINGS_URL", value_name = "URL")]
+    pub recordings_url: Option<RecordingsUrl>,
     /// Changes reach the other nodes through this Redis or Valkey, such as `redis://host:6379/` or `rediss://…` with TLS.
     /// Needed where several nodes share a database, or they see each other's changes up to a second late.
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
@@ -63,7 +67,7 @@ pub struct LimitConfig {
     /// The longest recording accepted, in seconds.
     #[arg(long, env = "HARK_MAX_DURATION", default_value_t = 4.0 * 3600.0, value_name = "SECONDS", value_parser = positive)]
     pub max_duration: f64,
-    /// Uploads are refused while less than this many bytes would stay free on the disk.
+    /// Uploads are refused, and workers wait, while less than this many bytes would stay free on the disk.
     #[arg(long, env = "HARK_MIN_FREE_BYTES", default_value_t = 500_000_000, value_name = "BYTES")]
     pub min_free_bytes: u64,
     /// How many sessions may wait in the queue, of all owners together. What comes beyond is refused with the time

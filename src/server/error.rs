@@ -3,6 +3,7 @@
 
 use super::{
     audio::AudioError,
+    media::MediaError,
     speech::SpeechError,
     store::{EnqueueError, QueueFull},
 };
@@ -66,8 +67,11 @@ pub enum Error {
     Speech(#[from] SpeechError),
     #[error("the store failed: {0}")]
     Store(#[from] sqlx::Error),
-    #[error("the recordings failed: {0}")]
-    Media(#[from] object_store::Error),
+    #[error("The recording of this session isn't here.")]
+    NoRecording,
+    /// With what the log may know.
+    #[error("The storage of recordings doesn't work at the moment. Try again in a minute.")]
+    Storage(String),
     #[error("{0}")]
     Internal(String),
 }
@@ -77,10 +81,10 @@ impl Error {
     #[must_use]
     pub fn status_code(&self) -> StatusCode {
         match self {
-            Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoRoute | Self::NoRecording => StatusCode::NOT_FOUND,
             Self::BadRequest(_) | Self::BrokenUpload => StatusCode::BAD_REQUEST,
             Self::InvalidTitle(_) | Self::UnknownEngine(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::EngineUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::EngineUnavailable { .. } | Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::WorkersOff => StatusCode::FORBIDDEN,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
@@ -93,7 +97,7 @@ impl Error {
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Audio(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::Speech(_) | Self::Store(_) | Self::Media(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Speech(_) | Self::Store(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -101,12 +105,13 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NotFound | Self::NoRoute => "not_found",
+            Self::NotFound | Self::NoRoute | Self::NoRecording => "not_found",
             Self::BadRequest(_) => "bad_request",
             Self::BrokenUpload => "broken_upload",
             Self::InvalidTitle(_) => "invalid_title",
             Self::UnknownEngine(_) => "unknown_engine",
             Self::EngineUnavailable { .. } => "engine_unavailable",
+            Self::Storage(_) => "storage_unavailable",
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } => "too_large",
             Self::WorkersOff => "workers_off",
             Self::Unauthorised => "unauthorised",
@@ -119,7 +124,7 @@ impl Error {
             Self::Audio(AudioError::Io(_)) => "internal",
             Self::Audio(error) => error.code(),
             Self::RangeNotSatisfiable(_) => "range_not_satisfiable",
-            Self::Speech(_) | Self::Store(_) | Self::Media(_) | Self::Internal(_) => "internal",
+            Self::Speech(_) | Self::Store(_) | Self::Internal(_) => "internal",
         }
     }
 
@@ -139,6 +144,9 @@ impl Error {
         if self.status_code() == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "a request failed");
             return ApiError::new("internal", "Something went wrong on the server. Try again; its log says more.");
+        }
+        if let Self::Storage(detail) = self {
+            tracing::error!(error = %detail, "a request failed on the recordings");
         }
         ApiError::new(self.code(), self.to_string().trim_end())
     }
@@ -176,6 +184,17 @@ impl From<EnqueueError> for Error {
         match error {
             EnqueueError::Full(full) => full.into(),
             EnqueueError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<MediaError> for Error {
+    fn from(error: MediaError) -> Self {
+        match error {
+            MediaError::Missing => Self::NoRecording,
+            MediaError::Full { free } => Self::DiskFull { free },
+            MediaError::Storage(detail) => Self::Storage(detail),
+            MediaError::Scratch(error) => Self::Internal(format!("a scratch file failed: {error}")),
         }
     }
 }

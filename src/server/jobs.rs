@@ -32,8 +32,8 @@ impl NodeSpeed {
     }
 }
 
-/// Takes back every session that an earlier run of this node left in the middle, and removes recordings whose upload
-/// never became a session. Called before the node serves: it alone has the data folder, so nobody else works on them.
+/// Takes back every session that an earlier run of this node left in the middle, and removes what it received that never
+/// became a session. Called before the node serves: it alone has the data folder, so nobody else works on them.
 ///
 /// # Errors
 /// If the store fails.
@@ -48,18 +48,8 @@ pub async fn recover(state: &AppState) -> Result<(), sqlx::Error> {
         }
     }
     state.bus.publish_all(&events);
-    match state.media.list().await {
-        Ok(ids) => {
-            for id in ids {
-                if !state.store.exists(id).await? {
-                    tracing::info!(session_id = %id, "removing a recording that never became a session");
-                    if let Err(error) = state.media.remove(id).await {
-                        tracing::warn!(%error, "it could not be removed");
-                    }
-                }
-            }
-        }
-        Err(error) => tracing::warn!(%error, "the recordings could not be listed"),
+    if let Err(error) = state.sessions().take_back_cut_off() {
+        tracing::warn!(%error, "uploads that were cut off could not be looked for");
     }
     Ok(())
 }

@@ -1,61 +1,144 @@
-//! Recordings, kept by object_store: a folder for now. An upload is written as it comes, never held in memory, and
-//! appears whole or not at all. `sessions` writes, `http::audio` reads, `jobs` decodes.
+//! Recordings, by object_store: in a folder, which several nodes may share, or in a bucket of an S3-compatible server.
+//! An upload is received into a scratch file of this node, and appears among the recordings whole or not at all.
+//! `sessions` writes, `http::audio` reads, `jobs` decodes.
+
+mod place;
+mod scratch;
+
+pub use place::{OpenError, RecordingsUrl};
+pub use scratch::Scratch;
 
 use crate::model::SessionId;
 use bytes::Bytes;
 use futures::{TryStreamExt, stream::BoxStream};
-use object_store::{
-    GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, buffered::BufWriter, local::LocalFileSystem,
-    path::Path,
-};
-use std::{path::PathBuf, sync::Arc};
-use tokio::io::AsyncWriteExt;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path};
+use std::{fs::File, io, path::PathBuf, sync::Arc};
+use tokio::io::{AsyncWriteExt, BufReader, BufWriter as FileWriter};
+
+/// Bytes of an upload in memory before they are written to the disk.
+const WRITE_BUFFER: usize = 1024 * 1024;
+/// The smallest part of a multipart upload that S3 takes. Up to three are in memory while a recording is stored.
+const MIN_PART: u64 = 5 * 1024 * 1024;
+/// S3 takes 10,000 parts; what is larger than that many of the smallest has larger ones.
+const MAX_PARTS: u64 = 9_000;
+const PARTS_AT_ONCE: usize = 2;
 
 /// Where recordings lie.
 #[derive(Clone, Debug)]
 pub struct Media {
-    store: Arc<LocalFileSystem>,
+    store: Arc<dyn ObjectStore>,
+    /// The folder that they lie in, if they do.
+    folder: Option<PathBuf>,
+    incoming: PathBuf,
     spool: PathBuf,
+}
+
+/// Why recordings can't be read or written. `Display` is for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    #[error("the recording isn't in the storage")]
+    Missing,
+    #[error("the disk is full: {free} bytes are free")]
+    Full { free: u64 },
+    #[error("the storage of recordings failed: {0}")]
+    Storage(String),
+    #[error("a scratch file failed: {0}")]
+    Scratch(io::Error),
+}
+
+impl From<object_store::Error> for MediaError {
+    fn from(error: object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => Self::Missing,
+            other => Self::Storage(other.to_string()),
+        }
+    }
 }
 
 /// A recording that is being received. Dropped unfinished, it leaves nothing behind.
 pub struct Upload {
-    writer: Option<BufWriter>,
+    file: FileWriter<tokio::fs::File>,
+    scratch: Scratch,
+    media: Media,
     /// Bytes written so far.
     pub bytes: u64,
 }
 
+/// A recording that was received whole and isn't kept yet. Its scratch file stays until this is dropped: what a crash
+/// leaves of it tells the next start that the recording never became a session.
+#[derive(Debug)]
+pub struct Received {
+    scratch: Scratch,
+    pub bytes: u64,
+}
+
 impl Media {
-    /// Recordings in `recordings/` and scratch files in `spool/` under `folder`; both are made if missing.
+    /// Recordings at `url`, or in `recordings/` under `folder`. Scratch files in `incoming/` and `spool/` there. Folders
+    /// of this node's own are made if missing. Nobody else may use `folder`.
     ///
     /// # Errors
-    /// If the folders can't be made.
-    pub fn open(folder: &std::path::Path) -> Result<Self, object_store::Error> {
-        let make = |name: &str| {
-            let path = folder.join(name);
-            std::fs::create_dir_all(&path)
-                .map(|()| path)
-                .map_err(|e| object_store::Error::Generic { store: "recordings", source: Box::new(e) })
+    /// If a folder can't be used, or the bucket can't be reached.
+    pub async fn open(folder: &std::path::Path, url: Option<&RecordingsUrl>) -> Result<Self, OpenError> {
+        let [incoming, spool] = ["incoming", "spool"].map(|name| folder.join(name));
+        place::make_folder(&incoming)?;
+        // What a crash left of decoded and fetched recordings.
+        let _ = std::fs::remove_dir_all(&spool);
+        place::make_folder(&spool)?;
+        let (store, folder) = match url {
+            None => {
+                let own = folder.join("recordings");
+                place::make_folder(&own)?;
+                (place::folder(&own)?, Some(own))
+            }
+            Some(RecordingsUrl::Folder(shared)) => {
+                place::check_folder(shared)?;
+                (place::folder(shared)?, Some(shared.clone()))
+            }
+            Some(RecordingsUrl::Bucket { name, prefix }) => (place::bucket(name, prefix).await?, None),
         };
-        let spool = make("spool")?;
-        let store = LocalFileSystem::new_with_prefix(make("recordings")?)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), spool })
+        Ok(Self { store, folder, incoming, spool })
     }
 
     /// Begins to receive the recording of a session.
-    #[must_use]
-    pub fn receive(&self, id: SessionId) -> Upload {
-        let store: Arc<dyn ObjectStore> = self.store.clone();
-        // One megabyte in memory, the rest goes to a hidden part file.
-        Upload { writer: Some(BufWriter::with_capacity(store, key(id), 1024 * 1024)), bytes: 0 }
-    }
-
-    /// The recording's size in bytes, if it is there.
     ///
     /// # Errors
-    /// If it isn't, or can't be read.
-    pub async fn size(&self, id: SessionId) -> Result<u64, object_store::Error> {
-        Ok(self.store.head(&key(id)).await?.size)
+    /// If no scratch file can be made.
+    pub fn receive(&self, id: SessionId) -> Result<Upload, MediaError> {
+        let opened = Scratch::create(self.incoming.join(id.to_string())).and_then(|s| Ok((s.append()?, s)));
+        let (file, scratch) = opened.map_err(|e| self.failed(e))?;
+        let file = FileWriter::with_capacity(WRITE_BUFFER, tokio::fs::File::from_std(file));
+        Ok(Upload { file, scratch, media: self.clone(), bytes: 0 })
+    }
+
+    /// Makes a received recording appear, whole.
+    ///
+    /// # Errors
+    /// If it can't be stored. It may be there all the same: what broke off may have been the answer.
+    pub async fn keep(&self, id: SessionId, received: &Received) -> Result<(), MediaError> {
+        let scratch = received.scratch.path().to_owned();
+        match &self.folder {
+            Some(folder) => {
+                let to = folder.join(id.to_string());
+                let kept = tokio::task::spawn_blocking(move || place::keep_in_folder(&scratch, &to)).await;
+                kept.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| self.failed(e))
+            }
+            None => self.keep_in_bucket(id, &scratch, received.bytes).await,
+        }
+    }
+
+    async fn keep_in_bucket(&self, id: SessionId, from: &std::path::Path, bytes: u64) -> Result<(), MediaError> {
+        let part = usize::try_from(MIN_PART.max(bytes.div_ceil(MAX_PARTS))).unwrap_or(usize::MAX);
+        let file = tokio::fs::File::open(from).await.map_err(MediaError::Scratch)?;
+        let mut reader = BufReader::with_capacity(WRITE_BUFFER, file);
+        let mut writer =
+            BufWriter::with_capacity(Arc::clone(&self.store), key(id), part).with_max_concurrency(PARTS_AT_ONCE);
+        if let Err(error) = tokio::io::copy_buf(&mut reader, &mut writer).await {
+            // The parts that are there would be kept, and paid for. It may fail as the upload did.
+            let _ = writer.abort().await;
+            return Err(MediaError::Storage(error.to_string()));
+        }
+        // This takes the parts away itself if it fails.
+        writer.shutdown().await.map_err(|e| MediaError::Storage(e.to_string()))
     }
 
     /// The bytes of a recording, or a range of them.
@@ -66,54 +149,102 @@ impl Media {
         &self,
         id: SessionId,
         range: Option<std::ops::Range<u64>>,
-    ) -> Result<BoxStream<'static, Result<Bytes, object_store::Error>>, object_store::Error> {
+    ) -> Result<BoxStream<'static, Result<Bytes, object_store::Error>>, MediaError> {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-        let result: GetResult = self.store.get_opts(&key(id), options).await?;
-        Ok(result.into_stream())
+        Ok(self.store.get_opts(&key(id), options).await?.into_stream())
     }
 
-    /// A recording as a file, for the decoder.
-    ///
-    /// # Errors
-    /// If the path can't be expressed.
-    pub fn file(&self, id: SessionId) -> Result<PathBuf, object_store::Error> {
-        self.store.path_to_filesystem(&key(id))
-    }
-
-    /// Where the decoded samples of a session are kept while it is transcribed.
+    /// The recording's file, where recordings lie in a folder. Where they don't, it must be fetched.
     #[must_use]
-    pub fn spool(&self, id: SessionId) -> PathBuf {
-        self.spool.join(format!("{id}.pcm"))
+    pub fn file(&self, id: SessionId) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(id.to_string()))
     }
 
-    /// Removes a recording and its scratch file. It is no error if they aren't there.
+    /// Adds to `copy` what it doesn't hold of a recording yet, as long as `spare` bytes stay free on the disk. Can be
+    /// dropped at any time, and called again.
     ///
     /// # Errors
-    /// If the recording can't be removed.
-    pub async fn remove(&self, id: SessionId) -> Result<(), object_store::Error> {
-        let _ = tokio::fs::remove_file(self.spool(id)).await;
+    /// If the recording isn't there or can't be read, or there is no room for it.
+    pub async fn fetch(&self, id: SessionId, copy: &Scratch, spare: u64) -> Result<(), MediaError> {
+        let held = copy.len().map_err(MediaError::Scratch)?;
+        let size = self.store.head(&key(id)).await?.size;
+        let Some(missing) = size.checked_sub(held).filter(|missing| *missing > 0) else { return Ok(()) };
+        let free = self.free_bytes().map_err(MediaError::Scratch)?;
+        if free.saturating_sub(missing) < spare {
+            return Err(MediaError::Full { free });
+        }
+        let options = GetOptions { range: Some(GetRange::Offset(held)), ..GetOptions::default() };
+        let mut pieces = self.store.get_opts(&key(id), options).await?.into_stream();
+        let mut file = tokio::fs::File::from_std(copy.append().map_err(|e| self.failed(e))?);
+        let copied = loop {
+            match pieces.try_next().await {
+                Ok(Some(piece)) => file.write_all(&piece).await.map_err(|e| self.failed(e))?,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        // Also what came before a failure: the next call goes on behind it.
+        file.flush().await.map_err(|e| self.failed(e))?;
+        copied
+    }
+
+    /// A scratch file for an attempt at a session: `kind` says for what.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn scratch(&self, id: SessionId, attempt: u32, kind: &str) -> Result<Scratch, MediaError> {
+        // The attempt: one that lost its claim may still be about to end here.
+        Scratch::create(self.spool.join(format!("{id}.{attempt}.{kind}"))).map_err(|e| self.failed(e))
+    }
+
+    /// Removes a recording. It is no error if it isn't there.
+    ///
+    /// # Errors
+    /// If it can't be removed.
+    pub async fn remove(&self, id: SessionId) -> Result<(), MediaError> {
+        if let Some(folder) = &self.folder {
+            let _ = tokio::fs::remove_file(place::part_file(&folder.join(id.to_string()))).await;
+        }
         match self.store.delete(&key(id)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// The recordings there are.
+    /// What an earlier run had received, or was receiving, when it was cut off.
     ///
     /// # Errors
     /// If the folder can't be read.
-    pub async fn list(&self) -> Result<Vec<SessionId>, object_store::Error> {
-        let all: Vec<_> = self.store.list(None).try_collect().await?;
-        Ok(all.iter().filter_map(|meta| meta.location.filename()?.parse().ok()).collect())
+    pub fn cut_off(&self) -> io::Result<Vec<(SessionId, Received)>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.incoming)? {
+            let scratch = Scratch::found(entry?.path());
+            let id = scratch.path().file_name().and_then(|name| name.to_str()?.parse().ok());
+            found.extend(id.map(|id| (id, Received { scratch, bytes: 0 })));
+        }
+        Ok(found)
     }
 
-    /// Bytes free on the disk that holds the recordings.
+    /// Bytes free where a recording needs room: on the disk of the scratch files, and on that of the recordings.
     ///
     /// # Errors
     /// If the system doesn't tell.
-    pub fn free_bytes(&self) -> std::io::Result<u64> {
-        let stat = rustix::fs::statvfs(&self.spool)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let free = |path: &PathBuf| -> io::Result<u64> {
+            let stat = rustix::fs::statvfs(path)?;
+            Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        };
+        let scratch = free(&self.incoming)?.min(free(&self.spool)?);
+        self.folder.as_ref().map_or(Ok(scratch), |folder| Ok(scratch.min(free(folder)?)))
+    }
+
+    fn failed(&self, error: io::Error) -> MediaError {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                MediaError::Full { free: self.free_bytes().unwrap_or(0) }
+            }
+            _ => MediaError::Scratch(error),
+        }
     }
 }
 
@@ -122,37 +253,33 @@ impl Upload {
     ///
     /// # Errors
     /// If it can't be written, for example because the disk is full.
-    pub async fn write(&mut self, piece: Bytes) -> Result<(), object_store::Error> {
+    pub async fn write(&mut self, piece: &[u8]) -> Result<(), MediaError> {
         self.bytes += piece.len() as u64;
-        match &mut self.writer {
-            Some(writer) => writer.put(piece).await,
-            None => Ok(()),
-        }
+        self.file.write_all(piece).await.map_err(|e| self.media.failed(e))
     }
 
-    /// Makes the recording appear, whole.
+    /// There is no more to come.
     ///
     /// # Errors
-    /// If it can't be written.
-    pub async fn finish(mut self) -> Result<(), object_store::Error> {
-        if let Some(mut writer) = self.writer.take() {
-            writer
-                .shutdown()
-                .await
-                .map_err(|e| object_store::Error::Generic { store: "recordings", source: Box::new(e) })?;
-        }
-        Ok(())
+    /// If the last of it can't be written.
+    pub async fn finish(mut self) -> Result<Received, MediaError> {
+        self.file.flush().await.map_err(|e| self.media.failed(e))?;
+        Ok(Received { scratch: self.scratch, bytes: self.bytes })
     }
 }
 
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(mut writer) = self.writer.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            // An upload that broke off: take its part file away.
-            runtime.spawn(async move { writer.abort().await });
-        }
+impl Received {
+    /// The recording, until this is dropped.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        self.scratch.path()
+    }
+
+    /// Gives the disk back what the recording takes. A file of its name stays, empty.
+    pub fn empty(&self) {
+        // Another file: these bytes may be those of the kept recording as well.
+        let note = self.path().with_extension("note");
+        let _ = File::create(&note).and_then(|_| std::fs::rename(&note, self.path()));
     }
 }
 

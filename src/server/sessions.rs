@@ -5,7 +5,7 @@ use super::{
     audio,
     bus::Event,
     error::Error,
-    media::Upload,
+    media::{Received, Upload},
     owner::Owner,
     speech::Availability,
     state::AppState,
@@ -14,6 +14,8 @@ use super::{
 use crate::model::{
     EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
 };
+use std::time::Duration;
+use tokio::time;
 use uuid::Uuid;
 
 /// How many sessions a page of the list holds, unless asked otherwise, and at most.
@@ -23,6 +25,9 @@ pub const MAX_PAGE: u32 = 200;
 const RECENT_SECS: f64 = 600.0;
 /// Segments read from the store at once.
 pub const SEGMENT_PAGE: u32 = 1000;
+/// Pauses between tries to take back a recording that never became a session, while the storage or the store fails.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The use cases of sessions. Made by [`AppState::sessions`].
 pub struct Sessions<'a> {
@@ -203,16 +208,19 @@ impl<'a> Sessions<'a> {
     }
 
     /// Begins to receive a recording.
-    #[must_use]
-    pub fn receive(&self) -> (SessionId, Upload) {
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    pub fn receive(&self) -> Result<(SessionId, Upload), Error> {
         let id = SessionId(Uuid::now_v7());
-        (id, self.state.media.receive(id))
+        Ok((id, self.state.media.receive(id)?))
     }
 
     /// Makes a session of a received recording and queues it.
     ///
     /// # Errors
-    /// If the recording can't be read as audio, is too long, or the queue has filled up; it is removed then.
+    /// If the recording can't be read as audio, is too long, can't be stored, or the queue has filled up; it is removed
+    /// then.
     pub async fn create(
         &self,
         owner: &Owner,
@@ -221,30 +229,56 @@ impl<'a> Sessions<'a> {
         file_name: &str,
         plan: Plan,
     ) -> Result<Session, Error> {
-        let bytes = upload.bytes;
-        upload.finish().await?;
-        let made = self.create_stored(owner, id, bytes, file_name, plan).await;
-        if made.is_err() {
-            self.state.media.remove(id).await?;
-        }
-        made
+        let (state, owner, file_name) = (self.state.clone(), owner.clone(), file_name.to_owned());
+        // In a task of its own: where the sender hangs up now, this still comes to one end or the other.
+        let making = async move {
+            let received = upload.finish().await?;
+            let made = state.sessions().create_received(&owner, id, &received, &file_name, plan).await;
+            if let Err((error, true)) = made {
+                tokio::spawn(take_back(state, id, received));
+                return Err(error);
+            }
+            made.map_err(|(error, _)| error)
+        };
+        tokio::spawn(making).await.unwrap_or_else(|e| Err(Error::Internal(format!("making a session broke off: {e}"))))
     }
 
-    async fn create_stored(
+    /// An error comes with whether the recording may be in the storage.
+    async fn create_received(
         &self,
         owner: &Owner,
         id: SessionId,
-        bytes: u64,
+        received: &Received,
         file_name: &str,
         plan: Plan,
-    ) -> Result<Session, Error> {
-        let path = self.state.media.file(id)?;
+    ) -> Result<Session, (Error, bool)> {
+        let new = self.look_at(owner, id, received, file_name, plan).await.map_err(|e| (e, false))?;
+        self.state.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
+        let added = self.state.store.enqueue(&new, self.state.limits.queue(), Timestamp::now()).await;
+        let (session, event) = added.map_err(|e| (e.into(), true))?;
+        let bytes = received.bytes;
+        metrics::counter!("hark_sessions_created_total").increment(1);
+        metrics::counter!("hark_upload_bytes_total").increment(bytes);
+        tracing::info!(session_id = %id, bytes, engine = %session.engine, "session {id} was received");
+        self.state.bus.publish(&event);
+        Ok(session)
+    }
+
+    async fn look_at(
+        &self,
+        owner: &Owner,
+        id: SessionId,
+        received: &Received,
+        file_name: &str,
+        plan: Plan,
+    ) -> Result<NewSession, Error> {
+        let path = received.path().to_owned();
         let limits = audio::Limits { max_duration: self.state.limits.max_duration };
         let info = tokio::task::spawn_blocking(move || audio::probe(&path, &limits))
             .await
             .map_err(|e| Error::Internal(format!("reading the recording broke off: {e}")))??;
         let file_name: String = file_name.chars().filter(|c| !c.is_control()).take(255).collect();
-        let new = NewSession {
+        Ok(NewSession {
             id,
             owner: owner.clone(),
             title: plan.title.unwrap_or_else(|| Title::from_file_name(&file_name)),
@@ -252,7 +286,7 @@ impl<'a> Sessions<'a> {
             language: plan.language,
             media: Media {
                 file_name,
-                bytes,
+                bytes: received.bytes,
                 format: info.format,
                 codec: info.codec,
                 sample_rate: info.sample_rate,
@@ -260,13 +294,20 @@ impl<'a> Sessions<'a> {
             },
             duration_total: info.duration,
             lease_until: None,
-        };
-        let (session, event) = self.state.store.enqueue(&new, self.state.limits.queue(), Timestamp::now()).await?;
-        metrics::counter!("hark_sessions_created_total").increment(1);
-        metrics::counter!("hark_upload_bytes_total").increment(bytes);
-        tracing::info!(session_id = %id, bytes, engine = %session.engine, "session {id} was received");
-        self.state.bus.publish(&event);
-        Ok(session)
+        })
+    }
+
+    /// Removes the recordings that an earlier run of this node had received and that never became sessions. Nobody waits
+    /// for it.
+    ///
+    /// # Errors
+    /// If the scratch folder can't be read.
+    pub fn take_back_cut_off(&self) -> std::io::Result<()> {
+        for (id, received) in self.state.media.cut_off()? {
+            tracing::info!(session_id = %id, "an upload was cut off by the last stop");
+            tokio::spawn(take_back(self.state.clone(), id, received));
+        }
+        Ok(())
     }
 
     /// Makes a session of the bundled sample.
@@ -282,8 +323,8 @@ impl<'a> Sessions<'a> {
         let plan = self.plan(&Wishes { title: Some("Sample recording".to_owned()), ..Wishes::default() })?;
         self.check_room(Some(SAMPLE.len() as u64))?;
         self.check_queue(owner).await?;
-        let (id, mut upload) = self.receive();
-        upload.write(SAMPLE.into()).await?;
+        let (id, mut upload) = self.receive()?;
+        upload.write(SAMPLE).await?;
         self.create(owner, id, upload, "sample.mp3", plan).await
     }
 
@@ -369,13 +410,35 @@ impl<'a> Sessions<'a> {
         if let Some(event) = self.state.store.cancel(owner, id, Timestamp::now()).await? {
             self.state.bus.publish(&event);
         }
+        self.get(owner, id).await?;
+        // First, so that no recording stays behind a session that is gone: if this fails, one can try again.
+        self.state.media.remove(id).await?;
         if !self.state.store.delete(owner, id).await? {
             return Err(Error::NotFound);
         }
         self.state.bus.publish(&Event::deleted(owner.clone(), id));
-        self.state.media.remove(id).await?;
         tracing::info!(session_id = %id, "session {id} was deleted");
         Ok(())
+    }
+}
+
+/// Removes a recording that was received and maybe stored, unless it became a session after all. Goes on until that is
+/// sure; what is left of the scratch file lets the next start go on.
+async fn take_back(state: AppState, id: SessionId, received: Received) {
+    received.empty();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let done = match state.store.exists(id).await {
+            Ok(true) => return,
+            Ok(false) => state.media.remove(id).await.map_err(Error::from),
+            Err(error) => Err(error.into()),
+        };
+        match done {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(session_id = %id, %error, "a recording could not be taken back; trying again"),
+        }
+        time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
     }
 }
 

@@ -63,7 +63,7 @@ impl TestApp {
 
     /// A browser that comes for the first time.
     pub fn visitor(&self) -> Visitor {
-        Visitor { url: self.url.clone(), client: reqwest::Client::new(), cookie: Mutex::default() }
+        Visitor::new(&self.url)
     }
 }
 
@@ -81,6 +81,17 @@ pub struct Visitor {
 }
 
 impl Visitor {
+    /// One that has no cookie yet.
+    pub fn new(url: &str) -> Self {
+        Self { url: url.to_owned(), client: reqwest::Client::new(), cookie: Mutex::default() }
+    }
+
+    /// The same one at another node.
+    pub fn at(&self, url: &str) -> Self {
+        let cookie = Mutex::new(self.cookie.lock().unwrap().clone());
+        Self { url: url.to_owned(), client: self.client.clone(), cookie }
+    }
+
     /// The cookie, for programs that speak for this visitor; visits once if there is none yet.
     pub async fn cookie(&self) -> String {
         self.get("/api/v1/sessions").await;

@@ -22,6 +22,7 @@ use axum::{
 };
 use futures::StreamExt;
 use std::time::Duration;
+use tokio::time;
 use utoipa::ToSchema;
 
 /// Longest text field of the form, in bytes.
@@ -30,6 +31,11 @@ const MAX_FIELD: usize = 4096;
 /// read and thrown away, for at most this long.
 const DRAIN_BYTES: usize = 64 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// A client that sends nothing for this long has gone without a word.
+const SILENCE: Duration = Duration::from_secs(60);
+/// The room on the disk is looked at again after so many bytes: other uploads come in at the same time, and not every
+/// client says how much it will send.
+const ROOM_CHECK: u64 = 16 * 1024 * 1024;
 
 /// The form of an upload. The text fields may stand before or after the file.
 #[derive(ToSchema)]
@@ -124,7 +130,7 @@ async fn receive_form(state: &AppState, owner: &Owner, form: &mut Multipart) -> 
                 // What stands before the file is checked before the file is received.
                 state.sessions().plan(&wishes)?;
                 let name = field.file_name().unwrap_or("recording").to_owned();
-                let (id, upload) = state.sessions().receive();
+                let (id, upload) = state.sessions().receive()?;
                 received = Some((id, file(state, field, upload).await?, name));
             }
             "file" => {
@@ -146,13 +152,19 @@ async fn receive_form(state: &AppState, owner: &Owner, form: &mut Multipart) -> 
 
 async fn file(state: &AppState, mut field: Field<'_>, mut upload: Upload) -> Result<Upload, Error> {
     let limit = state.limits.max_upload_bytes;
-    while let Some(piece) = field.chunk().await.map_err(|_| Error::BrokenUpload)? {
+    let mut check_at = ROOM_CHECK;
+    loop {
+        let piece = time::timeout(SILENCE, field.chunk()).await.map_err(|_| Error::BrokenUpload)?;
+        let Some(piece) = piece.map_err(|_| Error::BrokenUpload)? else { return Ok(upload) };
         if upload.bytes + piece.len() as u64 > limit {
             return Err(Error::TooLarge { size: None, limit });
         }
-        upload.write(piece).await?;
+        if upload.bytes >= check_at {
+            check_at += ROOM_CHECK;
+            state.sessions().check_room(None)?;
+        }
+        upload.write(&piece).await?;
     }
-    Ok(upload)
 }
 
 async fn text(mut field: Field<'_>) -> Result<String, Error> {
@@ -180,7 +192,7 @@ async fn drain_form(mut form: Multipart) {
             }
         }
     };
-    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+    let _ = time::timeout(DRAIN_TIME, all).await;
 }
 
 async fn drain(body: Body) {
@@ -194,5 +206,5 @@ async fn drain(body: Body) {
             }
         }
     };
-    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+    let _ = time::timeout(DRAIN_TIME, all).await;
 }

@@ -9,6 +9,7 @@ use crate::{
     server::{
         audio::{AudioError, SAMPLE_RATE},
         bus::{Event, Signal},
+        media::{MediaError, Scratch},
         speech::{self, EngineSegment, Request, SpeechError},
         state::AppState,
         store::{self, Claim, Ending},
@@ -21,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 /// Progress is stored and published at most this often. People see no more in a bar, and a status costs each watcher
 /// half a kilobyte. Stages, ends and segments don't wait.
 const TICK: Duration = Duration::from_secs(1);
+/// Between tries to fetch a recording whose storage doesn't answer.
+const FETCH_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often the lease is renewed, if not more often still. A session that was cancelled, deleted or taken back on another
 /// node is noticed then at the latest.
@@ -84,8 +87,8 @@ enum Stop {
     Stalled { who: &'static str, silence: f64, left: Option<f64> },
     #[error("the store failed: {0}")]
     Store(#[from] sqlx::Error),
-    #[error("the recording can't be read: {0}")]
-    Media(#[from] object_store::Error),
+    #[error("the recording can't be had: {0}")]
+    Media(#[from] MediaError),
     #[error("the scratch file failed: {0}")]
     Io(#[from] std::io::Error),
 }
@@ -97,10 +100,8 @@ pub(super) async fn run(state: AppState, claim: Claim, shutdown: CancellationTok
     tracing::info!(session_id = %id, attempt, engine = %claim.session.engine, "session {id} is being transcribed");
     let started = Timestamp::now();
     let mut job = Job::new(&state, &claim, started);
-    let spool = state.media.spool(id);
-    let result = job.work(spool.clone(), &shutdown, &speed).await;
+    let result = job.work(&shutdown, &speed).await;
     let ended = job.finish(result).await;
-    let _ = tokio::fs::remove_file(&spool).await;
     match ended {
         Ok(Some(event)) => {
             if let Some(status) = event.new_status() {
@@ -140,7 +141,7 @@ impl<'a> Job<'a> {
         Self { state, claim, status, meter, offset: 0.0, published: time::Instant::now(), pending: false }
     }
 
-    async fn work(&mut self, spool: PathBuf, shutdown: &CancellationToken, speed: &NodeSpeed) -> Result<(), Stop> {
+    async fn work(&mut self, shutdown: &CancellationToken, speed: &NodeSpeed) -> Result<(), Stop> {
         let id = self.claim.session.id;
         if let Some(done) = self.status.segments.checked_sub(1)
             && let Some(last) = self.state.store.segments(id, done, 1).await?.pop()
@@ -148,18 +149,16 @@ impl<'a> Job<'a> {
             self.offset = last.end;
         }
         self.status.duration_processed = self.offset;
-        let recording = self.state.media.file(id)?;
+        let (recording, _fetched) = self.recording(shutdown).await?;
+        let scratch = self.state.media.scratch(id, self.status.attempt, "pcm")?;
+        let spool = scratch.path();
         let stop_decoder = CancellationToken::new();
         let _stop_on_return = stop_decoder.clone().drop_guard();
-        let mut decoding = spool::decode(recording, spool.clone(), self.state.limits.max_duration, stop_decoder);
+        let mut decoding = spool::decode(recording, spool.to_owned(), self.state.limits.max_duration, stop_decoder);
         // A file that can't be decoded at all ends here, before an engine is started for it.
-        let begun = async {
-            match decoding.wait_for(|d| d.samples > 0 || d.end.is_some()).await {
-                Ok(decoding) => decoding.clone(),
-                Err(_) => spool::Decoding::default(), // its thread panicked; the reader finds nothing to read
-            }
-        };
-        let first = self.hold("decoder", begun, shutdown).await?;
+        let begun = async { decoding.wait_for(|d| d.samples > 0 || d.end.is_some()).await.map(|d| d.clone()) };
+        // If its thread panicked, the reader finds nothing to read.
+        let first = self.hold("decoder", begun, shutdown).await?.unwrap_or_default();
         check(&first)?;
         self.stage(Stage::LoadingModel, "Loading the speech model").await?;
         let Some(engine) = self.state.engines.get(self.claim.session.engine) else {
@@ -169,7 +168,7 @@ impl<'a> Job<'a> {
         let (mut input, mut output) =
             speech::spawn(engine, &Request { language: self.claim.session.language.clone() })?;
         let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;
-        let mut reader = spool::Reader::open(&spool, from, decoding.clone()).await?;
+        let mut reader = spool::Reader::open(spool, from, decoding.clone()).await?;
         // Feeding goes on beside listening: an engine that is busy talking doesn't read, and the other way round.
         let feed = async move {
             loop {
@@ -236,11 +235,56 @@ impl<'a> Job<'a> {
         self.stage(Stage::Saving, "Saving the transcript").await
     }
 
-    /// Waits for what comes before the engine, with the lease kept up: not for ever, and not against anybody's will.
+    /// The recording as a file of this machine, and what removes it if it had to be fetched. While it can't be fetched,
+    /// tries again for as long as an engine may be silent: that is no fault of the session.
+    async fn recording(&mut self, shutdown: &CancellationToken) -> Result<(PathBuf, Option<Scratch>), Stop> {
+        let id = self.claim.session.id;
+        let media = &self.state.media;
+        if let Some(file) = media.file(id) {
+            return if tokio::fs::try_exists(&file).await? {
+                Ok((file, None))
+            } else {
+                Err(MediaError::Missing.into())
+            };
+        }
+        let copy = media.scratch(id, self.status.attempt, "recording")?;
+        self.stage(Stage::Decoding, "Fetching the recording").await?;
+        let patience = self.silence();
+        let (mut held, mut since) = (0, time::Instant::now());
+        loop {
+            let fetching = media.fetch(id, &copy, self.state.limits.min_free_bytes);
+            let Err(error) = self.attend(fetching, None, shutdown).await? else {
+                return Ok((copy.path().to_owned(), Some(copy)));
+            };
+            let now = copy.len()?;
+            if now > held {
+                (held, since) = (now, time::Instant::now());
+            }
+            if matches!(error, MediaError::Missing) || since.elapsed() > patience {
+                return Err(error.into());
+            }
+            tracing::warn!(session_id = %id, %error, "the recording of session {id} can't be fetched; trying again");
+            self.stage(Stage::Decoding, "The recording can't be fetched at the moment; trying again").await?;
+            self.attend(time::sleep(FETCH_PAUSE), None, shutdown).await?;
+        }
+    }
+
+    /// Waits for what comes before the engine, but not for ever.
     async fn hold<T>(
         &self,
         who: &'static str,
         work: impl Future<Output = T>,
+        shutdown: &CancellationToken,
+    ) -> Result<T, Stop> {
+        self.attend(work, Some(who), shutdown).await
+    }
+
+    /// Waits for `work` and renews the lease meanwhile. Drops it when the session is taken away, at `shutdown`, or when
+    /// `who` does it has been silent for too long.
+    async fn attend<T>(
+        &self,
+        work: impl Future<Output = T>,
+        who: Option<&'static str>,
         shutdown: &CancellationToken,
     ) -> Result<T, Stop> {
         tokio::pin!(work);
@@ -253,7 +297,9 @@ impl<'a> Job<'a> {
                 _ = renewals.tick() => self.renew().await?,
                 signal = signals.recv() => self.heed(signal)?,
                 () = shutdown.cancelled() => return Err(Stop::Shutdown),
-                () = time::sleep_until(deadline) => return Err(self.stalled(who)),
+                () = time::sleep_until(deadline), if who.is_some() => {
+                    return Err(self.stalled(who.unwrap_or_default()));
+                }
             }
         }
     }
@@ -427,6 +473,7 @@ impl<'a> Job<'a> {
                 let (code, message) = match &error {
                     Stop::Speech(speech) => (speech.code(), speech.to_string()),
                     Stop::Stalled { who, silence, left } => ("stalled", silent(who, *silence, *left)),
+                    Stop::Media(error) => ("recording_unavailable", unfetched(error).to_owned()),
                     _ => ("internal", "Something went wrong on the server; its log says more.".to_owned()),
                 };
                 let end = if message.trim_end().ends_with('.') { "" } else { "." };
@@ -447,6 +494,15 @@ fn silent(who: &str, silence: f64, left: Option<f64>) -> String {
     let left = left.filter(|left| *left >= 1.0);
     let left = left.map(|left| format!(", with {} of the recording still to do", duration(left)));
     format!("The {who} said nothing for {}{}.", duration(silence), left.unwrap_or_default())
+}
+
+/// Why there was nothing to hear, for people.
+fn unfetched(error: &MediaError) -> &'static str {
+    match error {
+        MediaError::Missing => "The recording isn't where the worker looked for it.",
+        MediaError::Full { .. } => "The worker's disk has no room for the recording.",
+        MediaError::Storage(_) | MediaError::Scratch(_) => "The recording could not be fetched from its storage.",
+    }
 }
 
 fn check(decoding: &spool::Decoding) -> Result<(), Stop> {

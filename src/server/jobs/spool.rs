@@ -3,7 +3,7 @@
 
 use crate::server::audio::{self, AudioError, Decoded, Limits};
 use std::{
-    fs::File,
+    fs::OpenOptions,
     io::{self, BufWriter, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ pub(super) struct Decoding {
     pub(super) end: Option<Arc<Result<Decoded, AudioError>>>,
 }
 
-/// Decodes `recording` into `spool` on a thread of its own, until done or `stop`.
+/// Decodes `recording` into `spool`, an empty file, on a thread of its own, until done or `stop`.
 pub(super) fn decode(
     recording: PathBuf,
     spool: PathBuf,
@@ -46,7 +46,8 @@ fn write(
     stop: &CancellationToken,
     told: &watch::Sender<Decoding>,
 ) -> Result<Decoded, AudioError> {
-    let mut file = BufWriter::with_capacity(256 * 1024, File::create(spool)?);
+    // Not made here: the session may be over by now, and the file gone.
+    let mut file = BufWriter::with_capacity(256 * 1024, OpenOptions::new().write(true).open(spool)?);
     let mut samples = 0;
     let decoded = audio::decode(recording, &Limits { max_duration }, &mut |piece| {
         let bytes: Vec<u8> = piece.iter().flat_map(|s| s.to_le_bytes()).collect();

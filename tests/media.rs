@@ -1,0 +1,408 @@
+//! Recordings: what arrives, what breaks off, full disks, and where they lie. Buckets are those of s3s-fs, an
+//! S3-compatible server from crates.io, run as a process; shared databases those of a real PostgreSQL.
+
+#[path = "support/postgres.rs"]
+#[allow(unreachable_pub, reason = "shared by test binaries")]
+mod postgres;
+#[path = "support/process.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod process;
+#[path = "support/s3.rs"]
+#[allow(unreachable_pub, reason = "shared by test binaries")]
+mod s3;
+mod support;
+
+use hark::model::SessionId;
+use postgres::Postgres;
+use process::{Process, Setup};
+use reqwest::{Body, Response, StatusCode, multipart};
+use s3::{BUCKET, S3};
+use serde_json::Value;
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use support::{PATIENCE, TestApp, Visitor, slow_engine, wav};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time,
+};
+use uuid::Uuid;
+
+/// Where the tests' objects lie in the bucket.
+const PREFIX: &str = "node/recordings";
+/// What goes up in three parts: 12 MB, 6 minutes and a bit.
+const LARGE: f64 = 375.0;
+
+struct World {
+    folder: TempDir,
+    s3: S3,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { folder: TempDir::new().unwrap(), s3: S3::start() }
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A node whose recordings are in the bucket, with an engine that takes `pause` seconds for a second of sound.
+    fn node(&self, name: &str, pause: f64, flags: &[&str]) -> Setup {
+        let url = format!("s3://{BUCKET}/{PREFIX}");
+        let engine = slow_engine(self.folder.path(), pause);
+        let own =
+            ["--engine", "command", "--engine-command", &engine, "--min-free-bytes", "1", "--recordings-url", &url];
+        Setup::new(&self.data(name), &[&own, flags].concat()).env(&self.s3.env())
+    }
+}
+
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Waits until a node has no scratch files.
+async fn tidy(data: &Path) {
+    until("no scratch files", async || {
+        (files(&data.join("incoming")).is_empty() && files(&data.join("spool")).is_empty()).then_some(())
+    })
+    .await;
+}
+
+async fn status(me: &Visitor, id: &str) -> Value {
+    me.json(&format!("/api/v1/sessions/{id}/status")).await
+}
+
+async fn error(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body: Value = response.json().await.unwrap();
+    (status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn sessions(me: &Visitor) -> usize {
+    me.json("/api/v1/sessions").await["sessions"].as_array().unwrap().len()
+}
+
+async fn plays(me: &Visitor, id: &str, recording: &[u8]) {
+    let path = format!("/api/v1/sessions/{id}/audio");
+    let whole = me.get(&path).await;
+    assert_eq!(whole.status(), StatusCode::OK);
+    assert!(whole.bytes().await.unwrap() == recording, "not what was sent");
+    let range = |from: usize, to: usize| format!("bytes={from}-{to}");
+    let (from, to) = (recording.len() / 2, recording.len() / 2 + 99_999);
+    let part = me.send(me.request("GET", &path).header("range", range(from, to))).await;
+    let to = to.min(recording.len() - 1);
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(part.headers()["content-range"], format!("bytes {from}-{to}/{}", recording.len()).as_str());
+    assert!(part.bytes().await.unwrap() == recording[from..=to], "not the range that was asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_in_a_bucket_goes_its_way() {
+    let world = World::new();
+    let node = world.node("data", 0.0, &[]).start();
+    let me = node.visitor();
+    // One that goes up in parts, and one that doesn't.
+    for seconds in [LARGE, 2.0] {
+        let recording = wav(seconds, 5000.0);
+        let id = me.session("talk.wav", recording.clone(), &[]).await;
+        assert_eq!(world.s3.objects(PREFIX), [(id.clone(), recording.len() as u64)]);
+        let done = me.wait(&id, "completed").await;
+        assert_eq!((&done["segments"], &done["attempt"]), (&Value::from(seconds as u64), &Value::from(1)));
+        plays(&me, &id, &recording).await;
+        tidy(&node.data).await;
+        assert!(!node.data.join("recordings").exists());
+        let path = format!("/api/v1/sessions/{id}");
+        assert_eq!(me.send(me.request("DELETE", &path)).await.status(), StatusCode::NO_CONTENT);
+        assert_eq!(world.s3.objects(PREFIX), []);
+    }
+    // What is refused never gets there.
+    assert_eq!(error(me.upload("a.wav", b"just text".to_vec(), &[]).await).await, (422, "unreadable".to_owned()));
+    assert_eq!((world.s3.objects(PREFIX).len(), world.s3.parts()), (0, 0));
+    tidy(&node.data).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_storage_a_node_says_so_and_keeps_nothing_half() {
+    let mut world = World::new();
+    let node = world.node("data", 0.0, &[]).start();
+    let me = node.visitor();
+    let kept = me.session("a.wav", wav(1.0, 1.0), &[]).await;
+    me.wait(&kept, "completed").await;
+    world.s3.kill();
+    for recording in [wav(LARGE, 1.0), wav(1.0, 1.0)] {
+        let refused = me.upload("b.wav", recording, &[]).await;
+        assert_eq!(error(refused).await, (503, "storage_unavailable".to_owned()));
+    }
+    let path = format!("/api/v1/sessions/{kept}");
+    assert_eq!(error(me.get(&format!("{path}/audio")).await).await, (503, "storage_unavailable".to_owned()));
+    // A session isn't deleted as long as its recording can't be.
+    assert_eq!(error(me.send(me.request("DELETE", &path)).await).await.0, 503);
+    assert_eq!(sessions(&me).await, 1);
+    let incoming = node.data.join("incoming");
+    for name in files(&incoming) {
+        assert_eq!(fs::metadata(incoming.join(name)).map_or(0, |meta| meta.len()), 0, "the disk is given back");
+    }
+    world.s3.again();
+    tidy(&node.data).await;
+    assert_eq!((world.s3.objects(PREFIX).len(), world.s3.parts()), (1, 0));
+    let again = me.session("b.wav", wav(LARGE, 1.0), &[]).await;
+    me.wait(&again, "completed").await;
+    assert_eq!(me.send(me.request("DELETE", &path)).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(world.s3.objects(PREFIX).len(), 1);
+}
+
+/// Queues a session behind one that keeps the only worker busy, takes the storage away, and lets the worker go on.
+async fn meets_no_storage(world: &mut World, me: &Visitor) -> String {
+    let busy = me.session("busy.wav", wav(600.0, 1.0), &[]).await;
+    me.wait(&busy, "processing").await;
+    let id = me.session("next.wav", wav(2.0, 1.0), &[]).await;
+    // Once it transcribes, it no longer needs the storage.
+    until("a segment", async || (status(me, &busy).await["segments"] != 0).then_some(())).await;
+    world.s3.kill();
+    me.post(&format!("/api/v1/sessions/{busy}/cancel")).await;
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_waits_for_the_storage() {
+    let mut world = World::new();
+    let node = world.node("data", 0.02, &[]).start();
+    let me = node.visitor();
+    let id = meets_no_storage(&mut world, &me).await;
+    let waits = async |id: &str| {
+        until("a worker that waits", async || {
+            let now = status(&me, id).await;
+            (now["message"].as_str()?.contains("can't be fetched")).then_some(now)
+        })
+        .await
+    };
+    let now = waits(&id).await;
+    assert_eq!((&now["status"], &now["stage"]), (&"processing".into(), &"decoding".into()));
+    // Cancelled meanwhile, it lets go at once, and leaves nothing.
+    me.post(&format!("/api/v1/sessions/{id}/cancel")).await;
+    tidy(&node.data).await;
+    me.post(&format!("/api/v1/sessions/{id}/retry")).await;
+    waits(&id).await;
+    world.s3.again();
+    let done = me.wait(&id, "completed").await;
+    // The outage cost neither an attempt nor a word.
+    assert_eq!((&done["attempt"], &done["segments"]), (&2.into(), &2.into()));
+    tidy(&node.data).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_stays_away_costs_attempts_and_then_the_session_until_retried() {
+    let mut world = World::new();
+    let node = world.node("data", 0.02, &["--stall-secs", "5", "--max-attempts", "2"]).start();
+    let me = node.visitor();
+    let id = meets_no_storage(&mut world, &me).await;
+    until("a second attempt", async || (status(&me, &id).await["attempt"] == 2).then_some(())).await;
+    let failed = me.wait(&id, "failed").await;
+    assert_eq!(failed["error"]["code"], "recording_unavailable");
+    assert!(failed["error"]["message"].as_str().unwrap().contains("could not be fetched"), "{failed}");
+    tidy(&node.data).await;
+    world.s3.again();
+    me.post(&format!("/api/v1/sessions/{id}/retry")).await;
+    me.wait(&id, "completed").await;
+    // A recording that is gone is no reason to wait.
+    fs::remove_dir_all(world.s3.folder().join(BUCKET).join(PREFIX)).unwrap();
+    assert_eq!(error(me.get(&format!("/api/v1/sessions/{id}/audio")).await).await, (404, "not_found".to_owned()));
+    assert_eq!(me.send(me.request("DELETE", &format!("/api/v1/sessions/{id}"))).await.status(), StatusCode::NO_CONTENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_node_receives_another_transcribes() {
+    let world = World::new();
+    let server = Postgres::start();
+    let shared = world.data("shared");
+    fs::create_dir(&shared).unwrap();
+    let places = [format!("s3://{BUCKET}/{PREFIX}"), format!("file://{}", shared.display())];
+    for (n, place) in places.iter().enumerate() {
+        let database = server.database(&format!("hark{n}"));
+        let secret = "0123456789abcdef".repeat(8);
+        let both = ["--database-url", &database, "--recordings-url", place, "--secret", &secret, "--workers"];
+        let node = |name: &str, workers: &str| {
+            let engine = slow_engine(world.folder.path(), 0.0);
+            let engine = ["--engine", "command", "--engine-command", &engine, "--min-free-bytes", "1"];
+            let flags = [&engine[..], &both, &[workers]].concat();
+            Setup::new(&world.data(&format!("{name}{n}")), &flags).env(&world.s3.env()).start()
+        };
+        let (web, worker) = (node("web", "0"), node("worker", "1"));
+        let me = web.visitor();
+        let recording = wav(5.0, 5000.0);
+        let id = me.session("talk.wav", recording.clone(), &[]).await;
+        let there = me.at(&worker.url);
+        assert_eq!(there.wait(&id, "completed").await["segments"], 5);
+        plays(&me, &id, &recording).await;
+        plays(&there, &id, &recording).await;
+        let delete = there.request("DELETE", &format!("/api/v1/sessions/{id}"));
+        assert_eq!(there.send(delete).await.status(), StatusCode::NO_CONTENT);
+        for node in [&web, &worker] {
+            tidy(&node.data).await;
+            assert!(!node.data.join("recordings").exists());
+        }
+        assert_eq!((files(&shared).len(), world.s3.objects(PREFIX).len()), (0, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_says_what_is_wrong_with_the_recordings() {
+    let mut world = World::new();
+    let without = world.data("without");
+    let said = |setup: Setup| String::from_utf8(setup.refused().stderr).unwrap();
+    let place = |url: &str| Setup::new(&without, &["--recordings-url", url]);
+    let replaced = |name: &'static str, value: &str| {
+        place(&format!("s3://{BUCKET}")).env(&world.s3.env()).env(&[(name, value.to_owned())])
+    };
+    for (setup, words) in [
+        (place("ftp://somewhere/else"), ["file:///folder or s3://bucket/prefix", "data folder"]),
+        (place("file:///not/mounted"), ["/not/mounted", "mounted"]),
+        (place("s3://not-there").env(&world.s3.env()), ["no bucket 'not-there'", "Make it"]),
+        (replaced("AWS_SECRET_ACCESS_KEY", "wrong"), ["refuses the bucket", "Check AWS_ACCESS_KEY_ID"]),
+        (replaced("AWS_ALLOW_HTTP", "false"), ["AWS_ENDPOINT_URL", "set AWS_ALLOW_HTTP=true"]),
+        (replaced("AWS_ENDPOINT_URL", "http://127.0.0.1:9"), ["can't be reached", "Check AWS_ENDPOINT_URL"]),
+    ] {
+        let text = said(setup);
+        assert!(words.iter().all(|word| text.contains(word)), "not {words:?}: {text}");
+    }
+    let file = world.data("file");
+    fs::write(&file, "").unwrap();
+    assert!(said(place(&format!("file://{}", file.display()))).contains("can't be used"));
+    // One that takes connections and says nothing.
+    world.s3.kill();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = ("AWS_ENDPOINT_URL", format!("http://{}", silent.local_addr().unwrap()));
+    let text = said(place(&format!("s3://{BUCKET}")).env(&world.s3.env()).env(&[address]));
+    assert!(text.contains("said nothing"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_node_had_received_is_taken_back() {
+    let world = World::new();
+    let setup = world.node("data", 0.0, &[]);
+    let mut node = setup.start();
+    let me = node.visitor();
+    let recording = wav(2.0, 5000.0);
+    let id = me.session("a.wav", recording.clone(), &[]).await;
+    me.wait(&id, "completed").await;
+    tidy(&node.data).await;
+    let mut sender = begin(&node.url, 50_000_000, &vec![0; 3_000_000]).await;
+    let incoming = node.data.join("incoming");
+    until("the upload comes in", async || files(&incoming).pop()).await;
+    node.kill();
+    let _ = sender.shutdown().await;
+    assert_eq!(files(&incoming).len(), 1);
+    // Killed between storing a recording and adding its session; and right after adding it.
+    let lost = SessionId(Uuid::now_v7()).to_string();
+    world.s3.put(&format!("{PREFIX}/{lost}"), b"stored");
+    for name in [&lost, &id] {
+        fs::write(incoming.join(name), b"received").unwrap();
+    }
+    // Somebody else's, of whom this node knows nothing.
+    world.s3.put(&format!("{PREFIX}/{}", SessionId(Uuid::now_v7())), b"theirs");
+    fs::write(node.data.join("spool/left.pcm"), b"decoded").unwrap();
+    let node = setup.start();
+    tidy(&node.data).await;
+    assert_eq!(world.s3.objects(PREFIX).len(), 2);
+    plays(&me.at(&node.url), &id, &recording).await;
+}
+
+/// Begins an upload of `size` bytes, as it says, and sends only `bytes` of it.
+async fn begin(url: &str, size: usize, bytes: &[u8]) -> TcpStream {
+    let addr: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut socket = TcpStream::connect(addr).await.unwrap();
+    let head = format!(
+        "POST /api/v1/sessions HTTP/1.1\r\nHost: hark\r\nContent-Type: multipart/form-data; boundary=B\r\n\
+         Content-Length: {size}\r\n\r\n--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(bytes).await.unwrap();
+    socket
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_breaks_off_leaves_nothing() {
+    let app = TestApp::start().await;
+    let me = app.visitor();
+    let data = app.folder.path();
+    let recording = wav(200.0, 5000.0);
+    for abruptly in [false, true] {
+        let mut socket = begin(&app.url, recording.len(), &recording[..recording.len() / 2]).await;
+        let name = until("the upload comes in", async || files(&data.join("incoming")).pop()).await;
+        let arrived = || fs::metadata(data.join("incoming").join(&name)).map_or(0, |meta| meta.len());
+        until("half of it is there", async || (arrived() > 2_000_000).then_some(())).await;
+        if abruptly {
+            socket.set_zero_linger().unwrap();
+        } else {
+            socket.shutdown().await.unwrap();
+        }
+        drop(socket);
+        tidy(data).await;
+        assert_eq!(files(&data.join("recordings")), Vec::<String>::new());
+        assert_eq!(sessions(&me).await, 0);
+        assert_eq!(me.json("/api/v1/health/sessions").await["queued"], 0);
+    }
+}
+
+/// A node whose data folder is on a disk of its own, `size` bytes large.
+fn on_small_disk(folder: &Path, size: u64, flags: &[&str]) -> Process {
+    let data = folder.join(format!("disk{size}"));
+    fs::create_dir(&data).unwrap();
+    let engine = slow_engine(folder, 0.0);
+    let own = ["--engine", "command", "--engine-command", &engine];
+    // Its own name space lets anybody mount.
+    let mount = format!("mount -t tmpfs -o size={size} none {} && exec \"$@\"", data.display());
+    Setup::new(&data, &[&own, flags].concat()).by(&["unshare", "-rm", "sh", "-ec", &mount, "sh"]).start()
+}
+
+/// Sends a recording without saying how long it is.
+async fn stream(me: &Visitor, recording: Vec<u8>) -> Response {
+    let pieces: Vec<_> = recording.chunks(64 * 1024).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+    let part = multipart::Part::stream(Body::wrap_stream(futures::stream::iter(pieces))).file_name("long.wav");
+    me.send(me.request("POST", "/api/v1/sessions").multipart(multipart::Form::new().part("file", part))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_up_refuses_uploads_and_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let large = wav(1500.0, 1.0); // 48 MB
+    let full = (507, "disk_full".to_owned());
+    // Full to the last byte; and as full as the operator allows.
+    for (size, spare) in [(40_000_000, 1), (72_000_000, 40_000_000)] {
+        let node = on_small_disk(folder.path(), size, &["--min-free-bytes", &spare.to_string()]);
+        let me = node.visitor();
+        // Seen from outside its name space.
+        let data = PathBuf::from(format!("/proc/{}/root{}", node.id(), node.data.display()));
+        assert_eq!(error(stream(&me, large.clone()).await).await, full);
+        tidy(&data).await;
+        assert_eq!((files(&data.join("recordings")).len(), sessions(&me).await), (0, 0));
+        let id = me.session("short.wav", wav(10.0, 1.0), &[]).await;
+        me.wait(&id, "completed").await;
+        if spare == 1 {
+            // One that says how long it is isn't even received.
+            let mut socket = begin(&node.url, large.len(), b"").await;
+            let mut answer = [0; 12];
+            time::timeout(PATIENCE, socket.read_exact(&mut answer)).await.unwrap().unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 507");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The real `hark serve` as a process of its own, with an environment of its own, on a free port.
+
+use super::{PATIENCE, Visitor};
+use std::{
+    ffi::OsString,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+/// A running one; killed when dropped.
+pub struct Process {
+    pub url: String,
+    pub data: PathBuf,
+    child: Child,
+}
+
+/// How to start one.
+pub struct Setup {
+    data: PathBuf,
+    before: Vec<OsString>,
+    env: Vec<(&'static str, String)>,
+    flags: Vec<String>,
+}
+
+impl Setup {
+    /// A node with this data folder and these flags of `hark serve`.
+    pub fn new(data: &Path, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|f| (*f).to_owned()).collect();
+        Self { data: data.to_owned(), before: Vec::new(), env: Vec::new(), flags }
+    }
+
+    pub fn env(mut self, variables: &[(&'static str, String)]) -> Self {
+        self.env.extend_from_slice(variables);
+        self
+    }
+
+    /// Runs it by another program, which becomes it in the end.
+    pub fn by(mut self, program: &[&str]) -> Self {
+        self.before = program.iter().map(Into::into).collect();
+        self
+    }
+
+    fn command(&self) -> Command {
+        let hark = OsString::from(env!("CARGO_BIN_EXE_hark"));
+        let mut words = self.before.iter().chain([&hark]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .arg("serve")
+            .args(&self.flags)
+            .env("HARK_DATA_DIR", &self.data)
+            .env("LEPTOS_SITE_ADDR", "127.0.0.1:0")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs one that doesn't start; returns what it said and how it ended.
+    pub fn refused(&self) -> Output {
+        let child = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let id = child.id();
+        let (told, telling) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(child.wait_with_output()));
+        let Ok(output) = telling.recv_timeout(PATIENCE) else {
+            let _ = Command::new("kill").args(["-KILL", &id.to_string()]).status();
+            panic!("it runs");
+        };
+        let output = output.unwrap();
+        assert!(!output.status.success(), "it ran");
+        output
+    }
+
+    /// Starts it, and waits until it serves.
+    pub fn start(&self) -> Process {
+        let mut child = self.command().stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (told, telling) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            while let Some(Ok(line)) = said.next() {
+                if let Some(url) = line.strip_prefix("Hark is ready at ") {
+                    let _ = told.send(url.to_owned());
+                }
+            }
+        });
+        match telling.recv_timeout(PATIENCE) {
+            Ok(url) => Process { url, data: self.data.clone(), child },
+            Err(error) => {
+                let _ = child.kill();
+                panic!("hark serve doesn't start ({error}); its log stands above");
+            }
+        }
+    }
+}
+
+impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A browser that comes for the first time.
+    pub fn visitor(&self) -> Visitor {
+        Visitor::new(&self.url)
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
