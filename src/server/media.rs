@@ -166,7 +166,7 @@ impl Media {
     /// # Errors
     /// If the recording isn't there or can't be read, or there is no room for it.
     pub async fn fetch(&self, id: SessionId, copy: &Scratch, spare: u64) -> Result<(), MediaError> {
-        let held = copy.len().map_err(MediaError::Scratch)?;
+        let held = copy.size().map_err(MediaError::Scratch)?;
         let size = self.store.head(&key(id)).await?.size;
         let Some(missing) = size.checked_sub(held).filter(|missing| *missing > 0) else { return Ok(()) };
         let free = self.free_bytes().map_err(MediaError::Scratch)?;

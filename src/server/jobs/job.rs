@@ -256,7 +256,7 @@ impl<'a> Job<'a> {
             let Err(error) = self.attend(fetching, None, shutdown).await? else {
                 return Ok((copy.path().to_owned(), Some(copy)));
             };
-            let now = copy.len()?;
+            let now = copy.size()?;
             if now > held {
                 (held, since) = (now, time::Instant::now());
             }

@@ -32,7 +32,7 @@ impl Scratch {
     ///
     /// # Errors
     /// If the system doesn't tell.
-    pub fn len(&self) -> io::Result<u64> {
+    pub fn size(&self) -> io::Result<u64> {
         std::fs::metadata(&self.0).map(|meta| meta.len())
     }
 
