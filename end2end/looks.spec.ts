@@ -51,6 +51,9 @@ for (const colorScheme of ['light', 'dark'] as const) {
         const failed = await create(page, half);
         expect(await ended(page, failed)).toBe('failed');
         await visit(page, `/sessions/${failed}`);
+        // Its reason is told once, and nothing stands empty.
+        await expect(page.getByText('The file is incomplete').filter({ visible: true })).toHaveCount(1);
+        for (const part of ['message', 'waveform', 'transcript']) await expect(page.getByTestId(part)).toBeHidden();
         await look('session-failed');
 
         await visit(page, '/upload');

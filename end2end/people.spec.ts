@@ -179,6 +179,7 @@ test.describe('with an engine that takes its time', () => {
     await expect(row('Second').getByTestId('queue-position')).toHaveText('next in line');
     await expect(row('Third').getByTestId('queue-position')).toHaveText('1 ahead');
     await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'live');
+    await expect(page.getByTestId('connection')).toContainText(/Live: .*, updated/);
     await page.getByTestId('search').pressSequentially('thi');
     await expect(page.getByTestId('session-row')).toHaveCount(1);
     await expect(page).toHaveURL('/?q=thi');
