@@ -1,6 +1,7 @@
 // Every page in light and dark, narrow and wide: no accessibility violation, nothing sticks out, and a picture of each
 // under artifacts/screenshots for people to look at.
 import { AxeBuilder } from '@axe-core/playwright';
+import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { expect, test, visit } from './fixtures.ts';
 import { create, ended } from './sessions.ts';
@@ -14,8 +15,8 @@ for (const colorScheme of ['light', 'dark'] as const) {
     test.describe(`${colorScheme} ${width}`, () => {
       test.use({ colorScheme, viewport: { width, height: 800 } });
 
-      test(`every page, ${colorScheme}, ${width} wide`, async ({ page, allow }) => {
-        allow(/status of 404/);
+      test(`every page, ${colorScheme}, ${width} wide`, async ({ page, allow }, info) => {
+        allow(/status of (404|422|500)/);
         const look = async (name: string) => {
           await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${colorScheme}-${width}.png`), fullPage: true });
           const { violations } = await new AxeBuilder({ page }).withTags(TAGS).analyze();
@@ -42,6 +43,33 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await look('session-completed');
         await visit(page, '/');
         await look('list');
+
+        // Half of a recording, which is found out while it is decoded.
+        const half = info.outputPath('half.mp3');
+        const whole = await readFile(clip('mp3'));
+        await writeFile(half, whole.subarray(0, whole.length / 2));
+        const failed = await create(page, half);
+        expect(await ended(page, failed)).toBe('failed');
+        await visit(page, `/sessions/${failed}`);
+        // Its reason is told once, and nothing stands empty.
+        await expect(page.getByText('The file is incomplete').filter({ visible: true })).toHaveCount(1);
+        for (const part of ['message', 'waveform', 'transcript']) await expect(page.getByTestId(part)).toBeHidden();
+        await look('session-failed');
+
+        await visit(page, '/upload');
+        const file = (name: string, buffer: Buffer) => ({ name, mimeType: 'audio/wav', buffer });
+        await page.getByTestId('file-input').setInputFiles([file('a.wav', whole), file('b.wav', Buffer.from('no sound'))]);
+        await look('upload-chosen');
+        await page.getByTestId('upload-submit').click();
+        await expect(page.getByTestId('upload-item').getByTestId('error-message')).toBeVisible();
+        await expect(page.locator('[data-testid=upload-item][data-phase=done]')).toHaveCount(1);
+        await look('upload-queue');
+
+        // What stands where a page couldn't be loaded.
+        await page.route('**/api/list_sessions*', route => route.fulfill({ status: 500, body: 'no' }));
+        await page.locator('.nav a[href="/"]').click();
+        await expect(page.getByTestId('error-message')).toBeVisible();
+        await look('error');
       });
     });
   }

@@ -1,7 +1,7 @@
 // What people see and do around a session: notices, times, the stall warning, notifications, the keyboard alone.
 import { type Page } from '@playwright/test';
 import { randomUUID } from 'node:crypto';
-import { rm } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test, visit } from './fixtures.ts';
@@ -112,6 +112,82 @@ test.describe('with an engine that takes its time', () => {
     expect(loaded).toHaveLength(4);
     // What the page watched is what the store logged; a stage too short to be seen may be missing.
     expect(loaded).toEqual(expect.arrayContaining([live.at(-1)!]));
+  });
+
+  test('the title and the icon carry the progress', async ({ page }) => {
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    await expect(page).toHaveTitle(/^[1-9]\d?% · road\.wav · Hark$/);
+    const icon = page.locator('link[rel=icon]');
+    await expect(icon).toHaveAttribute('href', /^data:image\/svg\+xml,.*stroke-dasharray='[1-9]\d? 100'/);
+    await expectState(page, 'completed', 60_000);
+    await expect(page).toHaveTitle('road.wav · Hark');
+    await expect(icon).toHaveAttribute('href', '/favicon.svg');
+  });
+
+  test('who scrolls up is not pulled down again, and is told how many lines are new', async ({ page }) => {
+    await page.setViewportSize({ width: 1280, height: 500 });
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    const list = page.getByTestId('transcript');
+    const rest = () => list.evaluate(e => e.scrollHeight - e.scrollTop - e.clientHeight);
+    await expect.poll(() => list.evaluate(e => e.scrollTop)).toBeGreaterThan(100);
+    await expect.poll(rest).toBeLessThan(40);
+    await list.evaluate(e => e.scrollTo(0, 0));
+    await expect(page.getByTestId('follow')).toHaveText(/Follow live · [2-9] new lines/);
+    expect(await list.evaluate(e => e.scrollTop)).toBe(0);
+    await page.getByTestId('follow').click();
+    await expect(page.getByTestId('follow')).toHaveCount(0);
+    await expect.poll(rest).toBeLessThan(40);
+  });
+
+  test('a click on the waveform or on the time of a line plays from there', async ({ page }) => {
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    // It fills as audio is transcribed.
+    const wave = page.getByTestId('waveform');
+    const filled = () => wave.evaluate(e => parseFloat(e.style.getPropertyValue('--filled')));
+    await expect(wave.locator('svg')).toBeVisible();
+    await expect.poll(filled).toBeGreaterThan(10);
+    const before = await filled();
+    await expect.poll(filled).toBeGreaterThan(before);
+
+    const audio = page.locator('audio');
+    const at = () => audio.evaluate((audio: HTMLAudioElement) => audio.currentTime);
+    const { width, height } = (await wave.boundingBox())!;
+    await wave.click({ position: { x: width / 2, y: height / 2 } });
+    const length = await audio.evaluate((audio: HTMLAudioElement) => audio.duration);
+    await expect.poll(at).toBeGreaterThan(length / 2 - 0.5);
+    await page.getByTestId('segment-time').nth(2).click();
+    await expect.poll(at).toBeLessThan(length / 2);
+    await expect.poll(at).toBeGreaterThan(2);
+    await expect(page.locator('[data-testid=segment][aria-current=true]')).toHaveCount(1);
+  });
+
+  test('a queued session shows its place, and the list searches as one types', async ({ page }) => {
+    await visit(page, '/');
+    for (const title of ['First', 'Second', 'Third']) {
+      const buffer = await readFile(clip('wav'));
+      const file = { name: `${title}.wav`, mimeType: 'audio/wav', buffer };
+      expect((await page.request.post('/api/v1/sessions', { multipart: { title, file } })).status()).toBe(201);
+    }
+    await visit(page, '/');
+    const row = (title: string) => page.getByTestId('session-row').filter({ hasText: title });
+    await expect(row('Second').getByTestId('queue-position')).toHaveText('next in line');
+    await expect(row('Third').getByTestId('queue-position')).toHaveText('1 ahead');
+    await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'live');
+    await expect(page.getByTestId('connection')).toContainText(/Live: .*, updated/);
+    await page.getByTestId('search').pressSequentially('thi');
+    await expect(page.getByTestId('session-row')).toHaveCount(1);
+    await expect(page).toHaveURL('/?q=thi');
+    await page.getByTestId('search').fill('');
+    await expect(page.getByTestId('session-row')).toHaveCount(3);
+    await row('Second').getByTestId('cancel').click();
+    await expect(row('Second').getByTestId('state')).toHaveAttribute('data-state', 'cancelled');
+    await expect(row('Third').getByTestId('queue-position')).toHaveText('next in line');
   });
 
   test('a notification tells of the end to whom has asked for it', async ({ page, context, hark }) => {

@@ -59,3 +59,6 @@ export async function expectWhole(page: Page, seconds: number) {
   await expect.poll(() => page.getByTestId('segment-time').allTextContents()).toEqual(wanted);
   expect(await page.evaluate(() => (window as any).marked), 'the page was never loaded again').toBe(true);
 }
+
+/** What a browser writes into its console of its own when requests fail. */
+export const NOISE = /Failed to load resource|EventSource's response|ERR_|net::/;

@@ -35,7 +35,11 @@ impl FromServerFnError for ApiError {
             ServerFnErrorErr::Args(text) | ServerFnErrorErr::MissingArg(text) => {
                 Self::new("bad_request", format!("The request was malformed: {text}"))
             }
-            other => Self::new("internal", format!("Something went wrong on the way to the server: {other}")),
+            // Such as the page of a proxy that stands in for a server that is away.
+            _ => Self::new(
+                "internal",
+                "The server's answer can't be read. It may be starting again: try once more in a moment.",
+            ),
         }
     }
 }

@@ -81,7 +81,11 @@ fn ended(result: Result<(), String>) -> ExitCode {
 
 async fn serve(config: config::ServeConfig) -> Result<(), String> {
     telemetry::log(&config.log)?;
-    let leptos = config::leptos_options()?;
+    let mut leptos = config::leptos_options()?;
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    if let Some(problem) = config::check_site(&mut leptos, program.parent().unwrap_or(&program)) {
+        tracing::warn!("{problem}");
+    }
     let addr = leptos.site_addr;
     let node = Node::start(config, leptos).await.map_err(|e| e.to_string())?;
     let listener = TcpListener::bind(addr)

@@ -64,7 +64,7 @@ pub(crate) fn arrival(status: &Status) -> Option<Timestamp> {
     status.estimated_completion.filter(|_| !status.state.is_terminal())
 }
 
-/// How long until `arrival`, by the clock of the browser.
+/// How long until `arrival`; both by the server's clock.
 pub(crate) fn until(arrival: Timestamp, now: Timestamp) -> String {
     format!("in {}", text::remaining(arrival.seconds_since(now)))
 }

@@ -108,6 +108,12 @@ impl Measure {
         }
     }
 
+    /// What the server's clock shows when the browser's shows `clock`, as far as that can be told.
+    #[must_use]
+    pub fn by_server(&self, clock: Timestamp) -> Timestamp {
+        self.offset.map_or(clock, |offset| Timestamp((clock.0 as f64 + offset.ms) as i64))
+    }
+
     /// A status that is news was made at `made`, by the server's clock, and has come.
     pub fn delivered(&mut self, made: Timestamp, clock: Timestamp) {
         let Some(offset) = self.offset.filter(|offset| offset.uncertainty <= MAX_UNCERTAINTY_MS) else { return };
@@ -190,6 +196,7 @@ mod tests {
         measure.delivered(Timestamp(hour + 5_000), Timestamp(5_030));
         // Made before the stream was opened: it came with the snapshot.
         measure.delivered(Timestamp(hour - 1), Timestamp(5_030));
+        assert_eq!(measure.by_server(Timestamp(5_030)), Timestamp(hour + 5_030));
         let report = measure.take(0.0).unwrap();
         assert_eq!(report.delivery_live.buckets().filter(|(_, n)| *n > 0).collect::<Vec<_>>(), [(50, 1)]);
         assert_eq!(report.delivery_polling.count(), 0);

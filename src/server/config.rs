@@ -3,7 +3,10 @@
 use super::{media::RecordingsUrl, speech::EngineConfig, store::QueueLimits};
 use clap::{Args, ValueEnum};
 use leptos::config::{Env, LeptosOptions, get_configuration};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// `hark serve`: the web server and its workers.
 #[derive(Args, Clone, Debug)]
@@ -204,17 +207,68 @@ fn factor(text: &str) -> Result<f64, String> {
 /// If the file or a variable can't be read.
 pub fn leptos_options() -> Result<LeptosOptions, String> {
     let file = "Leptos.toml";
-    if std::path::Path::new(file).exists() {
+    // Looked at first: the file would be blamed for it otherwise.
+    let addr = std::env::var("LEPTOS_SITE_ADDR").ok().map(|addr| {
+        addr.parse::<SocketAddr>().map_err(|_| {
+            format!("LEPTOS_SITE_ADDR: '{addr}' is no IP address with a port; give one like 127.0.0.1:3000")
+        })
+    });
+    let addr = addr.transpose()?;
+    if Path::new(file).exists() {
         return get_configuration(Some(file)).map(|c| c.leptos_options).map_err(|e| format!("{file}: {e}"));
     }
     let mut options = LeptosOptions::builder().output_name("hark").hash_files(true).env(Env::PROD).build();
-    if let Ok(addr) = std::env::var("LEPTOS_SITE_ADDR") {
-        options.site_addr = addr
-            .parse::<SocketAddr>()
-            .map_err(|_| format!("LEPTOS_SITE_ADDR: '{addr}' is not an address; give one like 127.0.0.1:3000"))?;
+    if let Some(addr) = addr {
+        options.site_addr = addr;
     }
     if let Ok(root) = std::env::var("LEPTOS_SITE_ROOT") {
         options.site_root = root.into();
     }
     Ok(options)
+}
+
+/// Makes sure that pages can be rendered without their files, and says what is missing. `program` is the folder of this
+/// program, where cargo-leptos puts the list of hashed names.
+pub fn check_site(options: &mut LeptosOptions, program: &Path) -> Option<String> {
+    const LACK: &str = "Pages will have no style and no scripts";
+    let names = program.join(&*options.hash_file);
+    if options.hash_files && !names.is_file() {
+        // Each page would fail on it.
+        options.hash_files = false;
+        return Some(format!(
+            "{LACK}: {} is missing. 'make build' makes it; keep it beside the program",
+            names.display()
+        ));
+    }
+    let files = Path::new(&*options.site_root).join(&*options.site_pkg_dir);
+    (!files.is_dir()).then(|| {
+        format!(
+            "{LACK}: there is no folder {}. Start Hark where it was built, or set LEPTOS_SITE_ROOT",
+            files.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_do_without_files_that_are_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = || {
+            let root = folder.path().join("site").display().to_string();
+            LeptosOptions::builder().output_name("hark").hash_files(true).site_root(root).build()
+        };
+        let mut without = options();
+        let problem = check_site(&mut without, folder.path()).unwrap();
+        assert!(problem.contains("hash.txt") && !without.hash_files, "{problem}");
+
+        std::fs::write(folder.path().join("hash.txt"), "").unwrap();
+        let mut with = options();
+        let problem = check_site(&mut with, folder.path()).unwrap();
+        assert!(problem.contains("LEPTOS_SITE_ROOT") && with.hash_files, "{problem}");
+        std::fs::create_dir_all(folder.path().join("site/pkg")).unwrap();
+        assert_eq!(check_site(&mut with, folder.path()), None);
+    }
 }

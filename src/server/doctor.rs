@@ -2,8 +2,10 @@
 
 use super::{audio, config::ServeConfig, speech::Engines};
 use crate::model::{duration, patience};
+use rustix::fs::Access;
+use std::path::Path;
 
-/// Prints the findings. True if a recording could be transcribed.
+/// Prints the findings. True if a recording could be transcribed here.
 #[must_use]
 pub fn report(config: &ServeConfig) -> bool {
     let engines = Engines::from_config(&config.engines, &config.data.data_dir);
@@ -44,10 +46,19 @@ pub fn report(config: &ServeConfig) -> bool {
         silent(limits.max_duration)
     );
     let folder = &config.data.data_dir;
-    match std::fs::metadata(folder) {
-        Ok(meta) if meta.is_dir() => println!("ok       data folder {}", folder.display()),
-        Ok(_) => println!("wrong    {} is not a folder; choose another with HARK_DATA_DIR", folder.display()),
-        Err(_) => println!("ok       data folder {} will be made at the first start", folder.display()),
+    let shown = folder.display();
+    // Where it isn't there yet, it depends on the nearest folder above.
+    let place = folder.ancestors().find(|path| path.exists()).filter(|path| !path.as_os_str().is_empty());
+    let place = place.unwrap_or(Path::new("."));
+    let writable = rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    if !place.is_dir() {
+        println!("wrong    {} is not a folder; choose another data folder with HARK_DATA_DIR", place.display());
+    } else if !writable {
+        println!("wrong    {} can't be written to; choose another data folder with HARK_DATA_DIR", place.display());
+    } else if place == folder {
+        println!("ok       data folder {shown}");
+    } else {
+        println!("ok       data folder {shown} will be made at the first start");
     }
-    usable
+    usable && place.is_dir() && writable
 }

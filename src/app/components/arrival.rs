@@ -20,7 +20,8 @@ pub fn Arrival(status: Memo<Status>) -> impl IntoView {
     let time = move |at| if clock.is_awake() { dom::local_time(at) } else { text::time_of_day(at) };
     let words = move || {
         arrival.get().map(|at| {
-            let until = clock.now().map(|now| format!(", {}", words::until(at, now))).unwrap_or_default();
+            let until =
+                clock.now().map(|now| format!(", {}", words::until(at, dom::by_server(now)))).unwrap_or_default();
             match range.with(|range| range.range().map(|(from, to)| (time(from), time(to)))) {
                 // A range shorter than the clock's minutes is a time.
                 Some((from, to)) if from != to => format!("done between {from} and {to}{until}"),

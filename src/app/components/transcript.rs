@@ -83,7 +83,7 @@ pub fn TranscriptLines(
     };
 
     view! {
-        <div class="transcript-frame">
+        <div class="transcript-frame" hidden=move || count.get() == 0 && !running.get()>
             <div
                 class="transcript"
                 role="group"

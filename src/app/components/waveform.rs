@@ -80,6 +80,8 @@ pub fn Waveform(
             node_ref=frame
             aria-hidden="true"
             data-testid="waveform"
+            // A recording that couldn't be decoded has no shape, and won't get one.
+            hidden=move || status.with(|s| s.state.is_terminal()) && shape.with(Vec::is_empty)
             style=("--filled", move || format!("{:.2}%", status.with(filled)))
             on:click=move |event| {
                 if let Some(at) = dom::position_in(frame, event.client_x()) {

@@ -167,7 +167,10 @@ fn StatusCard(
                 busy=Signal::derive(move || status.with(|s| s.state == State::Processing))
                 testid="progress"
             />
-            <p class="status-message" data-testid="message">{move || status.with(|s| s.message.clone())}</p>
+            // Of a failure the notice below says the same, and more.
+            <p class="status-message" data-testid="message" hidden=move || status.with(|s| s.error.is_some())>
+                {move || status.with(|s| s.message.clone())}
+            </p>
             <p class="facts">
                 {move || fact("queue-position", status.with(words::queue))}
                 {move || fact("amount", status.with(|s| words::amount(s).filter(|amount| !s.message.contains(amount))))}
@@ -181,7 +184,8 @@ fn StatusCard(
                     <Icon symbol=Symbol::Failed/>
                     <div>
                         <p data-testid="error-message">{error.message}</p>
-                        {own.then(|| view! { <p>"Retry goes on after the last line that was heard."</p> })}
+                        {(own && status.with(|s| s.segments > 0))
+                            .then(|| view! { <p>"Retry goes on after the last line that was heard."</p> })}
                     </div>
                 </div>
             })}
@@ -202,7 +206,8 @@ fn StatusCard(
 #[component]
 fn Downloads(id: SessionId, status: Memo<Status>) -> impl IntoView {
     let none = Memo::new(move |_| status.with(|s| s.segments == 0 && s.state != State::Completed));
-    let partial = Memo::new(move |_| status.with(|s| s.state != State::Completed));
+    let partial =
+        Memo::new(move |_| status.with(|s| s.state != State::Completed && (s.segments > 0 || !s.state.is_terminal())));
     let links = Format::ALL.map(|format| {
         let ext = format.extension();
         let about = match format {
@@ -231,7 +236,9 @@ fn Downloads(id: SessionId, status: Memo<Status>) -> impl IntoView {
                 <Show when=move || partial.get()>" what is there so far"</Show>
             </h2>
             <ul class="downloads-list" hidden=move || none.get()>{links.into_iter().collect_view()}</ul>
-            <p class="muted" hidden=move || !none.get()>"There is nothing to download yet."</p>
+            <p class="muted" hidden=move || !none.get()>
+                "There is nothing to download"<Show when=move || partial.get()>" yet"</Show>"."
+            </p>
         </section>
     }
 }

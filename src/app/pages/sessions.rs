@@ -5,9 +5,9 @@ use crate::{
     api::sessions::list_sessions,
     app::{
         actions::Actions,
-        components::{Alert, Icon, ListSkeleton, LoadError, SessionRow, Symbol, TrySampleButton, announce},
+        components::{Alert, Connection, Icon, ListSkeleton, LoadError, SessionRow, Symbol, TrySampleButton, announce},
     },
-    feed::Feed,
+    feed::{Feed, Mode},
     model::{Session, text},
 };
 use leptos::{ev, prelude::*};
@@ -196,6 +196,10 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
                 {move || Suspend::new(async move { list.await.map(drop) })}
                 <Show when=move || cursor.with(Option::is_some)>
                     <p><a href=move || query.with(|q| address(q, None))>"Back to the newest"</a></p>
+                </Show>
+                // Its place is kept, so that nothing moves when there is something to say.
+                <Show when=move || !sessions().is_empty()>
+                    <div class="list-connection"><Show when=move || feed.mode.get() != Mode::Off><Connection/></Show></div>
                 </Show>
                 <ul class="rows" data-testid="rows">
                     <For each=sessions key=|session| session.id let:session>

@@ -175,7 +175,7 @@ fn Chosen(chosen: RwSignal<Vec<Picked>>, limit: u64) -> impl IntoView {
             .map(|file| {
                 let problem = too_large(file.bytes, limit)
                     .map(|message| view! { <span class="problem" role="alert">{message}</span> });
-                view! { <li>{file.name} <span class="muted">{bytes(file.bytes)}</span> {problem}</li> }
+                view! { <li>{file.name}" "<span class="muted">{bytes(file.bytes)}</span>" "{problem}</li> }
             })
             .collect_view()
     };

@@ -15,6 +15,12 @@ pub fn now() -> Option<Timestamp> {
     Some(super::now())
 }
 
+/// What the server's clock shows when the browser's shows `clock`: the latter may be wrong by hours.
+#[must_use]
+pub fn by_server(clock: Timestamp) -> Timestamp {
+    super::beacon::measure(|measure| measure.by_server(clock))
+}
+
 fn date(at: Timestamp) -> js_sys::Date {
     js_sys::Date::new(&JsValue::from_f64(at.0 as f64))
 }

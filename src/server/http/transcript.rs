@@ -35,12 +35,27 @@ pub(super) async fn download(
 ) -> Result<Response, Error> {
     let transcript = state.sessions().transcript(&owner, id).await?;
     let title = transcript.session.title.as_str();
-    let stem = title.rsplit_once('.').map_or(title, |(stem, _)| stem);
+    let stem = without_ending(title);
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(header::CONTENT_DISPOSITION, disposition("attachment", &format!("{stem}.{}", format.extension())));
     Ok((headers, format.write(&transcript)).into_response())
+}
+
+/// A title without the ending of a file's name; what follows a dot in "Part 3.5" or "Dr. Smith" is none.
+fn without_ending(title: &str) -> &str {
+    match title.rsplit_once('.') {
+        Some((stem, ending))
+            if !stem.is_empty()
+                && ending.len() <= 5
+                && ending.bytes().all(|b| b.is_ascii_alphanumeric())
+                && ending.bytes().any(|b| b.is_ascii_alphabetic()) =>
+        {
+            stem
+        }
+        _ => title,
+    }
 }
 
 /// A `Content-Disposition` with any name (RFC 6266): plain ASCII for old clients, and the real one (RFC 8187).
@@ -64,6 +79,21 @@ pub(super) fn disposition(kind: &str, name: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_ending_of_a_file_is_left_out() {
+        for (title, stem) in [
+            ("talk.mp3", "talk"),
+            ("a.b.m4a", "a.b"),
+            ("Dr. Smith on bees", "Dr. Smith on bees"),
+            ("Part 3.5", "Part 3.5"),
+            (".wav", ".wav"),
+            ("Wow.", "Wow."),
+            ("日本.語", "日本.語"),
+        ] {
+            assert_eq!(without_ending(title), stem);
+        }
+    }
 
     #[test]
     fn any_name_makes_a_header() {

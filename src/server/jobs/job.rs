@@ -106,10 +106,16 @@ pub(super) async fn run(state: AppState, claim: Claim, shutdown: CancellationTok
         Ok(Some(event)) => {
             if let Some(status) = event.new_status() {
                 let seconds = Timestamp::now().seconds_since(started);
-                tracing::info!(
-                    session_id = %id, status = %status.state, segments = status.segments, seconds,
-                    "session {id} is {}", status.state
-                );
+                match &status.error {
+                    Some(Failure { code, message }) => tracing::warn!(
+                        session_id = %id, status = %status.state, segments = status.segments, seconds, code,
+                        "session {id} has failed: {message}"
+                    ),
+                    None => tracing::info!(
+                        session_id = %id, status = %status.state, segments = status.segments, seconds,
+                        "session {id} is {}", status.state
+                    ),
+                }
                 if status.state.is_terminal() {
                     metrics::counter!("hark_sessions_ended_total", "status" => status.state.as_str()).increment(1);
                 }

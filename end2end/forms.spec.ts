@@ -1,0 +1,96 @@
+// Without JavaScript everything is a plain form or a link, and the browser alone keeps a running session's page moving.
+import { type Page } from '@playwright/test';
+import { readFile } from 'node:fs/promises';
+import { expect, test } from './fixtures.ts';
+import { expectState } from './sessions.ts';
+import { clip } from './speech.ts';
+import { slow } from './tones.ts';
+
+test.use({ javaScriptEnabled: false });
+
+const notice = (page: Page) => page.locator('noscript p.notice');
+
+async function send(page: Page) {
+  await page.goto('/upload');
+  await page.getByTestId('file-input').setInputFiles(clip('wav'));
+  await page.getByTestId('upload-submit').click();
+  await page.waitForURL(/\/sessions\/[0-9a-f-]{36}$/);
+}
+
+test.describe('with an engine that takes its time', () => {
+  test.use({ harkEnv: slow(0.3) });
+
+  test('a running session is watched to its end, and its text saved', async ({ page }) => {
+    await send(page);
+    const title = await page.getByTestId('session-title').textContent();
+    await expect(notice(page)).toHaveText('This page reloads every 3 seconds. Pause');
+    await expect(page.getByTestId('segment').first()).toBeVisible();
+    await expect(page.getByTestId('progress')).toHaveAttribute('aria-valuenow', /\d/);
+    // Nothing here reloads the page: the page does.
+    await expectState(page, 'completed', 120_000);
+    await expect(notice(page)).toHaveCount(0);
+    const lines = await page.getByTestId('segment').count();
+    expect(lines).toBeGreaterThan(20);
+    for (const format of ['txt', 'srt', 'vtt', 'json']) {
+      const downloading = page.waitForEvent('download');
+      await page.getByTestId(`download-${format}`).click();
+      const download = await downloading;
+      expect(download.suggestedFilename()).toBe(`${title!.replace(/\.wav$/, '')}.${format}`);
+      expect((await readFile(await download.path(), 'utf8')).match(/line \d/g)).toHaveLength(lines);
+    }
+  });
+
+  test('reloading can be paused and go on', async ({ page }) => {
+    await send(page);
+    await page.getByRole('link', { name: 'Pause' }).click();
+    await expect(notice(page)).toHaveText('Reloading is paused. Go on');
+    await expect(page.locator('meta[http-equiv=refresh]')).toHaveCount(0);
+    await page.getByRole('link', { name: 'Go on' }).click();
+    await expect(page.locator('meta[http-equiv=refresh]')).toHaveCount(1);
+  });
+
+  test('cancel, retry, rename, search and delete', async ({ page }) => {
+    await send(page);
+    const session = page.url();
+    await expect(page.getByTestId('segment').first()).toBeVisible();
+    await page.getByTestId('cancel').click();
+    await expectState(page, 'cancelled');
+    await page.getByTestId('retry').click();
+    await expectState(page, 'completed', 60_000);
+    await expect(page.getByTestId('attempt')).toHaveText('attempt 2');
+
+    await page.getByTestId('rename').click();
+    await page.getByTestId('rename-input').fill('The <road> & the "farm"');
+    await page.getByTestId('rename-save').click();
+    await expect(page.getByTestId('session-title')).toHaveText('The <road> & the "farm"');
+
+    // Cancelled in the list, beside the other.
+    await send(page);
+    await page.goto('/');
+    await expect(page.getByTestId('session-row')).toHaveCount(2);
+    await page.getByTestId('session-row').first().getByTestId('cancel').click();
+    await expect(page.getByTestId('state').first()).toHaveAttribute('data-state', 'cancelled');
+    await page.getByTestId('search').fill('ROAD> &');
+    await page.getByTestId('search').press('Enter');
+    await expect(page.getByTestId('session-row')).toHaveCount(1);
+    await page.goto('/');
+    const other = page.getByTestId('session-row').first();
+    await other.getByTestId('delete').click();
+    await other.getByTestId('confirm-delete').click();
+    await expect(page.getByTestId('session-row')).toHaveCount(1);
+
+    await page.goto(session);
+    await page.getByTestId('delete').click();
+    await page.getByTestId('confirm-delete').click();
+    await page.waitForURL(url => url.pathname === '/');
+    await expect(page.getByTestId('empty')).toBeVisible();
+  });
+});
+
+test('the sample is one click away', async ({ page }) => {
+  await page.goto('/');
+  await page.getByTestId('try-sample').click();
+  await page.waitForURL(/\/sessions\/[0-9a-f-]{36}$/);
+  await expectState(page, 'completed', 180_000);
+  await expect(page.getByTestId('segment').first()).not.toHaveText('');
+});
