@@ -1,15 +1,14 @@
 //! Server functions: what the pages call. Each authorises the caller, calls the server, and maps the error.
 //! The bodies run on the server only; the browser gets a request of the same shape.
 
+pub mod json;
 pub mod sessions;
 pub mod upload;
 
 use crate::model::ApiError;
+use json::JsonText;
 use leptos::prelude::use_context;
-use leptos::server_fn::{
-    codec::JsonEncoding,
-    error::{FromServerFnError, ServerFnErrorErr},
-};
+use leptos::server_fn::error::{FromServerFnError, ServerFnErrorErr};
 use std::sync::Arc;
 
 /// Lets a page say that there is nothing at its address. The server puts one into the context of each rendering, and
@@ -25,7 +24,7 @@ pub fn set_not_found() {
 }
 
 impl FromServerFnError for ApiError {
-    type Encoder = JsonEncoding;
+    type Encoder = JsonText;
 
     fn from_server_fn_error(error: ServerFnErrorErr) -> Self {
         match error {

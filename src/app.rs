@@ -5,6 +5,7 @@ pub mod actions;
 mod clock;
 pub mod components;
 pub mod pages;
+mod reactive;
 pub mod uploads;
 mod words;
 
@@ -17,7 +18,7 @@ use leptos::prelude::*;
 use leptos_meta::{HashedStylesheet, MetaTags, Title, provide_meta_context};
 use leptos_router::{
     SsrMode,
-    components::{Route, Router, Routes},
+    components::{FlatRoutes, Route, Router},
     hooks::use_location,
     path,
 };
@@ -81,11 +82,11 @@ pub fn App() -> impl IntoView {
             <Header/>
             <main id=MAIN tabindex="-1">
                 // Every page waits for its data, so that it is whole without JavaScript and has the right HTTP status.
-                <Routes fallback=NotFoundPage>
+                <FlatRoutes fallback=NotFoundPage>
                     <Route path=path!("/") view=SessionsPage ssr=SsrMode::Async/>
                     <Route path=path!("/upload") view=UploadPage ssr=SsrMode::Async/>
                     <Route path=path!("/sessions/:id") view=SessionPage ssr=SsrMode::Async/>
-                </Routes>
+                </FlatRoutes>
             </main>
             <Footer/>
             <ConnectionNotice/>

@@ -3,6 +3,7 @@
 
 pub mod audio;
 pub mod bus;
+mod clock;
 pub mod config;
 pub mod doctor;
 pub mod error;

@@ -1,13 +1,14 @@
 //! Sessions for the pages: list, look at, cancel, retry, rename, delete.
 
+use super::json::Answer;
 use crate::model::{ApiError, Session, SessionDetail, SessionId, SessionPage};
-use leptos::prelude::*;
+use leptos::{prelude::*, server_fn::codec::GetUrl};
 
 /// The caller's sessions whose title holds `query`, newest first, a page at a time.
 ///
 /// # Errors
 /// If the cursor isn't one of ours, or the store fails.
-#[server(input = leptos::server_fn::codec::GetUrl)]
+#[server(input = GetUrl, output = Answer)]
 pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Result<SessionPage, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
@@ -17,7 +18,7 @@ pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Res
 ///
 /// # Errors
 /// `not_found` if there is none with this id, or it is someone else's.
-#[server(input = leptos::server_fn::codec::GetUrl)]
+#[server(input = GetUrl, output = Answer)]
 pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().detail(&c.owner, id).await).await
@@ -27,7 +28,7 @@ pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(input = leptos::server_fn::codec::GetUrl)]
+#[server(input = GetUrl, output = Answer)]
 pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().waveform(&c.owner, id).await).await
@@ -37,7 +38,7 @@ pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server]
+#[server(output = Answer)]
 pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().cancel(&c.owner, id).await).await
@@ -47,7 +48,7 @@ pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server]
+#[server(output = Answer)]
 pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().retry(&c.owner, id).await).await
@@ -57,7 +58,7 @@ pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server]
+#[server(output = Answer)]
 pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().restart(&c.owner, id).await).await
@@ -67,7 +68,7 @@ pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
 ///
 /// # Errors
 /// `invalid_title` if it is empty or too long; `not_found` as above.
-#[server]
+#[server(output = Answer)]
 pub async fn rename_session(id: SessionId, title: String) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().rename(&c.owner, id, &title).await).await
@@ -77,7 +78,7 @@ pub async fn rename_session(id: SessionId, title: String) -> Result<Session, Api
 ///
 /// # Errors
 /// `not_found` as above.
-#[server]
+#[server(output = Answer)]
 pub async fn delete_session(id: SessionId) -> Result<(), ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().delete(&c.owner, id).await).await?;

@@ -1,7 +1,11 @@
 //! The browser's clock as a signal, for all that is told relative to now or in local time.
 //! Empty on the server and until hydration is over, so both render the same; then it ticks every second.
 
-use crate::{feed::browser::dom, model::Timestamp};
+use crate::{
+    app::reactive::{effect, memo},
+    feed::browser::dom,
+    model::Timestamp,
+};
 use leptos::prelude::*;
 use std::time::Duration;
 
@@ -19,9 +23,9 @@ impl Clock {
     /// Makes the clock and puts it into the context.
     pub(crate) fn provide() -> Self {
         let now = RwSignal::new(None);
-        let clock = Self { now, awake: Memo::new(move |_| now.with(Option::is_some)) };
+        let clock = Self { now, awake: memo(move |_| now.with(Option::is_some)) };
         provide_context(clock);
-        Effect::new(move || {
+        effect(move || {
             now.set(dom::now());
             set_interval(move || now.set(dom::now()), TICK);
         });

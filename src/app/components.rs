@@ -23,13 +23,13 @@ pub mod try_sample;
 pub mod upload_item;
 pub mod waveform;
 
-pub use announcer::{Announcer, announce, announce_milestones, provide_announcer};
+pub use announcer::{Announcer, announce_milestones, announcing, provide_announcer};
 pub use arrival::Arrival;
 pub use badge::{Badge, Connection, ConnectionNotice, StallWarning};
-pub use buttons::{CancelButton, DeleteButton, RetryButton};
+pub use buttons::{CancelButton, ChangeForm, DeleteButton, RetryButton};
 pub use chip::StateChip;
 pub use engine_select::{EngineHelp, EngineSelect};
-pub use failure::{Alert, LoadError};
+pub use failure::{Alert, LoadError, Loading};
 pub use frame::{Footer, Header};
 pub use icon::{Icon, Symbol};
 pub use language_select::LanguageSelect;

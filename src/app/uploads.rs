@@ -2,6 +2,7 @@
 //! The upload page adds to them and shows them; the header counts them.
 
 use crate::{
+    app::reactive::{effect, memo},
     feed::{
         browser::{dom, upload},
         uploads::{Event, Picked, Queue, Wishes},
@@ -23,8 +24,8 @@ impl Uploads {
     pub(crate) fn provide() {
         let uploads = Self { queue: RwSignal::default(), arrived: RwSignal::default() };
         provide_context(uploads);
-        let open = Memo::new(move |_| uploads.queue.with(|queue| queue.open() > 0));
-        Effect::new(move || dom::warn_before_leaving(open.get()));
+        let open = memo(move |_| uploads.queue.with(|queue| queue.open() > 0));
+        effect(move || dom::warn_before_leaving(open.get()));
     }
 
     /// The uploads of the app, which provides them.

@@ -1,6 +1,12 @@
 //! The one polite live region: screen readers hear of stages, quarters and ends, not of every tick.
 
-use crate::{app::words, model::Status};
+use crate::{
+    app::{
+        reactive::{effect, effect_after, memo},
+        words,
+    },
+    model::Status,
+};
 use leptos::prelude::*;
 use std::time::Duration;
 
@@ -20,7 +26,7 @@ pub fn provide_announcer() {
 pub fn Announcer() -> impl IntoView {
     let Announcement(text) = expect_context();
     // What was spoken is old news to whoever comes across it later.
-    Effect::new(move || {
+    effect(move || {
         if !text.with(String::is_empty) {
             set_timeout(move || text.set(String::new()), KEPT);
         }
@@ -28,18 +34,21 @@ pub fn Announcer() -> impl IntoView {
     view! { <div class="hidden" role="status" aria-live="polite" data-testid="announcer">{move || text.get()}</div> }
 }
 
-/// Has a sentence spoken.
-pub fn announce(text: String) {
-    if let Some(Announcement(signal)) = use_context() {
-        signal.set(text);
+/// What has sentences spoken, also where there is no context any more, such as after a request.
+pub fn announcing() -> impl Fn(String) + Copy {
+    let announcement = use_context::<Announcement>();
+    move |text| {
+        if let Some(Announcement(signal)) = announcement {
+            signal.set(text);
+        }
     }
 }
 
 /// Has the milestones of a session spoken while the current reactive owner lives; only its end if `ends_only`.
 pub fn announce_milestones(title: Signal<String>, status: Memo<Status>, ends_only: bool) {
-    let milestone = Memo::new(move |_| status.with(words::milestone));
+    let milestone = memo(move |_| status.with(words::milestone));
     let announcement = use_context::<Announcement>();
-    Effect::new(move |before: Option<_>| {
+    effect_after(move |before: Option<_>| {
         let now = milestone.get();
         let news = before.is_some_and(|before| before != now) && (!ends_only || now.0.is_terminal());
         if let (true, Some(Announcement(signal))) = (news, announcement) {

@@ -1,7 +1,7 @@
 //! When a session will be done: the time of day, or between which two, and how long until then once the browser's clock may be used.
 
 use crate::{
-    app::{clock::Clock, words},
+    app::{clock::Clock, reactive::memo, words},
     feed::browser::dom,
     model::{ArrivalRange, Status, text},
 };
@@ -11,8 +11,8 @@ use leptos::prelude::*;
 #[component]
 pub fn Arrival(status: Memo<Status>) -> impl IntoView {
     let clock = Clock::expect();
-    let arrival = Memo::new(move |_| status.with(words::arrival));
-    let range = Memo::new(move |before: Option<&ArrivalRange>| {
+    let arrival = memo(move |_| status.with(words::arrival));
+    let range = memo(move |before: Option<&ArrivalRange>| {
         let mut range = before.cloned().unwrap_or_default();
         status.with(|status| range.note(status.timestamp, words::arrival(status)));
         range

@@ -1,10 +1,14 @@
 //! How updates reach the page: one word in the header, a sentence beside the progress, and a warning when nothing has
 //! changed for long.
 
-use super::{Icon, Symbol};
+use super::{ChangeForm, Icon, Symbol};
 use crate::{
-    api::sessions::RestartSession,
-    app::{clock::Clock, words},
+    app::{
+        actions::{Actions, Change},
+        clock::Clock,
+        reactive::{effect, effect_after, memo},
+        words,
+    },
     feed::{Feed, Mode, browser::dom},
     model::{SessionId, State, Status, Timestamp, duration},
 };
@@ -39,7 +43,7 @@ pub fn Badge() -> impl IntoView {
 pub fn Connection() -> impl IntoView {
     let feed = Feed::expect();
     let (mode, clock) = (feed.mode, Clock::expect());
-    let updated = Memo::new(move |_| {
+    let updated = memo(move |_| {
         let (now, last) = (clock.now()?, feed.last_message.get()?);
         (mode.get() != Mode::Off).then(|| words::updated(last, now))
     });
@@ -78,7 +82,7 @@ const GOOD_NEWS: Duration = Duration::from_secs(8);
 pub fn ConnectionNotice() -> impl IntoView {
     let feed = Feed::expect();
     let notice = RwSignal::new(None);
-    Effect::new(move |polling: Option<bool>| {
+    effect_after(move |polling: Option<bool>| {
         let was_polling = polling.unwrap_or_default();
         match feed.mode.get() {
             Mode::Polling if feed.can_stream.get() => {
@@ -125,7 +129,7 @@ pub fn ConnectionNotice() -> impl IntoView {
 #[component]
 pub fn StallWarning(
     status: Memo<Status>,
-    restart: ServerAction<RestartSession>,
+    actions: Actions,
     id: SessionId,
     /// Whether a worker of Hark's does it, which can be told to start over.
     own: bool,
@@ -133,12 +137,12 @@ pub fn StallWarning(
     let clock = Clock::expect();
     // By the browser's clock, which may be wrong but runs evenly.
     let changed = RwSignal::new(None::<Timestamp>);
-    let version = Memo::new(move |_| status.with(|s| s.version));
-    Effect::new(move || {
+    let version = memo(move |_| status.with(|s| s.version));
+    effect(move || {
         version.track();
         changed.set(dom::now());
     });
-    let quiet = Memo::new(move |_| {
+    let quiet = memo(move |_| {
         let quiet = clock.now()?.seconds_since(changed.get()?);
         let minutes = (quiet / 60.0).floor() * 60.0; // so that it isn't written anew every second
         (quiet >= STALLED && status.with(|s| s.state == State::Processing)).then_some(minutes)
@@ -152,13 +156,12 @@ pub fn StallWarning(
                             <q>{status.with_untracked(|s| s.message.clone())}</q>"."</p>
                         <p>"A long silence in the recording or a busy machine looks like this too."</p>
                         {own.then(|| view! {
-                            <ActionForm action=restart>
-                                <input type="hidden" name="id" value=id.to_string()/>
-                                <button class="button" data-testid="restart" disabled=move || restart.pending().get()>
+                            <ChangeForm actions id change=Change::Restart>
+                                <button class="button" data-testid="restart" disabled=move || actions.busy()>
                                     <Icon symbol=Symbol::Retry/>
                                     "Retry from the last line"
                                 </button>
-                            </ActionForm>
+                            </ChangeForm>
                         })}
                     </div>
                 </div>

@@ -2,55 +2,67 @@
 
 use super::{Icon, Symbol};
 use crate::{
-    api::sessions::{CancelSession, DeleteSession, RetrySession},
+    app::actions::{Actions, Change},
     model::SessionId,
 };
-use leptos::prelude::*;
+use leptos::{ev, prelude::*};
+
+/// The form around a button that changes a session: handled in the browser once hydrated, and sent by it without that.
+#[component]
+pub fn ChangeForm(actions: Actions, id: SessionId, change: Change, children: Children) -> impl IntoView {
+    view! {
+        <form method="post" action=change.url() on:submit=move |event: ev::SubmitEvent| {
+            event.prevent_default();
+            actions.change(id, change);
+        }>
+            <input type="hidden" name="id" value=id.to_string()/>
+            {children()}
+        </form>
+    }
+}
 
 /// Cancels a session.
 #[component]
 pub fn CancelButton(
-    action: ServerAction<CancelSession>,
+    actions: Actions,
     id: SessionId,
     /// The session's title, for screen readers.
     #[prop(into)]
     title: Signal<String>,
 ) -> impl IntoView {
     view! {
-        <ActionForm action=action>
-            <input type="hidden" name="id" value=id.to_string()/>
-            <button class="button quiet" data-testid="cancel" disabled=move || action.pending().get()>
+        <ChangeForm actions id change=Change::Cancel>
+            <button class="button quiet" data-testid="cancel" disabled=move || actions.busy()>
                 <Icon symbol=Symbol::Cancelled/>
                 <span>"Cancel"<span class="hidden">" " {title}</span></span>
             </button>
-        </ActionForm>
+        </ChangeForm>
     }
 }
 
 /// Queues a session again.
 #[component]
 pub fn RetryButton(
-    action: ServerAction<RetrySession>,
+    actions: Actions,
     id: SessionId,
     /// The session's title, for screen readers.
     #[prop(into)]
     title: Signal<String>,
 ) -> impl IntoView {
     view! {
-        <ActionForm action=action>
-            <input type="hidden" name="id" value=id.to_string()/>
-            <button class="button quiet" data-testid="retry" disabled=move || action.pending().get()>
+        <ChangeForm actions id change=Change::Retry>
+            <button class="button quiet" data-testid="retry" disabled=move || actions.busy()>
                 <Icon symbol=Symbol::Retry/>
                 <span>"Retry"<span class="hidden">" " {title}</span></span>
             </button>
-        </ActionForm>
+        </ChangeForm>
     }
 }
 
 /// Deletes a session, after a second click.
 #[component]
 pub fn DeleteButton(
-    action: ServerAction<DeleteSession>,
+    actions: Actions,
     id: SessionId,
     /// The session's title, for screen readers.
     #[prop(into)]
@@ -63,13 +75,12 @@ pub fn DeleteButton(
                 <Icon symbol=Symbol::Delete/>
                 <span>"Delete"<span class="hidden">" " {title}</span></span>
             </summary>
-            <ActionForm action=action>
-                <input type="hidden" name="id" value=id.to_string()/>
+            <ChangeForm actions id change=Change::Delete>
                 <p>"The recording and its transcript will be gone for good."</p>
-                <button class="button danger" data-testid="confirm-delete" disabled=move || action.pending().get()>
+                <button class="button danger" data-testid="confirm-delete" disabled=move || actions.busy()>
                     "Delete for good"
                 </button>
-            </ActionForm>
+            </ChangeForm>
         </details>
     }
 }

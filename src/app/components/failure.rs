@@ -1,4 +1,5 @@
-//! Errors as people see them: a notice within a page, and what stands where a page couldn't be loaded.
+//! Errors as people see them: a notice within a page, and what stands where a page couldn't be loaded. And what every page
+//! is within while it loads.
 
 use super::{Icon, Symbol};
 use leptos::prelude::*;
@@ -33,5 +34,29 @@ pub fn LoadError(
                 on_retry.run(());
             }><Icon symbol=Symbol::Retry/>"Try again"</a></p>
         </section>
+    }
+}
+
+/// What a page loads: a skeleton meanwhile, the error with a way to try again if it failed. The children give errors up
+/// to it.
+#[component]
+pub fn Loading(
+    /// Stands there meanwhile.
+    #[prop(into)]
+    skeleton: ViewFnOnce,
+    /// A heading for the error, where the page has none of its own.
+    #[prop(optional)]
+    heading: Option<&'static str>,
+    /// Tries again.
+    on_retry: Callback<()>,
+    children: Children,
+) -> impl IntoView {
+    view! {
+        <ErrorBoundary fallback=move |errors| view! {
+            {heading.map(|heading| view! { <h1 class="hidden">{heading}</h1> })}
+            <LoadError errors on_retry/>
+        }>
+            <Transition fallback=skeleton>{children()}</Transition>
+        </ErrorBoundary>
     }
 }

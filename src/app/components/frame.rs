@@ -1,7 +1,7 @@
 //! What stands around every page: the header with name, ways and live badge, and the footer.
 
 use super::{Badge, Icon, Symbol};
-use crate::app::uploads::Uploads;
+use crate::app::{reactive::memo, uploads::Uploads};
 use leptos::prelude::*;
 use leptos_router::components::A;
 
@@ -9,7 +9,7 @@ use leptos_router::components::A;
 #[component]
 pub fn Header() -> impl IntoView {
     let queue = Uploads::expect().queue;
-    let open = Memo::new(move |_| queue.with(|queue| queue.open()));
+    let open = memo(move |_| queue.with(|queue| queue.open()));
     view! {
         <header class="header">
             <div class="header-inner">

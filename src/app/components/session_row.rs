@@ -2,7 +2,7 @@
 
 use super::{Arrival, CancelButton, DeleteButton, Moment, ProgressBar, RetryButton, StateChip, announce_milestones};
 use crate::{
-    app::{actions::Actions, words},
+    app::{actions::Actions, reactive::memo, words},
     feed::{Feed, reduce::View},
     model::{Session, State, duration, text},
 };
@@ -12,9 +12,9 @@ use leptos::prelude::*;
 #[component]
 pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
     let view = Feed::expect().watch(View::new(session.status.clone()));
-    let status = Memo::new(move |_| view.with(|v| v.status.clone()));
-    let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
-    let retryable = Memo::new(move |_| status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
+    let status = memo(move |_| view.with(|v| v.status.clone()));
+    let running = memo(move |_| status.with(|s| !s.state.is_terminal()));
+    let retryable = memo(move |_| status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
     let title = Signal::stored(session.title.to_string());
     announce_milestones(title, status, true);
     let id = session.id;
@@ -56,9 +56,9 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
                 </p>
             </Show>
             <div class="row-actions">
-                <Show when=move || running.get()><CancelButton action=actions.cancel id title/></Show>
-                <Show when=move || retryable.get()><RetryButton action=actions.retry id title/></Show>
-                <DeleteButton action=actions.delete id title/>
+                <Show when=move || running.get()><CancelButton actions id title/></Show>
+                <Show when=move || retryable.get()><RetryButton actions id title/></Show>
+                <DeleteButton actions id title/>
             </div>
         </li>
     }

@@ -1,6 +1,9 @@
 //! The way of a recording to its transcript, and where on it a session stands.
 
-use crate::model::{Stage, StageLog, State, Status, text};
+use crate::{
+    app::reactive::memo,
+    model::{Stage, StageLog, State, Status, text},
+};
 use leptos::prelude::*;
 
 /// How a step relates to where the session stands.
@@ -62,7 +65,7 @@ pub fn Stages(
     log: StageLog,
 ) -> impl IntoView {
     // Goes on with every status. Times are the server's, so the browser's clock doesn't matter.
-    let log = Memo::new(move |before: Option<&StageLog>| {
+    let log = memo(move |before: Option<&StageLog>| {
         let mut log = before.unwrap_or(&log).clone();
         status.with(|status| log.note(status));
         log
@@ -74,8 +77,8 @@ pub fn Stages(
     };
     let names = Stage::ALL.into_iter().map(|s| (s.as_str(), s.label())).chain([("done", "Done")]);
     let steps = names.enumerate().map(|(step, (name, label))| {
-        let place = Memo::new(move |_| status.with(|s| place(s, step)));
-        let spent = Memo::new(move |_| spent(step));
+        let place = memo(move |_| status.with(|s| place(s, step)));
+        let spent = memo(move |_| spent(step));
         view! {
             <li
                 data-testid=format!("stage-{name}")

@@ -3,6 +3,7 @@
 
 use super::{Icon, Symbol};
 use crate::{
+    app::reactive::{effect, memo},
     feed::{browser::dom, reduce::View},
     model::{Segment, clock, text},
 };
@@ -27,11 +28,11 @@ pub fn TranscriptLines(
     on_play: Callback<f64>,
 ) -> impl IntoView {
     let view = ArcStoredValue::new(view);
-    let count = Memo::new({
+    let count = memo({
         let view = view.get_value();
         move |_| view.with(|v| v.segments.len())
     });
-    let current = Memo::new({
+    let current = memo({
         let view = view.get_value();
         move |_| {
             count.track();
@@ -44,14 +45,14 @@ pub fn TranscriptLines(
     let follows = RwSignal::new(true);
     // How many lines there were when the reader last saw the end.
     let seen = RwSignal::new(0);
-    Effect::new(move || {
+    effect(move || {
         if follows.get() {
             seen.set(count.get());
         }
     });
-    let new_lines = Memo::new(move |_| count.get().saturating_sub(seen.get()));
+    let new_lines = memo(move |_| count.get().saturating_sub(seen.get()));
     let mut first = true;
-    Effect::new(move || {
+    effect(move || {
         count.track();
         // A page that was opened shows its beginning, unless it is still being written.
         let wanted = follows.get_untracked() && running.get_untracked();

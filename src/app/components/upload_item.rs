@@ -2,7 +2,7 @@
 
 use super::{Icon, ProgressBar, Symbol};
 use crate::{
-    app::uploads::Uploads,
+    app::{reactive::memo, uploads::Uploads},
     feed::uploads::{Phase, Upload},
     model::{bytes, text},
 };
@@ -38,8 +38,8 @@ fn phase_name(phase: &Phase) -> &'static str {
 /// The upload with this key.
 #[component]
 pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
-    let upload = Memo::new(move |_| uploads.queue.with(|queue| queue.get(key).cloned()));
-    let of = move |read: fn(&Upload) -> bool| Memo::new(move |_| upload.with(|u| u.as_ref().is_some_and(read)));
+    let upload = memo(move |_| uploads.queue.with(|queue| queue.get(key).cloned()));
+    let of = move |read: fn(&Upload) -> bool| memo(move |_| upload.with(|u| u.as_ref().is_some_and(read)));
     let open = of(Upload::is_open);
     let sending = of(|u| matches!(u.phase, Phase::Sending { .. }));
     let failed = of(|u| matches!(u.phase, Phase::Failed(_)));

@@ -3,10 +3,11 @@
 
 use crate::{
     api::sessions::get_waveform,
+    app::reactive::{effect_after, memo},
     feed::browser::dom,
     model::{SessionId, Stage, Status},
 };
-use leptos::{html, prelude::*};
+use leptos::{html, prelude::*, task::spawn_local};
 
 /// Bars drawn: few enough to be told apart on a phone.
 const BARS: usize = 160;
@@ -49,22 +50,22 @@ pub fn Waveform(
     // every tenth of the way until there is one. Not by a resource of its own, which would be read while hydrating.
     let missing = peaks.is_empty();
     let shape = RwSignal::new(peaks);
-    let decoded = Memo::new(move |_| {
+    let decoded = memo(move |_| {
         status.with(|s| (s.state.is_terminal(), s.stage >= Some(Stage::Transcribing), (filled(s) / 10.0) as u32))
     });
-    let fetch = Action::new(move |&id: &SessionId| async move {
+    let fetch = move || async move {
         if let Ok(peaks) = get_waveform(id).await
             && !peaks.is_empty()
         {
             // The page may have been left meanwhile.
             shape.try_set(peaks);
         }
-    });
-    Effect::new(move |before: Option<_>| {
+    };
+    effect_after(move |before: Option<_>| {
         let now = decoded.get();
         let news = before.map_or(missing, |before| before != now);
         if news && shape.with_untracked(Vec::is_empty) {
-            fetch.dispatch(id);
+            spawn_local(fetch());
         }
         now
     });

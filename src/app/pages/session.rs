@@ -7,10 +7,11 @@ use crate::{
     app::{
         actions::Actions,
         components::{
-            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadError, Moment, NotifyWhenDone,
+            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, Loading, Moment, NotifyWhenDone,
             PageSkeleton, Player, ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol,
             TranscriptLines, Waveform, announce_milestones,
         },
+        reactive::{effect, memo},
         words,
     },
     feed::{Feed, browser::dom, reduce::View},
@@ -18,7 +19,7 @@ use crate::{
         ApiError, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text, transcript::Format,
     },
 };
-use leptos::{either::Either, prelude::*};
+use leptos::prelude::*;
 use leptos_meta::Title;
 use leptos_router::hooks::{use_params_map, use_query_map};
 
@@ -26,7 +27,7 @@ use leptos_router::hooks::{use_params_map, use_query_map};
 #[component]
 pub fn SessionPage() -> impl IntoView {
     let params = use_params_map();
-    let id = Memo::new(move |_| params.with(|p| p.get_str("id").and_then(|id| id.parse::<SessionId>().ok())));
+    let id = memo(move |_| params.with(|p| p.get_str("id").and_then(|id| id.parse::<SessionId>().ok())));
     let loaded = Resource::new(
         move || id.get(),
         async |id| match id {
@@ -35,25 +36,20 @@ pub fn SessionPage() -> impl IntoView {
         },
     );
     view! {
-        <ErrorBoundary fallback=move |errors| view! {
-            <h1 class="hidden">"Session"</h1>
-            <LoadError errors on_retry=Callback::new(move |()| loaded.refetch())/>
-        }>
-            <Transition fallback=PageSkeleton>
-                {move || Suspend::new(async move {
-                    match loaded.await {
-                        Ok(detail) => Ok(Either::Left(view! { <Shown detail/> })),
-                        Err(error) if error.is_not_found() => Ok(Either::Right(view! {
-                            <NotFound
-                                heading="This session isn't here"
-                                text="It was deleted, or it belongs to another browser: sessions are seen only where they were made."
-                            />
-                        })),
-                        Err(error) => Err(error),
-                    }
-                })}
-            </Transition>
-        </ErrorBoundary>
+        <Loading skeleton=PageSkeleton heading="Session" on_retry=Callback::new(move |()| loaded.refetch())>
+            {move || Suspend::new(async move {
+                match loaded.await {
+                    Ok(detail) => Ok(view! { <Shown detail/> }.into_any()),
+                    Err(error) if error.is_not_found() => Ok(view! {
+                        <NotFound
+                            heading="This session isn't here"
+                            text="It was deleted, or it belongs to another browser: sessions are seen only where they were made."
+                        />
+                    }.into_any()),
+                    Err(error) => Err(error),
+                }
+            })}
+        </Loading>
     }
 }
 
@@ -64,18 +60,15 @@ fn Shown(detail: SessionDetail) -> impl IntoView {
     let session = StoredValue::new(transcript.session.clone());
     let id = transcript.session.id;
     let view = Feed::expect().watch(View::from(transcript));
-    let status = Memo::new({
+    let status = memo({
         let view = view.clone();
         move |_| view.with(|v| v.status.clone())
     });
-    let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
+    let running = memo(move |_| status.with(|s| !s.state.is_terminal()));
     let actions = Actions::new();
-    let title = Memo::new(move |_| match actions.rename.value().get() {
-        Some(Ok(renamed)) => renamed.title.to_string(),
-        _ => session.with_value(|s| s.title.to_string()),
-    });
+    let title = memo(move |_| actions.renamed.get().unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
     announce_milestones(title.into(), status, false);
-    Effect::new(move || dom::show_progress_in_icon(status.with(|s| s.progress.filter(|_| !s.state.is_terminal()))));
+    effect(move || dom::show_progress_in_icon(status.with(|s| s.progress.filter(|_| !s.state.is_terminal()))));
     on_cleanup(|| dom::show_progress_in_icon(None));
 
     let audio = NodeRef::new();
@@ -87,7 +80,7 @@ fn Shown(detail: SessionDetail) -> impl IntoView {
         <div class="page-head session-head">
             <p class="crumb"><a href="/">"Sessions"</a></p>
             <h1 data-testid="session-title">{title}</h1>
-            <Rename action=actions.rename id title/>
+            <Rename actions id title/>
         </div>
         {move || actions.error().map(|error| view! { <Alert message=error.message/> })}
         <div class="session">
@@ -140,10 +133,10 @@ fn StatusCard(
     actions: Actions,
 ) -> impl IntoView {
     let id = session.with_value(|s| s.id);
-    let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
+    let running = memo(move |_| status.with(|s| !s.state.is_terminal()));
     // What a worker outside Hark made can only be started again there.
     let own = session.with_value(|s| s.engine != EngineId::External);
-    let retryable = Memo::new(move |_| own && status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
+    let retryable = memo(move |_| own && status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
     let fact = move |testid: &'static str, words: Option<String>| {
         words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> })
     };
@@ -189,13 +182,13 @@ fn StatusCard(
                     </div>
                 </div>
             })}
-            <StallWarning status restart=actions.restart id own/>
+            <StallWarning status actions id own/>
             <Stages status log=stages/>
             <Show when=move || running.get()><Connection/></Show>
             <div class="row-actions">
-                <Show when=move || running.get()><CancelButton action=actions.cancel id title/></Show>
-                <Show when=move || retryable.get()><RetryButton action=actions.retry id title/></Show>
-                <DeleteButton action=actions.delete id title/>
+                <Show when=move || running.get()><CancelButton actions id title/></Show>
+                <Show when=move || retryable.get()><RetryButton actions id title/></Show>
+                <DeleteButton actions id title/>
                 <NotifyWhenDone title status/>
             </div>
         </section>
@@ -205,9 +198,9 @@ fn StatusCard(
 /// The transcript as files.
 #[component]
 fn Downloads(id: SessionId, status: Memo<Status>) -> impl IntoView {
-    let none = Memo::new(move |_| status.with(|s| s.segments == 0 && s.state != State::Completed));
+    let none = memo(move |_| status.with(|s| s.segments == 0 && s.state != State::Completed));
     let partial =
-        Memo::new(move |_| status.with(|s| s.state != State::Completed && (s.segments > 0 || !s.state.is_terminal())));
+        memo(move |_| status.with(|s| s.state != State::Completed && (s.segments > 0 || !s.state.is_terminal())));
     let links = Format::ALL.map(|format| {
         let ext = format.extension();
         let about = match format {
@@ -277,7 +270,7 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
 /// Says why there are no lines, once none will come.
 #[component]
 fn Nothing(status: Memo<Status>) -> impl IntoView {
-    let words = Memo::new(move |_| {
+    let words = memo(move |_| {
         status.with(|s| match s.state {
             State::Completed if s.segments == 0 => Some("No speech was heard in this recording."),
             State::Failed if s.segments == 0 => Some("It failed before the first line."),

@@ -4,8 +4,9 @@
 use crate::{
     api::sessions::list_sessions,
     app::{
-        actions::Actions,
-        components::{Alert, Connection, Icon, ListSkeleton, LoadError, SessionRow, Symbol, TrySampleButton, announce},
+        actions::{Actions, Errand},
+        components::{Alert, Connection, Icon, ListSkeleton, Loading, SessionRow, Symbol, TrySampleButton, announcing},
+        reactive::{effect, effect_after, memo},
     },
     feed::{Feed, Mode},
     model::{Session, text},
@@ -44,8 +45,8 @@ fn escaped(byte: u8) -> String {
 #[component]
 pub fn SessionsPage() -> impl IntoView {
     let params = use_query_map();
-    let query = Memo::new(move |_| params.with(|p| p.get_str("q").unwrap_or_default().trim().to_owned()));
-    let cursor = Memo::new(move |_| params.with(|p| p.get_str("cursor").map(str::to_owned)));
+    let query = memo(move |_| params.with(|p| p.get_str("q").unwrap_or_default().trim().to_owned()));
+    let cursor = memo(move |_| params.with(|p| p.get_str("cursor").map(str::to_owned)));
     let heading =
         move || if query.with(String::is_empty) { "Sessions".to_owned() } else { format!("Search: {}", query.get()) };
 
@@ -77,7 +78,7 @@ fn Search(query: Memo<String>) -> impl IntoView {
         }
     };
     // Back and forward change the field, its own searches don't: typing may have gone on since.
-    Effect::new(move || {
+    effect(move || {
         let query = query.get();
         if asked.with_value(|asked| *asked != query) {
             asked.set_value(query.clone());
@@ -132,7 +133,7 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     // Further pages, appended in the browser. Without it, the link leads to a page of its own.
     let more = RwSignal::new(Vec::<Session>::new());
     let more_cursor = RwSignal::new(None::<Option<String>>);
-    Effect::new(move |before: Option<()>| {
+    effect_after(move |before: Option<()>| {
         query.track();
         cursor.track();
         if before.is_some() {
@@ -140,27 +141,21 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
             more_cursor.set(None);
         }
     });
-    let load_more = Action::new(move |cursor: &String| {
-        let (query, cursor) = (query.get_untracked(), cursor.clone());
-        async move {
-            let page = list_sessions(Some(query.clone()).filter(|q| !q.is_empty()), Some(cursor)).await;
-            (query, page)
-        }
-    });
-    let more_error = RwSignal::new(None::<String>);
-    Effect::new(move || match load_more.value().get() {
-        // The search may have changed meanwhile.
-        Some((asked, Ok(page))) if query.with_untracked(|q| *q == asked) => {
-            announce(format!("{} more", text::count(page.sessions.len(), "session")));
-            more_error.set(None);
-            more.update(|more| more.extend(page.sessions));
-            more_cursor.set(Some(page.next_cursor));
-        }
-        Some((_, Err(error))) => more_error.set(Some(error.message)),
-        _ => {}
-    });
+    let (loading, announce) = (Errand::new(&[]), announcing());
+    let load_more = move |cursor: String| {
+        let asked = query.get_untracked();
+        let page = list_sessions(Some(asked.clone()).filter(|q| !q.is_empty()), Some(cursor));
+        loading.run(page, move |page| {
+            // The search may have changed meanwhile.
+            if query.with_untracked(|q| *q == asked) {
+                announce(format!("{} more", text::count(page.sessions.len(), "session")));
+                more.update(|more| more.extend(page.sessions));
+                more_cursor.set(Some(page.next_cursor));
+            }
+        });
+    };
     // What a fetch brings may be newer than what the rows know.
-    Effect::new(move || {
+    effect(move || {
         if let Some(Ok(page)) = list.get() {
             for session in page.sessions {
                 if feed.view(session.id).is_some() {
@@ -185,48 +180,46 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     let on_more = move |event: ev::MouseEvent, cursor: String| {
         if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
             event.prevent_default();
-            load_more.dispatch(cursor);
+            load_more(cursor);
         }
     };
 
     view! {
-        <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=Callback::new(move |()| list.refetch())/> }>
-            <Transition fallback=ListSkeleton>
-                {move || actions.error().map(|error| view! { <Alert message=error.message/> })}
-                {move || Suspend::new(async move { list.await.map(drop) })}
-                <Show when=move || cursor.with(Option::is_some)>
-                    <p><a href=move || query.with(|q| address(q, None))>"Back to the newest"</a></p>
-                </Show>
-                // Its place is kept, so that nothing moves when there is something to say.
-                <Show when=move || !sessions().is_empty()>
-                    <div class="list-connection"><Show when=move || feed.mode.get() != Mode::Off><Connection/></Show></div>
-                </Show>
-                <ul class="rows" data-testid="rows">
-                    <For each=sessions key=|session| session.id let:session>
-                        <SessionRow session actions/>
-                    </For>
-                </ul>
-                {move || (list.get().is_some_and(|l| l.is_ok()) && sessions().is_empty()).then(|| view! { <Empty query/> })}
-                {move || next().map(|cursor| {
-                    let href = query.with(|q| address(q, Some(&cursor)));
-                    view! {
-                        <p class="more">
-                            <a class="button" href=href data-testid="load-more" on:click=move |event| on_more(event, cursor.clone())>
-                                {move || if load_more.pending().get() { "Loading" } else { "Load more" }}
-                            </a>
-                        </p>
-                    }
-                })}
-                {move || more_error.get().map(|message| view! { <Alert message/> })}
-            </Transition>
-        </ErrorBoundary>
+        <Loading skeleton=ListSkeleton on_retry=Callback::new(move |()| list.refetch())>
+            {move || actions.error().map(|error| view! { <Alert message=error.message/> })}
+            {move || Suspend::new(async move { list.await.map(|_| ().into_any()) })}
+            <Show when=move || cursor.with(Option::is_some)>
+                <p><a href=move || query.with(|q| address(q, None))>"Back to the newest"</a></p>
+            </Show>
+            // Its place is kept, so that nothing moves when there is something to say.
+            <Show when=move || !sessions().is_empty()>
+                <div class="list-connection"><Show when=move || feed.mode.get() != Mode::Off><Connection/></Show></div>
+            </Show>
+            <ul class="rows" data-testid="rows">
+                <For each=sessions key=|session| session.id let:session>
+                    <SessionRow session actions/>
+                </For>
+            </ul>
+            {move || (list.get().is_some_and(|l| l.is_ok()) && sessions().is_empty()).then(|| view! { <Empty query/> })}
+            {move || next().map(|cursor| {
+                let href = query.with(|q| address(q, Some(&cursor)));
+                view! {
+                    <p class="more">
+                        <a class="button" href=href data-testid="load-more" on:click=move |event| on_more(event, cursor.clone())>
+                            {move || if loading.busy.get() { "Loading" } else { "Load more" }}
+                        </a>
+                    </p>
+                }
+            })}
+            {move || loading.error.get().map(|error| view! { <Alert message=error.message/> })}
+        </Loading>
     }
 }
 
 /// What stands in place of an empty list.
 #[component]
 fn Empty(query: Memo<String>) -> impl IntoView {
-    let searched = Memo::new(move |_| !query.with(String::is_empty));
+    let searched = memo(move |_| !query.with(String::is_empty));
     view! {
         <section class="empty" data-testid="empty">
             <svg class="empty-art" viewBox="0 0 120 40" aria-hidden="true" focusable="false">

@@ -4,9 +4,10 @@ use crate::{
     api::upload::{UploadInfo, load_upload_info},
     app::{
         components::{
-            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadError, PageSkeleton, Symbol, TrySampleButton,
+            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, Loading, PageSkeleton, Symbol, TrySampleButton,
             UploadItem,
         },
+        reactive::{effect, memo},
         uploads::Uploads,
     },
     feed::{
@@ -29,11 +30,9 @@ pub fn UploadPage() -> impl IntoView {
     view! {
         <Title text="New transcription · Hark"/>
         <div class="page-head"><h1>"New transcription"</h1></div>
-        <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=Callback::new(move |()| info.refetch())/> }>
-            <Transition fallback=PageSkeleton>
-                {move || Suspend::new(async move { info.await.map(|info| view! { <UploadForm info/> }) })}
-            </Transition>
-        </ErrorBoundary>
+        <Loading skeleton=PageSkeleton on_retry=Callback::new(move |()| info.refetch())>
+            {move || Suspend::new(async move { info.await.map(|info| view! { <UploadForm info/> }.into_any()) })}
+        </Loading>
         <section class="card aside" aria-labelledby="sample-heading">
             <h2 id="sample-heading">"No recording at hand?"</h2>
             <p>"See Hark at work on a short one that comes with it."</p>
@@ -51,11 +50,11 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     let title = NodeRef::<html::Input>::new();
     let [language, engine] = [(); 2].map(|()| NodeRef::<html::Select>::new());
     let chosen = RwSignal::new(Vec::<Picked>::new());
-    let several = Memo::new(move |_| chosen.with(|c| c.len() > 1));
+    let several = memo(move |_| chosen.with(|c| c.len() > 1));
     let over = RwSignal::new(false);
     // Without JavaScript the server takes one file with each form.
     let awake = RwSignal::new(false);
-    Effect::new(move || {
+    effect(move || {
         awake.set(true);
         // Chosen before hydration, or kept by the browser over a reload.
         chosen.set(upload::chosen(input));
@@ -64,7 +63,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     // A single file leads to its session, as the plain form does; several are listed.
     let navigate = use_navigate();
     uploads.arrived.set(None);
-    Effect::new(move || {
+    effect(move || {
         let Some(id) = uploads.arrived.get() else { return };
         if uploads.queue.with_untracked(|queue| queue.uploads.len() == 1) {
             uploads.queue.set(Default::default());
