@@ -16,6 +16,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long sessions have to be handed back when the node stops; longer only if the database is away.
 const GRACE: Duration = Duration::from_secs(7);
 
+/// How long a worker whose disk is full takes nothing up: trying on would go round the queue in no time.
+const NO_ROOM: Duration = Duration::from_secs(10);
+
 /// How fast this node has been lately, in audio seconds per second, for the arrival times of queued sessions.
 #[derive(Debug, Default)]
 pub(super) struct NodeSpeed(Mutex<Option<f64>>);
@@ -69,9 +72,11 @@ pub async fn run(state: AppState, stop: CancellationToken) {
     let mut signals = state.bus.signals();
     let mut looks = time::interval(LOOK);
     looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    let mut running: JoinSet<()> = JoinSet::new();
+    let mut running: JoinSet<job::Left> = JoinSet::new();
+    let mut rests_until = time::Instant::now();
     while !stop.is_cancelled() {
-        match take(&state, &worker, running.len()).await {
+        let rests = time::Instant::now() < rests_until;
+        match take(&state, &worker, running.len(), rests).await {
             Ok(Some(claim)) => {
                 refresh_queue(&state, &speed).await;
                 running.spawn(job::run(state.clone(), claim, stop.clone(), speed.clone()));
@@ -83,7 +88,9 @@ pub async fn run(state: AppState, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             _ = looks.tick() => reap(&state).await,
-            Some(_) = running.join_next(), if !running.is_empty() => {}
+            Some(left) = running.join_next(), if !running.is_empty() => if let Ok(job::Left::NoRoom) = left {
+                rests_until = time::Instant::now() + NO_ROOM;
+            },
             signal = signals.recv() => match signal {
                 Ok(Signal::Queued) => refresh_if_full(&state, &speed, running.len()).await,
                 // It may have stood in the queue, and those behind it move up.
@@ -98,8 +105,8 @@ pub async fn run(state: AppState, stop: CancellationToken) {
     }
 }
 
-async fn take(state: &AppState, worker: &str, running: usize) -> Result<Option<Claim>, sqlx::Error> {
-    if running >= state.jobs.workers as usize {
+async fn take(state: &AppState, worker: &str, running: usize, rests: bool) -> Result<Option<Claim>, sqlx::Error> {
+    if rests || running >= state.jobs.workers as usize {
         return Ok(None);
     }
     let now = Timestamp::now();

@@ -406,6 +406,7 @@ struct Heard {
     session_id: SessionId,
     index: Option<u32>,
     timestamp: Option<Timestamp>,
+    attempt: Option<u32>,
 }
 
 impl Sessions<'_> {
@@ -434,7 +435,9 @@ impl Sessions<'_> {
         }
         let now = Timestamp::now();
         let mut status = reported(&known, report, now).map_err(|error| rejection(&error))?;
+        // Also what another node of Hark says of it comes this way, and must look alike on all.
         status.timestamp = head.timestamp.unwrap_or(now);
+        status.attempt = head.attempt.unwrap_or(status.attempt);
         self.state.bus.tell_watchers_here(&Event::status(owner, status.clone()));
         if status.state == known.state && status.stage == known.stage {
             steps.insert(id, status);

@@ -229,8 +229,12 @@ impl Sse {
 
 /// A WAV file of silence or a tone: 16 kHz, mono, 16 bit.
 pub fn wav(seconds: f64, amplitude: f32) -> Vec<u8> {
-    let samples: Vec<i16> =
-        (0..(seconds * 16_000.0) as usize).map(|i| ((i as f32 * 0.1).sin() * amplitude) as i16).collect();
+    wav_of((0..(seconds * 16_000.0) as usize).map(|i| ((i as f32 * 0.1).sin() * amplitude) as i16))
+}
+
+/// A WAV file of these samples: 16 kHz, mono, 16 bit.
+pub fn wav_of(samples: impl IntoIterator<Item = i16>) -> Vec<u8> {
+    let samples: Vec<i16> = samples.into_iter().collect();
     let bytes = samples.len() as u32 * 2;
     let mut file = b"RIFF".to_vec();
     file.extend((36 + bytes).to_le_bytes());

@@ -1,4 +1,5 @@
 //! A PostgreSQL of the tests' own: its own data folder, a free port, ended when dropped.
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::{
     fs,
@@ -9,18 +10,22 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A running server, with an empty database `postgres` that anybody on this machine may use.
+/// A server, with an empty database `postgres` that anybody on this machine may use. Running or stopped.
 pub struct Postgres {
     pub port: u16,
     folder: TempDir,
-    child: Child,
+    child: Option<Child>,
 }
 
 impl Postgres {
     /// Starts one. Fails if it doesn't answer.
     pub fn start() -> Self {
+        Self::start_on(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+    }
+
+    /// Starts one on this port.
+    pub fn start_on(port: u16) -> Self {
         let folder = TempDir::new().unwrap();
-        let bin = programs();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
         if is_root() {
@@ -32,31 +37,51 @@ impl Postgres {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
             chown(&data, Some(id("-u")), Some(id("-g"))).unwrap();
         }
-        let made = as_postgres(&bin.join("initdb"))
+        let made = as_postgres(&programs().join("initdb"))
             .args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "-D"])
             .arg(&data)
             .output()
             .unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let child = as_postgres(&bin.join("postgres"))
+        let mut server = Self { port, folder, child: None };
+        server.resume();
+        server
+    }
+
+    /// Starts it again after [`Postgres::stop`], on the same port and data. Fails if it doesn't answer.
+    pub fn resume(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let child = as_postgres(&programs().join("postgres"))
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-p"])
-            .arg(port.to_string())
+            .arg(self.port.to_string())
             .arg("-D")
-            .arg(&data)
+            .arg(self.folder.path().join("data"))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
-        let server = Self { port, folder, child };
+        self.child = Some(child);
         let patience = Instant::now() + Duration::from_secs(60);
-        while !server.sql("SELECT 1").status.success() {
-            let log = || fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
+        while !self.sql("SELECT 1").status.success() {
+            let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
             assert!(Instant::now() < patience, "PostgreSQL doesn't answer: {}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        server
+    }
+
+    /// Ends it; its connections break.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        // SIGINT is the fast way down.
+        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        let patience = Instant::now() + Duration::from_secs(10);
+        while child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if Instant::now() > patience {
+                let _ = child.kill();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The address of a new, empty database.
@@ -66,24 +91,26 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/{name}", self.port)
     }
 
+    /// What a query in a database answers: a line for each row, its columns parted by `|`.
+    pub fn query(&self, name: &str, text: &str) -> Vec<String> {
+        let done = self.psql(name, text);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
     fn sql(&self, text: &str) -> std::process::Output {
-        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
-        Command::new(programs().join("psql")).args([&url, "-qc", text]).output().unwrap()
+        self.psql("postgres", text)
+    }
+
+    fn psql(&self, name: &str, text: &str) -> std::process::Output {
+        let url = format!("postgres://postgres@127.0.0.1:{}/{name}", self.port);
+        Command::new(programs().join("psql")).args([&url, "-qAtc", text]).output().unwrap()
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGINT is the fast way down.
-        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
-        let patience = Instant::now() + Duration::from_secs(10);
-        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if Instant::now() > patience {
-                let _ = self.child.kill();
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.stop();
     }
 }
 

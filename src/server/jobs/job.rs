@@ -93,14 +93,24 @@ enum Stop {
     Io(#[from] std::io::Error),
 }
 
+/// How a worker comes out of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Ready for the next.
+    Ready,
+    /// Its disk is full.
+    NoRoom,
+}
+
 /// Works on a claimed session until it has ended, was taken away, or `shutdown`.
-pub(super) async fn run(state: AppState, claim: Claim, shutdown: CancellationToken, speed: Arc<NodeSpeed>) {
+pub(super) async fn run(state: AppState, claim: Claim, shutdown: CancellationToken, speed: Arc<NodeSpeed>) -> Left {
     let id = claim.session.id;
     let attempt = claim.session.status.attempt;
     tracing::info!(session_id = %id, attempt, engine = %claim.session.engine, "session {id} is being transcribed");
     let started = Timestamp::now();
     let mut job = Job::new(&state, &claim, started);
     let result = job.work(&shutdown, &speed).await;
+    let left = if matches!(&result, Err(stop) if stop.is_full_disk()) { Left::NoRoom } else { Left::Ready };
     let ended = job.finish(result).await;
     match ended {
         Ok(Some(event)) => {
@@ -125,6 +135,18 @@ pub(super) async fn run(state: AppState, claim: Claim, shutdown: CancellationTok
         Ok(None) => tracing::info!(session_id = %id, attempt, "session {id} is no longer this worker's"),
         // The lease runs out and another attempt takes over.
         Err(error) => tracing::error!(session_id = %id, %error, "the end of session {id} could not be stored"),
+    }
+    left
+}
+
+impl Stop {
+    fn is_full_disk(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::Io(error) => matches!(error.kind(), StorageFull | QuotaExceeded),
+            Self::Media(error) => matches!(error, MediaError::Full { .. }),
+            _ => false,
+        }
     }
 }
 
@@ -465,6 +487,11 @@ impl<'a> Job<'a> {
             }
             Err(Stop::LostClaim | Stop::Cancelled) => return Ok(None),
             Err(Stop::Shutdown) => Ending::HandedBack,
+            // No fault of the session, and another worker may have room.
+            Err(stop) if stop.is_full_disk() => {
+                tracing::error!(session_id = %id, "the disk is full, so session {id} goes back to the queue");
+                Ending::HandedBack
+            }
             Err(Stop::Audio(message, code)) => Ending::Failed(Failure { code: code.to_owned(), message }),
             Err(Stop::Speech(error @ (SpeechError::Unavailable { .. } | SpeechError::Engine { .. }))) => {
                 Ending::Failed(Failure { code: error.code().to_owned(), message: error.to_string() })

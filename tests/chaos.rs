@@ -1,0 +1,640 @@
+//! What happens when parts of a cluster fail: two web nodes, two workers, PostgreSQL, Redis and nginx, all real. Whatever
+//! is broken, every session ends with the transcript that an undisturbed run gives, and every watcher sees that.
+
+#[path = "support/cluster.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod cluster;
+#[path = "support/nginx.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod nginx;
+#[path = "support/postgres.rs"]
+#[allow(unreachable_pub, reason = "shared by test binaries")]
+mod postgres;
+#[path = "support/proxy.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod proxy;
+#[path = "support/redis.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod redis;
+#[path = "support/servers.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod servers;
+mod support;
+#[path = "support/watch.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod watch;
+
+use cluster::{Cluster, Layout, TOKEN, recording, transcript};
+use reqwest::{Body, StatusCode, multipart};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use support::{PATIENCE, Visitor};
+use tokio::time;
+use watch::{Notes, Watcher};
+
+/// Sessions of each scene.
+const SESSIONS: usize = 20;
+/// A node told to stop must be gone after 10 s; a loaded machine gets twice that.
+const STOP: Duration = Duration::from_secs(20);
+/// A cancellation must reach the engine within 2 s; a loaded machine gets more.
+const REACH: Duration = Duration::from_secs(10);
+
+/// A cluster at work on many sessions, watched through every door.
+struct Scene {
+    cluster: Cluster,
+    me: Visitor,
+    /// Their ids, by the number of the recording.
+    sessions: Vec<String>,
+    watchers: Vec<Watcher>,
+}
+
+impl Scene {
+    async fn start(layout: Layout) -> Self {
+        let cluster = Cluster::start(layout).await;
+        let me = Visitor::new(&cluster.nginx.url);
+        let cookie = me.cookie().await;
+        let watchers = cluster.doors().iter().map(|(name, url)| Watcher::of_all(name, url, &cookie)).collect();
+        let mut scene = Self { cluster, me, sessions: Vec::new(), watchers };
+        scene.upload(SESSIONS).await;
+        scene
+    }
+
+    /// Sends more recordings, all at once, each watched through every door as soon as it is there.
+    async fn upload(&mut self, count: usize) {
+        let cookie = self.me.cookie().await;
+        let first = self.sessions.len();
+        let (me, doors) = (&self.me, self.cluster.doors());
+        let uploads = (first..first + count).map(async |number| {
+            let id = me.session(&format!("{number}.wav"), recording(number), &[]).await;
+            let watchers = doors.each_ref().map(|(name, url)| Watcher::of_session(name, url, &cookie, &id));
+            (id, watchers)
+        });
+        for (id, watchers) in futures::future::join_all(uploads).await {
+            self.sessions.push(id);
+            self.watchers.extend(watchers);
+        }
+    }
+
+    /// Waits until sessions are being worked on by the first worker, which has transcribed some of them half way, and
+    /// gives them.
+    async fn half_way(&mut self) -> Vec<String> {
+        let mine = self.held_by_the_first_worker();
+        self.cluster
+            .until("the first worker is half way", &format!("SELECT 1 WHERE EXISTS ({mine} AND segments > 0)"))
+            .await;
+        self.cluster.query(&mine)
+    }
+
+    fn held_by_the_first_worker(&mut self) -> String {
+        let suffix = self.cluster.workers[0].worker_suffix();
+        format!("SELECT id FROM sessions WHERE status = 'processing' AND worker LIKE '%{suffix}'")
+    }
+
+    /// Waits until everything has ended, then holds it against the undisturbed run.
+    async fn check(&mut self) {
+        let open = "SELECT 1 FROM sessions WHERE status IN ('queued', 'processing')";
+        self.cluster.until("every session has ended", &format!("SELECT 1 WHERE NOT EXISTS ({open})")).await;
+        let ended = self.cluster.query("SELECT status, COUNT(*), MAX(error_message) FROM sessions GROUP BY status");
+        assert_eq!(ended, [format!("completed|{}|", self.sessions.len())]);
+        for (_, url) in self.cluster.doors() {
+            self.check_stored(&self.me.at(&url)).await;
+        }
+        let all_told = async {
+            while self.watchers.iter().any(|watcher| !self.is_told(watcher)) {
+                time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if time::timeout(PATIENCE, all_told).await.is_err() {
+            let waiting: Vec<&Watcher> = self.watchers.iter().filter(|watcher| !self.is_told(watcher)).collect();
+            let about: Vec<String> = waiting.iter().take(5).map(|w| format!("{}: {:?}", w.name, w.notes())).collect();
+            panic!("{} watchers weren't told of the end, among them\n{}", waiting.len(), about.join("\n"));
+        }
+        for watcher in &self.watchers {
+            self.check_watcher(watcher);
+        }
+    }
+
+    async fn check_stored(&self, me: &Visitor) {
+        for (number, id) in self.sessions.iter().enumerate() {
+            let json = me.json(&format!("/api/v1/sessions/{id}/transcript.json")).await;
+            let segments = json["segments"].as_array().unwrap();
+            let indexes: Vec<u64> = segments.iter().map(|s| s["index"].as_u64().unwrap()).collect();
+            assert_eq!(indexes, (0..segments.len() as u64).collect::<Vec<_>>(), "{id} at {}", me.url);
+            let seconds = |segment: &Value, name: &str| segment[name].as_f64().unwrap();
+            let heard: Vec<(f64, f64, String)> = segments
+                .iter()
+                .map(|s| (seconds(s, "start"), seconds(s, "end"), s["text"].as_str().unwrap().to_owned()))
+                .collect();
+            assert_eq!(heard, transcript(number), "{id} at {}", me.url);
+            // A node that has heard nothing yet compares with the store before long.
+            let status = me.wait(id, "completed").await;
+            assert_eq!(status["progress"], 100.0, "{status}");
+            assert_eq!(status["segments"], segments.len(), "{status}");
+        }
+    }
+
+    /// Whether a watcher knows the end of what it watches.
+    fn is_told(&self, watcher: &Watcher) -> bool {
+        let notes = watcher.notes();
+        let all = watcher.name.ends_with("of all");
+        let expected = if all { self.sessions.len() } else { 1 };
+        let told = notes.sessions.values().filter(|known| known.has_ended()).count();
+        let whole = notes.sessions.iter().all(|(id, known)| known.segments.len() == transcript(self.number(id)).len());
+        !notes.wrong.is_empty() || (told == expected && (notes.over || all) && whole)
+    }
+
+    /// The number of a session's recording.
+    fn number(&self, id: &str) -> usize {
+        self.sessions.iter().position(|session| session == id).expect("a session of this scene")
+    }
+
+    fn check_watcher(&self, watcher: &Watcher) {
+        let notes = watcher.notes();
+        let name = &watcher.name;
+        assert!(notes.wrong.is_empty(), "{name}: {:?}", notes.wrong);
+        for (id, known) in &notes.sessions {
+            assert_eq!(known.status, "completed", "{name}: {id}");
+            assert!(known.versions.windows(2).all(|w| w[0] < w[1]), "{name}: {id}: {:?}", known.versions);
+            let texts = transcript(self.number(id)).into_iter().map(|(_, _, text)| text);
+            let expected: BTreeMap<u64, String> = (0..).zip(texts).collect();
+            assert_eq!(known.segments, expected, "{name}: {id}");
+        }
+    }
+
+    /// What the watchers behind nginx have noted.
+    fn behind_nginx(&self) -> Vec<Notes> {
+        self.watchers.iter().filter(|w| w.name.starts_with("nginx")).map(Watcher::notes).collect()
+    }
+
+    /// Sessions that needed more than one attempt, and how often a worker was lost or crashed in all.
+    fn disturbed(&self) -> (usize, u64) {
+        let rows = self.cluster.query("SELECT attempt, crashes FROM sessions");
+        let numbers = rows.iter().map(|row| {
+            let (attempt, crashes) = row.split_once('|').unwrap();
+            (attempt.parse::<u64>().unwrap(), crashes.parse::<u64>().unwrap())
+        });
+        numbers.fold((0, 0), |(again, lost), (attempt, crashes)| (again + usize::from(attempt > 1), lost + crashes))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn undisturbed() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0));
+    for watcher in &scene.watchers {
+        let notes = watcher.notes();
+        assert_eq!((notes.failed, &notes.refused[..]), (0, &[][..]), "{}", watcher.name);
+    }
+    // Both workers had a part in it.
+    for worker in &scene.cluster.workers {
+        assert!(worker.log().contains("is being transcribed"), "{} had nothing to do", worker.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_killed() {
+    let mut scene = Scene::start(Layout::default()).await;
+    let held = scene.half_way().await;
+    scene.cluster.workers[0].kill();
+    scene.check().await;
+    let (again, lost) = scene.disturbed();
+    assert!(again >= 1 && lost >= 1, "of {held:?}, {again} were taken up again after {lost} losses");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_node_is_killed() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.half_way().await;
+    scene.cluster.webs[0].kill();
+    // It stays away until everything is over, so its own watchers learn all of it afterwards.
+    let open = "SELECT 1 FROM sessions WHERE status IN ('queued', 'processing')";
+    scene.cluster.until("every session has ended", &format!("SELECT 1 WHERE NOT EXISTS ({open})")).await;
+    scene.cluster.webs[0].start();
+    scene.cluster.webs[0].ready().await;
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0), "the workers don't need it");
+    let notes = scene.behind_nginx();
+    assert!(notes.iter().any(|n| n.opened > 1), "no stream went through the node that was killed");
+    assert!(notes.iter().all(|n| n.failed == 0 && n.refused.is_empty()), "nginx had the other node: {notes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_away_for_five_seconds() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.half_way().await;
+    scene.cluster.redis.stop();
+    time::sleep(Duration::from_secs(5)).await;
+    tokio::task::block_in_place(|| scene.cluster.redis.resume());
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0), "work doesn't depend on Redis");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_away_for_a_minute() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.half_way().await;
+    scene.cluster.redis.stop();
+    let back = time::Instant::now() + Duration::from_secs(60);
+    // All of it ends, and everybody hears of it, while Redis is away.
+    scene.check().await;
+    scene.upload(4).await;
+    scene.check().await;
+    time::sleep_until(back).await;
+    tokio::task::block_in_place(|| scene.cluster.redis.resume());
+    scene.upload(4).await;
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0), "work doesn't depend on Redis");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_hangs() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.half_way().await;
+    scene.cluster.redis.freeze();
+    // Nobody waits for it: all of it ends while Redis keeps silent.
+    scene.check().await;
+    scene.cluster.redis.thaw();
+    scene.upload(4).await;
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0), "work doesn't depend on Redis");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_is_restarted() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.half_way().await;
+    tokio::task::block_in_place(|| scene.cluster.postgres.stop());
+    time::sleep(Duration::from_secs(2)).await;
+    tokio::task::block_in_place(|| scene.cluster.postgres.resume());
+    scene.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_sleeps_beyond_its_lease() {
+    let mut scene = Scene::start(Layout::default()).await;
+    let held = scene.half_way().await;
+    let mine = scene.held_by_the_first_worker();
+    scene.cluster.workers[0].freeze();
+    scene.cluster.until("its sessions are given to another", &format!("SELECT 1 WHERE NOT EXISTS ({mine})")).await;
+    scene.cluster.workers[0].thaw();
+    scene.check().await;
+    let (again, lost) = scene.disturbed();
+    assert!(again >= 1 && lost >= 1, "of {held:?}, {again} were taken up again after {lost} losses");
+    let refused = scene.cluster.workers[0].log().matches("is no longer this worker's").count();
+    assert!(refused >= 1, "it never noticed: {}", scene.cluster.workers[0].log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_are_full() {
+    let mut scene = Scene::start(Layout { disk: Some(4_000_000), ..Layout::default() }).await;
+    scene.half_way().await;
+    let fillers = [scene.cluster.workers[0].data(), scene.cluster.webs[0].data()].map(Filler::start);
+    let open = "SELECT 1 FROM sessions WHERE status IN ('queued', 'processing')";
+    scene.cluster.until("the other worker does it all", &format!("SELECT 1 WHERE NOT EXISTS ({open})")).await;
+    let there = scene.me.at(&scene.cluster.webs[0].url());
+    let refused = there.upload("a.wav", recording(0), &[]).await;
+    assert_disk_full(refused).await;
+    // One that doesn't say how much will come.
+    let pieces = futures::stream::iter(
+        recording(0).chunks(10_000).map(<[u8]>::to_vec).map(Ok::<_, std::io::Error>).collect::<Vec<_>>(),
+    );
+    let part = multipart::Part::stream(Body::wrap_stream(pieces)).file_name("a.wav");
+    let request = there.request("POST", "/api/v1/sessions").multipart(multipart::Form::new().part("file", part));
+    assert_disk_full(there.send(request).await).await;
+    drop(fillers);
+    let me = std::mem::replace(&mut scene.me, there);
+    scene.upload(4).await;
+    scene.me = me;
+    scene.check().await;
+    assert!(scene.cluster.workers[0].log().contains("the disk is full"), "the worker had room");
+    assert_eq!(scene.disturbed().1, 0, "a full disk is no fault of the sessions");
+}
+
+/// Takes all the room there is on a disk, also what others give back, until dropped.
+struct Filler {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Filler {
+    fn start(folder: PathBuf) -> Self {
+        let (path, stop) = (folder.join("filler"), Arc::new(AtomicBool::new(false)));
+        let mut file = fs::File::create(&path).unwrap();
+        let mut fill = move || while file.write_all(&[0; 4096]).is_ok() {};
+        fill();
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Relaxed) {
+                fill();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self { path, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn assert_disk_full(answer: reqwest::Response) {
+    let status = answer.status();
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::INSUFFICIENT_STORAGE, &json!("disk_full")), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_of_the_messages_is_lost() {
+    let mut scene = Scene::start(Layout { loss: 0.3, ..Layout::default() }).await;
+    scene.check().await;
+    let (passed, lost) = scene.cluster.proxy.as_ref().unwrap().counts();
+    assert!(passed > 100 && lost > 30, "{passed} messages came through, {lost} were lost");
+    assert_eq!(scene.disturbed(), (0, 0), "work doesn't depend on messages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_restarted_one_after_another() {
+    let mut scene = Scene::start(Layout { pace: 0.6, ..Layout::default() }).await;
+    scene.half_way().await;
+    for n in [0, 1] {
+        let web = &mut scene.cluster.webs[n];
+        let status = web.running().terminate(STOP).await;
+        assert!(status.success(), "{}: {status}", web.name);
+        web.start();
+        web.ready().await;
+        let worker = &mut scene.cluster.workers[n];
+        let status = worker.running().terminate(STOP).await;
+        assert!(status.success(), "{}: {status}", worker.name);
+        worker.start();
+    }
+    scene.check().await;
+    let (again, lost) = scene.disturbed();
+    assert!(again >= 1, "no session was running on a worker that was restarted");
+    assert_eq!(lost, 0, "a stop on purpose counts as no crash");
+    // A browser sees its stream end and gets the next one at once.
+    let notes = scene.behind_nginx();
+    assert!(notes.iter().all(|n| n.failed == 0 && n.refused.is_empty()), "{notes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_and_deleting_reach_an_engine_behind_another_node() {
+    let mut cluster = Cluster::start(Layout { pace: 20.0, ..Layout::default() }).await;
+    let me = Visitor::new(&cluster.webs[0].url());
+    let cookie = me.cookie().await;
+    for (number, method) in ["POST", "DELETE"].into_iter().enumerate() {
+        let id = me.session("a.wav", recording(number), &[]).await;
+        let watchers: Vec<Watcher> = cluster
+            .doors()
+            .iter()
+            .flat_map(|(name, url)| [Watcher::of_session(name, url, &cookie, &id), Watcher::of_all(name, url, &cookie)])
+            .collect();
+        let engine = async {
+            loop {
+                if let [pid] = cluster.engines(number)[..] {
+                    return pid;
+                }
+                time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let pid = time::timeout(PATIENCE, engine).await.expect("an engine starts");
+        assert!(is_alive(pid));
+        let path = format!("/api/v1/sessions/{id}{}", if method == "POST" { "/cancel" } else { "" });
+        let answer = me.send(me.request(method, &path)).await;
+        assert!(answer.status().is_success(), "{}", answer.status());
+        let gone = async {
+            while is_alive(pid) {
+                time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        time::timeout(REACH, gone).await.expect("the engine's process ends");
+        if method == "POST" {
+            let told = async {
+                while !watchers.iter().all(|w| w.notes().sessions.get(&id).is_some_and(|k| k.status == "cancelled")) {
+                    time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            time::timeout(REACH, told).await.expect("every watcher is told");
+            continue;
+        }
+        for (_, url) in cluster.doors() {
+            assert_eq!(me.at(&url).get(&format!("/api/v1/sessions/{id}")).await.status(), StatusCode::NOT_FOUND);
+        }
+    }
+    // The workers are free again.
+    assert!(cluster.query("SELECT 1 FROM sessions WHERE status = 'processing'").is_empty());
+    for worker in &mut cluster.workers {
+        worker.running().must_run();
+    }
+}
+
+/// A session whose worker is outside Hark, watched through every door by watchers that are sure to hear what is published.
+struct Outside {
+    cluster: Cluster,
+    me: Visitor,
+    id: String,
+    watchers: Vec<Watcher>,
+}
+
+impl Outside {
+    async fn start() -> Self {
+        let cluster = Cluster::start(Layout::default()).await;
+        let me = Visitor::new(&cluster.nginx.url);
+        me.cookie().await;
+        let mut outside = Self { cluster, me, id: String::new(), watchers: Vec::new() };
+        outside.next().await;
+        outside
+    }
+
+    /// Goes on with a new session.
+    async fn next(&mut self) {
+        let cookie = self.me.cookie().await;
+        let body = json!({"title": "Published by others", "duration_total": 3.0});
+        let request = self.me.request("POST", "/api/v1/sessions").bearer_auth(TOKEN).json(&body);
+        let answer = self.me.send(request).await;
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        let session: Value = answer.json().await.unwrap();
+        session["id"].as_str().unwrap().clone_into(&mut self.id);
+        let id = &self.id;
+        self.watchers = self
+            .cluster
+            .doors()
+            .iter()
+            .flat_map(|(name, url)| [Watcher::of_session(name, url, &cookie, id), Watcher::of_all(name, url, &cookie)])
+            .collect();
+        self.told("queued").await;
+        let both = async {
+            let count = format!("{}\n2\n", self.channel());
+            while self.cluster.redis.cli(&["pubsub", "numsub", &self.channel()]).stdout != count.as_bytes() {
+                time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        time::timeout(PATIENCE, both).await.expect("both web nodes subscribe");
+    }
+
+    fn channel(&self) -> String {
+        format!("transcription:status:{}", self.id)
+    }
+
+    fn publish(&self, message: &Value) {
+        assert!(self.cluster.redis.publish(&self.channel(), &message.to_string()) >= 2);
+    }
+
+    fn status(&self, version: u64, state: &str, segments: u64) -> Value {
+        let progress = if state == "completed" { 100.0 } else { version as f64 };
+        json!({
+            "session_id": self.id, "version": version, "status": state, "stage": "transcribing", "progress": progress,
+            "message": "Published", "timestamp": "2026-01-01T00:00:00.000Z", "duration_processed": 1.0,
+            "duration_total": 3.0, "estimated_completion": null, "processing_speed": null, "segments": segments,
+            "queue_position": null, "attempt": 1, "error": null,
+        })
+    }
+
+    fn segment(&self, index: u64, text: &str) -> Value {
+        json!({"session_id": self.id, "index": index, "start": index, "end": index + 1, "text": text})
+    }
+
+    /// Waits until every watcher knows of this status.
+    async fn told(&self, status: &str) {
+        let told = async {
+            let knows = |w: &Watcher| w.notes().sessions.get(&self.id).is_some_and(|known| known.status == status);
+            while !self.watchers.iter().all(knows) {
+                time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if time::timeout(PATIENCE, told).await.is_err() {
+            let notes: Vec<Notes> = self.watchers.iter().map(Watcher::notes).collect();
+            panic!("not all heard that it is {status}: {notes:#?}");
+        }
+    }
+
+    /// What every watcher, and the store, must have in the end.
+    async fn has(&self, texts: &[&str]) {
+        self.told("completed").await;
+        let expected: BTreeMap<u64, String> = (0..).zip(texts.iter().map(|text| (*text).to_owned())).collect();
+        for watcher in &self.watchers {
+            let whole = async {
+                while watcher.notes().sessions[&self.id].segments.len() < texts.len() {
+                    time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            time::timeout(PATIENCE, whole).await.unwrap_or_else(|_| panic!("{}: {:?}", watcher.name, watcher.notes()));
+            let notes = watcher.notes();
+            assert!(notes.wrong.is_empty(), "{}: {:?}", watcher.name, notes.wrong);
+            assert_eq!(notes.sessions[&self.id].segments, expected, "{}", watcher.name);
+        }
+        let stored = self.me.json(&format!("/api/v1/sessions/{}/segments", self.id)).await;
+        let stored: Vec<&str> =
+            stored["segments"].as_array().unwrap().iter().map(|s| s["text"].as_str().unwrap()).collect();
+        assert_eq!(stored, texts);
+    }
+
+    /// How many messages a web node has counted with this outcome.
+    async fn counted(&self, web: usize, outcome: &str) -> u64 {
+        let metrics = Visitor::new(&self.cluster.webs[web].url()).get("/metrics").await.text().await.unwrap();
+        let line = format!("hark_bus_messages_total{{outcome=\"{outcome}\"}} ");
+        metrics.lines().find_map(|l| l.strip_prefix(&line)?.parse().ok()).unwrap_or(0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_in_other_languages_publish_to_redis() {
+    let mut outside = Outside::start().await;
+    outside.publish(&outside.status(2, "processing", 0));
+    outside.told("processing").await;
+    outside.publish(&outside.segment(0, "with redis-cli"));
+    outside.publish(&outside.status(3, "processing", 1));
+    outside.publish(&outside.segment(1, "line\nby \u{2028}line"));
+    outside.publish(&outside.status(4, "completed", 2));
+    outside.has(&["with redis-cli", "line\nby \u{2028}line"]).await;
+
+    outside.next().await;
+    let texts = ["from Python", "naïve 漢字 😀", "data: x\n\n"];
+    // Where scripts/setup puts it.
+    let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap()));
+    let done = tokio::process::Command::new(format!("{home}/hark/python-clients/bin/python"))
+        .arg(format!("{}/tests/clients/redis_worker.py", env!("CARGO_MANIFEST_DIR")))
+        .arg(format!("redis://127.0.0.1:{}/", outside.cluster.redis.port))
+        .arg(&outside.id)
+        .args(texts)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    outside.has(&texts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_can_not_be_are_counted_and_ignored() {
+    let mut outside = Outside::start().await;
+    outside.publish(&outside.status(20, "processing", 0));
+    outside.told("processing").await;
+    let other = "0192f0c1-7c1e-7bb0-8000-000000000001";
+    let with = |name: &str, value: Value| {
+        let mut message = outside.status(30, "processing", 0);
+        message[name] = value;
+        message
+    };
+    // Neither status nor segment; what no status can be; another's; older than known; a hole; too large.
+    for message in [json!({}), json!([1]), with("progress", json!(250)), with("status", json!("finished"))] {
+        outside.publish(&message);
+    }
+    assert!(outside.cluster.redis.publish(&outside.channel(), "{\"session_id\":") >= 2);
+    outside.publish(&with("session_id", json!(other)));
+    outside.publish(&outside.status(19, "failed", 0));
+    outside.publish(&outside.segment(7, "out of order"));
+    outside.publish(&with("message", json!("x".repeat(256 * 1024))));
+    // Nobody listens for sessions that nobody watches.
+    assert_eq!(outside.cluster.redis.publish(&format!("transcription:status:{other}"), "{}"), 0);
+    outside.publish(&outside.segment(0, "the only line"));
+    outside.publish(&outside.status(40, "completed", 1));
+    outside.has(&["the only line"]).await;
+    for watcher in &outside.watchers {
+        let known = watcher.notes().sessions[&outside.id].clone();
+        assert!(known.versions.iter().all(|version| [1, 20, 40].contains(version)), "{}: {known:?}", watcher.name);
+    }
+    for web in [0, 1] {
+        for (outcome, expected) in [("malformed", 5), ("foreign", 1), ("stale", 2), ("oversized", 1)] {
+            assert_eq!(outside.counted(web, outcome).await, expected, "{outcome} at web{web}");
+        }
+        assert!(outside.counted(web, "taken").await >= 1);
+    }
+    // What has ended stays as it is.
+    outside.next().await;
+    let path = format!("/api/v1/sessions/{}/cancel", outside.id);
+    assert!(outside.me.post(&path).await.status().is_success());
+    outside.told("cancelled").await;
+    let cancelled = outside.me.json(&format!("/api/v1/sessions/{}/status", outside.id)).await;
+    outside.publish(&outside.status(5_000, "completed", 0));
+    let counted = async {
+        while outside.counted(0, "stale").await < 3 {
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    time::timeout(PATIENCE, counted).await.expect("it is counted");
+    assert_eq!(outside.me.json(&format!("/api/v1/sessions/{}/status", outside.id)).await, cancelled);
+}
+
+/// Whether a process runs; one that has ended and waits to be collected doesn't.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}

@@ -1,0 +1,317 @@
+//! Two web nodes and two workers as real processes, with a PostgreSQL, a Redis and an nginx of their own, and an engine
+//! whose words depend on nothing but the recording. Made for tests that break some of it.
+
+use super::{
+    nginx::Nginx,
+    postgres::Postgres,
+    proxy::LossyProxy,
+    redis::Redis,
+    servers::{Process, free_port},
+    support::{PATIENCE, Visitor},
+};
+use rustix::process::Signal;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::time;
+
+/// What outside workers must send.
+pub const TOKEN: &str = "token-of-the-tests";
+/// Seconds after which a silent worker has lost its sessions.
+pub const LEASE_SECS: u32 = 4;
+/// Sessions that each worker works on at once.
+const CONCURRENCY: u32 = 4;
+/// Samples in a piece of a recording: half a second, for which the engine says one segment.
+const PIECE: usize = 8_000;
+
+/// How a cluster differs from the usual one.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    /// Share of the messages from Redis that get lost.
+    pub loss: f64,
+    /// Seconds the engine takes for each piece.
+    pub pace: f64,
+    /// Bytes of the small disk that the first worker and the first web node have, if they have one.
+    pub disk: Option<u64>,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { loss: 0.0, pace: 0.35, disk: None }
+    }
+}
+
+/// The whole of it. Ends with everything it started when dropped.
+pub struct Cluster {
+    pub webs: [Node; 2],
+    pub workers: [Node; 2],
+    pub nginx: Nginx,
+    pub proxy: Option<LossyProxy>,
+    pub redis: Redis,
+    pub postgres: Postgres,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Starts it, and waits until all nodes are ready.
+    pub async fn start(layout: Layout) -> Self {
+        let folder = TempDir::new().unwrap();
+        let servers = tokio::task::spawn_blocking(|| (Postgres::start_on(free_port()), Redis::start()));
+        let (postgres, redis) = servers.await.unwrap();
+        let proxy = match layout.loss {
+            0.0 => None,
+            loss => Some(LossyProxy::start(redis.port, loss, 7).await),
+        };
+        let redis_port = proxy.as_ref().map_or(redis.port, |proxy| proxy.port);
+        let shared = folder.path().join("recordings");
+        let pids = folder.path().join("engines");
+        fs::create_dir(&shared).unwrap();
+        fs::create_dir(&pids).unwrap();
+        let env = [
+            ("DATABASE_URL", postgres.database("hark")),
+            ("REDIS_URL", format!("redis://127.0.0.1:{redis_port}/")),
+            ("HARK_RECORDINGS_URL", format!("file://{}", shared.display())),
+            ("HARK_WORKER_TOKEN", TOKEN.to_owned()),
+            ("HARK_LEASE_SECS", LEASE_SECS.to_string()),
+            ("HARK_STALL_SECS", "60".to_owned()),
+            // So many that none of the tests can use them up by itself; a session that fails is a mistake.
+            ("HARK_MAX_ATTEMPTS", "10".to_owned()),
+            ("HARK_WORKERS", CONCURRENCY.to_string()),
+            ("HARK_MIN_FREE_BYTES", "1".to_owned()),
+            ("HARK_MAX_STREAMS_PER_OWNER", "1000".to_owned()),
+            ("HARK_ENGINE", "command".to_owned()),
+            ("HARK_ENGINE_COMMAND", engine(folder.path(), &pids, layout.pace)),
+            ("HARK_LOG", "info,hark=debug".to_owned()),
+        ];
+        let env: Vec<(String, String)> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let node = |name: &str, role, disk| Node::new(name, role, folder.path(), env.clone(), disk);
+        let mut webs = [node("web0", Role::Web, layout.disk), node("web1", Role::Web, None)];
+        let mut workers = [node("worker0", Role::Worker, layout.disk), node("worker1", Role::Worker, None)];
+        webs.iter_mut().chain(&mut workers).for_each(Node::start);
+        let nginx = Nginx::start(&webs.each_ref().map(|web| web.addr.clone()));
+        let mut cluster = Self { webs, workers, nginx, proxy, redis, postgres, folder };
+        for node in cluster.webs.iter_mut().chain(&mut cluster.workers) {
+            node.ready().await;
+        }
+        cluster
+    }
+
+    /// Where watchers may come in: each web node, and nginx before both.
+    pub fn doors(&self) -> [(&'static str, String); 3] {
+        [("web0", self.webs[0].url()), ("web1", self.webs[1].url()), ("nginx", self.nginx.url.clone())]
+    }
+
+    /// A visitor of this address.
+    pub fn visitor(&self, url: &str) -> Visitor {
+        Visitor::new(url)
+    }
+
+    /// What a query answers in the nodes' database.
+    pub fn query(&self, text: &str) -> Vec<String> {
+        self.postgres.query("hark", text)
+    }
+
+    /// Waits until a query has an answer, and gives that.
+    pub async fn until(&mut self, what: &str, query: &str) -> Vec<String> {
+        let waiting = async {
+            loop {
+                let rows = self.query(query);
+                if !rows.is_empty() {
+                    return rows;
+                }
+                time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"))
+    }
+
+    /// The processes of engines that hear this recording, dead or alive.
+    pub fn engines(&self, recording: usize) -> Vec<u32> {
+        let files = fs::read_dir(self.folder.path().join("engines")).unwrap().flatten();
+        let of_it = files.filter(|f| fs::read_to_string(f.path()).is_ok_and(|text| text == recording.to_string()));
+        of_it.filter_map(|f| f.file_name().to_str()?.parse().ok()).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in self.webs.iter().chain(&self.workers) {
+                if let Some(process) = &node.process {
+                    eprintln!("== the last words of {} ==\n{}", node.name, process.tail());
+                }
+            }
+            eprintln!("== the errors of nginx ==\n{}", self.nginx.errors());
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Role {
+    Web,
+    Worker,
+}
+
+/// A node: its place on disk and its settings stay, its process comes and goes.
+pub struct Node {
+    pub name: String,
+    /// Address and port; only web nodes listen there.
+    pub addr: String,
+    pub process: Option<Process>,
+    role: Role,
+    data: PathBuf,
+    log: PathBuf,
+    env: Vec<(String, String)>,
+    disk: Option<u64>,
+}
+
+impl Node {
+    fn new(name: &str, role: Role, folder: &Path, mut env: Vec<(String, String)>, disk: Option<u64>) -> Self {
+        let data = folder.join(name);
+        fs::create_dir(&data).unwrap();
+        let addr = format!("127.0.0.1:{}", free_port());
+        env.push(("HARK_DATA_DIR".to_owned(), data.display().to_string()));
+        env.push(("LEPTOS_SITE_ADDR".to_owned(), addr.clone()));
+        let log = folder.join(format!("{name}.log"));
+        Self { name: name.to_owned(), addr, process: None, role, data, log, env, disk }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub fn start(&mut self) {
+        let hark = env!("CARGO_BIN_EXE_hark");
+        let mut command = match self.disk {
+            None => Command::new(hark),
+            Some(bytes) => {
+                // A disk that only this node sees, and that goes with it. Ordinary users may make one too.
+                let mut command = Command::new("unshare");
+                let mount = format!("mount -t tmpfs -o size={bytes} tmpfs \"$0\" && exec \"$@\"");
+                command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &mount]).arg(&self.data).arg(hark);
+                command
+            }
+        };
+        match self.role {
+            Role::Web => command.args(["serve", "--workers", "0"]),
+            Role::Worker => command.arg("worker"),
+        };
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        self.process = Some(Process::start(&self.name, &mut command, self.log.clone()));
+    }
+
+    /// Waits until a web node serves, or a worker looks into the queue for the first time.
+    pub async fn ready(&mut self) {
+        let url = format!("{}/readyz", self.url());
+        let waiting = async {
+            loop {
+                let ready = match self.role {
+                    Role::Web => reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()),
+                    Role::Worker => self.log().contains("ready to work"),
+                };
+                if ready {
+                    return;
+                }
+                self.running().must_run();
+                time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let ready = time::timeout(PATIENCE, waiting).await;
+        ready.unwrap_or_else(|_| panic!("{} isn't ready", self.name));
+    }
+
+    pub fn running(&mut self) -> &mut Process {
+        self.process.as_mut().expect("it has been started")
+    }
+
+    /// As a crash or a power cut.
+    pub fn kill(&mut self) {
+        self.running().kill();
+    }
+
+    /// As a machine that hangs, or whose network does.
+    pub fn freeze(&mut self) {
+        self.running().signal(Signal::STOP);
+    }
+
+    /// Ends [`Node::freeze`].
+    pub fn thaw(&mut self) {
+        self.running().signal(Signal::CONT);
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// How the sessions that it works on name their worker ends in this.
+    pub fn worker_suffix(&mut self) -> String {
+        format!("-{}", self.running().pid())
+    }
+
+    /// Its data folder as it sees it itself.
+    pub fn data(&mut self) -> PathBuf {
+        match self.disk {
+            None => self.data.clone(),
+            Some(_) => {
+                let root = PathBuf::from(format!("/proc/{}/root", self.running().pid()));
+                root.join(self.data.strip_prefix("/").unwrap())
+            }
+        }
+    }
+}
+
+/// A recording that tells an engine where it is: the first half of each piece holds the recording's number, the second
+/// half that of the piece.
+pub fn recording(number: usize) -> Vec<u8> {
+    let pieces = pieces(number);
+    let samples = (0..pieces * PIECE).map(|i| {
+        let what = if i % PIECE < PIECE / 2 { number } else { i / PIECE };
+        64 * (what as i16 + 1)
+    });
+    super::support::wav_of(samples)
+}
+
+/// How long the recordings are, in pieces: not all alike.
+fn pieces(number: usize) -> usize {
+    6 + number % 5
+}
+
+/// What the engine hears in a recording: start, end and text of each segment.
+pub fn transcript(number: usize) -> Vec<(f64, f64, String)> {
+    let seconds = |piece: usize| (piece * PIECE) as f64 / 16_000.0;
+    (0..pieces(number))
+        .map(|piece| (seconds(piece), seconds(piece + 1), format!("recording {number} piece {piece}")))
+        .collect()
+}
+
+/// The command of an engine that reads [`recording`]s, as slowly as told, and notes its process with the recording it
+/// hears in the folder `pids`.
+fn engine(folder: &Path, pids: &Path, pace: f64) -> String {
+    const SCRIPT: &str = r#"import json, os, struct, sys, time
+pids, pace = sys.argv[1], float(sys.argv[2])
+def say(**line): print(json.dumps(line), flush=True)
+def number(data, at): return round(struct.unpack_from("<h", data, at)[0] / 64) - 1
+say(type="ready", protocol=1, model="reader")
+heard = 0
+while data := sys.stdin.buffer.read(16000):
+    recording, piece = number(data, 2000), number(data, 10000)
+    if not heard:
+        with open(f"{pids}/{os.getpid()}.new", "w") as file: file.write(str(recording))
+        os.rename(file.name, f"{pids}/{os.getpid()}")
+    time.sleep(pace)
+    start, heard = heard, heard + len(data) / 32000
+    say(type="segment", start=start, end=heard, text=f"recording {recording} piece {piece}")
+say(type="done")
+"#;
+    let file = folder.join("engine.py");
+    fs::write(&file, SCRIPT).unwrap();
+    // The program itself, because what stands on PATH may be a slow script that looks for it.
+    let found = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    let python = String::from_utf8(found.stdout).unwrap();
+    format!("{} -I -S {} {} {pace}", python.trim(), file.display(), pids.display())
+}
