@@ -380,6 +380,8 @@ async fn nodes_are_restarted_one_after_another() {
         assert!(status.success(), "{}: {status}", web.name);
         web.start();
         web.ready().await;
+        // After a refusal nginx leaves a node out for 2 s; by then both must not be out.
+        time::sleep(Duration::from_secs(3)).await;
         let worker = &mut scene.cluster.workers[n];
         let status = worker.running().terminate(STOP).await;
         assert!(status.success(), "{}: {status}", worker.name);

@@ -7,7 +7,7 @@ use super::{
     proxy::LossyProxy,
     redis::Redis,
     servers::{Process, free_port},
-    support::{PATIENCE, Visitor},
+    support::PATIENCE,
 };
 use rustix::process::Signal;
 use std::{
@@ -22,7 +22,7 @@ use tokio::time;
 /// What outside workers must send.
 pub const TOKEN: &str = "token-of-the-tests";
 /// Seconds after which a silent worker has lost its sessions.
-pub const LEASE_SECS: u32 = 4;
+pub const LEASE_SECS: u32 = 6;
 /// Sessions that each worker works on at once.
 const CONCURRENCY: u32 = 4;
 /// Samples in a piece of a recording: half a second, for which the engine says one segment.
@@ -105,18 +105,13 @@ impl Cluster {
         [("web0", self.webs[0].url()), ("web1", self.webs[1].url()), ("nginx", self.nginx.url.clone())]
     }
 
-    /// A visitor of this address.
-    pub fn visitor(&self, url: &str) -> Visitor {
-        Visitor::new(url)
-    }
-
     /// What a query answers in the nodes' database.
     pub fn query(&self, text: &str) -> Vec<String> {
         self.postgres.query("hark", text)
     }
 
     /// Waits until a query has an answer, and gives that.
-    pub async fn until(&mut self, what: &str, query: &str) -> Vec<String> {
+    pub async fn until(&self, what: &str, query: &str) -> Vec<String> {
         let waiting = async {
             loop {
                 let rows = self.query(query);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 pub struct Nginx {
     pub url: String,
     folder: TempDir,
-    pub process: Process,
+    _process: Process,
 }
 
 impl Nginx {
@@ -52,7 +52,7 @@ impl Nginx {
             assert!(Instant::now() < patience, "nginx doesn't listen: {}", process.tail());
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { url: format!("http://127.0.0.1:{port}"), folder, process }
+        Self { url: format!("http://127.0.0.1:{port}"), folder, _process: process }
     }
 
     /// What it complained of.
