@@ -1,0 +1,114 @@
+//! Measures the way of a status change from a worker to a browser's stream: over the bus within one process, and through
+//! Redis to several web nodes. `run` builds everything and calls this; see the README for how to read the figures.
+
+mod load;
+mod servers;
+
+use clap::Parser;
+use load::{Load, Outcome, Pace, Source};
+use servers::Servers;
+use std::time::Duration;
+
+/// Measure status changes from a worker to streams, with and without Redis between.
+#[derive(Parser)]
+struct Args {
+    /// Numbers of web nodes that hold streams, behind Redis.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4")]
+    nodes: Vec<usize>,
+    /// Sessions watched, each by one stream; the first is used to compare numbers of nodes.
+    #[arg(long, value_delimiter = ',', default_value = "1000,100,4000")]
+    watched: Vec<usize>,
+    /// Changes a second where the delay is measured.
+    #[arg(long, default_value_t = 500)]
+    rate: u64,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 15)]
+    seconds: u64,
+    /// The program of Hark.
+    #[arg(long, default_value = "../../target/release/hark")]
+    hark: std::path::PathBuf,
+    /// The processor the servers run on; the generator should be on another.
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+}
+
+/// One row of the table.
+struct Row {
+    bus: &'static str,
+    nodes: usize,
+    source: Source,
+    watched: usize,
+    /// As many changes as get through.
+    flat_out: Outcome,
+    /// At a fixed rate.
+    steady: Outcome,
+}
+
+fn main() -> Result<(), String> {
+    let args = Args::parse();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let usual = *args.watched.first().ok_or("name a number of sessions")?;
+    let mut rows = Vec::new();
+    for (n, watched) in args.watched.iter().enumerate() {
+        rows.push(runtime.block_on(measure(&args, None, Source::Reports, *watched))?);
+        for nodes in &args.nodes {
+            // All numbers of nodes with the usual sessions, and all numbers of sessions with the most nodes but one.
+            if n > 0 && Some(nodes) != args.nodes.get(args.nodes.len() / 2) {
+                continue;
+            }
+            for source in [Source::Reports, Source::Messages] {
+                rows.push(runtime.block_on(measure(&args, Some(*nodes), source, *watched))?);
+            }
+        }
+    }
+    rows.sort_by_key(|row| row.watched != usual);
+    print!("{}", table(&rows, &args));
+    Ok(())
+}
+
+/// With `nodes`, streams are on so many nodes behind Redis, and reports go to another node; without, all are on one node.
+async fn measure(args: &Args, nodes: Option<usize>, source: Source, watched: usize) -> Result<Row, String> {
+    let bus = if nodes.is_some() { "Redis" } else { "local" };
+    eprintln!("{bus}, {} nodes, {source}, {watched} sessions …", nodes.unwrap_or(1));
+    let servers = Servers::start(args, nodes).await?;
+    let mut load = Load::prepare(&servers, source, watched).await?;
+    load.connect().await?;
+    let duration = Duration::from_secs(args.seconds);
+    let steady = load.run(&servers, Pace::Fixed(args.rate), duration).await?;
+    eprintln!("  at {}/s: {steady:?}", args.rate);
+    let flat_out = load.run(&servers, Pace::FlatOut, duration).await?;
+    eprintln!("  flat out: {flat_out:?}");
+    Ok(Row { bus, nodes: nodes.unwrap_or(1), source, watched, flat_out, steady })
+}
+
+fn table(rows: &[Row], args: &Args) -> String {
+    let mut text = format!(
+        "| bus | web nodes | changes come as | sessions watched | changes/s | p50 ms | p99 ms | \
+         at {}/s: p50 ms | p99 ms | CPU s/million | skipped | lost |\n",
+        args.rate
+    );
+    text += "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+    let ms = |ns: u64| ns as f64 / 1e6;
+    for row in rows {
+        let (fast, steady) = (&row.flat_out, &row.steady);
+        text += &format!(
+            "| {} | {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {} | {} |\n",
+            row.bus,
+            row.nodes,
+            row.source,
+            row.watched,
+            fast.delivered as f64 / fast.seconds,
+            ms(fast.latency[0]),
+            ms(fast.latency[1]),
+            ms(steady.latency[0]),
+            ms(steady.latency[1]),
+            steady.cpu * 1e6 / steady.delivered.max(1) as f64,
+            steady.published - steady.delivered,
+            fast.lost + steady.lost,
+        );
+    }
+    text
+}
