@@ -24,7 +24,7 @@ pub mod telemetry;
 
 use axum::{Extension, Router};
 use axum_extra::extract::cookie::Key;
-use bus::{Bus, Foreign};
+use bus::{Bus, Inbox};
 use bytes::Bytes;
 use config::{DataConfig, ServeConfig, StreamConfig, StreamPath, WorkerConfig};
 use hyper_util::{
@@ -46,7 +46,6 @@ use store::Store;
 use stream::{Begun, Hub, StreamLimits};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::mpsc,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -63,8 +62,6 @@ const READ_BUFFER: usize = 16 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long the last changes may take to reach the other nodes.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
-/// Messages of outside workers, heard through the bus, that may wait to be looked at.
-const FOREIGN: usize = 4096;
 /// File descriptors kept free of status streams: the database, uploads, engines, plain requests.
 const SPARE_FILES: u64 = 512;
 
@@ -72,7 +69,7 @@ const SPARE_FILES: u64 = 512;
 pub struct Node {
     pub state: AppState,
     bus: bus::Background,
-    foreign: mpsc::Receiver<Foreign>,
+    heard: Arc<Inbox>,
     /// Held for as long as the node lives: one node to a data folder.
     _lock: File,
 }
@@ -139,9 +136,9 @@ impl Node {
         let metrics = telemetry::metrics();
         let limits = if watched { stream_limits(&config.streams) } else { StreamLimits::default() };
         let hub = Arc::new(Hub::new(limits));
-        let (heard, foreign) = mpsc::channel(FOREIGN);
+        let heard = Arc::new(Inbox::default());
         let (bus, background) = match &config.data.redis_url {
-            Some(url) => Bus::over_redis(url, &hub, &store, heard, watched)?,
+            Some(url) => Bus::over_redis(url, &hub, &store, Arc::clone(&heard), watched)?,
             None => Bus::alone(&hub, &store),
         };
         if store.is_shared() && config.data.redis_url.is_none() {
@@ -167,7 +164,7 @@ impl Node {
             metrics,
         });
         jobs::recover(&state).await?;
-        Ok(Self { state, bus: background, foreign, _lock: lock })
+        Ok(Self { state, bus: background, heard, _lock: lock })
     }
 
     /// Serves `listener` and works on sessions until `stop`; then says goodbye to the streams, hands running sessions
@@ -231,7 +228,7 @@ impl Node {
                 }
             }
         };
-        let foreign = outside::listen(self.state.clone(), self.foreign, stop.clone());
+        let foreign = outside::listen(self.state.clone(), self.heard, stop.clone());
         // The bus goes on until everyone else has said their last words.
         let silence = CancellationToken::new();
         let bus = self.bus.run(silence.clone());

@@ -2,6 +2,7 @@
 //! hub fans out to streams, and workers listen for what concerns them. With `REDIS_URL` it reaches all nodes.
 
 mod event;
+mod inbox;
 mod local;
 mod reconcile;
 mod redis;
@@ -10,10 +11,11 @@ mod wire;
 use super::{owner::Owner, store::Store, stream::Hub};
 use crate::model::{SessionId, Status};
 pub use event::{Change, Event};
+pub use inbox::Inbox;
 use local::Local;
 pub use local::Signal;
 use std::{future::Future, sync::Arc};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 pub use wire::{Foreign, Rejection};
 
@@ -49,7 +51,7 @@ impl Bus {
         url: &str,
         hub: &Arc<Hub>,
         store: &Store,
-        foreign: mpsc::Sender<Foreign>,
+        foreign: Arc<Inbox>,
         watched: bool,
     ) -> Result<(Self, Background), ::redis::RedisError> {
         let local = Local::new(Arc::clone(hub));

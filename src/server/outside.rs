@@ -3,7 +3,7 @@
 //! for the next report may reach another node. Called by `http::outside`; [`listen`] takes what the bus hears.
 
 use super::{
-    bus::{self, Event, Foreign, Rejection},
+    bus::{self, Event, Foreign, Inbox, Rejection},
     error::Error,
     owner::Owner,
     sessions::Sessions,
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc},
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -366,13 +366,13 @@ fn count_ended(state: State) {
 
 /// Takes in what outside workers publish over Redis: shows it to this node's watchers at once, and stores it. Other nodes
 /// that listen do the same, and the store takes each version and each segment once. Runs until `stop`.
-pub async fn listen(state: AppState, mut heard: mpsc::Receiver<Foreign>, stop: CancellationToken) {
+pub async fn listen(state: AppState, heard: Arc<Inbox>, stop: CancellationToken) {
     let mut steps: HashMap<SessionId, Status> = HashMap::new();
     let mut looks = time::interval(STORE_HEARD);
     looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Some(message) = heard.recv() => {
+            message = heard.take() => {
                 match state.sessions().take_heard(&message, &mut steps).await {
                     Ok(true) => bus::count(Ok(())),
                     Ok(false) => {}
@@ -403,7 +403,6 @@ async fn store_heard(state: &AppState, steps: &mut HashMap<SessionId, Status>) {
 /// The part of a message that tells which kind it is.
 #[derive(Deserialize)]
 struct Heard {
-    session_id: SessionId,
     index: Option<u32>,
     timestamp: Option<Timestamp>,
     attempt: Option<u32>,
@@ -417,9 +416,6 @@ impl Sessions<'_> {
         }
         let id = message.id;
         let head: Heard = read(&message.payload)?;
-        if head.session_id != id {
-            return Err(Rejection::Foreign);
-        }
         let (owner, known) = match self.state.bus.newest(id) {
             Some(known) => known,
             None => self.stored(id).await?,
@@ -428,7 +424,6 @@ impl Sessions<'_> {
             return self.take_segment(owner, &known, read(&message.payload)?).await;
         }
         let report: Report = read(&message.payload)?;
-        // Without a version nobody could tell which of two messages is newer.
         let version = report.version.ok_or(Rejection::Malformed)?;
         if version == known.version {
             return Ok(false); // what this node, or one that stored it before, has shown already

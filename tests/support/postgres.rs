@@ -20,11 +20,26 @@ pub struct Postgres {
 impl Postgres {
     /// Starts one. Fails if it doesn't answer.
     pub fn start() -> Self {
-        Self::start_on(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+        let mut server = Self::prepare();
+        // Whoever else looks for a free port at this moment may be faster.
+        for _ in 0..10 {
+            server.port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if server.try_resume() {
+                return server;
+            }
+        }
+        panic!("PostgreSQL doesn't start: {}", server.log());
     }
 
     /// Starts one on this port.
     pub fn start_on(port: u16) -> Self {
+        let mut server = Self::prepare();
+        server.port = port;
+        server.resume();
+        server
+    }
+
+    fn prepare() -> Self {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
@@ -43,13 +58,20 @@ impl Postgres {
             .output()
             .unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let mut server = Self { port, folder, child: None };
-        server.resume();
-        server
+        Self { port: 0, folder, child: None }
     }
 
     /// Starts it again after [`Postgres::stop`], on the same port and data. Fails if it doesn't answer.
     pub fn resume(&mut self) {
+        assert!(self.try_resume(), "PostgreSQL doesn't start: {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// False if it ends at once, as it does where somebody else listens.
+    fn try_resume(&mut self) -> bool {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let child = as_postgres(&programs().join("postgres"))
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-p"])
@@ -62,9 +84,15 @@ impl Postgres {
             .unwrap();
         self.child = Some(child);
         let patience = Instant::now() + Duration::from_secs(60);
-        while !self.sql("SELECT 1").status.success() {
-            let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < patience, "PostgreSQL doesn't answer: {}", log());
+        loop {
+            if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
+                self.child = None;
+                return false;
+            }
+            if psql(self.port, "postgres", "SELECT 1").status.success() {
+                return true;
+            }
+            assert!(Instant::now() < patience, "PostgreSQL doesn't answer: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -103,9 +131,14 @@ impl Postgres {
     }
 
     fn psql(&self, name: &str, text: &str) -> std::process::Output {
-        let url = format!("postgres://postgres@127.0.0.1:{}/{name}", self.port);
-        Command::new(programs().join("psql")).args([&url, "-qAtc", text]).output().unwrap()
+        psql(self.port, name, text)
     }
+}
+
+fn psql(port: u16, name: &str, text: &str) -> std::process::Output {
+    let url = format!("postgres://postgres@127.0.0.1:{port}/{name}");
+    // Whoever else listens there may never answer.
+    Command::new(programs().join("psql")).env("PGCONNECT_TIMEOUT", "5").args([&url, "-qAtc", text]).output().unwrap()
 }
 
 impl Drop for Postgres {

@@ -2,7 +2,7 @@
 //! watched. Redis keeps nothing for who isn't there, so after every subscription what it is about is read from the store.
 
 use super::{
-    Change, Event, Foreign, Rejection, Signal, count,
+    Change, Event, Inbox, Rejection, Signal, count,
     local::Local,
     wire::{self, News},
 };
@@ -76,7 +76,7 @@ pub(super) fn connect(
     url: &str,
     local: &Local,
     store: &Store,
-    foreign: mpsc::Sender<Foreign>,
+    foreign: Arc<Inbox>,
     watched: bool,
 ) -> Result<(Publisher, Background), RedisError> {
     let client = Client::open(url)?;
@@ -258,7 +258,7 @@ type Rows = Result<Vec<(Session, Owner)>, sqlx::Error>;
 struct Listener {
     local: Local,
     store: Store,
-    foreign: mpsc::Sender<Foreign>,
+    foreign: Arc<Inbox>,
     wants: mpsc::UnboundedReceiver<SessionId>,
     reads: mpsc::UnboundedSender<(Vec<SessionId>, Rows)>,
     rows: mpsc::UnboundedReceiver<(Vec<SessionId>, Rows)>,
@@ -421,8 +421,10 @@ impl Listener {
             // More than a session says while the store is read; the reading has them, or the next comparison.
             Some(Subscribed::Asked(_)) => {}
             Some(Subscribed::Known { outside: true, .. }) => {
-                if self.foreign.try_send(Foreign { id, payload: payload.to_vec() }).is_err() {
-                    metrics::counter!("hark_bus_dropped_total").increment(1);
+                match self.foreign.put(id, payload) {
+                    Ok(true) => {} // counted when it has been looked at
+                    Ok(false) => metrics::counter!("hark_bus_dropped_total").increment(1),
+                    Err(rejection) => count(Err(rejection)),
                 }
             }
             Some(Subscribed::Known { owner, outside: false }) => {
