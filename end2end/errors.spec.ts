@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { expect, test, visit } from './fixtures.ts';
 import { create } from './sessions.ts';
-import { silence } from './speech.ts';
+import { tone } from './tones.ts';
 
 const FILES = [
   { name: 'empty.wav', content: '' },
@@ -35,7 +35,7 @@ for (const scripts of [true, false]) {
       test(`it says when to come back ${scripts ? 'with' : 'without'} scripts`, async ({ page, allow }, info) => {
         allow(/status of 429/);
         const file = info.outputPath('silence.wav');
-        await writeFile(file, silence(1));
+        await writeFile(file, tone(1));
         await visit(page, '/upload');
         const first = await create(page, file);
         await page.getByTestId('file-input').setInputFiles(file);

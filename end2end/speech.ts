@@ -43,22 +43,3 @@ export function wordErrorRate(said: string, heard: string): number {
   }
   return row[b.length]! / a.length;
 }
-
-/** Seconds of silence as a WAV file: 16 kHz, mono, 16 bit. */
-export function silence(seconds: number): Buffer {
-  const bytes = seconds * 32_000;
-  const head = Buffer.alloc(44);
-  head.write('RIFF');
-  head.writeUInt32LE(36 + bytes, 4);
-  head.write('WAVEfmt ', 8);
-  head.writeUInt32LE(16, 16);
-  head.writeUInt16LE(1, 20);
-  head.writeUInt16LE(1, 22);
-  head.writeUInt32LE(16_000, 24);
-  head.writeUInt32LE(32_000, 28);
-  head.writeUInt16LE(2, 32);
-  head.writeUInt16LE(16, 34);
-  head.write('data', 36);
-  head.writeUInt32LE(bytes, 40);
-  return Buffer.concat([head, Buffer.alloc(bytes)]);
-}

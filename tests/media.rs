@@ -1,5 +1,5 @@
 //! Recordings: what arrives, what breaks off, full disks, and where they lie. Buckets are those of s3s-fs, an
-//! S3-compatible server from crates.io, run as a process; shared databases those of a real PostgreSQL.
+//! S3-compatible server that is published as a crate, run as a process; shared databases those of a real PostgreSQL.
 
 #[path = "support/postgres.rs"]
 #[allow(unreachable_pub, reason = "shared by test binaries")]

@@ -1,4 +1,4 @@
-//! An S3-compatible server of the tests' own: s3s-fs from crates.io, which scripts/setup installs. It has a data folder,
+//! An S3-compatible server of the tests' own: the crate s3s-fs, which scripts/setup installs. It has a data folder,
 //! a free port and one bucket, and can be killed and started again on what it holds.
 
 use std::{
