@@ -3,10 +3,12 @@
 
 use leptos::prelude::{Effect, Memo};
 
+type Compute<T> = Box<dyn Fn(Option<&T>) -> T + Send + Sync>;
+
 /// Runs `run` after hydration, and again whenever a signal changes that it read.
 pub(crate) fn effect(run: impl FnMut() + 'static) {
-    let mut run: Box<dyn FnMut()> = Box::new(run);
-    Effect::new(move || run());
+    let run: Box<dyn FnMut()> = Box::new(run);
+    Effect::new(run);
 }
 
 /// The same with what `run` returned the last time.
@@ -20,6 +22,6 @@ pub(crate) fn memo<T>(compute: impl Fn(Option<&T>) -> T + Send + Sync + 'static)
 where
     T: PartialEq + Send + Sync + 'static,
 {
-    let compute: Box<dyn Fn(Option<&T>) -> T + Send + Sync> = Box::new(compute);
+    let compute: Compute<T> = Box::new(compute);
     Memo::new(compute)
 }
