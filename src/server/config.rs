@@ -149,6 +149,10 @@ pub struct JobConfig {
     /// How long a worker may be silent before its session is given to another, in seconds.
     #[arg(long, env = "HARK_LEASE_SECS", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(3..=3600))]
     pub lease_secs: u32,
+    /// How often a worker says that it is alive, in seconds, and learns without Redis that its session was cancelled or taken
+    /// back on another node. At least three times within the lease, whatever this says.
+    #[arg(long, env = "HARK_HEARTBEAT_SECS", default_value_t = 1, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=1200))]
+    pub heartbeat_secs: u32,
     /// How often a session is tried when its worker or engine crashes.
     #[arg(long, env = "HARK_MAX_ATTEMPTS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub max_attempts: u32,

@@ -25,9 +25,6 @@ const TICK: Duration = Duration::from_secs(1);
 /// Between tries to fetch a recording whose storage doesn't answer.
 const FETCH_PAUSE: Duration = Duration::from_secs(2);
 
-/// How often the lease is renewed, if not more often still. A session that was cancelled, deleted or taken back on another
-/// node is noticed then at the latest.
-const RENEW: Duration = Duration::from_secs(1);
 /// Pause before a write is tried again while the database is away.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -333,7 +330,9 @@ impl<'a> Job<'a> {
     }
 
     fn renewals(&self) -> time::Interval {
-        let mut renewals = time::interval(self.lease_length().min(RENEW * 3) / 3);
+        // Two heartbeats may get lost before the lease runs out.
+        let heartbeat = Duration::from_secs(u64::from(self.state.jobs.heartbeat_secs));
+        let mut renewals = time::interval(heartbeat.min(self.lease_length() / 3));
         renewals.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         renewals
     }
