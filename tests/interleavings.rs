@@ -10,7 +10,7 @@ use hark::{
         stream::{Kind, StatusStream},
     },
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestCaseResult};
 use std::task::Poll;
 use tokio::sync::mpsc;
 use world::{World, id, poll};
@@ -71,6 +71,24 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Reads on: every segment has come once, versions have risen, and the last is that of the end.
+    fn comes_to_the_end(mut self, world: &World, last: u64) -> TestCaseResult {
+        for _ in 0..2000 {
+            if self.ended {
+                break;
+            }
+            self.read();
+        }
+        prop_assert!(self.ended, "the stream goes on after the end");
+        let total = world.stored.state.lock().unwrap().1.len() as u32;
+        prop_assert_eq!(self.indexes, (0..total).collect::<Vec<_>>());
+        prop_assert!(self.versions.windows(2).all(|w| w[0] < w[1]), "{:?}", self.versions);
+        prop_assert_eq!(self.versions.last(), Some(&last));
+        Ok(())
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -97,15 +115,7 @@ proptest! {
         if client.stream.is_none() {
             client.stream = Some(world.stream(client.last));
         }
-        for _ in 0..2000 {
-            if client.ended { break }
-            client.read();
-        }
-        prop_assert!(client.ended, "the stream goes on after the end");
-        let total = world.stored.state.lock().unwrap().1.len() as u32;
-        prop_assert_eq!(client.indexes, (0..total).collect::<Vec<_>>());
-        prop_assert!(client.versions.windows(2).all(|w| w[0] < w[1]), "{:?}", client.versions);
-        prop_assert_eq!(client.versions.last(), Some(&(version + 1)));
+        client.comes_to_the_end(&world, version + 1)?;
     }
 
     #[test]
@@ -178,15 +188,7 @@ proptest! {
             client.stream = Some(world.stream(client.last));
         }
         world.compare();
-        for _ in 0..2000 {
-            if client.ended { break }
-            client.read();
-        }
-        prop_assert!(client.ended, "the stream goes on after the end");
-        let total = world.stored.state.lock().unwrap().1.len() as u32;
-        prop_assert_eq!(client.indexes, (0..total).collect::<Vec<_>>());
-        prop_assert!(client.versions.windows(2).all(|w| w[0] < w[1]), "{:?}", client.versions);
-        prop_assert_eq!(client.versions.last(), Some(&(version + 1)));
+        client.comes_to_the_end(&world, version + 1)?;
     }
 }
 

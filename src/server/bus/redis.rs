@@ -155,8 +155,8 @@ async fn publish(
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         if connection.is_none() {
-            match time::timeout(ANSWER, client.get_multiplexed_async_connection_with_config(&config)).await {
-                Ok(Ok(open)) => {
+            match answer(client.get_multiplexed_async_connection_with_config(&config)).await {
+                Ok(open) => {
                     tracing::info!("changes are published to Redis");
                     publishes.store(true, Relaxed);
                     pause = Pause::default();
@@ -165,12 +165,11 @@ async fn publish(
                         batch.push(Outgoing::News(News::Compare));
                     }
                 }
-                failed => {
+                Err(error) => {
                     if stop.is_cancelled() {
                         return;
                     }
-                    pause
-                        .tell("Redis can't be reached, so changes don't get to other nodes at once", failed.err_text());
+                    pause.tell("Redis can't be reached, so changes don't get to other nodes at once", &error);
                     time::sleep(pause.next()).await;
                     continue;
                 }
@@ -217,24 +216,9 @@ impl Pause {
     }
 
     /// Once, until a try succeeds.
-    fn tell(&self, what: &str, error: String) {
+    fn tell(&self, what: &str, error: &RedisError) {
         if self.0.is_zero() {
             tracing::warn!(%error, "{what}; trying on");
-        }
-    }
-}
-
-/// The words of a failure that may also be a timeout.
-trait ErrText {
-    fn err_text(self) -> String;
-}
-
-impl<T> ErrText for Result<Result<T, RedisError>, time::error::Elapsed> {
-    fn err_text(self) -> String {
-        match self {
-            Ok(Ok(_)) => String::new(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", ANSWER.as_secs()),
         }
     }
 }
@@ -271,17 +255,15 @@ impl Listener {
     async fn run(&mut self, client: &Client) {
         let mut pause = Pause::default();
         loop {
-            match time::timeout(ANSWER, client.get_async_pubsub()).await {
-                Ok(Ok(pubsub)) => {
+            match answer(client.get_async_pubsub()).await {
+                Ok(pubsub) => {
                     let (sink, messages) = pubsub.split();
                     if let Err(error) = self.listen(sink, messages, &mut pause).await {
                         tracing::warn!(%error, "the connection to Redis broke off; watchers are told from the store meanwhile");
                     }
                     self.connected.send_replace(false);
                 }
-                failed => {
-                    pause.tell("Redis can't be reached; watchers are told from the store meanwhile", failed.err_text())
-                }
+                Err(error) => pause.tell("Redis can't be reached; watchers are told from the store meanwhile", &error),
             }
             time::sleep(pause.next()).await;
         }
@@ -337,7 +319,7 @@ impl Listener {
             let channels: Vec<String> = step.iter().map(|id| wire::channel(*id)).collect();
             answer(sink.subscribe(&channels)).await?;
             self.sessions.extend(step.iter().map(|id| (*id, Subscribed::Asked(Vec::new()))));
-            self.read(step.to_vec());
+            self.read(step.to_vec(), Duration::ZERO);
         }
         metrics::gauge!("hark_bus_subscriptions").set(self.sessions.len() as f64);
         Ok(())
@@ -357,9 +339,11 @@ impl Listener {
         self.subscribe(sink, held.into_keys().collect()).await
     }
 
-    fn read(&self, ids: Vec<SessionId>) {
+    /// Reads sessions from the store `after` a while, for [`Listener::learn`].
+    fn read(&self, ids: Vec<SessionId>, after: Duration) {
         let (store, reads) = (self.store.clone(), self.reads.clone());
         tokio::spawn(async move {
+            time::sleep(after).await;
             let rows = store.many(&ids).await;
             let _ = reads.send((ids, rows)); // fails when the node goes down
         });
@@ -370,12 +354,7 @@ impl Listener {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::warn!(%error, "sessions could not be read from the store; trying again");
-                let (store, reads) = (self.store.clone(), self.reads.clone());
-                tokio::spawn(async move {
-                    time::sleep(RETRY.1).await;
-                    let rows = store.many(&ids).await;
-                    let _ = reads.send((ids, rows));
-                });
+                self.read(ids, RETRY.1);
                 return;
             }
         };
@@ -458,7 +437,7 @@ impl Listener {
                 }
                 // Also what this node listens for: its own message may have been the one that got lost.
                 if self.watched && self.local.hub().is_held(&Owner::from_store(owner), session_id) {
-                    self.read(vec![session_id]);
+                    self.read(vec![session_id], Duration::ZERO);
                 }
             }
             News::Deleted { session_id, owner } => {

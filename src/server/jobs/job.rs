@@ -183,7 +183,7 @@ impl<'a> Job<'a> {
         // A file that can't be decoded at all ends here, before an engine is started for it.
         let begun = async { decoding.wait_for(|d| d.samples > 0 || d.end.is_some()).await.map(|d| d.clone()) };
         // If its thread panicked, the reader finds nothing to read.
-        let first = self.hold("decoder", begun, shutdown).await?.unwrap_or_default();
+        let first = self.attend(begun, Some("decoder"), shutdown).await?.unwrap_or_default();
         check(&first)?;
         self.stage(Stage::LoadingModel, "Loading the speech model").await?;
         let Some(engine) = self.state.engines.get(self.claim.session.engine) else {
@@ -292,16 +292,6 @@ impl<'a> Job<'a> {
             self.stage(Stage::Decoding, "The recording can't be fetched at the moment; trying again").await?;
             self.attend(time::sleep(FETCH_PAUSE), None, shutdown).await?;
         }
-    }
-
-    /// Waits for what comes before the engine, but not for ever.
-    async fn hold<T>(
-        &self,
-        who: &'static str,
-        work: impl Future<Output = T>,
-        shutdown: &CancellationToken,
-    ) -> Result<T, Stop> {
-        self.attend(work, Some(who), shutdown).await
     }
 
     /// Waits for `work` and renews the lease meanwhile. Drops it when the session is taken away, at `shutdown`, or when
