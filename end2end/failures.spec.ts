@@ -1,10 +1,11 @@
 // What goes wrong on the way between a server and a page. In each case the page comes to the whole transcript and the
 // last status without a reload, and says truthfully how it gets its updates.
+import { type Page } from '@playwright/test';
 import { expect, test } from './fixtures.ts';
 import { startNginx } from './nginx.ts';
 import { NOISE, badge, expectWhole, lines, slow, start } from './tones.ts';
 
-const STREAM = '**/api/v1/status/stream';
+const STREAM = '**/api/v1/status/stream*';
 
 test.describe('a stream that does not come', () => {
   test.use({ harkEnv: slow(0.5) });
@@ -48,6 +49,55 @@ test.describe('a stream that does not come', () => {
       await badge(page, 'polling');
       await lines(page, 2);
       await expectWhole(page, 10);
+    } finally {
+      await proxy.stop();
+    }
+  });
+});
+
+test.describe('a compressed stream', () => {
+  test.use({ harkEnv: slow(0.5) });
+
+  /** Whether each stream that was answered said that it is compressed. */
+  const encodings = (page: Page) => {
+    const seen: (string | null)[] = [];
+    page.on('response', async response => {
+      if (new URL(response.url()).pathname.endsWith('/status/stream')) seen.push(await response.headerValue('content-encoding'));
+    });
+    return seen;
+  };
+
+  test('passes a proxy that compresses by itself', async ({ page, hark, allow }) => {
+    allow(NOISE);
+    const proxy = await startNginx(
+      hark.url,
+      'proxy_http_version 1.1; proxy_buffering off; gzip on; gzip_types text/event-stream; gzip_proxied any; gzip_min_length 1;',
+    );
+    const seen = encodings(page);
+    try {
+      await start(page, 8, proxy.url);
+      await badge(page, 'live');
+      await expectWhole(page, 8);
+      expect(new Set(seen)).toEqual(new Set(['gzip']));
+    } finally {
+      await proxy.stop();
+    }
+  });
+
+  test('is not asked for again where a proxy spoils it', async ({ page, hark, allow }) => {
+    allow(NOISE);
+    // What it calls gzip isn't.
+    const proxy = await startNginx(
+      hark.url,
+      'proxy_http_version 1.1; proxy_buffering off; proxy_set_header Accept-Encoding ""; add_header Content-Encoding $arg_compress;',
+    );
+    const seen = encodings(page);
+    try {
+      await start(page, 12, proxy.url);
+      await badge(page, 'live');
+      await expectWhole(page, 12);
+      expect(seen.slice(0, 2)).toEqual(['gzip', null]);
+      expect(seen.slice(2).filter(encoding => encoding !== null)).toEqual([]);
     } finally {
       await proxy.stop();
     }

@@ -74,7 +74,7 @@ test.describe('with an engine that takes its time', () => {
 
   test('a notice tells when polling takes over and when live updates are back', async ({ page, allow }) => {
     allow(/Failed to load resource|EventSource's response|ERR_|net::/);
-    await page.route('**/api/v1/status/stream', route => route.fulfill({ status: 503, body: 'no' }));
+    await page.route('**/api/v1/status/stream*', route => route.fulfill({ status: 503, body: 'no' }));
     await visit(page, '/');
     await create(page, clip('wav'));
     await visit(page, '/');
@@ -83,7 +83,7 @@ test.describe('with an engine that takes its time', () => {
     await notice.getByRole('button').click();
     await expect(notice).toHaveCount(0);
     await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'polling');
-    await page.unroute('**/api/v1/status/stream');
+    await page.unroute('**/api/v1/status/stream*');
     await expect(notice).toContainText('Live updates are back');
     await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'live');
   });

@@ -4,10 +4,16 @@
 mod support;
 
 use eventsource_stream::Eventsource;
+use flate2::read::GzDecoder;
 use futures::StreamExt;
+use miniz_oxide::{
+    DataFormat, MZFlush,
+    inflate::{self, stream::InflateState},
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use std::{
+    io::Read,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -20,6 +26,8 @@ use tokio::{
 
 const TOKEN: &str = "token-of-the-tests";
 const PATHS: [&str; 2] = ["direct", "hyper"];
+/// What is added to a stream's address for it to be plain, or compressed.
+const PACKINGS: [&str; 2] = ["", "?compress=gzip"];
 
 async fn node(path: &str, flags: &[&str]) -> TestApp {
     let own = ["--worker-token", TOKEN, "--workers", "0", "--stream-path", path];
@@ -166,10 +174,10 @@ async fn clients_written_by_others_read_the_stream() {
     for path in PATHS {
         let app = node(path, &[]).await;
         let me = app.visitor();
-        for (program, script) in clients {
+        for ((program, script), packing) in clients.into_iter().flat_map(|client| PACKINGS.map(|p| (client, p))) {
             let worker = Worker::start(&me, script).await;
             worker.status(json!({"version": 2, "stage": "loading_model"})).await;
-            let url = format!("{}{}", app.url, worker.stream_path());
+            let url = format!("{}{}{packing}", app.url, worker.stream_path());
             let mut client = Client::start(program, script, &url, &me.cookie().await);
             let mut events = Vec::new();
             // It must be there before the rest is published, or this would only test snapshots.
@@ -178,7 +186,7 @@ async fn clients_written_by_others_read_the_stream() {
             }
             tell(&worker).await;
             events.extend(client.rest().await);
-            check(&events, &format!("{script} over {path}"));
+            check(&events, &format!("{script} over {path}{packing}"));
             if script == "eventsource.mjs" {
                 let last = events.last().unwrap();
                 assert_eq!((last.event.as_str(), last.data.as_str()), ("closed", "204"), "it is told to stop");
@@ -189,15 +197,16 @@ async fn clients_written_by_others_read_the_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_reads_the_stream_over_http_1_and_2() {
-    for (path, version) in [("direct", "--http1.1"), ("hyper", "--http1.1"), ("direct", "--http2-prior-knowledge")] {
+    let ways = [("direct", "--http1.1"), ("hyper", "--http1.1"), ("direct", "--http2-prior-knowledge")];
+    for ((path, version), packing) in ways.into_iter().flat_map(|way| PACKINGS.map(|p| (way, p))) {
         let app = node(path, &[]).await;
         let me = app.visitor();
         let worker = Worker::start(&me, "curl").await;
         worker.status(json!({"version": 2})).await;
         let child = tokio::process::Command::new("curl")
-            .args(["-sN", "-i", version, "--max-time", "90", "-H", "Accept-Encoding: gzip, br", "-H"])
+            .args(["-sN", "-i", "--compressed", version, "--max-time", "90", "-H", "Accept-Encoding: gzip, br", "-H"])
             .arg(format!("Cookie: {}", me.cookie().await))
-            .arg(format!("{}{}", app.url, worker.stream_path()))
+            .arg(format!("{}{}{packing}", app.url, worker.stream_path()))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -216,7 +225,8 @@ async fn curl_reads_the_stream_over_http_1_and_2() {
         ] {
             assert!(head.contains(line), "{path} {version}: {head}");
         }
-        assert!(!head.contains("content-encoding") && !head.contains("content-length"), "{head}");
+        assert_eq!(head.contains("content-encoding: gzip"), !packing.is_empty(), "{head}");
+        assert!(!head.contains("content-length"), "{head}");
         let retry: u32 = body.strip_prefix("retry: ").unwrap().lines().next().unwrap().parse().unwrap();
         assert!((250..=750).contains(&retry));
         assert!(body.contains("\"status\":\"completed\""), "{path} {version}");
@@ -254,6 +264,129 @@ async fn a_rust_client_reads_what_it_missed_and_is_told_when_it_is_over() {
         let poll = format!("/api/v1/sessions/{}/status", worker.id);
         for path in [worker.stream_path(), poll] {
             assert_eq!(other.get(&path).await.status(), StatusCode::NOT_FOUND);
+        }
+    }
+}
+
+/// A compressed stream, as far as it can be read.
+struct Unpacked {
+    response: reqwest::Response,
+    packed: Vec<u8>,
+    /// Of what follows gzip's header.
+    inflate: Box<InflateState>,
+    taken: usize,
+    text: String,
+}
+
+impl Unpacked {
+    async fn open(visitor: &Visitor, path: &str) -> Self {
+        let request = visitor.request("GET", &format!("{path}?compress=gzip")).header("accept-encoding", "br, gzip");
+        let response = visitor.send(request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["content-encoding"], "gzip");
+        assert_eq!(response.headers()["vary"], "accept-encoding");
+        let inflate = InflateState::new_boxed(DataFormat::Raw);
+        Self { response, packed: Vec::new(), inflate, taken: 10, text: String::new() }
+    }
+
+    /// Takes in what comes next. False at the end.
+    async fn more(&mut self) -> bool {
+        let next = time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream goes on").unwrap();
+        let Some(bytes) = next else { return false };
+        self.packed.extend_from_slice(&bytes);
+        let mut plain = [0; 4096];
+        loop {
+            let packed = self.packed.get(self.taken..).unwrap_or_default();
+            let done = inflate::stream::inflate(&mut self.inflate, packed, &mut plain, MZFlush::None);
+            self.taken += done.bytes_consumed;
+            self.text.push_str(std::str::from_utf8(&plain[..done.bytes_written]).expect("this text is ASCII"));
+            if done.bytes_written < plain.len() {
+                return true;
+            }
+        }
+    }
+
+    async fn read_until(&mut self, wanted: &str) {
+        while !self.text.contains(wanted) {
+            assert!(self.more().await, "it ended without {wanted}: {}", self.text);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_of_a_compressed_stream_can_be_read_when_it_comes() {
+    for path in PATHS {
+        let app = node(path, &["--max-streams-per-owner", "2"]).await;
+        let me = app.visitor();
+        let worker = Worker::start(&me, "packed").await;
+        worker.status(json!({"version": 2, "message": "the snapshot"})).await;
+        let mut one = Unpacked::open(&me, &worker.stream_path()).await;
+        let mut all = Unpacked::open(&me, "/api/v1/status/stream").await;
+        for stream in [&mut one, &mut all] {
+            stream.read_until("the snapshot\"").await;
+            assert!(stream.text.starts_with("retry: "), "{}", stream.text);
+        }
+        // Its goodbye is compressed as well, and ends it.
+        let mut third = Unpacked::open(&me, "/api/v1/status/stream").await;
+        while third.more().await {}
+        assert!(third.text.ends_with("data: {\"reason\":\"limit\"}\n\n"), "{}", third.text);
+        worker.status(json!({"version": 3, "message": "a change"})).await;
+        for stream in [&mut one, &mut all] {
+            stream.read_until("a change\"").await;
+        }
+        worker.segment(0, "a line of text").await;
+        for stream in [&mut one, &mut all] {
+            stream.read_until("a line of text\"").await;
+        }
+        // More than a batch, and than what is kept to refer to.
+        let long: Vec<String> = (0..20).map(|n| format!("{n}:").repeat(3_000)).collect();
+        for (index, text) in long.iter().enumerate() {
+            worker.segment(index + 1, text).await;
+        }
+        worker.status(json!({"version": 4, "status": "completed"})).await;
+        while one.more().await {}
+        for text in &long {
+            assert!(one.text.contains(text));
+        }
+        assert!(one.text.contains("\"status\":\"completed\""));
+        // The end is gzip's, or a browser would take it for an accident.
+        for stream in [one, third] {
+            let (mut whole, mut file) = (String::new(), GzDecoder::new(stream.packed.as_slice()));
+            file.read_to_string(&mut whole).unwrap();
+            assert_eq!(whole, stream.text, "{path}");
+            assert!(file.into_inner().is_empty());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_plain_unless_both_the_address_and_the_header_ask_for_gzip() {
+    for path in PATHS {
+        let app = node(path, &[]).await;
+        let me = app.visitor();
+        let worker = Worker::start(&me, "plain").await;
+        worker.status(json!({"version": 2})).await;
+        for stream in [worker.stream_path(), "/api/v1/status/stream".to_owned()] {
+            for (query, accepted, varies) in [
+                ("", Some("gzip, deflate, br"), false),
+                ("?compress=gzip", None, true),
+                ("?compress=gzip", Some("br, gzip;q=0"), true),
+            ] {
+                let request = me.request("GET", &format!("{stream}{query}"));
+                let request = accepted.into_iter().fold(request, |r, accepted| r.header("accept-encoding", accepted));
+                let mut response = me.send(request).await;
+                assert_eq!(response.status(), StatusCode::OK);
+                assert!(!response.headers().contains_key("content-encoding"), "{stream}{query} {accepted:?}");
+                assert_eq!(response.headers().contains_key("vary"), varies, "{stream}{query} {accepted:?}");
+                let first = time::timeout(PATIENCE, response.chunk()).await.unwrap().unwrap().unwrap();
+                assert!(first.starts_with(b"retry: "), "{stream}{query} {accepted:?}");
+            }
+            for wrong in ["br", "GZIP", "", "gzip,br"] {
+                let (status, answer) = answer(&me, me.request("GET", &format!("{stream}?compress={wrong}"))).await;
+                assert_eq!((status, &answer["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("bad_request")));
+                assert!(answer["error"]["message"].as_str().unwrap().contains("`gzip`"), "{answer}");
+            }
         }
     }
 }

@@ -139,9 +139,9 @@ impl Driver {
 
     fn act(&self, action: Action) {
         match action {
-            Action::OpenStream => {
+            Action::OpenStream { compressed } => {
                 self.heard.borrow_mut().restart();
-                let stream = Stream::open(&self.this);
+                let stream = Stream::open(&self.this, compressed);
                 if stream.is_none() {
                     self.on(Event::Failed);
                 }

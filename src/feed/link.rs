@@ -27,6 +27,9 @@
 //! - `bye` (limit): 30 s ± 10%, with polling meanwhile
 //! - `bye` (lifetime, idle, shutdown) of a stream that had delivered: 250 to 750 ms, and it isn't a failure
 //!
+//! Streams are asked for compressed. After one that failed before its first event, in case something on the way keeps
+//! or spoils what is compressed, the next ones are plain; until polls fail too, which says that it was the network.
+//!
 //! Whatever happens, two attempts are at least `spacing` apart, and while something is watched there is a transport or
 //! a timer that brings one.
 
@@ -153,8 +156,8 @@ pub enum Timer {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Open a stream. None is open.
-    OpenStream,
+    /// Open a stream, and ask for it compressed or not. None is open.
+    OpenStream { compressed: bool },
     /// Close the stream, and tell nothing of it any more.
     CloseStream,
     /// Poll now and go on polling. While polling already: poll now instead of later.
@@ -275,6 +278,8 @@ pub struct Link {
     polls: Polls,
     /// In a row, without a minute of health between. Kept while idle: a network that blocks streams still does.
     failures: u32,
+    /// Whether the next streams are asked for uncompressed.
+    plain: bool,
     /// Which timers run, so that one that fires late changes nothing.
     running: [bool; 5],
     /// An attempt was wanted too soon after the last one; made when Spacing fires.
@@ -296,6 +301,7 @@ impl Link {
             stream: Stream::Closed,
             polls: Polls::Stopped,
             failures: 0,
+            plain: false,
             running: [false; 5],
             due: false,
             reported: Mode::Off,
@@ -376,14 +382,15 @@ impl Link {
                 self.set(Timer::Retry, 250 + (500.0 * random) as u32);
             }
             // One that says goodbye before it said anything else must not be met with eagerness.
-            Event::Bye(_) | Event::Failed => self.fail(random),
+            Event::Bye(_) => self.fail(random),
+            Event::Failed => self.break_off(random),
 
             Event::Timer(timer) => {
                 if !std::mem::take(&mut self.running[timer as usize]) {
                     return;
                 }
                 match timer {
-                    Timer::First | Timer::Silence => self.fail(random),
+                    Timer::First | Timer::Silence => self.break_off(random),
                     Timer::Retry => self.attempt(),
                     Timer::Healthy => self.failures = 0,
                     Timer::Spacing if self.due => self.attempt(),
@@ -399,7 +406,10 @@ impl Link {
                     self.attempt();
                 }
             }
-            Event::PollFailed if self.polls != Polls::Stopped => self.polls = Polls::Failing,
+            Event::PollFailed if self.polls != Polls::Stopped => {
+                self.polls = Polls::Failing;
+                self.plain = false;
+            }
             Event::PollAnswered | Event::PollFailed => {}
             Event::Watch | Event::Idle | Event::Hidden | Event::Offline => {}
         }
@@ -425,9 +435,15 @@ impl Link {
         }
         self.clear(Timer::Retry);
         self.stream = Stream::Opening { opened: false };
-        self.push(Action::OpenStream);
+        self.push(Action::OpenStream { compressed: !self.plain });
         self.set(Timer::First, self.timing.first);
         self.set(Timer::Spacing, self.timing.spacing);
+    }
+
+    /// The stream went without a word.
+    fn break_off(&mut self, random: f64) {
+        self.plain |= matches!(self.stream, Stream::Opening { .. });
+        self.fail(random);
     }
 
     fn fail(&mut self, random: f64) {

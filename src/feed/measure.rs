@@ -47,7 +47,7 @@ impl Measure {
         }
         for action in actions {
             match action {
-                Action::OpenStream => {
+                Action::OpenStream { .. } => {
                     self.report.connects += 1;
                     self.report.requests += 1;
                     self.opening = Some(now);
@@ -143,7 +143,7 @@ mod tests {
     fn opened(measure: &mut Measure, at: f64) {
         measure.handled(
             Event::Watch,
-            &[Action::OpenStream, Action::Report(Mode::Connecting)],
+            &[Action::OpenStream { compressed: true }, Action::Report(Mode::Connecting)],
             at,
             Timestamp(at as i64),
         );

@@ -4,6 +4,7 @@
 mod body;
 mod direct;
 mod frame;
+mod gzip;
 mod hub;
 mod meters;
 mod places;

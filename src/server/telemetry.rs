@@ -61,7 +61,10 @@ pub fn metrics() -> PrometheusHandle {
             describe_counter!("hark_streams_closed_total", "Status streams closed, by reason");
             describe_counter!("hark_streams_refused_total", "Status streams refused, by whose limit was reached");
             describe_counter!("hark_stream_events_total", "Events sent on status streams, by name");
-            describe_counter!("hark_stream_bytes_total", "Bytes of events sent on status streams");
+            describe_counter!(
+                "hark_stream_bytes_total",
+                "Bytes of events sent on status streams, as written: compressed where a client asked for it"
+            );
             describe_histogram!(
                 "hark_publish_to_write_seconds",
                 "From the publishing of a change to its write to a stream"

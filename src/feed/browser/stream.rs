@@ -9,6 +9,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Event, EventSource, MessageEvent};
 
 const URL: &str = "/api/v1/status/stream";
+const COMPRESSED: &str = "/api/v1/status/stream?compress=gzip";
 
 /// Whether this browser has EventSource.
 pub(super) fn supported() -> bool {
@@ -28,8 +29,8 @@ struct ByeData {
 
 impl Stream {
     /// Opens a stream; none if the browser refuses to.
-    pub(super) fn open(driver: &Weak<Driver>) -> Option<Self> {
-        let source = EventSource::new(URL).ok()?;
+    pub(super) fn open(driver: &Weak<Driver>, compressed: bool) -> Option<Self> {
+        let source = EventSource::new(if compressed { COMPRESSED } else { URL }).ok()?;
         let on = |name, read: fn(&Event) -> Message| {
             let driver = driver.clone();
             Listener::new(&source, name, move |event| {
@@ -59,7 +60,7 @@ impl Drop for Stream {
     }
 }
 
-/// The bytes of an event as the wire has them, but for the few letters outside ASCII.
+/// The bytes of an event before compression, but for the few letters outside ASCII.
 fn size(name: &str, event: &Event) -> usize {
     let Some(message) = event.dyn_ref::<MessageEvent>() else { return 0 };
     let data = message.data().as_string().unwrap_or_default();

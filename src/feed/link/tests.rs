@@ -17,6 +17,10 @@ enum Net {
     Buffered,
     /// Works for 20 s, then fails.
     Cuts,
+    /// A proxy keeps what is compressed; plain streams work.
+    KeepsCompressed,
+    /// The same, but it spoils it: an error follows the headers.
+    SpoilsCompressed,
     /// The server says goodbye at once.
     Greets(Bye),
 }
@@ -40,6 +44,8 @@ struct Sim {
     /// When the next poll is answered.
     poll: Option<u64>,
     attempts: Vec<u64>,
+    /// Whether each attempt asked for a compressed stream.
+    compressed: Vec<bool>,
     polls: Vec<u64>,
     reports: Vec<(u64, Mode)>,
 }
@@ -60,6 +66,7 @@ impl Sim {
             stream: None,
             poll: None,
             attempts: Vec::new(),
+            compressed: Vec::new(),
             polls: Vec::new(),
             reports: Vec::new(),
         }
@@ -75,10 +82,11 @@ impl Sim {
         let actions = self.link.on(event, self.random);
         for action in &actions {
             match *action {
-                Action::OpenStream => {
+                Action::OpenStream { compressed } => {
                     assert!(self.stream.is_none(), "a second stream");
                     self.stream = Some((self.now, 0));
                     self.attempts.push(self.now);
+                    self.compressed.push(compressed);
                 }
                 Action::CloseStream => assert!(self.stream.take().is_some(), "closed what isn't open"),
                 Action::StartPolling => self.poll = Some(self.now + 10),
@@ -118,10 +126,16 @@ impl Sim {
     fn stream_event(&self) -> Option<(u64, Event)> {
         let (opened, sent) = self.stream?;
         let beat = |n: u32| (opened + 30 + u64::from(n - 1) * 15_000, Event::Message);
-        match (self.net, sent) {
+        let net = match (self.net, self.compressed.last()) {
+            (Net::KeepsCompressed, Some(true)) => Net::Buffered,
+            (Net::KeepsCompressed | Net::SpoilsCompressed, Some(false)) => Net::Works,
+            (net, _) => net,
+        };
+        match (net, sent) {
             (Net::Refused, 0) => Some((opened + 5, Event::Failed)),
             (Net::Greets(bye), 0) => Some((opened + 5, Event::Bye(bye))),
-            (Net::Works | Net::Buffered | Net::Cuts, 0) => Some((opened + 20, Event::Opened)),
+            (Net::Works | Net::Buffered | Net::Cuts | Net::SpoilsCompressed, 0) => Some((opened + 20, Event::Opened)),
+            (Net::SpoilsCompressed, 1) => Some((opened + 30, Event::Failed)),
             (Net::Works, n) => Some(beat(n)),
             (Net::Cuts, n @ 1..=2) => Some(beat(n)),
             (Net::Cuts, 3) => Some((opened + 20_000, Event::Failed)),
@@ -170,6 +184,10 @@ impl Sim {
     fn modes(&self) -> Vec<Mode> {
         self.reports.iter().map(|r| r.1).collect()
     }
+}
+
+fn opens(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::OpenStream { .. }))
 }
 
 #[test]
@@ -400,7 +418,7 @@ fn a_page_seen_again_or_online_again_tries_at_once_unless_live() {
         sim.net = Net::Works;
         let before = sim.attempts.len();
         let actions = sim.on(event);
-        assert!(actions.contains(&Action::OpenStream) && actions.contains(&Action::StartPolling), "{actions:?}");
+        assert!(opens(&actions) && actions.contains(&Action::StartPolling), "{actions:?}");
         sim.run(100);
         assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Live, before + 1));
         assert_eq!(sim.on(event), []);
@@ -412,7 +430,7 @@ fn a_restored_page_opens_a_new_stream_even_when_live() {
     let mut sim = Sim::watching(Net::Works);
     sim.run(10_000);
     let actions = sim.on(Event::Restored);
-    assert!(actions.contains(&Action::CloseStream) && actions.contains(&Action::OpenStream), "{actions:?}");
+    assert!(actions.contains(&Action::CloseStream) && opens(&actions), "{actions:?}");
     assert_eq!(sim.link.failures, 0);
     sim.run(100);
     assert_eq!(sim.modes(), [Mode::Connecting, Mode::Live, Mode::Connecting, Mode::Live]);
@@ -429,7 +447,7 @@ fn a_page_that_is_left_closes_everything_until_it_is_back() {
             sim.run(600_000);
             assert_eq!(sim.mode(), mode);
             sim.net = Net::Works;
-            assert!(sim.on(back).contains(&Action::OpenStream));
+            assert!(opens(&sim.on(back)));
             sim.run(1_000);
             assert_eq!(sim.mode(), Mode::Live);
         }
@@ -497,7 +515,50 @@ fn a_network_that_blocks_streams_is_remembered_while_idle() {
     sim.run(20_000);
     sim.on(Event::Idle);
     let actions = sim.on(Event::Watch);
-    assert!(actions.contains(&Action::StartPolling) && actions.contains(&Action::OpenStream), "{actions:?}");
+    assert!(actions.contains(&Action::StartPolling) && opens(&actions), "{actions:?}");
+}
+
+#[test]
+fn a_proxy_that_keeps_or_spoils_what_is_compressed_costs_one_attempt() {
+    for (net, longest) in [(Net::KeepsCompressed, 5_000), (Net::SpoilsCompressed, 1_000)] {
+        let mut sim = Sim::watching(net);
+        sim.run(longest);
+        assert_eq!((sim.mode(), sim.polls.len()), (Mode::Live, 0));
+        // However often the stream ends, and also after a minute of health.
+        for _ in 0..3 {
+            sim.run(100_000);
+            sim.on(Event::Bye(Bye::Lifetime));
+            sim.run(1_000);
+            assert_eq!(sim.mode(), Mode::Live);
+        }
+        assert_eq!(sim.compressed, [true, false, false, false, false], "{net:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_delivered_is_asked_for_compressed_again() {
+    let mut sim = Sim::watching(Net::Cuts);
+    sim.run(120_000);
+    assert!(sim.compressed.len() > 3 && sim.compressed.iter().all(|compressed| *compressed), "{:?}", sim.compressed);
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(1_000);
+    sim.net = Net::Hangs;
+    sim.on(Event::Timer(Timer::Silence));
+    sim.run(1_000);
+    assert_eq!(sim.compressed, [true, true]);
+}
+
+#[test]
+fn an_outage_is_not_blamed_on_compression() {
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(1_000);
+    (sim.net, sim.polls_work) = (Net::Refused, false);
+    sim.on(Event::Failed);
+    sim.run(20_000);
+    assert_eq!(sim.compressed, [true, true, false], "it may be, until polls fail too");
+    (sim.net, sim.polls_work) = (Net::Works, true);
+    sim.run(40_000);
+    assert_eq!((sim.mode(), sim.compressed.last()), (Mode::Live, Some(&true)));
 }
 
 #[test]
@@ -555,7 +616,15 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn net() -> impl Strategy<Value = Net> {
     prop_oneof![
-        prop::sample::select(vec![Net::Works, Net::Refused, Net::Hangs, Net::Buffered, Net::Cuts]),
+        prop::sample::select(vec![
+            Net::Works,
+            Net::Refused,
+            Net::Hangs,
+            Net::Buffered,
+            Net::Cuts,
+            Net::KeepsCompressed,
+            Net::SpoilsCompressed,
+        ]),
         bye().prop_map(Net::Greets),
     ]
 }
@@ -602,7 +671,8 @@ proptest! {
     /// A network that fails in one way for ten minutes sees few attempts, and something always gets through by polling.
     #[test]
     fn a_network_that_keeps_failing_sees_few_attempts(
-        net in net().prop_filter("fails", |n| !matches!(n, Net::Works)), random in 0.0..=1.0,
+        net in net().prop_filter("fails", |n| !matches!(n, Net::Works | Net::KeepsCompressed | Net::SpoilsCompressed)),
+        random in 0.0..=1.0,
     ) {
         let mut sim = Sim::watching(net);
         sim.random = random;

@@ -20,7 +20,7 @@ use axum::{
 };
 use serde::Deserialize;
 use std::sync::Arc;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 /// The status of one session, for polling.
 #[utoipa::path(get, path = "/api/v1/sessions/{id}/status",
@@ -122,8 +122,24 @@ pub(super) struct StreamQuery {
     last_event_id: Option<String>,
 }
 
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PackingQuery {
+    /// Asks for the stream as a gzip file, each event readable when it comes. It needs `Accept-Encoding: gzip` too;
+    /// that alone changes nothing, because many clients send it and then keep events back until a buffer is full.
+    #[param(inline)]
+    compress: Option<Packing>,
+}
+
+/// How a stream may be compressed.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Packing {
+    Gzip,
+}
+
 /// What the connection of a stream brings along.
-type Connection = (Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>);
+type Connection = (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>);
 
 /// The status and segments of one session, as server-sent events: `status`, `segment`, `heartbeat`, `bye`.
 ///
@@ -131,7 +147,7 @@ type Connection = (Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>);
 /// gets 204, which stops an EventSource for good. When there are too many streams, the only event is a `bye` with the
 /// reason `limit`.
 #[utoipa::path(get, path = "/api/v1/sessions/{id}/status/stream",
-    params(("id" = String, Path, description = "The session's id"), StreamQuery,
+    params(("id" = String, Path, description = "The session's id"), StreamQuery, PackingQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen")),
     responses((status = 200, content_type = "text/event-stream", description = "The events"),
         (status = 204, description = "The session has ended and the client knows it"),
@@ -141,8 +157,8 @@ pub(super) async fn stream_one(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
     Query(query): Query<StreamQuery>,
-    connection: Connection,
-    version: Version,
+    Query(packing): Query<PackingQuery>,
+    (version, direct, peer): Connection,
     request: HeaderMap,
 ) -> Result<Response, Error> {
     let current = current(&state, &owner, id).await?;
@@ -157,11 +173,11 @@ pub(super) async fn stream_one(
     let stream = state.hub.admit(&owner).map_or_else(
         |_| StatusStream::refused(),
         |place| {
-            let (last, peer) = (seen.unwrap_or_default(), connection.1.map(|Extension(peer)| peer));
+            let (last, peer) = (seen.unwrap_or_default(), peer.map(|Extension(peer)| peer));
             StatusStream::of_session(&state.hub, state.source.clone(), place, id, last, peer)
         },
     );
-    Ok(events(stream, connection.0.is_some(), version))
+    Ok(events(stream, packing, &request, direct.is_some(), version))
 }
 
 /// The statuses and new segments of all sessions of the caller, as server-sent events.
@@ -169,22 +185,24 @@ pub(super) async fn stream_one(
 /// Begins with the status of every session that hasn't ended or changed in the last 10 minutes. Compare `segments`
 /// with what you have, and fetch what is missing by range. When there are too many streams, the only event is a `bye`
 /// with the reason `limit`.
-#[utoipa::path(get, path = "/api/v1/status/stream",
-    responses((status = 200, content_type = "text/event-stream", description = "The events")))]
+#[utoipa::path(get, path = "/api/v1/status/stream", params(PackingQuery),
+    responses((status = 200, content_type = "text/event-stream", description = "The events"),
+        (status = 400, body = ErrorBody)))]
 pub(super) async fn stream_all(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
-    connection: Connection,
-    version: Version,
+    Query(packing): Query<PackingQuery>,
+    (version, direct, peer): Connection,
+    request: HeaderMap,
 ) -> Response {
     let stream = state.hub.admit(&owner).map_or_else(
         |_| StatusStream::refused(),
         |place| {
-            let peer = connection.1.map(|Extension(peer)| peer);
+            let peer = peer.map(|Extension(peer)| peer);
             StatusStream::of_owner(&state.hub, state.source.clone(), place, owner, peer)
         },
     );
-    events(stream, connection.0.is_some(), version)
+    events(stream, packing, &request, direct.is_some(), version)
 }
 
 fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<EventId>, Error> {
@@ -196,7 +214,32 @@ fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<Event
         .transpose()
 }
 
-fn events(stream: StatusStream, direct: bool, version: Version) -> Response {
+/// Whether a request's `Accept-Encoding` allows gzip (RFC 9110, 12.5.3). One without the header gets plain text.
+fn takes_gzip(request: &HeaderMap) -> bool {
+    let mut others = false;
+    let values = request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    for coding in values.flat_map(|value| value.split(',')) {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight.trim().to_ascii_lowercase();
+        let allowed = weight.strip_prefix("q=").and_then(|q| q.parse().ok()).is_none_or(|q: f32| q > 0.0);
+        match name.trim().to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => return allowed,
+            "*" => others = allowed,
+            _ => {}
+        }
+    }
+    others
+}
+
+fn events(
+    stream: StatusStream,
+    packing: PackingQuery,
+    request: &HeaderMap,
+    direct: bool,
+    version: Version,
+) -> Response {
+    let packed = packing.compress.is_some() && takes_gzip(request);
+    let stream = if packed { stream.gzipped() } else { stream };
     let mut response = if direct {
         let mut response = Response::new(Body::empty());
         response.extensions_mut().insert(Handover::new(stream));
@@ -208,9 +251,38 @@ fn events(stream: StatusStream, direct: bool, version: Version) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    if packing.compress.is_some() {
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    if packed {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     if version == Version::HTTP_11 {
         // The next stream comes on a connection of its own, which a load balancer may give to another node.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_taken_where_the_request_allows_it() {
+        let takes = |values: &[&'static str]| {
+            let all = values.iter().map(|value| (header::ACCEPT_ENCODING, HeaderValue::from_static(value)));
+            takes_gzip(&all.collect())
+        };
+        for yes in
+            ["gzip", "br, gzip", "GZIP;q=0.1", "x-gzip", "*", "gzip;q=1.0, *;q=0", "*;q=0, gzip", "br,  gzip ; q=0.5"]
+        {
+            assert!(takes(&[yes]), "{yes}");
+        }
+        for no in ["", "identity", "br, deflate", "gzip;q=0", "gzip; q=0.000", "*;q=0", "gzip;q=0, *", "*, gzip;q=0"] {
+            assert!(!takes(&[no]), "{no}");
+        }
+        assert!(takes(&["br", "gzip"]));
+        assert!(!takes(&[]));
+    }
 }

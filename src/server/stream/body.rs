@@ -18,10 +18,15 @@ impl Body for StatusBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let out = ready!(self.0.poll_next(cx));
-        Poll::Ready(out.map(|out| {
+        let text = out.as_ref().map(|out| out.frame.text().clone());
+        let bytes = match self.0.pack(text.iter(), text.is_none()) {
+            Some(packed) => Some(packed).filter(|packed| !packed.is_empty()),
+            None => text,
+        };
+        Poll::Ready(bytes.map(|bytes| {
             // hyper writes it at once unless the socket is blocked, which the connection itself watches.
-            self.0.sent(&out);
-            Ok(Frame::data(out.frame.text().clone()))
+            self.0.sent(&out, bytes.len());
+            Ok(Frame::data(bytes))
         }))
     }
 }

@@ -232,33 +232,40 @@ impl Writer {
         (batch, More::Now)
     }
 
-    /// Writes a batch as one chunk without copying it; what the socket doesn't take becomes the rest.
+    /// Writes a batch as one chunk, without copying it unless it is packed; what the socket doesn't take becomes the
+    /// rest.
     fn poll_batch(&mut self, cx: &mut Context<'_>, batch: &Batch, last: bool) -> io::Result<()> {
+        let packed = self.stream.pack(batch.texts(), last);
+        let plain = packed.is_none().then(|| batch.texts());
+        let pieces = || packed.iter().chain(plain.clone().into_iter().flatten());
+        let bytes = packed.as_ref().map_or(batch.bytes, Bytes::len);
         let mut size = [0; 18];
-        let size = match batch.bytes {
+        let size = match bytes {
             0 => &[],
             bytes => chunk_size(&mut size, bytes),
         };
-        let end: &'static [u8] = match (batch.bytes, last) {
+        let end: &'static [u8] = match (bytes, last) {
             (0, _) => b"0\r\n\r\n",
             (_, false) => b"\r\n",
             (_, true) => b"\r\n0\r\n\r\n",
         };
         let mut parts = [IoSlice::new(&[]); BATCH + 2];
         parts[0] = IoSlice::new(size);
-        for (part, out) in parts[1..].iter_mut().zip(batch.iter()) {
-            *part = IoSlice::new(out.frame.text());
+        let mut len = 1;
+        for piece in pieces() {
+            parts[len] = IoSlice::new(piece);
+            len += 1;
         }
-        parts[batch.len + 1] = IoSlice::new(end);
-        let parts = &parts[..batch.len + 2];
+        parts[len] = IoSlice::new(end);
+        let parts = &parts[..=len];
         let written = match Pin::new(&mut self.socket).poll_write_vectored(cx, parts) {
             Poll::Ready(result) => result?,
             Poll::Pending => 0,
         };
-        batch.iter().for_each(|out| self.stream.sent(out));
+        self.stream.sent(batch.iter(), bytes);
         if written < parts.iter().map(|part| part.len()).sum() {
             self.rest.push_back(Bytes::copy_from_slice(size));
-            self.rest.extend(batch.iter().map(|out| out.frame.text().clone()));
+            self.rest.extend(pieces().cloned());
             self.rest.push_back(Bytes::from_static(end));
             self.skip(written);
         }
@@ -334,8 +341,12 @@ impl Batch {
         self.len += 1;
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Outgoing> {
+    fn iter(&self) -> impl Iterator<Item = &Outgoing> + Clone {
         self.events.iter().flatten()
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &Bytes> + Clone {
+        self.iter().map(|out| out.frame.text())
     }
 }
 

@@ -65,9 +65,8 @@ impl Meters {
         self.refused[usize::from(!by_owner)].increment(1);
     }
 
-    pub(super) fn sent(&self, kind: Kind, bytes: usize) {
+    pub(super) fn sent(&self, kind: Kind) {
         self.events[kind as usize].increment(1);
-        self.bytes.increment(bytes as u64);
     }
 
     pub(super) fn entries(&self, scope: Scope, n: usize) {

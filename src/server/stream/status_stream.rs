@@ -3,6 +3,7 @@
 
 use super::{
     Bye, Frame, Kind, Outgoing, Place,
+    gzip::Gzip,
     hub::{self, Hub, Watch, bye, lock},
     slot::{Close, Slot},
     socket::Peer,
@@ -12,6 +13,7 @@ use crate::{
     model::{EventId, Segment, SegmentEvent, SessionId, Status, Timestamp},
     server::owner::Owner,
 };
+use bytes::Bytes;
 use std::{
     collections::VecDeque,
     future::Future,
@@ -42,6 +44,8 @@ pub struct StatusStream {
     ready: VecDeque<Frame>,
     reading: Option<Reading<Read>>,
     ended: bool,
+    /// Packs what is written, for a client that asked for it.
+    gzip: Option<Box<Gzip>>,
 }
 
 enum View {
@@ -134,7 +138,20 @@ impl StatusStream {
     }
 
     fn new(view: View) -> Self {
-        Self { view, ready: VecDeque::from([hub::retry()]), reading: None, ended: false }
+        Self { view, ready: VecDeque::from([hub::retry()]), reading: None, ended: false, gzip: None }
+    }
+
+    /// The same stream, written as a gzip file.
+    #[must_use]
+    pub fn gzipped(mut self) -> Self {
+        self.gzip = Some(Box::default());
+        self
+    }
+
+    /// What to write for these events in place of their texts, and for the end if they are the `last`; none where the
+    /// texts are written as they are.
+    pub(super) fn pack<'a>(&mut self, texts: impl Iterator<Item = &'a Bytes> + Clone, last: bool) -> Option<Bytes> {
+        self.gzip.as_mut().map(|gzip| gzip.write(texts, last))
     }
 
     fn slot(&self) -> Option<&Slot> {
@@ -184,10 +201,13 @@ impl StatusStream {
         }
     }
 
-    /// Notes that something was written: `hub` counts it, and how long it took since it was published.
-    pub(super) fn sent(&self, out: &Outgoing) {
-        if let Some(hub) = self.hub() {
-            hub.meters.sent(out.frame.kind(), out.frame.text().len());
+    /// Notes that events were written as so many bytes: the hub counts them, and how long they took since they were
+    /// published.
+    pub(super) fn sent<'a>(&self, events: impl IntoIterator<Item = &'a Outgoing>, bytes: usize) {
+        let Some(hub) = self.hub() else { return };
+        hub.meters.bytes.increment(bytes as u64);
+        for out in events {
+            hub.meters.sent(out.frame.kind());
             if let Some(published) = out.published {
                 hub.meters.latency.record(published.elapsed().as_secs_f64());
             }
