@@ -103,6 +103,12 @@ impl Meter {
         settled.then(|| self.audio / self.wall)
     }
 
+    /// The same as it is told, in hundredths: more digits would be noise that every watcher pays for. Never 0.
+    #[must_use]
+    pub fn told_speed(&self) -> Option<f64> {
+        self.speed().map(|speed| (speed * 100.0).round().max(1.0) / 100.0)
+    }
+
     /// When `total` seconds of audio will be done, counted from the last news; null until settled or without `total`.
     #[must_use]
     pub fn arrival(&self, total: Option<f64>) -> Option<Timestamp> {
@@ -244,8 +250,10 @@ mod tests {
                 now = Timestamp(now.0 + ms);
                 done += audio;
                 meter.update(now, done);
-                if let Some(speed) = meter.speed() {
+                if let (Some(speed), Some(told)) = (meter.speed(), meter.told_speed()) {
                     prop_assert!(speed.is_finite() && speed > 0.0);
+                    prop_assert!(told > 0.0 && (told - speed).abs() < 0.01, "{speed} {told}");
+                    prop_assert!((told * 100.0 - (told * 100.0).round()).abs() < 1e-6, "{told}");
                     prop_assert!(meter.arrival(Some(1000.0)).is_some());
                 }
             }

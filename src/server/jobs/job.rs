@@ -361,7 +361,7 @@ impl<'a> Job<'a> {
         self.status.duration_processed = seconds;
         self.meter.update(Timestamp::now(), seconds);
         self.status.progress = self.progress();
-        self.status.processing_speed = self.meter.speed();
+        self.status.processing_speed = self.meter.told_speed();
         self.status.estimated_completion = self.meter.arrival(self.status.duration_total);
         if let Some(measured) = self.meter.speed() {
             speed.set(measured);
