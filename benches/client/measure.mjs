@@ -108,7 +108,8 @@ async function watcher(context, address, streaming, hydrates = true) {
   });
   devtools.on('Network.requestWillBeSentExtraInfo', e => add(e.requestId, headers(e.headers)));
   devtools.on('Network.responseReceivedExtraInfo', e => add(e.requestId, e.headersText?.length ?? headers(e.headers)));
-  devtools.on('Network.dataReceived', e => add(e.requestId, e.encodedDataLength || e.dataLength));
+  // As they came, compressed. It is 0 where Chromium tells of the bytes only with those that come next.
+  devtools.on('Network.dataReceived', e => add(e.requestId, e.encodedDataLength));
   await devtools.send('Network.enable');
   await devtools.send('Performance.enable');
   await page.goto(address);
