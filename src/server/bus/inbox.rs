@@ -21,6 +21,66 @@ struct Head {
     version: Option<u64>,
 }
 
+/// What is published about one session and hasn't been looked at: the segments in order, and between them the newest status.
+#[derive(Debug, Default)]
+pub(super) struct Said(VecDeque<Message>);
+
+#[derive(Debug)]
+enum Message {
+    Segment(Vec<u8>),
+    Status(u64, Vec<u8>),
+}
+
+impl Message {
+    fn read(id: SessionId, payload: &[u8]) -> Result<Self, Rejection> {
+        let head: Head = serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)?;
+        if head.session_id != id {
+            return Err(Rejection::Foreign);
+        }
+        match (head.index, head.version) {
+            (Some(_), _) => Ok(Self::Segment(payload.to_vec())),
+            // Without a version nobody could tell which of two messages is newer.
+            (None, version) => Ok(Self::Status(version.ok_or(Rejection::Malformed)?, payload.to_vec())),
+        }
+    }
+
+    fn into_payload(self) -> Vec<u8> {
+        match self {
+            Self::Segment(payload) | Self::Status(_, payload) => payload,
+        }
+    }
+}
+
+impl Said {
+    /// Takes a message in. A status replaces the one before it, unless a segment came between. Tells whether one more waits
+    /// now.
+    ///
+    /// # Errors
+    /// If it can be neither a status nor a segment, is about another session, or is older than the status that waits.
+    pub(super) fn put(&mut self, id: SessionId, payload: &[u8]) -> Result<bool, Rejection> {
+        self.push(Message::read(id, payload)?)
+    }
+
+    fn push(&mut self, message: Message) -> Result<bool, Rejection> {
+        match (self.0.back_mut(), &message) {
+            (Some(Message::Status(last, _)), Message::Status(new, _)) if new <= last => Err(Rejection::Stale),
+            (Some(last @ Message::Status(..)), Message::Status(..)) => {
+                *last = message;
+                Ok(false)
+            }
+            _ => {
+                self.0.push_back(message);
+                Ok(true)
+            }
+        }
+    }
+
+    /// The messages in their order.
+    pub(super) fn into_payloads(self) -> impl Iterator<Item = Vec<u8>> {
+        self.0.into_iter().map(Message::into_payload)
+    }
+}
+
 /// Messages of outside workers, session by session.
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -32,32 +92,17 @@ pub struct Inbox {
 struct Waiting {
     /// The sessions that have messages, each once: one that says much takes its turn like the others.
     turns: VecDeque<SessionId>,
-    messages: HashMap<SessionId, VecDeque<Message>>,
+    messages: HashMap<SessionId, Said>,
     segments: usize,
 }
 
-#[derive(Debug)]
-enum Message {
-    Segment(Vec<u8>),
-    Status(u64, Vec<u8>),
-}
-
 impl Inbox {
-    /// Takes a message in. A status replaces the one before it, unless a segment came between. False if there are too many
-    /// segments.
+    /// Takes a message in, as [`Said::put`] does. False if there are too many segments.
     ///
     /// # Errors
-    /// If it can be neither a status nor a segment, is about another session, or is older than the status that waits.
+    /// As there.
     pub(super) fn put(&self, id: SessionId, payload: &[u8]) -> Result<bool, Rejection> {
-        let head: Head = serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)?;
-        if head.session_id != id {
-            return Err(Rejection::Foreign);
-        }
-        let message = match (head.index, head.version) {
-            (Some(_), _) => Message::Segment(payload.to_vec()),
-            // Without a version nobody could tell which of two messages is newer.
-            (None, version) => Message::Status(version.ok_or(Rejection::Malformed)?, payload.to_vec()),
-        };
+        let message = Message::read(id, payload)?;
         let mut waiting = self.lock();
         let waiting = &mut *waiting;
         if matches!(message, Message::Segment(_)) {
@@ -66,15 +111,11 @@ impl Inbox {
             }
             waiting.segments += 1;
         }
-        let messages = waiting.messages.entry(id).or_default();
-        if messages.is_empty() {
+        let said = waiting.messages.entry(id).or_default();
+        if said.0.is_empty() {
             waiting.turns.push_back(id);
         }
-        match (messages.back_mut(), &message) {
-            (Some(Message::Status(last, _)), Message::Status(new, _)) if new <= last => return Err(Rejection::Stale),
-            (Some(last @ Message::Status(..)), Message::Status(..)) => *last = message,
-            _ => messages.push_back(message),
-        }
+        said.push(message)?;
         self.arrived.notify_one();
         Ok(true)
     }
@@ -93,21 +134,17 @@ impl Inbox {
     fn next(&self) -> Option<Foreign> {
         let mut waiting = self.lock();
         let id = waiting.turns.pop_front()?;
-        let messages = waiting.messages.get_mut(&id)?;
-        let message = messages.pop_front()?;
-        if messages.is_empty() {
+        let said = &mut waiting.messages.get_mut(&id)?.0;
+        let message = said.pop_front()?;
+        if said.is_empty() {
             waiting.messages.remove(&id);
         } else {
             waiting.turns.push_back(id);
         }
-        let payload = match message {
-            Message::Segment(payload) => {
-                waiting.segments -= 1;
-                payload
-            }
-            Message::Status(_, payload) => payload,
-        };
-        Some(Foreign { id, payload })
+        if matches!(message, Message::Segment(_)) {
+            waiting.segments -= 1;
+        }
+        Some(Foreign { id, payload: message.into_payload() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -3,6 +3,7 @@
 
 use super::{
     Change, Event, Inbox, Rejection, Signal, count,
+    inbox::Said,
     local::Local,
     wire::{self, News},
 };
@@ -18,6 +19,7 @@ use redis::{
 };
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -42,8 +44,8 @@ const ANSWER: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(5);
 /// First and longest wait before another try to connect; doubled each time, and random up to a half.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// Messages of one session that wait until the store has told whose it is.
-const EARLY: usize = 64;
+/// Messages that may wait until the store has told whose their sessions are. More come only if it doesn't answer.
+const EARLY: usize = 65_536;
 
 /// Gives changes to Redis. Never waits: what can't be taken in is dropped and counted.
 #[derive(Clone, Debug)]
@@ -97,6 +99,7 @@ pub(super) fn connect(
         rows,
         connected,
         sessions: HashMap::new(),
+        early: 0,
         watched,
     };
     let publisher = Publisher { queue: send, publishes: Arc::clone(&publishes), listens };
@@ -229,7 +232,7 @@ impl Pause {
 #[derive(Debug)]
 enum Subscribed {
     /// The store hasn't told yet whose it is; what came meanwhile.
-    Asked(Vec<Vec<u8>>),
+    Asked(Said),
     /// Its owner, and whether its worker is outside Hark.
     Known { owner: Owner, outside: bool },
     /// There is none.
@@ -248,6 +251,8 @@ struct Listener {
     rows: mpsc::UnboundedReceiver<(Vec<SessionId>, Rows)>,
     connected: watch::Sender<bool>,
     sessions: HashMap<SessionId, Subscribed>,
+    /// Messages taken in for sessions of which the store hasn't told yet.
+    early: usize,
     watched: bool,
 }
 
@@ -275,11 +280,13 @@ impl Listener {
         mut messages: impl StreamExt<Item = Msg> + Unpin,
         pause: &mut Pause,
     ) -> Result<(), RedisError> {
-        answer(sink.subscribe(wire::NODES)).await?;
         self.sessions.clear();
+        self.early = 0;
+        let messages = &mut messages;
+        self.answered(messages, sink.subscribe(wire::NODES)).await?;
         let held: Vec<SessionId> = self.local.hub().held().into_keys().collect();
         if self.watched {
-            self.subscribe(&mut sink, held).await?;
+            self.subscribe(&mut sink, messages, held).await?;
         }
         // Everything that is held is compared with the store now that nothing can be missed any more.
         self.connected.send_replace(true);
@@ -292,33 +299,56 @@ impl Listener {
             tokio::select! {
                 message = messages.next() => match message {
                     Some(message) => self.hear(&message),
-                    None => return Err(RedisError::from((redis::ErrorKind::Io, "closed by Redis"))),
+                    None => return Err(closed()),
                 },
                 Some((ids, rows)) = self.rows.recv() => self.learn(ids, rows),
                 n = self.wants.recv_many(&mut wanted, STEP), if self.watched => {
                     if n > 0 {
-                        self.subscribe(&mut sink, std::mem::take(&mut wanted)).await?;
+                        self.subscribe(&mut sink, messages, std::mem::take(&mut wanted)).await?;
                     }
                 }
                 _ = looks.tick() => {
-                    answer(sink.ping::<redis::Value>()).await?;
+                    self.answered(messages, sink.ping::<redis::Value>()).await?;
                     if self.watched {
-                        self.tidy(&mut sink).await?;
+                        self.tidy(&mut sink, messages).await?;
                     }
                 }
             }
         }
     }
 
+    /// Waits for the answer to a command and hears messages meanwhile. The answer stands behind those that are under way,
+    /// which may take long, but as long as any come the connection is alive.
+    async fn answered<T>(
+        &mut self,
+        messages: &mut (impl StreamExt<Item = Msg> + Unpin),
+        asked: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RedisError> {
+        let mut asked = pin!(asked);
+        loop {
+            tokio::select! {
+                answer = &mut asked => return answer,
+                message = messages.next() => self.hear(&message.ok_or_else(closed)?),
+                () = time::sleep(ANSWER) => return Err(silent()),
+            }
+        }
+    }
+
     /// Listens for sessions, and then reads them: what was published before is in the store.
-    async fn subscribe(&mut self, sink: &mut PubSubSink, ids: Vec<SessionId>) -> Result<(), RedisError> {
+    async fn subscribe(
+        &mut self,
+        sink: &mut PubSubSink,
+        messages: &mut (impl StreamExt<Item = Msg> + Unpin),
+        ids: Vec<SessionId>,
+    ) -> Result<(), RedisError> {
         let mut new: Vec<SessionId> = ids.into_iter().filter(|id| !self.sessions.contains_key(id)).collect();
         new.sort_unstable();
         new.dedup();
         for step in new.chunks(STEP) {
             let channels: Vec<String> = step.iter().map(|id| wire::channel(*id)).collect();
-            answer(sink.subscribe(&channels)).await?;
-            self.sessions.extend(step.iter().map(|id| (*id, Subscribed::Asked(Vec::new()))));
+            // Before Redis is asked: the first messages may come with its answer.
+            self.sessions.extend(step.iter().map(|id| (*id, Subscribed::Asked(Said::default()))));
+            self.answered(messages, sink.subscribe(&channels)).await?;
             self.read(step.to_vec(), Duration::ZERO);
         }
         metrics::gauge!("hark_bus_subscriptions").set(self.sessions.len() as f64);
@@ -326,17 +356,21 @@ impl Listener {
     }
 
     /// Gives up what nobody holds any more, and takes up what was missed.
-    async fn tidy(&mut self, sink: &mut PubSubSink) -> Result<(), RedisError> {
+    async fn tidy(
+        &mut self,
+        sink: &mut PubSubSink,
+        messages: &mut (impl StreamExt<Item = Msg> + Unpin),
+    ) -> Result<(), RedisError> {
         let held = self.local.hub().held();
         let unneeded: Vec<SessionId> = self.sessions.keys().filter(|id| !held.contains_key(id)).copied().collect();
         for step in unneeded.chunks(STEP) {
             let channels: Vec<String> = step.iter().map(|id| wire::channel(*id)).collect();
-            answer(sink.unsubscribe(&channels)).await?;
+            self.answered(messages, sink.unsubscribe(&channels)).await?;
             for id in step {
                 self.sessions.remove(id);
             }
         }
-        self.subscribe(sink, held.into_keys().collect()).await
+        self.subscribe(sink, messages, held.into_keys().collect()).await
     }
 
     /// Reads sessions from the store `after` a while, for [`Listener::learn`].
@@ -365,13 +399,16 @@ impl Listener {
             if let Some(subscribed) = self.sessions.get_mut(&session.id)
                 && let Subscribed::Asked(waiting) = std::mem::replace(subscribed, known)
             {
-                early.extend(waiting.into_iter().map(|payload| (session.id, payload)));
+                early.extend(waiting.into_payloads().map(|payload| (session.id, payload)));
             }
         }
         for id in ids {
             if let Some(subscribed @ Subscribed::Asked(_)) = self.sessions.get_mut(&id) {
                 *subscribed = Subscribed::Nobody;
             }
+        }
+        if !self.sessions.values().any(|subscribed| matches!(subscribed, Subscribed::Asked(_))) {
+            self.early = 0;
         }
         for (id, payload) in early {
             self.take_in(id, &payload);
@@ -396,9 +433,11 @@ impl Listener {
 
     fn take_in(&mut self, id: SessionId, payload: &[u8]) {
         match self.sessions.get_mut(&id) {
-            Some(Subscribed::Asked(waiting)) if waiting.len() < EARLY => waiting.push(payload.to_vec()),
-            // More than a session says while the store is read; the reading has them, or the next comparison.
-            Some(Subscribed::Asked(_)) => {}
+            Some(Subscribed::Asked(waiting)) if self.early < EARLY => match waiting.put(id, payload) {
+                Ok(more) => self.early += usize::from(more),
+                Err(rejection) => count(Err(rejection)),
+            },
+            Some(Subscribed::Asked(_)) => metrics::counter!("hark_bus_dropped_total").increment(1),
             Some(Subscribed::Known { outside: true, .. }) => {
                 match self.foreign.put(id, payload) {
                     Ok(true) => {} // counted when it has been looked at
@@ -453,6 +492,14 @@ impl Listener {
 async fn answer<T>(asked: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
     match time::timeout(ANSWER, asked).await {
         Ok(answer) => answer,
-        Err(_) => Err(RedisError::from((redis::ErrorKind::Io, "Redis didn't answer in time"))),
+        Err(_) => Err(silent()),
     }
+}
+
+fn silent() -> RedisError {
+    RedisError::from((redis::ErrorKind::Io, "Redis didn't answer in time"))
+}
+
+fn closed() -> RedisError {
+    RedisError::from((redis::ErrorKind::Io, "closed by Redis"))
 }
