@@ -1,80 +1,11 @@
 // Says which crates the code of a WebAssembly file comes from, largest first: node bundle-parts.mjs FILE [COUNT].
 // The file must hold its name section, as cargo leaves it before wasm-bindgen and wasm-opt. A generic function counts
 // for the crate that wrote it, not for the one that uses it. bundle-size calls this.
-import { readFileSync } from "node:fs";
+import { read } from "./wasm.mjs";
 
 const [file, count = "12"] = process.argv.slice(2);
-const bytes = readFileSync(file);
-let at = 8;
-
-/** Reads an unsigned LEB128 number. */
-function number() {
-    let value = 0;
-    for (let shift = 1; ; shift *= 128) {
-        const byte = bytes[at++];
-        value += (byte & 127) * shift;
-        if (byte < 128) return value;
-    }
-}
-
-function text() {
-    const length = number();
-    at += length;
-    return bytes.toString("utf8", at - length, at);
-}
-
-/** Skips the limits of a table or memory. */
-function limits() {
-    const flags = bytes[at++];
-    number();
-    if (flags & 1) number();
-}
-
-const sections = new Map();
-let imported = 0;
-const sizes = [];
-const names = new Map();
-
-const read = {
-    0(end) {
-        if (text() !== "name") return;
-        while (at < end) {
-            const kind = bytes[at++];
-            const next = number() + at;
-            if (kind === 1) {
-                for (let left = number(); left > 0; left--) names.set(number(), text());
-            }
-            at = next;
-        }
-    },
-    2() {
-        for (let left = number(); left > 0; left--) {
-            text();
-            text();
-            const kind = bytes[at++];
-            if (kind === 0) { number(); imported++; }
-            else if (kind === 1) { at++; limits(); }
-            else if (kind === 2) limits();
-            else at += 2;
-        }
-    },
-    10() {
-        for (let left = number(); left > 0; left--) {
-            const size = number();
-            sizes.push(size);
-            at += size;
-        }
-    },
-};
-
-while (at < bytes.length) {
-    const id = bytes[at++];
-    const end = number() + at;
-    sections.set(id, (sections.get(id) ?? 0) + end - at);
-    read[id]?.(end);
-    at = end;
-}
-if (names.size === 0) {
+const { sections, functions } = read(file);
+if (functions.every(code => code.name === "")) {
     console.error(`bundle-parts: ${file} has no names`);
     process.exit(1);
 }
@@ -97,15 +28,15 @@ function crate(name) {
 }
 
 const crates = new Map();
-sizes.forEach((size, i) => {
-    const name = crate(names.get(imported + i) ?? "");
-    crates.set(name, (crates.get(name) ?? 0) + size);
-});
-const code = sizes.reduce((sum, size) => sum + size, 0);
+let code = 0;
+for (const { name, start, end } of functions) {
+    crates.set(crate(name), (crates.get(crate(name)) ?? 0) + end - start);
+    code += end - start;
+}
 const line = (name, size, of) =>
     console.log(`bundle:   ${name.padEnd(24)} ${String(size).padStart(9)} bytes, ${((size / of) * 100).toFixed(1)}%`);
 
 console.log("bundle: largest parts, before wasm-opt and without compression");
-const data = sections.get(11) ?? 0;
+const data = sections.filter(section => section.id === 11).reduce((sum, section) => sum + section.end - section.start, 0);
 line("texts and tables", data, code + data);
 [...crates].sort((a, b) => b[1] - a[1]).slice(0, Number(count)).forEach(([name, size]) => line(name, size, code + data));
