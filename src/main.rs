@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
         Command::Serve(config) => ended(tokio::spawn(serve(*config)).await.unwrap_or_else(|e| Err(e.to_string()))),
         Command::Worker(config) => ended(work(*config).await),
         Command::Doctor(config) => {
-            if doctor::report(&config) {
+            if doctor::report(&config).await {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

@@ -1,6 +1,20 @@
-//! What `deploy/` says: its commands and settings are those that the program knows.
+//! What operators are told: the commands and settings in `deploy/` are those that the program knows, and `hark doctor`
+//! finds what is wrong with what nodes share.
 
+#[path = "support/postgres.rs"]
+#[allow(unreachable_pub, reason = "shared by test binaries")]
+mod postgres;
+#[path = "support/redis.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod redis;
+#[path = "support/servers.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod servers;
+
+use postgres::Postgres;
+use redis::Redis;
 use std::{fs, process::Command};
+use tempfile::TempDir;
 
 fn read(name: &str) -> String {
     fs::read_to_string(format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -65,4 +79,45 @@ fn nginx_balances_what_compose_starts() {
         assert!(compose.contains(&format!("\n  {web}: ")), "{web} is no service of compose.yaml");
     }
     assert!(read("Dockerfile").contains("LEPTOS_SITE_ADDR=0.0.0.0:3000") && nginx.contains("web1:3000"));
+}
+
+#[test]
+fn the_doctor_asks_what_nodes_share() {
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    let [shared, own] = [(); 2].map(|()| TempDir::new().unwrap());
+    let database = postgres.database("examined");
+    let doctor = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
+        command
+            .arg("doctor")
+            .env("HARK_DATA_DIR", own.path())
+            .env("DATABASE_URL", &database)
+            .env("REDIS_URL", format!("redis://127.0.0.1:{}/", redis.port))
+            .env("HARK_RECORDINGS_URL", format!("file://{}", shared.path().display()));
+        command
+    };
+    let said = |mut doctor: Command| {
+        let out = doctor.output().unwrap();
+        (out.status.success(), String::from_utf8(out.stdout).unwrap())
+    };
+    let (fine, all) = said(doctor());
+    for line in ["ok       PostgreSQL\n", "ok       Redis\n", "ok       place of the recordings\n"] {
+        assert!(all.contains(line), "{all}");
+    }
+    assert!(fine, "{all}");
+    let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
+    assert_eq!(postgres.query("examined", tables), ["0"], "it changes nothing");
+
+    // Nobody listens at port 1.
+    let mut away = [doctor(), doctor(), doctor()];
+    away[0].env("DATABASE_URL", "postgres://postgres@127.0.0.1:1/examined");
+    away[1].env("REDIS_URL", "redis://127.0.0.1:1/");
+    away[2].env("HARK_RECORDINGS_URL", "file:///dev/null/none");
+    let names = [("PostgreSQL", "DATABASE_URL"), ("Redis", "REDIS_URL"), ("place", "HARK_RECORDINGS_URL")];
+    for (command, (what, setting)) in away.into_iter().zip(names) {
+        let (fine, all) = said(command);
+        let wrong: Vec<&str> = all.lines().filter(|line| line.starts_with("wrong")).collect();
+        assert!(matches!(wrong[..], [line] if line.contains(what) && line.contains(setting)), "{all}");
+        assert!(!fine, "{all}");
+    }
 }

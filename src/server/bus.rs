@@ -60,6 +60,14 @@ impl Bus {
         Ok((Self { local, remote: Some(publisher) }, background))
     }
 
+    /// Whether the Redis at `url` answers.
+    ///
+    /// # Errors
+    /// If it doesn't within 3 seconds, or the address can't be one.
+    pub async fn probe(url: &str) -> Result<(), ::redis::RedisError> {
+        redis::probe(url).await
+    }
+
     /// Announces a change that has been stored.
     pub fn publish(&self, event: &Event) {
         self.local.publish(event);

@@ -1,13 +1,20 @@
-//! `hark doctor`: tells an operator what works here and what is missing. Changes nothing.
+//! `hark doctor`: tells an operator what works here and what is missing. Changes nothing; where recordings are shared it
+//! writes a file and removes it.
 
-use super::{audio, config::ServeConfig, speech::Engines};
+use super::{
+    audio,
+    bus::Bus,
+    config::{DataConfig, ServeConfig},
+    media::Media,
+    speech::Engines,
+    store::Store,
+};
 use crate::model::{duration, patience};
 use rustix::fs::Access;
-use std::path::Path;
+use std::{fmt::Display, path::Path};
 
 /// Prints the findings. True if a recording could be transcribed here.
-#[must_use]
-pub fn report(config: &ServeConfig) -> bool {
+pub async fn report(config: &ServeConfig) -> bool {
     let engines = Engines::from_config(&config.engines, &config.data.data_dir);
     let mut usable = false;
     for engine in engines.list() {
@@ -60,5 +67,30 @@ pub fn report(config: &ServeConfig) -> bool {
     } else {
         println!("ok       data folder {shown} will be made at the first start");
     }
-    usable && place.is_dir() && writable
+    services(&config.data).await && usable && place.is_dir() && writable
+}
+
+/// What nodes share, as far as it is set. True if all of it can be used.
+async fn services(data: &DataConfig) -> bool {
+    let mut fine = true;
+    let mut tell = |what: &str, setting: &str, found: Result<(), &dyn Display>| match found {
+        Ok(()) => println!("ok       {what}"),
+        Err(error) => {
+            fine = false;
+            println!("wrong    {what}: {error}; see {setting}");
+        }
+    };
+    if let Some(url) = &data.database_url {
+        let found = Store::probe(url).await;
+        tell("PostgreSQL", "DATABASE_URL", found.as_ref().map(drop).map_err(|e| e as _));
+    }
+    if let Some(url) = &data.redis_url {
+        let found = Bus::probe(url).await;
+        tell("Redis", "REDIS_URL", found.as_ref().map(drop).map_err(|e| e as _));
+    }
+    if let Some(url) = &data.recordings_url {
+        let found = Media::probe(url).await;
+        tell("place of the recordings", "HARK_RECORDINGS_URL", found.as_ref().map(drop).map_err(|e| e as _));
+    }
+    fine
 }

@@ -99,6 +99,17 @@ impl Media {
         Ok(Self { store, folder, incoming, spool })
     }
 
+    /// Whether recordings can be kept at `url`: writes a file there and removes it.
+    ///
+    /// # Errors
+    /// If they can't.
+    pub async fn probe(url: &RecordingsUrl) -> Result<(), OpenError> {
+        match url {
+            RecordingsUrl::Folder(shared) => place::check_folder(shared),
+            RecordingsUrl::Bucket { name, prefix } => place::bucket(name, prefix).await.map(drop),
+        }
+    }
+
     /// Begins to receive the recording of a session.
     ///
     /// # Errors

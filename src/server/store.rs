@@ -255,6 +255,14 @@ impl Store {
         Ok(Self { db: Db::Postgres(postgres::open(url).await?) })
     }
 
+    /// Whether the PostgreSQL server at `url` lets Hark in. Changes nothing there.
+    ///
+    /// # Errors
+    /// If it doesn't, within 10 seconds.
+    pub async fn probe(url: &str) -> Result<(), sqlx::Error> {
+        postgres::probe(url).await
+    }
+
     /// Whether other nodes may use this database too.
     #[must_use]
     pub fn is_shared(&self) -> bool {

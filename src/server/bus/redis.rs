@@ -106,6 +106,19 @@ pub(super) fn connect(
     Ok((publisher, Background { client, queue, publishes, listener }))
 }
 
+/// Whether the Redis at `url` answers.
+///
+/// # Errors
+/// If it doesn't within 3 seconds, or the address can't be one.
+pub(super) async fn probe(url: &str) -> Result<(), RedisError> {
+    let client = Client::open(url)?;
+    answer(async {
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd("PING").query_async(&mut connection).await
+    })
+    .await
+}
+
 impl Publisher {
     /// Publishes a change. `news`: whether nodes that don't listen for the session must hear of it too.
     pub(super) fn publish(&self, event: Event, news: bool) {

@@ -18,9 +18,18 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 /// The advisory lock of those who add to the queue; any number that nothing else in this database uses.
 const QUEUE_LOCK: i64 = 0x6861_726b_0001;
 
-pub(super) async fn open(url: &str) -> Result<PgPool, sqlx::Error> {
+async fn pool(url: &str, connections: u32) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?.application_name("hark");
-    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE).connect_with(options).await?;
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).connect_with(options).await
+}
+
+pub(super) async fn probe(url: &str) -> Result<(), sqlx::Error> {
+    pool(url, 1).await?.close().await;
+    Ok(())
+}
+
+pub(super) async fn open(url: &str) -> Result<PgPool, sqlx::Error> {
+    let pool = pool(url, CONNECTIONS).await?;
     // Takes a lock, so of several nodes that start one migrates and the others wait.
     sqlx::migrate!("src/server/store/migrations/postgres").run(&pool).await?;
     Ok(pool)
