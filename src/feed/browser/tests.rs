@@ -166,7 +166,7 @@ fn a_stream_that_was_dropped_tells_nothing() {
     stand_in_for_event_source();
     let (_owner, feed, driver) = feed_and_driver();
     let view = watched(feed, 3);
-    drop(Stream::open(&Rc::downgrade(&driver)));
+    drop(Stream::open(&Rc::downgrade(&driver), true));
     say(0, "status", &status(3, 9, State::Completed));
     assert_eq!(view.get_untracked().status.version, 1);
     driver.message(Message::Unreadable);

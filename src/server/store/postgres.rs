@@ -5,10 +5,11 @@ use super::Dialect;
 use crate::model::{Status, Timestamp};
 use serde_json::json;
 use sqlx::{
-    PgPool, Postgres, Transaction,
+    Connection, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{str::FromStr, time::Duration};
+use std::{io, str::FromStr, time::Duration};
+use tokio::time;
 
 /// Connections of one node. No connection is held while a stream is open, so few serve many.
 const CONNECTIONS: u32 = 10;
@@ -18,18 +19,22 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 /// The advisory lock of those who add to the queue; any number that nothing else in this database uses.
 const QUEUE_LOCK: i64 = 0x6861_726b_0001;
 
-async fn pool(url: &str, connections: u32) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url)?.application_name("hark");
-    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).connect_with(options).await
+fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url)?.application_name("hark"))
 }
 
+/// See `Store::probe`. Not by a pool, which tries on and then only says that time is up.
 pub(super) async fn probe(url: &str) -> Result<(), sqlx::Error> {
-    pool(url, 1).await?.close().await;
-    Ok(())
+    let options = options(url)?;
+    match time::timeout(ACQUIRE, PgConnection::connect_with(&options)).await {
+        Ok(connection) => connection?.close().await,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
 }
 
 pub(super) async fn open(url: &str) -> Result<PgPool, sqlx::Error> {
-    let pool = pool(url, CONNECTIONS).await?;
+    let options = options(url)?;
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE).connect_with(options).await?;
     // Takes a lock, so of several nodes that start one migrates and the others wait.
     sqlx::migrate!("src/server/store/migrations/postgres").run(&pool).await?;
     Ok(pool)
