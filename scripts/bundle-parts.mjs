@@ -30,6 +30,8 @@ function crate(name) {
 const crates = new Map();
 let code = 0;
 for (const { name, start, end } of functions) {
+    // Read and dropped by wasm-bindgen.
+    if (name.startsWith("__wbindgen_describe")) continue;
     crates.set(crate(name), (crates.get(crate(name)) ?? 0) + end - start);
     code += end - start;
 }
