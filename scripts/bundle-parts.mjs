@@ -32,7 +32,8 @@ let code = 0;
 for (const { name, start, end } of functions) {
     // Read and dropped by wasm-bindgen.
     if (name.startsWith("__wbindgen_describe")) continue;
-    crates.set(crate(name), (crates.get(crate(name)) ?? 0) + end - start);
+    const origin = crate(name);
+    crates.set(origin, (crates.get(origin) ?? 0) + end - start);
     code += end - start;
 }
 const line = (name, size, of) =>

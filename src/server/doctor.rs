@@ -73,24 +73,22 @@ pub async fn report(config: &ServeConfig) -> bool {
 /// What nodes share, as far as it is set. True if all of it can be used.
 async fn services(data: &DataConfig) -> bool {
     let mut fine = true;
-    let mut tell = |what: &str, setting: &str, found: Result<(), &dyn Display>| match found {
-        Ok(()) => println!("ok       {what}"),
-        Err(error) => {
-            fine = false;
-            println!("wrong    {what}: {error}; see {setting}");
-        }
-    };
     if let Some(url) = &data.database_url {
-        let found = Store::probe(url).await;
-        tell("PostgreSQL", "DATABASE_URL", found.as_ref().map(drop).map_err(|e| e as _));
+        fine &= tell("PostgreSQL", "DATABASE_URL", Store::probe(url).await);
     }
     if let Some(url) = &data.redis_url {
-        let found = Bus::probe(url).await;
-        tell("Redis", "REDIS_URL", found.as_ref().map(drop).map_err(|e| e as _));
+        fine &= tell("Redis", "REDIS_URL", Bus::probe(url).await);
     }
     if let Some(url) = &data.recordings_url {
-        let found = Media::probe(url).await;
-        tell("place of the recordings", "HARK_RECORDINGS_URL", found.as_ref().map(drop).map_err(|e| e as _));
+        fine &= tell("place of the recordings", "HARK_RECORDINGS_URL", Media::probe(url).await);
     }
     fine
+}
+
+fn tell(what: &str, setting: &str, found: Result<(), impl Display>) -> bool {
+    match &found {
+        Ok(()) => println!("ok       {what}"),
+        Err(error) => println!("wrong    {what}: {error}; see {setting}"),
+    }
+    found.is_ok()
 }
