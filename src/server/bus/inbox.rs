@@ -75,6 +75,11 @@ impl Said {
         }
     }
 
+    /// How many messages wait.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The messages in their order.
     pub(super) fn into_payloads(self) -> impl Iterator<Item = Vec<u8>> {
         self.0.into_iter().map(Message::into_payload)

@@ -380,7 +380,9 @@ impl Listener {
             let channels: Vec<String> = step.iter().map(|id| wire::channel(*id)).collect();
             self.answered(messages, sink.unsubscribe(&channels)).await?;
             for id in step {
-                self.sessions.remove(id);
+                if let Some(Subscribed::Asked(waiting)) = self.sessions.remove(id) {
+                    self.early -= waiting.len();
+                }
             }
         }
         self.subscribe(sink, messages, held.into_keys().collect()).await
@@ -412,16 +414,17 @@ impl Listener {
             if let Some(subscribed) = self.sessions.get_mut(&session.id)
                 && let Subscribed::Asked(waiting) = std::mem::replace(subscribed, known)
             {
+                self.early -= waiting.len();
                 early.extend(waiting.into_payloads().map(|payload| (session.id, payload)));
             }
         }
         for id in ids {
-            if let Some(subscribed @ Subscribed::Asked(_)) = self.sessions.get_mut(&id) {
+            if let Some(subscribed) = self.sessions.get_mut(&id)
+                && let Subscribed::Asked(waiting) = subscribed
+            {
+                self.early -= waiting.len();
                 *subscribed = Subscribed::Nobody;
             }
-        }
-        if !self.sessions.values().any(|subscribed| matches!(subscribed, Subscribed::Asked(_))) {
-            self.early = 0;
         }
         for (id, payload) in early {
             self.take_in(id, &payload);
