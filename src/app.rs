@@ -4,6 +4,7 @@
 pub mod actions;
 mod clock;
 pub mod components;
+pub mod loading;
 pub mod pages;
 mod reactive;
 pub mod uploads;

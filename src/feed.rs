@@ -1,6 +1,7 @@
 //! Live status in the browser: one connection for everything, and the signals that pages read.
 //! Pages call [`Feed::watch`] and never learn which transport is live. Inert while rendering on the server.
 
+pub mod few;
 pub mod link;
 pub mod measure;
 pub mod reduce;
@@ -16,18 +17,18 @@ pub mod browser;
 pub use link::Mode;
 
 use crate::model::{SegmentEvent, SessionId, Status, Timestamp};
+use few::Few;
 use leptos::prelude::*;
 use reduce::View;
-use std::collections::HashMap;
 
 /// The handle that pages share: a signal per watched session, and how they are kept up to date.
 #[derive(Clone, Copy)]
 pub struct Feed {
-    views: StoredValue<HashMap<SessionId, ArcRwSignal<View>>>,
+    views: StoredValue<Few<SessionId, ArcRwSignal<View>>>,
     /// How many places show the segments of a session now. Nobody fetches missing segments for a row of a list.
-    transcripts: StoredValue<HashMap<SessionId, usize>>,
+    transcripts: StoredValue<Few<SessionId, usize>>,
     /// The newest status of each session nobody watches, should a page be about to.
-    strays: StoredValue<HashMap<SessionId, Status>>,
+    strays: StoredValue<Few<SessionId, Status>>,
     /// How updates arrive. Written by `browser` only.
     pub mode: RwSignal<Mode>,
     /// Whether this browser knows streams at all. One that doesn't is told nothing of them. Written by `browser` only.
@@ -47,9 +48,9 @@ impl Feed {
     /// watch; on the server it stays empty.
     pub fn provide() -> Self {
         let feed = Self {
-            views: StoredValue::new(HashMap::new()),
-            transcripts: StoredValue::new(HashMap::new()),
-            strays: StoredValue::new(HashMap::new()),
+            views: StoredValue::new(Few::default()),
+            transcripts: StoredValue::new(Few::default()),
+            strays: StoredValue::new(Few::default()),
             mode: RwSignal::new(Mode::Off),
             can_stream: RwSignal::new(true),
             last_message: RwSignal::new(None),
@@ -154,19 +155,22 @@ impl Feed {
     /// Whether some place shows the segments of a session now.
     #[must_use]
     pub fn shows_transcript(&self, id: SessionId) -> bool {
-        self.transcripts.with_value(|open| open.contains_key(&id))
+        self.transcripts.with_value(|open| open.get(&id).is_some())
     }
 
     /// The sessions whose segments are shown now.
     #[must_use]
     pub fn shown_transcripts(&self) -> Vec<SessionId> {
-        self.transcripts.with_value(|open| open.keys().copied().collect())
+        self.transcripts.with_value(|open| open.iter().map(|(id, _)| *id).collect())
     }
 
     /// Until the current reactive owner is cleaned up.
     fn open_transcript(&self, id: SessionId) {
         let feed = *self;
-        self.transcripts.update_value(|open| *open.entry(id).or_default() += 1);
+        self.transcripts.update_value(|open| match open.get_mut(&id) {
+            Some(count) => *count += 1,
+            None => drop(open.insert(id, 1)),
+        });
         on_cleanup(move || {
             // The whole app may be going, and the counts with it.
             let _ = feed.transcripts.try_update_value(|open| {
@@ -191,7 +195,7 @@ impl Feed {
                     return false;
                 }
                 if strays.len() >= Self::MAX_STRAYS
-                    && let Some(oldest) = strays.values().min_by_key(|s| s.timestamp).map(|s| s.session_id)
+                    && let Some(oldest) = strays.iter().min_by_key(|(_, s)| s.timestamp).map(|(id, _)| *id)
                 {
                     strays.remove(&oldest);
                 }
@@ -268,7 +272,7 @@ mod tests {
             for n in 0..2 * Feed::MAX_STRAYS {
                 feed.status(status(n as u128, n as u64, State::Processing));
             }
-            assert_eq!(feed.strays.with_value(HashMap::len), Feed::MAX_STRAYS);
+            assert_eq!(feed.strays.with_value(Few::len), Feed::MAX_STRAYS);
         });
     }
 

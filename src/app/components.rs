@@ -22,6 +22,7 @@ pub mod transcript;
 pub mod try_sample;
 pub mod upload_item;
 pub mod waveform;
+pub mod when;
 
 pub use announcer::{Announcer, announce_milestones, announcing, provide_announcer};
 pub use arrival::Arrival;
@@ -45,3 +46,4 @@ pub use transcript::TranscriptLines;
 pub use try_sample::TrySampleButton;
 pub use upload_item::UploadItem;
 pub use waveform::Waveform;
+pub use when::When;

@@ -1,7 +1,8 @@
-//! Effects and memos of one shape. Each closure given to Leptos' own makes another copy of their machinery, which a browser
-//! has to load; here closures are boxed first. The pages and components use these.
+//! Effects, memos and lists of one shape. Each closure or view given to Leptos' own makes another copy of
+//! their machinery, which a browser has to load; here they are boxed first. The pages and components use these.
 
-use leptos::prelude::{Effect, Memo};
+use leptos::prelude::*;
+use std::sync::Arc;
 
 type Compute<T> = Box<dyn Fn(Option<&T>) -> T + Send + Sync>;
 
@@ -24,4 +25,17 @@ where
 {
     let compute: Compute<T> = Box::new(compute);
     Memo::new(compute)
+}
+
+/// What tells the items of a list apart.
+pub(crate) type Key = u128;
+
+/// A list: items are kept by key, so that those that stay aren't made anew.
+pub(crate) fn each(
+    keys: impl Fn() -> Vec<Key> + Send + Sync + 'static,
+    item: impl Fn(Key) -> AnyView + Send + Sync + 'static,
+) -> AnyView {
+    let keys: Box<dyn Fn() -> Vec<Key> + Send + Sync> = Box::new(keys);
+    let item: Arc<dyn Fn(Key) -> AnyView + Send + Sync> = Arc::new(item);
+    view! { <For each=keys key=|key| *key children=move |key| item(key)/> }.into_any()
 }

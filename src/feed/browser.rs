@@ -14,6 +14,7 @@ pub mod upload;
 
 use super::{
     Feed,
+    few::Few,
     link::{Action, Bye, Event, Link, Timer, Timing},
     reduce::{Gaps, Heard},
     tabs::{Action as TabsAction, Event as TabsEvent, Tabs},
@@ -25,7 +26,7 @@ use poll::{Answer, Poll};
 use signals::Signals;
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     rc::{Rc, Weak},
 };
 use stream::Stream;
@@ -71,7 +72,7 @@ struct Driver {
     /// Events to be handled, and whether that is being done: an action may cause an event at once.
     events: RefCell<VecDeque<Event>>,
     handling: Cell<bool>,
-    timers: RefCell<HashMap<Timer, Timeout>>,
+    timers: RefCell<Few<Timer, Timeout>>,
     stream: RefCell<Option<Stream>>,
     poll: Rc<Poll>,
     gaps: RefCell<Gaps>,

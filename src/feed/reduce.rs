@@ -3,7 +3,6 @@
 //! [`Gaps`] and [`Heard`] keep the books for `browser`: which gaps are being fetched, which sessions went unmentioned.
 
 use crate::model::{Segment, SessionId, Status, Transcript};
-use std::collections::{BTreeMap, HashSet};
 
 /// What is known of one session.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,8 +11,8 @@ pub struct View {
     pub status: Status,
     /// Segments 0, 1, 2, … without holes.
     pub segments: Vec<Segment>,
-    /// Segments that came before one of lower index.
-    early: BTreeMap<u32, Segment>,
+    /// Segments that came before one of lower index, in order.
+    early: Vec<Segment>,
     /// Whether somebody shows the segments, so that missing ones matter.
     transcript: bool,
 }
@@ -22,7 +21,7 @@ impl View {
     /// A view of a session whose segments aren't known, such as in a list.
     #[must_use]
     pub fn new(status: Status) -> Self {
-        Self { status, segments: Vec::new(), early: BTreeMap::new(), transcript: false }
+        Self { status, segments: Vec::new(), early: Vec::new(), transcript: false }
     }
 
     /// A view of a session with the segments there are so far, for a page that shows them.
@@ -53,7 +52,12 @@ impl View {
     }
 
     fn known(&self, index: u32) -> Option<&Segment> {
-        self.segments.get(index as usize).or_else(|| self.early.get(&index))
+        self.segments.get(index as usize).or_else(|| self.early.get(self.early_place(index).ok()?))
+    }
+
+    /// Where segment `index` stands among the early ones, or would have to stand.
+    fn early_place(&self, index: u32) -> Result<usize, usize> {
+        self.early.binary_search_by_key(&index, |segment| segment.index)
     }
 
     /// Whether segment `index` is still missing.
@@ -78,17 +82,20 @@ impl View {
             *known = segment;
             return;
         }
-        self.early.insert(segment.index, segment);
-        while let Some(next) = self.early.remove(&(self.segments.len() as u32)) {
-            self.segments.push(next);
+        match self.early_place(segment.index) {
+            Ok(known) => self.early[known] = segment,
+            Err(place) => self.early.insert(place, segment),
         }
+        let next = self.segments.len() as u32;
+        let fits = self.early.iter().zip(next..).take_while(|(segment, next)| segment.index == *next).count();
+        self.segments.extend(self.early.drain(..fits));
     }
 
     /// The index of the first missing segment, if the status counts more than are here.
     #[must_use]
     pub fn gap(&self) -> Option<u32> {
         let have = self.segments.len() as u32;
-        let announced = self.early.last_key_value().map_or(0, |(last, _)| last + 1).max(self.status.segments);
+        let announced = self.early.last().map_or(0, |last| last.index + 1).max(self.status.segments);
         (announced > have).then_some(have)
     }
 
@@ -97,14 +104,14 @@ impl View {
     pub fn would_change(&self, other: &Self) -> bool {
         self.is_news(&other.status)
             || (other.transcript && !self.transcript)
-            || other.segments.iter().chain(other.early.values()).any(|segment| self.wants(segment))
+            || other.segments.iter().chain(&other.early).any(|segment| self.wants(segment))
     }
 
     /// Takes in all that `other` knows and this doesn't.
     pub fn merge(&mut self, other: Self) {
         self.status(other.status);
         self.transcript |= other.transcript;
-        for segment in other.segments.into_iter().chain(other.early.into_values()) {
+        for segment in other.segments.into_iter().chain(other.early) {
             self.segment(segment);
         }
     }
@@ -124,7 +131,7 @@ fn richness(segment: &Segment) -> (bool, bool) {
 /// The fetches of missing segments: one at a time for each session.
 #[derive(Debug, Default)]
 pub struct Gaps {
-    fetching: HashSet<SessionId>,
+    fetching: Vec<SessionId>,
 }
 
 /// Which segments to ask for: those with an index above `after`, or all.
@@ -139,12 +146,17 @@ impl Gaps {
     #[must_use]
     pub fn begin(&mut self, view: &View) -> Option<Gap> {
         let first = view.gap()?;
-        self.fetching.insert(view.status.session_id).then(|| Gap { after: first.checked_sub(1) })
+        let id = view.status.session_id;
+        let idle = !self.fetching.contains(&id);
+        idle.then(|| {
+            self.fetching.push(id);
+            Gap { after: first.checked_sub(1) }
+        })
     }
 
     /// The fetch has been answered, or given up.
     pub fn done(&mut self, id: SessionId) {
-        self.fetching.remove(&id);
+        self.fetching.retain(|fetching| *fetching != id);
     }
 }
 
@@ -152,7 +164,7 @@ impl Gaps {
 /// or have ended while the machine slept, too long ago for a snapshot: it must be asked about.
 #[derive(Debug, Default)]
 pub struct Heard {
-    mentioned: HashSet<SessionId>,
+    mentioned: Vec<SessionId>,
     beats: u32,
 }
 
@@ -167,7 +179,9 @@ impl Heard {
 
     /// A status of the session came.
     pub fn mention(&mut self, id: SessionId) {
-        self.mentioned.insert(id);
+        if !self.mentioned.contains(&id) {
+            self.mentioned.push(id);
+        }
     }
 
     /// A heartbeat came. Returns those of `running` to ask about: at the first one after an opening, whose snapshot has
@@ -391,7 +405,7 @@ mod tests {
         #[test]
         fn versions_never_fall_segments_have_no_holes_and_gaps_are_right(pieces in pieces()) {
             let mut view = View::new(status(0, 0));
-            let mut seen = HashSet::new();
+            let mut seen = std::collections::HashSet::new();
             for piece in &pieces {
                 let before = view.status.version;
                 take(&mut view, piece);

@@ -16,8 +16,10 @@
 //! Browsers grant the lock to the next in line as soon as the tab that held it is gone, however it went. A leader that
 //! is frozen keeps the lock and says nothing: then each tab looks after itself until it speaks again.
 
-use super::link::{Mode, Timing};
-use std::collections::BTreeMap;
+use super::{
+    few::Few,
+    link::{Mode, Timing},
+};
 
 /// A tab, by a random number it gave itself.
 pub type TabId = u64;
@@ -86,7 +88,7 @@ pub struct Tabs {
     driving: bool,
     mode: Mode,
     /// The tabs that want updates, and whether they have said so since the last census.
-    others: BTreeMap<TabId, bool>,
+    others: Few<TabId, bool>,
     actions: Vec<Action>,
 }
 
@@ -95,7 +97,7 @@ impl Tabs {
     #[must_use]
     pub fn new(id: TabId, timing: Timing, locks: bool) -> Self {
         let role = if locks { Role::Follower } else { Role::Alone };
-        let (others, actions) = (BTreeMap::new(), Vec::new());
+        let (others, actions) = (Few::default(), Vec::new());
         Self { id, timing, role, wants: false, heard: false, driving: false, mode: Mode::Off, others, actions }
     }
 

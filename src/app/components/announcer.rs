@@ -2,7 +2,7 @@
 
 use crate::{
     app::{
-        reactive::{effect, effect_after, memo},
+        reactive::{effect, effect_after},
         words,
     },
     model::Status,
@@ -46,10 +46,9 @@ pub fn announcing() -> impl Fn(String) + Copy {
 
 /// Has the milestones of a session spoken while the current reactive owner lives; only its end if `ends_only`.
 pub fn announce_milestones(title: Signal<String>, status: Memo<Status>, ends_only: bool) {
-    let milestone = memo(move |_| status.with(words::milestone));
     let announcement = use_context::<Announcement>();
     effect_after(move |before: Option<_>| {
-        let now = milestone.get();
+        let now = status.with(words::milestone);
         let news = before.is_some_and(|before| before != now) && (!ends_only || now.0.is_terminal());
         if let (true, Some(Announcement(signal))) = (news, announcement) {
             signal.set(status.with_untracked(|s| words::announcement(&title.get_untracked(), s)));

@@ -11,7 +11,6 @@ use leptos::prelude::*;
 #[component]
 pub fn Arrival(status: Memo<Status>) -> impl IntoView {
     let clock = Clock::expect();
-    let arrival = memo(move |_| status.with(words::arrival));
     let range = memo(move |before: Option<&ArrivalRange>| {
         let mut range = before.cloned().unwrap_or_default();
         status.with(|status| range.note(status.timestamp, words::arrival(status)));
@@ -19,7 +18,7 @@ pub fn Arrival(status: Memo<Status>) -> impl IntoView {
     });
     let time = move |at| if clock.is_awake() { dom::local_time(at) } else { text::time_of_day(at) };
     let words = move || {
-        arrival.get().map(|at| {
+        status.with(words::arrival).map(|at| {
             let until =
                 clock.now().map(|now| format!(", {}", words::until(at, dom::by_server(now)))).unwrap_or_default();
             match range.with(|range| range.range().map(|(from, to)| (time(from), time(to)))) {
@@ -29,5 +28,5 @@ pub fn Arrival(status: Memo<Status>) -> impl IntoView {
             }
         })
     };
-    move || words().map(|words| view! { <span class="fact" data-testid="eta">{words}</span> })
+    move || words().map(|words| view! { <span class="fact" data-testid="eta">{words}</span> }.into_any())
 }

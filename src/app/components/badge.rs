@@ -43,10 +43,10 @@ pub fn Badge() -> impl IntoView {
 pub fn Connection() -> impl IntoView {
     let feed = Feed::expect();
     let (mode, clock) = (feed.mode, Clock::expect());
-    let updated = memo(move |_| {
+    let updated = move || {
         let (now, last) = (clock.now()?, feed.last_message.get()?);
         (mode.get() != Mode::Off).then(|| words::updated(last, now))
-    });
+    };
     let words = move || match mode.get() {
         Mode::Off => "As of when this page was loaded",
         Mode::Connecting => "Connecting for live updates",
@@ -60,18 +60,16 @@ pub fn Connection() -> impl IntoView {
             <span class="dot" aria-hidden="true"></span>
             <span>
                 {words}
-                {move || updated.get().map(|updated| view! { <span data-testid="updated">{format!(", {updated}")}</span> })}
+                {move || updated().map(|updated| view! { <span data-testid="updated">{format!(", {updated}")}</span> }.into_any())}
             </span>
         </p>
     }
 }
 
 /// What the notice about the connection says.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Notice {
-    PollingTookOver,
-    LiveAgain,
-}
+const POLLING_TOOK_OVER: &str =
+    "Live updates don't get through here, so this page asks every 3 seconds. Nothing is lost.";
+const LIVE_AGAIN: &str = "Live updates are back.";
 
 /// How long the news that all is well stays, in seconds. Bad news stays until it is dismissed or no longer true.
 const GOOD_NEWS: Duration = Duration::from_secs(8);
@@ -81,20 +79,28 @@ const GOOD_NEWS: Duration = Duration::from_secs(8);
 #[component]
 pub fn ConnectionNotice() -> impl IntoView {
     let feed = Feed::expect();
-    let notice = RwSignal::new(None);
+    let notice = RwSignal::new(None::<String>);
+    let tell = move |words: &str| notice.set(Some(words.to_owned()));
     effect_after(move |polling: Option<bool>| {
         let was_polling = polling.unwrap_or_default();
         match feed.mode.get() {
             Mode::Polling if feed.can_stream.get() => {
                 if !was_polling {
-                    notice.set(Some(Notice::PollingTookOver));
+                    tell(POLLING_TOOK_OVER);
                 }
                 true
             }
             Mode::Live => {
                 if was_polling {
-                    notice.set(Some(Notice::LiveAgain));
-                    set_timeout(move || notice.update(|n| *n = n.filter(|n| *n != Notice::LiveAgain)), GOOD_NEWS);
+                    tell(LIVE_AGAIN);
+                    set_timeout(
+                        move || {
+                            if notice.with_untracked(|n| n.as_deref() == Some(LIVE_AGAIN)) {
+                                notice.set(None);
+                            }
+                        },
+                        GOOD_NEWS,
+                    );
                 }
                 false
             }
@@ -110,17 +116,10 @@ pub fn ConnectionNotice() -> impl IntoView {
         <div class="notices" role="status">
             {move || notice.get().map(|told| view! {
                 <div class="toast" data-testid="connection-notice">
-                    <p>
-                        {match told {
-                            Notice::PollingTookOver => {
-                                "Live updates don't get through here, so this page asks every 3 seconds. Nothing is lost."
-                            }
-                            Notice::LiveAgain => "Live updates are back.",
-                        }}
-                    </p>
+                    <p>{told}</p>
                     <button class="button quiet" on:click=move |_| notice.set(None)>"Dismiss"</button>
                 </div>
-            })}
+            }.into_any())}
         </div>
     }
 }
@@ -137,18 +136,20 @@ pub fn StallWarning(
     let clock = Clock::expect();
     // By the browser's clock, which may be wrong but runs evenly.
     let changed = RwSignal::new(None::<Timestamp>);
-    let version = memo(move |_| status.with(|s| s.version));
     effect(move || {
-        version.track();
+        status.track();
         changed.set(dom::now());
     });
+    // In whole minutes, so that it isn't written anew every second; 0 while all is well.
     let quiet = memo(move |_| {
-        let quiet = clock.now()?.seconds_since(changed.get()?);
-        let minutes = (quiet / 60.0).floor() * 60.0; // so that it isn't written anew every second
-        (quiet >= STALLED && status.with(|s| s.state == State::Processing)).then_some(minutes)
+        let (Some(now), Some(changed)) = (clock.now(), changed.get()) else { return 0 };
+        let busy = status.with(|s| s.state == State::Processing);
+        if busy { (now.seconds_since(changed) / STALLED).max(0.0) as usize } else { 0 }
     });
     move || {
-        quiet.get().map(|quiet| {
+        let minutes = quiet.get();
+        (minutes > 0).then(|| {
+            let quiet = minutes as f64 * STALLED;
             view! {
                 <div class="alert stalled" role="status" data-testid="stalled">
                     <div>
@@ -162,10 +163,11 @@ pub fn StallWarning(
                                     "Retry from the last line"
                                 </button>
                             </ChangeForm>
-                        })}
+                        }.into_any())}
                     </div>
                 </div>
             }
+            .into_any()
         })
     }
 }

@@ -21,6 +21,7 @@ pub fn EngineSelect(
                 {label}
             </option>
         }
+        .into_any()
     });
     view! {
         <select class="input" id="engine" name="engine" data-testid="engine-select" node_ref=select>{options.collect_view()}</select>
@@ -40,11 +41,13 @@ pub fn EngineHelp(engines: Vec<EngineInfo>) -> impl IntoView {
             view! {
                 <dt>{engine.name}</dt>
                 <dd>
-                    {engine.reason.map(|reason| view! { <p>{reason}</p> })}
-                    {engine.install.map(|command| view! { <pre tabindex="0"><code>{command}</code></pre> })}
+                    {engine.reason.map(|reason| view! { <p>{reason}</p> }.into_any())}
+                    {engine.install.map(|command| view! { <pre tabindex="0"><code>{command}</code></pre> }.into_any())}
                 </dd>
             }
+            .into_any()
         });
         view! { <details class="engine-help"><summary>{summary}</summary><dl>{items.collect_view()}</dl></details> }
+            .into_any()
     })
 }

@@ -2,7 +2,9 @@
 //! is within while it loads.
 
 use super::{Icon, Symbol};
+use crate::{app::loading::Answer, model::ApiError};
 use leptos::prelude::*;
+use std::sync::Arc;
 
 /// A notice that something went wrong.
 #[component]
@@ -18,16 +20,17 @@ pub fn Alert(#[prop(into)] message: String) -> impl IntoView {
 /// Stands where something couldn't be loaded, with a way to try again.
 #[component]
 pub fn LoadError(
-    errors: ArcRwSignal<Errors>,
+    error: ApiError,
+    /// A heading for the page, where it has none of its own.
+    heading: Option<&'static str>,
     /// Tries again.
     on_retry: Callback<()>,
 ) -> impl IntoView {
-    // Error values don't survive the way from the server to the browser, but their words do.
-    let words = move || errors.with(|e| e.iter().next().map(|(_, e)| e.to_string()).unwrap_or_default());
     view! {
+        {heading.map(|heading| view! { <h1 class="hidden">{heading}</h1> }.into_any())}
         <section class="empty" role="alert">
             <h2>"This couldn't be loaded"</h2>
-            <p data-testid="error-message">{words}</p>
+            <p data-testid="error-message">{error.message}</p>
             // A link to the page itself works without JavaScript.
             <p><a class="button" href="" rel="external" data-testid="retry" on:click=move |event| {
                 event.prevent_default();
@@ -37,26 +40,31 @@ pub fn LoadError(
     }
 }
 
-/// What a page loads: a skeleton meanwhile, the error with a way to try again if it failed. The children give errors up
-/// to it.
+/// Makes a view of an answer, or leaves the error to [`Loading`].
+pub type Show = Box<dyn Fn(Answer) -> Result<AnyView, ApiError> + Send + Sync>;
+
+/// What a page loads: a skeleton meanwhile, the error with a way to try again if it failed.
 #[component]
 pub fn Loading(
+    answer: Resource<Answer>,
     /// Stands there meanwhile.
     #[prop(into)]
     skeleton: ViewFnOnce,
     /// A heading for the error, where the page has none of its own.
     #[prop(optional)]
     heading: Option<&'static str>,
-    /// Tries again.
-    on_retry: Callback<()>,
-    children: Children,
+    show: Show,
+    /// What follows the view and reads the answer by itself.
+    #[prop(optional)]
+    children: Option<Children>,
 ) -> impl IntoView {
-    view! {
-        <ErrorBoundary fallback=move |errors| view! {
-            {heading.map(|heading| view! { <h1 class="hidden">{heading}</h1> })}
-            <LoadError errors on_retry/>
-        }>
-            <Transition fallback=skeleton>{children()}</Transition>
-        </ErrorBoundary>
-    }
+    let on_retry = Callback::new(move |()| answer.refetch());
+    let show: Arc<dyn Fn(Answer) -> Result<AnyView, ApiError> + Send + Sync> = show.into();
+    let shown = move || {
+        let show = Arc::clone(&show);
+        Suspend::new(async move {
+            show(answer.await).unwrap_or_else(|error| view! { <LoadError error heading on_retry/> }.into_any())
+        })
+    };
+    view! { <Transition fallback=skeleton>{shown} {children.map(|children| children())}</Transition> }
 }

@@ -3,13 +3,15 @@
 use super::{Badge, Icon, Symbol};
 use crate::app::{reactive::memo, uploads::Uploads};
 use leptos::prelude::*;
-use leptos_router::components::A;
+use leptos_router::hooks::use_location;
 
 /// The header.
 #[component]
 pub fn Header() -> impl IntoView {
     let queue = Uploads::expect().queue;
     let open = memo(move |_| queue.with(|queue| queue.open()));
+    let path = use_location().pathname;
+    let here = move |link: &str| path.with(|path| path == link).then_some("page");
     view! {
         <header class="header">
             <div class="header-inner">
@@ -20,14 +22,14 @@ pub fn Header() -> impl IntoView {
                     <span>"Hark"</span>
                 </a>
                 <nav class="nav" aria-label="Main">
-                    <A href="/" exact=true>"Sessions"</A>
-                    <A href="/upload">
+                    <a href="/" aria-current=move || here("/")>"Sessions"</a>
+                    <a href="/upload" aria-current=move || here("/upload")>
                         <Icon symbol=Symbol::Plus/>
                         "New"
                         {move || (open.get() > 0).then(|| view! {
                             <span class="count" data-testid="uploads-open">{open}<span class="hidden">" being uploaded"</span></span>
-                        })}
-                    </A>
+                        }.into_any())}
+                    </a>
                 </nav>
                 <Badge/>
             </div>

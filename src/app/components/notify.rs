@@ -48,6 +48,7 @@ pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>)
                     }}
                 </button>
             }
+            .into_any()
         })
     }
 }

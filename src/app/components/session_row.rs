@@ -1,6 +1,8 @@
 //! One session in the list, live: state, progress, speed, arrival time, and what can be done to it.
 
-use super::{Arrival, CancelButton, DeleteButton, Moment, ProgressBar, RetryButton, StateChip, announce_milestones};
+use super::{
+    Arrival, CancelButton, DeleteButton, Moment, ProgressBar, RetryButton, StateChip, When, announce_milestones,
+};
 use crate::{
     app::{actions::Actions, reactive::memo, words},
     feed::{Feed, reduce::View},
@@ -19,7 +21,7 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
     announce_milestones(title, status, true);
     let id = session.id;
     let fact = move |testid: &'static str, words: Option<String>| {
-        words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> })
+        words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> }.into_any())
     };
 
     view! {
@@ -35,7 +37,7 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
                 {move || fact("duration", status.with(|s| s.duration_total).map(duration))}
                 <span class="fact">{session.engine.label()}</span>
             </p>
-            <Show when=move || running.get()>
+            <When holds=running>
                 <ProgressBar
                     label=format!("Progress of {}", title.get_untracked())
                     percent=Signal::derive(move || status.with(|s| s.progress))
@@ -49,15 +51,15 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
                     {move || fact("speed", status.with(words::speed))}
                     <Arrival status/>
                 </p>
-            </Show>
-            <Show when=move || status.with(|s| s.error.is_some())>
+            </When>
+            <When holds=Signal::derive(move || status.with(|s| s.error.is_some()))>
                 <p class="row-error" data-testid="error-message">
                     {move || status.with(|s| s.error.as_ref().map(|e| e.message.clone()))}
                 </p>
-            </Show>
+            </When>
             <div class="row-actions">
-                <Show when=move || running.get()><CancelButton actions id title/></Show>
-                <Show when=move || retryable.get()><RetryButton actions id title/></Show>
+                <When holds=running><CancelButton actions id title/></When>
+                <When holds=retryable><RetryButton actions id title/></When>
                 <DeleteButton actions id title/>
             </div>
         </li>

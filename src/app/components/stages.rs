@@ -89,10 +89,11 @@ pub fn Stages(
                 <span>
                     {label}
                     <span class="hidden">{move || place.get().words()}</span>
-                    {move || spent.get().map(|spent| view! { <span class="stage-time" data-testid="stage-time">{spent}</span> })}
+                    {move || spent.get().map(|spent| view! { <span class="stage-time" data-testid="stage-time">{spent}</span> }.into_any())}
                 </span>
             </li>
         }
+        .into_any()
     });
     view! { <ol class="stages" aria-label="Stages">{steps.collect_view()}</ol> }
 }

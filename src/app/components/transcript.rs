@@ -1,13 +1,13 @@
 //! The lines of a transcript as they come. Each starts with its time, which plays the recording from there.
 //! Follows the newest line only while the reader is at the end.
 
-use super::{Icon, Symbol};
+use super::{Icon, Symbol, When};
 use crate::{
-    app::reactive::{effect, memo},
+    app::reactive::{Key, each, effect, memo},
     feed::{browser::dom, reduce::View},
     model::{Segment, clock, text},
 };
-use leptos::{html, prelude::*, reactive::computed::Selector};
+use leptos::{html, prelude::*};
 
 /// The index of the line that is spoken at `seconds`, if any.
 fn line_at(segments: &[Segment], seconds: f64) -> Option<u32> {
@@ -39,9 +39,10 @@ pub fn TranscriptLines(
             position.get().and_then(|at| view.with_untracked(|v| line_at(&v.segments, at)))
         }
     });
-    let selector = Selector::new(move || current.get());
 
     let list = NodeRef::<html::Div>::new();
+    // By hand: each line would have to watch where the recording stands, and a transcript has thousands.
+    effect(move || dom::mark_line(list, current.get()));
     let follows = RwSignal::new(true);
     // How many lines there were when the reader last saw the end.
     let seen = RwSignal::new(0);
@@ -61,15 +62,12 @@ pub fn TranscriptLines(
         }
     });
 
-    let line = move |index: usize| {
-        let segment = view.get_value().with_untracked(|v| v.segments.get(index).map(|s| (s.start, s.text.clone())));
-        segment.map(|(start, text)| {
-            let selector = selector.clone();
-            let key = u32::try_from(index).ok();
-            let playing = move || selector.selected(&key);
-            let playing_too = playing.clone();
+    let line = move |key: Key| {
+        let segment =
+            view.get_value().with_untracked(|v| v.segments.get(key as usize).map(|s| (s.start, s.text.clone())));
+        let line = segment.map(|(start, text)| {
             view! {
-                <li class="line" class:playing=playing data-testid="segment" aria-current=move || playing_too().then_some("true")>
+                <li class="line" data-testid="segment">
                     <button
                         class="line-time"
                         type="button"
@@ -80,8 +78,11 @@ pub fn TranscriptLines(
                     <p>{text}</p>
                 </li>
             }
-        })
+            .into_any()
+        });
+        line.into_any()
     };
+    let keys = move || (0..count.get() as Key).collect();
 
     view! {
         <div class="transcript-frame" hidden=move || count.get() == 0 && !running.get()>
@@ -95,15 +96,15 @@ pub fn TranscriptLines(
                 on:scroll=move |_| follows.set(dom::is_at_end(list))
             >
                 <ol class="lines">
-                    <For each=move || 0..count.get() key=|index| *index children=line/>
+                    {each(keys, line)}
                 </ol>
-                <Show when=move || running.get()>
+                <When holds=running>
                     <p class="listening"><span class="listening-dots" aria-hidden="true"></span>
                         {move || if count.get() == 0 { "Lines will appear here as they are heard" } else { "More to come" }}
                     </p>
-                </Show>
+                </When>
             </div>
-            <Show when=move || running.get() && !follows.get()>
+            <When holds=Signal::derive(move || running.get() && !follows.get())>
                 <button class="button follow" type="button" data-testid="follow" on:click=move |_| {
                     follows.set(true);
                     dom::scroll_to_end(list);
@@ -112,7 +113,7 @@ pub fn TranscriptLines(
                     "Follow live"
                     {move || (new_lines.get() > 0).then(|| format!(" · {}", text::count(new_lines.get(), "new line")))}
                 </button>
-            </Show>
+            </When>
         </div>
     }
 }

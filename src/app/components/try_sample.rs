@@ -23,6 +23,6 @@ pub fn TrySampleButton() -> impl IntoView {
                 "Try a sample"
             </button>
         </form>
-        {move || errand.error.get().map(|error| view! { <Alert message=error.message/> })}
+        {move || errand.error.get().map(|error| view! { <Alert message=error.message/> }.into_any())}
     }
 }

@@ -1,6 +1,6 @@
 //! One upload: how much of it is sent, how fast, and what became of it.
 
-use super::{Icon, ProgressBar, Symbol};
+use super::{Icon, ProgressBar, Symbol, When};
 use crate::{
     app::{reactive::memo, uploads::Uploads},
     feed::uploads::{Phase, Upload},
@@ -38,37 +38,35 @@ fn phase_name(phase: &Phase) -> &'static str {
 /// The upload with this key.
 #[component]
 pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
-    let upload = memo(move |_| uploads.queue.with(|queue| queue.get(key).cloned()));
-    let of = move |read: fn(&Upload) -> bool| memo(move |_| upload.with(|u| u.as_ref().is_some_and(read)));
+    let upload = move || uploads.queue.with(|queue| queue.get(key).cloned());
+    let of = move |read: fn(&Upload) -> bool| memo(move |_| upload().as_ref().is_some_and(read));
     let open = of(Upload::is_open);
     let sending = of(|u| matches!(u.phase, Phase::Sending { .. }));
     let failed = of(|u| matches!(u.phase, Phase::Failed(_)));
     let again = of(Upload::can_retry);
-    let done = move || {
-        upload.with(|u| match u.as_ref().map(|u| &u.phase) {
-            Some(Phase::Done(id)) => Some(*id),
-            _ => None,
-        })
+    let done = move || match upload()?.phase {
+        Phase::Done(id) => Some(id),
+        _ => None,
     };
-    let words = move || upload.with(|u| u.as_ref().map(details).unwrap_or_default());
-    let name = Signal::stored(upload.with_untracked(|u| u.as_ref().map(|u| u.name.clone()).unwrap_or_default()));
+    let words = move || upload().as_ref().map(details).unwrap_or_default();
+    let name = Signal::stored(untrack(upload).map(|u| u.name).unwrap_or_default());
 
     view! {
         <li
             class="upload"
             data-testid="upload-item"
-            data-phase=move || upload.with(|u| u.as_ref().map(|u| phase_name(&u.phase)))
+            data-phase=move || upload().map(|u| phase_name(&u.phase))
         >
             <p class="upload-name">{name}</p>
-            <Show when=move || open.get()>
+            <When holds=open>
                 <ProgressBar
                     label=format!("Upload of {}", name.get_untracked())
-                    percent=Signal::derive(move || upload.with(|u| u.as_ref().map(Upload::percent)))
+                    percent=Signal::derive(move || upload().as_ref().map(Upload::percent))
                     words=Signal::derive(words)
                     busy=sending
                     testid="upload-progress"
                 />
-            </Show>
+            </When>
             {move || {
                 let (role, hook) = if failed.get() { (Some("alert"), "error-message") } else { (None, "upload-details") };
                 view! { <p class="upload-details" role=role data-testid=hook>{words}</p> }
@@ -78,22 +76,22 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
                     <a class="button quiet" href=format!("/sessions/{id}") data-testid="upload-session">
                         <span>"Open"<span class="hidden">" " {name}</span></span>
                     </a>
-                })}
-                <Show when=move || open.get()>
+                }.into_any())}
+                <When holds=open>
                     <button class="button quiet" type="button" data-testid="cancel" on:click=move |_| uploads.abort(key)>
                         <Icon symbol=Symbol::Cancelled/><span>"Cancel"<span class="hidden">" " {name}</span></span>
                     </button>
-                </Show>
-                <Show when=move || again.get()>
+                </When>
+                <When holds=again>
                     <button class="button quiet" type="button" data-testid="retry" on:click=move |_| uploads.retry(key)>
                         <Icon symbol=Symbol::Retry/><span>"Retry"<span class="hidden">" " {name}</span></span>
                     </button>
-                </Show>
-                <Show when=move || !open.get()>
+                </When>
+                <When holds=Signal::derive(move || !open.get())>
                     <button class="button quiet" type="button" data-testid="remove" on:click=move |_| uploads.remove(key)>
                         <span>"Remove"<span class="hidden">" " {name}</span></span>
                     </button>
-                </Show>
+                </When>
             </div>
         </li>
     }

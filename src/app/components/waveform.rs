@@ -3,7 +3,7 @@
 
 use crate::{
     api::sessions::get_waveform,
-    app::reactive::{effect_after, memo},
+    app::reactive::effect_after,
     feed::browser::dom,
     model::{SessionId, Stage, Status},
 };
@@ -50,9 +50,6 @@ pub fn Waveform(
     // every tenth of the way until there is one. Not by a resource of its own, which would be read while hydrating.
     let missing = peaks.is_empty();
     let shape = RwSignal::new(peaks);
-    let decoded = memo(move |_| {
-        status.with(|s| (s.state.is_terminal(), s.stage >= Some(Stage::Transcribing), (filled(s) / 10.0) as u32))
-    });
     let fetch = move || async move {
         if let Ok(peaks) = get_waveform(id).await
             && !peaks.is_empty()
@@ -62,7 +59,8 @@ pub fn Waveform(
         }
     };
     effect_after(move |before: Option<_>| {
-        let now = decoded.get();
+        let now =
+            status.with(|s| (s.state.is_terminal(), s.stage >= Some(Stage::Transcribing), (filled(s) / 10.0) as u32));
         let news = before.map_or(missing, |before| before != now);
         if news && shape.with_untracked(Vec::is_empty) {
             spawn_local(fetch());
@@ -99,6 +97,7 @@ pub fn Waveform(
                         <path class="wave-done" d=shape></path>
                     </svg>
                 }
+                .into_any()
             }))}
         </div>
     }

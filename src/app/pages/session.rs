@@ -3,21 +3,19 @@
 
 use super::not_found::NotFound;
 use crate::{
-    api::sessions::get_session,
     app::{
         actions::Actions,
         components::{
             Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, Loading, Moment, NotifyWhenDone,
             PageSkeleton, Player, ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol,
-            TranscriptLines, Waveform, announce_milestones,
+            TranscriptLines, Waveform, When, announce_milestones,
         },
+        loading::{Answer, Ask, Loaded, load},
         reactive::{effect, memo},
         words,
     },
     feed::{Feed, browser::dom, reduce::View},
-    model::{
-        ApiError, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text, transcript::Format,
-    },
+    model::{EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text, transcript::Format},
 };
 use leptos::prelude::*;
 use leptos_meta::Title;
@@ -27,30 +25,20 @@ use leptos_router::hooks::{use_params_map, use_query_map};
 #[component]
 pub fn SessionPage() -> impl IntoView {
     let params = use_params_map();
-    let id = memo(move |_| params.with(|p| p.get_str("id").and_then(|id| id.parse::<SessionId>().ok())));
-    let loaded = Resource::new(
-        move || id.get(),
-        async |id| match id {
-            Some(id) => get_session(id).await,
-            None => Err(ApiError::new("not_found", "This is no session's address.")),
-        },
-    );
-    view! {
-        <Loading skeleton=PageSkeleton heading="Session" on_retry=Callback::new(move |()| loaded.refetch())>
-            {move || Suspend::new(async move {
-                match loaded.await {
-                    Ok(detail) => Ok(view! { <Shown detail/> }.into_any()),
-                    Err(error) if error.is_not_found() => Ok(view! {
-                        <NotFound
-                            heading="This session isn't here"
-                            text="It was deleted, or it belongs to another browser: sessions are seen only where they were made."
-                        />
-                    }.into_any()),
-                    Err(error) => Err(error),
-                }
-            })}
-        </Loading>
-    }
+    let ask = move || Ask::Session(params.with(|p| p.get_str("id").and_then(|id| id.parse().ok())));
+    let show = |answer: Answer| match answer {
+        Ok(Loaded::Session(detail)) => Ok(view! { <Shown detail=*detail/> }.into_any()),
+        Ok(_) => Ok(().into_any()),
+        Err(error) if error.is_not_found() => Ok(view! {
+            <NotFound
+                heading="This session isn't here"
+                text="It was deleted, or it belongs to another browser: sessions are seen only where they were made."
+            />
+        }
+        .into_any()),
+        Err(error) => Err(error),
+    };
+    view! { <Loading answer=load(ask) skeleton=PageSkeleton heading="Session" show=Box::new(show)/> }
 }
 
 /// The session, once loaded.
@@ -82,15 +70,15 @@ fn Shown(detail: SessionDetail) -> impl IntoView {
             <h1 data-testid="session-title">{title}</h1>
             <Rename actions id title/>
         </div>
-        {move || actions.error().map(|error| view! { <Alert message=error.message/> })}
+        {move || actions.error().map(|error| view! { <Alert message=error.message/> }.into_any())}
         <div class="session">
             <StatusCard session status stages title=title.into() actions/>
             <section class="session-main" aria-labelledby="transcript-heading">
                 <h2 id="transcript-heading">"Transcript"</h2>
                 {has_recording.then(|| view! {
                     <Waveform id status peaks=waveform on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))/>
-                })}
-                {has_recording.then(|| view! { <Player id audio on_position=Callback::new(move |at| position.set(at))/> })}
+                    <Player id audio on_position=Callback::new(move |at| position.set(at))/>
+                }.into_any())}
                 <Nothing status/>
                 <TranscriptLines
                     view
@@ -120,7 +108,7 @@ fn Reload(running: Memo<bool>) -> impl IntoView {
         }
     };
     // As text: with JavaScript a browser takes all of it for text, and hydration would look for elements.
-    view! { <Show when=move || running.get()><noscript inner_html=html></noscript></Show> }
+    view! { <When holds=running><noscript inner_html=html></noscript></When> }
 }
 
 /// Where the session stands, and what can be done about it.
@@ -138,7 +126,7 @@ fn StatusCard(
     let own = session.with_value(|s| s.engine != EngineId::External);
     let retryable = memo(move |_| own && status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
     let fact = move |testid: &'static str, words: Option<String>| {
-        words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> })
+        words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> }.into_any())
     };
     let number = move || status.with(|s| s.progress.map(text::percentage));
     view! {
@@ -178,16 +166,16 @@ fn StatusCard(
                     <div>
                         <p data-testid="error-message">{error.message}</p>
                         {(own && status.with(|s| s.segments > 0))
-                            .then(|| view! { <p>"Retry goes on after the last line that was heard."</p> })}
+                            .then(|| view! { <p>"Retry goes on after the last line that was heard."</p> }.into_any())}
                     </div>
                 </div>
-            })}
+            }.into_any())}
             <StallWarning status actions id own/>
             <Stages status log=stages/>
-            <Show when=move || running.get()><Connection/></Show>
+            <When holds=running><Connection/></When>
             <div class="row-actions">
-                <Show when=move || running.get()><CancelButton actions id title/></Show>
-                <Show when=move || retryable.get()><RetryButton actions id title/></Show>
+                <When holds=running><CancelButton actions id title/></When>
+                <When holds=retryable><RetryButton actions id title/></When>
                 <DeleteButton actions id title/>
                 <NotifyWhenDone title status/>
             </div>
@@ -221,16 +209,17 @@ fn Downloads(id: SessionId, status: Memo<Status>) -> impl IntoView {
                 ><Icon symbol=Symbol::Download/>{ext.to_uppercase()}</a>
             </li>
         }
+        .into_any()
     });
     view! {
         <section class="card downloads" aria-labelledby="downloads-heading">
             <h2 id="downloads-heading">
                 "Download"
-                <Show when=move || partial.get()>" what is there so far"</Show>
+                <When holds=partial>" what is there so far"</When>
             </h2>
             <ul class="downloads-list" hidden=move || none.get()>{links.into_iter().collect_view()}</ul>
             <p class="muted" hidden=move || !none.get()>
-                "There is nothing to download"<Show when=move || partial.get()>" yet"</Show>"."
+                "There is nothing to download"<When holds=partial>" yet"</When>"."
             </p>
         </section>
     }
@@ -249,14 +238,14 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
     let sound = (media.sample_rate > 0)
         .then(|| format!("{}, {}", text::sample_rate(media.sample_rate), text::channels(media.channels)));
     let row = |name: &'static str, value: String| {
-        (!value.is_empty()).then(|| view! { <div><dt>{name}</dt><dd>{value}</dd></div> })
+        (!value.is_empty()).then(|| view! { <div><dt>{name}</dt><dd>{value}</dd></div> }.into_any())
     };
     view! {
         <section class="card" aria-labelledby="facts-heading" data-testid="facts">
             <h2 id="facts-heading">"Recording"</h2>
             <dl class="facts-list">
                 {row("File", media.file_name)}
-                {(media.bytes > 0).then(|| row("Size", bytes(media.bytes)))}
+                {row("Size", if media.bytes > 0 { bytes(media.bytes) } else { String::new() })}
                 {row("Format", format)}
                 {row("Sound", sound.unwrap_or_default())}
                 {row("Engine", engine)}
@@ -270,13 +259,13 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
 /// Says why there are no lines, once none will come.
 #[component]
 fn Nothing(status: Memo<Status>) -> impl IntoView {
-    let words = memo(move |_| {
+    let words = move || {
         status.with(|s| match s.state {
             State::Completed if s.segments == 0 => Some("No speech was heard in this recording."),
             State::Failed if s.segments == 0 => Some("It failed before the first line."),
             State::Cancelled if s.segments == 0 => Some("It was cancelled before the first line."),
             _ => None,
         })
-    });
-    move || words.get().map(|words| view! { <p class="muted" data-testid="no-lines">{words}</p> })
+    };
+    move || words().map(|words| view! { <p class="muted" data-testid="no-lines">{words}</p> }.into_any())
 }

@@ -2,14 +2,16 @@
 //! Rows are kept by id, so what comes anew never moves the focus.
 
 use crate::{
-    api::sessions::list_sessions,
     app::{
         actions::{Actions, Errand},
-        components::{Alert, Connection, Icon, ListSkeleton, Loading, SessionRow, Symbol, TrySampleButton, announcing},
-        reactive::{effect, effect_after, memo},
+        components::{
+            Alert, Connection, Icon, ListSkeleton, Loading, SessionRow, Symbol, TrySampleButton, When, announcing,
+        },
+        loading::{Answer, Ask, Loaded, load},
+        reactive::{each, effect, effect_after, memo},
     },
     feed::{Feed, Mode},
-    model::{Session, text},
+    model::{SessionPage, text},
 };
 use leptos::{ev, prelude::*};
 use leptos_meta::Title;
@@ -17,7 +19,7 @@ use leptos_router::{
     NavigateOptions,
     hooks::{use_navigate, use_query_map},
 };
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 /// The list waits this long for more typing before it searches.
 const TYPING: Duration = Duration::from_millis(250);
@@ -126,37 +128,43 @@ fn Search(query: Memo<String>) -> impl IntoView {
 fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
     let actions = Actions::new();
-    let list = Resource::new(
-        move || (query.get(), cursor.get(), feed.unknown.get()),
-        |(query, cursor, _)| list_sessions(Some(query).filter(|q| !q.is_empty()), cursor),
-    );
+    let list = load(move || Ask::Sessions { query: query.get(), cursor: cursor.get(), again: feed.unknown.get() });
+    let page = move || match list.get() {
+        Some(Ok(Loaded::Sessions(page))) => Some(page),
+        _ => None,
+    };
     // Further pages, appended in the browser. Without it, the link leads to a page of its own.
-    let more = RwSignal::new(Vec::<Session>::new());
-    let more_cursor = RwSignal::new(None::<Option<String>>);
+    let more = RwSignal::new(None::<SessionPage>);
     effect_after(move |before: Option<()>| {
         query.track();
         cursor.track();
         if before.is_some() {
-            more.set(Vec::new());
-            more_cursor.set(None);
+            more.set(None);
         }
     });
     let (loading, announce) = (Errand::new(&[]), announcing());
     let load_more = move |cursor: String| {
         let asked = query.get_untracked();
-        let page = list_sessions(Some(asked.clone()).filter(|q| !q.is_empty()), Some(cursor));
-        loading.run(page, move |page| {
+        let ask = Ask::Sessions { query: asked.clone(), cursor: Some(cursor), again: 0 };
+        loading.run(ask.load(), move |loaded| {
             // The search may have changed meanwhile.
-            if query.with_untracked(|q| *q == asked) {
+            if let Loaded::Sessions(page) = loaded
+                && query.with_untracked(|q| *q == asked)
+            {
                 announce(format!("{} more", text::count(page.sessions.len(), "session")));
-                more.update(|more| more.extend(page.sessions));
-                more_cursor.set(Some(page.next_cursor));
+                more.update(|more| match more {
+                    Some(more) => {
+                        more.sessions.extend(page.sessions);
+                        more.next_cursor = page.next_cursor;
+                    }
+                    None => *more = Some(page),
+                });
             }
         });
     };
     // What a fetch brings may be newer than what the rows know.
     effect(move || {
-        if let Some(Ok(page)) = list.get() {
+        if let Some(page) = page() {
             for session in page.sessions {
                 if feed.view(session.id).is_some() {
                     feed.status(session.status);
@@ -165,18 +173,24 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
         }
     });
 
-    let sessions = move || {
-        let first = list.get().and_then(Result::ok).map(|page| page.sessions).unwrap_or_default();
+    let sessions = memo(move |_| {
+        let mut sessions = page().map(|page| page.sessions).unwrap_or_default();
+        // One that was made meanwhile moves the others down, and the next page repeats some.
+        for session in more.get().map(|more| more.sessions).unwrap_or_default() {
+            if sessions.iter().all(|known| known.id != session.id) {
+                sessions.push(session);
+            }
+        }
         let deleted = actions.deleted.get();
-        let mut seen = HashSet::new();
-        first
-            .into_iter()
-            .chain(more.get())
-            .filter(|s| !deleted.contains(&s.id) && seen.insert(s.id))
-            .collect::<Vec<_>>()
+        sessions.retain(|s| !deleted.contains(&s.id));
+        sessions
+    });
+    let keys = move || sessions.with(|s| s.iter().map(|s| s.id.0.as_u128()).collect());
+    let row = move |key| {
+        let session = sessions.with_untracked(|s| s.iter().find(|s| s.id.0.as_u128() == key).cloned());
+        session.map(|session| view! { <SessionRow session actions/> }.into_any()).into_any()
     };
-    let next =
-        move || more_cursor.get().unwrap_or_else(|| list.get().and_then(Result::ok).and_then(|page| page.next_cursor));
+    let next = move || more.get().or_else(page)?.next_cursor;
     let on_more = move |event: ev::MouseEvent, cursor: String| {
         if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
             event.prevent_default();
@@ -185,22 +199,21 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     };
 
     view! {
-        <Loading skeleton=ListSkeleton on_retry=Callback::new(move |()| list.refetch())>
-            {move || actions.error().map(|error| view! { <Alert message=error.message/> })}
-            {move || Suspend::new(async move { list.await.map(|_| ().into_any()) })}
-            <Show when=move || cursor.with(Option::is_some)>
+        <Loading answer=list skeleton=ListSkeleton show=Box::new(|answer: Answer| answer.map(|_| ().into_any()))>
+            {move || actions.error().map(|error| view! { <Alert message=error.message/> }.into_any())}
+            <When holds=Signal::derive(move || cursor.with(Option::is_some))>
                 <p><a href=move || query.with(|q| address(q, None))>"Back to the newest"</a></p>
-            </Show>
+            </When>
             // Its place is kept, so that nothing moves when there is something to say.
-            <Show when=move || !sessions().is_empty()>
-                <div class="list-connection"><Show when=move || feed.mode.get() != Mode::Off><Connection/></Show></div>
-            </Show>
-            <ul class="rows" data-testid="rows">
-                <For each=sessions key=|session| session.id let:session>
-                    <SessionRow session actions/>
-                </For>
-            </ul>
-            {move || (list.get().is_some_and(|l| l.is_ok()) && sessions().is_empty()).then(|| view! { <Empty query/> })}
+            <When holds=Signal::derive(move || sessions.with(|s| !s.is_empty()))>
+                <div class="list-connection">
+                    <When holds=Signal::derive(move || feed.mode.get() != Mode::Off)><Connection/></When>
+                </div>
+            </When>
+            <ul class="rows" data-testid="rows">{each(keys, row)}</ul>
+            <When holds=Signal::derive(move || page().is_some() && sessions.with(Vec::is_empty))>
+                <Empty query/>
+            </When>
             {move || next().map(|cursor| {
                 let href = query.with(|q| address(q, Some(&cursor)));
                 view! {
@@ -210,8 +223,9 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
                         </a>
                     </p>
                 }
+                .into_any()
             })}
-            {move || loading.error.get().map(|error| view! { <Alert message=error.message/> })}
+            {move || loading.error.get().map(|error| view! { <Alert message=error.message/> }.into_any())}
         </Loading>
     }
 }
@@ -225,21 +239,19 @@ fn Empty(query: Memo<String>) -> impl IntoView {
             <svg class="empty-art" viewBox="0 0 120 40" aria-hidden="true" focusable="false">
                 <path d="M4 20h8M20 14v12M30 6v28M40 12v16M50 3v34M60 16v8M70 9v22M80 14v12M90 17v6M104 20h12"></path>
             </svg>
-            <Show
-                when=move || searched.get()
-                fallback=|| view! {
-                    <h2>"Nothing transcribed yet"</h2>
-                    <p>"Upload a recording and watch it turn into text, line by line. Or see it work on a sample first."</p>
-                    <div class="empty-actions">
-                        <a class="button primary" href="/upload"><Icon symbol=Symbol::Upload/>"Upload a recording"</a>
-                        <TrySampleButton/>
-                    </div>
-                }
-            >
+            <When holds=searched>
                 <h2>"Nothing found"</h2>
                 <p>"No session has “" {move || query.get()} "” in its title."</p>
                 <p class="empty-actions"><a class="button" href="/">"Show all sessions"</a></p>
-            </Show>
+            </When>
+            <When holds=Signal::derive(move || !searched.get())>
+                <h2>"Nothing transcribed yet"</h2>
+                <p>"Upload a recording and watch it turn into text, line by line. Or see it work on a sample first."</p>
+                <div class="empty-actions">
+                    <a class="button primary" href="/upload"><Icon symbol=Symbol::Upload/>"Upload a recording"</a>
+                    <TrySampleButton/>
+                </div>
+            </When>
         </section>
     }
 }

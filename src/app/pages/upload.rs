@@ -1,13 +1,14 @@
 //! The upload page: a plain form underneath; in the browser a queue with progress, for many files at once.
 
 use crate::{
-    api::upload::{UploadInfo, load_upload_info},
+    api::upload::UploadInfo,
     app::{
         components::{
             Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, Loading, PageSkeleton, Symbol, TrySampleButton,
-            UploadItem,
+            UploadItem, When,
         },
-        reactive::{effect, memo},
+        loading::{Answer, Ask, Loaded, load},
+        reactive::{each, effect, memo},
         uploads::Uploads,
     },
     feed::{
@@ -26,13 +27,16 @@ const ACCEPT: &str = "audio/*,video/*,.wav,.mp3,.m4a,.aac,.flac,.ogg,.oga,.opus,
 /// The page.
 #[component]
 pub fn UploadPage() -> impl IntoView {
-    let info = Resource::new(|| (), |()| load_upload_info());
+    let show = |answer: Answer| {
+        answer.map(|loaded| match loaded {
+            Loaded::Upload(info) => view! { <UploadForm info/> }.into_any(),
+            _ => ().into_any(),
+        })
+    };
     view! {
         <Title text="New transcription · Hark"/>
         <div class="page-head"><h1>"New transcription"</h1></div>
-        <Loading skeleton=PageSkeleton on_retry=Callback::new(move |()| info.refetch())>
-            {move || Suspend::new(async move { info.await.map(|info| view! { <UploadForm info/> }.into_any()) })}
-        </Loading>
+        <Loading answer=load(|| Ask::Upload) skeleton=PageSkeleton show=Box::new(show)/>
         <section class="card aside" aria-labelledby="sample-heading">
             <h2 id="sample-heading">"No recording at hand?"</h2>
             <p>"See Hark at work on a short one that comes with it."</p>
@@ -91,8 +95,8 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     let usable = info.engines.iter().any(|e| e.available);
 
     view! {
-        {info.notice.map(|message| view! { <Alert message/> })}
-        {(!usable).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> })}
+        {info.notice.map(|message| view! { <Alert message/> }.into_any())}
+        {(!usable).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> }.into_any())}
         <form
             class="card upload-form"
             method="post"
@@ -173,28 +177,30 @@ fn Chosen(chosen: RwSignal<Vec<Picked>>, limit: u64) -> impl IntoView {
             .into_iter()
             .map(|file| {
                 let problem = too_large(file.bytes, limit)
-                    .map(|message| view! { <span class="problem" role="alert">{message}</span> });
-                view! { <li>{file.name}" "<span class="muted">{bytes(file.bytes)}</span>" "{problem}</li> }
+                    .map(|message| view! { <span class="problem" role="alert">{message}</span> }.into_any());
+                view! { <li>{file.name}" "<span class="muted">{bytes(file.bytes)}</span>" "{problem}</li> }.into_any()
             })
             .collect_view()
     };
-    move || (!chosen.with(Vec::is_empty)).then(|| view! { <ul class="chosen" data-testid="chosen">{items()}</ul> })
+    move || {
+        (!chosen.with(Vec::is_empty))
+            .then(|| view! { <ul class="chosen" data-testid="chosen">{items()}</ul> }.into_any())
+    }
 }
 
 /// The uploads of this visit.
 #[component]
 fn Queue() -> impl IntoView {
     let uploads = Uploads::expect();
-    let keys = move || uploads.queue.with(|queue| queue.uploads.iter().map(|u| u.key).collect::<Vec<_>>());
+    let keys = move || uploads.queue.with(|queue| queue.uploads.iter().map(|u| u.key.into()).collect());
+    let item = move |key| u32::try_from(key).ok().map(|key| view! { <UploadItem uploads key/> }.into_any()).into_any();
     view! {
-        <Show when=move || !keys().is_empty()>
+        <When holds=Signal::derive(move || uploads.queue.with(|queue| !queue.uploads.is_empty()))>
             <section class="card" aria-labelledby="uploads-heading">
                 <h2 id="uploads-heading">"Uploads"</h2>
-                <ul class="uploads" data-testid="uploads">
-                    <For each=keys key=|key| *key children=move |key| view! { <UploadItem uploads key/> }/>
-                </ul>
+                <ul class="uploads" data-testid="uploads">{each(keys, item)}</ul>
                 <p><a href="/">"All sessions"</a></p>
             </section>
-        </Show>
+        </When>
     }
 }

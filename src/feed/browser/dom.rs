@@ -141,6 +141,18 @@ pub fn playing_at(audio: NodeRef<html::Audio>) -> Option<f64> {
     (!audio.paused() || position > 0.0).then_some(position)
 }
 
+/// Marks the line of a transcript that is spoken, by its index, and no other.
+pub fn mark_line(list: NodeRef<html::Div>, index: Option<u32>) {
+    let Some(list) = list.get_untracked() else { return };
+    if let Ok(Some(line)) = list.query_selector(".line[aria-current]") {
+        let _ = line.remove_attribute("aria-current");
+    }
+    let line = index.and_then(|index| list.query_selector(&format!(".line:nth-child({})", index + 1)).ok().flatten());
+    if let Some(line) = line {
+        let _ = line.set_attribute("aria-current", "true");
+    }
+}
+
 /// Whether a scrolling element shows its end.
 #[must_use]
 pub fn is_at_end(list: NodeRef<html::Div>) -> bool {

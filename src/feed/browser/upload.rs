@@ -2,13 +2,15 @@
 //! can't leave the thread, under plain keys. `app/uploads.rs` decides what is sent when.
 
 use crate::{
-    feed::uploads::{Event, Picked, Wishes},
+    feed::{
+        few::Few,
+        uploads::{Event, Picked, Wishes},
+    },
     model::{ErrorBody, Session},
 };
 use leptos::{ev, html, prelude::*};
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     rc::Rc,
 };
 use wasm_bindgen::{JsCast, closure::Closure};
@@ -17,8 +19,8 @@ use web_sys::{File, FileList, FormData, ProgressEvent, XmlHttpRequest};
 const URL: &str = "/api/v1/sessions";
 
 thread_local! {
-    static FILES: RefCell<HashMap<u32, File>> = RefCell::default();
-    static REQUESTS: RefCell<HashMap<u32, Request>> = RefCell::default();
+    static FILES: RefCell<Few<u32, File>> = RefCell::default();
+    static REQUESTS: RefCell<Few<u32, Request>> = RefCell::default();
     static NEXT_KEY: Cell<u32> = const { Cell::new(0) };
 }
 

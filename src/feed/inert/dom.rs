@@ -63,6 +63,9 @@ pub fn playing_at(_audio: NodeRef<html::Audio>) -> Option<f64> {
     None
 }
 
+/// Does nothing.
+pub fn mark_line(_list: NodeRef<html::Div>, _index: Option<u32>) {}
+
 /// True: nothing is scrolled.
 #[must_use]
 pub fn is_at_end(_list: NodeRef<html::Div>) -> bool {

@@ -1,0 +1,54 @@
+//! What pages load before they show anything. One type for all of them: each of its own would be another copy of Leptos'
+//! machinery for resources, which a browser has to load.
+
+use crate::{
+    api::{
+        sessions::{get_session, list_sessions},
+        upload::{UploadInfo, load_upload_info},
+    },
+    model::{ApiError, SessionDetail, SessionId, SessionPage},
+};
+use leptos::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// What a page asks for. It is asked for again when this changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A page of the list, searched by `query`. `again` grows when the list has changed.
+    Sessions { query: String, cursor: Option<String>, again: u64 },
+    /// A session; none if the address names none.
+    Session(Option<SessionId>),
+    /// What the upload form must know.
+    Upload,
+}
+
+/// What a page is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Loaded {
+    Sessions(SessionPage),
+    Session(Box<SessionDetail>),
+    Upload(UploadInfo),
+}
+
+/// What a page asked for, or why it can't be had.
+pub type Answer = Result<Loaded, ApiError>;
+
+impl Ask {
+    /// Asks.
+    pub(crate) async fn load(self) -> Answer {
+        match self {
+            Self::Sessions { query, cursor, .. } => {
+                list_sessions(Some(query).filter(|q| !q.is_empty()), cursor).await.map(Loaded::Sessions)
+            }
+            Self::Session(Some(id)) => get_session(id).await.map(|detail| Loaded::Session(Box::new(detail))),
+            Self::Session(None) => Err(ApiError::new("not_found", "This is no session's address.")),
+            Self::Upload => load_upload_info().await.map(Loaded::Upload),
+        }
+    }
+}
+
+/// Loads what `ask` asks for, on the server while the page is rendered there.
+pub fn load(ask: impl Fn() -> Ask + Send + Sync + 'static) -> Resource<Answer> {
+    let ask: Box<dyn Fn() -> Ask + Send + Sync> = Box::new(ask);
+    Resource::new(ask, Ask::load)
+}
