@@ -3,7 +3,7 @@
 
 use super::not_found::NotFound;
 use crate::{
-    api::sessions::get_session,
+    api::{json::resource, sessions::get_session},
     app::{
         actions::Actions,
         components::{
@@ -28,7 +28,7 @@ use leptos_router::hooks::{use_params_map, use_query_map};
 pub fn SessionPage() -> impl IntoView {
     let params = use_params_map();
     let id = memo(move |_| params.with(|p| p.get_str("id").and_then(|id| id.parse::<SessionId>().ok())));
-    let loaded = Resource::new(
+    let loaded = resource(
         move || id.get(),
         async |id| match id {
             Some(id) => get_session(id).await,

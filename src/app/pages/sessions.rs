@@ -2,7 +2,7 @@
 //! Rows are kept by id, so what comes anew never moves the focus.
 
 use crate::{
-    api::sessions::list_sessions,
+    api::{json::resource, sessions::list_sessions},
     app::{
         actions::{Actions, Errand},
         components::{Alert, Connection, Icon, ListSkeleton, Loading, SessionRow, Symbol, TrySampleButton, announcing},
@@ -126,7 +126,7 @@ fn Search(query: Memo<String>) -> impl IntoView {
 fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
     let actions = Actions::new();
-    let list = Resource::new(
+    let list = resource(
         move || (query.get(), cursor.get(), feed.unknown.get()),
         |(query, cursor, _)| list_sessions(Some(query).filter(|q| !q.is_empty()), cursor),
     );

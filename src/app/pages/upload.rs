@@ -1,7 +1,10 @@
 //! The upload page: a plain form underneath; in the browser a queue with progress, for many files at once.
 
 use crate::{
-    api::upload::{UploadInfo, load_upload_info},
+    api::{
+        json::resource,
+        upload::{UploadInfo, load_upload_info},
+    },
     app::{
         components::{
             Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, Loading, PageSkeleton, Symbol, TrySampleButton,
@@ -26,7 +29,7 @@ const ACCEPT: &str = "audio/*,video/*,.wav,.mp3,.m4a,.aac,.flac,.ogg,.oga,.opus,
 /// The page.
 #[component]
 pub fn UploadPage() -> impl IntoView {
-    let info = Resource::new(|| (), |()| load_upload_info());
+    let info = resource(|| (), |()| load_upload_info());
     view! {
         <Title text="New transcription · Hark"/>
         <div class="page-head"><h1>"New transcription"</h1></div>
