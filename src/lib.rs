@@ -5,7 +5,7 @@
 //! | [`model`] | what both sides share: types of the wire, their arithmetic, transcript formats | nothing here |
 //! | [`feed`] | live status in the browser: the link, the reducer, the adapters | `model` |
 //! | [`app`] | the pages and their components | `feed`, `api`, `model` |
-//! | [`api`] | server functions, called by pages | `model`; its bodies also `server` |
+//! | [`api`] | server functions, called by pages | `model`, the seam in `feed`; its bodies also `server` |
 //! | `server` | store, media, audio, speech, jobs, streams, the JSON API | `model`; `router` also `app` |
 //!
 //! Invariants: `model` does no I/O. SQL only under `server::store`. `web_sys` only under `feed::browser`.

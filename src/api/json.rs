@@ -1,17 +1,26 @@
-//! How the answers of server functions are written: as JSON, and read as text like all other JSON in the browser. Leptos'
-//! own encoding reads bytes, for which each type's reader would be there a second time, to be loaded by every browser.
+//! How the answers of server functions and what pages load are written: as JSON, and read like all other JSON in the
+//! browser. Leptos' own encodings bring readers of their own, to be loaded by every browser.
 
-use leptos::server_fn::{
-    Bytes, ContentType, Decodes, Encodes, Format, FormatType,
-    codec::{JsonEncoding, Post},
+use crate::feed::browser::json::read;
+use leptos::{
+    server::codee::{Decoder, Encoder},
+    server_fn::{
+        Bytes, ContentType, Decodes, Encodes, Format, FormatType,
+        codec::{JsonEncoding, Post},
+    },
 };
-use serde::{Serialize, de::DeserializeOwned, de::Error};
+use serde::{Serialize, de::DeserializeOwned};
 
 /// What server functions have as their `output`.
 pub type Answer = Post<JsonText>;
 
 /// JSON, read as text.
 pub struct JsonText;
+
+/// It isn't JSON of what was expected. Pages say it in their own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unreadable")]
+pub struct Unreadable;
 
 impl ContentType for JsonText {
     const CONTENT_TYPE: &'static str = JsonEncoding::CONTENT_TYPE;
@@ -30,9 +39,27 @@ impl<T: Serialize> Encodes<T> for JsonText {
 }
 
 impl<T: DeserializeOwned> Decodes<T> for JsonText {
-    type Error = serde_json::Error;
+    type Error = Unreadable;
 
     fn decode(bytes: Bytes) -> Result<T, Self::Error> {
-        serde_json::from_str(std::str::from_utf8(&bytes).map_err(serde_json::Error::custom)?)
+        std::str::from_utf8(&bytes).ok().and_then(read).ok_or(Unreadable)
+    }
+}
+
+impl<T: Serialize> Encoder<T> for JsonText {
+    type Error = serde_json::Error;
+    type Encoded = String;
+
+    fn encode(value: &T) -> Result<String, Self::Error> {
+        serde_json::to_string(value)
+    }
+}
+
+impl<T: DeserializeOwned> Decoder<T> for JsonText {
+    type Error = Unreadable;
+    type Encoded = str;
+
+    fn decode(text: &str) -> Result<T, Self::Error> {
+        read(text).ok_or(Unreadable)
     }
 }

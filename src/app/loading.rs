@@ -3,6 +3,7 @@
 
 use crate::{
     api::{
+        json::JsonText,
         sessions::{get_session, list_sessions},
         upload::{UploadInfo, load_upload_info},
     },
@@ -47,8 +48,11 @@ impl Ask {
     }
 }
 
-/// Loads what `ask` asks for, on the server while the page is rendered there.
-pub fn load(ask: impl Fn() -> Ask + Send + Sync + 'static) -> Resource<Answer> {
+/// The answer to what a page asks for. The server waits for it while it renders, and the browser reads it in the page.
+pub type Page = Resource<Answer, JsonText>;
+
+/// Loads what `ask` asks for, anew when that changes.
+pub fn load(ask: impl Fn() -> Ask + Send + Sync + 'static) -> Page {
     let ask: Box<dyn Fn() -> Ask + Send + Sync> = Box::new(ask);
-    Resource::new(ask, Ask::load)
+    Page::new_with_options(ask, Ask::load, false)
 }

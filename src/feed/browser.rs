@@ -4,6 +4,7 @@
 
 mod beacon;
 pub mod dom;
+pub mod json;
 mod poll;
 mod signals;
 mod stream;
@@ -215,10 +216,10 @@ impl Driver {
         }
     }
 
-    /// Passes something on to the other tabs, if this one leads.
-    fn pass_on(&self, news: &News) {
+    /// Passes something on to the other tabs, if this one leads: what it is and its JSON, as it came.
+    fn pass_on(&self, kind: &str, json: &str) {
         if self.tabs.borrow().leads() {
-            self.channel.tell(news);
+            self.channel.tell(kind, json);
         }
     }
 
@@ -270,8 +271,8 @@ impl Driver {
         self.tabs(TabsEvent::Wants(!self.feed.running().is_empty()));
     }
 
-    /// The stream brought an event.
-    fn message(&self, message: Message) {
+    /// The stream brought an event. `text`: its data, for the other tabs.
+    fn message(&self, message: Message, text: &str) {
         match message {
             Message::Opened => return self.on(Event::Opened),
             Message::Failed => return self.on(Event::Failed),
@@ -283,22 +284,16 @@ impl Driver {
         match message {
             Message::Status(status) => {
                 self.measure_delay(&status);
-                let news = News::Status(status);
-                self.pass_on(&news);
-                if let News::Status(status) = news {
-                    self.status(*status);
-                }
+                self.pass_on("status", text);
+                self.status(*status);
                 self.watch_or_idle();
             }
             Message::Segment(segment) => {
-                let news = News::Segment(segment);
-                self.pass_on(&news);
-                if let News::Segment(segment) = news {
-                    self.feed.segment(segment);
-                }
+                self.pass_on("segment", text);
+                self.feed.segment(segment);
             }
             Message::Heartbeat => {
-                self.pass_on(&News::Pulse);
+                self.pass_on("pulse", "");
                 let silent = self.heard.borrow_mut().beat(&self.feed.running());
                 self.ask_about(silent);
             }
@@ -309,18 +304,15 @@ impl Driver {
     /// A poll was answered, or not.
     fn polled(&self, answer: Answer) {
         match answer {
-            Answer::Statuses(list) => {
+            Answer::Statuses(list, text) => {
                 self.feed.last_message.set(Some(now()));
                 self.on(Event::PollAnswered);
                 list.statuses.iter().for_each(|status| self.measure_delay(status));
-                let news = News::List(list);
-                self.pass_on(&news);
-                if let News::List(list) = news {
-                    self.take_list(list);
-                }
+                self.pass_on("list", &text);
+                self.take_list(list);
             }
             Answer::Unchanged => {
-                self.pass_on(&News::Pulse);
+                self.pass_on("pulse", "");
                 self.feed.last_message.set(Some(now()));
                 self.on(Event::PollAnswered);
                 for id in self.feed.shown_transcripts() {
@@ -411,7 +403,7 @@ impl Driver {
         spawn_local(async move {
             let listed = poll::list(None, None).await.0;
             let mut left = silent;
-            if let (Answer::Statuses(list), Some(driver)) = (listed, this.upgrade()) {
+            if let (Answer::Statuses(list, _), Some(driver)) = (listed, this.upgrade()) {
                 left.retain(|id| list.statuses.iter().all(|status| status.session_id != *id));
                 list.statuses.into_iter().for_each(|status| driver.status(status));
             }

@@ -1,8 +1,11 @@
-//! The browser's side of the feed while rendering on the server, and in tests on the host: it does nothing.
+//! The browser's side of the feed while rendering on the server, and in tests on the host: it does nothing
+//! but read JSON.
 //! Its functions mirror those of `feed/browser.rs`.
 
 #[path = "inert/dom.rs"]
 pub mod dom;
+#[path = "inert/json.rs"]
+pub mod json;
 #[path = "inert/upload.rs"]
 pub mod upload;
 

@@ -2,7 +2,10 @@
 //! is within while it loads.
 
 use super::{Icon, Symbol};
-use crate::{app::loading::Answer, model::ApiError};
+use crate::{
+    app::loading::{Answer, Page},
+    model::ApiError,
+};
 use leptos::prelude::*;
 use std::sync::Arc;
 
@@ -46,7 +49,7 @@ pub type Show = Box<dyn Fn(Answer) -> Result<AnyView, ApiError> + Send + Sync>;
 /// What a page loads: a skeleton meanwhile, the error with a way to try again if it failed.
 #[component]
 pub fn Loading(
-    answer: Resource<Answer>,
+    answer: Page,
     /// Stands there meanwhile.
     #[prop(into)]
     skeleton: ViewFnOnce,

@@ -1,7 +1,7 @@
 //! Requests for statuses and segments, and the loop that polls when no stream gets through.
 //! One poll at a time; every request is given up after a while, because a browser may let it hang for minutes.
 
-use super::{Driver, beacon, now};
+use super::{Driver, beacon, json, now};
 use crate::{
     feed::reduce::Gap,
     model::{Segment, SessionId, Status, StatusList, Timestamp},
@@ -23,7 +23,8 @@ const SEGMENTS_TIMEOUT_MS: u32 = 60_000;
 
 /// What came of a poll.
 pub(super) enum Answer {
-    Statuses(StatusList),
+    /// With the JSON they were read from.
+    Statuses(StatusList, String),
     /// As the answer before.
     Unchanged,
     Failed,
@@ -130,7 +131,8 @@ pub(super) async fn list(known: Option<String>, abort: Option<AbortController>) 
         304 => (Answer::Unchanged, known),
         200 => {
             let etag = response.headers().get("etag");
-            json(response).await.map_or((Answer::Failed, None), |list| (Answer::Statuses(list), etag))
+            let read = text(response).await.and_then(|text| Some((json::read(&text)?, text)));
+            read.map_or((Answer::Failed, None), |(list, text)| (Answer::Statuses(list, text), etag))
         }
         _ => (Answer::Failed, None),
     }
@@ -159,16 +161,16 @@ pub(super) async fn segments(id: SessionId, gap: Gap) -> Result<Vec<Segment>, Er
 async fn read<T: DeserializeOwned>(answer: Option<(Response, Timeout)>) -> Result<T, Error> {
     let (response, _timeout) = answer.ok_or(Error::Failed)?;
     match response.status() {
-        200 => json(response).await.ok_or(Error::Failed),
+        200 => text(response).await.and_then(|text| json::read(&text)).ok_or(Error::Failed),
         404 => Err(Error::Gone),
         _ => Err(Error::Failed),
     }
 }
 
-async fn json<T: DeserializeOwned>(response: Response) -> Option<T> {
+async fn text(response: Response) -> Option<String> {
     let text = response.text().await.ok()?;
     beacon::measure(|measure| measure.received(text.len()));
-    serde_json::from_str(&text).ok()
+    Some(text)
 }
 
 /// Any answer, whatever its status; none if there isn't one in time. The timeout that comes with it must be kept until

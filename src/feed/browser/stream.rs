@@ -1,9 +1,9 @@
 //! The status stream: one EventSource for all sessions of the caller.
 //! It never reconnects by itself: any error closes it, and the link decides what comes next.
 
-use super::{Driver, Message, beacon, signals::Listener};
+use super::{Driver, Message, beacon, json, signals::Listener};
 use crate::feed::link::Bye;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use std::rc::Weak;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Event, EventSource, MessageEvent};
@@ -31,23 +31,26 @@ impl Stream {
     /// Opens a stream; none if the browser refuses to.
     pub(super) fn open(driver: &Weak<Driver>, compressed: bool) -> Option<Self> {
         let source = EventSource::new(if compressed { COMPRESSED } else { URL }).ok()?;
-        let on = |name, read: fn(&Event) -> Message| {
+        let on = |name, read: fn(&str) -> Message| {
             let driver = driver.clone();
             Listener::new(&source, name, move |event| {
                 if let Some(driver) = driver.upgrade() {
-                    beacon::measure(|measure| measure.received(size(name, &event)));
-                    driver.message(read(&event));
+                    let text = data(&event);
+                    beacon::measure(|measure| measure.received(size(name, &event, &text)));
+                    driver.message(read(&text), &text);
                 }
             })
         };
         let listeners = [
             on("open", |_| Message::Opened),
             on("error", |_| Message::Failed),
-            on("status", |event| data(event).map_or(Message::Unreadable, |status| Message::Status(Box::new(status)))),
-            on("segment", |event| data(event).map_or(Message::Unreadable, Message::Segment)),
+            on("status", |text| {
+                json::read(text).map_or(Message::Unreadable, |status| Message::Status(Box::new(status)))
+            }),
+            on("segment", |text| json::read(text).map_or(Message::Unreadable, Message::Segment)),
             on("heartbeat", |_| Message::Heartbeat),
-            on("bye", |event| {
-                Message::Bye(data::<ByeData>(event).map_or(Bye::Other, |bye| Bye::from_reason(&bye.reason)))
+            on("bye", |text| {
+                Message::Bye(json::read::<ByeData>(text).map_or(Bye::Other, |bye| Bye::from_reason(&bye.reason)))
             }),
         ];
         Some(Self { source, _listeners: listeners })
@@ -61,13 +64,12 @@ impl Drop for Stream {
 }
 
 /// The bytes of an event before compression, but for the few letters outside ASCII.
-fn size(name: &str, event: &Event) -> usize {
+fn size(name: &str, event: &Event, data: &str) -> usize {
     let Some(message) = event.dyn_ref::<MessageEvent>() else { return 0 };
-    let data = message.data().as_string().unwrap_or_default();
     "id: \nevent: \ndata: \n\n".len() + name.len() + message.last_event_id().len() + data.len()
 }
 
-fn data<T: DeserializeOwned>(event: &Event) -> Option<T> {
-    let text = event.dyn_ref::<MessageEvent>()?.data().as_string()?;
-    serde_json::from_str(&text).ok()
+/// What an event says; events of the browser's own say nothing.
+fn data(event: &Event) -> String {
+    event.dyn_ref::<MessageEvent>().and_then(|message| message.data().as_string()).unwrap_or_default()
 }

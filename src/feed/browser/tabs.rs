@@ -1,7 +1,7 @@
 //! The tabs of this browser: the lock that one of them holds (Web Locks) and the channel between them
 //! (BroadcastChannel). What they decide is in `feed::tabs`.
 
-use super::{Driver, signals::Listener};
+use super::{Driver, json, signals::Listener};
 use crate::{
     feed::tabs::{Event, Note, TabId},
     model::{SegmentEvent, Status, StatusList},
@@ -27,25 +27,16 @@ pub(super) enum News {
 }
 
 impl News {
+    /// What [`Channel::tell`] told.
     pub(super) fn read(text: &str) -> Option<Self> {
         let (kind, json) = text.split_once('\n')?;
         match kind {
-            "status" => serde_json::from_str(json).ok().map(|status| Self::Status(Box::new(status))),
-            "segment" => serde_json::from_str(json).ok().map(Self::Segment),
-            "list" => serde_json::from_str(json).ok().map(Self::List),
+            "status" => json::read(json).map(|status| Self::Status(Box::new(status))),
+            "segment" => json::read(json).map(Self::Segment),
+            "list" => json::read(json).map(Self::List),
             "pulse" => Some(Self::Pulse),
             _ => None,
         }
-    }
-
-    pub(super) fn write(&self) -> String {
-        let (kind, json) = match self {
-            Self::Status(status) => ("status", serde_json::to_string(status)),
-            Self::Segment(segment) => ("segment", serde_json::to_string(segment)),
-            Self::List(list) => ("list", serde_json::to_string(list)),
-            Self::Pulse => ("pulse", Ok(String::new())),
-        };
-        format!("{kind}\n{}", json.unwrap_or_default())
     }
 }
 
@@ -162,8 +153,8 @@ impl Channel {
         self.send(&note.write());
     }
 
-    pub(super) fn tell(&self, news: &News) {
-        self.send(&news.write());
+    pub(super) fn tell(&self, kind: &str, json: &str) {
+        self.send(&[kind, json].join("\n"));
     }
 
     fn send(&self, text: &str) {

@@ -1,6 +1,7 @@
 //! Uploads by XMLHttpRequest, which tells how much was sent; fetch doesn't. Keeps the files and the requests, which
 //! can't leave the thread, under plain keys. `app/uploads.rs` decides what is sent when.
 
+use super::json;
 use crate::{
     feed::{
         few::Few,
@@ -130,15 +131,15 @@ fn begin(key: u32, file: &File, wishes: &Wishes, on_event: Rc<dyn Fn(Event)>) ->
 
 fn answer(status: u16, body: &str) -> Event {
     if status == 201
-        && let Ok(session) = serde_json::from_str::<Session>(body)
+        && let Some(session) = json::read::<Session>(body)
     {
         return Event::Done(session.id);
     }
-    Event::Failed(match serde_json::from_str::<ErrorBody>(body) {
-        Ok(body) => body.error.message,
+    Event::Failed(match json::read::<ErrorBody>(body) {
+        Some(body) => body.error.message,
         // A proxy may answer in its own way, above all to what it finds too large.
-        Err(_) if status == 413 => "Something between here and Hark refuses files of this size.".to_owned(),
-        Err(_) => format!("The server answered with status {status}. Try again."),
+        None if status == 413 => "Something between here and Hark refuses files of this size.".to_owned(),
+        None => format!("The server answered with status {status}. Try again."),
     })
 }
 
