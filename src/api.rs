@@ -1,6 +1,7 @@
 //! Server functions: what the pages call. Each authorises the caller, calls the server, and maps the error.
 //! The bodies run on the server only; the browser gets a request of the same shape.
 
+pub mod call;
 pub mod json;
 pub mod sessions;
 pub mod upload;
