@@ -4,10 +4,12 @@
 //
 // Every view behind AnyView has a pointer to `hydrate_async`, so no linker can know that none is called: only
 // `hydrate_lazy` does, for routes whose code comes later, and Hark hydrates at once. They are a tenth of the file.
+// Streams that a browser reads from Rust (wasm_streams) are there for server functions that send or bring some, of which
+// Hark has none; what is made for JavaScript to call stays in the file, called or not.
 import { writeFileSync } from "node:fs";
 import { encoded, read } from "./wasm.mjs";
 
-const NEVER_CALLED = /\bhydrate_async\b|13hydrate_async/;
+const NEVER_CALLED = /\bhydrate_async\b|13hydrate_async|wasm_streams|intounderlying/;
 /** No locals, `unreachable`, `end`. */
 const TRAP = Buffer.from([0x00, 0x00, 0x0b]);
 const CODE = 10;

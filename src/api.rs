@@ -1,6 +1,7 @@
 //! Server functions: what the pages call. Each authorises the caller, calls the server, and maps the error.
 //! The bodies run on the server only; the browser gets a request of the same shape.
 
+pub mod call;
 pub mod json;
 pub mod sessions;
 pub mod upload;
@@ -21,6 +22,19 @@ pub fn set_not_found() {
     if let Some(OnNotFound(tell)) = use_context() {
         tell();
     }
+}
+
+/// Lets a page show why a form sent without JavaScript failed, which stands in the page's address. The server puts one
+/// into the context of each rendering; it tells the path of the server function and the error. In the browser there is
+/// none, nor what it takes to read such an address.
+#[derive(Clone, Copy)]
+pub struct FailedForm(pub fn() -> Option<(String, ApiError)>);
+
+/// Why a form failed that was sent to one of `paths`, if one did.
+#[must_use]
+pub fn failed_form(paths: &[&str]) -> Option<ApiError> {
+    let FailedForm(tell) = use_context()?;
+    tell().filter(|(path, _)| paths.contains(&&**path)).map(|(_, error)| error)
 }
 
 impl FromServerFnError for ApiError {

@@ -4,15 +4,9 @@
 use crate::feed::browser::json::read;
 use leptos::{
     server::codee::{Decoder, Encoder},
-    server_fn::{
-        Bytes, ContentType, Decodes, Encodes, Format, FormatType,
-        codec::{JsonEncoding, Post},
-    },
+    server_fn::{Bytes, ContentType, Decodes, Encodes, Format, FormatType, codec::JsonEncoding},
 };
 use serde::{Serialize, de::DeserializeOwned};
-
-/// What server functions have as their `output`.
-pub type Answer = Post<JsonText>;
 
 /// JSON, read as text.
 pub struct JsonText;

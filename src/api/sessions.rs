@@ -1,14 +1,17 @@
 //! Sessions for the pages: list, look at, cancel, retry, rename, delete.
 
-use super::json::Answer;
+use super::call::Call;
 use crate::model::{ApiError, Session, SessionDetail, SessionId, SessionPage};
-use leptos::{prelude::*, server_fn::codec::GetUrl};
+use leptos::{
+    prelude::*,
+    server_fn::codec::{GetUrl, PostUrl},
+};
 
 /// The caller's sessions whose title holds `query`, newest first, a page at a time.
 ///
 /// # Errors
 /// If the cursor isn't one of ours, or the store fails.
-#[server(input = GetUrl, output = Answer)]
+#[server(protocol = Call<GetUrl>)]
 pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Result<SessionPage, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
@@ -18,7 +21,7 @@ pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Res
 ///
 /// # Errors
 /// `not_found` if there is none with this id, or it is someone else's.
-#[server(input = GetUrl, output = Answer)]
+#[server(protocol = Call<GetUrl>)]
 pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().detail(&c.owner, id).await).await
@@ -28,7 +31,7 @@ pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(input = GetUrl, output = Answer)]
+#[server(protocol = Call<GetUrl>)]
 pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().waveform(&c.owner, id).await).await
@@ -38,7 +41,7 @@ pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(output = Answer)]
+#[server(protocol = Call<PostUrl>)]
 pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().cancel(&c.owner, id).await).await
@@ -48,7 +51,7 @@ pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(output = Answer)]
+#[server(protocol = Call<PostUrl>)]
 pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().retry(&c.owner, id).await).await
@@ -58,7 +61,7 @@ pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(output = Answer)]
+#[server(protocol = Call<PostUrl>)]
 pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().restart(&c.owner, id).await).await
@@ -68,7 +71,7 @@ pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
 ///
 /// # Errors
 /// `invalid_title` if it is empty or too long; `not_found` as above.
-#[server(output = Answer)]
+#[server(protocol = Call<PostUrl>)]
 pub async fn rename_session(id: SessionId, title: String) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().rename(&c.owner, id, &title).await).await
@@ -78,7 +81,7 @@ pub async fn rename_session(id: SessionId, title: String) -> Result<Session, Api
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(output = Answer)]
+#[server(protocol = Call<PostUrl>)]
 pub async fn delete_session(id: SessionId) -> Result<(), ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions().delete(&c.owner, id).await).await?;

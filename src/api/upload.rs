@@ -1,8 +1,11 @@
 //! What the upload page must know before a file is chosen. The upload itself goes to the JSON API, as a stream.
 
-use super::json::Answer;
+use super::call::Call;
 use crate::model::{ApiError, EngineInfo};
-use leptos::{prelude::*, server_fn::codec::GetUrl};
+use leptos::{
+    prelude::*,
+    server_fn::codec::{GetUrl, PostUrl},
+};
 use serde::{Deserialize, Serialize};
 
 /// The limits and engines that the upload page shows.
@@ -21,7 +24,7 @@ pub struct UploadInfo {
 ///
 /// # Errors
 /// If the request carries no caller, which can't be.
-#[server(input = GetUrl, output = Answer)]
+#[server(protocol = Call<GetUrl>)]
 pub async fn load_upload_info() -> Result<UploadInfo, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| Ok(pages::upload_info(&c).await)).await
@@ -31,7 +34,7 @@ pub async fn load_upload_info() -> Result<UploadInfo, ApiError> {
 ///
 /// # Errors
 /// As an upload: when the queue or the disk is full.
-#[server(output = Answer)]
+#[server(protocol = Call<PostUrl>)]
 pub async fn try_sample() -> Result<(), ApiError> {
     use crate::server::pages;
     let session = pages::answer(async |c| c.state.sessions().create_sample(&c.owner).await).await?;

@@ -2,20 +2,18 @@
 //! Made once for each page; rows and buttons get a copy. An [`Errand`] is what it is built on, for other requests too.
 
 use crate::{
-    api::sessions::{
-        CancelSession, DeleteSession, RenameSession, RestartSession, RetrySession, cancel_session, delete_session,
-        rename_session, restart_session, retry_session,
+    api::{
+        failed_form,
+        sessions::{
+            CancelSession, DeleteSession, RenameSession, RestartSession, RetrySession, cancel_session, delete_session,
+            rename_session, restart_session, retry_session,
+        },
     },
     app::MAIN,
     feed::{Feed, browser::dom, reduce::View},
     model::{ApiError, SessionId},
 };
-use leptos::{
-    prelude::*,
-    server::ServerActionError,
-    server_fn::{ServerFn, error::ServerFnUrlError},
-    task::spawn_local,
-};
+use leptos::{prelude::*, server_fn::ServerFn, task::spawn_local};
 
 /// Something asked of the server on somebody's wish: whether it is under way, and why it failed. One type for all
 /// server functions, where a `ServerAction` for each would be a copy of its machinery for each.
@@ -30,10 +28,7 @@ impl Errand {
     /// `paths` are those of the server functions it may call: a form sent without JavaScript leaves its error in the
     /// address of the page.
     pub(crate) fn new(paths: &[&str]) -> Self {
-        let failed = use_context::<ServerActionError>()
-            .filter(|failed| paths.contains(&failed.path()))
-            .map(|failed| ServerFnUrlError::decode_err(failed.err()));
-        Self { busy: RwSignal::new(false), error: RwSignal::new(failed) }
+        Self { busy: RwSignal::new(false), error: RwSignal::new(failed_form(paths)) }
     }
 
     /// Asks, and hands on what comes if the page is still there.

@@ -4,6 +4,7 @@
 
 mod beacon;
 pub mod dom;
+pub mod fetch;
 pub mod json;
 mod poll;
 mod signals;

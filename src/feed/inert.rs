@@ -4,6 +4,8 @@
 
 #[path = "inert/dom.rs"]
 pub mod dom;
+#[path = "inert/fetch.rs"]
+pub mod fetch;
 #[path = "inert/json.rs"]
 pub mod json;
 #[path = "inert/upload.rs"]

@@ -26,7 +26,7 @@ pub fn duration(seconds: f64) -> String {
 /// A short length of time, to a tenth of a second below ten: `0.4 s`, `12 s`, `2 min 5 s`.
 #[must_use]
 pub fn lapse(seconds: f64) -> String {
-    if (seconds * 10.0).round() < 100.0 { format!("{:.1} s", seconds.max(0.0)) } else { duration(seconds) }
+    if (seconds * 10.0).round() < 100.0 { format!("{} s", decimal(seconds, 1)) } else { duration(seconds) }
 }
 
 /// A size in decimal units (SI): `812 B`, `1.4 MB`.
@@ -43,7 +43,7 @@ pub fn bytes(n: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    format!("{value:.1} {}", UNITS[unit])
+    format!("{} {}", decimal(value, 1), UNITS[unit])
 }
 
 /// A day and time in UTC: `23 Nov 2026, 14:32 UTC`. The same on the server and in any browser.
@@ -80,7 +80,7 @@ fn parts(at: Timestamp) -> (String, String) {
 /// A speed against the recording's own: `2.3x`, `14x`.
 #[must_use]
 pub fn speed(factor: f64) -> String {
-    if factor >= 9.95 { format!("{factor:.0}x") } else { format!("{factor:.1}x") }
+    format!("{}x", decimal(factor, if factor >= 9.95 { 0 } else { 1 }))
 }
 
 /// A percentage without decimals, never rounded up to 100: `43%`.
@@ -109,8 +109,8 @@ pub fn remaining(seconds: f64) -> String {
 /// A sample rate: `44.1 kHz`, `8 kHz`.
 #[must_use]
 pub fn sample_rate(hertz: u32) -> String {
-    let khz = f64::from(hertz) / 1000.0;
-    format!("{} kHz", (khz * 100.0).round() / 100.0)
+    let khz = decimal(f64::from(hertz) / 1000.0, 2);
+    format!("{} kHz", khz.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// How many channels: `mono`, `stereo`, `6 channels`.
@@ -127,6 +127,18 @@ pub fn channels(n: u16) -> String {
 #[must_use]
 pub fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A number with `places` decimals, rounded; below zero it is zero. The standard library's way can do that for any number
+/// to the last digit, and every browser would have to load it.
+#[must_use]
+pub fn decimal(number: f64, places: u32) -> String {
+    let one = 10_u64.pow(places);
+    let parts = whole((number * one as f64).round());
+    if places == 0 {
+        return parts.to_string();
+    }
+    format!("{}.{:0width$}", parts / one, parts % one, width = places as usize)
 }
 
 fn whole(seconds: f64) -> u64 {
@@ -153,6 +165,22 @@ mod tests {
             [(44.6, "45 s"), (60.0, "1 min"), (125.0, "2 min 5 s"), (3600.0, "1 h"), (5400.0, "1 h 30 min")]
         {
             assert_eq!(duration(s), text);
+        }
+    }
+
+    #[test]
+    fn decimals() {
+        for (number, places, text) in [
+            (0.0, 0, "0"),
+            (99.96, 1, "100.0"),
+            (0.049, 1, "0.0"),
+            (3.058, 2, "3.06"),
+            (43.0, 2, "43.00"),
+            (2.5, 0, "3"),
+            (-7.0, 1, "0.0"),
+            (f64::NAN, 1, "0.0"),
+        ] {
+            assert_eq!(decimal(number, places), text);
         }
     }
 

@@ -10,7 +10,11 @@ use axum::{
     Extension,
     http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts},
 };
-use leptos::prelude::{expect_context, use_context};
+use leptos::{
+    prelude::{expect_context, use_context},
+    server::ServerActionError,
+    server_fn::error::ServerFnUrlError,
+};
 use leptos_axum::ResponseOptions;
 
 /// Who calls, and the node that answers.
@@ -46,6 +50,13 @@ fn is_form() -> bool {
         let accept = request.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         request.method == Method::POST && accept.contains("text/html")
     })
+}
+
+/// The form sent without JavaScript whose failure stands in the address of the page that is being rendered.
+#[must_use]
+pub fn failed_form() -> Option<(String, ApiError)> {
+    let failed = use_context::<ServerActionError>()?;
+    Some((failed.path().to_owned(), ServerFnUrlError::decode_err(failed.err())))
 }
 
 /// Sets the HTTP status of the page that is being rendered.

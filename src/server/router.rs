@@ -2,7 +2,7 @@
 
 use super::{http, owner, pages, state::AppState};
 use crate::{
-    api::OnNotFound,
+    api::{FailedForm, OnNotFound},
     app::{App, LinkTiming, RenderedAt, shell},
     model::Timestamp,
 };
@@ -41,6 +41,7 @@ pub fn router(state: AppState) -> Router {
                 provide_context(LinkTiming(timing.clone()));
             }
             provide_context(OnNotFound(Arc::new(|| pages::set_status(StatusCode::NOT_FOUND))));
+            provide_context(FailedForm(pages::failed_form));
             if let Some(nonce) = use_nonce() {
                 pages::set_header(header::CONTENT_SECURITY_POLICY, &policy(&nonce, state.leptos.env == Env::DEV));
             }

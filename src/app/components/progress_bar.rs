@@ -1,5 +1,6 @@
 //! A bar that says how far something is, also to screen readers. Without a number it shows that work goes on.
 
+use crate::model::text::decimal;
 use leptos::prelude::*;
 
 /// A progress bar.
@@ -20,7 +21,7 @@ pub fn ProgressBar(
     /// The test hook.
     testid: &'static str,
 ) -> impl IntoView {
-    let width = move || format!("{:.1}%", percent.get().unwrap_or(0.0));
+    let width = move || decimal(percent.get().unwrap_or(0.0), 1) + "%";
     view! {
         <div
             class="bar"
@@ -28,7 +29,7 @@ pub fn ProgressBar(
             aria-label=label
             aria-valuemin="0"
             aria-valuemax="100"
-            aria-valuenow=move || percent.get().map(|p| p.floor().to_string())
+            aria-valuenow=move || percent.get().map(|p| decimal(p.floor(), 0))
             aria-valuetext=move || words.get()
             data-testid=testid
             data-unknown=move || (percent.get().is_none() && busy.get()).then_some("")

@@ -5,7 +5,7 @@ use crate::{
     api::sessions::get_waveform,
     app::reactive::effect_after,
     feed::browser::dom,
-    model::{SessionId, Stage, Status},
+    model::{SessionId, Stage, Status, text::decimal},
 };
 use leptos::{html, prelude::*, task::spawn_local};
 
@@ -25,7 +25,7 @@ fn path(peaks: &[u8]) -> String {
             let part = &peaks[bar * peaks.len() / bars..(bar + 1) * peaks.len() / bars];
             let peak = f64::from(part.iter().copied().max().unwrap_or(0)) / loudest;
             let height = (peak * HEIGHT).max(LEAST);
-            format!("M{bar} {:.0}v{height:.0}", (HEIGHT - height) / 2.0)
+            format!("M{bar} {}v{}", decimal((HEIGHT - height) / 2.0, 0), decimal(height, 0))
         })
         .collect()
 }
@@ -81,7 +81,7 @@ pub fn Waveform(
             data-testid="waveform"
             // A recording that couldn't be decoded has no shape, and won't get one.
             hidden=move || status.with(|s| s.state.is_terminal()) && shape.with(Vec::is_empty)
-            style=("--filled", move || format!("{:.2}%", status.with(filled)))
+            style=("--filled", move || decimal(status.with(filled), 2) + "%")
             on:click=move |event| {
                 if let Some(at) = dom::position_in(frame, event.client_x()) {
                     play(at);
@@ -92,7 +92,7 @@ pub fn Waveform(
                 let bars = BARS.min(peaks.len());
                 let shape = path(peaks);
                 view! {
-                    <svg viewBox=format!("-1 0 {} {HEIGHT}", bars + 1) preserveAspectRatio="none" focusable="false">
+                    <svg viewBox=format!("-1 0 {} {}", bars + 1, decimal(HEIGHT, 0)) preserveAspectRatio="none" focusable="false">
                         <path class="wave-ahead" d=shape.clone()></path>
                         <path class="wave-done" d=shape></path>
                     </svg>

@@ -206,9 +206,9 @@ pub fn show_progress_in_icon(percent: Option<f64>) {
         Some(percent) => format!(
             "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 36 36' fill='none' \
              stroke-width='6'%3E%3Ccircle cx='18' cy='18' r='15' stroke='%238b877d'/%3E%3Ccircle cx='18' cy='18' \
-             r='15' stroke='%230d9488' pathLength='100' stroke-dasharray='{:.0} 100' \
+             r='15' stroke='%230d9488' pathLength='100' stroke-dasharray='{} 100' \
              transform='rotate(-90 18 18)'/%3E%3C/svg%3E",
-            percent.clamp(0.0, 100.0)
+            text::decimal(percent.clamp(0.0, 100.0), 0)
         ),
     };
     let _ = icon.set_attribute("href", &href);

@@ -1,12 +1,15 @@
 //! Requests for statuses and segments, and the loop that polls when no stream gets through.
 //! One poll at a time; every request is given up after a while, because a browser may let it hang for minutes.
 
-use super::{Driver, beacon, json, now};
+use super::{
+    Driver, beacon,
+    fetch::{self, fetch},
+    json, now,
+};
 use crate::{
     feed::reduce::Gap,
     model::{Segment, SessionId, Status, StatusList, Timestamp},
 };
-use gloo_net::http::{Request, RequestBuilder, Response};
 use gloo_timers::callback::Timeout;
 use leptos::task::spawn_local;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -14,7 +17,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
 };
-use web_sys::AbortController;
+use web_sys::{AbortController, Response};
 
 /// A status is a few hundred bytes: what takes longer than 10 s isn't coming.
 const STATUS_TIMEOUT_MS: u32 = 10_000;
@@ -115,22 +118,19 @@ impl Poll {
 /// The statuses of all sessions that run or have just ended, and the answer's ETag. `known`: the ETag of the answer
 /// before.
 pub(super) async fn list(known: Option<String>, abort: Option<AbortController>) -> (Answer, Option<String>) {
-    let request = Request::get("/api/v1/status");
-    let request = match &known {
-        Some(etag) => request.header("If-None-Match", etag),
-        None => request,
-    };
+    let condition = known.as_deref().map(|etag| ("If-None-Match", etag));
     let sent = now();
-    let Some((response, _timeout)) = send(request, STATUS_TIMEOUT_MS, abort).await else {
+    let Some((response, _timeout)) = send("/api/v1/status", condition.as_slice(), STATUS_TIMEOUT_MS, abort).await
+    else {
         return (Answer::Failed, None);
     };
-    if let Some(server) = response.headers().get("hark-time").and_then(|time| time.parse().ok()) {
+    if let Some(server) = header(&response, "hark-time").and_then(|time| time.parse().ok()) {
         beacon::measure(|measure| measure.server_time(sent, now(), Timestamp(server)));
     }
     match response.status() {
         304 => (Answer::Unchanged, known),
         200 => {
-            let etag = response.headers().get("etag");
+            let etag = header(&response, "etag");
             let read = text(response).await.and_then(|text| Some((json::read(&text)?, text)));
             read.map_or((Answer::Failed, None), |(list, text)| (Answer::Statuses(list, text), etag))
         }
@@ -140,8 +140,7 @@ pub(super) async fn list(known: Option<String>, abort: Option<AbortController>) 
 
 /// The status of one session.
 pub(super) async fn status(id: SessionId) -> Result<Status, Error> {
-    let request = Request::get(&format!("/api/v1/sessions/{id}/status"));
-    read(send(request, STATUS_TIMEOUT_MS, None).await).await
+    read(send(&format!("/api/v1/sessions/{id}/status"), &[], STATUS_TIMEOUT_MS, None).await).await
 }
 
 /// The segments that a view lacks.
@@ -150,12 +149,9 @@ pub(super) async fn segments(id: SessionId, gap: Gap) -> Result<Vec<Segment>, Er
     struct SegmentList {
         segments: Vec<Segment>,
     }
-    let request = Request::get(&format!("/api/v1/sessions/{id}/segments"));
-    let request = match gap.after {
-        Some(after) => request.query([("after", after.to_string())]),
-        None => request,
-    };
-    read::<SegmentList>(send(request, SEGMENTS_TIMEOUT_MS, None).await).await.map(|list| list.segments)
+    let url = format!("/api/v1/sessions/{id}/segments");
+    let url = gap.after.map_or_else(|| url.clone(), |after| format!("{url}?after={after}"));
+    read::<SegmentList>(send(&url, &[], SEGMENTS_TIMEOUT_MS, None).await).await.map(|list| list.segments)
 }
 
 async fn read<T: DeserializeOwned>(answer: Option<(Response, Timeout)>) -> Result<T, Error> {
@@ -168,17 +164,28 @@ async fn read<T: DeserializeOwned>(answer: Option<(Response, Timeout)>) -> Resul
 }
 
 async fn text(response: Response) -> Option<String> {
-    let text = response.text().await.ok()?;
+    let text = fetch::text(&response).await?;
     beacon::measure(|measure| measure.received(text.len()));
     Some(text)
 }
 
 /// Any answer, whatever its status; none if there isn't one in time. The timeout that comes with it must be kept until
 /// the body has been read.
-async fn send(request: RequestBuilder, timeout_ms: u32, abort: Option<AbortController>) -> Option<(Response, Timeout)> {
+async fn send(
+    url: &str,
+    headers: &[(&str, &str)],
+    timeout_ms: u32,
+    abort: Option<AbortController>,
+) -> Option<(Response, Timeout)> {
     let abort = abort.or_else(|| AbortController::new().ok())?;
-    let request = request.abort_signal(Some(&abort.signal()));
-    let timeout = Timeout::new(timeout_ms, move || abort.abort());
+    let timeout = Timeout::new(timeout_ms, {
+        let abort = abort.clone();
+        move || abort.abort()
+    });
     beacon::measure(|measure| measure.requested());
-    request.send().await.ok().map(|response| (response, timeout))
+    Some((fetch("GET", url, headers, None, &abort).await?, timeout))
+}
+
+fn header(response: &Response, name: &str) -> Option<String> {
+    response.headers().get(name).ok().flatten()
 }
