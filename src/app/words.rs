@@ -110,7 +110,7 @@ pub(crate) fn announcement(title: &str, status: &Status) -> String {
             let why = status.error.as_ref().map_or("", |e| e.message.as_str());
             format!("{title}: failed. {why}")
         }
-        _ => format!("{title}: {}", progress(status).to_lowercase()),
+        _ => format!("{title}: {}", progress(status).to_ascii_lowercase()),
     }
 }
 

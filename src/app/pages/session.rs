@@ -206,7 +206,7 @@ fn Downloads(id: SessionId, status: Memo<Status>) -> impl IntoView {
                     download
                     data-testid=format!("download-{ext}")
                     title=about
-                ><Icon symbol=Symbol::Download/>{ext.to_uppercase()}</a>
+                ><Icon symbol=Symbol::Download/>{ext.to_ascii_uppercase()}</a>
             </li>
         }
         .into_any()
