@@ -1,15 +1,17 @@
-// Reads a WebAssembly file (core specification, 5 "Binary Format") as far as bundle-parts and wasm-trim need it: its
-// sections, and the functions with their names.
+// Reads a WebAssembly file (core specification, 5 "Binary Format") as far as bundle-parts, wasm-trim and wasm-names need
+// it: its sections, the functions with their names, and what it shares with JavaScript.
 import { readFileSync } from "node:fs";
 
 /**
  * @typedef {{ id: number, start: number, end: number }} Section Where its content stands in the file.
  * @typedef {{ name: string, start: number, end: number }} Code A function's body, after its length. Without a name, "".
+ * @typedef {{ module?: string, name: string, start: number, end: number }} Shared An import or export; what follows the name.
  */
 
 /**
  * @param {string} file
- * @returns {{ bytes: Buffer, sections: Section[], functions: Code[] }} The functions in their order in the file.
+ * @returns {{ bytes: Buffer, sections: Section[], functions: Code[], imports: Shared[], exports: Shared[] }} All in their
+ *     order in the file.
  */
 export function read(file) {
     const bytes = readFileSync(file);
@@ -39,6 +41,8 @@ export function read(file) {
 
     const sections = [];
     const functions = [];
+    const imports = [];
+    const exports = [];
     const names = new Map();
     let imported = 0;
     const readers = {
@@ -55,13 +59,20 @@ export function read(file) {
         },
         2() {
             for (let left = number(); left > 0; left--) {
-                text();
-                text();
+                const shared = { module: text(), name: text(), start: at };
                 const kind = bytes[at++];
                 if (kind === 0) { number(); imported++; }
                 else if (kind === 1) { at++; limits(); }
                 else if (kind === 2) limits();
                 else at += 2;
+                imports.push({ ...shared, end: at });
+            }
+        },
+        7() {
+            for (let left = number(); left > 0; left--) {
+                const shared = { name: text(), start: at++ };
+                number();
+                exports.push({ ...shared, end: at });
             }
         },
         10() {
@@ -81,7 +92,7 @@ export function read(file) {
         at = start + size;
     }
     functions.forEach((code, i) => (code.name = names.get(imported + i) ?? ""));
-    return { bytes, sections, functions };
+    return { bytes, sections, functions, imports, exports };
 }
 
 /** @param {number} value @returns {Buffer} The number as unsigned LEB128. */
