@@ -1,4 +1,4 @@
-// Reads a WebAssembly file (core specification, 5 "Binary Format") as far as bundle-parts, wasm-trim and wasm-names need
+// Reads a WebAssembly file (core specification, 5 "Binary Format") as far as bundle-parts and the other wasm-*.mjs need
 // it: its sections, the functions with their names, and what it shares with JavaScript.
 import { readFileSync } from "node:fs";
 
