@@ -217,6 +217,17 @@ async fn a_kill_reaches_everything_that_an_engine_started() {
 }
 
 #[tokio::test]
+async fn an_engine_leaves_processor_time_to_streams_and_pages() {
+    let script = r#"cat >/dev/null; echo '{"type":"error","code":"nice","message":"'$(nice)'"}'"#;
+    let engines = shell(script);
+    let (input, mut output) = spawn(engines.get(EngineId::Command).unwrap(), &Request::default()).unwrap();
+    input.finish().await.unwrap();
+    let error = next(&mut output).await.unwrap_err();
+    let own = rustix::process::getpriority_process(None).unwrap();
+    assert_eq!(error.to_string(), (own + 10).min(19).to_string());
+}
+
+#[tokio::test]
 async fn nothing_is_left_of_an_engine_whose_parent_was_killed() {
     let engines = engines(&config());
     let (input, mut output) = spawn(engines.get(EngineId::Pocketsphinx).unwrap(), &Request::default()).unwrap();

@@ -5,7 +5,9 @@ use super::{
     protocol::{Event, MAX_LINE, Parser},
 };
 use crate::model::EngineId;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, getpriority_process, kill_process_group, setpriority_process, waitid,
+};
 use std::{
     collections::VecDeque,
     process::Stdio,
@@ -26,6 +28,9 @@ const EXIT: Duration = Duration::from_secs(5);
 /// How often its end is looked for, and how long its last words on standard error are awaited.
 const LOOK: Duration = Duration::from_millis(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How much nicer engines are than Hark itself: they take all the processor time they can get, and streams and pages come
+/// first.
+const NICER: i32 = 10;
 
 /// Where the samples go.
 pub struct Input {
@@ -58,6 +63,11 @@ pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), 
         command.env_remove(super::openai::KEY);
     }
     let mut child = command.spawn().map_err(SpeechError::Spawn)?;
+    // What it starts inherits it.
+    let nicer = |pid| setpriority_process(Some(pid), getpriority_process(None)? + NICER);
+    if let Some(Err(error)) = pid(&child).map(nicer) {
+        tracing::debug!(%error, "the speech engine runs at the server's own priority");
+    }
     let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(SpeechError::Spawn(std::io::Error::other("its pipes are missing")));
@@ -85,6 +95,10 @@ pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), 
         ended: false,
     };
     Ok((Input { stdin }, output))
+}
+
+fn pid(child: &Child) -> Option<Pid> {
+    child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw)
 }
 
 impl Input {
@@ -165,7 +179,7 @@ impl Output {
     }
 
     fn leader(&self) -> Option<Pid> {
-        self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw)
+        pid(&self.child)
     }
 
     /// The process id, while it runs.
