@@ -91,6 +91,7 @@ export const test = base.extend<Fixtures>({
       }
       await rm(data, { recursive: true, force: true });
     }
+    expect(log.split('\n').filter(isMisuse), 'the server\'s log').toEqual([]);
   },
 
   baseURL: async ({ hark }, use) => use(hark.url),
@@ -105,7 +106,7 @@ export const test = base.extend<Fixtures>({
     await use({
       watch(context) {
         context.on('console', message => {
-          if (message.type() === 'error') problems.push(`${message.text()} (${message.location().url})`);
+          if (message.type() === 'error' || isMisuse(message.text())) problems.push(`${message.text()} (${message.location().url})`);
         });
         context.on('weberror', error => problems.push(`uncaught: ${error.error().stack ?? error.error().message}`));
       },
@@ -134,6 +135,11 @@ export const test = base.extend<Fixtures>({
 const patterns: RegExp[] = [];
 function allowed(): RegExp[] {
   return patterns;
+}
+
+/** Whether Leptos, in a development build, says that it is used in a wrong way: "At src/app/…:12:3, you …". */
+function isMisuse(line: string): boolean {
+  return /^At \S+:\d+:\d+, /.test(line);
 }
 
 /** A port that was free a moment ago. */

@@ -7,7 +7,7 @@ use crate::{
         components::{
             Alert, Connection, Icon, ListSkeleton, Loading, SessionRow, Symbol, TrySampleButton, When, announcing,
         },
-        loading::{Answer, Ask, Loaded, load},
+        loading::{Answer, Ask, Loaded, Page, load},
         reactive::{each, effect, effect_after, memo},
     },
     feed::{Feed, Mode},
@@ -127,8 +127,20 @@ fn Search(query: Memo<String>) -> impl IntoView {
 #[component]
 fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
-    let actions = Actions::new();
     let list = load(move || Ask::Sessions { query: query.get(), cursor: cursor.get(), again: feed.unknown.get() });
+    view! {
+        <Loading answer=list skeleton=ListSkeleton show=Box::new(|answer: Answer| answer.map(|_| ().into_any()))>
+            // Made in here, so that what reads the list belongs to what waits for it.
+            <Rows list query cursor/>
+        </Loading>
+    }
+}
+
+/// The rows of what is loaded, and of further pages.
+#[component]
+fn Rows(list: Page, query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
+    let feed = Feed::expect();
+    let actions = Actions::new();
     let page = move || match list.get() {
         Some(Ok(Loaded::Sessions(page))) => Some(page),
         _ => None,
@@ -199,34 +211,32 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     };
 
     view! {
-        <Loading answer=list skeleton=ListSkeleton show=Box::new(|answer: Answer| answer.map(|_| ().into_any()))>
-            {move || actions.error().map(|error| view! { <Alert message=error.message/> }.into_any())}
-            <When holds=Signal::derive(move || cursor.with(Option::is_some))>
-                <p><a href=move || query.with(|q| address(q, None))>"Back to the newest"</a></p>
-            </When>
-            // Its place is kept, so that nothing moves when there is something to say.
-            <When holds=Signal::derive(move || sessions.with(|s| !s.is_empty()))>
-                <div class="list-connection">
-                    <When holds=Signal::derive(move || feed.mode.get() != Mode::Off)><Connection/></When>
-                </div>
-            </When>
-            <ul class="rows" data-testid="rows">{each(keys, row)}</ul>
-            <When holds=Signal::derive(move || page().is_some() && sessions.with(Vec::is_empty))>
-                <Empty query/>
-            </When>
-            {move || next().map(|cursor| {
-                let href = query.with(|q| address(q, Some(&cursor)));
-                view! {
-                    <p class="more">
-                        <a class="button" href=href data-testid="load-more" on:click=move |event| on_more(event, cursor.clone())>
-                            {move || if loading.busy.get() { "Loading" } else { "Load more" }}
-                        </a>
-                    </p>
-                }
-                .into_any()
-            })}
-            {move || loading.error.get().map(|error| view! { <Alert message=error.message/> }.into_any())}
-        </Loading>
+        {move || actions.error().map(|error| view! { <Alert message=error.message/> }.into_any())}
+        <When holds=Signal::derive(move || cursor.with(Option::is_some))>
+            <p><a href=move || query.with(|q| address(q, None))>"Back to the newest"</a></p>
+        </When>
+        // Its place is kept, so that nothing moves when there is something to say.
+        <When holds=Signal::derive(move || sessions.with(|s| !s.is_empty()))>
+            <div class="list-connection">
+                <When holds=Signal::derive(move || feed.mode.get() != Mode::Off)><Connection/></When>
+            </div>
+        </When>
+        <ul class="rows" data-testid="rows">{each(keys, row)}</ul>
+        <When holds=Signal::derive(move || page().is_some() && sessions.with(Vec::is_empty))>
+            <Empty query/>
+        </When>
+        {move || next().map(|cursor| {
+            let href = query.with(|q| address(q, Some(&cursor)));
+            view! {
+                <p class="more">
+                    <a class="button" href=href data-testid="load-more" on:click=move |event| on_more(event, cursor.clone())>
+                        {move || if loading.busy.get() { "Loading" } else { "Load more" }}
+                    </a>
+                </p>
+            }
+            .into_any()
+        })}
+        {move || loading.error.get().map(|error| view! { <Alert message=error.message/> }.into_any())}
     }
 }
 
