@@ -43,6 +43,9 @@ async fn real_speech_is_heard_live_and_told_in_order() {
     let json = me.json(&format!("/api/v1/sessions/{id}/transcript.json")).await;
     let words = json["segments"][0]["words"].as_array().unwrap();
     assert!(words.len() > 3 && words[0]["confidence"].is_number());
+    // The page shows none of that, and is spared it.
+    let page = me.get(&format!("/sessions/{id}")).await.text().await.unwrap();
+    assert!(page.contains(text[0]) && page.contains("segments") && !page.contains("confidence"), "{page}");
     // Coming back with the last id is told that it is over; coming back with an earlier one gets only what it lacks.
     let path = format!("/api/v1/sessions/{id}/status/stream");
     let over = me.send(me.request("GET", &path).header("last-event-id", &events.last().unwrap().id)).await;

@@ -133,6 +133,7 @@ pub struct Transcript {
 /// What the session page is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionDetail {
+    /// Its segments are without words and confidence, which the page doesn't show.
     pub transcript: Transcript,
     /// The loudest sample of equal parts of the recording, 0 to 255; empty until it has been decoded.
     pub waveform: Vec<u8>,

@@ -106,12 +106,16 @@ impl<'a> Sessions<'a> {
         Ok(Transcript { session, segments })
     }
 
-    /// All that the session's page shows.
+    /// All that the session's page shows: lines, but not the times of their words, which would be most of its bytes.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn detail(&self, owner: &Owner, id: SessionId) -> Result<SessionDetail, Error> {
-        let transcript = self.transcript(owner, id).await?;
+        let mut transcript = self.transcript(owner, id).await?;
+        for segment in &mut transcript.segments {
+            segment.words.clear();
+            segment.confidence = None;
+        }
         let waveform = self.state.store.waveform(id).await?.unwrap_or_default();
         let stages = self.state.store.stages(id).await?;
         Ok(SessionDetail { transcript, waveform, stages })

@@ -5,6 +5,7 @@
 //! Reads what the types of the wire are made of: structs, tuples, lists, options, text, numbers, flags, and enums whose
 //! variants hold nothing or one value. No maps, and nothing whose type only the text could tell.
 
+use crate::feed::few::Few;
 use js_sys::{Array, JSON, Object, Reflect};
 use serde::{
     Deserializer,
@@ -14,7 +15,11 @@ use serde::{
     },
     forward_to_deserialize_any,
 };
-use std::fmt::{self, Display};
+use std::{
+    cell::RefCell,
+    fmt::{self, Display},
+    rc::Rc,
+};
 use wasm_bindgen::{JsCast, JsValue};
 
 /// What `text` says; nothing if it isn't JSON of a `T`.
@@ -68,7 +73,7 @@ impl Value {
     }
 
     fn object(self, names: &'static [&'static str]) -> Result<Fields, Unreadable> {
-        self.0.dyn_into().map(|object| Fields { object, names }).map_err(|_| Unreadable)
+        self.0.dyn_into().map(|object| Fields { object, names: spelled(names), next: 0 }).map_err(|_| Unreadable)
     }
 
     fn variant(self) -> Result<Variant, Unreadable> {
@@ -186,17 +191,40 @@ impl<'de> SeqAccess<'de> for List {
     }
 }
 
+/// Names of fields as the browser's own texts.
+type Names = Rc<[JsValue]>;
+
+thread_local! {
+    /// Those that were made before, by where and how long the list of names is.
+    static SPELLED: RefCell<Few<(*const &'static str, usize), Names>> = RefCell::default();
+}
+
+/// A struct's names, made once: a transcript has thousands of segments, and to make a text takes longer than to look a
+/// field up.
+fn spelled(names: &'static [&'static str]) -> Names {
+    let place = (names.as_ptr(), names.len());
+    SPELLED.with_borrow_mut(|known| match known.get(&place) {
+        Some(names) => Rc::clone(names),
+        None => {
+            let names: Names = names.iter().map(|name| JsValue::from_str(name)).collect();
+            known.insert(place, Rc::clone(&names));
+            names
+        }
+    })
+}
+
 /// The fields of an object that are still to be read, in the order in which the struct has them.
 struct Fields {
     object: Object,
-    names: &'static [&'static str],
+    names: Names,
+    next: usize,
 }
 
 impl Fields {
     fn step(&mut self) -> Option<Value> {
-        let (name, rest) = self.names.split_first()?;
-        self.names = rest;
-        Reflect::get(&self.object, &JsValue::from_str(name)).ok().map(Value)
+        let name = self.names.get(self.next)?;
+        self.next += 1;
+        Reflect::get(&self.object, name).ok().map(Value)
     }
 }
 
