@@ -123,7 +123,7 @@ impl Node {
     async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bool) -> Result<Self, StartError> {
         let folder = config.data.data_dir.clone();
         let broken = |error| StartError::Folder { path: folder.display().to_string(), error };
-        std::fs::create_dir_all(&folder).map_err(broken)?;
+        config::make_folder(&folder).map_err(broken)?;
         let lock = File::create(folder.join("hark.lock")).map_err(broken)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StartError::InUse(folder.display().to_string()))?;

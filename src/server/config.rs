@@ -4,7 +4,10 @@ use super::{media::RecordingsUrl, speech::EngineConfig, store::QueueLimits};
 use clap::{Args, ValueEnum};
 use leptos::config::{Env, LeptosOptions, get_configuration};
 use std::{
+    fs::DirBuilder,
+    io,
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -35,6 +38,15 @@ pub struct WorkerConfig {
     /// Where to answer /healthz, /readyz and /metrics, such as 127.0.0.1:9100. Nowhere if left out.
     #[arg(long, env = "HARK_MONITOR_ADDR", value_name = "ADDRESS")]
     pub monitor_addr: Option<SocketAddr>,
+}
+
+/// Makes a folder and those above it, where they are missing. No other user of the machine may look into them: recordings
+/// and texts are private.
+///
+/// # Errors
+/// If it can't be made, or isn't a folder.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Where Hark keeps what it is given.
@@ -256,6 +268,20 @@ pub fn check_site(options: &mut LeptosOptions, program: &Path) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let [data, models] = ["data", "data/models"].map(|name| root.path().join(name));
+        make_folder(&models).unwrap();
+        make_folder(&models).unwrap();
+        for folder in [&data, &models] {
+            assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        std::fs::write(data.join("file"), "").unwrap();
+        assert!(make_folder(&data.join("file")).is_err());
+    }
 
     #[test]
     fn pages_do_without_files_that_are_missing() {

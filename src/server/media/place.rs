@@ -1,6 +1,7 @@
 //! Where recordings lie, as the operator says it: opened and looked at once, at the start, so that what is wrong shows
 //! there and not at the first upload.
 
+use crate::server::config;
 use futures::StreamExt;
 use object_store::{
     BackoffConfig, ClientConfigKey, Error, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
@@ -96,7 +97,7 @@ pub enum OpenError {
 
 /// Makes a folder of this node's own, if it isn't there.
 pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
-    fs::create_dir_all(path).map_err(|error| OpenError::Own { path: path.to_owned(), error })
+    config::make_folder(path).map_err(|error| OpenError::Own { path: path.to_owned(), error })
 }
 
 /// Whether a shared folder can be written. It isn't made: where it is missing, a share isn't mounted.
