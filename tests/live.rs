@@ -31,12 +31,16 @@ async fn real_speech_is_heard_live_and_told_in_order() {
     let progress: Vec<f64> = statuses.iter().filter_map(|s| s["progress"].as_f64()).collect();
     assert!(progress.windows(2).all(|w| w[0] <= w[1]), "{progress:?}");
     assert!(progress[..progress.len() - 1].iter().all(|p| *p < 100.0));
-    assert!(progress.len() > 5, "a bar with only {progress:?}");
+    // How many steps there are is up to the machine's speed.
+    let mut steps: Vec<f64> = progress.iter().copied().filter(|p| *p > 0.0 && *p < 100.0).collect();
+    steps.dedup();
+    assert!(steps.len() >= 2, "a bar with only {progress:?}");
     let heard: Vec<Value> = events.iter().filter(|e| e.event == "segment").map(SseEvent::json).collect();
     let indexes: Vec<u64> = heard.iter().map(|s| s["index"].as_u64().unwrap()).collect();
     assert_eq!(indexes, (0..heard.len() as u64).collect::<Vec<_>>());
     let first = events.iter().position(|e| e.event == "segment").unwrap();
-    assert!(first + 5 < events.len(), "the first segment came only at the end: {events:#?}");
+    let goes_on = events[first..].iter().any(|e| e.event == "status" && e.json()["stage"] == "transcribing");
+    assert!(goes_on, "the first segment came only at the end: {events:#?}");
     let text: Vec<&str> = heard.iter().map(|s| s["text"].as_str().unwrap()).collect();
     let errors = word_error_rate(TEXT, &text.join(" "));
     assert!(errors <= 0.15, "{errors}: {text:?}");
