@@ -8,7 +8,7 @@ mod reconcile;
 mod redis;
 mod wire;
 
-use super::{owner::Owner, store::Store, stream::Hub};
+use super::{owner::Owner, store::Store, stream::Hub, telemetry};
 use crate::model::{SessionId, Status};
 pub use event::{Change, Event};
 pub use inbox::Inbox;
@@ -68,8 +68,11 @@ impl Bus {
         redis::probe(url).await
     }
 
-    /// Announces a change that has been stored.
+    /// Announces a change that this node has stored, and counts it if a session has ended with it.
     pub fn publish(&self, event: &Event) {
+        if let Some(status) = event.new_status().filter(|status| status.state.is_terminal()) {
+            telemetry::count_ended(status.state);
+        }
         self.local.publish(event);
         if let Some(remote) = &self.remote {
             remote.publish(event.clone(), true);
@@ -148,4 +151,38 @@ impl Background {
 pub fn count(taken: Result<(), Rejection>) {
     let outcome = taken.map_or_else(Rejection::as_str, |()| "taken");
     metrics::counter!("hark_bus_messages_total", "outcome" => outcome).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{State, Timestamp},
+        server::stream::StreamLimits,
+    };
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use uuid::Uuid;
+
+    #[tokio::test]
+    async fn an_end_is_counted_wherever_it_comes_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
+        let (bus, _background) = Bus::alone(&Arc::new(Hub::new(StreamLimits::default())), &store);
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let tell = |state| {
+            let status = Status::new(SessionId(Uuid::from_u128(7)), state, None, Timestamp(0));
+            bus.publish(&Event::status(Owner::from_store("me".to_owned()), status));
+        };
+        metrics::with_local_recorder(&recorder, || {
+            for state in [State::Queued, State::Processing, State::Cancelled, State::Cancelled, State::Failed] {
+                tell(state);
+            }
+        });
+        let counts = recorder.handle().render();
+        let mut ended: Vec<_> = counts.lines().filter(|line| line.starts_with("hark_sessions_ended_total")).collect();
+        ended.sort_unstable();
+        let [cancelled, failed] =
+            [("cancelled", 2), ("failed", 1)].map(|(s, n)| format!("hark_sessions_ended_total{{status=\"{s}\"}} {n}"));
+        assert_eq!(ended, [cancelled, failed]);
+    }
 }

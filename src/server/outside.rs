@@ -9,6 +9,7 @@ use super::{
     sessions::Sessions,
     state::AppState,
     store::{NewSession, Store},
+    telemetry,
 };
 use crate::model::{
     EngineId, Failure, Media, Segment, Session, SessionId, Stage, State, Status, Timestamp, Title, Word,
@@ -312,7 +313,6 @@ impl Sessions<'_> {
         if live.status.state.is_terminal() {
             live.gone = true;
             outside.table().remove(&id);
-            count_ended(live.status.state);
         }
         Ok(version)
     }
@@ -358,10 +358,6 @@ impl Sessions<'_> {
         }
         Ok(live.status.segments)
     }
-}
-
-fn count_ended(state: State) {
-    metrics::counter!("hark_sessions_ended_total", "status" => state.as_str()).increment(1);
 }
 
 /// Takes in what outside workers publish over Redis: shows it to this node's watchers at once, and stores it. Other nodes
@@ -440,7 +436,7 @@ impl Sessions<'_> {
         }
         steps.remove(&id);
         match self.state.store.report(&status, self.silence(now)).await {
-            Ok(true) if status.state.is_terminal() => count_ended(status.state),
+            Ok(true) if status.state.is_terminal() => telemetry::count_ended(status.state),
             Ok(_) => {}
             Err(error) => tracing::error!(session_id = %id, %error, "a status of session {id} could not be stored"),
         }

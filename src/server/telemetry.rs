@@ -1,7 +1,7 @@
 //! The log and the metrics. Set up once, by `main` and by the tests.
 
 use super::config::{LogConfig, LogFormat};
-use crate::model::DELAY_BOUNDS_MS;
+use crate::model::{DELAY_BOUNDS_MS, State};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{io::IsTerminal, sync::OnceLock};
@@ -26,6 +26,11 @@ pub fn log(config: &LogConfig) -> Result<(), String> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     set.map_err(|e| format!("the log could not be started: {e}"))
+}
+
+/// Counts a session that has reached a terminal state.
+pub fn count_ended(state: State) {
+    metrics::counter!("hark_sessions_ended_total", "status" => state.as_str()).increment(1);
 }
 
 /// The recorder of this process, made at the first call.
@@ -80,7 +85,10 @@ pub fn metrics() -> PrometheusHandle {
             describe_gauge!("hark_bus_subscriptions", "Sessions whose changes on other nodes are listened for");
             describe_counter!("hark_polls_total", "Status polls by answer");
             describe_counter!("hark_sessions_created_total", "Sessions received");
-            describe_counter!("hark_sessions_ended_total", "Sessions ended, by status");
+            describe_counter!(
+                "hark_sessions_ended_total",
+                "Sessions ended, by status; one that is queued again ends anew"
+            );
             describe_counter!("hark_upload_bytes_total", "Bytes of recordings received");
             describe_counter!("hark_uploads_refused_total", "Recordings refused, by the error's code");
             describe_gauge!("hark_sessions", "Sessions by status, of all nodes");

@@ -123,9 +123,6 @@ pub(super) async fn run(state: AppState, claim: Claim, shutdown: CancellationTok
                         "session {id} is {}", status.state
                     ),
                 }
-                if status.state.is_terminal() {
-                    metrics::counter!("hark_sessions_ended_total", "status" => status.state.as_str()).increment(1);
-                }
             }
             state.bus.publish(&event);
         }
