@@ -14,6 +14,7 @@ run: build ## Build if needed, then serve on http://127.0.0.1:3000
 
 build: setup ## target/release/hark and target/site
 	@scripts/build-browser
+	@scripts/bundle-size || true  # over the budget it is still a build
 	@$(ENV); cargo leptos build --release --server-only $(SERVER)
 
 watch: setup ## Rebuild and reload on every change

@@ -126,6 +126,27 @@ test.describe('with an engine that takes its time', () => {
     await expect(icon).toHaveAttribute('href', '/favicon.svg');
   });
 
+  test('what is heard can be downloaded from the frame that shows it', async ({ page }) => {
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    await page.evaluate(() => {
+      const seen = ((window as any).seen = { frames: 0, without: 0 });
+      const look = () => {
+        if (document.querySelector('[data-testid=segment]')) {
+          seen.frames += 1;
+          if (!document.querySelector('[data-testid=download-txt]')?.checkVisibility()) seen.without += 1;
+        }
+        requestAnimationFrame(look);
+      };
+      look();
+    });
+    await expectState(page, 'completed', 60_000);
+    const seen = await page.evaluate(() => (window as any).seen);
+    expect(seen.frames).toBeGreaterThan(10);
+    expect(seen.without).toBe(0);
+  });
+
   test('who scrolls up is not pulled down again, and is told how many lines are new', async ({ page }) => {
     await page.setViewportSize({ width: 1280, height: 500 });
     await visit(page, '/');

@@ -53,6 +53,11 @@ fn Shown(detail: SessionDetail) -> impl IntoView {
         move |_| view.with(|v| v.status.clone())
     });
     let running = memo(move |_| status.with(|s| !s.state.is_terminal()));
+    // By the lines themselves: the status that counts them comes a moment later.
+    let heard = memo({
+        let view = view.clone();
+        move |_| view.with(|v| !v.segments.is_empty())
+    });
     let actions = Actions::new();
     let title = memo(move |_| actions.renamed.get().unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
     announce_milestones(title.into(), status, false);
@@ -88,7 +93,7 @@ fn Shown(detail: SessionDetail) -> impl IntoView {
                 />
             </section>
             <div class="session-more">
-                <Downloads id status/>
+                <Downloads id status heard/>
                 <Facts session/>
             </div>
         </div>
@@ -185,10 +190,15 @@ fn StatusCard(
 
 /// The transcript as files.
 #[component]
-fn Downloads(id: SessionId, status: Memo<Status>) -> impl IntoView {
-    let none = memo(move |_| status.with(|s| s.segments == 0 && s.state != State::Completed));
-    let partial =
-        memo(move |_| status.with(|s| s.state != State::Completed && (s.segments > 0 || !s.state.is_terminal())));
+fn Downloads(
+    id: SessionId,
+    status: Memo<Status>,
+    /// Whether there are lines.
+    heard: Memo<bool>,
+) -> impl IntoView {
+    let complete = memo(move |_| status.with(|s| s.state == State::Completed));
+    let none = memo(move |_| !heard.get() && !complete.get());
+    let partial = memo(move |_| !complete.get() && (heard.get() || status.with(|s| !s.state.is_terminal())));
     let links = Format::ALL.map(|format| {
         let ext = format.extension();
         let about = match format {
@@ -234,7 +244,10 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
         Some(model) => format!("{}, {model}", session.engine.label()),
         None => session.engine.label().to_owned(),
     };
-    let format = [media.format, media.codec].into_iter().filter(|f| !f.is_empty()).collect::<Vec<_>>().join(", ");
+    // An MP3 file is MP3 in itself.
+    let mut format = vec![media.format, media.codec];
+    format.retain(|part| !part.is_empty());
+    format.dedup();
     let sound = (media.sample_rate > 0)
         .then(|| format!("{}, {}", text::sample_rate(media.sample_rate), text::channels(media.channels)));
     let row = |name: &'static str, value: String| {
@@ -246,7 +259,7 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
             <dl class="facts-list">
                 {row("File", media.file_name)}
                 {row("Size", if media.bytes > 0 { bytes(media.bytes) } else { String::new() })}
-                {row("Format", format)}
+                {row("Format", format.join(", "))}
                 {row("Sound", sound.unwrap_or_default())}
                 {row("Engine", engine)}
                 {row("Language", session.language.unwrap_or_default())}
