@@ -585,6 +585,20 @@ async fn workers_in_other_languages_publish_to_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_while_the_database_is_away_is_shown_and_stored_later() {
+    let mut outside = Outside::start().await;
+    outside.publish(&outside.status(2, "processing", 0));
+    outside.told("processing").await;
+    tokio::task::block_in_place(|| outside.cluster.postgres.stop());
+    outside.publish(&outside.status(3, "processing", 0));
+    outside.publish(&outside.status(4, "completed", 0));
+    outside.told("completed").await;
+    tokio::task::block_in_place(|| outside.cluster.postgres.resume());
+    let stored = format!("SELECT 1 FROM sessions WHERE id = '{}' AND status = 'completed' AND version = 4", outside.id);
+    outside.cluster.until("its end is stored", &stored).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_that_can_not_be_are_counted_and_ignored() {
     let mut outside = Outside::start().await;
     outside.publish(&outside.status(20, "processing", 0));

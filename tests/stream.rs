@@ -90,7 +90,7 @@ fn texts() -> Vec<String> {
         "plain".to_owned(),
         String::new(),
         "two\nlines\r\nand\rthree".to_owned(),
-        "\u{2028}\u{2029}\u{85}\u{0}\u{feff}".to_owned(),
+        "\u{2028}\u{2029}\u{85}\u{1}\u{feff}".to_owned(),
         "data: fake\n\nevent: bye\ndata: {}\n\n".to_owned(),
         "😀 👩‍👩‍👧 ẞ 漢字".to_owned(),
         "x".repeat(64 * 1024),
@@ -770,6 +770,8 @@ async fn what_outside_workers_report_is_checked() {
         (json!({"version": 6, "duration_total": -3.0}), "invalid_report"),
         (json!({"version": 6, "processing_speed": 0.0}), "invalid_report"),
         (json!({"version": 6, "error": {"code": "a", "message": "b"}}), "invalid_report"),
+        (json!({"version": 6, "message": "no\u{0}thing"}), "invalid_report"),
+        (json!({"version": 6, "status": "failed", "error": {"code": "a", "message": "\u{0}"}}), "invalid_report"),
         (json!({"version": 6, "message": "m".repeat(300_000)}), "too_large"),
     ] {
         let (_, answer) = worker.try_status(body.clone()).await;
@@ -781,6 +783,7 @@ async fn what_outside_workers_report_is_checked() {
         (segment(1, 0.0, "hole"), "segment_hole"),
         (segment(0, 3.0, "backwards"), "invalid_report"),
         (segment(0, 0.0, &"t".repeat(70_000)), "invalid_report"),
+        (segment(0, 0.0, "no\u{0}thing"), "invalid_report"),
         (json!({"segments": [segment(0, 0.0, "a"), segment(2, 1.0, "c")]}), "segment_hole"),
         (json!({"text": "nothing else"}), "invalid_report"),
     ] {

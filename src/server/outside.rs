@@ -2,6 +2,8 @@
 //! once, and reach the store at every change of stage and otherwise every few seconds; over a shared database at once,
 //! for the next report may reach another node. Called by `http::outside`; [`listen`] takes what the bus hears.
 
+mod unstored;
+
 use super::{
     bus::{self, Event, Foreign, Inbox, Rejection},
     error::Error,
@@ -25,6 +27,7 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
+use unstored::{Unstored, Waiting};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -363,37 +366,53 @@ impl Sessions<'_> {
 /// Takes in what outside workers publish over Redis: shows it to this node's watchers at once, and stores it. Other nodes
 /// that listen do the same, and the store takes each version and each segment once. Runs until `stop`.
 pub async fn listen(state: AppState, heard: Arc<Inbox>, stop: CancellationToken) {
-    let mut steps: HashMap<SessionId, Status> = HashMap::new();
-    let mut looks = time::interval(STORE_HEARD);
-    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            message = heard.take() => {
-                match state.sessions().take_heard(&message, &mut steps).await {
-                    Ok(true) => bus::count(Ok(())),
-                    Ok(false) => {}
-                    Err(rejection) => bus::count(Err(rejection)),
-                }
+    let unstored = Unstored::default();
+    let take = async {
+        loop {
+            let message = heard.take().await;
+            match state.sessions().take_heard(&message, &unstored).await {
+                Ok(true) => bus::count(Ok(())),
+                Ok(false) => {}
+                Err(rejection) => bus::count(Err(rejection)),
             }
-            _ = looks.tick() => store_heard(&state, &mut steps).await,
-            () = stop.cancelled() => return store_heard(&state, &mut steps).await,
         }
-    }
+    };
+    // Beside it, so that nobody who watches waits for the database.
+    let store = async {
+        let mut looks = time::interval(STORE_HEARD);
+        looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = unstored.urged() => store_heard(&state, &unstored, false).await,
+                _ = looks.tick() => store_heard(&state, &unstored, true).await,
+            }
+        }
+    };
+    stop.run_until_cancelled(async { tokio::join!(take, store) }).await;
+    store_heard(&state, &unstored, true).await;
 }
 
-async fn store_heard(state: &AppState, steps: &mut HashMap<SessionId, Status>) {
-    if steps.is_empty() {
-        return;
-    }
+/// Stores what was heard: all of it, or only what mustn't wait. What can't be stored stays for the next time.
+async fn store_heard(state: &AppState, unstored: &Unstored, all: bool) {
     let until = Timestamp::now().plus_seconds(f64::from(state.outside_config.worker_silence_secs));
-    let all: Vec<Status> = steps.values().cloned().collect();
-    for batch in all.chunks(BATCH) {
-        if let Err(error) = state.store.report_steps(batch, until).await {
-            tracing::error!(%error, "what outside workers published could not be stored; trying again");
-            return;
+    let (changes, steps): (Vec<Waiting>, Vec<Waiting>) = unstored.due(all).into_iter().partition(|w| w.urgent);
+    let stored = async {
+        for Waiting { status, .. } in changes {
+            if state.store.report(&status, until).await? && status.state.is_terminal() {
+                telemetry::count_ended(status.state);
+            }
+            unstored.done(&status);
         }
+        let steps: Vec<Status> = steps.into_iter().map(|step| step.status).collect();
+        for batch in steps.chunks(BATCH) {
+            state.store.report_steps(batch, until).await?;
+            batch.iter().for_each(|status| unstored.done(status));
+        }
+        Ok::<(), sqlx::Error>(())
+    };
+    if let Err(error) = stored.await {
+        tracing::error!(%error, "what outside workers published could not be stored; trying again");
     }
-    steps.clear();
 }
 
 /// The part of a message that tells which kind it is.
@@ -406,16 +425,19 @@ struct Heard {
 
 impl Sessions<'_> {
     /// Whether it was news. Rejects what can't be.
-    async fn take_heard(&self, message: &Foreign, steps: &mut HashMap<SessionId, Status>) -> Result<bool, Rejection> {
+    async fn take_heard(&self, message: &Foreign, unstored: &Unstored) -> Result<bool, Rejection> {
         fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Rejection> {
             serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)
         }
         let id = message.id;
         let head: Heard = read(&message.payload)?;
-        let (owner, known) = match self.state.bus.newest(id) {
+        let (owner, mut known) = match self.state.bus.newest(id) {
             Some(known) => known,
             None => self.stored(id).await?,
         };
+        if let Some(newer) = unstored.newest(id).filter(|newer| newer.version > known.version) {
+            known = Status { segments: known.segments, ..newer };
+        }
         if head.index.is_some() {
             return self.take_segment(owner, &known, read(&message.payload)?).await;
         }
@@ -430,16 +452,8 @@ impl Sessions<'_> {
         status.timestamp = head.timestamp.unwrap_or(now);
         status.attempt = head.attempt.unwrap_or(status.attempt);
         self.state.bus.tell_watchers_here(&Event::status(owner, status.clone()));
-        if status.state == known.state && status.stage == known.stage {
-            steps.insert(id, status);
-            return Ok(true);
-        }
-        steps.remove(&id);
-        match self.state.store.report(&status, self.silence(now)).await {
-            Ok(true) if status.state.is_terminal() => telemetry::count_ended(status.state),
-            Ok(_) => {}
-            Err(error) => tracing::error!(session_id = %id, %error, "a status of session {id} could not be stored"),
-        }
+        let changes = status.state != known.state || status.stage != known.stage;
+        unstored.put(status, changes);
         Ok(true)
     }
 
@@ -541,6 +555,13 @@ fn reported(known: &Status, report: Report, now: Timestamp) -> Result<Status, Er
     if report.message.as_ref().is_some_and(|m| m.len() > MAX_TEXT) {
         return invalid(format!("The message is longer than {MAX_TEXT} bytes."));
     }
+    if let Some(message) = &report.message {
+        storable("message", message)?;
+    }
+    if let Some(error) = &report.error {
+        storable("error's code", &error.code)?;
+        storable("error's message", &error.message)?;
+    }
     let error = match (state, report.error) {
         (State::Failed, Some(error)) => Some(error),
         (State::Failed, None) => {
@@ -590,6 +611,14 @@ fn duration(name: &str, seconds: f64) -> Result<(), Error> {
     Err(Error::InvalidReport(format!("The {name} must be a number of seconds from 0 on; {seconds} isn't.")))
 }
 
+/// PostgreSQL has no place for the character 0, and what was heard over Redis would wait for it forever.
+fn storable(name: &str, text: &str) -> Result<(), Error> {
+    if text.contains('\0') {
+        return Err(Error::InvalidReport(format!("The {name} contains the character 0; leave it out.")));
+    }
+    Ok(())
+}
+
 fn checked(segment: NewSegment) -> Result<Segment, Error> {
     let index = segment.index;
     if !(segment.start.is_finite() && segment.end.is_finite() && 0.0 <= segment.start && segment.start <= segment.end) {
@@ -602,6 +631,7 @@ fn checked(segment: NewSegment) -> Result<Segment, Error> {
             "The text of segment {index} is longer than {MAX_TEXT} bytes; send it as several segments."
         )));
     }
+    storable(&format!("text of segment {index}"), &segment.text)?;
     if segment.confidence.is_some_and(|c| !(0.0..=1.0).contains(&c)) {
         return Err(Error::InvalidReport(format!("The confidence of segment {index} must be from 0 to 1.")));
     }

@@ -90,7 +90,7 @@ impl Parser {
             Line::Ready { protocol: Some(n), .. } if n != 1 => {
                 Err(broken(format!("it speaks version {n}, Hark version 1")))
             }
-            Line::Ready { model, .. } => Ok(Some(Event::Ready { model: model.chars().take(200).collect() })),
+            Line::Ready { model, .. } => Ok(Some(Event::Ready { model: plain(&model).chars().take(200).collect() })),
             Line::Progress { processed } => {
                 check("progress", processed).map_err(broken)?;
                 if processed <= self.processed {
@@ -105,7 +105,7 @@ impl Parser {
                 Ok(Some(Event::Segment(clean(segment))))
             }
             Line::Done => Ok(Some(Event::Done)),
-            Line::Error { code, message } => Err(SpeechError::Engine { code, message }),
+            Line::Error { code, message } => Err(SpeechError::Engine { code: plain(&code), message: plain(&message) }),
         }
     }
 
@@ -138,13 +138,18 @@ fn check(what: &str, seconds: f64) -> Result<(), String> {
     }
 }
 
+/// Without the character 0: nobody can read it, and PostgreSQL has no place for it.
+fn plain(text: &str) -> String {
+    text.replace('\0', "")
+}
+
 fn clean(mut segment: EngineSegment) -> EngineSegment {
     let unit = |c: Option<f32>| c.filter(|c| c.is_finite()).map(|c| c.clamp(0.0, 1.0));
     segment.confidence = unit(segment.confidence);
     for word in &mut segment.words {
         word.confidence = unit(word.confidence);
     }
-    segment.text = segment.text.trim().to_owned();
+    segment.text = plain(segment.text.trim());
     segment
 }
 
@@ -173,6 +178,18 @@ mod tests {
         let Event::Segment(segment) = &events[3] else { panic!("{events:?}") };
         assert_eq!((segment.text.as_str(), segment.confidence), ("hello", Some(1.0)));
         assert_eq!(events[4], Event::Done);
+    }
+
+    #[test]
+    fn what_no_database_holds_is_left_out() {
+        let events = all(&[
+            r#"{"type":"ready","model":"m\u0000n"}"#,
+            r#"{"type":"segment","start":0,"end":1,"text":"a\u0000b"}"#,
+            r#"{"type":"error","code":"c\u0000","message":"\u0000d"}"#,
+        ]);
+        assert_eq!(events[0].as_ref().unwrap(), &Some(Event::Ready { model: "mn".to_owned() }));
+        assert!(matches!(events[1].as_ref().unwrap(), Some(Event::Segment(segment)) if segment.text == "ab"));
+        assert!(matches!(&events[2], Err(SpeechError::Engine { code, message }) if code == "c" && message == "d"));
     }
 
     #[test]

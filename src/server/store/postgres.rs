@@ -82,12 +82,15 @@ pub(super) async fn report_steps(
         })
         .collect();
     sqlx::query(
-        "UPDATE sessions SET version = new.version, progress = new.progress, message = new.message, \
+        // Locked in one order: other nodes store the same sessions, and each would wait for the other.
+        "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (id text, version bigint, \
+         progress double precision, message text, at bigint, processed double precision, total double precision, \
+         completion bigint, speed double precision)), \
+         locked AS MATERIALIZED (SELECT s.id FROM sessions s JOIN new ON s.id = new.id ORDER BY s.id FOR UPDATE OF s) \
+         UPDATE sessions SET version = new.version, progress = new.progress, message = new.message, \
          updated_at = new.at, duration_processed = new.processed, duration_total = new.total, \
          estimated_completion = new.completion, processing_speed = new.speed, lease_until = $2 \
-         FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (id text, version bigint, \
-         progress double precision, message text, at bigint, processed double precision, total double precision, \
-         completion bigint, speed double precision) \
+         FROM new JOIN locked ON locked.id = new.id \
          WHERE sessions.id = new.id AND engine = 'external' AND status IN ('queued', 'processing') \
          AND sessions.version < new.version",
     )

@@ -1,0 +1,98 @@
+//! What outside workers published over Redis and the store doesn't have yet: of each session the newest status. So the store
+//! may take its time, or be away, and what is heard is shown meanwhile.
+
+use crate::model::{SessionId, Status};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Notify;
+
+/// Statuses that are to be stored. Filled by who hears them, stored by another, and left here until that is done.
+#[derive(Debug, Default)]
+pub(super) struct Unstored {
+    statuses: Mutex<HashMap<SessionId, Waiting>>,
+    urged: Notify,
+}
+
+/// A status that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Waiting {
+    pub(super) status: Status,
+    /// The state or the stage has changed, which is stored at once; other steps may gather.
+    pub(super) urgent: bool,
+}
+
+impl Unstored {
+    /// Takes in a status that is newer than those before. One that has to be stored at once stays so with those after it.
+    pub(super) fn put(&self, status: Status, urgent: bool) {
+        let mut statuses = self.lock();
+        let urgent_before = statuses.get(&status.session_id).is_some_and(|before| before.urgent);
+        statuses.insert(status.session_id, Waiting { status, urgent: urgent || urgent_before });
+        if urgent {
+            self.urged.notify_one();
+        }
+    }
+
+    /// The newest status of a session, if it waits.
+    pub(super) fn newest(&self, id: SessionId) -> Option<Status> {
+        self.lock().get(&id).map(|waiting| waiting.status.clone())
+    }
+
+    /// Those that must be stored at once, or all.
+    pub(super) fn due(&self, all: bool) -> Vec<Waiting> {
+        self.lock().values().filter(|waiting| all || waiting.urgent).cloned().collect()
+    }
+
+    /// A status has been stored, or the store has a newer one. It goes unless a newer one came meanwhile.
+    pub(super) fn done(&self, stored: &Status) {
+        let mut statuses = self.lock();
+        if statuses.get(&stored.session_id).is_some_and(|waiting| waiting.status.version <= stored.version) {
+            statuses.remove(&stored.session_id);
+        }
+    }
+
+    /// Waits until one has to be stored at once. For one waiter.
+    pub(super) async fn urged(&self) {
+        self.urged.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Waiting>> {
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{State, Timestamp};
+    use uuid::Uuid;
+
+    fn status(session: u128, version: u64) -> Status {
+        Status { version, ..Status::new(SessionId(Uuid::from_u128(session)), State::Processing, None, Timestamp(0)) }
+    }
+
+    #[test]
+    fn the_newest_waits_until_it_is_stored() {
+        let unstored = Unstored::default();
+        unstored.put(status(1, 1), false);
+        unstored.put(status(2, 1), true);
+        assert_eq!(unstored.due(false), [Waiting { status: status(2, 1), urgent: true }]);
+        assert_eq!(unstored.due(true).len(), 2);
+        // While the first is being stored, a newer one comes.
+        unstored.put(status(2, 2), false);
+        unstored.done(&status(2, 1));
+        assert_eq!(unstored.newest(status(2, 0).session_id), Some(status(2, 2)));
+        assert_eq!(unstored.due(false), [Waiting { status: status(2, 2), urgent: true }]);
+        unstored.done(&status(2, 2));
+        unstored.done(&status(1, 1));
+        assert!(unstored.due(true).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_urgent_is_told_of_even_before_it_is_waited_for() {
+        let unstored = Unstored::default();
+        unstored.put(status(1, 1), true);
+        unstored.urged().await;
+    }
+}
