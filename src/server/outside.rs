@@ -375,6 +375,8 @@ pub async fn listen(state: AppState, heard: Arc<Inbox>, stop: CancellationToken)
                 Ok(false) => {}
                 Err(rejection) => bus::count(Err(rejection)),
             }
+            // However much comes, storing and `stop` get their turn.
+            tokio::task::consume_budget().await;
         }
     };
     // Beside it, so that nobody who watches waits for the database.
@@ -394,7 +396,7 @@ pub async fn listen(state: AppState, heard: Arc<Inbox>, stop: CancellationToken)
 
 /// Stores what was heard: all of it, or only what mustn't wait. What can't be stored stays for the next time.
 async fn store_heard(state: &AppState, unstored: &Unstored, all: bool) {
-    let until = Timestamp::now().plus_seconds(f64::from(state.outside_config.worker_silence_secs));
+    let until = state.sessions().silence(Timestamp::now());
     let (changes, steps): (Vec<Waiting>, Vec<Waiting>) = unstored.due(all).into_iter().partition(|w| w.urgent);
     let stored = async {
         for Waiting { status, .. } in changes {
