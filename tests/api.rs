@@ -355,6 +355,34 @@ async fn a_page_knows_how_long_each_stage_took_and_can_restart_a_stuck_session()
     assert_eq!(times, 4, "{page}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_asked_for_at_the_same_time_are_all_whole() {
+    let app = counting(0.0).await;
+    let me = app.visitor();
+    let id = &me.session("talk.wav", wav(1.0, 5000.0), &[("title", "Talk")]).await;
+    me.wait(id, "completed").await;
+    let session = format!("/sessions/{id}");
+    // The server writes the title when the page's signals may be gone, and rows of what other threads have just loaded.
+    let pages = [
+        ("/", ["<title>Sessions · Hark</title>", "data-testid=\"session-row\""]),
+        (&session, ["<title>Talk", "word at 0"]),
+        ("/upload", ["<title>New transcription · Hark</title>", "<form"]),
+    ];
+    let visits = (0..8).map(|_| async {
+        for _ in 0..60 {
+            for (path, parts) in &pages {
+                let response = me.get(path).await;
+                assert_eq!(response.status(), StatusCode::OK, "{path}");
+                let html = response.text().await.unwrap();
+                for part in parts {
+                    assert!(html.contains(part), "{path} lacks {part}:\n{html}");
+                }
+            }
+        }
+    });
+    futures::future::join_all(visits).await;
+}
+
 /// What a refused upload is told: after how many seconds to try again, the code, and the message.
 async fn full(response: reqwest::Response) -> (u32, String, String) {
     let retry = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();

@@ -57,7 +57,7 @@ pub fn Loading(
     #[prop(optional)]
     heading: Option<&'static str>,
     show: Show,
-    /// What follows the view and reads the answer by itself.
+    /// What follows the view, is made once, and reads the answer by itself.
     #[prop(optional)]
     children: Option<Children>,
 ) -> impl IntoView {
@@ -69,5 +69,14 @@ pub fn Loading(
             show(answer.await).unwrap_or_else(|error| view! { <LoadError error heading on_retry/> }.into_any())
         })
     };
-    view! { <Transition fallback=skeleton>{shown} {children.map(|children| children())}</Transition> }
+    view! {
+        <Transition fallback=skeleton>
+            {shown}
+            // Not before the answer is there: on the server, a memo made earlier may be read before it has heard of it.
+            {children.map(|children| Suspend::new(async move {
+                drop(answer.await);
+                children()
+            }))}
+        </Transition>
+    }
 }

@@ -7,7 +7,7 @@ use crate::{
         actions::Actions,
         components::{
             Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, Loading, Moment, NotifyWhenDone,
-            PageSkeleton, Player, ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol,
+            PageSkeleton, PageTitle, Player, ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol,
             TranscriptLines, Waveform, When, announce_milestones,
         },
         loading::{Answer, Ask, Loaded, load},
@@ -18,7 +18,6 @@ use crate::{
     model::{EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text, transcript::Format},
 };
 use leptos::prelude::*;
-use leptos_meta::Title;
 use leptos_router::hooks::{use_params_map, use_query_map};
 
 /// The page.
@@ -68,7 +67,7 @@ fn Shown(detail: SessionDetail) -> impl IntoView {
     let position = RwSignal::new(None);
     let has_recording = session.with_value(|s| s.media.bytes > 0);
     view! {
-        <Title text=move || status.with(|s| words::page_title(&title.get(), s))/>
+        <PageTitle text=memo(move |_| status.with(|s| words::page_title(&title.get(), s)))/>
         <Reload running/>
         <div class="page-head session-head">
             <p class="crumb"><a href="/">"Sessions"</a></p>

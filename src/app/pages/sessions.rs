@@ -5,7 +5,8 @@ use crate::{
     app::{
         actions::{Actions, Errand},
         components::{
-            Alert, Connection, Icon, ListSkeleton, Loading, SessionRow, Symbol, TrySampleButton, When, announcing,
+            Alert, Connection, Icon, ListSkeleton, Loading, PageTitle, SessionRow, Symbol, TrySampleButton, When,
+            announcing,
         },
         loading::{Answer, Ask, Loaded, Page, load},
         reactive::{each, effect, effect_after, memo},
@@ -14,7 +15,6 @@ use crate::{
     model::{SessionPage, text},
 };
 use leptos::{ev, prelude::*};
-use leptos_meta::Title;
 use leptos_router::{
     NavigateOptions,
     hooks::{use_navigate, use_query_map},
@@ -49,11 +49,16 @@ pub fn SessionsPage() -> impl IntoView {
     let params = use_query_map();
     let query = memo(move |_| params.with(|p| p.get_str("q").unwrap_or_default().trim().to_owned()));
     let cursor = memo(move |_| params.with(|p| p.get_str("cursor").map(str::to_owned)));
-    let heading =
-        move || if query.with(String::is_empty) { "Sessions".to_owned() } else { format!("Search: {}", query.get()) };
+    let title = memo(move |_| {
+        if query.with(String::is_empty) {
+            "Sessions · Hark".to_owned()
+        } else {
+            format!("Search: {} · Hark", query.get())
+        }
+    });
 
     view! {
-        <Title text=move || format!("{} · Hark", heading())/>
+        <PageTitle text=title/>
         <div class="page-head">
             <h1>"Sessions"</h1>
             <Search query/>
@@ -130,7 +135,6 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     let list = load(move || Ask::Sessions { query: query.get(), cursor: cursor.get(), again: feed.unknown.get() });
     view! {
         <Loading answer=list skeleton=ListSkeleton show=Box::new(|answer: Answer| answer.map(|_| ().into_any()))>
-            // Made in here, so that what reads the list belongs to what waits for it.
             <Rows list query cursor/>
         </Loading>
     }
