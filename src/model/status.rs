@@ -179,6 +179,12 @@ impl Status {
     pub fn event_id(&self) -> EventId {
         EventId { version: self.version, segments: self.segments }
     }
+
+    /// Whether it is a change of state or stage since `before`, not just a step.
+    #[must_use]
+    pub fn changes(&self, before: &Self) -> bool {
+        self.state != before.state || self.stage != before.stage
+    }
 }
 
 /// The statuses that `GET /api/v1/status` answers with.

@@ -296,7 +296,7 @@ impl Sessions<'_> {
         let now = Timestamp::now();
         let status = reported(&live.status, report, now)?;
         let known = &live.status;
-        if outside.shared || status.state != known.state || status.stage != known.stage {
+        if outside.shared || status.changes(known) {
             if !self.state.store.report(&status, self.silence(now)).await? {
                 live.gone = true;
                 outside.table().remove(&id);
@@ -454,7 +454,7 @@ impl Sessions<'_> {
         status.timestamp = head.timestamp.unwrap_or(now);
         status.attempt = head.attempt.unwrap_or(status.attempt);
         self.state.bus.tell_watchers_here(&Event::status(owner, status.clone()));
-        let changes = status.state != known.state || status.stage != known.stage;
+        let changes = status.changes(&known);
         unstored.put(status, changes);
         Ok(true)
     }

@@ -3,7 +3,7 @@
 
 use crate::model::{SessionId, Status};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
@@ -44,11 +44,15 @@ impl Unstored {
         self.lock().values().filter(|waiting| all || waiting.urgent).cloned().collect()
     }
 
-    /// A status has been stored, or the store has a newer one. It goes unless a newer one came meanwhile.
+    /// A status has been stored, or the store has a newer one. It goes unless a newer one came meanwhile, which may
+    /// gather unless it is another change.
     pub(super) fn done(&self, stored: &Status) {
-        let mut statuses = self.lock();
-        if statuses.get(&stored.session_id).is_some_and(|waiting| waiting.status.version <= stored.version) {
-            statuses.remove(&stored.session_id);
+        if let Entry::Occupied(mut entry) = self.lock().entry(stored.session_id) {
+            if entry.get().status.version <= stored.version {
+                entry.remove();
+            } else {
+                entry.get_mut().urgent &= entry.get().status.changes(stored);
+            }
         }
     }
 
@@ -79,12 +83,17 @@ mod tests {
         unstored.put(status(2, 1), true);
         assert_eq!(unstored.due(false), [Waiting { status: status(2, 1), urgent: true }]);
         assert_eq!(unstored.due(true).len(), 2);
-        // While the first is being stored, a newer one comes.
+        // While the first is being stored, a newer one comes: a step, then a change.
         unstored.put(status(2, 2), false);
+        assert_eq!(unstored.due(false), [Waiting { status: status(2, 2), urgent: true }]);
         unstored.done(&status(2, 1));
         assert_eq!(unstored.newest(status(2, 0).session_id), Some(status(2, 2)));
-        assert_eq!(unstored.due(false), [Waiting { status: status(2, 2), urgent: true }]);
+        assert_eq!(unstored.due(false), []);
+        let ended = Status { state: State::Completed, ..status(2, 3) };
+        unstored.put(ended.clone(), true);
         unstored.done(&status(2, 2));
+        assert_eq!(unstored.due(false), [Waiting { status: ended.clone(), urgent: true }]);
+        unstored.done(&ended);
         unstored.done(&status(1, 1));
         assert!(unstored.due(true).is_empty());
     }
