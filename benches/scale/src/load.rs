@@ -1,8 +1,9 @@
-//! The load: streams over raw sockets, changes over a few kept-alive connections, and what arrived when.
+//! The load: streams, changes over a few connections, and what arrived when.
 //! One thread, one small task a stream, so that the generator isn't what is measured.
 
-use crate::servers::{Servers, TOKEN};
+use crate::servers::Servers;
 use hdrhistogram::Histogram;
+use load::{Change, Connection, OPENING, PUBLISHERS, SETTLE, Sessions, lines, mark, until};
 use std::{
     cell::{Cell, RefCell},
     fmt,
@@ -11,23 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::{Notify, Semaphore},
     task::{JoinSet, LocalSet},
 };
 
-/// Connections that publish, each with one change under way at a time.
-const PUBLISHERS: usize = 16;
-/// How many streams are opened at the same time.
-const OPENING: usize = 64;
-/// How long stragglers have after the last change.
-const SETTLE: Duration = Duration::from_secs(3);
 /// After so long a change that didn't arrive is given up.
 const LOST: Duration = Duration::from_secs(5);
-/// Stands before what a change says about itself: its number and when it was sent.
-const MARK: &[u8] = b"\"message\":\"~";
-
 /// How a worker tells of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -100,23 +90,7 @@ impl Load {
     /// Makes the sessions.
     pub async fn prepare(servers: &Servers, source: Source, sessions: usize) -> Result<Self, String> {
         let addr = servers.reports;
-        let mut connection = Connection::open(addr).await?;
-        let (head, _) = connection.http(&format!("GET /api/v1/sessions HTTP/1.1\r\nHost: {addr}\r\n\r\n")).await?;
-        let set = head.lines().find_map(|l| l.strip_prefix("set-cookie: hark_owner="));
-        let value = set.and_then(|v| v.split(';').next()).ok_or("no cookie")?;
-        let cookie = format!("Cookie: hark_owner={value}\r\n");
-        let mut ids = Vec::with_capacity(sessions);
-        for n in 0..sessions {
-            let body = format!("{{\"title\":\"Session {n}\",\"duration_total\":600}}");
-            let request = format!(
-                "POST /api/v1/sessions HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Bearer {TOKEN}\r\n{cookie}\
-                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            );
-            let (_, answer) = connection.http(&request).await?;
-            let session: serde_json::Value = serde_json::from_str(&answer).map_err(|e| format!("{e}: {answer}"))?;
-            ids.push(session["id"].as_str().ok_or("no id")?.to_owned());
-        }
+        let Sessions { cookie, ids } = Sessions::create(addr, sessions).await?;
         let latency = Histogram::new_with_bounds(1000, 100_000_000_000, 3).map_err(|e| e.to_string())?;
         let shared = Shared {
             epoch: Instant::now(),
@@ -197,23 +171,20 @@ impl Load {
                     if let Pace::Fixed(rate) = pace {
                         let due =
                             start + Duration::from_secs(1).mul_f64((n * PUBLISHERS + publisher) as f64 / rate as f64);
-                        // The timer knows milliseconds only; the rest is waited out while others go on.
-                        if let Some(wait) = due.checked_duration_since(Instant::now() + Duration::from_millis(2)) {
-                            tokio::time::sleep(wait).await;
-                        }
-                        while Instant::now() < due {
-                            tokio::task::yield_now().await;
-                        }
+                        until(due).await;
                     }
                     if start.elapsed() >= duration {
                         return Ok(());
                     }
                     let session = mine[n % mine.len()];
                     let number = last.borrow()[session] + 1;
-                    let sent = epoch.elapsed().as_nanos();
+                    let change = Change { id: &ids[session], number, sent: epoch.elapsed().as_nanos() };
                     match source {
-                        Source::Reports => drop(connection.http(&report(to, &ids[session], number, sent)).await?),
-                        Source::Messages => connection.publish(&message(&ids[session], number, sent)).await?,
+                        Source::Reports => drop(connection.request(&change.request(to)).await?),
+                        Source::Messages => {
+                            let channel = format!("transcription:status:{}", change.id);
+                            connection.publish(&channel, &change.status()).await?;
+                        }
                     }
                     last.borrow_mut()[session] = number;
                     published.set(published.get() + 1);
@@ -255,35 +226,6 @@ impl Load {
     }
 }
 
-/// A change as a request to a node.
-fn report(addr: SocketAddr, id: &str, number: i64, sent: u128) -> String {
-    let progress = (number as f64 / 1000.0).min(99.0);
-    let body = format!(
-        "{{\"version\":{},\"status\":\"processing\",\"stage\":\"transcribing\",\"progress\":{progress},\
-         \"message\":\"~{number} {sent}\",\"duration_processed\":130.4,\"duration_total\":302.1,\"processing_speed\":2.3}}",
-        number + 10
-    );
-    format!(
-        "PUT /api/v1/sessions/{id}/status HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Bearer {TOKEN}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-/// A change as a command to Redis.
-fn message(id: &str, number: i64, sent: u128) -> String {
-    let progress = (number as f64 / 1000.0).min(99.0);
-    let channel = format!("transcription:status:{id}");
-    let body = format!(
-        "{{\"session_id\":\"{id}\",\"version\":{},\"status\":\"processing\",\"stage\":\"transcribing\",\
-         \"progress\":{progress},\"message\":\"~{number} {sent}\",\"timestamp\":\"2026-01-01T00:00:00.000Z\",\
-         \"duration_processed\":130.4,\"duration_total\":302.1,\"estimated_completion\":null,\"processing_speed\":2.3,\
-         \"segments\":0,\"queue_position\":null,\"attempt\":1,\"error\":null}}",
-        number + 10
-    );
-    format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{channel}\r\n${}\r\n{body}\r\n", channel.len(), body.len())
-}
-
 /// Reads one stream to its end.
 async fn stream(
     n: usize,
@@ -293,109 +235,19 @@ async fn stream(
     shared: &RefCell<Shared>,
 ) -> std::io::Result<()> {
     let mut permit = gate.acquire().await.ok();
-    let mut socket = TcpStream::connect(addr).await?;
-    socket.set_nodelay(true)?;
-    socket.write_all(request.as_bytes()).await?;
-    drop(request);
-    // What of a line has come so far; nearly always nothing.
-    let mut rest: Vec<u8> = Vec::new();
-    loop {
-        socket.readable().await?;
-        let mut chunk = [0; 4096];
-        let read = match socket.try_read(&mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        };
-        let mut text = &chunk[..read];
-        let joined;
-        if !rest.is_empty() {
-            rest.extend_from_slice(text);
-            joined = std::mem::take(&mut rest);
-            text = &joined;
-        }
+    let read = |line: &[u8]| {
         let mut shared = shared.borrow_mut();
-        while let Some(end) = text.iter().position(|b| *b == b'\n') {
-            let (line, after) = text.split_at(end + 1);
-            text = after;
-            if line == b"event: status\n" && permit.take().is_some() {
-                shared.open += 1;
-            }
-            let Some((number, sent)) = mark(line) else { continue };
-            if number > shared.seen[n] {
-                let now = shared.epoch.elapsed().as_nanos() as u64;
-                shared.latency.saturating_record(now.saturating_sub(sent));
-                shared.delivered += 1;
-                shared.seen[n] = number;
-                shared.news[n].notify_one();
-            }
+        if line == b"event: status\n" && permit.take().is_some() {
+            shared.open += 1;
         }
-        if !text.is_empty() {
-            rest = text.to_vec();
+        let Some((number, sent)) = mark(line) else { return };
+        if number > shared.seen[n] {
+            let now = shared.epoch.elapsed().as_nanos() as u64;
+            shared.latency.saturating_record(now.saturating_sub(sent));
+            shared.delivered += 1;
+            shared.seen[n] = number;
+            shared.news[n].notify_one();
         }
-    }
-}
-
-/// A change's number and the time it was sent at, from a line of data.
-fn mark(line: &[u8]) -> Option<(i64, u64)> {
-    let start = line.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
-    let end = line[start..].iter().position(|b| *b == b'"')?;
-    let (number, sent) = std::str::from_utf8(&line[start..start + end]).ok()?.split_once(' ')?;
-    Some((number.parse().ok()?, sent.parse().ok()?))
-}
-
-/// A kept-alive connection with one request under way at a time.
-struct Connection {
-    socket: TcpStream,
-}
-
-impl Connection {
-    async fn open(addr: SocketAddr) -> Result<Self, String> {
-        let socket = TcpStream::connect(addr).await.map_err(|e| e.to_string())?;
-        socket.set_nodelay(true).map_err(|e| e.to_string())?;
-        Ok(Self { socket })
-    }
-
-    async fn read(&mut self, answer: &mut Vec<u8>) -> Result<(), String> {
-        match self.socket.read_buf(answer).await.map_err(|e| e.to_string())? {
-            0 => Err("the server closed the connection".to_owned()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Sends a request and reads its answer: head and body. Fails unless the server agreed.
-    async fn http(&mut self, request: &str) -> Result<(String, String), String> {
-        self.socket.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
-        let mut answer = Vec::with_capacity(2048);
-        loop {
-            self.read(&mut answer).await?;
-            let text = String::from_utf8_lossy(&answer);
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-            });
-            if body.len() < length.unwrap_or(0) {
-                continue;
-            }
-            if !head.starts_with("HTTP/1.1 2") {
-                return Err(format!("{head}\n{body}"));
-            }
-            return Ok((head.to_owned(), body.to_owned()));
-        }
-    }
-
-    /// Sends a command to Redis and reads the number it answers with.
-    async fn publish(&mut self, command: &str) -> Result<(), String> {
-        self.socket.write_all(command.as_bytes()).await.map_err(|e| e.to_string())?;
-        let mut answer = Vec::with_capacity(64);
-        while !answer.ends_with(b"\r\n") {
-            self.read(&mut answer).await?;
-        }
-        match answer.first() {
-            Some(b':') => Ok(()),
-            _ => Err(String::from_utf8_lossy(&answer).into_owned()),
-        }
-    }
+    };
+    lines(addr, request, read).await
 }

@@ -1,6 +1,7 @@
 //! A PostgreSQL, a Redis and nodes of Hark, all on one processor and on ports of their own, until dropped.
 
 use crate::Args;
+use load::TOKEN;
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::{PermissionsExt, chown},
@@ -10,7 +11,6 @@ use std::{
 };
 use tempfile::TempDir;
 
-pub const TOKEN: &str = "the-token-of-the-load-generator";
 /// How long a server has to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -1,11 +1,12 @@
-//! The load: streams over raw sockets, changes over a few kept-alive connections, and what arrived when.
+//! The load: streams, changes over a few connections, and what arrived when.
 //! One thread, one small task a stream, so that the generator isn't what is measured.
 
 use crate::{
     Scenario,
-    peer::{Kind, Server, TOKEN},
+    peer::{Kind, Server},
 };
 use hdrhistogram::Histogram;
+use load::{Change, Connection, OPENING, PUBLISHERS, SETTLE, Sessions, lines, mark, until};
 use std::{
     cell::RefCell,
     net::SocketAddr,
@@ -13,19 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    sync::Semaphore,
     task::{JoinSet, LocalSet},
 };
-
-/// Connections that publish.
-const PUBLISHERS: usize = 16;
-/// How many streams are opened at the same time.
-const OPENING: usize = 64;
-/// How long stragglers have after the last change.
-const SETTLE: Duration = Duration::from_secs(3);
-/// Stands before what a change says about itself: its session, its number and when it was sent.
-const MARK: &[u8] = b"\"message\":\"~";
 
 /// What came of a scenario.
 #[derive(Clone, Debug, Default)]
@@ -74,31 +65,13 @@ impl Load {
     /// Makes the sessions, each with a first status.
     pub async fn prepare(server: &Server, scenario: Scenario) -> Result<Self, String> {
         let (kind, addr) = (server.kind, server.addr);
-        let mut connection = Connection::open(addr).await?;
-        let mut cookie = String::new();
-        let mut ids = Vec::with_capacity(scenario.sessions);
-        if kind == Kind::Hark {
-            let (head, _) = connection.request(&format!("GET /api/v1/sessions HTTP/1.1\r\nHost: {addr}\r\n\r\n")).await?;
-            let set = head.lines().find_map(|l| l.strip_prefix("set-cookie: hark_owner="));
-            let value = set.and_then(|v| v.split(';').next()).ok_or("no cookie")?;
-            cookie = format!("Cookie: hark_owner={value}\r\n");
-        }
-        for n in 0..scenario.sessions {
-            if kind != Kind::Hark {
-                ids.push(format!("0192f0c1-7c1e-7bb0-8000-{n:012x}"));
-                continue;
+        let Sessions { cookie, ids } = match kind {
+            Kind::Hark => Sessions::create(addr, scenario.sessions).await?,
+            Kind::Nchan | Kind::Axum => {
+                let ids = (0..scenario.sessions).map(|n| format!("0192f0c1-7c1e-7bb0-8000-{n:012x}")).collect();
+                Sessions { cookie: String::new(), ids }
             }
-            let body = format!("{{\"title\":\"Session {n}\",\"duration_total\":600}}");
-            let (_, answer) = connection
-                .request(&format!(
-                    "POST /api/v1/sessions HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Bearer {TOKEN}\r\n{cookie}\
-                     Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                    body.len()
-                ))
-                .await?;
-            let session: serde_json::Value = serde_json::from_str(&answer).map_err(|e| format!("{e}: {answer}"))?;
-            ids.push(session["id"].as_str().ok_or("no id")?.to_owned());
-        }
+        };
         let epoch = Instant::now();
         let histogram = || Histogram::new_with_bounds(1000, 100_000_000_000, 3).map_err(|e| e.to_string());
         let shared = Shared {
@@ -115,8 +88,9 @@ impl Load {
         };
         let shared = Rc::new(RefCell::new(shared));
         let load = Self { kind, addr, scenario, cookie, ids, shared, local: LocalSet::new() };
+        let (mut connection, writer) = (Connection::open(addr).await?, load.writer());
         for session in 0..load.ids.len() {
-            let request = load.change(session, 0);
+            let request = writer.change(session, 0);
             connection.request(&request).await?;
         }
         Ok(load)
@@ -124,7 +98,7 @@ impl Load {
 
     /// Opens the streams and waits until each has its first event.
     pub async fn connect(&mut self) -> Result<(), String> {
-        let gate = Rc::new(tokio::sync::Semaphore::new(OPENING));
+        let gate = Rc::new(Semaphore::new(OPENING));
         for n in 0..self.scenario.streams {
             let session = n % self.ids.len();
             self.shared.borrow_mut().seen.push((session, -1));
@@ -171,14 +145,7 @@ impl Load {
             publishers.spawn_local_on(
                 async move {
                     for (n, session, number) in changes {
-                        let due = start + interval.mul_f64(n as f64);
-                        // The timer knows milliseconds only; the rest is waited out while others go on.
-                        if let Some(wait) = due.checked_duration_since(Instant::now() + Duration::from_millis(2)) {
-                            tokio::time::sleep(wait).await;
-                        }
-                        while Instant::now() < due {
-                            tokio::task::yield_now().await;
-                        }
+                        until(start + interval.mul_f64(n as f64)).await;
                         connection.request(&writer.change(session, number)).await?;
                     }
                     Ok::<(), String>(())
@@ -213,16 +180,7 @@ impl Load {
     }
 
     fn writer(&self) -> Writer {
-        Writer {
-            kind: self.kind,
-            addr: self.addr,
-            ids: self.ids.clone().into(),
-            epoch: self.shared.borrow().epoch,
-        }
-    }
-
-    fn change(&self, session: usize, number: i64) -> String {
-        self.writer().change(session, number)
+        Writer { kind: self.kind, addr: self.addr, ids: self.ids.clone().into(), epoch: self.shared.borrow().epoch }
     }
 }
 
@@ -236,38 +194,15 @@ struct Writer {
 
 impl Writer {
     fn change(&self, session: usize, number: i64) -> String {
-        let (id, addr) = (&self.ids[session], self.addr);
-        let progress = (number as f64 / 100.0).min(99.0);
-        let now = self.epoch.elapsed().as_nanos();
-        if self.kind == Kind::Hark {
-            let body = format!(
-                "{{\"version\":{},\"status\":\"processing\",\"stage\":\"transcribing\",\"progress\":{progress},\
-                 \"message\":\"~{number} {now}\",\"duration_processed\":130.4,\"duration_total\":302.1,\
-                 \"processing_speed\":2.3}}",
-                number + 10
-            );
-            return format!(
-                "PUT /api/v1/sessions/{id}/status HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Bearer {TOKEN}\r\n\
-                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            );
-        }
-        // What Hark makes of the same report, so that all send events of one size.
-        let body = format!(
-            "{{\"session_id\":\"{id}\",\"version\":{},\"status\":\"processing\",\"stage\":\"transcribing\",\
-             \"progress\":{progress},\"message\":\"~{number} {now}\",\"timestamp\":\"2026-01-01T00:00:00.000Z\",\
-             \"duration_processed\":130.4,\"duration_total\":302.1,\"estimated_completion\":null,\
-             \"processing_speed\":2.3,\"segments\":0,\"queue_position\":null,\"attempt\":1,\"error\":null}}",
-            number + 10
-        );
+        let change = Change { id: &self.ids[session], number, sent: self.epoch.elapsed().as_nanos() };
         let (method, path) = match self.kind {
+            Kind::Hark => return change.request(self.addr),
             Kind::Nchan => ("POST", "pub"),
-            _ => ("PUT", "sessions"),
+            Kind::Axum => ("PUT", "sessions"),
         };
-        format!(
-            "{method} /{path}/{id} HTTP/1.1\r\nHost: {addr}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
+        let path = format!("/{path}/{}", change.id);
+        // What Hark makes of its report, so that all send events of one size.
+        load::request(method, self.addr, &path, "Content-Type: text/plain\r\n", &change.status())
     }
 }
 
@@ -276,105 +211,30 @@ async fn stream(
     n: usize,
     addr: SocketAddr,
     request: String,
-    gate: Rc<tokio::sync::Semaphore>,
+    gate: Rc<Semaphore>,
     shared: &RefCell<Shared>,
 ) -> std::io::Result<()> {
     let mut permit = gate.acquire().await.ok();
     let begun = Instant::now();
-    let mut socket = TcpStream::connect(addr).await?;
-    socket.set_nodelay(true)?;
-    socket.write_all(request.as_bytes()).await?;
-    drop(request);
-    // What of a line has come so far; nearly always nothing.
-    let mut rest: Vec<u8> = Vec::new();
-    loop {
-        socket.readable().await?;
-        let mut chunk = [0; 4096];
-        let read = match socket.try_read(&mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        };
-        let mut text = &chunk[..read];
-        let joined;
-        if !rest.is_empty() {
-            rest.extend_from_slice(text);
-            joined = std::mem::take(&mut rest);
-            text = &joined;
-        }
+    let read = |line: &[u8]| {
+        let Some((number, sent)) = mark(line) else { return };
         let mut shared = shared.borrow_mut();
-        while let Some(end) = text.iter().position(|b| *b == b'\n') {
-            let (line, after) = text.split_at(end + 1);
-            text = after;
-            let Some((number, sent)) = mark(line) else { continue };
-            if permit.take().is_some() {
-                shared.open += 1;
-                shared.connect.saturating_record(begun.elapsed().as_nanos() as u64);
-            }
-            let (session, seen) = shared.seen[n];
-            if number <= seen {
-                shared.doubled += 1;
-                continue;
-            }
-            if shared.measuring {
-                let now = shared.epoch.elapsed().as_nanos() as u64;
-                shared.latency.saturating_record(now.saturating_sub(sent));
-                shared.delivered += 1;
-                shared.skipped += (number - seen - 1) as u64;
-            }
-            shared.seen[n] = (session, number);
+        if permit.take().is_some() {
+            shared.open += 1;
+            shared.connect.saturating_record(begun.elapsed().as_nanos() as u64);
         }
-        if !text.is_empty() {
-            rest = text.to_vec();
+        let (session, seen) = shared.seen[n];
+        if number <= seen {
+            shared.doubled += 1;
+            return;
         }
-    }
-}
-
-/// A change's number and the time it was sent at, from a line of data.
-fn mark(line: &[u8]) -> Option<(i64, u64)> {
-    let start = line.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
-    let end = line[start..].iter().position(|b| *b == b'"')?;
-    let (number, sent) = std::str::from_utf8(&line[start..start + end]).ok()?.split_once(' ')?;
-    Some((number.parse().ok()?, sent.parse().ok()?))
-}
-
-/// A kept-alive connection with one request under way at a time.
-struct Connection {
-    socket: TcpStream,
-}
-
-impl Connection {
-    async fn open(addr: SocketAddr) -> Result<Self, String> {
-        let socket = TcpStream::connect(addr).await.map_err(|e| e.to_string())?;
-        socket.set_nodelay(true).map_err(|e| e.to_string())?;
-        Ok(Self { socket })
-    }
-
-    /// Sends a request and reads its answer: head and body. Fails unless the server agreed.
-    async fn request(&mut self, request: &str) -> Result<(String, String), String> {
-        self.socket.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
-        let mut answer = Vec::new();
-        loop {
-            let mut chunk = [0; 4096];
-            let read = self.socket.read(&mut chunk).await.map_err(|e| e.to_string())?;
-            if read == 0 {
-                return Err("the server closed the connection".to_owned());
-            }
-            answer.extend_from_slice(&chunk[..read]);
-            let text = String::from_utf8_lossy(&answer);
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-            });
-            if body.len() < length.unwrap_or(0) {
-                continue;
-            }
-            if !head.starts_with("HTTP/1.1 2") {
-                return Err(format!("{head}\n{body}"));
-            }
-            return Ok((head.to_owned(), body.to_owned()));
+        if shared.measuring {
+            let now = shared.epoch.elapsed().as_nanos() as u64;
+            shared.latency.saturating_record(now.saturating_sub(sent));
+            shared.delivered += 1;
+            shared.skipped += (number - seen - 1) as u64;
         }
-    }
+        shared.seen[n] = (session, number);
+    };
+    lines(addr, request, read).await
 }

@@ -1,6 +1,7 @@
 //! The servers: how each is started, spoken to and looked at.
 
 use crate::Args;
+use load::TOKEN;
 use std::{
     net::{SocketAddr, TcpListener},
     os::unix::process::CommandExt,
@@ -16,8 +17,6 @@ pub enum Kind {
     Nchan,
     Axum,
 }
-
-pub const TOKEN: &str = "the-token-of-the-load-generator";
 
 /// A running server. Dropping it stops it.
 pub struct Server {

@@ -1,0 +1,238 @@
+//! What the load generators share: kept-alive connections, changes that say when they were sent, and streams read line by
+//! line. Over raw sockets, so that the generator isn't what is measured.
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// Connections that publish, each with one change under way at a time.
+pub const PUBLISHERS: usize = 16;
+/// How many streams are opened at the same time.
+pub const OPENING: usize = 64;
+/// How long stragglers have after the last change.
+pub const SETTLE: Duration = Duration::from_secs(3);
+/// The worker token of the servers.
+pub const TOKEN: &str = "the-token-of-the-load-generator";
+/// Stands before what a change says about itself: its number and when it was sent.
+const MARK: &[u8] = b"\"message\":\"~";
+
+/// A change of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    pub id: &'a str,
+    /// Grows by one with each change of the session.
+    pub number: i64,
+    /// When it was sent, in nanoseconds since an instant that the reader knows.
+    pub sent: u128,
+}
+
+impl Change<'_> {
+    /// What a worker reports over HTTP.
+    #[must_use]
+    pub fn report(&self) -> String {
+        format!("{{{},\"duration_processed\":130.4,\"duration_total\":302.1,\"processing_speed\":2.3}}", self.head())
+    }
+
+    /// What Hark makes of the same report, for servers that pass on what they are given.
+    #[must_use]
+    pub fn status(&self) -> String {
+        format!(
+            "{{\"session_id\":\"{}\",{},\"timestamp\":\"2026-01-01T00:00:00.000Z\",\"duration_processed\":130.4,\
+             \"duration_total\":302.1,\"estimated_completion\":null,\"processing_speed\":2.3,\"segments\":0,\
+             \"queue_position\":null,\"attempt\":1,\"error\":null}}",
+            self.id,
+            self.head()
+        )
+    }
+
+    /// A request to Hark that reports it.
+    #[must_use]
+    pub fn request(&self, addr: SocketAddr) -> String {
+        let path = format!("/api/v1/sessions/{}/status", self.id);
+        let headers = format!("Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n");
+        request("PUT", addr, &path, &headers, &self.report())
+    }
+
+    fn head(&self) -> String {
+        let progress = (self.number as f64 / 1000.0).min(99.0);
+        format!(
+            "\"version\":{},\"status\":\"processing\",\"stage\":\"transcribing\",\"progress\":{progress},\
+             \"message\":\"~{} {}\"",
+            self.number + 10,
+            self.number,
+            self.sent
+        )
+    }
+}
+
+/// A change's number and the time it was sent at, from a line of data.
+#[must_use]
+pub fn mark(line: &[u8]) -> Option<(i64, u64)> {
+    let start = line.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
+    let end = line[start..].iter().position(|b| *b == b'"')?;
+    let (number, sent) = std::str::from_utf8(&line[start..start + end]).ok()?.split_once(' ')?;
+    Some((number.parse().ok()?, sent.parse().ok()?))
+}
+
+/// A request with a body. `headers` end with a line break each.
+#[must_use]
+pub fn request(method: &str, addr: SocketAddr, path: &str, headers: &str, body: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Waits for an instant, more exactly than a timer that knows milliseconds only: the rest is waited out while others go on.
+pub async fn until(due: Instant) {
+    if let Some(wait) = due.checked_duration_since(Instant::now() + Duration::from_millis(2)) {
+        tokio::time::sleep(wait).await;
+    }
+    while Instant::now() < due {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Sessions of one owner at a node of Hark.
+#[derive(Debug)]
+pub struct Sessions {
+    /// The header that says whose they are, with its line break.
+    pub cookie: String,
+    pub ids: Vec<String>,
+}
+
+impl Sessions {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// What the node answered instead.
+    pub async fn create(addr: SocketAddr, count: usize) -> Result<Self, String> {
+        let mut connection = Connection::open(addr).await?;
+        let (head, _) = connection.request(&format!("GET /api/v1/sessions HTTP/1.1\r\nHost: {addr}\r\n\r\n")).await?;
+        let set = head.lines().find_map(|l| l.strip_prefix("set-cookie: hark_owner="));
+        let value = set.and_then(|v| v.split(';').next()).ok_or("no cookie")?;
+        let cookie = format!("Cookie: hark_owner={value}\r\n");
+        let headers = format!("Authorization: Bearer {TOKEN}\r\n{cookie}Content-Type: application/json\r\n");
+        let mut ids = Vec::with_capacity(count);
+        for n in 0..count {
+            let body = format!("{{\"title\":\"Session {n}\",\"duration_total\":600}}");
+            let (_, answer) = connection.request(&request("POST", addr, "/api/v1/sessions", &headers, &body)).await?;
+            let session: serde_json::Value = serde_json::from_str(&answer).map_err(|e| format!("{e}: {answer}"))?;
+            ids.push(session["id"].as_str().ok_or("no id")?.to_owned());
+        }
+        Ok(Self { cookie, ids })
+    }
+}
+
+/// A kept-alive connection with one request under way at a time.
+#[derive(Debug)]
+pub struct Connection {
+    socket: TcpStream,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// In words, as all of these.
+    pub async fn open(addr: SocketAddr) -> Result<Self, String> {
+        let socket = TcpStream::connect(addr).await.map_err(|e| e.to_string())?;
+        socket.set_nodelay(true).map_err(|e| e.to_string())?;
+        Ok(Self { socket })
+    }
+
+    /// Sends a request and reads its answer: head and body.
+    ///
+    /// # Errors
+    /// Unless the server agreed.
+    pub async fn request(&mut self, request: &str) -> Result<(String, String), String> {
+        self.write(request).await?;
+        let mut answer = Vec::with_capacity(2048);
+        loop {
+            self.read(&mut answer).await?;
+            let text = String::from_utf8_lossy(&answer);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+            });
+            if body.len() < length.unwrap_or(0) {
+                continue;
+            }
+            if !head.starts_with("HTTP/1.1 2") {
+                return Err(format!("{head}\n{body}"));
+            }
+            return Ok((head.to_owned(), body.to_owned()));
+        }
+    }
+
+    /// Publishes to a channel of Redis and reads the number of those who got it.
+    ///
+    /// # Errors
+    /// Unless Redis agreed.
+    pub async fn publish(&mut self, channel: &str, body: &str) -> Result<(), String> {
+        let argument = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+        let command = ["PUBLISH", channel, body].map(argument).concat();
+        self.write(&format!("*3\r\n{command}")).await?;
+        let mut answer = Vec::with_capacity(64);
+        while !answer.ends_with(b"\r\n") {
+            self.read(&mut answer).await?;
+        }
+        match answer.first() {
+            Some(b':') => Ok(()),
+            _ => Err(String::from_utf8_lossy(&answer).into_owned()),
+        }
+    }
+
+    async fn write(&mut self, text: &str) -> Result<(), String> {
+        self.socket.write_all(text.as_bytes()).await.map_err(|e| e.to_string())
+    }
+
+    async fn read(&mut self, answer: &mut Vec<u8>) -> Result<(), String> {
+        match self.socket.read_buf(answer).await.map_err(|e| e.to_string())? {
+            0 => Err("the server closed the connection".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Asks for a stream and hands over its lines, with their ends, until it breaks off.
+///
+/// # Errors
+/// If it doesn't end by itself.
+pub async fn lines(addr: SocketAddr, request: String, mut line: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut socket = TcpStream::connect(addr).await?;
+    socket.set_nodelay(true)?;
+    socket.write_all(request.as_bytes()).await?;
+    drop(request);
+    // What of a line has come so far; nearly always nothing.
+    let mut rest: Vec<u8> = Vec::new();
+    loop {
+        socket.readable().await?;
+        let mut chunk = [0; 4096];
+        let read = match socket.try_read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
+        let mut text = &chunk[..read];
+        let joined;
+        if !rest.is_empty() {
+            rest.extend_from_slice(text);
+            joined = std::mem::take(&mut rest);
+            text = &joined;
+        }
+        while let Some(end) = text.iter().position(|b| *b == b'\n') {
+            let (whole, after) = text.split_at(end + 1);
+            text = after;
+            line(whole);
+        }
+        if !text.is_empty() {
+            rest = text.to_vec();
+        }
+    }
+}
