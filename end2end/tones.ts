@@ -33,16 +33,26 @@ export function tone(seconds: number): Buffer {
   return Buffer.concat([head, samples]);
 }
 
-/** Makes a session of so many seconds, goes to its page, and marks the page, so that a reload would be noticed. */
-export async function start(page: Page, seconds: number, origin = '') {
+/** Makes a session of so many seconds; returns its id. */
+async function create(page: Page, seconds: number, origin: string) {
   const response = await page.request.post(`${origin}/api/v1/sessions`, {
     multipart: { file: { name: 'tone.wav', mimeType: 'audio/wav', buffer: tone(seconds) } },
   });
   expect(response.status()).toBe(201);
-  const { id } = (await response.json()) as { id: string };
+  return ((await response.json()) as { id: string }).id;
+}
+
+/** Makes a session of so many seconds, goes to its page, and marks the page, so that a reload would be noticed. */
+export async function start(page: Page, seconds: number, origin = '') {
+  const id = await create(page, seconds, origin);
   await visit(page, `${origin}/sessions/${id}`);
   await page.evaluate(() => ((window as any).marked = true));
   return id;
+}
+
+/** The same on a page that can't wake up. */
+export async function startAsleep(page: Page, seconds: number) {
+  await page.goto(`/sessions/${await create(page, seconds, '')}`);
 }
 
 export const badge = (page: Page, mode: string, timeout?: number) =>

@@ -15,7 +15,7 @@ use crate::{
     model::Timestamp,
 };
 use components::{Announcer, ConnectionNotice, Footer, Header, provide_announcer};
-use leptos::prelude::*;
+use leptos::{nonce::use_nonce, prelude::*};
 use leptos_meta::{HashedStylesheet, MetaTags, Title, provide_meta_context};
 use leptos_router::{
     SsrMode,
@@ -27,6 +27,10 @@ use pages::{NotFoundPage, SessionPage, SessionsPage, UploadPage};
 
 /// The id of what every page puts its content into.
 const MAIN: &str = "main";
+
+/// For a browser that runs scripts but not the app: it has no WebAssembly, its files don't come, or it broke off. A page
+/// that hasn't woken up then does what it does without JavaScript, as `<noscript>` says; one that had is loaded again.
+const ASLEEP: &str = include_str!("app/asleep.js");
 
 /// How long the connection of pages waits, where it isn't to be the default: see [`crate::feed::link::Timing`]. The
 /// server provides it; tests make it short.
@@ -58,6 +62,7 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <HashedStylesheet options=options.clone() id="style"/>
                 <AutoReload options=options.clone()/>
                 <HydrationScripts options/>
+                <script nonce=use_nonce()>{ASLEEP}</script>
                 <MetaTags/>
             </head>
             <body><App/></body>

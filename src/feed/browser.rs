@@ -43,7 +43,6 @@ thread_local! {
 pub fn start(feed: Feed) {
     // Effects run once the page is hydrated.
     Effect::new(move || {
-        signals::mark_hydrated();
         DRIVER.with(|driver| {
             driver.get_or_init(|| Driver::new(feed)).review_soon();
         });

@@ -79,13 +79,6 @@ pub(super) fn timing() -> Timing {
     Timing::with_overrides(&meta.and_then(|meta| meta.get_attribute("content")).unwrap_or_default())
 }
 
-/// Marks the document as awake, for tests and styles: `<html data-hydrated>`.
-pub(super) fn mark_hydrated() {
-    if let Some(root) = window_document().and_then(|document| document.document_element()) {
-        let _ = root.set_attribute("data-hydrated", "");
-    }
-}
-
 pub(super) fn window_document() -> Option<Document> {
     window()?.document()
 }

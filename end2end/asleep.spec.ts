@@ -1,0 +1,50 @@
+// Browsers that run scripts but can't run the app, or not to its end: pages then do what they do without JavaScript.
+import { type Page } from '@playwright/test';
+import { expect, test } from './fixtures.ts';
+import { expectState, state } from './sessions.ts';
+import { badge, expectWhole, lines, slow, start, startAsleep } from './tones.ts';
+
+test.use({ harkEnv: slow(1) });
+
+/** Watches a session to its end on a page that never wakes up. */
+async function watchAsleep(page: Page) {
+  await startAsleep(page, 12);
+  await expect(state(page)).toHaveAttribute('data-state', /queued|processing/);
+  await expect(page.locator('html[data-hydrated]')).toHaveCount(0);
+  await expect(page.getByText('This page reloads every 3 seconds.')).toBeVisible();
+  await expectState(page, 'completed', 60_000);
+  await expect(page.getByTestId('segment')).toHaveCount(12);
+  await expect(page.getByText('This page reloads')).toHaveCount(0);
+}
+
+test('without WebAssembly', async ({ page, allow }) => {
+  allow(/WebAssembly/);
+  await page.addInitScript(() => delete (window as any).WebAssembly);
+  await watchAsleep(page);
+});
+
+for (const file of ['js', 'wasm']) {
+  test(`without the app's ${file} file`, async ({ page, allow }) => {
+    allow(/404|dynamically imported module|WebAssembly|^uncaught: $/);
+    await page.route(`**/pkg/*.${file}`, route => route.fulfill({ status: 404 }));
+    await watchAsleep(page);
+  });
+}
+
+test('an app that breaks off is loaded again', async ({ page, allow }) => {
+  allow(/unreachable/);
+  await start(page, 12);
+  await badge(page, 'live');
+  await lines(page, 2);
+  const again = page.waitForEvent('load');
+  await page.evaluate(() => {
+    // A module whose only function traps: (module (func (export "f") unreachable)).
+    const bytes = [0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0, 10, 5, 1, 3, 0, 0, 11];
+    const broken = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(bytes)));
+    setTimeout(broken.exports.f as () => void);
+  });
+  await again;
+  await badge(page, 'live');
+  await page.evaluate(() => ((window as any).marked = true));
+  await expectWhole(page, 12);
+});
