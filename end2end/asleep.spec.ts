@@ -1,6 +1,6 @@
 // Browsers that run scripts but can't run the app, or not to its end: pages then do what they do without JavaScript.
 import { type Page } from '@playwright/test';
-import { expect, test } from './fixtures.ts';
+import { expect, test, visit } from './fixtures.ts';
 import { expectState, state } from './sessions.ts';
 import { badge, expectWhole, lines, slow, start, startAsleep } from './tones.ts';
 
@@ -47,4 +47,25 @@ test('an app that breaks off is loaded again', async ({ page, allow }) => {
   await badge(page, 'live');
   await page.evaluate(() => ((window as any).marked = true));
   await expectWhole(page, 12);
+});
+
+test('an address that changes before the page wakes up leads to its own page', async ({ page }) => {
+  await visit(page, '/');
+  await page.getByRole('link', { name: 'New transcription' }).click();
+  await expect(page.getByTestId('file-input')).toBeAttached();
+  let letThrough = () => {};
+  const held = new Promise<void>(resolve => (letThrough = resolve));
+  await page.route('**/pkg/*.wasm', async route => {
+    await held;
+    await route.continue();
+  });
+  await page.reload({ waitUntil: 'commit' });
+  await expect(page.getByTestId('file-input')).toBeAttached();
+  // Both entries of the history are of one document now, so the browser loads nothing.
+  await page.evaluate(() => history.back());
+  await page.waitForURL(/\/$/);
+  await expect(page.getByTestId('file-input')).toBeAttached();
+  letThrough();
+  await expect(page.getByTestId('empty')).toBeVisible();
+  await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });
 });

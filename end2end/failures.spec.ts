@@ -193,3 +193,48 @@ test.describe('a stream that breaks', () => {
     }
   });
 });
+
+test.describe('a page that can not be loaded', () => {
+  test.use({ harkEnv: slow(0.4) });
+
+  const sessions = (page: Page) => page.getByRole('link', { name: 'Sessions', exact: true }).first();
+  const refusal = (page: Page) => page.getByRole('heading', { name: "This couldn't be loaded" });
+  const rows = (page: Page) => page.getByTestId('session-row');
+
+  test('is loaded once the network is back', async ({ page, context, allow }) => {
+    allow(NOISE);
+    await start(page, 20);
+    await context.setOffline(true);
+    await sessions(page).click();
+    await expect(refusal(page)).toBeVisible();
+    await expect(rows(page)).toHaveCount(0);
+    await context.setOffline(false);
+    await expect(rows(page)).toHaveCount(1);
+    await expect(refusal(page)).toHaveCount(0);
+    expect(await page.evaluate(() => (window as any).marked), 'the page was never loaded again').toBe(true);
+  });
+
+  test('is loaded once the server is back', async ({ page, hark, allow }) => {
+    allow(NOISE);
+    await start(page, 20);
+    await hark.kill();
+    await sessions(page).click();
+    await expect(refusal(page)).toBeVisible();
+    await expect(page.getByText('This page keeps trying by itself.')).toBeVisible();
+    // It asks again, and says nothing again: a screen reader would read it out each time.
+    await page.evaluate(() => {
+      (window as any).changes = 0;
+      const main = document.querySelector('main')!;
+      new MutationObserver(seen => ((window as any).changes += seen.length)).observe(main, {
+        subtree: true, childList: true, characterData: true, attributes: true,
+      });
+    });
+    const failed = () => page.waitForEvent('requestfailed', request => request.url().includes('list_sessions'));
+    await failed();
+    await failed();
+    expect(await page.evaluate(() => (window as any).changes)).toBe(0);
+    await hark.restart();
+    await expect(rows(page)).toHaveCount(1, { timeout: 60_000 });
+    await expect(refusal(page)).toHaveCount(0);
+  });
+});

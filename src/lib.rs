@@ -27,5 +27,10 @@ pub mod server;
 #[wasm_bindgen::prelude::wasm_bindgen]
 pub fn hydrate() {
     console_error_panic_hook::set_once();
-    leptos::mount::hydrate_body(app::App);
+    // Back and forward, while the page slept, may have led to one that it isn't.
+    if feed::browser::dom::is_of_its_address() {
+        leptos::mount::hydrate_body(app::App);
+    } else {
+        feed::browser::dom::reload();
+    }
 }

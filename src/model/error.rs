@@ -25,6 +25,12 @@ impl ApiError {
     pub fn is_not_found(&self) -> bool {
         self.code == "not_found"
     }
+
+    /// Whether the same may succeed later: the server is away, or in trouble.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(&*self.code, "unreachable" | "internal")
+    }
 }
 
 /// The body of every error response of the JSON API.

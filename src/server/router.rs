@@ -11,7 +11,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::get,
 };
 use leptos::{config::Env, nonce::use_nonce, prelude::provide_context};
@@ -26,7 +26,7 @@ use tower_http::{
     csrf::CsrfLayer,
     trace::TraceLayer,
 };
-use tracing::Level;
+use tracing::{Instrument, Level};
 
 /// The node as one service.
 pub fn router(state: AppState) -> Router {
@@ -52,9 +52,12 @@ pub fn router(state: AppState) -> Router {
         let options = options.clone();
         move || shell(options.clone())
     };
-    let owned = http::router()
+    let pages = Router::new()
         .leptos_routes_with_context(&state, routes, context.clone(), shell_of)
         .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
+        .layer(middleware::from_fn(to_its_end));
+    let owned = http::router()
+        .merge(pages)
         // A recording may be of any size; `http::upload` counts its bytes, and everything else is small.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(state.clone(), owner::identify))
@@ -103,6 +106,18 @@ fn policy(nonce: &str, watching: bool) -> String {
          connect-src 'self'{reload}; media-src 'self' blob:; object-src 'none'; base-uri 'none'; \
          form-action 'self'; frame-ancestors 'none'"
     )
+}
+
+/// Renders a page to its end, also when nobody waits for it any more: what Leptos still has under way would find its
+/// signals gone, and panic.
+async fn to_its_end(request: Request, next: Next) -> Response {
+    match tokio::spawn(next.run(request).in_current_span()).await {
+        Ok(response) => response,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        },
+    }
 }
 
 /// Headers of every answer.

@@ -3,11 +3,19 @@
 
 use super::{Icon, Symbol};
 use crate::{
-    app::loading::{Answer, Page},
+    app::{
+        clock::Clock,
+        loading::{Answer, Page},
+        reactive::{effect, memo},
+    },
     model::ApiError,
 };
-use leptos::prelude::*;
-use std::sync::Arc;
+use leptos::{ev, prelude::*};
+use std::time::Duration;
+
+/// What couldn't be loaded is asked for again after so long, later so much later each time, up to the other.
+const RETRY: Duration = Duration::from_secs(3);
+const RETRY_LATEST: Duration = Duration::from_secs(30);
 
 /// A notice that something went wrong.
 #[component]
@@ -28,12 +36,18 @@ pub fn LoadError(
     heading: Option<&'static str>,
     /// Tries again.
     on_retry: Callback<()>,
+    /// Whether the page tries again by itself.
+    keeps_trying: bool,
 ) -> impl IntoView {
+    let clock = Clock::expect();
+    let says_so =
+        move || (keeps_trying && clock.is_awake()).then(|| view! { <p>"This page keeps trying by itself."</p> });
     view! {
         {heading.map(|heading| view! { <h1 class="hidden">{heading}</h1> }.into_any())}
         <section class="empty" role="alert">
             <h2>"This couldn't be loaded"</h2>
             <p data-testid="error-message">{error.message}</p>
+            {says_so}
             // A link to the page itself works without JavaScript.
             <p><a class="button" href="" rel="external" data-testid="retry" on:click=move |event| {
                 event.prevent_default();
@@ -62,21 +76,50 @@ pub fn Loading(
     children: Option<Children>,
 ) -> impl IntoView {
     let on_retry = Callback::new(move |()| answer.refetch());
-    let show: Arc<dyn Fn(Answer) -> Result<AnyView, ApiError> + Send + Sync> = show.into();
-    let shown = move || {
-        let show = Arc::clone(&show);
-        Suspend::new(async move {
-            show(answer.await).unwrap_or_else(|error| view! { <LoadError error heading on_retry/> }.into_any())
-        })
+    keep_trying(answer);
+    let settled = async move {
+        // Nothing that reads the answer is made before it is there: on the server, a memo made earlier may be read before
+        // it has heard of it.
+        drop(answer.await);
+        // The same error again changes nothing, or a screen reader would say it each time.
+        let change = memo(move |before: Option<&(u32, Option<ApiError>)>| {
+            let error = answer.with(|answer| answer.as_ref()?.as_ref().err().cloned());
+            match before {
+                Some(before) if error.is_some() && before.1 == error => before.clone(),
+                _ => (before.map_or(0, |before| before.0 + 1), error),
+            }
+        });
+        let shown = move || {
+            show(change.with(|_| untrack(|| answer.get()))?).map_or_else(
+                |error| {
+                    let keeps_trying = error.may_pass();
+                    Some(view! { <LoadError error heading on_retry keeps_trying/> }.into_any())
+                },
+                Some,
+            )
+        };
+        view! { {shown} {children.map(|children| children())} }.into_any()
     };
-    view! {
-        <Transition fallback=skeleton>
-            {shown}
-            // Not before the answer is there: on the server, a memo made earlier may be read before it has heard of it.
-            {children.map(|children| Suspend::new(async move {
-                drop(answer.await);
-                children()
-            }))}
-        </Transition>
-    }
+    view! { <Transition fallback=skeleton>{Suspend::new(settled)}</Transition> }
+}
+
+/// Asks again for what couldn't be had, if it may be had later: after a while, and when the network is back.
+fn keep_trying(answer: Page) {
+    let failures = StoredValue::new(0);
+    effect(move || {
+        if !answer.with(|answer| matches!(answer, Some(Err(error)) if error.may_pass())) {
+            failures.set_value(0);
+            return;
+        }
+        failures.update_value(|failures| *failures += 1);
+        let wait = (RETRY * failures.get_value()).min(RETRY_LATEST);
+        let timer = set_timeout_with_handle(move || answer.refetch(), wait);
+        let network = window_event_listener(ev::online, move |_| answer.refetch());
+        on_cleanup(move || {
+            network.remove();
+            if let Ok(timer) = timer {
+                timer.clear();
+            }
+        });
+    });
 }

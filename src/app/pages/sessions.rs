@@ -145,10 +145,11 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
 fn Rows(list: Page, query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
     let actions = Actions::new();
-    let page = move || match list.get() {
+    // One that can't be loaded again stays.
+    let page = memo(move |before: Option<&Option<SessionPage>>| match list.get() {
         Some(Ok(Loaded::Sessions(page))) => Some(page),
-        _ => None,
-    };
+        _ => before.cloned().flatten(),
+    });
     // Further pages, appended in the browser. Without it, the link leads to a page of its own.
     let more = RwSignal::new(None::<SessionPage>);
     effect_after(move |before: Option<()>| {
@@ -180,7 +181,7 @@ fn Rows(list: Page, query: Memo<String>, cursor: Memo<Option<String>>) -> impl I
     };
     // What a fetch brings may be newer than what the rows know.
     effect(move || {
-        if let Some(page) = page() {
+        if let Some(page) = page.get() {
             for session in page.sessions {
                 if feed.view(session.id).is_some() {
                     feed.status(session.status);
@@ -190,7 +191,7 @@ fn Rows(list: Page, query: Memo<String>, cursor: Memo<Option<String>>) -> impl I
     });
 
     let sessions = memo(move |_| {
-        let mut sessions = page().map(|page| page.sessions).unwrap_or_default();
+        let mut sessions = page.get().map(|page| page.sessions).unwrap_or_default();
         // One that was made meanwhile moves the others down, and the next page repeats some.
         for session in more.get().map(|more| more.sessions).unwrap_or_default() {
             if sessions.iter().all(|known| known.id != session.id) {
@@ -206,7 +207,7 @@ fn Rows(list: Page, query: Memo<String>, cursor: Memo<Option<String>>) -> impl I
         let session = sessions.with_untracked(|s| s.iter().find(|s| s.id.0.as_u128() == key).cloned());
         session.map(|session| view! { <SessionRow session actions/> }.into_any()).into_any()
     };
-    let next = move || more.get().or_else(page)?.next_cursor;
+    let next = move || more.get().or_else(|| page.get())?.next_cursor;
     let on_more = move |event: ev::MouseEvent, cursor: String| {
         if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
             event.prevent_default();
@@ -226,7 +227,7 @@ fn Rows(list: Page, query: Memo<String>, cursor: Memo<Option<String>>) -> impl I
             </div>
         </When>
         <ul class="rows" data-testid="rows">{each(keys, row)}</ul>
-        <When holds=Signal::derive(move || page().is_some() && sessions.with(Vec::is_empty))>
+        <When holds=Signal::derive(move || page.with(Option::is_some) && sessions.with(Vec::is_empty))>
             <Empty query/>
         </When>
         {move || next().map(|cursor| {

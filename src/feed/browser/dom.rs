@@ -40,6 +40,21 @@ pub fn local_time(at: Timestamp) -> String {
     format!("{:02}:{:02}", d.get_hours(), d.get_minutes())
 }
 
+/// Whether the document is the one of its address, which it keeps in `data-address`: entries of the history that one
+/// document made share whatever is loaded for one of them later (HTML, "document state").
+#[must_use]
+pub fn is_of_its_address() -> bool {
+    let location = window().location();
+    let made_for = document().document_element().and_then(|root| root.get_attribute("data-address"));
+    let address = location.pathname().and_then(|path| Ok(path + &location.search()?));
+    made_for.is_none() || made_for == address.ok()
+}
+
+/// Loads the page again.
+pub fn reload() {
+    let _ = window().location().reload();
+}
+
 /// Marks the document as hydrated, for tests and for styles: from now on what one clicks is handled here.
 pub fn mark_hydrated() {
     if let Some(root) = document().document_element() {
