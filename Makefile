@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run build watch test check unit adapters end2end bundle setup setup-test
+.PHONY: run build watch test check unit adapters end2end random bundle setup setup-test
 
 # Extra server features, such as FEATURES=whisper.
 FEATURES ?=
@@ -40,6 +40,9 @@ adapters: setup-test ## Tests of the feed's adapters in a browser
 
 end2end: setup-test ## Tests in a browser
 	@scripts/test end2end
+
+random: setup-test ## Search in a browser for what the tests don't know: SEEDS=1-10
+	@SEEDS="$(SEEDS)" scripts/test random
 
 bundle: setup-test ## The size of what a browser loads
 	@scripts/test bundle

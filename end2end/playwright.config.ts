@@ -5,6 +5,8 @@ import { defineConfig } from '@playwright/test';
 export default defineConfig({
   testDir: '.',
   testMatch: '*.spec.ts',
+  // Searches rather than tests: `make random`.
+  testIgnore: process.env.HARK_SEEDS ? [] : 'random.spec.ts',
   outputDir: 'artifacts/results',
   reporter: [['list'], ['html', { outputFolder: 'artifacts/report', open: 'never' }]],
   workers: 2,
