@@ -77,6 +77,21 @@ async fn a_recording_becomes_a_transcript_in_every_format() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_decoder_finds_is_kept_although_the_engine_is_faster() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("engine.sh");
+    std::fs::write(&file, "echo '{\"type\":\"ready\",\"protocol\":1}'\necho '{\"type\":\"done\"}'\n").unwrap();
+    let command = format!("sh {}", file.display());
+    let app = TestApp::on(folder, &["--engine", "command", "--engine-command", &command]).await;
+    let me = app.visitor();
+    let id = me.session("talk.wav", wav(300.0, 5000.0), &[]).await;
+    let status = me.wait(&id, "completed").await;
+    assert_eq!(status["duration_total"], Value::from(300.0));
+    let shape = me.json(&format!("/api/v1/sessions/{id}/waveform")).await;
+    assert!(!shape["peaks"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_uploads_are_refused_with_a_reason_and_leave_nothing() {
     let app = TestApp::with(&["--max-upload-bytes", "200000", "--max-duration", "5"]).await;
     let me = app.visitor();

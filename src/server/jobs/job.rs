@@ -207,6 +207,8 @@ impl<'a> Job<'a> {
         let mut signals = self.state.bus.signals();
         let mut renewals = self.renewals();
         let mut heard = time::Instant::now();
+        // Of a short recording the decoder may have told all before.
+        decoding.mark_changed();
         let mut decoded = false;
         loop {
             tokio::select! {
@@ -236,15 +238,7 @@ impl<'a> Job<'a> {
                 }
                 Ok(()) = decoding.changed(), if !decoded => {
                     let now = decoding.borrow_and_update().clone();
-                    check(&now)?;
-                    if let Some(Ok(whole)) = now.end.as_deref() {
-                        decoded = true;
-                        self.status.duration_total = Some(whole.duration);
-                        let peaks = &whole.waveform.peaks;
-                        persist!(self, |_| self.state.store.save_waveform(id, peaks))?;
-                        self.status.progress = self.progress();
-                        self.save().await?;
-                    }
+                    decoded = self.decoded(&now).await?;
                 }
                 _ = renewals.tick() => self.renew().await?,
                 signal = signals.recv() => self.heed(signal)?,
@@ -254,7 +248,25 @@ impl<'a> Job<'a> {
             }
         }
         output.kill().await;
+        if !decoded {
+            // The engine was faster than the news of the decoder, or didn't want to hear all.
+            let ended = async { decoding.wait_for(|d| d.end.is_some()).await.map(|d| d.clone()) };
+            let end = self.attend(ended, Some("decoder"), shutdown).await?.unwrap_or_default();
+            self.decoded(&end).await?;
+        }
         self.stage(Stage::Saving, "Saving the transcript").await
+    }
+
+    /// Takes in what the decoder tells, and whether that was all. Fails if the recording is broken.
+    async fn decoded(&mut self, decoding: &spool::Decoding) -> Result<bool, Stop> {
+        check(decoding)?;
+        let Some(Ok(whole)) = decoding.end.as_deref() else { return Ok(false) };
+        self.status.duration_total = Some(whole.duration);
+        let (id, peaks) = (self.claim.session.id, &whole.waveform.peaks);
+        persist!(self, |_| self.state.store.save_waveform(id, peaks))?;
+        self.status.progress = self.progress();
+        self.save().await?;
+        Ok(true)
     }
 
     /// The recording as a file of this machine, and what removes it if it had to be fetched. While it can't be fetched,
