@@ -34,7 +34,7 @@ const [first = 1, last = first] = (process.env.HARK_SEEDS ?? '1-10').split('-').
 for (let seed = first; seed <= last; seed++) {
   test(`seed ${seed}`, async ({ page, context, hark, allow }) => {
     allow(NOISE);
-    // Nor of files of the app that do not come.
+    // The app's own files may not come either.
     allow(/Failed to fetch|^uncaught: $/);
     const random = numbers(seed);
     const below = (limit: number) => Math.floor(random() * limit);

@@ -30,7 +30,8 @@ const MAIN: &str = "main";
 
 /// For a browser that runs scripts but not the app: it has no WebAssembly, its files don't come, or it broke off. A page
 /// that hasn't woken up then does what it does without JavaScript, as `<noscript>` says; one that had is loaded again.
-/// And it keeps the address that the page was made for, in `data-address`.
+/// Both after 3 s, as such pages reload; after 60 s if nothing was heard of what is wrong. And it keeps the address that
+/// the page was made for, in `data-address`.
 const ASLEEP: &str = include_str!("app/asleep.js");
 
 /// How long the connection of pages waits, where it isn't to be the default: see [`crate::feed::link::Timing`]. The

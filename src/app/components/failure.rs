@@ -6,15 +6,16 @@ use crate::{
     app::{
         clock::Clock,
         loading::{Answer, Page},
-        reactive::{effect, memo},
+        reactive::{effect_after, memo},
     },
     model::ApiError,
 };
 use leptos::{ev, prelude::*};
 use std::time::Duration;
 
-/// What couldn't be loaded is asked for again after so long, later so much later each time, up to the other.
+/// What couldn't be loaded is asked for again after as long as polling waits, and so much later with each failure.
 const RETRY: Duration = Duration::from_secs(3);
+/// But no later than this, so that a server that is back is noticed soon.
 const RETRY_LATEST: Duration = Duration::from_secs(30);
 
 /// A notice that something went wrong.
@@ -36,10 +37,8 @@ pub fn LoadError(
     heading: Option<&'static str>,
     /// Tries again.
     on_retry: Callback<()>,
-    /// Whether the page tries again by itself.
-    keeps_trying: bool,
 ) -> impl IntoView {
-    let clock = Clock::expect();
+    let (clock, keeps_trying) = (Clock::expect(), error.may_pass());
     let says_so =
         move || (keeps_trying && clock.is_awake()).then(|| view! { <p>"This page keeps trying by itself."</p> });
     view! {
@@ -90,13 +89,9 @@ pub fn Loading(
             }
         });
         let shown = move || {
-            show(change.with(|_| untrack(|| answer.get()))?).map_or_else(
-                |error| {
-                    let keeps_trying = error.may_pass();
-                    Some(view! { <LoadError error heading on_retry keeps_trying/> }.into_any())
-                },
-                Some,
-            )
+            let answer = change.with(|_| untrack(|| answer.get()))?;
+            let view = show(answer);
+            Some(view.unwrap_or_else(|error| view! { <LoadError error heading on_retry/> }.into_any()))
         };
         view! { {shown} {children.map(|children| children())} }.into_any()
     };
@@ -105,14 +100,12 @@ pub fn Loading(
 
 /// Asks again for what couldn't be had, if it may be had later: after a while, and when the network is back.
 fn keep_trying(answer: Page) {
-    let failures = StoredValue::new(0);
-    effect(move || {
+    effect_after(move |failures: Option<u32>| {
         if !answer.with(|answer| matches!(answer, Some(Err(error)) if error.may_pass())) {
-            failures.set_value(0);
-            return;
+            return 0;
         }
-        failures.update_value(|failures| *failures += 1);
-        let wait = (RETRY * failures.get_value()).min(RETRY_LATEST);
+        let failures = failures.unwrap_or_default() + 1;
+        let wait = (RETRY * failures).min(RETRY_LATEST);
         let timer = set_timeout_with_handle(move || answer.refetch(), wait);
         let network = window_event_listener(ev::online, move |_| answer.refetch());
         on_cleanup(move || {
@@ -121,5 +114,6 @@ fn keep_trying(answer: Page) {
                 timer.clear();
             }
         });
+        failures
     });
 }

@@ -1,4 +1,5 @@
-//! The title of a page whose words change.
+//! The title of a page whose words change. Leptos' own asks for them when the server has let go of the page, which costs
+//! the whole answer; this one has kept the first.
 
 use leptos::prelude::*;
 use leptos_meta::Title;

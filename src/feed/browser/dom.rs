@@ -1,5 +1,5 @@
 //! What pages need of the document: the clock and time zone, focus, scrolling, playing.
-//! Called from effects and event handlers only, never while rendering for hydration.
+//! Called from effects and event handlers, or before hydration; never while rendering for it.
 
 use crate::model::{Timestamp, text};
 use leptos::{html, prelude::*};
