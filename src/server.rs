@@ -1,6 +1,7 @@
 //! The server: assembles a node and runs it until told to stop.
 //! `main` and the tests call [`Node::start`] and [`Node::serve`].
 
+pub mod address;
 pub mod audio;
 pub mod bus;
 mod clock;
@@ -22,6 +23,7 @@ pub mod stream;
 pub mod stuck;
 pub mod telemetry;
 
+use address::PeerAddress;
 use axum::{Extension, Router};
 use axum_extra::extract::cookie::Key;
 use bus::{Bus, Inbox};
@@ -154,6 +156,7 @@ impl Node {
             media,
             engines,
             limits: config.limits,
+            network: config.network,
             streams: config.streams,
             outside_config: config.outside,
             jobs: config.jobs,
@@ -255,9 +258,10 @@ async fn accept(state: &AppState, listener: TcpListener, stop: &CancellationToke
     let connections = TaskTracker::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((socket, _)) => {
+            Ok((socket, peer)) => {
                 stream::prepare(&socket);
-                connections.spawn(Arc::clone(&server).begin(socket, connections.clone()));
+                let peer = PeerAddress(peer.ip());
+                connections.spawn(Arc::clone(&server).begin(socket, peer, connections.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -301,24 +305,25 @@ impl Server {
 
     /// The first request of a connection decides who serves it. What goes on for long is a task of its own, so that
     /// it isn't as large as everything that came before.
-    async fn begin(self: Arc<Self>, socket: TcpStream, connections: TaskTracker) {
+    async fn begin(self: Arc<Self>, socket: TcpStream, from: PeerAddress, connections: TaskTracker) {
         let begun = match self.path {
             StreamPath::Direct => {
-                let begun = self.stop.run_until_cancelled(stream::begin(socket, &self.router)).await;
+                let begun = self.stop.run_until_cancelled(stream::begin(socket, from, &self.router)).await;
                 begun.unwrap_or(Begun::Gone)
             }
             StreamPath::Hyper => Begun::Other(socket, Bytes::new()),
         };
         match begun {
             Begun::Stream(writer) => drop(connections.spawn(writer)),
-            Begun::Other(socket, before) => drop(connections.spawn(self.serve(socket, before))),
+            Begun::Other(socket, before) => drop(connections.spawn(self.serve(socket, from, before))),
             Begun::Gone => {}
         }
     }
 
-    async fn serve(self: Arc<Self>, socket: TcpStream, before: Bytes) {
+    async fn serve(self: Arc<Self>, socket: TcpStream, from: PeerAddress, before: Bytes) {
         let peer = self.hub.peer();
-        let service = TowerToHyperService::new(Extension(Arc::clone(&peer)).layer(self.router.clone()));
+        let router = (Extension(from), Extension(Arc::clone(&peer))).layer(self.router.clone());
+        let service = TowerToHyperService::new(router);
         let socket = TokioIo::new(stream::Socket::new(socket, before, Arc::clone(&peer)));
         let connection = self.builder.serve_connection_with_upgrades(socket, service);
         tokio::pin!(connection);

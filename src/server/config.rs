@@ -1,6 +1,11 @@
 //! Hark's settings: flags, each with an environment variable, a default and a unit. Read once at start.
 
-use super::{media::RecordingsUrl, speech::EngineConfig, store::QueueLimits};
+use super::{
+    address::{ForwardedHeader, TrustedProxy},
+    media::RecordingsUrl,
+    speech::EngineConfig,
+    store::QueueLimits,
+};
 use clap::{Args, ValueEnum};
 use leptos::config::{Env, LeptosOptions, get_configuration};
 use std::{
@@ -18,6 +23,8 @@ pub struct ServeConfig {
     pub data: DataConfig,
     #[command(flatten)]
     pub limits: LimitConfig,
+    #[command(flatten)]
+    pub network: NetworkConfig,
     #[command(flatten)]
     pub streams: StreamConfig,
     #[command(flatten)]
@@ -100,6 +107,18 @@ impl LimitConfig {
     pub fn queue(&self) -> QueueLimits {
         QueueLimits { total: self.max_queue, per_owner: self.max_queue_per_owner }
     }
+}
+
+/// Connections and where they come from.
+#[derive(Args, Clone, Debug)]
+pub struct NetworkConfig {
+    /// The proxies whose word on a client's address is believed, as addresses or networks: `10.0.0.1,172.16.0.0/12`.
+    /// Without it, clients behind a proxy count as one.
+    #[arg(long, env = "HARK_TRUSTED_PROXIES", value_name = "NETWORK,…", value_delimiter = ',')]
+    pub trusted_proxies: Vec<TrustedProxy>,
+    /// The header in which those proxies name the client. The other one is ignored, since a stranger may have written it.
+    #[arg(long, env = "HARK_FORWARDED_HEADER", default_value = "x-forwarded-for")]
+    pub forwarded_header: ForwardedHeader,
 }
 
 /// Status streams.

@@ -1,6 +1,6 @@
 //! All routes of a node, with the layers around them: owner, cross-site protection, headers, compression, tracing.
 
-use super::{http, owner, pages, state::AppState};
+use super::{address, http, owner, pages, state::AppState};
 use crate::{
     api::{FailedForm, OnNotFound},
     app::{App, LinkTiming, RenderedAt, shell},
@@ -62,6 +62,7 @@ pub fn router(state: AppState) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(state.clone(), owner::identify))
         .layer(CsrfLayer::new());
+    let find_address = middleware::from_fn_with_state(state.clone(), address::find);
     let streams = NotForContentType::const_new("text/event-stream");
     let audio = NotForContentType::const_new("audio/");
     // Released with compressed copies beside it; in development its 17 MB would keep a core busy for seconds.
@@ -73,6 +74,7 @@ pub fn router(state: AppState) -> Router {
         .merge(owned)
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm)))
         .layer(middleware::from_fn(headers))
+        .layer(find_address)
         .layer(CatchPanicLayer::new())
         .layer(
             TraceLayer::new_for_http()

@@ -2,7 +2,7 @@
 
 use super::{
     bus::Bus,
-    config::{JobConfig, LimitConfig, OutsideConfig, StreamConfig},
+    config::{JobConfig, LimitConfig, NetworkConfig, OutsideConfig, StreamConfig},
     http::{ReportLimits, SessionGauges},
     media::Media,
     outside::Outside,
@@ -33,6 +33,7 @@ pub struct Parts {
     pub bus: Bus,
     pub engines: Arc<Engines>,
     pub limits: LimitConfig,
+    pub network: NetworkConfig,
     pub streams: StreamConfig,
     pub outside_config: OutsideConfig,
     pub jobs: JobConfig,

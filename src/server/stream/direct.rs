@@ -4,6 +4,7 @@
 //! Framing: RFC 9112, 7.1 "Chunked Transfer Coding". Called by the accept loop in `server`.
 
 use super::{Outgoing, StatusStream, socket};
+use crate::server::address::PeerAddress;
 use axum::{
     Router,
     body::Body,
@@ -67,9 +68,9 @@ pub(crate) enum Begun {
 }
 
 /// Reads the first request of a connection and, if it opens a stream, answers it through `router`.
-pub(crate) async fn begin(mut stream: TcpStream, router: &Router) -> Begun {
+pub(crate) async fn begin(mut stream: TcpStream, from: PeerAddress, router: &Router) -> Begun {
     let mut read = BytesMut::with_capacity(1024);
-    let request = loop {
+    let mut request = loop {
         match time::timeout(HEAD_TIMEOUT, stream.read_buf(&mut read)).await {
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) | Err(_) => return Begun::Gone,
@@ -80,6 +81,7 @@ pub(crate) async fn begin(mut stream: TcpStream, router: &Router) -> Begun {
             Head::Stream(request) => break *request,
         }
     };
+    request.extensions_mut().insert(from);
     let Ok(response) = router.clone().oneshot(request).await;
     let Some(taken) = response.extensions().get::<Handover>().and_then(Handover::take) else {
         // Not a stream after all: hyper answers it, with everything that a plain answer needs.

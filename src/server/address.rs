@@ -1,0 +1,197 @@
+//! Who is at the other end of a connection, as an address: the peer's own, or, where the peer is a proxy that the
+//! operator trusts, the one that it names. What has no history yet is counted by it. Called by the accept loop, which
+//! knows the peer, and by `router`, which puts a [`ClientAddress`] into every request.
+
+use super::state::AppState;
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, header},
+    middleware::Next,
+    response::Response,
+};
+use clap::ValueEnum;
+use ipnet::IpNet;
+use std::{fmt, net::IpAddr, str::FromStr};
+
+/// The name that most proxies use; there is no RFC for it.
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Providers give a household or a server a whole /64 of IPv6 addresses (RFC 6177, 2), so that is what counts as one.
+const IPV6_PREFIX: u8 = 64;
+
+/// The other end of a request's connection. Put into every request by the accept loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub IpAddr);
+
+/// The client's address, which limits are counted by: an IPv4 address, or the /64 of an IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientAddress(IpAddr);
+
+impl ClientAddress {
+    /// The address as far as it counts: IPv4 written as IPv6 is IPv4, and IPv6 keeps its first 64 bits.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(v6) => Self(IpNet::new_assert(v6.into(), IPV6_PREFIX).network()),
+            v4 => Self(v4),
+        }
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(v4) => v4.fmt(f),
+            IpAddr::V6(v6) => write!(f, "{v6}/{IPV6_PREFIX}"),
+        }
+    }
+}
+
+/// A network of proxies whose word on the client's address is believed: an address, or one with a prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedProxy(IpNet);
+
+impl TrustedProxy {
+    fn holds(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl FromStr for TrustedProxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self).map_err(|_| {
+            format!("'{text}' is no address or network; give one like 10.0.0.1, 172.16.0.0/12 or fd00::/8")
+        })
+    }
+}
+
+/// Which header trusted proxies write. Only this one is read: the other one, a proxy may pass on as a stranger wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, as nginx, Caddy, HAProxy, Cloudflare and load balancers write it.
+    XForwardedFor,
+    /// `Forwarded`, RFC 7239.
+    Forwarded,
+}
+
+/// Puts the [`ClientAddress`] into a request.
+pub async fn find(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    if let Some(PeerAddress(peer)) = request.extensions().get().copied() {
+        let network = &state.network;
+        let client = client(peer, request.headers(), &network.trusted_proxies, network.forwarded_header);
+        request.extensions_mut().insert(ClientAddress::of(client));
+    }
+    next.run(request).await
+}
+
+/// The client as far as it can be believed: from the peer backwards through the proxies that are trusted, to the first
+/// address that isn't one of them.
+fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy], header: ForwardedHeader) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|proxy| proxy.holds(address));
+    let mut client = peer;
+    if !is_trusted(client) {
+        return client;
+    }
+    let hops: Vec<Option<IpAddr>> = match header {
+        ForwardedHeader::XForwardedFor => elements(headers, &X_FORWARDED_FOR).map(hop).collect(),
+        ForwardedHeader::Forwarded => elements(headers, &header::FORWARDED).map(forwarded_for).collect(),
+    };
+    for hop in hops.into_iter().rev() {
+        // Something unreadable was written by the last trusted proxy: what stands before it can't be believed either.
+        let Some(address) = hop else { break };
+        client = address;
+        if !is_trusted(client) {
+            break;
+        }
+    }
+    client
+}
+
+/// The elements of a header that is a list, over all its lines.
+fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).iter().flat_map(|line| line.to_str().unwrap_or_default().split(',')).map(str::trim)
+}
+
+/// An address as proxies write it: with or without a port, IPv6 with or without brackets.
+fn hop(text: &str) -> Option<IpAddr> {
+    let bare = match text.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        // A single colon parts the port of an IPv4 address; several are an IPv6 address.
+        None => text.split_once(':').filter(|(_, port)| !port.contains(':')).map_or(text, |(address, _)| address),
+    };
+    bare.parse().ok()
+}
+
+/// The `for` of an element of `Forwarded`: RFC 7239, 4 and 6.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let value = element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then_some(value)
+    })?;
+    hop(value.trim().trim_matches('"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn found(peer: &str, header: ForwardedHeader, lines: &[(&'static str, &str)]) -> String {
+        let trusted: Vec<TrustedProxy> = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"].map(|t| t.parse().unwrap()).into();
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        client(address(peer), &headers, &trusted, header).to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        use ForwardedHeader::XForwardedFor as X;
+        assert_eq!(found("192.0.2.1", X, &[("x-forwarded-for", "203.0.113.9")]), "192.0.2.1");
+        assert_eq!(found("127.0.0.1", X, &[("x-forwarded-for", "203.0.113.9")]), "203.0.113.9");
+        // What a stranger wrote in front of what the proxy added.
+        assert_eq!(found("127.0.0.1", X, &[("x-forwarded-for", "10.9.9.9, 203.0.113.9, 10.0.0.2")]), "203.0.113.9");
+        assert_eq!(
+            found("127.0.0.1", X, &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9")]),
+            "203.0.113.9"
+        );
+        assert_eq!(found("127.0.0.1", X, &[("x-forwarded-for", "1.1.1.1, unknown")]), "127.0.0.1");
+        assert_eq!(found("127.0.0.1", X, &[]), "127.0.0.1");
+        assert_eq!(found("127.0.0.1", X, &[("forwarded", "for=203.0.113.9")]), "127.0.0.1");
+        assert_eq!(found("::ffff:10.0.0.1", X, &[("x-forwarded-for", "203.0.113.9:5555")]), "203.0.113.9");
+    }
+
+    #[test]
+    fn forwarded_is_read_as_its_rfc_says() {
+        use ForwardedHeader::Forwarded as F;
+        let lines = [("forwarded", "for=\"[2001:db8:cafe::17]:4711\";proto=https, For=10.0.0.5")];
+        assert_eq!(found("fd00::1", F, &lines), "2001:db8:cafe::17");
+        assert_eq!(found("fd00::1", F, &[("forwarded", "for=192.0.2.60;proto=http;by=203.0.113.43")]), "192.0.2.60");
+        assert_eq!(found("fd00::1", F, &[("forwarded", "for=_hidden")]), "fd00::1");
+        assert_eq!(found("fd00::1", F, &[("x-forwarded-for", "192.0.2.60")]), "fd00::1");
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_network() {
+        let of = |text: &str| ClientAddress::of(address(text));
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_eq!(of("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(of("192.0.2.1").to_string(), "192.0.2.1");
+    }
+
+    #[test]
+    fn settings_say_what_they_want() {
+        assert!("10.0.0.1".parse::<TrustedProxy>().is_ok());
+        assert!("proxy.example".parse::<TrustedProxy>().unwrap_err().contains("172.16.0.0/12"));
+    }
+}
