@@ -31,7 +31,7 @@ enum Command {
     /// Run the web server with its workers. The address is LEPTOS_SITE_ADDR, 127.0.0.1:3000 by default.
     Serve(Box<config::ServeConfig>),
     /// Run a node that only works on sessions, of a database shared with the nodes that serve.
-    Worker(Box<config::WorkerConfig>),
+    Worker(Box<config::ServeConfig>),
     /// Tell what works on this machine and what is missing.
     Doctor(Box<config::ServeConfig>),
     /// Look after sessions while Hark serves, on the same settings.
@@ -47,6 +47,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    config::keep_files_private();
     // `cargo leptos watch` starts the program without arguments.
     let command = Cli::parse().command.unwrap_or_else(|| match Cli::parse_from(["hark", "serve"]).command {
         Some(command) => command,
@@ -56,13 +57,11 @@ async fn main() -> ExitCode {
         // On a worker thread like everything else: the main thread would have to be woken for each connection.
         Command::Serve(config) => ended(tokio::spawn(serve(*config)).await.unwrap_or_else(|e| Err(e.to_string()))),
         Command::Worker(config) => ended(work(*config).await),
-        Command::Doctor(config) => {
-            if doctor::report(&config).await {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
+        Command::Doctor(mut config) => match config.read_secrets() {
+            Ok(()) if doctor::report(&config).await => ExitCode::SUCCESS,
+            Ok(()) => ExitCode::FAILURE,
+            Err(message) => ended(Err(message)),
+        },
         Command::Sessions(args) => stuck::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
@@ -79,8 +78,9 @@ fn ended(result: Result<(), String>) -> ExitCode {
     }
 }
 
-async fn serve(config: config::ServeConfig) -> Result<(), String> {
+async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
     telemetry::log(&config.log)?;
+    config.read_secrets()?;
     let mut leptos = config::leptos_options()?;
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
     if let Some(problem) = config::check_site(&mut leptos, program.parent().unwrap_or(&program)) {
@@ -100,12 +100,14 @@ async fn serve(config: config::ServeConfig) -> Result<(), String> {
     Ok(())
 }
 
-async fn work(config: config::WorkerConfig) -> Result<(), String> {
-    telemetry::log(&config.serve.log)?;
-    let node = Node::start_worker(&config).await.map_err(|e| e.to_string())?;
+async fn work(mut config: config::ServeConfig) -> Result<(), String> {
+    telemetry::log(&config.log)?;
+    config.read_secrets()?;
+    let workers = config.jobs.workers;
+    let node = Node::start_worker(config).await.map_err(|e| e.to_string())?;
     let stop = stop_signal()?;
-    tracing::info!(workers = config.serve.jobs.workers, "ready to work");
-    node.work(config.monitor_addr, stop).await.map_err(|e| e.to_string())?;
+    tracing::info!(workers, "ready to work");
+    node.work(stop).await;
     tracing::info!("stopped");
     Ok(())
 }

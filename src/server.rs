@@ -26,9 +26,9 @@ pub mod telemetry;
 use address::PeerAddress;
 use axum::{Extension, Router};
 use axum_extra::extract::cookie::Key;
-use bus::{Bus, Inbox};
+use bus::{Bus, Inbox, Signer};
 use bytes::Bytes;
-use config::{DataConfig, ServeConfig, StreamConfig, StreamPath, WorkerConfig};
+use config::{DataConfig, ServeConfig, StreamConfig, StreamPath};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -72,6 +72,8 @@ pub struct Node {
     pub state: AppState,
     bus: bus::Background,
     heard: Arc<Inbox>,
+    /// Where operators ask, if that is elsewhere than where pages are served.
+    monitor: Option<TcpListener>,
     /// Held for as long as the node lives: one node to a data folder.
     _lock: File,
 }
@@ -115,20 +117,34 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::start`], and if no database is shared.
-    pub async fn start_worker(config: &WorkerConfig) -> Result<Self, StartError> {
-        if config.serve.data.database_url.is_none() {
+    pub async fn start_worker(config: ServeConfig) -> Result<Self, StartError> {
+        if config.data.database_url.is_none() {
             return Err(StartError::WorkerAlone);
         }
-        Self::open(config.serve.clone(), LeptosOptions::builder().output_name("hark").build(), false).await
+        Self::open(config, LeptosOptions::builder().output_name("hark").build(), false).await
     }
 
     async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bool) -> Result<Self, StartError> {
         let folder = config.data.data_dir.clone();
         let broken = |error| StartError::Folder { path: folder.display().to_string(), error };
         config::make_folder(&folder).map_err(broken)?;
+        if config::is_open_to_others(&folder) {
+            let shown = folder.display();
+            tracing::warn!(
+                "other users of this machine may enter the data folder {shown}, which holds recordings and keys; \
+                 close it with: chmod 700 {shown}"
+            );
+        }
         let lock = File::create(folder.join("hark.lock")).map_err(broken)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StartError::InUse(folder.display().to_string()))?;
+        let monitor = match config.monitor_addr {
+            Some(addr) => {
+                let bound = TcpListener::bind(addr).await;
+                Some(bound.map_err(|error| StartError::Monitor { addr, error })?)
+            }
+            None => None,
+        };
         let store = match &config.data.database_url {
             Some(url) => Store::connect(url).await?,
             None => Store::open(&folder.join("hark.sqlite")).await?,
@@ -140,7 +156,10 @@ impl Node {
         let hub = Arc::new(Hub::new(limits));
         let heard = Arc::new(Inbox::default());
         let (bus, background) = match &config.data.redis_url {
-            Some(url) => Bus::over_redis(url, &hub, &store, Arc::clone(&heard), watched)?,
+            Some(url) => {
+                let signer = Signer::new([cookie_key.master()]);
+                Bus::over_redis(url, signer, &hub, &store, Arc::clone(&heard), watched)?
+            }
             None => Bus::alone(&hub, &store),
         };
         if store.is_shared() && config.data.redis_url.is_none() {
@@ -162,12 +181,13 @@ impl Node {
             jobs: config.jobs,
             reports: http::ReportLimits::default(),
             session_gauges: http::SessionGauges::default(),
+            monitored_elsewhere: monitor.is_some(),
             cookie_key,
             leptos,
             metrics,
         });
         jobs::recover(&state).await?;
-        Ok(Self { state, bus: background, heard, _lock: lock })
+        Ok(Self { state, bus: background, heard, monitor, _lock: lock })
     }
 
     /// Serves `listener` and works on sessions until `stop`; then says goodbye to the streams, hands running sessions
@@ -178,32 +198,8 @@ impl Node {
     }
 
     /// Works on sessions without serving pages until `stop`; then hands running sessions back to the queue, and returns.
-    ///
-    /// # Errors
-    /// If the monitor's address can't be listened on.
-    pub async fn work(self, monitor: Option<std::net::SocketAddr>, stop: CancellationToken) -> Result<(), StartError> {
-        let listener = match monitor {
-            Some(addr) => Some(TcpListener::bind(addr).await.map_err(|error| StartError::Monitor { addr, error })?),
-            None => None,
-        };
-        let router = router::monitor(self.state.clone());
-        let front = {
-            let stop = stop.clone();
-            async move {
-                match listener {
-                    Some(listener) => {
-                        let served = axum::serve(listener, router.into_make_service());
-                        let stopped = stop.cancelled_owned();
-                        if let Err(error) = served.with_graceful_shutdown(stopped).await {
-                            tracing::error!(%error, "the monitor's pages are no longer served");
-                        }
-                    }
-                    None => stop.cancelled().await,
-                }
-            }
-        };
-        self.run(front, stop).await;
-        Ok(())
+    pub async fn work(self, stop: CancellationToken) {
+        self.run(stop.clone().cancelled_owned(), stop).await;
     }
 
     async fn run(self, front: impl Future<Output = ()>, stop: CancellationToken) {
@@ -231,12 +227,13 @@ impl Node {
                 }
             }
         };
+        let monitor = serve_monitor(self.state.clone(), self.monitor, stop.clone());
         let foreign = outside::listen(self.state.clone(), self.heard, stop.clone());
         // The bus goes on until everyone else has said their last words.
         let silence = CancellationToken::new();
         let bus = self.bus.run(silence.clone());
         let work = async {
-            tokio::join!(front, workers, outside, foreign, upkeep);
+            tokio::join!(front, workers, outside, foreign, upkeep, monitor);
             silence.cancel();
         };
         let all = async {
@@ -250,6 +247,15 @@ impl Node {
         };
         tokio::select! { () = all => {}, () = clock => {} }
         self.state.store.close().await;
+    }
+}
+
+/// Answers operators on an address of their own until `stop`, if there is one.
+async fn serve_monitor(state: AppState, listener: Option<TcpListener>, stop: CancellationToken) {
+    let Some(listener) = listener else { return };
+    let served = axum::serve(listener, router::monitor(state).into_make_service());
+    if let Err(error) = served.with_graceful_shutdown(stop.cancelled_owned()).await {
+        tracing::error!(%error, "the monitor's pages are no longer served");
     }
 }
 

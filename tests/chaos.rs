@@ -548,11 +548,50 @@ impl Outside {
         assert_eq!(stored, texts);
     }
 
-    /// How many messages a web node has counted with this outcome.
     async fn counted(&self, web: usize, outcome: &str) -> u64 {
-        let metrics = Visitor::new(&self.cluster.webs[web].url()).get("/metrics").await.text().await.unwrap();
-        let line = format!("hark_bus_messages_total{{outcome=\"{outcome}\"}} ");
-        metrics.lines().find_map(|l| l.strip_prefix(&line)?.parse().ok()).unwrap_or(0)
+        counted(&self.cluster, web, outcome).await
+    }
+}
+
+/// How many messages a web node has counted with this outcome.
+async fn counted(cluster: &Cluster, web: usize, outcome: &str) -> u64 {
+    let metrics = Visitor::new(&cluster.webs[web].url()).get("/metrics").await.text().await.unwrap();
+    let line = format!("hark_bus_messages_total{{outcome=\"{outcome}\"}} ");
+    metrics.lines().find_map(|l| l.strip_prefix(&line)?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_strangers_publish_of_harks_own_sessions_changes_nothing() {
+    let mut scene = Scene::start(Layout::default()).await;
+    let id = scene.half_way().await.remove(0);
+    let owner = scene.cluster.query(&format!("SELECT owner FROM sessions WHERE id = '{id}'")).remove(0);
+    let (redis, channel) = (&scene.cluster.redis, format!("transcription:status:{id}"));
+    let status = json!({
+        "session_id": id, "version": 1u64 << 50, "status": "failed", "stage": null, "progress": null,
+        "message": "Forged", "timestamp": "2026-01-01T00:00:00.000Z", "duration_processed": 0.0,
+        "duration_total": null, "estimated_completion": null, "processing_speed": null, "segments": 0,
+        "queue_position": null, "attempt": 1, "error": {"code": "forged", "message": "Forged"},
+    });
+    let signed = |message: &Value| {
+        let mut message = message.clone();
+        message["signature"] = json!("0".repeat(64));
+        message
+    };
+    let segment = json!({"session_id": id, "index": 0, "start": 0.0, "end": 1.0, "text": "forged"});
+    for message in [&status, &signed(&status), &segment] {
+        assert!(redis.publish(&channel, &message.to_string()) >= 2, "both web nodes listen");
+    }
+    for news in [
+        json!({"news": "changed", "session_id": id, "owner": owner, "status": "cancelled"}),
+        json!({"news": "deleted", "session_id": id, "owner": owner}),
+        json!({"news": "logged_out", "owner": owner}),
+    ] {
+        assert!(redis.publish("transcription:nodes", &news.to_string()) >= 4, "all nodes listen");
+    }
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0));
+    for web in [0, 1] {
+        assert_eq!(counted(&scene.cluster, web, "unsigned").await, 6, "at web{web}");
     }
 }
 

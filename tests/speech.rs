@@ -8,6 +8,7 @@ mod whisper_model;
 
 use axum::{
     Router,
+    body::{Body, Bytes},
     extract::{Multipart, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -198,7 +199,8 @@ async fn a_kill_reaches_everything_that_an_engine_started() {
         let mut output = start(&engines);
         let leader = output.pid().unwrap();
         assert!(matches!(next(&mut output).await, Ok(Some(Event::Ready { .. }))));
-        assert_eq!(group(leader).len(), 3);
+        // With Hark's own process that looks after them.
+        assert_eq!(group(leader).len(), 4);
         if by_drop {
             drop(output)
         } else {
@@ -400,6 +402,59 @@ async fn a_remote_server_is_asked_piece_by_piece() {
         (segments[1].start - offset - 0.5).abs() < 0.01 && (segments[1].words[1].start - offset - 1.0).abs() < 0.01
     );
     assert!((processed(&events) - 31.0).abs() < 0.01);
+}
+
+#[tokio::test]
+async fn a_remote_server_that_misbehaves_is_refused_in_words() {
+    async fn error_of(router: Router) -> String {
+        let url = serve(router).await;
+        let engines = engines(&EngineConfig { openai_url: Some(format!("{url}/v1")), ..config() });
+        let engine = Keyed(engines.get(EngineId::Openai).unwrap());
+        hear(&engine, noise(2.0).collect()).await.unwrap_err().to_string()
+    }
+    let at = |answer: axum::routing::MethodRouter| Router::new().route("/v1/audio/transcriptions", answer);
+
+    // The key and the recording would go to whoever is named.
+    let reached = Arc::new(Mutex::new(0));
+    let elsewhere = {
+        let reached = Arc::clone(&reached);
+        let answer = post(async move || *reached.lock().unwrap() += 1);
+        serve(Router::new().route("/taken", answer)).await
+    };
+    let moved = post(async move |_: Bytes| {
+        (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, format!("{elsewhere}/taken"))])
+    });
+    let error = error_of(at(moved)).await;
+    assert!(error.contains("HARK_OPENAI_URL"), "{error}");
+    assert_eq!(*reached.lock().unwrap(), 0);
+
+    let endless = || {
+        let piece = Bytes::from(vec![b' '; 64 * 1024]);
+        Body::from_stream(futures::stream::repeat_with(move || Ok::<_, std::convert::Infallible>(piece.clone())))
+    };
+    let json = post(async move |_: Bytes| ([(header::CONTENT_TYPE, "application/json")], endless()).into_response());
+    let error = error_of(at(json)).await;
+    assert!(error.contains("longer than"), "{error}");
+    let events = post(async move |_: Bytes| ([(header::CONTENT_TYPE, "text/event-stream")], endless()).into_response());
+    let error = error_of(at(events)).await;
+    assert!(error.contains("longer than"), "{error}");
+    let refusal = post(async move |_: Bytes| (StatusCode::PAYMENT_REQUIRED, endless()).into_response());
+    let error = error_of(at(refusal)).await;
+    assert!(error.contains("402"), "{error}");
+
+    // Waits as long as it would without the header.
+    let asked = Arc::new(Mutex::new(0));
+    let busy = {
+        let asked = Arc::clone(&asked);
+        post(async move |_: Bytes| {
+            *asked.lock().unwrap() += 1;
+            let wait = if *asked.lock().unwrap() == 1 { "nan" } else { "0" };
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, wait)], "busy").into_response()
+        })
+    };
+    let error = error_of(at(busy)).await;
+    assert!(error.contains("503"), "{error}");
+    assert_eq!(*asked.lock().unwrap(), 5);
 }
 
 /// A server that streams as OpenAI's newer models do, breaks off once, and refuses what those don't know.

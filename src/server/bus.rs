@@ -6,6 +6,7 @@ mod inbox;
 mod local;
 mod reconcile;
 mod redis;
+mod signature;
 mod wire;
 
 use super::{owner::Owner, store::Store, stream::Hub, telemetry};
@@ -14,6 +15,7 @@ pub use event::{Change, Event};
 pub use inbox::Inbox;
 use local::Local;
 pub use local::Signal;
+pub use signature::Signer;
 use std::{future::Future, sync::Arc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -42,20 +44,22 @@ impl Bus {
         (Self { local: Local::new(Arc::clone(hub)), remote: None }, background)
     }
 
-    /// A bus over the Redis at `url`, which need not be there yet. What workers in other languages publish for sessions
-    /// of outside workers goes to `foreign`. `watched` tells whether this node has watchers at all.
+    /// A bus over the Redis at `url`, which need not be there yet. What nodes say there is signed by `signer`. What workers
+    /// in other languages publish for sessions of outside workers goes to `foreign`. `watched` tells whether this node has
+    /// watchers at all.
     ///
     /// # Errors
     /// If the address can't be one.
     pub fn over_redis(
         url: &str,
+        signer: Signer,
         hub: &Arc<Hub>,
         store: &Store,
         foreign: Arc<Inbox>,
         watched: bool,
     ) -> Result<(Self, Background), ::redis::RedisError> {
         let local = Local::new(Arc::clone(hub));
-        let (publisher, remote) = redis::connect(url, &local, store, foreign, watched)?;
+        let (publisher, remote) = redis::connect(url, signer, &local, store, foreign, watched)?;
         let background = Background { hub: Arc::clone(hub), store: store.clone(), remote: Some(remote) };
         Ok((Self { local, remote: Some(publisher) }, background))
     }

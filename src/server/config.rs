@@ -8,11 +8,13 @@ use super::{
 };
 use clap::{Args, ValueEnum};
 use leptos::config::{Env, LeptosOptions, get_configuration};
+use rustix::fs::Mode;
 use std::{
+    env::VarError,
     fs::DirBuilder,
     io,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -35,16 +37,21 @@ pub struct ServeConfig {
     pub engines: EngineConfig,
     #[command(flatten)]
     pub log: LogConfig,
-}
-
-/// `hark worker`: a node without web pages, which works on the sessions of a database that it shares with others.
-#[derive(Args, Clone, Debug)]
-pub struct WorkerConfig {
-    #[command(flatten)]
-    pub serve: ServeConfig,
-    /// Where to answer /healthz, /readyz and /metrics, such as 127.0.0.1:9100. Nowhere if left out.
+    /// Where to answer /metrics and /api/v1/health/, such as 127.0.0.1:9100, instead of where pages are served; /healthz and
+    /// /readyz are answered in both places. A node that only works answers them here or nowhere.
     #[arg(long, env = "HARK_MONITOR_ADDR", value_name = "ADDRESS")]
     pub monitor_addr: Option<SocketAddr>,
+}
+
+/// Lets no other user of the machine read what this process and its children make from now on: recordings, texts and keys.
+pub fn keep_files_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Whether users of other groups, or anybody, may enter a folder. It may have been made by hand.
+#[must_use]
+pub fn is_open_to_others(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
 }
 
 /// Makes a folder and those above it, where they are missing. No other user of the machine may look into them: recordings
@@ -62,21 +69,31 @@ pub struct DataConfig {
     /// The folder of the database, the recordings and the key that signs cookies. Made if it isn't there.
     #[arg(long, env = "HARK_DATA_DIR", default_value = "data", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Sessions are kept in this PostgreSQL database, such as `postgres://user:password@host/name`, instead of in an
-    /// SQLite file of the data folder.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
+    /// The file with the address of the PostgreSQL database to keep sessions in, such as
+    /// `postgres://user:password@host/name`, instead of in an SQLite file of the data folder. Or set DATABASE_URL.
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
+    /// What that file or DATABASE_URL holds; see [`ServeConfig::read_secrets`].
+    #[arg(skip)]
     pub database_url: Option<String>,
     /// Recordings are kept here instead of in the data folder: `file:///folder`, which nodes may share, or
     /// `s3://bucket/prefix` with the usual `AWS_*` variables.
     #[arg(long, env = "HARK_RECORDINGS_URL", value_name = "URL")]
     pub recordings_url: Option<RecordingsUrl>,
-    /// Changes reach the other nodes through this Redis or Valkey, such as `redis://host:6379/` or `rediss://…` with TLS.
-    /// Needed where several nodes share a database, or they see each other's changes up to a second late.
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    /// The file with the address of the Redis or Valkey through which changes reach the other nodes, such as
+    /// `redis://:password@host:6379/`, or `rediss://…` with TLS. Or set REDIS_URL. Needed where several nodes share a
+    /// database, or they see each other's changes up to a second late.
+    #[arg(long, env = "REDIS_URL_FILE", value_name = "FILE")]
+    pub redis_url_file: Option<PathBuf>,
+    /// What that file or REDIS_URL holds.
+    #[arg(skip)]
     pub redis_url: Option<String>,
-    /// Signs the cookies, as at least 128 hexadecimal digits. Without it a key is made, and kept in the data folder or in
-    /// the database that the nodes share.
-    #[arg(long, env = "HARK_SECRET", hide_env_values = true, value_name = "HEX")]
+    /// The file with the key that signs cookies and what nodes tell each other, as at least 128 hexadecimal digits. Or set
+    /// HARK_SECRET. Without either a key is made, and kept in the data folder or in the database that the nodes share.
+    #[arg(long, env = "HARK_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// What that file or HARK_SECRET holds.
+    #[arg(skip)]
     pub secret: Option<String>,
 }
 
@@ -155,18 +172,22 @@ pub enum StreamPath {
 /// Workers outside Hark, which publish over HTTP.
 #[derive(Args, Clone, Debug)]
 pub struct OutsideConfig {
-    /// The bearer token of workers outside Hark; make one with `openssl rand -hex 32`. Without it they are switched off.
-    #[arg(long, env = "HARK_WORKER_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = token)]
+    /// The file with the bearer token of workers outside Hark; make one with `openssl rand -hex 32`. Or set
+    /// HARK_WORKER_TOKEN. Without either they are switched off.
+    #[arg(long, env = "HARK_WORKER_TOKEN_FILE", value_name = "FILE")]
+    pub worker_token_file: Option<PathBuf>,
+    /// What that file or HARK_WORKER_TOKEN holds.
+    #[arg(skip)]
     pub worker_token: Option<String>,
     /// A session whose outside worker is silent for this long fails, in seconds.
     #[arg(long, env = "HARK_WORKER_SILENCE_SECS", default_value_t = 900, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub worker_silence_secs: u32,
 }
 
-fn token(text: &str) -> Result<String, String> {
-    // What a header can carry without quotes: RFC 6750, 2.1, and no more than visible characters.
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Ok(text.to_owned());
+/// A bearer token as a header can carry it: RFC 6750, 2.1, and no more than visible characters.
+fn check_token(text: &str) -> Result<(), String> {
+    if text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
     }
     Err("must be visible ASCII characters without blanks; make one with: openssl rand -hex 32".to_owned())
 }
@@ -214,9 +235,59 @@ pub enum LogFormat {
     Json,
 }
 
-pub(super) fn database_url(text: &str) -> Result<String, String> {
+impl ServeConfig {
+    /// Reads the settings that are secret. No flag takes them, since other users of the machine could read it in the list
+    /// of processes: they come from a variable, or from a file that a flag or a variable names.
+    ///
+    /// # Errors
+    /// If a file can't be read, a setting is given in both ways, or can't be what it says.
+    pub fn read_secrets(&mut self) -> Result<(), String> {
+        let (data, outside) = (&mut self.data, &mut self.outside);
+        data.database_url = read_database_url(data.database_url_file.as_deref())?;
+        data.redis_url = read_secret("REDIS_URL", data.redis_url_file.as_deref())?;
+        data.secret = read_secret("HARK_SECRET", data.secret_file.as_deref())?;
+        outside.worker_token = read_secret("HARK_WORKER_TOKEN", outside.worker_token_file.as_deref())?;
+        outside.worker_token.as_deref().map_or(Ok(()), check_token).map_err(|e| format!("HARK_WORKER_TOKEN {e}"))
+    }
+}
+
+/// The database's address from DATABASE_URL or from `file`.
+///
+/// # Errors
+/// As [`read_secret`], and if it is no address of a PostgreSQL database.
+pub(super) fn read_database_url(file: Option<&Path>) -> Result<Option<String>, String> {
+    let url = read_secret("DATABASE_URL", file)?;
+    url.as_deref().map_or(Ok(()), check_database_url).map_err(|e| format!("DATABASE_URL {e}"))?;
+    Ok(url)
+}
+
+/// A secret from the variable `name` or from `file`, without the white space around it; none if it is empty.
+///
+/// # Errors
+/// If the file can't be read, or both are given.
+pub(super) fn read_secret(name: &str, file: Option<&Path>) -> Result<Option<String>, String> {
+    let given = match std::env::var(name) {
+        Ok(text) => Some(text),
+        Err(VarError::NotPresent) => None,
+        Err(VarError::NotUnicode(_)) => return Err(format!("{name} isn't UTF-8")),
+    };
+    let held = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Some(text.map_err(|e| format!("{name}_FILE: {} can't be read: {e}", path.display()))?)
+        }
+        None => None,
+    };
+    let said = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    match (said(given), said(held)) {
+        (Some(_), Some(_)) => Err(format!("{name} and {name}_FILE are both set; leave one of them out")),
+        (given, held) => Ok(given.or(held)),
+    }
+}
+
+fn check_database_url(text: &str) -> Result<(), String> {
     if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-        return Ok(text.to_owned());
+        return Ok(());
     }
     Err("must be a PostgreSQL address like postgres://user:password@host/name; leave it out to use SQLite".to_owned())
 }
@@ -290,7 +361,6 @@ mod tests {
 
     #[test]
     fn folders_are_private() {
-        use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
         let [data, models] = ["data", "data/models"].map(|name| root.path().join(name));
         make_folder(&models).unwrap();

@@ -43,8 +43,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 )]
 struct Description;
 
-/// The API's routes, and its description at `/api/openapi.json`.
-pub fn router() -> Router<AppState> {
+/// The API's routes, and its description at `/api/openapi.json`. `monitored_elsewhere`: without what only operators ask.
+pub fn router(monitored_elsewhere: bool) -> Router<AppState> {
+    let health = OpenApiRouter::new().routes(routes!(health::sessions));
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(sessions::list, upload::create))
         .routes(routes!(sessions::get, sessions::delete, sessions::rename))
@@ -59,12 +60,22 @@ pub fn router() -> Router<AppState> {
         .routes(routes!(status::all))
         .routes(routes!(status::stream_one))
         .routes(routes!(status::stream_all))
-        .routes(routes!(health::sessions))
         .routes(routes!(reports::create))
+        .merge(if monitored_elsewhere { OpenApiRouter::new() } else { health })
         .split_for_parts();
     transcript::routes(router)
         .route("/api/openapi.json", get(async move || Json(description)))
         .route("/api/{*rest}", axum::routing::any(async || Error::NoRoute))
+}
+
+/// What Prometheus asks.
+pub fn operators() -> Router<AppState> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+/// The counts of sessions for operators, as [`router`] has them.
+pub fn session_health() -> Router<AppState> {
+    OpenApiRouter::new().routes(routes!(health::sessions)).into()
 }
 
 /// The routes of workers outside Hark, which have no owner.

@@ -56,7 +56,7 @@ pub fn router(state: AppState) -> Router {
         .leptos_routes_with_context(&state, routes, context.clone(), shell_of)
         .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
         .layer(middleware::from_fn(to_its_end));
-    let owned = http::router()
+    let owned = http::router(state.monitored_elsewhere)
         .merge(pages)
         // A recording may be of any size; `http::upload` counts its bytes, and everything else is small.
         .layer(DefaultBodyLimit::disable())
@@ -70,7 +70,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(http::healthz))
         .route("/readyz", get(http::readyz))
-        .route("/metrics", get(http::metrics))
+        .merge(if state.monitored_elsewhere { Router::new() } else { http::operators() })
         .merge(owned)
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm)))
         .layer(middleware::from_fn(headers))
@@ -89,12 +89,13 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// What operators ask of a node without pages.
+/// What operators ask of a node on an address of their own.
 pub fn monitor(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(http::healthz))
         .route("/readyz", get(http::readyz))
-        .route("/metrics", get(http::metrics))
+        .merge(http::operators())
+        .merge(http::session_health())
         .with_state(state)
 }
 

@@ -18,7 +18,10 @@ pub use protocol::{EngineSegment, Event};
 
 use crate::model::{EngineId, EngineInfo};
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 use tokio::process::Command;
 
 /// Which engines there are, and how they are reached.
@@ -40,6 +43,9 @@ pub struct EngineConfig {
     /// A program, with its arguments, that speaks Hark's engine protocol.
     #[arg(long, env = "HARK_ENGINE_COMMAND", value_name = "COMMAND")]
     pub engine_command: Option<String>,
+    /// Variables of Hark's environment that this program gets besides the usual ones, such as `HF_HOME,MY_TOKEN`.
+    #[arg(long, env = "HARK_ENGINE_ENV", value_name = "NAME,…", value_delimiter = ',')]
+    pub engine_env: Vec<String>,
     /// The program that runs the built-in engines; Hark itself unless set.
     #[arg(long, env = "HARK_ENGINE_PROGRAM", hide = true)]
     pub engine_program: Option<PathBuf>,
@@ -53,6 +59,7 @@ impl Default for EngineConfig {
             openai_url: None,
             openai_model: "whisper-1".to_owned(),
             engine_command: None,
+            engine_env: Vec::new(),
             engine_program: None,
         }
     }
@@ -98,7 +105,8 @@ pub enum SpeechError {
     Unavailable { reason: String, install: String },
     #[error("The speech engine could not be started: {0}")]
     Spawn(std::io::Error),
-    #[error("The speech engine crashed ({status}). {stderr_tail}")]
+    /// What it wrote to its standard error may name files and addresses, so only the log has it.
+    #[error("The speech engine crashed ({status}). The server's log says more.")]
     Crashed { status: String, stderr_tail: String },
     #[error("The speech engine broke the protocol: {reason}")]
     Protocol { line: String, reason: String },
@@ -136,8 +144,8 @@ impl Engines {
         let engines: Vec<Box<dyn Engine>> = vec![
             Box::new(pocketsphinx::Pocketsphinx::new(program.clone())),
             Box::new(whisper::Whisper::new(program.clone(), config.whisper_model.clone(), data_dir)),
-            Box::new(openai::Openai::new(program, config.openai_url.clone(), config.openai_model.clone())),
-            Box::new(command::CommandEngine::new(config.engine_command.clone())),
+            Box::new(openai::Openai::new(program.clone(), config.openai_url.clone(), config.openai_model.clone())),
+            Box::new(command::CommandEngine::new(program, config.engine_command.clone(), config.engine_env.clone())),
         ];
         Self { engines, default: config.engine }
     }
@@ -176,15 +184,54 @@ impl Engines {
     }
 }
 
-/// The command of a built-in engine: Hark itself, as `hark engine NAME …`.
+/// The variables that every engine gets: where programs, libraries and files are, the language, and how to reach other
+/// servers. What an engine need not know, it can't leak, such as the keys of cookies and databases.
+const ENGINE_ENVIRONMENT: [&str; 24] = [
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "HOME",
+    "USER",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "RUST_BACKTRACE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "OMP_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+];
+
+/// The command of an engine: Hark itself, as `hark engine NAME …`, with nothing in its environment but what engines need.
 fn own_child(program: Option<&Path>, arguments: &[&str]) -> Result<Command, SpeechError> {
     let program = match program {
         Some(path) => path.to_owned(),
         None => std::env::current_exe().map_err(SpeechError::Spawn)?,
     };
     let mut command = Command::new(program);
-    command.arg("engine").args(arguments);
+    command.env_clear().arg("engine").args(arguments);
+    pass_on(&mut command, ENGINE_ENVIRONMENT);
     Ok(command)
+}
+
+/// Gives a command the variables of these names, as far as they are set here.
+fn pass_on(command: &mut Command, names: impl IntoIterator<Item = impl AsRef<OsStr>>) {
+    for name in names {
+        if let Some(value) = std::env::var_os(&name) {
+            command.env(name, value);
+        }
+    }
 }
 
 /// Where a program lies on PATH.

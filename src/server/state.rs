@@ -41,6 +41,8 @@ pub struct Parts {
     pub reports: ReportLimits,
     /// What Prometheus is told of the sessions.
     pub session_gauges: SessionGauges,
+    /// Whether operators ask on an address of their own, so that strangers get no metrics.
+    pub monitored_elsewhere: bool,
     pub cookie_key: Key,
     pub leptos: LeptosOptions,
     pub metrics: PrometheusHandle,

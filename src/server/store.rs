@@ -473,6 +473,23 @@ impl Store {
         rows.into_iter().map(|(id, version, n)| Ok((rows::parse(&id)?, (version as u64, rows::small(n))))).collect()
     }
 
+    /// Gives a session a version above `known`, which watchers were told and the database doesn't have. False for one that
+    /// is being processed: its worker's next write goes beyond by itself.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn raise_version(&self, id: SessionId, known: u64) -> Result<bool, sqlx::Error> {
+        let raised = on!(self, |pool| sqlx::query(
+            "UPDATE sessions SET version = $2 WHERE id = $1 AND version < $2 AND status <> 'processing'"
+        )
+        .bind(id.to_string())
+        .bind((known as i64).saturating_add(LEAP))
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected()))?;
+        Ok(raised > 0)
+    }
+
     /// The versions of what [`Store::statuses`] tells, for several owners.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! Works beside a running Hark, on its database; the running nodes find out by the store. Called by `main`.
 
 use super::{
-    config::database_url,
+    config::read_database_url,
     store::{Store, Stuck, Way},
 };
 use crate::model::{
@@ -30,9 +30,9 @@ pub struct StuckArgs {
     /// The data folder of the Hark that has the sessions.
     #[arg(long, env = "HARK_DATA_DIR", default_value = "data", value_name = "DIR")]
     data_dir: PathBuf,
-    /// Its PostgreSQL database, if it has one.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
-    database_url: Option<String>,
+    /// The file with the address of its PostgreSQL database, if it has one. Or set DATABASE_URL.
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    database_url_file: Option<PathBuf>,
     /// Put them back into the queue. The next attempt goes on after the last segment; this counts as no crash.
     #[arg(long, conflicts_with = "fail")]
     requeue: bool,
@@ -93,8 +93,8 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
 }
 
 async fn open(args: &StuckArgs) -> Result<Store, String> {
-    let opened = match &args.database_url {
-        Some(url) => Store::connect(url).await,
+    let opened = match read_database_url(args.database_url_file.as_deref())? {
+        Some(url) => Store::connect(&url).await,
         None => {
             let path = args.data_dir.join("hark.sqlite");
             // An empty one must not be made where somebody mistyped the folder.

@@ -44,7 +44,16 @@ impl TestApp {
     pub async fn on(folder: TempDir, flags: &[&str]) -> Self {
         let data = folder.path().to_str().unwrap();
         let own = ["hark", "--data-dir", data, "--engine-program", env!("CARGO_BIN_EXE_hark"), "--min-free-bytes", "1"];
-        let config = Flags::parse_from(own.iter().chain(flags)).config;
+        let (flags, secrets) = without_secrets(flags);
+        let mut config = Flags::parse_from(own.iter().chain(&flags)).config;
+        for (name, value) in secrets {
+            let value = Some(value.to_owned());
+            match name {
+                "--database-url" => config.data.database_url = value,
+                "--secret" => config.data.secret = value,
+                _ => config.outside.worker_token = value,
+            }
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let leptos = LeptosOptions::builder().output_name("hark").site_addr(addr).env(Env::PROD).build();
@@ -65,6 +74,21 @@ impl TestApp {
     pub fn visitor(&self) -> Visitor {
         Visitor::new(&self.url)
     }
+}
+
+/// Takes out what has no flag in the program, because `ps` would show it: there it comes from variables or files, which
+/// nodes in one process would share.
+fn without_secrets<'a>(flags: &[&'a str]) -> (Vec<&'a str>, Vec<(&'a str, &'a str)>) {
+    let (mut rest, mut secrets) = (Vec::new(), Vec::new());
+    let mut flags = flags.iter().copied();
+    while let Some(flag) = flags.next() {
+        if ["--database-url", "--secret", "--worker-token"].contains(&flag) {
+            secrets.push((flag, flags.next().expect("a value")));
+        } else {
+            rest.push(flag);
+        }
+    }
+    (rest, secrets)
 }
 
 impl Drop for TestApp {

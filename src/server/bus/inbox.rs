@@ -10,8 +10,10 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Segments that may wait, of all sessions: more than any workers say while a database is restarted.
-const SEGMENTS: usize = 65_536;
+/// Bytes of messages that may wait, of all sessions, before segments are turned away: more than any workers say while a
+/// database is restarted. Statuses, of which each session has one or a few, may take as much again.
+const SEGMENT_BYTES: usize = 32 * 1024 * 1024;
+const ALL_BYTES: usize = 2 * SEGMENT_BYTES;
 
 /// The part of a message that tells what it may replace.
 #[derive(Deserialize)]
@@ -23,7 +25,10 @@ struct Head {
 
 /// What is published about one session and hasn't been looked at: the segments in order, and between them the newest status.
 #[derive(Debug, Default)]
-pub(super) struct Said(VecDeque<Message>);
+pub(super) struct Said {
+    messages: VecDeque<Message>,
+    bytes: usize,
+}
 
 #[derive(Debug)]
 enum Message {
@@ -44,6 +49,12 @@ impl Message {
         }
     }
 
+    fn payload(&self) -> &[u8] {
+        match self {
+            Self::Segment(payload) | Self::Status(_, payload) => payload,
+        }
+    }
+
     fn into_payload(self) -> Vec<u8> {
         match self {
             Self::Segment(payload) | Self::Status(_, payload) => payload,
@@ -52,37 +63,42 @@ impl Message {
 }
 
 impl Said {
-    /// Takes a message in. A status replaces the one before it, unless a segment came between. Tells whether one more waits
-    /// now.
+    /// Takes a message in. A status replaces the one before it, unless a segment came between.
     ///
     /// # Errors
     /// If it can be neither a status nor a segment, is about another session, or is older than the status that waits.
-    pub(super) fn put(&mut self, id: SessionId, payload: &[u8]) -> Result<bool, Rejection> {
+    pub(super) fn put(&mut self, id: SessionId, payload: &[u8]) -> Result<(), Rejection> {
         self.push(Message::read(id, payload)?)
     }
 
-    fn push(&mut self, message: Message) -> Result<bool, Rejection> {
-        match (self.0.back_mut(), &message) {
-            (Some(Message::Status(last, _)), Message::Status(new, _)) if new <= last => Err(Rejection::Stale),
+    fn push(&mut self, message: Message) -> Result<(), Rejection> {
+        let size = message.payload().len();
+        match (self.messages.back_mut(), &message) {
+            (Some(Message::Status(last, _)), Message::Status(new, _)) if new <= last => return Err(Rejection::Stale),
             (Some(last @ Message::Status(..)), Message::Status(..)) => {
+                self.bytes -= last.payload().len();
                 *last = message;
-                Ok(false)
             }
-            _ => {
-                self.0.push_back(message);
-                Ok(true)
-            }
+            _ => self.messages.push_back(message),
         }
+        self.bytes += size;
+        Ok(())
     }
 
-    /// How many messages wait.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.payload().len();
+        Some(message)
+    }
+
+    /// Bytes of the messages that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The messages in their order.
     pub(super) fn into_payloads(self) -> impl Iterator<Item = Vec<u8>> {
-        self.0.into_iter().map(Message::into_payload)
+        self.messages.into_iter().map(Message::into_payload)
     }
 }
 
@@ -98,11 +114,11 @@ struct Waiting {
     /// The sessions that have messages, each once: one that says much takes its turn like the others.
     turns: VecDeque<SessionId>,
     messages: HashMap<SessionId, Said>,
-    segments: usize,
+    bytes: usize,
 }
 
 impl Inbox {
-    /// Takes a message in, as [`Said::put`] does. False if there are too many segments.
+    /// Takes a message in, as [`Said::put`] does. False if too much waits.
     ///
     /// # Errors
     /// As there.
@@ -110,17 +126,17 @@ impl Inbox {
         let message = Message::read(id, payload)?;
         let mut waiting = self.lock();
         let waiting = &mut *waiting;
-        if matches!(message, Message::Segment(_)) {
-            if waiting.segments >= SEGMENTS {
-                return Ok(false);
-            }
-            waiting.segments += 1;
+        let limit = if matches!(message, Message::Segment(_)) { SEGMENT_BYTES } else { ALL_BYTES };
+        if waiting.bytes + payload.len() > limit {
+            return Ok(false);
         }
         let said = waiting.messages.entry(id).or_default();
-        if said.0.is_empty() {
+        let before = said.bytes();
+        if said.messages.is_empty() {
             waiting.turns.push_back(id);
         }
         said.push(message)?;
+        waiting.bytes = waiting.bytes - before + said.bytes();
         self.arrived.notify_one();
         Ok(true)
     }
@@ -139,16 +155,14 @@ impl Inbox {
     fn next(&self) -> Option<Foreign> {
         let mut waiting = self.lock();
         let id = waiting.turns.pop_front()?;
-        let said = &mut waiting.messages.get_mut(&id)?.0;
-        let message = said.pop_front()?;
-        if said.is_empty() {
+        let said = waiting.messages.get_mut(&id)?;
+        let message = said.pop()?;
+        if said.messages.is_empty() {
             waiting.messages.remove(&id);
         } else {
             waiting.turns.push_back(id);
         }
-        if matches!(message, Message::Segment(_)) {
-            waiting.segments -= 1;
-        }
+        waiting.bytes -= message.payload().len();
         Some(Foreign { id, payload: message.into_payload() })
     }
 
@@ -197,17 +211,19 @@ mod tests {
         let told: Vec<String> = all(&inbox).into_iter().map(|(_, text)| text).collect();
         let wanted = [status(9_999), segment(0), segment(1), segment(2), status(10_002)];
         assert_eq!(told, wanted.map(|m| String::from_utf8(m).unwrap()));
-        assert_eq!(inbox.lock().segments, 0);
+        assert_eq!(inbox.lock().bytes, 0);
         assert!(inbox.lock().messages.is_empty());
     }
 
     #[test]
-    fn sessions_take_turns_and_segments_have_a_bound() {
+    fn sessions_take_turns_and_bytes_have_a_bound() {
         let inbox = Inbox::default();
-        for index in 0..SEGMENTS as u32 {
-            assert_eq!(inbox.put(id(1), &segment(index)), Ok(true));
+        let mut large = segment(0);
+        large.resize(256 * 1024, b' ');
+        for _ in 0..SEGMENT_BYTES / large.len() {
+            assert_eq!(inbox.put(id(1), &large), Ok(true));
         }
-        assert_eq!(inbox.put(id(1), &segment(SEGMENTS as u32)), Ok(false));
+        assert_eq!(inbox.put(id(1), &segment(1)), Ok(false));
         inbox.put(id(2), &status_of(2, 1)).unwrap();
         let ids: Vec<SessionId> = all(&inbox).into_iter().take(3).map(|(id, _)| id).collect();
         assert_eq!(ids, [id(1), id(2), id(1)]);

@@ -5,8 +5,8 @@ use crate::{
     model::SessionId,
     server::{sessions::recently, store::Store, stream::Hub},
 };
-use std::time::Duration;
-use tokio::{sync::watch, time};
+use std::{collections::HashMap, time::Duration};
+use tokio::{sync::watch, time, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How long a lost change stays unseen at most, in general.
@@ -15,6 +15,9 @@ const RARELY: Duration = Duration::from_secs(10);
 const OFTEN: Duration = Duration::from_secs(1);
 /// Sessions compared in one statement, and owners whose sessions are.
 const STEP: usize = 500;
+/// How long watchers may know a newer version than the store does: what outside workers report is stored within half a
+/// minute. After that the store is right, for example because it was restored from a copy.
+const AHEAD: Duration = Duration::from_secs(60);
 
 /// How often to compare.
 pub(super) enum Every {
@@ -26,6 +29,7 @@ pub(super) enum Every {
 
 /// Compares until `stop`.
 pub(super) async fn run(hub: &Hub, store: &Store, mut every: Every, stop: &CancellationToken) {
+    let mut ahead = Ahead::default();
     let work = async {
         loop {
             match &mut every {
@@ -39,7 +43,7 @@ pub(super) async fn run(hub: &Hub, store: &Store, mut every: Every, stop: &Cance
                     }
                 }
             }
-            if let Err(error) = compare(hub, store).await {
+            if let Err(error) = compare(hub, store, &mut ahead).await {
                 tracing::warn!(%error, "what is watched could not be compared with the store; trying again");
             }
         }
@@ -47,14 +51,33 @@ pub(super) async fn run(hub: &Hub, store: &Store, mut every: Every, stop: &Cance
     stop.run_until_cancelled(work).await;
 }
 
-/// Tells the watchers what the store knows and they don't.
+/// Sessions of which watchers know more than the store does: since when, and what the store knew then.
+#[derive(Debug, Default)]
+pub(super) struct Ahead(HashMap<SessionId, (Instant, u64)>);
+
+impl Ahead {
+    /// Notes that watchers of a session are ahead of version `stored`. True if they have been for too long.
+    fn is_overdue(&mut self, id: SessionId, stored: u64, now: Instant) -> bool {
+        let noted = self.0.entry(id).or_insert((now, stored));
+        if noted.1 != stored {
+            *noted = (now, stored);
+        }
+        now.duration_since(noted.0) >= AHEAD
+    }
+}
+
+/// Tells the watchers what the store knows and they don't. What they have known and the store hasn't, for too long, is
+/// taken back: the session gets a version above theirs.
 ///
 /// # Errors
 /// If the database fails; some may have been told by then.
-pub(super) async fn compare(hub: &Hub, store: &Store) -> Result<(), sqlx::Error> {
+pub(super) async fn compare(hub: &Hub, store: &Store, ahead: &mut Ahead) -> Result<(), sqlx::Error> {
     let mut changed: Vec<SessionId> = Vec::new();
+    let mut overdue: Vec<(SessionId, u64)> = Vec::new();
+    let now = Instant::now();
     let held = hub.held();
     let ids: Vec<SessionId> = held.keys().copied().collect();
+    ahead.0.retain(|id, _| held.contains_key(id));
     for step in ids.chunks(STEP) {
         let there = store.versions(step).await?;
         for id in step {
@@ -62,8 +85,13 @@ pub(super) async fn compare(hub: &Hub, store: &Store) -> Result<(), sqlx::Error>
                 (Some((version, segments)), Some((known, counted))) if version > known || segments > counted => {
                     changed.push(*id);
                 }
+                (Some((version, segments)), Some((known, counted))) if version < known || segments < counted => {
+                    if ahead.is_overdue(*id, *version, now) {
+                        overdue.push((*id, *known));
+                    }
+                }
                 (None, _) => hub.forget(*id),
-                _ => {}
+                _ => drop(ahead.0.remove(id)),
             }
         }
     }
@@ -71,6 +99,13 @@ pub(super) async fn compare(hub: &Hub, store: &Store) -> Result<(), sqlx::Error>
         let all = store.versions_of_owners(owners, recently()).await?;
         let news = all.into_iter().filter(|(id, owner, version)| hub.known_to_owner(owner, *id) < Some(*version));
         changed.extend(news.map(|(id, ..)| id));
+    }
+    for (id, known) in overdue {
+        ahead.0.remove(&id);
+        if store.raise_version(id, known).await? {
+            tracing::warn!(session_id = %id, "watchers of session {id} knew more than the database has; they are set right");
+            changed.push(id);
+        }
     }
     changed.sort_unstable();
     changed.dedup();

@@ -2,7 +2,7 @@
 //! watched. Redis keeps nothing for who isn't there, so after every subscription what it is about is read from the store.
 
 use super::{
-    Change, Event, Inbox, Rejection, Signal, count,
+    Change, Event, Inbox, Rejection, Signal, Signer, count,
     inbox::Said,
     local::Local,
     wire::{self, News},
@@ -22,7 +22,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -32,8 +32,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Changes that may wait to be published. More come only while Redis doesn't answer, and then the store tells them.
+/// Changes that may wait to be published, and the bytes of their texts. More come only while Redis doesn't answer, and then
+/// the store tells them.
 const WAITING: usize = 8192;
+const WAITING_BYTES: usize = 32 * 1024 * 1024;
 /// Changes published in one go.
 const BATCH: usize = 512;
 /// Channels named in one command.
@@ -44,13 +46,14 @@ const ANSWER: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(5);
 /// First and longest wait before another try to connect; doubled each time, and random up to a half.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// Messages that may wait until the store has told whose their sessions are. More come only if it doesn't answer.
-const EARLY: usize = 65_536;
+/// Bytes of messages that may wait until the store has told whose their sessions are. More come only if it doesn't answer.
+const EARLY_BYTES: usize = 32 * 1024 * 1024;
 
 /// Gives changes to Redis. Never waits: what can't be taken in is dropped and counted.
 #[derive(Clone, Debug)]
 pub(super) struct Publisher {
     queue: mpsc::Sender<Outgoing>,
+    waiting_bytes: Arc<AtomicUsize>,
     publishes: Arc<AtomicBool>,
     listens: watch::Receiver<bool>,
 }
@@ -61,11 +64,27 @@ enum Outgoing {
     News(News),
 }
 
+impl Outgoing {
+    /// Bytes of its texts, about: what else it takes is bounded by the number of messages.
+    fn size(&self) -> usize {
+        let Self::Event(event, _) = self else { return 0 };
+        let status = event.new_status();
+        let segment = match &event.change {
+            Change::Segment(segment, _) => segment.text.len(),
+            Change::Status(_) | Change::Deleted(_) => 0,
+        };
+        let error = status.and_then(|status| status.error.as_ref());
+        segment + status.map_or(0, |status| status.message.len()) + error.map_or(0, |error| error.message.len())
+    }
+}
+
 /// Both connections, to be kept going.
 #[derive(Debug)]
 pub(super) struct Background {
     client: Client,
+    signer: Signer,
     queue: mpsc::Receiver<Outgoing>,
+    waiting_bytes: Arc<AtomicUsize>,
     publishes: Arc<AtomicBool>,
     listener: Listener,
 }
@@ -76,6 +95,7 @@ pub(super) struct Background {
 /// If the address can't be one.
 pub(super) fn connect(
     url: &str,
+    signer: Signer,
     local: &Local,
     store: &Store,
     foreign: Arc<Inbox>,
@@ -92,6 +112,7 @@ pub(super) fn connect(
     let (reads, rows) = mpsc::unbounded_channel();
     let listener = Listener {
         local: local.clone(),
+        signer: signer.clone(),
         store: store.clone(),
         foreign,
         wants,
@@ -99,11 +120,17 @@ pub(super) fn connect(
         rows,
         connected,
         sessions: HashMap::new(),
-        early: 0,
+        early_bytes: 0,
         watched,
     };
-    let publisher = Publisher { queue: send, publishes: Arc::clone(&publishes), listens };
-    Ok((publisher, Background { client, queue, publishes, listener }))
+    let waiting_bytes = Arc::new(AtomicUsize::new(0));
+    let publisher = Publisher {
+        queue: send,
+        waiting_bytes: Arc::clone(&waiting_bytes),
+        publishes: Arc::clone(&publishes),
+        listens,
+    };
+    Ok((publisher, Background { client, signer, queue, waiting_bytes, publishes, listener }))
 }
 
 /// Whether the Redis at `url` answers.
@@ -134,7 +161,10 @@ impl Publisher {
     }
 
     fn send(&self, out: Outgoing) {
-        if self.queue.try_send(out).is_err() {
+        let size = out.size();
+        let fits = self.waiting_bytes.fetch_add(size, Relaxed) + size <= WAITING_BYTES;
+        if !fits || self.queue.try_send(out).is_err() {
+            self.waiting_bytes.fetch_sub(size, Relaxed);
             metrics::counter!("hark_bus_dropped_total").increment(1);
         }
     }
@@ -148,8 +178,8 @@ impl Background {
 
     /// Publishes and listens until `stop`; then publishes what is left, for the last words of a node matter most.
     pub(super) async fn run(self, stop: &CancellationToken) {
-        let Self { client, queue, publishes, mut listener } = self;
-        let publish = publish(&client, queue, &publishes, stop);
+        let Self { client, signer, queue, waiting_bytes, publishes, mut listener } = self;
+        let publish = publish(&client, &signer, queue, &waiting_bytes, &publishes, stop);
         let listen = stop.run_until_cancelled(listener.run(&client));
         tokio::join!(publish, listen);
     }
@@ -159,7 +189,9 @@ impl Background {
 
 async fn publish(
     client: &Client,
+    signer: &Signer,
     mut queue: mpsc::Receiver<Outgoing>,
+    waiting_bytes: &AtomicUsize,
     publishes: &AtomicBool,
     stop: &CancellationToken,
 ) {
@@ -194,7 +226,12 @@ async fn publish(
         if batch.is_empty() {
             tokio::select! {
                 biased;
-                n = queue.recv_many(&mut batch, BATCH) => if n == 0 { return },
+                n = queue.recv_many(&mut batch, BATCH) => {
+                    if n == 0 {
+                        return;
+                    }
+                    waiting_bytes.fetch_sub(batch.iter().map(Outgoing::size).sum(), Relaxed);
+                }
                 // Told after everything that was published before the node went down.
                 () = stop.cancelled() => return,
             }
@@ -202,8 +239,8 @@ async fn publish(
         let mut pipe = redis::pipe();
         for out in batch.drain(..) {
             let messages = match out {
-                Outgoing::Event(event, news) => wire::messages(&event, news),
-                Outgoing::News(news) => vec![wire::news(&news)],
+                Outgoing::Event(event, news) => wire::messages(&event, news, signer),
+                Outgoing::News(news) => vec![wire::news(&news, signer)],
             };
             for (channel, payload) in messages {
                 pipe.cmd("PUBLISH").arg(channel).arg(payload).ignore();
@@ -257,6 +294,7 @@ type Rows = Result<Vec<(Session, Owner)>, sqlx::Error>;
 #[derive(Debug)]
 struct Listener {
     local: Local,
+    signer: Signer,
     store: Store,
     foreign: Arc<Inbox>,
     wants: mpsc::UnboundedReceiver<SessionId>,
@@ -264,8 +302,8 @@ struct Listener {
     rows: mpsc::UnboundedReceiver<(Vec<SessionId>, Rows)>,
     connected: watch::Sender<bool>,
     sessions: HashMap<SessionId, Subscribed>,
-    /// Messages taken in for sessions of which the store hasn't told yet.
-    early: usize,
+    /// Bytes of messages taken in for sessions of which the store hasn't told yet.
+    early_bytes: usize,
     watched: bool,
 }
 
@@ -294,7 +332,7 @@ impl Listener {
         pause: &mut Pause,
     ) -> Result<(), RedisError> {
         self.sessions.clear();
-        self.early = 0;
+        self.early_bytes = 0;
         let messages = &mut messages;
         self.answered(messages, sink.subscribe(wire::NODES)).await?;
         let held: Vec<SessionId> = self.local.hub().held().into_keys().collect();
@@ -381,7 +419,7 @@ impl Listener {
             self.answered(messages, sink.unsubscribe(&channels)).await?;
             for id in step {
                 if let Some(Subscribed::Asked(waiting)) = self.sessions.remove(id) {
-                    self.early -= waiting.len();
+                    self.early_bytes -= waiting.bytes();
                 }
             }
         }
@@ -414,7 +452,7 @@ impl Listener {
             if let Some(subscribed) = self.sessions.get_mut(&session.id)
                 && let Subscribed::Asked(waiting) = std::mem::replace(subscribed, known)
             {
-                self.early -= waiting.len();
+                self.early_bytes -= waiting.bytes();
                 early.extend(waiting.into_payloads().map(|payload| (session.id, payload)));
             }
         }
@@ -422,7 +460,7 @@ impl Listener {
             if let Some(subscribed) = self.sessions.get_mut(&id)
                 && let Subscribed::Asked(waiting) = subscribed
             {
-                self.early -= waiting.len();
+                self.early_bytes -= waiting.bytes();
                 *subscribed = Subscribed::Nobody;
             }
         }
@@ -436,9 +474,9 @@ impl Listener {
         if payload.len() > wire::MAX_MESSAGE {
             count(Err(Rejection::Oversized));
         } else if channel == wire::NODES {
-            match serde_json::from_slice(payload) {
+            match wire::read_news(payload, &self.signer) {
                 Ok(news) => self.news(news),
-                Err(_) => count(Err(Rejection::Malformed)),
+                Err(rejection) => count(Err(rejection)),
             }
         } else if let Some(id) = wire::session_of(channel) {
             self.take_in(id, payload);
@@ -449,10 +487,13 @@ impl Listener {
 
     fn take_in(&mut self, id: SessionId, payload: &[u8]) {
         match self.sessions.get_mut(&id) {
-            Some(Subscribed::Asked(waiting)) if self.early < EARLY => match waiting.put(id, payload) {
-                Ok(more) => self.early += usize::from(more),
-                Err(rejection) => count(Err(rejection)),
-            },
+            Some(Subscribed::Asked(waiting)) if self.early_bytes + payload.len() <= EARLY_BYTES => {
+                let before = waiting.bytes();
+                if let Err(rejection) = waiting.put(id, payload) {
+                    count(Err(rejection));
+                }
+                self.early_bytes = self.early_bytes - before + waiting.bytes();
+            }
             Some(Subscribed::Asked(_)) => metrics::counter!("hark_bus_dropped_total").increment(1),
             Some(Subscribed::Known { outside: true, .. }) => {
                 match self.foreign.put(id, payload) {
@@ -462,7 +503,7 @@ impl Listener {
                 }
             }
             Some(Subscribed::Known { owner, outside: false }) => {
-                match wire::read(id, payload) {
+                match wire::read(id, payload, &self.signer) {
                     Ok(change) => {
                         let older = matches!(&change, Change::Status(status)
                             if self.local.hub().version_of(id).is_some_and(|known| status.version < known));

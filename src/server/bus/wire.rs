@@ -1,9 +1,10 @@
 //! What goes over Redis between nodes, and what workers in any language may publish there. Pure: bytes in, changes out.
 //!
-//! - `transcription:status:{session_id}`: a status or a segment, as streams and polls give them. Public.
-//! - `transcription:nodes`: [`News`] of sessions that appear, end or go, for nodes that don't listen for them yet. Hark's own.
+//! - `transcription:status:{session_id}`: a status or a segment, as streams and polls give them. Nodes sign theirs; for the
+//!   sessions of outside workers anybody's are taken.
+//! - `transcription:nodes`: [`News`] of sessions that appear, end or go, for nodes that don't listen for them yet. Signed.
 
-use super::{Change, Event};
+use super::{Change, Event, signature::Signer};
 use crate::model::{SegmentEvent, SessionId, State, Status};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,8 @@ pub enum Rejection {
     Stale,
     /// It is about no session that this node listens for, or about another than its channel's.
     Foreign,
+    /// Only a node may say this, and none with this node's key has signed it.
+    Unsigned,
 }
 
 impl Rejection {
@@ -50,6 +53,7 @@ impl Rejection {
             Self::Oversized => "oversized",
             Self::Stale => "stale",
             Self::Foreign => "foreign",
+            Self::Unsigned => "unsigned",
         }
     }
 }
@@ -72,7 +76,15 @@ pub(super) fn session_of(channel: &str) -> Option<SessionId> {
 }
 
 /// The messages that announce a change, each with its channel. `news`: whether nodes that don't listen must hear of it.
-pub(super) fn messages(event: &Event, news: bool) -> Vec<(String, Vec<u8>)> {
+pub(super) fn messages(event: &Event, news: bool, signer: &Signer) -> Vec<(String, Vec<u8>)> {
+    let sign = |(channel, json): (String, Vec<u8>)| {
+        let signed = signer.sign(&channel, json);
+        (channel, signed)
+    };
+    unsigned_messages(event, news).into_iter().map(sign).collect()
+}
+
+fn unsigned_messages(event: &Event, news: bool) -> Vec<(String, Vec<u8>)> {
     let owner = || event.owner.as_str().to_owned();
     let mut messages = Vec::with_capacity(2);
     match &event.change {
@@ -96,15 +108,29 @@ pub(super) fn messages(event: &Event, news: bool) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The message of some news.
-pub(super) fn news(news: &News) -> (String, Vec<u8>) {
-    (NODES.to_owned(), json(news))
+pub(super) fn news(news: &News, signer: &Signer) -> (String, Vec<u8>) {
+    (NODES.to_owned(), signer.sign(NODES, json(news)))
 }
 
-/// Reads what a worker of Hark said on a session's channel.
+/// Reads what a node said on the channel of nodes.
 ///
 /// # Errors
 /// Why it must be ignored.
-pub(super) fn read(id: SessionId, payload: &[u8]) -> Result<Change, Rejection> {
+pub(super) fn read_news(payload: &[u8], signer: &Signer) -> Result<News, Rejection> {
+    if !signer.verifies(NODES, payload) {
+        return Err(Rejection::Unsigned);
+    }
+    serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)
+}
+
+/// Reads what a node said on the channel of a session of Hark's own workers.
+///
+/// # Errors
+/// Why it must be ignored.
+pub(super) fn read(id: SessionId, payload: &[u8], signer: &Signer) -> Result<Change, Rejection> {
+    if !signer.verifies(&channel(id), payload) {
+        return Err(Rejection::Unsigned);
+    }
     let said: Said = serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)?;
     match said {
         Said::Segment(segment) if segment.session_id != id => Err(Rejection::Foreign),
@@ -153,6 +179,10 @@ mod tests {
     use serde_json::{Value, json};
     use uuid::Uuid;
 
+    fn signer() -> Signer {
+        Signer::new([&b"the nodes' key"[..]])
+    }
+
     fn id() -> SessionId {
         SessionId(Uuid::from_u128(7))
     }
@@ -172,21 +202,29 @@ mod tests {
         let owner = Owner::from_store("me".to_owned());
         let line =
             Segment { index: 3, start: 1.0, end: 2.0, text: "a\u{2028}b".to_owned(), confidence: None, words: vec![] };
-        let sent = messages(&Event::segment(owner.clone(), &line, status()), true);
+        let sent = messages(&Event::segment(owner.clone(), &line, status()), true, &signer());
         assert_eq!(sent.iter().map(|(c, _)| session_of(c)).collect::<Vec<_>>(), [Some(id()), Some(id())]);
-        assert!(matches!(read(id(), &sent[0].1), Ok(Change::Segment(segment, None)) if segment.text == "a\u{2028}b"));
-        assert!(matches!(read(id(), &sent[1].1), Ok(Change::Status(read)) if read == status()));
-        let queued = messages(&Event::status(owner.clone(), Status { state: State::Queued, ..status() }), true);
-        let news: News = serde_json::from_slice(&queued[1].1).unwrap();
-        assert_eq!(news, News::Changed { session_id: id(), owner: "me".to_owned(), status: State::Queued });
-        assert_eq!(messages(&Event::status(owner, Status { state: State::Queued, ..status() }), false).len(), 1);
+        assert!(
+            matches!(read(id(), &sent[0].1, &signer()), Ok(Change::Segment(segment, None)) if segment.text == "a\u{2028}b")
+        );
+        assert!(matches!(read(id(), &sent[1].1, &signer()), Ok(Change::Status(read)) if read == status()));
+        let queued =
+            messages(&Event::status(owner.clone(), Status { state: State::Queued, ..status() }), true, &signer());
+        let news = read_news(&queued[1].1, &signer());
+        assert_eq!(news, Ok(News::Changed { session_id: id(), owner: "me".to_owned(), status: State::Queued }));
+        let others = Signer::new([&b"another cluster's"[..]]);
+        assert_eq!(read_news(&queued[1].1, &others), Err(Rejection::Unsigned));
+        assert!(matches!(read(id(), &queued[0].1, &others), Err(Rejection::Unsigned)));
+        assert!(matches!(read(id(), &json(&status()), &signer()), Err(Rejection::Unsigned)));
+        let quiet = messages(&Event::status(owner, Status { state: State::Queued, ..status() }), false, &signer());
+        assert_eq!(quiet.len(), 1);
     }
 
     #[test]
     fn what_can_not_be_is_rejected() {
-        let rejected = |payload: &[u8]| read(id(), payload).err();
-        assert_eq!(rejected(b"{"), Some(Rejection::Malformed));
-        assert_eq!(rejected(b"{}"), Some(Rejection::Malformed));
+        let rejected = |payload: &[u8]| read(id(), &signer().sign(&channel(id()), payload.to_vec()), &signer()).err();
+        assert_eq!(rejected(br#"{"a"}"#), Some(Rejection::Malformed));
+        assert_eq!(rejected(br#"{"a":1}"#), Some(Rejection::Malformed));
         assert_eq!(rejected(&with(json!({"session_id": Uuid::nil()}))), Some(Rejection::Foreign));
         for change in [
             json!({"progress": 101.0}),

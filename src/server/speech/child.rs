@@ -2,12 +2,13 @@
 //! output. Called by `main`.
 
 use super::{
-    openai, pocketsphinx,
+    command, openai, pocketsphinx,
     protocol::{EngineSegment, Line},
     whisper,
 };
 use clap::Subcommand;
 use std::{
+    ffi::OsString,
     io::{self, ErrorKind, Read, Write},
     path::PathBuf,
     process::ExitCode,
@@ -26,6 +27,12 @@ pub enum EngineArgs {
         /// The language spoken.
         #[arg(long)]
         language: Option<String>,
+    },
+    /// A program of the operator's that speaks the engine protocol.
+    Command {
+        /// The program and its arguments.
+        #[arg(required = true, last = true)]
+        words: Vec<OsString>,
     },
     /// A server with the OpenAI transcription API.
     Openai {
@@ -63,23 +70,29 @@ impl From<io::Error> for ChildError {
 
 /// Runs an engine on standard input until its end.
 pub async fn run_child(args: EngineArgs) -> ExitCode {
+    if let EngineArgs::Command { words } = &args {
+        return command::supervise(words).await.unwrap_or_else(|error| fail(&error));
+    }
     // If Hark is killed, nobody listens any more.
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)) {
         eprintln!("the engine won't notice the end of its parent: {error}");
     }
     let result = match args {
+        EngineArgs::Command { .. } => unreachable!("supervised above"),
         EngineArgs::Pocketsphinx => blocking(pocketsphinx::child).await,
         EngineArgs::Whisper { model, language } => blocking(move || whisper::child(&model, language.as_deref())).await,
         EngineArgs::Openai { url, model, language } => openai::child(&url, &model, language.as_deref()).await,
     };
     match result {
         Ok(()) => say(&Line::Done).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
-        Err(error) => {
-            eprintln!("{error}");
-            let _ = say(&Line::Error { code: error.code.to_owned(), message: error.message });
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&error),
     }
+}
+
+fn fail(error: &ChildError) -> ExitCode {
+    eprintln!("{error}");
+    let _ = say(&Line::Error { code: error.code.to_owned(), message: error.message.clone() });
+    ExitCode::FAILURE
 }
 
 async fn blocking(work: impl FnOnce() -> Result<(), ChildError> + Send + 'static) -> Result<(), ChildError> {

@@ -1,17 +1,34 @@
-//! The `command` engine: any program that speaks the engine protocol, given as a command line without a shell.
+//! The `command` engine: any program that speaks the engine protocol, given as a command line without a shell. It runs
+//! under `hark engine command`, which ends it, and what it started, when Hark dies, however suddenly.
 
-use super::{Availability, Engine, Request, SpeechError, which};
+use super::{Availability, Engine, Request, SpeechError, child::ChildError, own_child, pass_on, which};
 use crate::model::EngineId;
-use std::path::Path;
-use tokio::process::Command;
+use rustix::process::{
+    Signal as KernelSignal, getpid, kill_process, kill_process_group, set_parent_process_death_signal,
+};
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use tokio::{
+    process::Command,
+    signal::unix::{SignalKind, signal},
+};
 
 pub(super) struct CommandEngine {
+    /// The program that is Hark.
+    program: Option<PathBuf>,
     line: Option<String>,
+    /// Variables that the engine gets besides the usual ones.
+    variables: Vec<String>,
 }
 
 impl CommandEngine {
-    pub(super) fn new(line: Option<String>) -> Self {
-        Self { line: line.filter(|l| !l.trim().is_empty()) }
+    pub(super) fn new(program: Option<PathBuf>, line: Option<String>, variables: Vec<String>) -> Self {
+        Self { program, line: line.filter(|l| !l.trim().is_empty()), variables }
     }
 
     fn words(&self) -> Option<Vec<String>> {
@@ -57,12 +74,45 @@ impl Engine for CommandEngine {
             reason: "No program is set.".to_owned(),
             install: String::new(),
         })?;
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
+        let there = if words[0].contains('/') { Path::new(&words[0]).is_file() } else { which(&words[0]).is_some() };
+        if !there {
+            return Err(SpeechError::Spawn(io::ErrorKind::NotFound.into()));
+        }
+        let mut command = own_child(self.program.as_deref(), &["command", "--"])?;
+        command.args(&words);
+        pass_on(&mut command, &self.variables);
         if let Some(language) = &request.language {
             command.env("HARK_LANGUAGE", language);
         }
         Ok(command)
+    }
+}
+
+/// Runs the program of a `command` engine with the pipes of this process until either ends. If Hark dies, the kernel tells
+/// this process, and it takes everything in its process group along; a program that doesn't know of Hark wouldn't notice.
+pub(super) async fn supervise(words: &[OsString]) -> Result<ExitCode, ChildError> {
+    let failed = |error: io::Error| ChildError::new("spawn", format!("The engine's program can't be started: {error}"));
+    let mut orphaned = signal(SignalKind::terminate()).map_err(failed)?;
+    set_parent_process_death_signal(Some(KernelSignal::TERM)).map_err(|e| failed(e.into()))?;
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(ChildError::new("usage", "No program was given."));
+    };
+    let mut child = Command::new(program).args(arguments).kill_on_drop(true).spawn().map_err(failed)?;
+    tokio::select! {
+        ended = child.wait() => {
+            let status = ended.map_err(failed)?;
+            // Its end is passed on as it was, for the message.
+            if let Some(signal) = status.signal().and_then(KernelSignal::from_named_raw) {
+                // Twice, because Rust's own handler for SIGSEGV takes the first one and then steps aside.
+                let _ = kill_process(getpid(), signal).and_then(|()| kill_process(getpid(), signal));
+            }
+            Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+        }
+        _ = orphaned.recv() => {
+            // This process is one of them.
+            let _ = kill_process_group(getpid(), KernelSignal::KILL);
+            Ok(ExitCode::FAILURE)
+        }
     }
 }
 
@@ -72,7 +122,7 @@ mod tests {
 
     #[test]
     fn says_what_is_missing() {
-        let reason = |line: &str| match CommandEngine::new(Some(line.to_owned())).availability() {
+        let reason = |line: &str| match CommandEngine::new(None, Some(line.to_owned()), Vec::new()).availability() {
             Availability::Missing { reason, .. } => reason,
             Availability::Ready => "ready".to_owned(),
         };

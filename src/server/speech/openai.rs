@@ -5,26 +5,36 @@
 use super::{
     Availability, Engine, Request, SpeechError,
     child::{ChildError, read_samples, say, say_ready, say_segment, seconds},
-    own_child,
+    own_child, pass_on,
     pieces::{Cutter, Rules},
     protocol::{EngineSegment, Line},
 };
-use crate::model::{EngineId, Word};
+use crate::{
+    model::{EngineId, Word, bytes},
+    server::config,
+};
 use eventsource_stream::Eventsource;
 use futures::StreamExt;
 use reqwest::{
     Client, Response, StatusCode,
-    header::CONTENT_TYPE,
+    header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
     multipart::{Form, Part},
+    redirect::Policy,
 };
 use serde::Deserialize;
 use std::{path::PathBuf, time::Duration};
 use tokio::{process::Command, time};
 
 /// The key's variable: never an argument, which other users of the machine could read.
-pub(super) const KEY: &str = "HARK_OPENAI_KEY";
+const KEY: &str = "HARK_OPENAI_KEY";
+/// The variable that names a file with it.
+const KEY_FILE: &str = "HARK_OPENAI_KEY_FILE";
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// The longest answer to one piece, in bytes: ten times what ten minutes of speech with the times of its words take.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// How much of a refusal is read, in bytes.
+const MAX_REFUSAL: usize = 64 * 1024;
 /// How often a piece is sent when the server is busy or broken, and the longest wait between.
 const TRIES: u32 = 5;
 const LONGEST_WAIT: f64 = 60.0;
@@ -68,6 +78,7 @@ impl Engine for Openai {
     fn command(&self, request: &Request) -> Result<Command, SpeechError> {
         let url = self.url.as_deref().unwrap_or_default();
         let mut command = own_child(self.program.as_deref(), &["openai", "--url", url, "--model", &self.model])?;
+        pass_on(&mut command, [KEY, KEY_FILE]);
         if let Some(language) = &request.language {
             command.args(["--language", language]);
         }
@@ -163,13 +174,17 @@ impl Coming {
 
 /// The child: a request for each piece.
 pub(super) async fn child(url: &str, model: &str, language: Option<&str>) -> Result<(), ChildError> {
-    let client = Client::builder().timeout(TIMEOUT).build().map_err(|e| ChildError::new("internal", e.to_string()))?;
+    // The key and the recording are for the server that was named, and for no other that it points to.
+    let client = Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build();
+    let client = client.map_err(|e| ChildError::new("internal", e.to_string()))?;
+    let key_file = std::env::var_os(KEY_FILE).map(PathBuf::from);
+    let key = config::read_secret(KEY, key_file.as_deref()).map_err(|e| ChildError::new("internal", e))?;
     let mut remote = Remote {
         client,
         url: format!("{url}/audio/transcriptions"),
         model,
         language,
-        key: std::env::var(KEY).ok(),
+        key,
         verbose: true,
         stream: true,
     };
@@ -222,7 +237,7 @@ impl Remote<'_> {
                     None => pause(tries, None).await,
                 },
                 Ok(response) if response.status() == StatusCode::BAD_REQUEST && (self.verbose || self.stream) => {
-                    let said = response.text().await.unwrap_or_default();
+                    let said = said(response).await;
                     if !self.ask_for_less(&said) {
                         return Err(refusal(StatusCode::BAD_REQUEST, &said));
                     }
@@ -234,8 +249,7 @@ impl Remote<'_> {
                     if !again || tries == TRIES {
                         return Err(refused(status, response).await);
                     }
-                    let asked = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
-                    pause(tries, asked).await;
+                    pause(tries, asked_to_wait(&response)).await;
                 }
                 Err(error) if tries == TRIES => {
                     let why = if error.is_timeout() { "did not answer in time" } else { "can't be reached" };
@@ -292,13 +306,21 @@ async fn read(response: Response) -> Result<Option<Answer>, ChildError> {
     };
     let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !kind.starts_with("text/event-stream") {
-        return match response.bytes().await {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable(&e)),
-            Err(_) => Ok(None),
-        };
+        let Some((bytes, whole)) = read_bytes(response, MAX_ANSWER).await else { return Ok(None) };
+        if !whole {
+            return Err(too_long());
+        }
+        return serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable(&e));
     }
     let mut coming = Coming::default();
-    let mut events = response.bytes_stream().eventsource();
+    let mut left = MAX_ANSWER;
+    let mut over = false;
+    let pieces = response.bytes_stream().take_while(|piece| {
+        over |= piece.as_ref().is_ok_and(|piece| piece.len() > left);
+        left = left.saturating_sub(piece.as_ref().map_or(0, |piece| piece.len()));
+        std::future::ready(!over)
+    });
+    let mut events = pieces.eventsource();
     while let Some(event) = events.next().await {
         let Ok(event) = event else { return Ok(None) };
         if coming.take(&event.data).map_err(|e| unreadable(&e))? {
@@ -308,11 +330,49 @@ async fn read(response: Response) -> Result<Option<Answer>, ChildError> {
             break;
         }
     }
-    Ok(coming.whole())
+    drop(events);
+    if over { Err(too_long()) } else { Ok(coming.whole()) }
+}
+
+fn too_long() -> ChildError {
+    let limit = bytes(MAX_ANSWER as u64);
+    ChildError::new("bad_answer", format!("The transcription server's answer to one piece is longer than {limit}."))
+}
+
+/// The first `limit` bytes of an answer, and whether those are all; none if it broke off.
+async fn read_bytes(mut response: Response, limit: usize) -> Option<(Vec<u8>, bool)> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.chunk().await.ok()? {
+        let room = limit - bytes.len();
+        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+        if piece.len() > room {
+            return Some((bytes, false));
+        }
+    }
+    Some((bytes, true))
+}
+
+/// What a server says of its refusal, as far as anybody reads it.
+async fn said(response: Response) -> String {
+    let read = read_bytes(response, MAX_REFUSAL).await;
+    read.map(|(bytes, _)| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// Seconds that a server asks to wait, as RFC 9110, 10.2.3 has it; a date isn't heeded.
+fn asked_to_wait(response: &Response) -> Option<f64> {
+    let asked = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    asked.parse().ok().filter(|seconds: &f64| seconds.is_finite())
 }
 
 async fn refused(status: StatusCode, response: Response) -> ChildError {
-    refusal(status, &response.text().await.unwrap_or_default())
+    if status.is_redirection() {
+        let to = response.headers().get(LOCATION).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        eprintln!("the transcription server answered {status} and points to {}", to.unwrap_or_default());
+        let message = "The transcription server sends requests on to another address, which Hark doesn't follow. \
+                       Set HARK_OPENAI_URL to the address itself; the server's log has it.";
+        return ChildError::new("redirected", message);
+    }
+    refusal(status, &said(response).await)
 }
 
 fn refusal(status: StatusCode, said: &str) -> ChildError {

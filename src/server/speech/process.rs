@@ -4,7 +4,6 @@ use super::{
     Engine, Request, SpeechError,
     protocol::{Event, MAX_LINE, Parser},
 };
-use crate::model::EngineId;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpriority_process, kill_process_group, setpriority_process, waitid,
 };
@@ -21,7 +20,7 @@ use tokio::{
     time,
 };
 
-/// Lines of standard error kept for the message of a crash.
+/// Lines of standard error kept for what the log says of a crash.
 const TAIL_LINES: usize = 5;
 /// How long an engine has to exit after its last word.
 const EXIT: Duration = Duration::from_secs(5);
@@ -57,11 +56,6 @@ pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), 
     let mut command = engine.command(request)?;
     // A group of its own, so that a kill reaches what the engine itself started.
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    // What an engine need not know, it can't leak: the key of the cookies, and of another engine's server.
-    command.env_remove("HARK_SECRET");
-    if engine.id() != EngineId::Openai {
-        command.env_remove(super::openai::KEY);
-    }
     let mut child = command.spawn().map_err(SpeechError::Spawn)?;
     // What it starts inherits it.
     let nicer = |pid| setpriority_process(Some(pid), getpriority_process(None)? + NICER);
@@ -169,7 +163,9 @@ impl Output {
             self.tail_reader = None;
         }
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        SpeechError::Crashed { status, stderr_tail: Vec::from(tail.clone()).join(" / ") }
+        let stderr_tail = Vec::from(tail.clone()).join(" / ");
+        tracing::warn!(status, stderr_tail, "a speech engine crashed");
+        SpeechError::Crashed { status, stderr_tail }
     }
 
     /// Whether the engine itself runs; leaves its exit status to be collected.

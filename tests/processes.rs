@@ -1,0 +1,176 @@
+//! Hark as a process among others: what its engines get and what becomes of them, where secrets come from, what other
+//! users of the machine can read, and where operators ask.
+
+#[path = "support/process.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod process;
+mod support;
+
+use process::Setup;
+use reqwest::StatusCode;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+use support::{PATIENCE, TestApp, Visitor, wav};
+use tempfile::TempDir;
+use tokio::time;
+
+/// A script as the command of an engine.
+fn engine(folder: &Path, script: &str) -> String {
+    let file = folder.join("engine.sh");
+    fs::write(&file, script).unwrap();
+    format!("sh {} {}", file.display(), folder.display())
+}
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let waiting = async {
+        while !is() {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
+}
+
+fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+#[tokio::test]
+async fn engines_get_no_secrets() {
+    let folder = TempDir::new().unwrap();
+    let command = engine(
+        folder.path(),
+        r#"env >"$1/env.new"; mv "$1/env.new" "$1/env"; cat >/dev/null; echo '{"type":"ready"}'; echo '{"type":"done"}'"#,
+    );
+    let secrets = [
+        ("HARK_SECRET", "a5".repeat(64)),
+        ("HARK_WORKER_TOKEN", "t0ken-of-outside-workers".to_owned()),
+        ("HARK_OPENAI_KEY", "sk-of-openai".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "aws-of-storage".to_owned()),
+        ("UNHEARD_OF", "unheard-of".to_owned()),
+        ("KEPT_FOR_IT", "kept for it".to_owned()),
+    ];
+    let data = folder.path().join("data");
+    let flags = ["--engine", "command", "--engine-command", &command, "--engine-env", "KEPT_FOR_IT,NOT_SET"];
+    let hark = Setup::new(&data, &flags).env(&secrets).env(&[("HARK_MIN_FREE_BYTES", "1".to_owned())]).start();
+    let me = hark.visitor();
+    let id = me.session("talk.wav", wav(1.0, 5000.0), &[("language", "en")]).await;
+    me.wait(&id, "completed").await;
+    let env = fs::read_to_string(folder.path().join("env")).unwrap();
+    for (name, value) in &secrets[..5] {
+        assert!(!env.contains(name) && !env.contains(value), "{env}");
+    }
+    for line in ["KEPT_FOR_IT=kept for it", "HARK_LANGUAGE=en", "PATH="] {
+        assert!(env.lines().any(|l| l.starts_with(line)), "{line} in {env}");
+    }
+}
+
+#[tokio::test]
+async fn command_engines_die_with_hark() {
+    let folder = TempDir::new().unwrap();
+    // Neither of them looks at its standard input, which would tell as well.
+    let command = engine(
+        folder.path(),
+        r#"sleep 600 & echo "$$ $!" >"$1/pids.new"; mv "$1/pids.new" "$1/pids"; echo '{"type":"ready"}'; wait"#,
+    );
+    let data = folder.path().join("data");
+    let flags = ["--engine", "command", "--engine-command", &command, "--min-free-bytes", "1"];
+    let mut hark = Setup::new(&data, &flags).start();
+    hark.visitor().session("talk.wav", wav(1.0, 5000.0), &[]).await;
+    let pids = folder.path().join("pids");
+    until("the engine runs", || pids.exists()).await;
+    let pids = fs::read_to_string(pids).unwrap();
+    let pids: Vec<&str> = pids.split_whitespace().collect();
+    assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(pid)), "{pids:?}");
+    hark.kill();
+    until("the engine and what it started are gone", || !pids.iter().any(|pid| is_alive(pid))).await;
+}
+
+#[test]
+fn secrets_have_no_flags() {
+    let hark = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_hark")).args(args).output().unwrap();
+    for command in ["serve", "worker", "doctor"] {
+        for flag in ["--secret", "--worker-token", "--database-url", "--redis-url", "--openai-key"] {
+            let output = hark(&[command, flag, "x"]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.code() == Some(2) && said.contains("unexpected argument"),
+                "{command} {flag}: {said}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn secrets_come_from_files_too() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "from-a-file\n").unwrap();
+    let file = file.to_str().unwrap();
+    let data = folder.path().join("data");
+    let hark = Setup::new(&data, &["--worker-token-file", file]).start();
+    let me = hark.visitor();
+    for (token, status) in [("from-a-file", StatusCode::CREATED), ("from-a-fil", StatusCode::UNAUTHORIZED)] {
+        let request = me.request("POST", "/api/v1/sessions").bearer_auth(token).json(&serde_json::json!({}));
+        assert_eq!(me.send(request).await.status(), status, "{token}");
+    }
+    drop(hark);
+    let said = |setup: Setup| String::from_utf8(setup.refused().stderr).unwrap();
+    let both = Setup::new(&data, &["--worker-token-file", file]).env(&[("HARK_WORKER_TOKEN", "x".to_owned())]);
+    let text = said(both);
+    assert!(text.contains("HARK_WORKER_TOKEN and HARK_WORKER_TOKEN_FILE are both set"), "{text}");
+    let text = said(Setup::new(&data, &["--secret-file", "/no/such/file"]));
+    assert!(text.contains("HARK_SECRET_FILE: /no/such/file can't be read"), "{text}");
+    let text = said(Setup::new(&data, &[]).env(&[("DATABASE_URL", "mysql://host/name".to_owned())]));
+    assert!(text.contains("DATABASE_URL must be a PostgreSQL address"), "{text}");
+}
+
+#[tokio::test]
+async fn other_users_can_read_nothing() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let engine = engine(folder.path(), r#"cat >/dev/null; echo '{"type":"ready"}'; echo '{"type":"done"}'"#);
+    let flags = ["--engine", "command", "--engine-command", &engine, "--min-free-bytes", "1"];
+    // As most systems have it; Hark itself closes what it makes.
+    let hark = Setup::new(&data, &flags).by(&["sh", "-c", "umask 022; exec \"$0\" \"$@\""]).start();
+    let me = hark.visitor();
+    let id = me.session("talk.wav", wav(1.0, 5000.0), &[]).await;
+    me.wait(&id, "completed").await;
+    let mut folders = vec![data.clone()];
+    let mut seen = 0;
+    while let Some(path) = folders.pop() {
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+        seen += 1;
+        if path.is_dir() {
+            folders.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    assert!(seen > 6, "{seen} files and folders");
+}
+
+#[tokio::test]
+async fn operators_ask_elsewhere_if_told_so() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let monitor = format!("127.0.0.1:{port}");
+    let app = TestApp::with(&["--monitor-addr", &monitor]).await;
+    let (strangers, operators) = (app.visitor(), Visitor::new(&format!("http://{monitor}")));
+    for path in ["/metrics", "/api/v1/health/sessions"] {
+        assert_eq!(strangers.get(path).await.status(), StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(operators.get(path).await.status(), StatusCode::OK, "{path}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(strangers.get(path).await.status(), StatusCode::OK, "{path}");
+        assert_eq!(operators.get(path).await.status(), StatusCode::OK, "{path}");
+    }
+    assert_eq!(operators.get("/api/v1/sessions").await.status(), StatusCode::NOT_FOUND);
+    let api = strangers.json("/api/openapi.json").await;
+    assert!(api["paths"].get("/api/v1/health/sessions").is_none());
+    let stopped = Instant::now();
+    app.stop().await;
+    assert!(stopped.elapsed() < PATIENCE);
+}
