@@ -43,7 +43,7 @@ pub(super) async fn run(hub: &Hub, store: &Store, mut every: Every, stop: &Cance
                     }
                 }
             }
-            if let Err(error) = compare(hub, store, &mut ahead).await {
+            if let Err(error) = compare(hub, store, &mut ahead, Instant::now()).await {
                 tracing::warn!(%error, "what is watched could not be compared with the store; trying again");
             }
         }
@@ -71,10 +71,9 @@ impl Ahead {
 ///
 /// # Errors
 /// If the database fails; some may have been told by then.
-pub(super) async fn compare(hub: &Hub, store: &Store, ahead: &mut Ahead) -> Result<(), sqlx::Error> {
+pub(super) async fn compare(hub: &Hub, store: &Store, ahead: &mut Ahead, now: Instant) -> Result<(), sqlx::Error> {
     let mut changed: Vec<SessionId> = Vec::new();
     let mut overdue: Vec<(SessionId, u64)> = Vec::new();
-    let now = Instant::now();
     let held = hub.held();
     let ids: Vec<SessionId> = held.keys().copied().collect();
     ahead.0.retain(|id, _| held.contains_key(id));
@@ -115,4 +114,44 @@ pub(super) async fn compare(hub: &Hub, store: &Store, ahead: &mut Ahead) -> Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{EngineId, Media, State, Status, Timestamp, Title},
+        server::{owner::Owner, store::NewSession, stream::StreamLimits},
+    };
+    use uuid::Uuid;
+
+    #[tokio::test]
+    async fn watchers_that_know_too_much_are_set_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
+        let (id, owner) = (SessionId(Uuid::from_u128(7)), Owner::from_store("me".to_owned()));
+        let new = NewSession {
+            id,
+            owner: owner.clone(),
+            title: Title::new("A talk").unwrap(),
+            engine: EngineId::External,
+            language: None,
+            media: Media::default(),
+            duration_total: None,
+            lease_until: None,
+        };
+        store.insert(&new, Timestamp(0)).await.unwrap();
+        let hub = Hub::new(StreamLimits::default());
+        hub.hold(id);
+        // What the store doesn't have, as after it was restored from a copy.
+        let phantom = Status { version: 50, ..Status::new(id, State::Processing, None, Timestamp(0)) };
+        hub.learn(&owner, &phantom);
+        let (mut ahead, start) = (Ahead::default(), Instant::now());
+        for (after, version) in [(0, 50), (59, 50), (60, 1050), (70, 1050)] {
+            compare(&hub, &store, &mut ahead, start + Duration::from_secs(after)).await.unwrap();
+            assert_eq!(hub.version_of(id), Some(version), "after {after} s");
+        }
+        assert_eq!(hub.newest(id).unwrap().1.state, State::Queued);
+        assert_eq!(store.versions(&[id]).await.unwrap()[&id], (1050, 0));
+    }
 }
