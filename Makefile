@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run build watch test check unit adapters end2end random bundle setup setup-test
+.PHONY: run build watch test check unit adapters end2end random bundle sbom setup setup-test
 
 # Extra server features, such as FEATURES=whisper.
 FEATURES ?=
@@ -43,6 +43,11 @@ end2end: setup-test ## Tests in a browser
 
 random: setup-test ## Search in a browser for what the tests don't know: SEEDS=1-10
 	@SEEDS="$(SEEDS)" scripts/test random
+
+sbom: ## target/hark.cdx.json: every crate in the server, with version, licence and source (CycloneDX)
+	@scripts/setup sbom
+	@$(ENV); cargo cyclonedx -q --format json --features ssr --no-default-features --target x86_64-unknown-linux-gnu --override-filename hark.cdx
+	@mv hark.cdx.json target/hark.cdx.json
 
 bundle: setup-test ## The size of what a browser loads
 	@scripts/test bundle
