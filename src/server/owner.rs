@@ -46,6 +46,13 @@ impl fmt::Debug for Owner {
     }
 }
 
+/// What is known of the caller besides the owner. Put into every request by [`identify`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Whether a valid cookie named the owner. If not, the owner was made for this request and has no history.
+    pub known: bool,
+}
+
 const COOKIE: &str = "hark_owner";
 const NOTICE: &str = "hark_notice";
 
@@ -57,6 +64,7 @@ pub async fn identify(State(state): State<AppState>, mut request: Request, next:
     let new = known.is_none();
     let owner = known.unwrap_or_else(Owner::fresh);
     request.extensions_mut().insert(owner.clone());
+    request.extensions_mut().insert(Identity { known: !new });
     let response = next.run(request).await;
     if !new {
         return response;
