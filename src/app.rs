@@ -14,9 +14,9 @@ use crate::{
     feed::{Feed, browser::dom},
     model::Timestamp,
 };
-use components::{Announcer, ConnectionNotice, Footer, Header, provide_announcer};
+use components::{Announcer, ConnectionNotice, Footer, Header, SiteTitle, provide_announcer};
 use leptos::{nonce::use_nonce, prelude::*};
-use leptos_meta::{HashedStylesheet, MetaTags, Title, provide_meta_context};
+use leptos_meta::{HashedStylesheet, MetaTags, provide_meta_context};
 use leptos_router::{
     SsrMode,
     components::{FlatRoutes, Route, Router},
@@ -83,7 +83,7 @@ pub fn App() -> impl IntoView {
     // Effects wait for the end of hydration.
     Effect::new(dom::mark_hydrated);
     view! {
-        <Title text="Hark"/>
+        <SiteTitle/>
         <Router>
             <a class="skip" href="#main" rel="external">"Skip to the content"</a>
             <Announcer/>

@@ -43,7 +43,7 @@ pub use rename::Rename;
 pub use session_row::SessionRow;
 pub use skeleton::{ListSkeleton, PageSkeleton};
 pub use stages::Stages;
-pub use title::PageTitle;
+pub use title::{PageTitle, SiteTitle};
 pub use transcript::TranscriptLines;
 pub use try_sample::TrySampleButton;
 pub use upload_item::UploadItem;

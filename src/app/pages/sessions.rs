@@ -256,7 +256,8 @@ fn Empty(query: Memo<String>) -> impl IntoView {
             </svg>
             <When holds=searched>
                 <h2>"Nothing found"</h2>
-                <p>"No session has “" {move || query.get()} "” in its title."</p>
+                // What was typed may hold marks that turn the direction of text: they end with it.
+                <p>"No session has “" <bdi>{move || query.get()}</bdi> "” in its title."</p>
                 <p class="empty-actions"><a class="button" href="/">"Show all sessions"</a></p>
             </When>
             <When holds=Signal::derive(move || !searched.get())>

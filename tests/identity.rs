@@ -1,0 +1,1 @@
+//! Who a browser is, and how that is kept.
