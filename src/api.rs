@@ -2,13 +2,14 @@
 //! The bodies run on the server only; the browser gets a request of the same shape.
 
 pub mod call;
+pub mod identity;
 pub mod json;
 pub mod sessions;
 pub mod upload;
 
 use crate::model::ApiError;
 use json::JsonText;
-use leptos::prelude::use_context;
+use leptos::prelude::{SharedValue, StoredValue, UpdateValue, provide_context, use_context};
 use leptos::server_fn::error::{FromServerFnError, ServerFnErrorErr};
 use std::sync::Arc;
 
@@ -24,17 +25,33 @@ pub fn set_not_found() {
     }
 }
 
-/// Lets a page show why a form sent without JavaScript failed, which stands in the page's address. The server puts one
-/// into the context of each rendering; it tells the path of the server function and the error. In the browser there is
-/// none, nor what it takes to read such an address.
+/// Tells why a form failed that was sent without scripts: where it was sent, and the error. The server puts one into the
+/// context of each rendering; the browser finds in the page what it told.
 #[derive(Clone, Copy)]
 pub struct FailedForm(pub fn() -> Option<(String, ApiError)>);
 
-/// Why a form failed that was sent to one of `paths`, if one did.
+/// What [`FailedForm`] told, until the page's part that has the form takes it.
+#[derive(Clone, Copy)]
+struct Failed(StoredValue<Option<(String, ApiError)>>);
+
+/// Asks for what [`failed_form`] tells. Called by the app before it makes any page.
+pub fn provide_failed_form() {
+    let tell = || use_context::<FailedForm>().and_then(|FailedForm(tell)| tell());
+    let told = SharedValue::<_, JsonText>::new_with_encoding(tell).into_inner();
+    provide_context(Failed(StoredValue::new(told)));
+}
+
+/// Why a form failed that was sent to one of `paths`, if one did. In the browser it is told once: a page opened later in
+/// the same tab has nothing to do with it. The server makes parts of a page more than once.
 #[must_use]
 pub fn failed_form(paths: &[&str]) -> Option<ApiError> {
-    let FailedForm(tell) = use_context()?;
-    tell().filter(|(path, _)| paths.contains(&&**path)).map(|(_, error)| error)
+    let Failed(failed) = use_context()?;
+    let is_asked = |(path, _): &&mut (String, ApiError)| paths.contains(&&**path);
+    let (_, error) = failed.try_update_value(|failed| match use_context::<FailedForm>() {
+        Some(_) => failed.as_mut().filter(is_asked).map(|told| told.clone()),
+        None => failed.take_if(|told| is_asked(&told)),
+    })??;
+    Some(error)
 }
 
 impl FromServerFnError for ApiError {

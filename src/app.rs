@@ -11,6 +11,7 @@ pub mod uploads;
 mod words;
 
 use crate::{
+    api::provide_failed_form,
     feed::{Feed, browser::dom},
     model::Timestamp,
 };
@@ -23,7 +24,7 @@ use leptos_router::{
     hooks::use_location,
     path,
 };
-use pages::{NotFoundPage, SessionPage, SessionsPage, UploadPage};
+use pages::{IdentityPage, NotFoundPage, OpenPage, SessionPage, SessionsPage, UploadPage};
 
 /// The id of what every page puts its content into.
 const MAIN: &str = "main";
@@ -76,6 +77,7 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
 #[component]
 pub fn App() -> impl IntoView {
     provide_meta_context();
+    provide_failed_form();
     Feed::provide();
     clock::Clock::provide();
     uploads::Uploads::provide();
@@ -94,6 +96,8 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/") view=SessionsPage ssr=SsrMode::Async/>
                     <Route path=path!("/upload") view=UploadPage ssr=SsrMode::Async/>
                     <Route path=path!("/sessions/:id") view=SessionPage ssr=SsrMode::Async/>
+                    <Route path=path!("/identity") view=IdentityPage ssr=SsrMode::Async/>
+                    <Route path=path!("/identity/open") view=OpenPage ssr=SsrMode::Async/>
                 </FlatRoutes>
             </main>
             <Footer/>

@@ -9,8 +9,11 @@ pub mod config;
 pub mod doctor;
 pub mod error;
 pub mod http;
+pub mod identity;
 pub mod jobs;
+pub mod keys;
 pub mod media;
+pub mod notice;
 pub mod outside;
 pub mod owner;
 pub mod pages;
@@ -25,15 +28,16 @@ pub mod telemetry;
 
 use address::PeerAddress;
 use axum::{Extension, Router};
-use axum_extra::extract::cookie::Key;
 use bus::{Bus, Inbox, Signer};
 use bytes::Bytes;
 use config::{DataConfig, ServeConfig, StreamConfig, StreamPath};
+use cookie::Key;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
+use keys::CookieKeys;
 use leptos::config::LeptosOptions;
 use media::{Media, OpenError};
 use outside::Outside;
@@ -87,7 +91,10 @@ pub enum StartError {
         "the data folder '{0}' is in use by another Hark. Stop that one, or choose another folder with HARK_DATA_DIR"
     )]
     InUse(String),
-    #[error("HARK_SECRET must be at least 128 hexadecimal digits; make one with: openssl rand -hex 64")]
+    #[error(
+        "HARK_SECRET must be at least 128 hexadecimal digits, or several such with commas between; \
+         make one with: openssl rand -hex 64"
+    )]
     Secret,
     #[error("the database can't be opened: {0}")]
     Store(#[from] sqlx::Error),
@@ -149,7 +156,7 @@ impl Node {
             Some(url) => Store::connect(url).await?,
             None => Store::open(&folder.join("hark.sqlite")).await?,
         };
-        let cookie_key = cookie_key(&config.data, &store).await?;
+        let cookie_keys = cookie_keys(&config.data, &store).await?;
         let media = Media::open(&folder, config.data.recordings_url.as_ref()).await?;
         let metrics = telemetry::metrics();
         let limits = if watched { stream_limits(&config.streams) } else { StreamLimits::default() };
@@ -157,7 +164,7 @@ impl Node {
         let heard = Arc::new(Inbox::default());
         let (bus, background) = match &config.data.redis_url {
             Some(url) => {
-                let signer = Signer::new([cookie_key.master()]);
+                let signer = Signer::new(cookie_keys.masters());
                 Bus::over_redis(url, signer, &hub, &store, Arc::clone(&heard), watched)?
             }
             None => Bus::alone(&hub, &store),
@@ -182,7 +189,7 @@ impl Node {
             reports: http::ReportLimits::default(),
             session_gauges: http::SessionGauges::default(),
             monitored_elsewhere: monitor.is_some(),
-            cookie_key,
+            cookie_keys,
             leptos,
             metrics,
         });
@@ -386,11 +393,10 @@ fn raise_file_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// The key that signs cookies: given, or made once and kept in the data folder, or in the database where nodes share one.
-async fn cookie_key(data: &DataConfig, store: &Store) -> Result<Key, StartError> {
-    if let Some(secret) = &data.secret {
-        let bytes = unhex(secret.trim()).filter(|b| b.len() >= 64).ok_or(StartError::Secret)?;
-        return Ok(Key::from(&bytes));
+/// The keys of cookies: given, or one made once and kept in the data folder, or in the database where nodes share one.
+async fn cookie_keys(data: &DataConfig, store: &Store) -> Result<CookieKeys, StartError> {
+    if let Some(secrets) = &data.secret {
+        return CookieKeys::parse(secrets).ok_or(StartError::Secret);
     }
     let path = data.data_dir.join("secret.key");
     if store.is_shared() {
@@ -398,30 +404,25 @@ async fn cookie_key(data: &DataConfig, store: &Store) -> Result<Key, StartError>
         let own = std::fs::read(&path).ok().filter(|bytes| bytes.len() >= 64);
         let candidate = own.unwrap_or_else(|| Key::generate().master().to_vec());
         let key = store.cookie_key(&candidate).await?;
-        return Key::try_from(key.as_slice()).map_err(|_| StartError::Secret);
+        return CookieKeys::one(&key).ok_or(StartError::Secret);
     }
     let broken = |error| StartError::Folder { path: path.display().to_string(), error };
-    match std::fs::read(&path) {
-        Ok(bytes) if bytes.len() >= 64 => Ok(Key::from(&bytes)),
-        Ok(_) => {
-            Err(broken(std::io::Error::other("secret.key is shorter than 64 bytes; remove it to have a new one made")))
-        }
+    let key = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = Key::generate();
-            write_private(&path, key.master()).map_err(broken)?;
-            Ok(key)
+            let key = Key::generate().master().to_vec();
+            write_private(&path, &key).map_err(broken)?;
+            key
         }
-        Err(error) => Err(broken(error)),
-    }
+        Err(error) => return Err(broken(error)),
+    };
+    CookieKeys::one(&key).ok_or_else(|| {
+        broken(std::io::Error::other("secret.key is shorter than 64 bytes; remove it to have a new one made"))
+    })
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
-    digits.filter(|d| d.len() % 2 == 0).map(|d| d.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }

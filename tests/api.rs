@@ -143,13 +143,14 @@ async fn a_session_is_its_owners_on_every_route() {
     let rename = you.request("PATCH", &path).json(&serde_json::json!({"title": "mine"}));
     assert_eq!(you.send(rename).await.status(), StatusCode::NOT_FOUND);
     // A forged cookie is no one's.
-    let forged = reqwest::Client::new()
-        .get(format!("{}{path}", app.url))
-        .header("cookie", "hark_owner=abc")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(forged.status(), StatusCode::NOT_FOUND);
+    let cookie = me.cookie().await;
+    let (name, value) = cookie.split_once('=').unwrap();
+    let (signature, owner) = value.split_at(44);
+    let flipped = if signature.starts_with('A') { "B" } else { "A" };
+    for forged in ["hark_owner=abc".to_owned(), format!("{name}={owner}"), format!("{name}={flipped}{}", &value[1..])] {
+        let request = reqwest::Client::new().get(format!("{}{path}", app.url)).header("cookie", &forged);
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::NOT_FOUND, "{forged}");
+    }
     assert_eq!(me.send(me.request("DELETE", &path)).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(me.get(&path).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(std::fs::read_dir(app.folder.path().join("recordings")).unwrap().count(), 0);
@@ -238,12 +239,14 @@ async fn lists_are_paged_searched_and_renamed() {
 async fn forms_of_a_browser_are_answered_with_pages_and_other_sites_with_nothing() {
     let app = counting(0.0).await;
     let me = app.visitor();
+    let cookie = app.visitor().cookie().await;
     let form = |accept: &str, bytes: Vec<u8>| {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let part = reqwest::multipart::Part::bytes(bytes).file_name("a.wav");
         client
             .post(format!("{}/api/v1/sessions", app.url))
             .header("accept", accept.to_owned())
+            .header("cookie", &cookie)
             .multipart(reqwest::multipart::Form::new().part("file", part))
     };
     let page = form("text/html,*/*", wav(0.5, 1.0)).send().await.unwrap();
@@ -435,14 +438,17 @@ async fn a_full_queue_says_when_to_come_back_on_every_way_into_it() {
     // A form without scripts comes back to its page, which says why, once.
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let part = multipart::Part::bytes(wav(1.0, 1.0)).file_name("a.wav");
+    let known = app.visitor().cookie().await;
     let sent = client
         .post(format!("{}/api/v1/sessions", app.url))
         .header("accept", "text/html")
+        .header("cookie", &known)
         .multipart(multipart::Form::new().part("file", part));
     let sent = sent.send().await.unwrap();
     assert_eq!((sent.status(), &sent.headers()["location"]), (StatusCode::SEE_OTHER, &"/upload".parse().unwrap()));
     let cookies: Vec<&str> =
         sent.headers().get_all("set-cookie").iter().map(|c| c.to_str().unwrap().split(';').next().unwrap()).collect();
+    let cookies = [&[known.as_str()][..], &cookies].concat();
     let page = client.get(format!("{}/upload", app.url)).header("cookie", cookies.join("; ")).send().await.unwrap();
     let page = page.text().await.unwrap();
     assert!(page.contains("The queue is full: its limit is 3 recordings."), "{page}");

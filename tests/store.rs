@@ -82,6 +82,7 @@ async fn suite(store: &Store) {
     of_many_that_race_for_the_last_place_one_gets_it(store).await;
     what_hangs_is_seen_and_taken_from_its_worker(store).await;
     outside_workers_report(store).await;
+    links_open_once_and_recovery_keys_until_replaced(store).await;
 }
 
 async fn lists_belong_to_owners_and_are_searched(store: &Store) {
@@ -466,6 +467,44 @@ async fn outside_workers_report(store: &Store) {
     let lost = events.iter().find_map(|e| e.new_status().filter(|s| s.session_id == id)).unwrap();
     assert_eq!((lost.state, lost.segments), (State::Failed, 2));
     store.delete(&owner("outside"), id).await.unwrap();
+}
+
+async fn links_open_once_and_recovery_keys_until_replaced(store: &Store) {
+    let (ann, bob) = (owner("link-ann"), owner("link-bob"));
+    add(store, "link-ann", "Talk", EngineId::Command).await;
+    assert_eq!((store.count(&ann).await.unwrap(), store.count(&bob).await.unwrap()), (1, 0));
+    let at = now();
+    let later = |secs: f64| at.plus_seconds(secs);
+    store.replace_link(&ann, "a1", Some(later(600.0)), at).await.unwrap();
+    store.replace_link(&bob, "b1", Some(later(600.0)), at).await.unwrap();
+    // Looking changes nothing.
+    for _ in 0..2 {
+        assert_eq!(store.link("a1", at).await.unwrap(), Some((ann.clone(), Some(later(600.0)))));
+    }
+    assert_eq!(store.link("a1", later(600.0)).await.unwrap(), None);
+    assert_eq!(store.take_link("a1", later(600.0)).await.unwrap(), None);
+    let takers = (0..8).map(|_| store.take_link("a1", at));
+    let got = futures::future::join_all(takers).await.into_iter().filter_map(Result::unwrap).count();
+    assert_eq!(got, 1, "a link works once");
+    // A new one takes the place of the last, and takes away what has expired.
+    store.replace_link(&bob, "b2", Some(later(1200.0)), at).await.unwrap();
+    assert_eq!(store.take_link("b1", at).await.unwrap(), None);
+    store.replace_link(&ann, "a2", Some(later(3000.0)), later(1300.0)).await.unwrap();
+    assert_eq!(store.take_link("b2", at).await.unwrap(), None);
+    // A recovery key is beside it, works again and again, and ends when it is replaced or revoked.
+    assert_eq!(store.recovery_key(&ann).await.unwrap(), None);
+    store.replace_link(&ann, "r1", None, at).await.unwrap();
+    assert_eq!(store.recovery_key(&ann).await.unwrap(), Some(at));
+    for _ in 0..2 {
+        assert_eq!(store.take_link("r1", later(1e9)).await.unwrap(), Some(ann.clone()));
+    }
+    store.replace_link(&ann, "r2", None, later(1.0)).await.unwrap();
+    assert_eq!(store.take_link("r1", at).await.unwrap(), None);
+    assert_eq!(store.link("a2", at).await.unwrap().map(|(whose, _)| whose), Some(ann.clone()));
+    store.revoke_recovery_key(&bob).await.unwrap();
+    assert_eq!(store.take_link("r2", at).await.unwrap(), Some(ann.clone()));
+    store.revoke_recovery_key(&ann).await.unwrap();
+    assert_eq!((store.take_link("r2", at).await.unwrap(), store.recovery_key(&ann).await.unwrap()), (None, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

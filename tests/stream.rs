@@ -418,9 +418,10 @@ async fn logging_out_ends_the_streams() {
     let worker = Worker::start(&me, "out").await;
     worker.status(json!({"version": 2})).await;
     let mut streams = [open(&app, &me, &worker.stream_path()).await, open(&app, &me, "/api/v1/status/stream").await];
-    let out = me.post("/api/v1/logout").await;
+    let out = me.send(me.request("POST", "/api/v1/logout").json(&json!({"confirm": true}))).await;
     assert_eq!(out.status(), StatusCode::NO_CONTENT);
-    assert!(out.headers()["set-cookie"].to_str().unwrap().starts_with("hark_owner=;"));
+    let set = out.headers()["set-cookie"].to_str().unwrap();
+    assert!(set.starts_with("hark_owner_") && set.contains("=; ") && set.contains("Max-Age=0"), "{set}");
     for stream in &mut streams {
         read_until(stream, r#"{"reason":"logout"}"#).await;
     }

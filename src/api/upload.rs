@@ -16,9 +16,12 @@ pub struct UploadInfo {
     pub max_upload_bytes: u64,
     /// The longest recording accepted, in seconds.
     pub max_duration: f64,
-    /// What went wrong with a form sent without JavaScript, to be shown once.
-    pub notice: Option<String>,
+    /// Whether the browser doesn't send the cookie back, without which an upload can't be found again.
+    pub cookies_blocked: bool,
 }
+
+/// Where the form of an upload is sent: to the JSON API, as a stream.
+pub const UPLOAD_PATH: &str = "/api/v1/sessions";
 
 /// The limits and engines as they are now.
 ///
@@ -27,17 +30,24 @@ pub struct UploadInfo {
 #[server(protocol = Call<GetUrl>)]
 pub async fn load_upload_info() -> Result<UploadInfo, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| Ok(pages::upload_info(&c).await)).await
+    pages::answer(async |c| Ok(pages::upload_info(&c))).await
 }
 
 /// Makes a session of the bundled sample and leads to it.
 ///
 /// # Errors
-/// As an upload: when the queue or the disk is full.
+/// As an upload: when the queue or the disk is full. And if the browser blocks cookies.
 #[server(protocol = Call<PostUrl>)]
 pub async fn try_sample() -> Result<(), ApiError> {
-    use crate::server::pages;
-    let session = pages::answer(async |c| c.state.sessions().create_sample(&c.owner).await).await?;
+    use crate::server::{error::Error, pages};
+    let session = pages::answer(async |c| {
+        // Its page has set the cookie, if the browser lets it.
+        if !c.identity.known {
+            return Err(Error::CookiesBlocked);
+        }
+        c.state.sessions().create_sample(&c.owner).await
+    })
+    .await?;
     leptos_axum::redirect(&format!("/sessions/{}", session.id));
     Ok(())
 }

@@ -25,8 +25,8 @@ pub(crate) struct Errand {
 }
 
 impl Errand {
-    /// `paths` are those of the server functions it may call: a form sent without JavaScript leaves its error in the
-    /// address of the page.
+    /// `paths` are those of the server functions it may call: a form sent without JavaScript leaves its error for the
+    /// next page.
     pub(crate) fn new(paths: &[&str]) -> Self {
         Self { busy: RwSignal::new(false), error: RwSignal::new(failed_form(paths)) }
     }

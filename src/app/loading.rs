@@ -3,6 +3,7 @@
 
 use crate::{
     api::{
+        identity::{IdentityInfo, OpenInfo, load_identity, load_open},
         json::JsonText,
         sessions::{get_session, list_sessions},
         upload::{UploadInfo, load_upload_info},
@@ -21,6 +22,10 @@ pub enum Ask {
     Session(Option<SessionId>),
     /// What the upload form must know.
     Upload,
+    /// What there is to take to another device.
+    Identity,
+    /// What the key of a link opens.
+    Open(Option<String>),
 }
 
 /// What a page is made of.
@@ -29,6 +34,8 @@ pub enum Loaded {
     Sessions(SessionPage),
     Session(Box<SessionDetail>),
     Upload(UploadInfo),
+    Identity(IdentityInfo),
+    Open(OpenInfo),
 }
 
 /// What a page asked for, or why it can't be had.
@@ -44,6 +51,8 @@ impl Ask {
             Self::Session(Some(id)) => get_session(id).await.map(|detail| Loaded::Session(Box::new(detail))),
             Self::Session(None) => Err(ApiError::new("not_found", "This is no session's address.")),
             Self::Upload => load_upload_info().await.map(Loaded::Upload),
+            Self::Identity => load_identity().await.map(Loaded::Identity),
+            Self::Open(key) => load_open(key).await.map(Loaded::Open),
         }
     }
 }

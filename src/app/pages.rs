@@ -1,11 +1,15 @@
 //! The pages, one file for each route. Each loads what it shows in the leaf that shows it.
 
+pub mod identity;
 pub mod not_found;
+pub mod open;
 pub mod session;
 pub mod sessions;
 pub mod upload;
 
+pub use identity::IdentityPage;
 pub use not_found::NotFoundPage;
+pub use open::OpenPage;
 pub use session::SessionPage;
 pub use sessions::SessionsPage;
 pub use upload::UploadPage;

@@ -89,7 +89,9 @@ pub struct DataConfig {
     #[arg(skip)]
     pub redis_url: Option<String>,
     /// The file with the key that signs cookies and what nodes tell each other, as at least 128 hexadecimal digits. Or set
-    /// HARK_SECRET. Without either a key is made, and kept in the data folder or in the database that the nodes share.
+    /// HARK_SECRET. Of several, with commas or blanks between, the first signs and all are accepted, so that a secret can
+    /// be changed without anybody losing their sessions. Without any a key is made, and kept in the data folder or in the
+    /// database that the nodes share.
     #[arg(long, env = "HARK_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// What that file or HARK_SECRET holds.

@@ -48,6 +48,22 @@ pub enum Error {
     MessageTooLarge { limit: u64 },
     #[error("Workers outside Hark are switched off here. To switch them on, set HARK_WORKER_TOKEN.")]
     WorkersOff,
+    #[error(
+        "Your browser didn't send Hark's cookie back, so what you send couldn't be found again. Allow cookies for this \
+         site and load the page once more."
+    )]
+    CookiesBlocked,
+    #[error(
+        "This link or key opens nothing. A link works once, within ten minutes; a recovery key, until it is replaced. \
+         Make a new one where your sessions are."
+    )]
+    InvalidKey,
+    #[error("You have no sessions yet, so there is nothing to open elsewhere. Send a recording first.")]
+    NoSessions,
+    #[error(
+        "Nothing was changed: confirm that you want to leave your sessions. Load the page again if it was open for long."
+    )]
+    NotConfirmed,
     #[error("Send the worker token of this server as 'Authorization: Bearer …'.")]
     Unauthorised,
     #[error("{0}")]
@@ -82,11 +98,12 @@ impl Error {
     pub fn status_code(&self) -> StatusCode {
         match self {
             Self::NotFound | Self::NoRoute | Self::NoRecording => StatusCode::NOT_FOUND,
-            Self::BadRequest(_) | Self::BrokenUpload => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::BrokenUpload | Self::NotConfirmed => StatusCode::BAD_REQUEST,
             Self::InvalidTitle(_) | Self::UnknownEngine(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::EngineUnavailable { .. } | Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::WorkersOff => StatusCode::FORBIDDEN,
+            Self::WorkersOff | Self::CookiesBlocked | Self::InvalidKey => StatusCode::FORBIDDEN,
+            Self::NoSessions => StatusCode::CONFLICT,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::InvalidReport(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyReports | Self::QueueFull { .. } | Self::OwnerQueueFull { .. } => {
@@ -114,6 +131,10 @@ impl Error {
             Self::Storage(_) => "storage_unavailable",
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } => "too_large",
             Self::WorkersOff => "workers_off",
+            Self::CookiesBlocked => "cookies_blocked",
+            Self::InvalidKey => "invalid_key",
+            Self::NoSessions => "no_sessions",
+            Self::NotConfirmed => "not_confirmed",
             Self::Unauthorised => "unauthorised",
             Self::InvalidReport(_) => "invalid_report",
             Self::TooManyReports => "too_many_reports",

@@ -2,6 +2,7 @@
 
 mod audio;
 mod health;
+mod identity;
 mod outside;
 mod range;
 mod reports;
@@ -19,9 +20,10 @@ use crate::model::SessionId;
 use axum::{
     Json, Router,
     extract::{FromRequestParts, Path},
-    http::request::Parts,
+    http::{HeaderValue, header, request::Parts},
     routing::get,
 };
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::{
     OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -33,8 +35,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 #[openapi(
     info(
         title = "Hark",
-        description = "Transcription that shows its work, live. Every caller is known by the cookie `hark_owner`, \
-            which the first answer sets, and sees its own sessions only. Errors are \
+        description = "Transcription that shows its work, live. Every caller is known by a cookie, `hark_owner_` \
+            with some hexadecimal digits (behind https `__Host-hark_owner_`), which the first answer sets, and sees its \
+            own sessions only. Errors are \
             `{\"error\":{\"code\",\"message\"}}`.",
         license(name = "MIT OR Apache-2.0")
     ),
@@ -52,7 +55,10 @@ pub fn router(monitored_elsewhere: bool) -> Router<AppState> {
         .routes(routes!(sessions::cancel))
         .routes(routes!(sessions::retry))
         .routes(routes!(sessions::engines))
-        .routes(routes!(sessions::logout))
+        .routes(routes!(identity::make_link))
+        .routes(routes!(identity::make_recovery_key, identity::revoke_recovery_key))
+        .routes(routes!(identity::open))
+        .routes(routes!(identity::logout))
         .routes(routes!(segments::list))
         .routes(routes!(segments::waveform))
         .routes(routes!(audio::get))
@@ -64,7 +70,10 @@ pub fn router(monitored_elsewhere: bool) -> Router<AppState> {
         .merge(if monitored_elsewhere { OpenApiRouter::new() } else { health })
         .split_for_parts();
     transcript::routes(router)
-        .route("/api/openapi.json", get(async move || Json(description)))
+        .route(
+            "/api/openapi.json",
+            get(async move || ([(header::CACHE_CONTROL, "public, max-age=300")], Json(description))),
+        )
         .route("/api/{*rest}", axum::routing::any(async || Error::NoRoute))
 }
 
@@ -80,7 +89,8 @@ pub fn session_health() -> Router<AppState> {
 
 /// The routes of workers outside Hark, which have no owner.
 pub fn workers() -> Router<AppState> {
-    outside::routes()
+    let no_store = HeaderValue::from_static("no-store");
+    outside::routes().layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store))
 }
 
 /// Describes how outside workers prove themselves.

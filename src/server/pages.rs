@@ -2,25 +2,33 @@
 
 use super::{
     error::Error,
-    owner::{Owner, SET_COOKIE, take_notice},
+    identity::{LinkKey, link},
+    keys::{Https, set_cookie},
+    notice::{self, Notice},
+    owner::{self, Identity, Owner},
     state::AppState,
 };
-use crate::{api::upload::UploadInfo, model::ApiError};
+use crate::{
+    api::{
+        identity::{IDENTITY_PAGE, IdentityInfo, LinkInfo, OpenInfo, Opens},
+        upload::UploadInfo,
+    },
+    model::{ApiError, Timestamp},
+};
 use axum::{
     Extension,
     http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts},
 };
-use leptos::{
-    prelude::{expect_context, use_context},
-    server::ServerActionError,
-    server_fn::error::ServerFnUrlError,
-};
+use cookie::Cookie;
+use leptos::prelude::{expect_context, use_context};
 use leptos_axum::ResponseOptions;
+use qrcodegen::{QrCode, QrCodeEcc};
 
 /// Who calls, and the node that answers.
 pub struct Caller {
     pub state: AppState,
     pub owner: Owner,
+    pub identity: Identity,
 }
 
 /// Finds the caller, runs `work`, and gives a failure the HTTP status it should have.
@@ -29,8 +37,8 @@ pub struct Caller {
 /// What `work` failed with, as a page may see it.
 pub async fn answer<T>(work: impl AsyncFnOnce(Caller) -> Result<T, Error>) -> Result<T, ApiError> {
     let state = expect_context::<AppState>();
-    let result = match leptos_axum::extract::<Extension<Owner>>().await {
-        Ok(Extension(owner)) => work(Caller { state, owner }).await,
+    let result = match leptos_axum::extract::<(Extension<Owner>, Extension<Identity>)>().await {
+        Ok((Extension(owner), Extension(identity))) => work(Caller { state, owner, identity }).await,
         Err(error) => Err(Error::Internal(format!("a page was rendered without its owner: {error}"))),
     };
     result.map_err(|error| {
@@ -52,11 +60,11 @@ fn is_form() -> bool {
     })
 }
 
-/// The form sent without JavaScript whose failure stands in the address of the page that is being rendered.
+/// The form sent without JavaScript whose failure the page that is being rendered has to tell.
 #[must_use]
 pub fn failed_form() -> Option<(String, ApiError)> {
-    let failed = use_context::<ServerActionError>()?;
-    Some((failed.path().to_owned(), ServerFnUrlError::decode_err(failed.err())))
+    let notice = use_context::<Parts>()?.extensions.get::<Notice>().cloned()?;
+    Some((notice.form, notice.error))
 }
 
 /// Sets the HTTP status of the page that is being rendered.
@@ -66,21 +74,155 @@ pub fn set_status(status: StatusCode) {
     }
 }
 
-/// What the upload page shows, and takes the notice that an earlier form left.
-pub async fn upload_info(caller: &Caller) -> UploadInfo {
-    let headers = leptos_axum::extract::<HeaderMap>().await.unwrap_or_default();
-    let notice = take_notice(&headers, caller.state.cookie_key.clone()).map(|(text, removal)| {
-        if let (Some(response), Ok(value)) = (use_context::<ResponseOptions>(), removal.parse()) {
-            response.append_header(SET_COOKIE, value);
-        }
-        text
-    });
+/// What the upload page shows.
+pub fn upload_info(caller: &Caller) -> UploadInfo {
+    let probed = use_context::<Parts>().is_none_or(|request| owner::has_probed_cookies(&request.uri));
     UploadInfo {
         engines: caller.state.engines.list(),
         max_upload_bytes: caller.state.limits.max_upload_bytes,
         max_duration: caller.state.limits.max_duration,
-        notice,
+        cookies_blocked: !caller.identity.known && probed,
     }
+}
+
+fn request_headers() -> HeaderMap {
+    use_context::<Parts>().map(|request| request.headers).unwrap_or_default()
+}
+
+/// Adds cookies to the answer.
+fn set_cookies(cookies: impl IntoIterator<Item = Cookie<'static>>) {
+    let Some(response) = use_context::<ResponseOptions>() else { return };
+    let mut headers = HeaderMap::new();
+    cookies.into_iter().for_each(|cookie| set_cookie(&mut headers, &cookie));
+    for value in headers.get_all(header::SET_COOKIE) {
+        response.append_header(header::SET_COOKIE, value.clone());
+    }
+}
+
+/// Scheme and host as the browser has them in its address.
+fn site() -> String {
+    let host = use_context::<Parts>().and_then(|request| notice::host(&request.uri, &request.headers));
+    let scheme = if Https::of(&request_headers()).0 { "https" } else { "http" };
+    format!("{scheme}://{}", host.unwrap_or_default())
+}
+
+fn link_info(key: &LinkKey, expires_at: Option<Timestamp>) -> Result<LinkInfo, Error> {
+    let url = link(&site(), key);
+    let code = QrCode::encode_text(&url, QrCodeEcc::Medium)
+        .map_err(|e| Error::Internal(format!("a link doesn't fit into a QR code: {e}")))?;
+    let size = code.size();
+    let dark = (0..size).flat_map(|y| (0..size).map(move |x| (x, y))).filter(|(x, y)| code.get_module(*x, *y));
+    let qr_path = dark.map(|(x, y)| format!("M{x} {y}h1v1h-1z")).collect();
+    Ok(LinkInfo { url, qr_size: size.unsigned_abs(), qr_path, expires_at })
+}
+
+/// What the page about the caller's identity shows. What it shows is kept nowhere.
+///
+/// # Errors
+/// If the store fails.
+pub async fn identity_info(caller: &Caller) -> Result<IdentityInfo, Error> {
+    set_header(header::CACHE_CONTROL, "no-store");
+    let (identities, keys, headers) = (caller.state.identities(), &caller.state.cookie_keys, request_headers());
+    let made = identities.made_link(&caller.owner, &headers).await?;
+    let recovery_made_at = identities.recovery_key(&caller.owner).await?;
+    let recovery = LinkKey::made_recovery(keys, &headers).map(|(key, removal)| {
+        set_cookies([removal]);
+        key
+    });
+    Ok(IdentityInfo {
+        sessions: identities.sessions(&caller.owner).await?,
+        link: made.map(|made| link_info(&made.key, Some(made.expires_at))).transpose()?,
+        recovery: recovery.map(|key| link_info(&key, None)).transpose()?,
+        recovery_made_at,
+        leave_token: identities.leave_token(&caller.owner),
+    })
+}
+
+/// What the page shows that a link leads to.
+///
+/// # Errors
+/// If the store fails.
+pub async fn open_info(caller: &Caller, key: Option<&str>) -> Result<OpenInfo, Error> {
+    set_header(header::CACHE_CONTROL, "no-store");
+    // The address holds the key, so no other one learns it from here. Not `no-referrer`: with that, browsers send forms
+    // from `Origin: null`, which is refused as another site's.
+    set_header(header::REFERRER_POLICY, "strict-origin");
+    let identities = caller.state.identities();
+    let (opens, invalid) = match key.map(str::trim).filter(|key| !key.is_empty()) {
+        Some(key) => match identities.look(key).await {
+            Ok((key, owner)) => {
+                let sessions = identities.sessions(&owner).await?;
+                (Some(Opens { key: key.reveal().to_owned(), sessions, same: owner == caller.owner }), false)
+            }
+            Err(Error::InvalidKey) => (None, true),
+            Err(error) => return Err(error),
+        },
+        None => (None, false),
+    };
+    Ok(OpenInfo {
+        own_sessions: identities.sessions(&caller.owner).await?,
+        own_recovery: identities.recovery_key(&caller.owner).await?.is_some(),
+        opens,
+        invalid,
+    })
+}
+
+/// Makes a link, for the page to show.
+///
+/// # Errors
+/// [`Error::NoSessions`] if there is nothing to open.
+pub async fn make_link(caller: &Caller) -> Result<(), Error> {
+    leptos_axum::redirect(IDENTITY_PAGE);
+    let made = caller.state.identities().make_link(&caller.owner).await?;
+    set_cookies([made.cookie(&caller.state.cookie_keys, &request_headers())]);
+    Ok(())
+}
+
+/// Makes a recovery key, for the page to show once.
+///
+/// # Errors
+/// [`Error::NoSessions`] if there is nothing to open.
+pub async fn make_recovery_key(caller: &Caller) -> Result<(), Error> {
+    leptos_axum::redirect(IDENTITY_PAGE);
+    let key = caller.state.identities().make_recovery_key(&caller.owner).await?;
+    set_cookies([key.recovery_cookie(&caller.state.cookie_keys, &request_headers())]);
+    Ok(())
+}
+
+/// Takes the recovery key away.
+///
+/// # Errors
+/// If the store fails.
+pub async fn revoke_recovery_key(caller: &Caller) -> Result<(), Error> {
+    leptos_axum::redirect(IDENTITY_PAGE);
+    caller.state.identities().revoke_recovery_key(&caller.owner).await
+}
+
+/// Opens the sessions of a key in the caller's browser.
+///
+/// # Errors
+/// [`Error::InvalidKey`] if it opens none.
+pub async fn open_identity(caller: &Caller, key: &str) -> Result<(), Error> {
+    let owner = caller.state.identities().open(key).await?;
+    set_cookies(owner::taking_over(&caller.state.cookie_keys, &request_headers(), &owner));
+    leptos_axum::redirect("/");
+    Ok(())
+}
+
+/// Makes the caller's browser forget its sessions.
+///
+/// # Errors
+/// [`Error::NotConfirmed`] if that isn't what the caller said.
+pub async fn leave_identity(caller: &Caller, token: &str, sure: bool) -> Result<(), Error> {
+    leptos_axum::redirect(IDENTITY_PAGE);
+    if !sure {
+        return Err(Error::NotConfirmed);
+    }
+    caller.state.identities().check_leave_token(&caller.owner, token)?;
+    caller.state.identities().leave(&caller.owner);
+    set_cookies(owner::forgetting(&caller.state.cookie_keys, &request_headers()));
+    leptos_axum::redirect("/");
+    Ok(())
 }
 
 /// Sets a header of the page that is being rendered.

@@ -1,6 +1,6 @@
 //! All routes of a node, with the layers around them: owner, cross-site protection, headers, compression, tracing.
 
-use super::{address, http, owner, pages, state::AppState};
+use super::{address, http, notice, owner, pages, state::AppState};
 use crate::{
     api::{FailedForm, OnNotFound},
     app::{App, LinkTiming, RenderedAt, shell},
@@ -55,11 +55,14 @@ pub fn router(state: AppState) -> Router {
     let pages = Router::new()
         .leptos_routes_with_context(&state, routes, context.clone(), shell_of)
         .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
-        .layer(middleware::from_fn(to_its_end));
+        .layer(middleware::from_fn(to_its_end))
+        .layer(middleware::from_fn(owner::probe_cookies));
     let owned = http::router(state.monitored_elsewhere)
         .merge(pages)
         // A recording may be of any size; `http::upload` counts its bytes, and everything else is small.
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(no_store))
+        .layer(middleware::from_fn_with_state(state.clone(), notice::carry))
         .layer(middleware::from_fn_with_state(state.clone(), owner::identify))
         .layer(CsrfLayer::new());
     let find_address = middleware::from_fn_with_state(state.clone(), address::find);
@@ -121,6 +124,23 @@ async fn to_its_end(request: Request, next: Next) -> Response {
             Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         },
     }
+}
+
+/// Answers of the API say what belongs to one person, so nothing keeps them: neither caches on the way nor the browser
+/// for the next who uses it. Recordings and downloads say for themselves how they may be kept.
+async fn no_store(request: Request, next: Next) -> Response {
+    let api = request.uri().path().starts_with("/api/");
+    let mut response = next.run(request).await;
+    if api {
+        let headers = response.headers_mut();
+        let is =
+            |name: HeaderName, word: &str| headers.get(name).is_some_and(|v| v.as_bytes().starts_with(word.as_bytes()));
+        let json = is(header::CONTENT_TYPE, "application/json") && !is(header::CACHE_CONTROL, "public");
+        if json || !headers.contains_key(header::CACHE_CONTROL) {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+    }
+    response
 }
 
 /// Headers of every answer.

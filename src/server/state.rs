@@ -4,6 +4,8 @@ use super::{
     bus::Bus,
     config::{JobConfig, LimitConfig, NetworkConfig, OutsideConfig, StreamConfig},
     http::{ReportLimits, SessionGauges},
+    identity::Identities,
+    keys::CookieKeys,
     media::Media,
     outside::Outside,
     sessions::Sessions,
@@ -12,7 +14,6 @@ use super::{
     stream::{Hub, Source},
 };
 use axum::extract::FromRef;
-use axum_extra::extract::cookie::Key;
 use leptos::config::LeptosOptions;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::{ops::Deref, sync::Arc};
@@ -43,7 +44,8 @@ pub struct Parts {
     pub session_gauges: SessionGauges,
     /// Whether operators ask on an address of their own, so that strangers get no metrics.
     pub monitored_elsewhere: bool,
-    pub cookie_key: Key,
+    /// What signs the cookies.
+    pub cookie_keys: CookieKeys,
     pub leptos: LeptosOptions,
     pub metrics: PrometheusHandle,
 }
@@ -53,6 +55,12 @@ impl AppState {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// What can be done with identities.
+    #[must_use]
+    pub fn identities(&self) -> Identities<'_> {
+        Identities { state: self }
     }
 
     /// What can be done with sessions.

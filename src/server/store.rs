@@ -169,6 +169,7 @@ macro_rules! save_status {
 }
 
 // Below the macros, which they use.
+mod identity;
 mod queue;
 mod stuck;
 

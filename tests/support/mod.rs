@@ -131,7 +131,7 @@ impl Visitor {
         let response = time::timeout(PATIENCE, request.send()).await.expect("an answer").unwrap();
         for set in response.headers().get_all(header::SET_COOKIE) {
             let pair = set.to_str().unwrap().split(';').next().unwrap();
-            if pair.starts_with("hark_owner=") {
+            if pair.starts_with("hark_owner_") {
                 *self.cookie.lock().unwrap() = Some(pair.to_owned());
             }
         }

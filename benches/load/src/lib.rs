@@ -112,9 +112,9 @@ impl Sessions {
     pub async fn create(addr: SocketAddr, count: usize) -> Result<Self, String> {
         let mut connection = Connection::open(addr).await?;
         let (head, _) = connection.request(&format!("GET /api/v1/sessions HTTP/1.1\r\nHost: {addr}\r\n\r\n")).await?;
-        let set = head.lines().find_map(|l| l.strip_prefix("set-cookie: hark_owner="));
-        let value = set.and_then(|v| v.split(';').next()).ok_or("no cookie")?;
-        let cookie = format!("Cookie: hark_owner={value}\r\n");
+        let set = head.lines().find_map(|l| l.strip_prefix("set-cookie: ").filter(|l| l.starts_with("hark_owner_")));
+        let pair = set.and_then(|v| v.split(';').next()).ok_or("no cookie")?;
+        let cookie = format!("Cookie: {pair}\r\n");
         let headers = format!("Authorization: Bearer {TOKEN}\r\n{cookie}Content-Type: application/json\r\n");
         let mut ids = Vec::with_capacity(count);
         for n in 0..count {

@@ -43,6 +43,7 @@ pub fn Footer() -> impl IntoView {
     view! {
         <footer class="footer">
             <p>"Hark, transcription on your own server"</p>
+            <p><a href="/identity">"Your sessions on another device"</a></p>
             <p><a href="/api/openapi.json" rel="external">"API"</a></p>
         </footer>
     }

@@ -1,7 +1,10 @@
 //! The upload page: a plain form underneath; in the browser a queue with progress, for many files at once.
 
 use crate::{
-    api::upload::UploadInfo,
+    api::{
+        failed_form,
+        upload::{UPLOAD_PATH, UploadInfo},
+    },
     app::{
         components::{
             Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, Loading, PageSkeleton, Symbol, TrySampleButton,
@@ -15,7 +18,7 @@ use crate::{
         browser::upload,
         uploads::{Picked, Wishes, too_large},
     },
-    model::{self, bytes, duration, text},
+    model::{self, ApiError, bytes, duration, text},
 };
 use leptos::{ev, html, prelude::*};
 use leptos_meta::Title;
@@ -24,12 +27,17 @@ use leptos_router::hooks::use_navigate;
 /// What the file picker offers. The server looks at the content, not at the name.
 const ACCEPT: &str = "audio/*,video/*,.wav,.mp3,.m4a,.aac,.flac,.ogg,.oga,.opus,.webm,.mkv,.mp4,.mov,.aif,.aiff,.caf";
 
+/// Said before anything is sent.
+const COOKIES_BLOCKED: &str = "Your browser blocks Hark's cookie. Without it nobody could find your recording again, not even \
+    you. Allow cookies for this site, then load this page once more.";
+
 /// The page.
 #[component]
 pub fn UploadPage() -> impl IntoView {
-    let show = |answer: Answer| {
+    let failed = StoredValue::new(failed_form(&[UPLOAD_PATH]));
+    let show = move |answer: Answer| {
         answer.map(|loaded| match loaded {
-            Loaded::Upload(info) => view! { <UploadForm info/> }.into_any(),
+            Loaded::Upload(info) => view! { <UploadForm info failed=failed.get_value()/> }.into_any(),
             _ => ().into_any(),
         })
     };
@@ -47,7 +55,11 @@ pub fn UploadPage() -> impl IntoView {
 
 /// The form.
 #[component]
-fn UploadForm(info: UploadInfo) -> impl IntoView {
+fn UploadForm(
+    info: UploadInfo,
+    /// Why the form failed when it was sent without scripts.
+    failed: Option<ApiError>,
+) -> impl IntoView {
     let uploads = Uploads::expect();
     let limit = info.max_upload_bytes;
     let input = NodeRef::<html::Input>::new();
@@ -92,16 +104,18 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
         uploads.add(files, &wishes, limit);
         chosen.set(Vec::new());
     };
-    let usable = info.engines.iter().any(|e| e.available);
+    let able = info.engines.iter().any(|e| e.available);
+    let usable = able && !info.cookies_blocked;
 
     view! {
-        {info.notice.map(|message| view! { <Alert message/> }.into_any())}
-        {(!usable).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> }.into_any())}
+        {failed.map(|error| view! { <Alert message=error.message/> }.into_any())}
+        {info.cookies_blocked.then(|| view! { <Alert message=COOKIES_BLOCKED/> }.into_any())}
+        {(!able).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> }.into_any())}
         <form
             class="card upload-form"
             method="post"
             enctype="multipart/form-data"
-            action="/api/v1/sessions"
+            action=UPLOAD_PATH
             data-testid="upload-form"
             on:submit=on_submit
         >

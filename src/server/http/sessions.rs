@@ -3,17 +3,12 @@
 use super::{Id, Query};
 use crate::{
     model::{EngineInfo, ErrorBody, Session, SessionPage},
-    server::{
-        error::Error,
-        owner::{self, Owner},
-        state::AppState,
-    },
+    server::{error::Error, owner::Owner, state::AppState},
 };
 use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
     http::StatusCode,
-    response::Response,
 };
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -114,12 +109,4 @@ pub(super) async fn retry(
 #[utoipa::path(get, path = "/api/v1/engines", responses((status = 200, body = Vec<EngineInfo>)))]
 pub(super) async fn engines(State(state): State<AppState>) -> Json<Vec<EngineInfo>> {
     Json(state.engines.list())
-}
-
-/// Forgets who the caller is: ends its status streams and takes its cookie back. What it owns stays, for whoever still
-/// has the cookie elsewhere.
-#[utoipa::path(post, path = "/api/v1/logout", responses((status = 204)))]
-pub(super) async fn logout(State(state): State<AppState>, Extension(owner): Extension<Owner>) -> Response {
-    state.bus.log_out(&owner);
-    owner::forgotten(StatusCode::NO_CONTENT)
 }

@@ -109,7 +109,7 @@ fn unless_known(request: &HeaderMap, etag: &str, json: impl FnOnce() -> Body) ->
     if let Ok(value) = HeaderValue::from_str(etag) {
         headers.insert(header::ETAG, value);
     }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Lets a page estimate this clock, and so how late updates come. `Date` has seconds only.
     headers.insert("hark-time", HeaderValue::from(Timestamp::now().0));
     response

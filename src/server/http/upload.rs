@@ -3,12 +3,14 @@
 
 use super::outside;
 use crate::{
+    api::upload::UPLOAD_PATH,
     model::{ErrorBody, Session, SessionId},
     server::{
         error::Error,
         media::Upload,
+        notice::Notice,
         outside::Announcement,
-        owner::{self, Owner},
+        owner::{self, Identity, Owner},
         sessions::Wishes,
         state::AppState,
     },
@@ -65,10 +67,16 @@ pub(super) struct UploadForm {
 pub(super) async fn create(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
+    Extension(identity): Extension<Identity>,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
     let page = wants_page(&headers);
+    if page && !identity.known {
+        // Its page has set the cookie, if the browser lets it; without one, the session would be nobody's.
+        drain(request.into_body()).await;
+        return owner::probe();
+    }
     let made = if outside::is_announcement(&headers) {
         outside::create(&state, &owner, request).await
     } else {
@@ -81,8 +89,8 @@ pub(super) async fn create(
             (StatusCode::CREATED, [(header::LOCATION, location)], Json(session)).into_response()
         }
         Err(error) if page => {
-            let text = error.public().message;
-            owner::with_notice(state.cookie_key.clone(), &text, Redirect::to("/upload"))
+            let notice = Notice { form: UPLOAD_PATH.to_owned(), error: error.public() };
+            notice.on("/upload", &state.cookie_keys, &headers)
         }
         Err(error) => error.into_response(),
     }

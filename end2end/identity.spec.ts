@@ -1,0 +1,177 @@
+// One's sessions on another device: a link that works once, a recovery key, leaving; and what is said where cookies are
+// blocked. All with and without scripts.
+import { AxeBuilder } from '@axe-core/playwright';
+import { chromium, type Page } from '@playwright/test';
+import { mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { expect, test, visit } from './fixtures.ts';
+import { create } from './sessions.ts';
+import { clip } from './speech.ts';
+
+const SCREENSHOTS = path.join(import.meta.dirname, 'artifacts/screenshots');
+const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+
+// Nobody works on what is sent.
+test.use({ harkEnv: { HARK_WORKERS: '0' } });
+
+async function rows(page: Page): Promise<number> {
+  await visit(page, '/');
+  return page.getByTestId('session-row').count();
+}
+
+for (const scripts of [true, false]) {
+  const how = scripts ? 'with scripts' : 'without scripts';
+  test.describe(how, () => {
+    test.use({ javaScriptEnabled: scripts });
+
+    test(`a link opens sessions on another device, once, ${how}`, async ({ page, someone }) => {
+      await visit(page, '/');
+      await create(page, clip('mp3'));
+      await page.getByRole('contentinfo').getByRole('link', { name: 'Your sessions on another device' }).click();
+      await page.getByTestId('make-link').click();
+      const link = await page.getByTestId('link-url').inputValue();
+      await expect(page.getByTestId('link-qr')).toBeVisible();
+
+      const phone = await someone({ javaScriptEnabled: scripts });
+      await visit(phone, '/');
+      await create(phone, clip('mp3'));
+      await create(phone, clip('mp3'));
+      await visit(phone, link);
+      await expect(phone.getByTestId('open-left')).toContainText('2 sessions of its own');
+      // They can be saved first.
+      await phone.getByRole('link', { name: 'make a recovery key' }).click();
+      await phone.getByTestId('make-recovery').click();
+      const recovery = await phone.getByTestId('recovery-url').inputValue();
+      await visit(phone, link);
+      await phone.getByTestId('open').click();
+      await phone.waitForURL(url => url.pathname === '/');
+      expect(await rows(phone)).toBe(1);
+      expect(await rows(page)).toBe(1);
+
+      const other = await someone({ javaScriptEnabled: scripts });
+      await visit(other, link);
+      await expect(other.getByTestId('error-message')).toContainText('opens nothing');
+
+      // And back, with the key typed in.
+      await visit(phone, '/identity/open');
+      await phone.getByTestId('open-key').fill(recovery.replace(/^.*key=/, '').toUpperCase());
+      await phone.getByTestId('open').click();
+      await phone.waitForURL(url => url.pathname === '/');
+      expect(await rows(phone)).toBe(2);
+      await phone.goto('/identity/open');
+      await phone.getByTestId('open-key').fill('nonsense');
+      await phone.getByTestId('open').click();
+      await expect(phone.getByTestId('error-message')).toContainText('opens nothing');
+    });
+
+    test(`leaving takes a tick, ${how}`, async ({ page }) => {
+      await visit(page, '/');
+      await create(page, clip('mp3'));
+      await visit(page, '/identity');
+      await page.getByTestId('leave').click();
+      await page.getByTestId('leave-confirm').click();
+      // The browser itself asks for the tick.
+      expect(new URL(page.url()).pathname).toBe('/identity');
+      await page.getByTestId('leave-sure').check();
+      await page.getByTestId('leave-confirm').click();
+      await page.waitForURL(url => url.pathname === '/');
+      await expect(page.getByTestId('empty')).toBeVisible();
+    });
+
+    test(`where cookies are blocked the upload page says so, ${how}`, async ({ hark }, info) => {
+      const profile = info.outputPath('profile');
+      await mkdir(path.join(profile, 'Default'), { recursive: true });
+      await writeFile(
+        path.join(profile, 'Default/Preferences'),
+        JSON.stringify({ profile: { default_content_setting_values: { cookies: 2 } } }),
+      );
+      const { executablePath, args } = info.project.use.launchOptions!;
+      const context = await chromium.launchPersistentContext(profile, {
+        executablePath,
+        args,
+        baseURL: hark.url,
+        javaScriptEnabled: scripts,
+      });
+      try {
+        const page = await context.newPage();
+        await visit(page, '/upload');
+        await expect(page.getByTestId('error-message')).toContainText("blocks Hark's cookie");
+        await expect(page.getByTestId('upload-submit')).toBeDisabled();
+        // On the way that scripts take, too.
+        await visit(page, '/');
+        await page.locator('.nav a[href="/upload"]').click();
+        await expect(page.getByTestId('error-message')).toContainText("blocks Hark's cookie");
+        expect(await context.cookies()).toEqual([]);
+      } finally {
+        await context.close();
+      }
+    });
+  });
+}
+
+test('why a form failed is told by a page that wakes up, too', async ({ page }) => {
+  await visit(page, '/');
+  const id = await create(page, clip('mp3'));
+  await visit(page, `/sessions/${id}`);
+  // As if it was sent before the page woke up.
+  await page.evaluate(() => {
+    const form = document.querySelector<HTMLFormElement>('.rename form')!;
+    form.querySelector<HTMLInputElement>('[name=title]')!.value = ' ';
+    form.submit();
+  });
+  await expect(page.getByTestId('error-message')).toHaveText('the title is empty; give it at least one character');
+  await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });
+  await expect(page.getByTestId('error-message')).toBeVisible();
+  expect(new URL(page.url()).search).toBe('');
+  await page.getByRole('link', { name: 'Sessions' }).first().click();
+  await expect(page.getByTestId('session-row')).toHaveCount(1);
+  await expect(page.getByTestId('error-message')).toHaveCount(0);
+});
+
+test('a title with markup is the title, before and after the page wakes up', async ({ page }) => {
+  const text = '</title><h1 id="x">a & b</h1>&lt;';
+  await page.goto(`/?q=${encodeURIComponent(text)}`, { waitUntil: 'commit' });
+  await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });
+  expect(await page.title()).toBe(`Search: ${text} · Hark`);
+  await expect(page.locator('#x')).toHaveCount(0);
+  const served = await page.request.get(`/?q=${encodeURIComponent(text)}`);
+  expect(await served.text()).toContain('<title>Search: &lt;/title>&lt;h1 id="x">a &amp; b&lt;/h1>&amp;lt; · Hark</title>');
+});
+
+for (const colorScheme of ['light', 'dark'] as const) {
+  for (const width of [390, 1280]) {
+    test.describe(`${colorScheme} ${width}`, () => {
+      test.use({ colorScheme, viewport: { width, height: 800 } });
+
+      test(`the identity pages, ${colorScheme}, ${width} wide`, async ({ page, someone }) => {
+        const look = async (page: Page, name: string) => {
+          await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${colorScheme}-${width}.png`), fullPage: true });
+          const { violations } = await new AxeBuilder({ page }).withTags(TAGS).analyze();
+          const told = violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).join(' | ')}`);
+          expect.soft(told, `axe on ${name}`).toEqual([]);
+          const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+          expect.soft(overflow, `${name} is wider than the window`).toBeLessThanOrEqual(0);
+        };
+        await visit(page, '/identity');
+        await look(page, 'identity-empty');
+        await create(page, clip('mp3'));
+        await visit(page, '/identity');
+        await page.getByTestId('make-link').click();
+        await expect(page.getByTestId('link-qr')).toBeVisible();
+        const link = await page.getByTestId('link-url').inputValue();
+        await page.getByTestId('make-recovery').click();
+        await expect(page.getByTestId('recovery-qr')).toBeVisible();
+        await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });
+        await page.getByTestId('leave').click();
+        await look(page, 'identity');
+        const other = await someone({ colorScheme, viewport: { width, height: 800 } });
+        await visit(other, '/');
+        await create(other, clip('mp3'));
+        await visit(other, link);
+        await look(other, 'open');
+        await visit(other, '/identity/open?key=nonsense');
+        await look(other, 'open-invalid');
+      });
+    });
+  }
+}

@@ -1,0 +1,153 @@
+//! One's sessions on another device: a link that works once, a recovery key, and leaving. All forms are plain ones, with
+//! and without scripts: what they make travels in a cookie that scripts can't read.
+
+use crate::{
+    api::{
+        failed_form,
+        identity::{IdentityInfo, LeaveIdentity, LinkInfo, MakeLink, MakeRecoveryKey, OPEN_PAGE, RevokeRecoveryKey},
+    },
+    app::{
+        components::{Alert, Loading, Moment, PageSkeleton},
+        loading::{Answer, Ask, Loaded, load},
+    },
+    model::{ApiError, text},
+};
+use leptos::{prelude::*, server_fn::ServerFn};
+use leptos_meta::Title;
+
+/// Light squares around a QR code, by which readers find it (ISO/IEC 18004, 6.3.8).
+const QUIET_ZONE: u32 = 4;
+
+/// The page.
+#[component]
+pub fn IdentityPage() -> impl IntoView {
+    let forms = [MakeLink::PATH, MakeRecoveryKey::PATH, RevokeRecoveryKey::PATH, LeaveIdentity::PATH];
+    let failed = StoredValue::new(failed_form(&forms));
+    let show = move |answer: Answer| {
+        answer.map(|loaded| match loaded {
+            Loaded::Identity(info) => view! { <Shown info failed=failed.get_value()/> }.into_any(),
+            _ => ().into_any(),
+        })
+    };
+    view! {
+        <Title text="Your sessions on another device · Hark"/>
+        <div class="page-head"><h1>"Your sessions on another device"</h1></div>
+        <Loading answer=load(|| Ask::Identity) skeleton=PageSkeleton show=Box::new(show)/>
+    }
+}
+
+/// What can be done, once it is known what there is.
+#[component]
+fn Shown(info: IdentityInfo, failed: Option<ApiError>) -> impl IntoView {
+    let failed = failed.map(|error| view! { <Alert message=error.message/> }.into_any());
+    let some = info.sessions > 0;
+    let count = text::count(usize::try_from(info.sessions).unwrap_or(usize::MAX), "session");
+    let made_at = info.recovery_made_at;
+    view! {
+        {failed}
+        <p class="lead">
+            "Hark asks for no name and no password: it knows you by a cookie in this browser. Here you can open your sessions "
+            "in another browser, and keep a way back to them should the cookie get lost."
+        </p>
+        {(!some).then(|| view! {
+            <section class="card" data-testid="no-sessions">
+                <h2>"There is nothing to take along yet"</h2>
+                <p>"This browser has no sessions. Send a " <a href="/upload">"recording"</a> " first."</p>
+            </section>
+        }.into_any())}
+        {some.then(|| view! {
+            <section class="card" aria-labelledby="link-heading">
+                <h2 id="link-heading">"Open them on another device"</h2>
+                <p>{format!("A link opens your {count} there as well. It works once, within ten minutes. Give it to nobody else: who opens it can read, change and delete them.")}</p>
+                {info.link.map(|link| view! { <Shareable link id="link"/> }.into_any())}
+                <form method="post" action=MakeLink::url()>
+                    <button class="button primary" data-testid="make-link">"Make a new link"</button>
+                </form>
+            </section>
+            <section class="card" aria-labelledby="recovery-heading">
+                <h2 id="recovery-heading">"Keep a recovery key"</h2>
+                <p>"It is such a link that goes on working until you replace or revoke it. Save it where you keep passwords: it opens your sessions in any browser when this cookie is lost."</p>
+                {info.recovery.map(|link| view! {
+                    <p><strong>"Save it now. It is shown only this once."</strong></p>
+                    <Shareable link id="recovery"/>
+                }.into_any())}
+                {made_at.map(|at| view! {
+                    <p data-testid="recovery-made">"Your recovery key was made on " <Moment at/> "."</p>
+                }.into_any())}
+                <div class="row-actions">
+                    <form method="post" action=MakeRecoveryKey::url()>
+                        <button class="button" data-testid="make-recovery">
+                            {if made_at.is_some() { "Replace the recovery key" } else { "Make a recovery key" }}
+                        </button>
+                    </form>
+                    {made_at.map(|_| view! {
+                        <form method="post" action=RevokeRecoveryKey::url()>
+                            <button class="button quiet" data-testid="revoke-recovery">"Revoke it"</button>
+                        </form>
+                    }.into_any())}
+                </div>
+            </section>
+        }.into_any())}
+        <section class="card" aria-labelledby="other-heading">
+            <h2 id="other-heading">"Open those of another device here"</h2>
+            <p>"Open the link here, or " <a href=OPEN_PAGE>"type in a key"</a> "."</p>
+        </section>
+        {some.then(|| view! {
+            <section class="card" aria-labelledby="leave-heading">
+                <h2 id="leave-heading">"Leave this browser"</h2>
+                <p>"If others use this browser too, you can make it forget you."</p>
+                <details class="leave">
+                    <summary class="button quiet" data-testid="leave">"Leave"</summary>
+                    <form method="post" action=LeaveIdentity::url()>
+                        <input type="hidden" name="token" value=info.leave_token/>
+                        <p>{format!("Your {count} will no longer be seen in this browser.")} " "
+                            {if made_at.is_some() {
+                                "Your recovery key brings you back. Without it they are lost to you."
+                            } else {
+                                "You have no recovery key, so nobody could open them again: make one above first."
+                            }}
+                        </p>
+                        <p class="check">
+                            <input id="sure" type="checkbox" name="sure" value="yes" required data-testid="leave-sure"/>
+                            <label for="sure">
+                                {if made_at.is_some() { "I have saved my recovery key" } else { "I don't need these sessions any more" }}
+                            </label>
+                        </p>
+                        <button class="button danger" data-testid="leave-confirm">"Forget me in this browser"</button>
+                    </form>
+                </details>
+            </section>
+        }.into_any())}
+    }
+}
+
+/// A link as text and as a picture that another device can read.
+#[component]
+fn Shareable(
+    link: LinkInfo,
+    /// For the names of elements.
+    id: &'static str,
+) -> impl IntoView {
+    let side = link.qr_size + 2 * QUIET_ZONE;
+    let offset = format!("translate({QUIET_ZONE} {QUIET_ZONE})");
+    view! {
+        <div class="share">
+            <svg
+                class="qr"
+                viewBox=format!("0 0 {side} {side}")
+                role="img"
+                aria-label="The link as a QR code"
+                shape-rendering="crispEdges"
+                data-testid=format!("{id}-qr")
+            >
+                <rect class="qr-light" width=side.to_string() height=side.to_string()></rect>
+                <path class="qr-dark" transform=offset d=link.qr_path></path>
+            </svg>
+            <p class="field">
+                <label for=id>"The link"</label>
+                <input class="input" id=id readonly value=link.url data-testid=format!("{id}-url")/>
+                {link.expires_at.map(|at| view! { <span class="muted">"Works once, until " <Moment at/></span> }.into_any())}
+            </p>
+        </div>
+    }
+}

@@ -1,0 +1,109 @@
+//! Where a link or recovery key leads: says what will happen to this browser, and does it only when asked. Looking at the
+//! page changes nothing.
+
+use crate::{
+    api::{
+        failed_form,
+        identity::{IDENTITY_PAGE, OPEN_PAGE, OpenIdentity, OpenInfo, Opens},
+    },
+    app::{
+        components::{Alert, Loading, PageSkeleton},
+        loading::{Answer, Ask, Loaded, load},
+    },
+    model::{ApiError, text},
+};
+use leptos::{prelude::*, server_fn::ServerFn};
+use leptos_meta::Title;
+use leptos_router::hooks::use_query_map;
+
+/// The page.
+#[component]
+pub fn OpenPage() -> impl IntoView {
+    let params = use_query_map();
+    let ask = move || Ask::Open(params.with(|p| p.get_str("key").map(str::to_owned)));
+    let failed = StoredValue::new(failed_form(&[OpenIdentity::PATH]));
+    let show = move |answer: Answer| {
+        answer.map(|loaded| match loaded {
+            Loaded::Open(info) => view! { <Shown info failed=failed.get_value()/> }.into_any(),
+            _ => ().into_any(),
+        })
+    };
+    view! {
+        <Title text="Open your sessions here · Hark"/>
+        <div class="page-head"><h1>"Open your sessions here"</h1></div>
+        <Loading answer=load(ask) skeleton=PageSkeleton show=Box::new(show)/>
+    }
+}
+
+fn sessions(count: u64) -> String {
+    text::count(usize::try_from(count).unwrap_or(usize::MAX), "session")
+}
+
+/// What the key opens, and what this browser has.
+#[component]
+fn Shown(info: OpenInfo, failed: Option<ApiError>) -> impl IntoView {
+    const INVALID: &str = "This link or key opens nothing. A link works once, within ten minutes; a recovery key, until it is \
+        replaced. Make a new one where your sessions are.";
+    let message = failed.map(|error| error.message).or_else(|| info.invalid.then(|| INVALID.to_owned()));
+    let alert = message.map(|message| view! { <Alert message/> }.into_any());
+    let (own, saved) = (info.own_sessions, info.own_recovery);
+    let content = match info.opens {
+        Some(Opens { same: true, .. }) => view! {
+            <section class="card" data-testid="open-same">
+                <h2>"They are open already"</h2>
+                <p>"This link leads to the sessions that this browser has."</p>
+                <p><a class="button primary" href="/">"Show them"</a></p>
+            </section>
+        }
+        .into_any(),
+        Some(Opens { key, sessions: count, .. }) => view! {
+            <section class="card" data-testid="open-confirm">
+                <h2>{format!("Open {} in this browser?", sessions(count))}</h2>
+                <p>"Only do so if you made this link yourself: what you send from here on will belong to whoever made it, too."</p>
+                <Left own saved/>
+                <form method="post" action=OpenIdentity::url()>
+                    <input type="hidden" name="key" value=key/>
+                    <button class="button primary" data-testid="open">{format!("Open the {}", sessions(count))}</button>
+                </form>
+            </section>
+        }
+        .into_any(),
+        None => view! {
+            <section class="card" data-testid="open-typed">
+                <h2>"Type in a link or a recovery key"</h2>
+                <Left own saved/>
+                <form class="open-form" method="post" action=OpenIdentity::url()>
+                    <p class="field">
+                        <label for="key">"Link or key"</label>
+                        <input class="input" id="key" name="key" required autocomplete="off" spellcheck="false" data-testid="open-key"/>
+                    </p>
+                    <button class="button primary" data-testid="open">"Open"</button>
+                </form>
+            </section>
+        }
+        .into_any(),
+    };
+    view! {
+        {alert}
+        {content}
+        <p><a href=OPEN_PAGE rel="external" hidden=!info.invalid>"Type in another key"</a></p>
+    }
+}
+
+/// What becomes of the sessions that this browser has.
+#[component]
+fn Left(own: u64, saved: bool) -> impl IntoView {
+    (own > 0).then(|| {
+        let what = format!("This browser has {} of its own, which won't be seen here any more.", sessions(own));
+        view! {
+            <div class="alert" data-testid="open-left">
+                <p>
+                    {what} " "
+                    {if saved { "Your recovery key for them brings them back." } else { "Keep a way back to them first: " }}
+                    {(!saved).then(|| view! { <a href=IDENTITY_PAGE rel="external">"make a recovery key"</a>"." }.into_any())}
+                </p>
+            </div>
+        }
+        .into_any()
+    })
+}

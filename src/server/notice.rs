@@ -1,0 +1,239 @@
+//! Why a form failed that was sent without scripts: told on the next page, once. It travels in a cookie that only Hark can
+//! read, never in an address, where anybody could write it. [`carry`] is around all pages and server functions; Leptos
+//! would put such errors into the address of the page that the form stood on.
+
+use super::{
+    error::Error,
+    keys::{CookieKeys, set_cookie},
+    owner,
+    state::AppState,
+};
+use crate::{
+    api::identity::{OPEN_PAGE, OpenIdentity},
+    model::ApiError,
+};
+use axum::{
+    body::to_bytes,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
+    middleware::Next,
+    response::{IntoResponse, Redirect, Response},
+};
+use cookie::time::Duration;
+use leptos::server_fn::ServerFn;
+use serde::{Deserialize, Serialize};
+
+/// What the cookie is called, before its key.
+const PURPOSE: &str = "hark_notice";
+/// A notice whose page isn't opened within this long is no news any more.
+const MAX_AGE: Duration = Duration::minutes(5);
+/// The longest message that is carried, in characters: a cookie may have 4096 bytes (RFC 6265bis, 5.6).
+const MAX_CHARS: usize = 400;
+/// The largest error that a server function answers with, in bytes.
+const MAX_ERROR: usize = 64 * 1024;
+/// The header of a server function's answer that says it failed: `server_fn::error::SERVER_FN_ERROR_HEADER`.
+const FAILED: &str = "serverfnerror";
+/// What Leptos puts into addresses, and reads there.
+const LEPTOS_ERROR: [&str; 2] = ["__path", "__err"];
+/// Where forms stand whose page doesn't say so, because its address is a secret.
+const PAGES: [(&str, &str); 1] = [(OpenIdentity::PATH, OPEN_PAGE)];
+
+/// Why a form failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Where the form was sent.
+    pub form: String,
+    pub error: ApiError,
+}
+
+impl Notice {
+    /// The answer to a browser whose form failed: the page at `to`, which will tell why.
+    #[must_use]
+    pub fn on(mut self, to: &str, keys: &CookieKeys, request: &HeaderMap) -> Response {
+        if self.error.message.chars().count() > MAX_CHARS {
+            self.error.message = self.error.message.chars().take(MAX_CHARS).chain(['…']).collect();
+        }
+        let mut response = Redirect::to(to).into_response();
+        if let Ok(text) = serde_json::to_string(&self) {
+            let mut cookie = keys.sealed(PURPOSE, &text, request);
+            cookie.set_max_age(MAX_AGE);
+            set_cookie(response.headers_mut(), &cookie);
+        }
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    fn of(keys: &CookieKeys, headers: &HeaderMap) -> Option<Self> {
+        serde_json::from_str(&keys.unsealed(headers, PURPOSE)?).ok()
+    }
+}
+
+/// Puts the [`Notice`] that a page is to tell into its request, and takes it back once told. Makes one of each form that
+/// fails, and keeps all redirects of server functions within this site.
+pub async fn carry(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let (keys, headers) = (&state.cookie_keys, request.headers().clone());
+    let api = request.uri().path().starts_with("/api/");
+    let page = !api && request.method() == Method::GET;
+    if page && let Some(clean) = without_leptos_error(request.uri()) {
+        return Redirect::to(&clean).into_response();
+    }
+    let host = host(request.uri(), request.headers());
+    let back = request.headers().get(header::REFERER).and_then(|v| here(v.to_str().ok()?, host.as_deref()));
+    let notice = if page { Notice::of(keys, request.headers()) } else { None };
+    let told = notice.is_some();
+    if let Some(notice) = notice {
+        request.extensions_mut().insert(notice);
+    }
+    let mut response = next.run(request).await;
+    if told && is_html(response.headers()) {
+        set_cookie(response.headers_mut(), &keys.removal(PURPOSE, &headers));
+    }
+    if api && response.headers().contains_key(header::LOCATION) {
+        return stay_here(response, back, host.as_deref(), keys, &headers).await;
+    }
+    response
+}
+
+/// An answer that leads somewhere, so that it leads to a page of this site; with the error in a cookie if there is one.
+async fn stay_here(
+    response: Response,
+    back: Option<String>,
+    host: Option<&str>,
+    keys: &CookieKeys,
+    request: &HeaderMap,
+) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let form = parts.headers.get(FAILED).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let Some(form) = form else {
+        let to = parts.headers.get(header::LOCATION).and_then(|v| here(v.to_str().ok()?, host));
+        let to = HeaderValue::try_from(to.unwrap_or_else(|| "/".to_owned()));
+        parts.headers.insert(header::LOCATION, to.unwrap_or_else(|_| HeaderValue::from_static("/")));
+        return Response::from_parts(parts, body);
+    };
+    let error = to_bytes(body, MAX_ERROR).await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let error = error.unwrap_or_else(|| ApiError::new("internal", "Something went wrong. Try again."));
+    let mut answer = if error.code == Error::CookiesBlocked.code() {
+        // Nothing can be carried in a cookie, but that page knows by itself what to say.
+        owner::probe()
+    } else {
+        let page = PAGES.iter().find(|(path, _)| *path == form).map(|(_, page)| (*page).to_owned());
+        Notice { form, error }.on(&page.or(back).unwrap_or_else(|| "/".to_owned()), keys, request)
+    };
+    for cookie in parts.headers.get_all(header::SET_COOKIE) {
+        answer.headers_mut().append(header::SET_COOKIE, cookie.clone());
+    }
+    answer
+}
+
+/// The host that a request names: in its target with HTTP/2, in a header before.
+#[must_use]
+pub fn host(target: &Uri, headers: &HeaderMap) -> Option<String> {
+    let target = target.authority().map(ToString::to_string);
+    target.or_else(|| Some(headers.get(header::HOST)?.to_str().ok()?.to_owned()))
+}
+
+/// The path and query of an address on this host, without an error of Leptos'. None if it leads elsewhere.
+fn here(address: &str, host: Option<&str>) -> Option<String> {
+    // Browsers read a backslash as a slash, and two of them begin a host.
+    let bytes = address.as_bytes();
+    if bytes.first() == Some(&b'/') && !matches!(bytes.get(1), Some(b'/' | b'\\')) && !address.contains('\\') {
+        let uri: Uri = address.parse().ok()?;
+        let clean = without_leptos_error(&uri).unwrap_or_else(|| address.to_owned());
+        // What server functions leave of a query that is empty now.
+        return Some(clean.strip_suffix('?').map(str::to_owned).unwrap_or(clean));
+    }
+    let uri: Uri = address.parse().ok()?;
+    let ours = matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().map(|a| a.as_str()) == host;
+    let path = uri.path_and_query().filter(|_| ours)?.as_str().to_owned();
+    here(&path, None)
+}
+
+/// A page's address without what Leptos takes for the error of a form; none if there is nothing of it.
+fn without_leptos_error(uri: &Uri) -> Option<String> {
+    let is_error = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        // Names can be written in other ways, too.
+        let name = percent_decoded(name);
+        LEPTOS_ERROR.iter().any(|error| name == *error)
+    };
+    let query = uri.query()?;
+    let rest: Vec<&str> = query.split('&').filter(|pair| !is_error(pair)).collect();
+    if rest.len() == query.split('&').count() {
+        return None;
+    }
+    let path = uri.path();
+    // A path that begins so would lead to another host.
+    let path = if path.starts_with("//") || path.contains('\\') { "/" } else { path };
+    Some(if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) })
+}
+
+fn percent_decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/html"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::StatusCode;
+
+    #[test]
+    fn redirects_stay_on_this_host() {
+        let here = |address| here(address, Some("hark.example:3000"));
+        for (address, path) in [
+            ("http://hark.example:3000/", "/"),
+            ("https://hark.example:3000/sessions/1?reload=off", "/sessions/1?reload=off"),
+            ("http://hark.example:3000/?q=a&__path=x&__err=y", "/?q=a"),
+            ("/sessions/1", "/sessions/1"),
+            ("/?__err=x", "/"),
+            ("/sessions/1?", "/sessions/1"),
+        ] {
+            assert_eq!(here(address).as_deref(), Some(path), "{address}");
+        }
+        for address in [
+            "https://evil.example/",
+            "http://hark.example/",
+            "http://hark.example:3000@evil.example/",
+            "http://hark.example:3000//evil.example",
+            "//evil.example/",
+            "/\\evil.example/",
+            "\\\\evil.example",
+            "javascript:alert(1)",
+            "",
+        ] {
+            assert_eq!(here(address), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn errors_are_taken_out_of_addresses() {
+        let clean = |uri: &str| without_leptos_error(&uri.parse().unwrap());
+        assert_eq!(clean("/?q=a").as_deref(), None);
+        assert_eq!(clean("/?q=__err").as_deref(), None);
+        assert_eq!(clean("/?__path=x&__err=y").as_deref(), Some("/"));
+        assert_eq!(clean("/a?x=1&__path=x&q=%26&%5F_err=y").as_deref(), Some("/a?x=1&q=%26"));
+        assert_eq!(clean("//evil.example?__err=y").as_deref(), Some("/"));
+    }
+
+    #[test]
+    fn a_long_message_fits_into_a_cookie() {
+        let keys = CookieKeys::one(&[7; 64]).unwrap();
+        let notice = Notice { form: "/api/x".to_owned(), error: ApiError::new("code", "\u{1}🦀".repeat(3000)) };
+        let answer = notice.on(
+            "/",
+            &keys,
+            &HeaderMap::from_iter([("x-forwarded-proto".parse().unwrap(), HeaderValue::from_static("https"))]),
+        );
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        let set = answer.headers()[header::SET_COOKIE].to_str().unwrap();
+        let pair = set.split(';').next().unwrap();
+        assert!(pair.len() < 4096, "{}", pair.len());
+        let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_str(pair).unwrap())]);
+        let told = Notice::of(&keys, &headers).unwrap();
+        assert!(told.error.message.ends_with('…') && told.error.message.chars().count() == MAX_CHARS + 1);
+    }
+}
