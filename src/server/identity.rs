@@ -183,14 +183,16 @@ impl Identities<'_> {
         Ok((key, owner))
     }
 
-    /// Whose sessions a key opens, and uses it up if it is a link's.
+    /// Whose sessions a key opens, and uses it up if it is a link's. The streams of `before`, who the browser was, end: its
+    /// other tabs come back as who it is now.
     ///
     /// # Errors
     /// [`Error::InvalidKey`] if it opens none.
-    pub async fn open(&self, key: &str) -> Result<Owner, Error> {
+    pub async fn open(&self, before: &Owner, key: &str) -> Result<Owner, Error> {
         let key = LinkKey::parse(key).ok_or(Error::InvalidKey)?;
         let owner = self.state.store.take_link(&key.hash(), Timestamp::now()).await?.ok_or(Error::InvalidKey)?;
         tracing::info!(?owner, "somebody's sessions were opened in another browser");
+        self.state.bus.log_out(before);
         Ok(owner)
     }
 

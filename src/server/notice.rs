@@ -9,7 +9,9 @@ use super::{
     state::AppState,
 };
 use crate::{
-    api::identity::{OPEN_PAGE, OpenIdentity},
+    api::identity::{
+        IDENTITY_PAGE, LeaveIdentity, MakeLink, MakeRecoveryKey, OPEN_PAGE, OpenIdentity, RevokeRecoveryKey,
+    },
     model::ApiError,
 };
 use axum::{
@@ -35,8 +37,14 @@ const MAX_ERROR: usize = 64 * 1024;
 const FAILED: &str = "serverfnerror";
 /// What Leptos puts into addresses, and reads there.
 const LEPTOS_ERROR: [&str; 2] = ["__path", "__err"];
-/// Where forms stand whose page doesn't say so, because its address is a secret.
-const PAGES: [(&str, &str); 1] = [(OpenIdentity::PATH, OPEN_PAGE)];
+/// Where forms stand that are on one page only. That of a link doesn't say where it is, because its address is a secret.
+const PAGES: [(&str, &str); 5] = [
+    (OpenIdentity::PATH, OPEN_PAGE),
+    (MakeLink::PATH, IDENTITY_PAGE),
+    (MakeRecoveryKey::PATH, IDENTITY_PAGE),
+    (RevokeRecoveryKey::PATH, IDENTITY_PAGE),
+    (LeaveIdentity::PATH, IDENTITY_PAGE),
+];
 
 /// Why a form failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +86,8 @@ pub async fn carry(State(state): State<AppState>, mut request: Request, next: Ne
         return Redirect::to(&clean).into_response();
     }
     let host = host(request.uri(), request.headers());
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let form = accept.contains("text/html");
     let back = request.headers().get(header::REFERER).and_then(|v| here(v.to_str().ok()?, host.as_deref()));
     let notice = if page { Notice::of(keys, request.headers()) } else { None };
     let told = notice.is_some();
@@ -89,7 +99,7 @@ pub async fn carry(State(state): State<AppState>, mut request: Request, next: Ne
         set_cookie(response.headers_mut(), &keys.removal(PURPOSE, &headers));
     }
     if api && response.headers().contains_key(header::LOCATION) {
-        return stay_here(response, back, host.as_deref(), keys, &headers).await;
+        return stay_here(response, form, back, host.as_deref(), keys, &headers).await;
     }
     response
 }
@@ -97,14 +107,15 @@ pub async fn carry(State(state): State<AppState>, mut request: Request, next: Ne
 /// An answer that leads somewhere, so that it leads to a page of this site; with the error in a cookie if there is one.
 async fn stay_here(
     response: Response,
+    form: bool,
     back: Option<String>,
     host: Option<&str>,
     keys: &CookieKeys,
     request: &HeaderMap,
 ) -> Response {
     let (mut parts, body) = response.into_parts();
-    let form = parts.headers.get(FAILED).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let Some(form) = form else {
+    let failed = parts.headers.get(FAILED).filter(|_| form).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let Some(form) = failed else {
         let to = parts.headers.get(header::LOCATION).and_then(|v| here(v.to_str().ok()?, host));
         let to = HeaderValue::try_from(to.unwrap_or_else(|| "/".to_owned()));
         parts.headers.insert(header::LOCATION, to.unwrap_or_else(|_| HeaderValue::from_static("/")));

@@ -172,9 +172,9 @@ pub async fn open_info(caller: &Caller, key: Option<&str>) -> Result<OpenInfo, E
 /// # Errors
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_link(caller: &Caller) -> Result<(), Error> {
-    leptos_axum::redirect(IDENTITY_PAGE);
     let made = caller.state.identities().make_link(&caller.owner).await?;
     set_cookies([made.cookie(&caller.state.cookie_keys, &request_headers())]);
+    leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
 
@@ -183,9 +183,9 @@ pub async fn make_link(caller: &Caller) -> Result<(), Error> {
 /// # Errors
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_recovery_key(caller: &Caller) -> Result<(), Error> {
-    leptos_axum::redirect(IDENTITY_PAGE);
     let key = caller.state.identities().make_recovery_key(&caller.owner).await?;
     set_cookies([key.recovery_cookie(&caller.state.cookie_keys, &request_headers())]);
+    leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
 
@@ -194,8 +194,9 @@ pub async fn make_recovery_key(caller: &Caller) -> Result<(), Error> {
 /// # Errors
 /// If the store fails.
 pub async fn revoke_recovery_key(caller: &Caller) -> Result<(), Error> {
+    caller.state.identities().revoke_recovery_key(&caller.owner).await?;
     leptos_axum::redirect(IDENTITY_PAGE);
-    caller.state.identities().revoke_recovery_key(&caller.owner).await
+    Ok(())
 }
 
 /// Opens the sessions of a key in the caller's browser.
@@ -203,7 +204,7 @@ pub async fn revoke_recovery_key(caller: &Caller) -> Result<(), Error> {
 /// # Errors
 /// [`Error::InvalidKey`] if it opens none.
 pub async fn open_identity(caller: &Caller, key: &str) -> Result<(), Error> {
-    let owner = caller.state.identities().open(key).await?;
+    let owner = caller.state.identities().open(&caller.owner, key).await?;
     set_cookies(owner::taking_over(&caller.state.cookie_keys, &request_headers(), &owner));
     leptos_axum::redirect("/");
     Ok(())
@@ -214,7 +215,6 @@ pub async fn open_identity(caller: &Caller, key: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::NotConfirmed`] if that isn't what the caller said.
 pub async fn leave_identity(caller: &Caller, token: &str, sure: bool) -> Result<(), Error> {
-    leptos_axum::redirect(IDENTITY_PAGE);
     if !sure {
         return Err(Error::NotConfirmed);
     }

@@ -41,7 +41,9 @@ pub fn IdentityPage() -> impl IntoView {
 fn Shown(info: IdentityInfo, failed: Option<ApiError>) -> impl IntoView {
     let failed = failed.map(|error| view! { <Alert message=error.message/> }.into_any());
     let some = info.sessions > 0;
-    let count = text::count(usize::try_from(info.sessions).unwrap_or(usize::MAX), "session");
+    let count = usize::try_from(info.sessions).unwrap_or(usize::MAX);
+    let sessions = if count == 1 { "session".to_owned() } else { text::count(count, "session") };
+    let (seen, them) = (format!("Your {sessions} will no longer be seen in this browser."), sessions);
     let made_at = info.recovery_made_at;
     view! {
         {failed}
@@ -50,21 +52,21 @@ fn Shown(info: IdentityInfo, failed: Option<ApiError>) -> impl IntoView {
             "in another browser, and keep a way back to them should the cookie get lost."
         </p>
         {(!some).then(|| view! {
-            <section class="card" data-testid="no-sessions">
+            <section class="card stack" data-testid="no-sessions">
                 <h2>"There is nothing to take along yet"</h2>
                 <p>"This browser has no sessions. Send a " <a href="/upload">"recording"</a> " first."</p>
             </section>
         }.into_any())}
         {some.then(|| view! {
-            <section class="card" aria-labelledby="link-heading">
+            <section class="card stack" aria-labelledby="link-heading">
                 <h2 id="link-heading">"Open them on another device"</h2>
-                <p>{format!("A link opens your {count} there as well. It works once, within ten minutes. Give it to nobody else: who opens it can read, change and delete them.")}</p>
+                <p>{format!("A link opens your {them} there as well. It works once, within ten minutes. Give it to nobody else: who opens it can read, change and delete what is yours.")}</p>
                 {info.link.map(|link| view! { <Shareable link id="link"/> }.into_any())}
                 <form method="post" action=MakeLink::url()>
                     <button class="button primary" data-testid="make-link">"Make a new link"</button>
                 </form>
             </section>
-            <section class="card" aria-labelledby="recovery-heading">
+            <section class="card stack" aria-labelledby="recovery-heading">
                 <h2 id="recovery-heading">"Keep a recovery key"</h2>
                 <p>"It is such a link that goes on working until you replace or revoke it. Save it where you keep passwords: it opens your sessions in any browser when this cookie is lost."</p>
                 {info.recovery.map(|link| view! {
@@ -88,23 +90,23 @@ fn Shown(info: IdentityInfo, failed: Option<ApiError>) -> impl IntoView {
                 </div>
             </section>
         }.into_any())}
-        <section class="card" aria-labelledby="other-heading">
+        <section class="card stack" aria-labelledby="other-heading">
             <h2 id="other-heading">"Open those of another device here"</h2>
             <p>"Open the link here, or " <a href=OPEN_PAGE>"type in a key"</a> "."</p>
         </section>
         {some.then(|| view! {
-            <section class="card" aria-labelledby="leave-heading">
+            <section class="card stack" aria-labelledby="leave-heading">
                 <h2 id="leave-heading">"Leave this browser"</h2>
                 <p>"If others use this browser too, you can make it forget you."</p>
                 <details class="leave">
                     <summary class="button quiet" data-testid="leave">"Leave"</summary>
                     <form method="post" action=LeaveIdentity::url()>
                         <input type="hidden" name="token" value=info.leave_token/>
-                        <p>{format!("Your {count} will no longer be seen in this browser.")} " "
+                        <p>{seen} " "
                             {if made_at.is_some() {
-                                "Your recovery key brings you back. Without it they are lost to you."
+                                "Your recovery key brings you back, and nothing else does."
                             } else {
-                                "You have no recovery key, so nobody could open them again: make one above first."
+                                "You have no recovery key, so nothing could bring you back: make one above first."
                             }}
                         </p>
                         <p class="check">

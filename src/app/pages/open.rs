@@ -4,7 +4,7 @@
 use crate::{
     api::{
         failed_form,
-        identity::{IDENTITY_PAGE, OPEN_PAGE, OpenIdentity, OpenInfo, Opens},
+        identity::{IDENTITY_PAGE, OpenIdentity, OpenInfo, Opens},
     },
     app::{
         components::{Alert, Loading, PageSkeleton},
@@ -49,7 +49,7 @@ fn Shown(info: OpenInfo, failed: Option<ApiError>) -> impl IntoView {
     let (own, saved) = (info.own_sessions, info.own_recovery);
     let content = match info.opens {
         Some(Opens { same: true, .. }) => view! {
-            <section class="card" data-testid="open-same">
+            <section class="card stack" data-testid="open-same">
                 <h2>"They are open already"</h2>
                 <p>"This link leads to the sessions that this browser has."</p>
                 <p><a class="button primary" href="/">"Show them"</a></p>
@@ -57,19 +57,19 @@ fn Shown(info: OpenInfo, failed: Option<ApiError>) -> impl IntoView {
         }
         .into_any(),
         Some(Opens { key, sessions: count, .. }) => view! {
-            <section class="card" data-testid="open-confirm">
+            <section class="card stack" data-testid="open-confirm">
                 <h2>{format!("Open {} in this browser?", sessions(count))}</h2>
                 <p>"Only do so if you made this link yourself: what you send from here on will belong to whoever made it, too."</p>
                 <Left own saved/>
                 <form method="post" action=OpenIdentity::url()>
                     <input type="hidden" name="key" value=key/>
-                    <button class="button primary" data-testid="open">{format!("Open the {}", sessions(count))}</button>
+                    <button class="button primary" data-testid="open">"Open here"</button>
                 </form>
             </section>
         }
         .into_any(),
         None => view! {
-            <section class="card" data-testid="open-typed">
+            <section class="card stack" data-testid="open-typed">
                 <h2>"Type in a link or a recovery key"</h2>
                 <Left own saved/>
                 <form class="open-form" method="post" action=OpenIdentity::url()>
@@ -83,11 +83,7 @@ fn Shown(info: OpenInfo, failed: Option<ApiError>) -> impl IntoView {
         }
         .into_any(),
     };
-    view! {
-        {alert}
-        {content}
-        <p><a href=OPEN_PAGE rel="external" hidden=!info.invalid>"Type in another key"</a></p>
-    }
+    view! { {alert} {content} }
 }
 
 /// What becomes of the sessions that this browser has.

@@ -88,11 +88,12 @@ pub(super) struct Open {
     responses((status = 204), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub(super) async fn open(
     State(state): State<AppState>,
+    Extension(before): Extension<Owner>,
     headers: HeaderMap,
     open: Result<Json<Open>, JsonRejection>,
 ) -> Result<Response, Error> {
     let Json(open) = open.map_err(|e| Error::BadRequest(format!("Send the key as JSON: {}", e.body_text())))?;
-    let owner = state.identities().open(&open.key).await?;
+    let owner = state.identities().open(&before, &open.key).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     for cookie in owner::taking_over(&state.cookie_keys, &headers, &owner) {
         set_cookie(response.headers_mut(), &cookie);
