@@ -4,8 +4,9 @@
 pub mod address;
 pub mod audio;
 pub mod bus;
-mod clock;
+pub mod clock;
 pub mod config;
+pub mod disk;
 pub mod doctor;
 pub mod error;
 pub mod http;
@@ -32,6 +33,7 @@ use bus::{Bus, Inbox, Signer};
 use bytes::Bytes;
 use config::{DataConfig, ServeConfig, StreamConfig, StreamPath};
 use cookie::Key;
+use disk::{Ballast, DiskWatch};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -152,12 +154,20 @@ impl Node {
             }
             None => None,
         };
+        let ballast = Ballast::new(config.data.database_url.is_none().then_some(&*folder));
         let store = match &config.data.database_url {
             Some(url) => Store::connect(url).await?,
-            None => Store::open(&folder.join("hark.sqlite")).await?,
+            None => {
+                let path = folder.join("hark.sqlite");
+                match Store::open(&path).await {
+                    // Opening takes some room too, and without the sessions nobody could delete any.
+                    Err(_) if ballast.release() => Store::open(&path).await?,
+                    opened => opened?,
+                }
+            }
         };
         let cookie_keys = cookie_keys(&config.data, &store).await?;
-        let media = Media::open(&folder, config.data.recordings_url.as_ref()).await?;
+        let media = Media::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
         let metrics = telemetry::metrics();
         let limits = if watched { stream_limits(&config.streams) } else { StreamLimits::default() };
         let hub = Arc::new(Hub::new(limits));
@@ -180,6 +190,8 @@ impl Node {
             outside: Arc::new(Outside::new(store.is_shared())),
             store,
             media,
+            disk: DiskWatch::new(config.limits.min_free_bytes, ballast),
+            running: jobs::Running::default(),
             engines,
             limits: config.limits,
             network: config.network,
@@ -235,12 +247,13 @@ impl Node {
             }
         };
         let monitor = serve_monitor(self.state.clone(), self.monitor, stop.clone());
+        let disk = self.state.disk.run(&self.state.media, &stop);
         let foreign = outside::listen(self.state.clone(), self.heard, stop.clone());
         // The bus goes on until everyone else has said their last words.
         let silence = CancellationToken::new();
         let bus = self.bus.run(silence.clone());
         let work = async {
-            tokio::join!(front, workers, outside, foreign, upkeep, monitor);
+            tokio::join!(front, workers, outside, foreign, upkeep, monitor, disk);
             silence.cancel();
         };
         let all = async {

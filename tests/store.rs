@@ -55,7 +55,7 @@ async fn add(store: &Store, whose: &str, title: &str, engine: EngineId) -> Sessi
 }
 
 async fn claim(store: &Store, lease_until: Timestamp) -> Option<Claim> {
-    store.claim("worker", now(), lease_until).await.unwrap().map(|(claim, _)| claim)
+    store.claim("worker", now(), lease_until, u64::MAX).await.unwrap().map(|(claim, _)| claim)
 }
 
 fn segment(index: u32) -> Segment {
@@ -76,6 +76,8 @@ async fn suite(store: &Store) {
     lists_belong_to_owners_and_are_searched(store).await;
     a_session_goes_its_way(store).await;
     what_was_lost_is_taken_back_and_fenced(store).await;
+    who_runs_a_session_does_not_take_it_back(store).await;
+    what_does_not_fit_waits_and_says_so(store).await;
     the_queue_has_an_order(store).await;
     workers_never_take_the_same(store).await;
     the_queue_has_bounds(store).await;
@@ -172,8 +174,8 @@ async fn what_was_lost_is_taken_back_and_fenced(store: &Store) {
         let lost = claim(store, lease).await.unwrap();
         assert_eq!((lost.session.status.attempt, lost.crashes), (attempt, attempt - 1));
         versions.push(lost.session.status.version);
-        assert!(store.reap(lease, false, 3).await.unwrap().is_empty(), "not before it has run out");
-        let events = store.reap(now(), false, 3).await.unwrap();
+        assert!(store.reap(lease, false, &[], 3).await.unwrap().is_empty(), "not before it has run out");
+        let events = store.reap(now(), false, &[], 3).await.unwrap();
         let status = events[0].new_status().unwrap();
         versions.push(status.version);
         let over = attempt == 3;
@@ -205,6 +207,54 @@ async fn what_was_lost_is_taken_back_and_fenced(store: &Store) {
     store.delete(&owner("lost"), id).await.unwrap();
 }
 
+async fn who_runs_a_session_does_not_take_it_back(store: &Store) {
+    let mut ids = Vec::new();
+    for title in ["mine", "another's"] {
+        ids.push(add(store, "running", title, EngineId::Pocketsphinx).await);
+        assert_eq!(claim(store, now()).await.unwrap().session.id, ids[ids.len() - 1]);
+    }
+    let taken = store.reap(now(), false, &ids[..1], 3).await.unwrap();
+    let taken: Vec<_> = taken.iter().map(|event| event.new_status().unwrap().session_id).collect();
+    assert_eq!(taken, ids[1..]);
+    for id in ids {
+        store.delete(&owner("running"), id).await.unwrap();
+    }
+}
+
+async fn what_does_not_fit_waits_and_says_so(store: &Store) {
+    let mut ids = Vec::new();
+    for bytes in [3_000_000_000, 1_000_000, 2_000_000_000] {
+        let mut new = new_session("room", "talk", EngineId::Pocketsphinx);
+        new.media.bytes = bytes;
+        ids.push(store.insert(&new, now()).await.unwrap().0.id);
+    }
+    let told = async |room| {
+        let events = store.note_room(room, now()).await.unwrap();
+        let told = events.iter().map(|e| e.new_status().unwrap().clone());
+        let mut told: Vec<_> = told.map(|status| (status.session_id, status.version, status.message)).collect();
+        told.sort();
+        told
+    };
+    let waits = |needs| format!("Waiting for room on the server's disk: needs about {needs}");
+    assert_eq!(told(1_999_999_999).await, [(ids[0], 2, waits("3.0 GB")), (ids[2], 2, waits("2.0 GB"))]);
+    assert_eq!(told(1_999_999_998).await, [], "nothing new");
+    assert_eq!(told(2_000_000_000).await, [(ids[2], 3, "Waiting for 2 sessions before it".to_owned())]);
+    let room = async |room| store.claim("worker", now(), later(), room).await.unwrap().map(|(claim, _)| claim);
+    assert!(room(999_999).await.is_none());
+    for id in [ids[1], ids[2]] {
+        assert_eq!(room(2_000_000_000).await.unwrap().session.id, id, "the oldest that fits");
+    }
+    assert!(room(2_000_000_000).await.is_none());
+    let last = room(3_000_000_000).await.unwrap();
+    // What it waited for is forgotten when it is taken up.
+    let back = store.end(&last, next(&last.session.status), Ending::HandedBack).await.unwrap().unwrap();
+    assert_eq!(back.new_status().unwrap().message, "Next in line");
+    store.try_write(now()).await.unwrap();
+    for id in ids {
+        store.delete(&owner("room"), id).await.unwrap();
+    }
+}
+
 async fn the_queue_has_an_order(store: &Store) {
     let mut ids = Vec::new();
     for title in ["one", "two", "three"] {
@@ -223,7 +273,7 @@ async fn the_queue_has_an_order(store: &Store) {
     let counts = store.counts().await.unwrap();
     assert!(counts.contains(&(State::Queued, 1)) && counts.contains(&(State::Processing, 1)), "{counts:?}");
     // At a start, all that is being processed is taken back, whatever its lease.
-    assert_eq!(store.reap(now(), true, 3).await.unwrap().len(), 1);
+    assert_eq!(store.reap(now(), true, &[], 3).await.unwrap().len(), 1);
     for id in ids {
         store.delete(&owner("queue"), id).await.unwrap();
     }
@@ -361,7 +411,7 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
     let id = add(store, "hang", "hang", EngineId::Pocketsphinx).await;
     let queued = store.health(after(100.0), STALLED_SECS).await.unwrap();
     assert!(queued.oldest_queued.is_some_and(|since| since > at), "{queued:?}");
-    let (first, _) = store.claim("worker-1", at, later()).await.unwrap().unwrap();
+    let (first, _) = store.claim("worker-1", at, later(), u64::MAX).await.unwrap().unwrap();
     let told = store.health(after(60.0), STALLED_SECS).await.unwrap();
     assert_eq!((told.stalled, told.long_running, told.oldest_queued), (0, 0, None));
     assert!(store.stuck(after(60.0), STALLED_SECS).await.unwrap().is_empty());
@@ -408,7 +458,7 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
     fenced(&late).await;
     // It waits since it came back, though it keeps its place.
     assert_eq!(store.health(after(905.0), STALLED_SECS).await.unwrap().oldest_queued, Some(after(900.0)));
-    let (second, _) = store.claim("worker-2", after(910.0), later()).await.unwrap().unwrap();
+    let (second, _) = store.claim("worker-2", after(910.0), later(), u64::MAX).await.unwrap().unwrap();
     assert_eq!((second.session.status.attempt, second.crashes, second.session.status.segments), (2, 0, 1));
     fenced(&Status { version: late.version + 5_000, ..late.clone() }).await;
     assert!(
@@ -517,7 +567,7 @@ async fn on_sqlite() {
     store.close().await;
     // Opened again, it is as it was.
     let store = Store::open(&path).await.unwrap();
-    store.ping().await.unwrap();
+    store.try_write(now()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

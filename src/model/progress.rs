@@ -50,48 +50,49 @@ pub fn patience(base: f64, factor: f64, processed: f64, total: Option<f64>, long
     (base + factor * left).clamp(0.0, MOST)
 }
 
-/// Measures how fast audio is transcribed: an exponentially weighted average of audio seconds over wall seconds.
+/// Measures how fast audio is transcribed: an exponentially weighted average of audio seconds over seconds of work.
 ///
-/// Both sums decay with the wall time that has passed, so each reading weighs by how long it took and not by how often
+/// Time is what a monotonic clock says, in seconds since any fixed point, so that a wall clock that is put right makes no
+/// difference. Both sums decay with the time that has passed, so each reading weighs by how long it took and not by how often
 /// the engine reports.
 #[derive(Clone, Debug)]
 pub struct Meter {
-    last: Timestamp,
+    last: f64,
     processed: f64,
-    /// Decayed sums of audio and wall seconds.
+    /// Decayed sums of seconds of audio and of work.
     audio: f64,
-    wall: f64,
+    work: f64,
     /// Undecayed, to tell when enough has been seen.
     seen_audio: f64,
-    seen_wall: f64,
+    seen_work: f64,
 }
 
 impl Meter {
     /// A reading loses half its weight in this many seconds: long enough to smooth over a slow sentence.
     const HALF_LIFE: f64 = 20.0;
-    /// The speed counts as settled after this many seconds of wall clock and as many of audio. Engines answer in
+    /// The speed counts as settled after this many seconds of work and as many of audio. Engines answer in
     /// pieces of up to 15 s, so fewer would be the luck of the first piece.
-    const SETTLED_WALL: f64 = 3.0;
+    const SETTLED_WORK: f64 = 3.0;
     const SETTLED_AUDIO: f64 = 10.0;
 
     /// Starts at `processed` seconds of audio, which an earlier attempt may have done.
     #[must_use]
-    pub fn new(now: Timestamp, processed: f64) -> Self {
-        Self { last: now, processed, audio: 0.0, wall: 0.0, seen_audio: 0.0, seen_wall: 0.0 }
+    pub fn new(now: f64, processed: f64) -> Self {
+        Self { last: now, processed, audio: 0.0, work: 0.0, seen_audio: 0.0, seen_work: 0.0 }
     }
 
     /// Notes that `processed` seconds of audio are done at `now`. Going backwards in either is ignored.
-    pub fn update(&mut self, now: Timestamp, processed: f64) {
-        let wall = now.seconds_since(self.last);
+    pub fn update(&mut self, now: f64, processed: f64) {
+        let work = now - self.last;
         let audio = processed - self.processed;
-        if wall <= 0.0 || audio <= 0.0 {
+        if work <= 0.0 || audio <= 0.0 {
             return; // Time without news is counted with the next news, or the speed would jump up and down.
         }
-        let keep = 0.5_f64.powf(wall / Self::HALF_LIFE);
+        let keep = 0.5_f64.powf(work / Self::HALF_LIFE);
         self.audio = self.audio * keep + audio;
-        self.wall = self.wall * keep + wall;
+        self.work = self.work * keep + work;
         self.seen_audio += audio;
-        self.seen_wall += wall;
+        self.seen_work += work;
         self.last = now;
         self.processed = processed;
     }
@@ -99,8 +100,8 @@ impl Meter {
     /// Seconds of audio per second, once settled.
     #[must_use]
     pub fn speed(&self) -> Option<f64> {
-        let settled = self.seen_wall >= Self::SETTLED_WALL && self.seen_audio >= Self::SETTLED_AUDIO;
-        settled.then(|| self.audio / self.wall)
+        let settled = self.seen_work >= Self::SETTLED_WORK && self.seen_audio >= Self::SETTLED_AUDIO;
+        settled.then(|| self.audio / self.work)
     }
 
     /// The same as it is told, in hundredths: more digits would be noise that every watcher pays for. Never 0.
@@ -109,11 +110,12 @@ impl Meter {
         self.speed().map(|speed| (speed * 100.0).round().max(1.0) / 100.0)
     }
 
-    /// When `total` seconds of audio will be done, counted from the last news; null until settled or without `total`.
+    /// In how many seconds `total` seconds of audio will be done, counted from the last news; null until settled or
+    /// without `total`.
     #[must_use]
-    pub fn arrival(&self, total: Option<f64>) -> Option<Timestamp> {
+    pub fn remaining(&self, total: Option<f64>) -> Option<f64> {
         let rest = (total? - self.processed).max(0.0);
-        Some(self.last.plus_seconds(rest / self.speed()?))
+        Some(rest / self.speed()?)
     }
 }
 
@@ -163,25 +165,25 @@ mod tests {
 
     #[test]
     fn nothing_is_said_until_the_speed_has_settled() {
-        let mut meter = Meter::new(Timestamp(0), 0.0);
+        let mut meter = Meter::new(0.0, 0.0);
         assert_eq!(meter.speed(), None);
-        meter.update(Timestamp(2000), 8.0);
-        assert_eq!(meter.arrival(Some(100.0)), None);
-        meter.update(Timestamp(4000), 16.0);
+        meter.update(2.0, 8.0);
+        assert_eq!(meter.remaining(Some(100.0)), None);
+        meter.update(4.0, 16.0);
         assert_eq!(meter.speed(), Some(4.0));
-        assert_eq!(meter.arrival(Some(100.0)), Some(Timestamp(25_000)));
-        assert_eq!(meter.arrival(None), None);
+        assert_eq!(meter.remaining(Some(100.0)), Some(21.0));
+        assert_eq!(meter.remaining(None), None);
     }
 
     #[test]
     fn the_speed_follows_a_change_by_half_in_a_half_life() {
-        let mut meter = Meter::new(Timestamp(0), 0.0);
+        let mut meter = Meter::new(0.0, 0.0);
         // An hour at 4x, then twenty seconds at 2x.
         for s in 1..=3600 {
-            meter.update(Timestamp(s * 1000), s as f64 * 4.0);
+            meter.update(f64::from(s), f64::from(s) * 4.0);
         }
         for s in 1..=20 {
-            meter.update(Timestamp((3600 + s) * 1000), 14_400.0 + s as f64 * 2.0);
+            meter.update(f64::from(3600 + s), 14_400.0 + f64::from(s) * 2.0);
         }
         let speed = meter.speed().expect("settled");
         assert!((speed - 3.0).abs() < 0.02, "{speed}");
@@ -189,8 +191,8 @@ mod tests {
 
     #[test]
     fn a_resumed_attempt_counts_only_its_own_work() {
-        let mut meter = Meter::new(Timestamp(0), 500.0);
-        meter.update(Timestamp(10_000), 520.0);
+        let mut meter = Meter::new(0.0, 500.0);
+        meter.update(10.0, 520.0);
         assert_eq!(meter.speed(), Some(2.0));
     }
 
@@ -244,17 +246,17 @@ mod tests {
     proptest! {
         #[test]
         fn any_readings_give_a_sane_speed(steps in proptest::collection::vec((-5_000i64..60_000, -10.0f64..100.0), 0..50)) {
-            let (mut now, mut done) = (Timestamp(0), 0.0);
+            let (mut now, mut done) = (0.0, 0.0);
             let mut meter = Meter::new(now, done);
             for (ms, audio) in steps {
-                now = Timestamp(now.0 + ms);
+                now += ms as f64 / 1000.0;
                 done += audio;
                 meter.update(now, done);
                 if let (Some(speed), Some(told)) = (meter.speed(), meter.told_speed()) {
                     prop_assert!(speed.is_finite() && speed > 0.0);
                     prop_assert!(told > 0.0 && (told - speed).abs() < 0.01, "{speed} {told}");
                     prop_assert!((told * 100.0 - (told * 100.0).round()).abs() < 1e-6, "{told}");
-                    prop_assert!(meter.arrival(Some(1000.0)).is_some());
+                    prop_assert!(meter.remaining(Some(1000.0)).is_some());
                 }
             }
         }

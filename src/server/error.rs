@@ -5,7 +5,7 @@ use super::{
     audio::AudioError,
     media::MediaError,
     speech::SpeechError,
-    store::{EnqueueError, QueueFull},
+    store::{self, EnqueueError, QueueFull},
 };
 use crate::model::{
     ApiError, ErrorBody, Timestamp, TitleError, UnknownEngine, bytes, retry_after,
@@ -38,6 +38,11 @@ pub enum Error {
     TooLarge { size: Option<u64>, limit: u64 },
     #[error("The disk is almost full: {} are free. Delete old sessions, or make room on the server.", bytes(*free))]
     DiskFull { free: u64 },
+    /// The database's disk has no room, not even for a few bytes.
+    #[error(
+        "The server's disk is full, so nothing can be saved at the moment. Delete old sessions, or make room on the server."
+    )]
+    NothingSaved,
     #[error("The queue is full: its limit is {}. Try again in about {}.",
         count(*limit as usize, "recording"), remaining(f64::from(*retry_secs)))]
     QueueFull { limit: u32, retry_secs: u32 },
@@ -82,7 +87,7 @@ pub enum Error {
     #[error("The speech engine failed: {0}")]
     Speech(#[from] SpeechError),
     #[error("the store failed: {0}")]
-    Store(#[from] sqlx::Error),
+    Store(sqlx::Error),
     #[error("The recording of this session isn't here.")]
     NoRecording,
     /// With what the log may know.
@@ -110,7 +115,7 @@ impl Error {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::Conflict(..) => StatusCode::CONFLICT,
-            Self::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            Self::DiskFull { .. } | Self::NothingSaved => StatusCode::INSUFFICIENT_STORAGE,
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Audio(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -141,12 +146,18 @@ impl Error {
             Self::QueueFull { .. } => "queue_full",
             Self::OwnerQueueFull { .. } => "owner_queue_full",
             Self::Conflict(code, _) => code,
-            Self::DiskFull { .. } => "disk_full",
+            Self::DiskFull { .. } | Self::NothingSaved => "disk_full",
             Self::Audio(AudioError::Io(_)) => "internal",
             Self::Audio(error) => error.code(),
             Self::RangeNotSatisfiable(_) => "range_not_satisfiable",
             Self::Speech(_) | Self::Store(_) | Self::Internal(_) => "internal",
         }
+    }
+
+    /// Whether a disk without room is the reason.
+    #[must_use]
+    pub fn is_full_disk(&self) -> bool {
+        matches!(self, Self::DiskFull { .. } | Self::NothingSaved)
     }
 
     /// After how many seconds to try again, where that can be told.
@@ -197,6 +208,12 @@ impl From<QueueFull> for Error {
         let QueueFull { limit, own, free_at } = full;
         let retry_secs = retry_after(Timestamp::now(), free_at);
         if own { Self::OwnerQueueFull { limit, retry_secs } } else { Self::QueueFull { limit, retry_secs } }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        if store::is_full(&error) { Self::NothingSaved } else { Self::Store(error) }
     }
 }
 

@@ -4,9 +4,18 @@
 mod job;
 mod spool;
 
-use super::{bus::Signal, state::AppState, store::Claim};
-use crate::model::Timestamp;
-use std::{sync::Mutex, time::Duration};
+use super::{
+    bus::Signal,
+    disk::Reservation,
+    state::AppState,
+    store::{self, Claim},
+};
+use crate::model::{SessionId, Timestamp};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +44,20 @@ impl NodeSpeed {
     }
 }
 
+/// The sessions that this node works on. It knows that by itself, so no clock can make it take them for lost.
+#[derive(Debug, Default)]
+pub struct Running(Mutex<HashSet<SessionId>>);
+
+impl Running {
+    fn with<T>(&self, work: impl FnOnce(&mut HashSet<SessionId>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn list(&self) -> Vec<SessionId> {
+        self.with(|running| running.iter().copied().collect())
+    }
+}
+
 /// Takes back every session that an earlier run of this node left in the middle, and removes what it received that never
 /// became a session. Called before the node serves: it alone has the data folder, so nobody else works on them.
 ///
@@ -43,7 +66,10 @@ impl NodeSpeed {
 pub async fn recover(state: &AppState) -> Result<(), sqlx::Error> {
     // Another node may be at work on what is in a shared database; its leases tell.
     let alone = !state.store.is_shared();
-    let events = state.store.reap(Timestamp::now(), alone, state.jobs.max_attempts).await?;
+    let (store, now) = (&state.store, Timestamp::now());
+    let reaped = || store.reap(now, alone, &[], state.jobs.max_attempts);
+    // On a full disk it is deleting sessions that makes room, and nobody can do that before this is done.
+    let events = state.disk.make_room(store, store::is_full, reaped).await?;
     for event in &events {
         if let Some(status) = event.new_status() {
             let id = status.session_id;
@@ -77,17 +103,28 @@ pub async fn run(state: AppState, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let rests = time::Instant::now() < rests_until;
         match take(&state, &worker, running.len(), rests).await {
-            Ok(Some(claim)) => {
+            Ok(Some((claim, room))) => {
+                let id = claim.session.id;
+                state.running.with(|running| running.insert(id));
                 refresh_queue(&state, &speed).await;
-                running.spawn(job::run(state.clone(), claim, stop.clone(), speed.clone()));
+                let (state, stop, speed) = (state.clone(), stop.clone(), speed.clone());
+                running.spawn(async move {
+                    let _ended = forget_at_end(state.clone(), id);
+                    job::run(state, claim, room, stop, speed).await
+                });
                 continue;
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(%error, "the queue could not be read; trying again"),
+            Err(error) => trouble(&error, "the queue could not be read; trying again"),
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = looks.tick() => reap(&state).await,
+            _ = looks.tick() => {
+                reap(&state).await;
+                if running.len() < state.jobs.workers as usize {
+                    tell_who_waits_for_room(&state).await;
+                }
+            }
             Some(left) = running.join_next(), if !running.is_empty() => if let Ok(job::Left::NoRoom) = left {
                 rests_until = time::Instant::now() + NO_ROOM;
             },
@@ -105,16 +142,57 @@ pub async fn run(state: AppState, stop: CancellationToken) {
     }
 }
 
-async fn take(state: &AppState, worker: &str, running: usize, rests: bool) -> Result<Option<Claim>, sqlx::Error> {
+/// Claims the next session whose recording has room here, and promises it that room.
+async fn take(
+    state: &AppState,
+    worker: &str,
+    running: usize,
+    rests: bool,
+) -> Result<Option<(Claim, Option<Reservation>)>, sqlx::Error> {
     if rests || running >= state.jobs.workers as usize {
         return Ok(None);
     }
     let now = Timestamp::now();
-    let taken = state.store.claim(worker, now, lease(state, now)).await?;
+    let taken = state.store.claim(worker, now, lease(state, now), room(state)).await?;
     Ok(taken.map(|(claim, event)| {
         state.bus.publish(&event);
-        claim
+        // Should an upload have been quicker, the job finds out and hands the session back.
+        let room = state.media.reserve_copy(claim.session.media.bytes).ok();
+        (claim, room)
     }))
+}
+
+/// The largest recording that could be taken up now, in bytes. Where the system doesn't say, it is tried.
+fn room(state: &AppState) -> u64 {
+    state.media.room_for_copy().unwrap_or(u64::MAX)
+}
+
+/// Lets the pages of sessions that this node has no room for say so; others are taken up meanwhile.
+async fn tell_who_waits_for_room(state: &AppState) {
+    match state.store.note_room(room(state), Timestamp::now()).await {
+        Ok(events) => events.iter().for_each(|event| state.bus.tell_watchers(event)),
+        Err(error) => trouble(&error, "what waits for room could not be noted; trying again"),
+    }
+}
+
+/// Forgets a session of this node when its attempt is over, also by a panic.
+fn forget_at_end(state: AppState, id: SessionId) -> impl Drop {
+    struct Guard(AppState, SessionId);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.running.with(|running| running.remove(&self.1));
+        }
+    }
+    Guard(state, id)
+}
+
+/// Logs what failed and is tried again. Of a full disk the log is told once, by `disk`, and not by all who meet it.
+fn trouble(error: &sqlx::Error, what: &str) {
+    if store::is_full(error) {
+        tracing::debug!(%error, "{what}");
+    } else {
+        tracing::error!(%error, "{what}");
+    }
 }
 
 fn lease(state: &AppState, now: Timestamp) -> Timestamp {
@@ -122,7 +200,8 @@ fn lease(state: &AppState, now: Timestamp) -> Timestamp {
 }
 
 async fn reap(state: &AppState) {
-    match state.store.reap(Timestamp::now(), false, state.jobs.max_attempts).await {
+    let running = state.running.list();
+    match state.store.reap(Timestamp::now(), false, &running, state.jobs.max_attempts).await {
         Ok(events) => {
             for status in events.iter().filter_map(|e| e.new_status()) {
                 let id = status.session_id;
@@ -130,7 +209,7 @@ async fn reap(state: &AppState) {
             }
             state.bus.publish_all(&events);
         }
-        Err(error) => tracing::error!(%error, "leases could not be checked; trying again"),
+        Err(error) => trouble(&error, "leases could not be checked; trying again"),
     }
 }
 
@@ -143,7 +222,7 @@ pub async fn look_after_outside(state: AppState, stop: CancellationToken) {
     loop {
         let on = stop.run_until_cancelled(looks.tick()).await.is_some();
         if let Err(error) = state.outside.store_steps(&state.store, silence, !on).await {
-            tracing::error!(%error, "what outside workers reported could not be stored; trying again");
+            trouble(&error, "what outside workers reported could not be stored; trying again");
         }
         if !on {
             return;
@@ -156,7 +235,7 @@ pub async fn look_after_outside(state: AppState, stop: CancellationToken) {
                 }
                 state.bus.publish_all(&events);
             }
-            Err(error) => tracing::error!(%error, "outside workers could not be checked; trying again"),
+            Err(error) => trouble(&error, "outside workers could not be checked; trying again"),
         }
     }
 }
@@ -172,6 +251,6 @@ async fn refresh_queue(state: &AppState, speed: &NodeSpeed) {
     match state.store.refresh_queue(Timestamp::now(), speed.get(), state.jobs.workers).await {
         // Not `Bus::publish`, which would call every queued session newly queued.
         Ok(events) => events.iter().for_each(|event| state.bus.tell_watchers(event)),
-        Err(error) => tracing::error!(%error, "the queue's places could not be written; trying again"),
+        Err(error) => trouble(&error, "the queue's places could not be written; trying again"),
     }
 }

@@ -8,7 +8,10 @@ mod scratch;
 pub use place::{OpenError, RecordingsUrl};
 pub use scratch::Scratch;
 
-use crate::model::SessionId;
+use crate::{
+    model::SessionId,
+    server::disk::{self, Ledger, Reservation, RoomError},
+};
 use bytes::Bytes;
 use futures::{TryStreamExt, stream::BoxStream};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path};
@@ -22,6 +25,8 @@ const MIN_PART: u64 = 5 * 1024 * 1024;
 /// S3 takes 10,000 parts; what is larger than that many of the smallest has larger ones.
 const MAX_PARTS: u64 = 9_000;
 const PARTS_AT_ONCE: usize = 2;
+/// Room that is asked for at once for an upload that doesn't say how much will come.
+const STEP: u64 = 1024 * 1024;
 
 /// Where recordings lie.
 #[derive(Clone, Debug)]
@@ -31,6 +36,7 @@ pub struct Media {
     folder: Option<PathBuf>,
     incoming: PathBuf,
     spool: PathBuf,
+    ledger: Arc<Ledger>,
 }
 
 /// Why recordings can't be read or written. `Display` is for the log.
@@ -55,11 +61,29 @@ impl From<object_store::Error> for MediaError {
     }
 }
 
+impl From<RoomError> for MediaError {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::Full(free) => Self::Full { free },
+            RoomError::Unknown(error) => Self::Scratch(error),
+        }
+    }
+}
+
+/// Room on the disk for an upload, promised before any of it is read.
+#[derive(Debug)]
+pub struct UploadRoom {
+    incoming: Reservation,
+    /// Where the recording will be kept, if that is a folder on another disk.
+    kept: Option<Reservation>,
+}
+
 /// A recording that is being received. Dropped unfinished, it leaves nothing behind.
 pub struct Upload {
     file: FileWriter<tokio::fs::File>,
     scratch: Scratch,
     media: Media,
+    room: UploadRoom,
     /// Bytes written so far.
     pub bytes: u64,
 }
@@ -69,16 +93,18 @@ pub struct Upload {
 #[derive(Debug)]
 pub struct Received {
     scratch: Scratch,
+    /// Promised for keeping it on another disk.
+    room: Option<Reservation>,
     pub bytes: u64,
 }
 
 impl Media {
     /// Recordings at `url`, or in `recordings/` under `folder`. Scratch files in `incoming/` and `spool/` there. Folders
-    /// of this node's own are made if missing. Nobody else may use `folder`.
+    /// of this node's own are made if missing. Nobody else may use `folder`. What is written leaves `spare` bytes free.
     ///
     /// # Errors
     /// If a folder can't be used, or the bucket can't be reached.
-    pub async fn open(folder: &std::path::Path, url: Option<&RecordingsUrl>) -> Result<Self, OpenError> {
+    pub async fn open(folder: &std::path::Path, url: Option<&RecordingsUrl>, spare: u64) -> Result<Self, OpenError> {
         let [incoming, spool] = ["incoming", "spool"].map(|name| folder.join(name));
         place::make_folder(&incoming)?;
         // What a crash left of decoded and fetched recordings.
@@ -96,7 +122,7 @@ impl Media {
             }
             Some(RecordingsUrl::Bucket { name, prefix }) => (place::bucket(name, prefix).await?, None),
         };
-        Ok(Self { store, folder, incoming, spool })
+        Ok(Self { store, folder, incoming, spool, ledger: Ledger::new(spare) })
     }
 
     /// Whether recordings can be kept at `url`: writes a file there and removes it.
@@ -110,15 +136,49 @@ impl Media {
         }
     }
 
+    /// Promises room for an upload of so many bytes, or for one of unknown length, which asks for more as it comes.
+    ///
+    /// # Errors
+    /// [`MediaError::Full`] if there isn't so much.
+    pub fn reserve_upload(&self, bytes: Option<u64>) -> Result<UploadRoom, MediaError> {
+        let bytes = bytes.unwrap_or(0);
+        let incoming = self.ledger.reserve(&self.incoming, bytes)?;
+        let mut kept = None;
+        if let Some(folder) = &self.folder {
+            let on = |folder| disk::device(folder).map_err(MediaError::Scratch);
+            if on(folder)? != on(&self.incoming)? {
+                kept = Some(self.ledger.reserve(folder, bytes)?);
+            }
+        }
+        Ok(UploadRoom { incoming, kept })
+    }
+
+    /// Promises room for what a worker fetches of a recording of so many bytes. Nothing, where recordings lie in a
+    /// folder, because there they are read in place.
+    ///
+    /// # Errors
+    /// [`MediaError::Full`] if there isn't so much.
+    pub fn reserve_copy(&self, bytes: u64) -> Result<Reservation, MediaError> {
+        Ok(self.ledger.reserve(&self.spool, if self.folder.is_some() { 0 } else { bytes })?)
+    }
+
+    /// The largest recording that a worker could take up, in bytes.
+    ///
+    /// # Errors
+    /// If the system doesn't tell how much is free.
+    pub fn room_for_copy(&self) -> io::Result<u64> {
+        if self.folder.is_some() { Ok(u64::MAX) } else { self.ledger.room(&self.spool) }
+    }
+
     /// Begins to receive the recording of a session.
     ///
     /// # Errors
     /// If no scratch file can be made.
-    pub fn receive(&self, id: SessionId) -> Result<Upload, MediaError> {
+    pub fn receive(&self, id: SessionId, room: UploadRoom) -> Result<Upload, MediaError> {
         let opened = Scratch::create(self.incoming.join(id.to_string())).and_then(|s| Ok((s.append()?, s)));
         let (file, scratch) = opened.map_err(|e| self.failed(e))?;
         let file = FileWriter::with_capacity(WRITE_BUFFER, tokio::fs::File::from_std(file));
-        Ok(Upload { file, scratch, media: self.clone(), bytes: 0 })
+        Ok(Upload { file, scratch, media: self.clone(), room, bytes: 0 })
     }
 
     /// Makes a received recording appear, whole.
@@ -130,11 +190,30 @@ impl Media {
         match &self.folder {
             Some(folder) => {
                 let to = folder.join(id.to_string());
-                let kept = tokio::task::spawn_blocking(move || place::keep_in_folder(&scratch, &to)).await;
-                kept.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| self.failed(e))
+                let linked = {
+                    let (scratch, to) = (scratch.clone(), to.clone());
+                    self.blocking(move || place::link_into_folder(&scratch, &to)).await?
+                };
+                if !linked {
+                    // On the same disk, where that knows no second names, nothing was promised for a copy yet.
+                    let _room = match &received.room {
+                        Some(_) => None,
+                        None => Some(self.ledger.reserve(folder, received.bytes)?),
+                    };
+                    self.blocking(move || place::copy_into_folder(&scratch, &to)).await?;
+                }
+                Ok(())
             }
             None => self.keep_in_bucket(id, &scratch, received.bytes).await,
         }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, MediaError> {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| self.failed(e))
     }
 
     async fn keep_in_bucket(&self, id: SessionId, from: &std::path::Path, bytes: u64) -> Result<(), MediaError> {
@@ -171,31 +250,38 @@ impl Media {
         self.folder.as_ref().map(|folder| folder.join(id.to_string()))
     }
 
-    /// Adds to `copy` what it doesn't hold of a recording yet, as long as `spare` bytes stay free on the disk. Can be
-    /// dropped at any time, and called again.
+    /// Adds to `copy` what it doesn't hold of a recording yet, in the `room` that was promised for it. Can be dropped
+    /// at any time, and called again.
     ///
     /// # Errors
     /// If the recording isn't there or can't be read, or there is no room for it.
-    pub async fn fetch(&self, id: SessionId, copy: &Scratch, spare: u64) -> Result<(), MediaError> {
+    pub async fn fetch(&self, id: SessionId, copy: &Scratch, room: &mut Reservation) -> Result<(), MediaError> {
         let held = copy.size().map_err(MediaError::Scratch)?;
+        room.written(held);
         let size = self.store.head(&key(id)).await?.size;
-        let Some(missing) = size.checked_sub(held).filter(|missing| *missing > 0) else { return Ok(()) };
-        let free = self.free_bytes().map_err(MediaError::Scratch)?;
-        if free.saturating_sub(missing) < spare {
-            return Err(MediaError::Full { free });
+        if size <= held {
+            return Ok(());
         }
+        room.cover(size, 0)?;
         let options = GetOptions { range: Some(GetRange::Offset(held)), ..GetOptions::default() };
         let mut pieces = self.store.get_opts(&key(id), options).await?.into_stream();
         let mut file = tokio::fs::File::from_std(copy.append().map_err(|e| self.failed(e))?);
+        let mut done = held;
         let copied = loop {
             match pieces.try_next().await {
-                Ok(Some(piece)) => file.write_all(&piece).await.map_err(|e| self.failed(e))?,
+                Ok(Some(piece)) => {
+                    // Each write waits for the one before.
+                    room.written(done);
+                    file.write_all(&piece).await.map_err(|e| self.failed(e))?;
+                    done += piece.len() as u64;
+                }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error.into()),
             }
         };
         // Also what came before a failure: the next call goes on behind it.
         file.flush().await.map_err(|e| self.failed(e))?;
+        room.written(done);
         copied
     }
 
@@ -231,7 +317,7 @@ impl Media {
         for entry in std::fs::read_dir(&self.incoming)? {
             let scratch = Scratch::found(entry?.path());
             let id = scratch.path().file_name().and_then(|name| name.to_str()?.parse().ok());
-            found.extend(id.map(|id| (id, Received { scratch, bytes: 0 })));
+            found.extend(id.map(|id| (id, Received { scratch, room: None, bytes: 0 })));
         }
         Ok(found)
     }
@@ -241,12 +327,16 @@ impl Media {
     /// # Errors
     /// If the system doesn't tell.
     pub fn free_bytes(&self) -> io::Result<u64> {
-        let free = |path: &PathBuf| -> io::Result<u64> {
-            let stat = rustix::fs::statvfs(path)?;
-            Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-        };
-        let scratch = free(&self.incoming)?.min(free(&self.spool)?);
-        self.folder.as_ref().map_or(Ok(scratch), |folder| Ok(scratch.min(free(folder)?)))
+        let scratch = disk::free_bytes(&self.incoming)?.min(disk::free_bytes(&self.spool)?);
+        self.folder.as_ref().map_or(Ok(scratch), |folder| Ok(scratch.min(disk::free_bytes(folder)?)))
+    }
+
+    /// Bytes of the data folder's disk that nobody is promised and that needn't stay free.
+    ///
+    /// # Errors
+    /// If the system doesn't tell.
+    pub fn room(&self) -> io::Result<u64> {
+        self.ledger.room(&self.incoming)
     }
 
     fn failed(&self, error: io::Error) -> MediaError {
@@ -265,8 +355,16 @@ impl Upload {
     /// # Errors
     /// If it can't be written, for example because the disk is full.
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), MediaError> {
-        self.bytes += piece.len() as u64;
-        self.file.write_all(piece).await.map_err(|e| self.media.failed(e))
+        let bytes = self.bytes + piece.len() as u64;
+        self.room.incoming.cover(bytes, STEP)?;
+        if let Some(kept) = &mut self.room.kept {
+            kept.cover(bytes, STEP)?;
+        }
+        self.bytes = bytes;
+        self.file.write_all(piece).await.map_err(|e| self.media.failed(e))?;
+        // Up to a buffer waits here, and as much may be on its way to the disk.
+        self.room.incoming.written(bytes.saturating_sub((self.file.buffer().len() + WRITE_BUFFER) as u64));
+        Ok(())
     }
 
     /// There is no more to come.
@@ -275,7 +373,7 @@ impl Upload {
     /// If the last of it can't be written.
     pub async fn finish(mut self) -> Result<Received, MediaError> {
         self.file.flush().await.map_err(|e| self.media.failed(e))?;
-        Ok(Received { scratch: self.scratch, bytes: self.bytes })
+        Ok(Received { scratch: self.scratch, room: self.room.kept, bytes: self.bytes })
     }
 }
 

@@ -5,11 +5,11 @@ use super::{
     audio,
     bus::Event,
     error::Error,
-    media::{Received, Upload},
+    media::{Received, Upload, UploadRoom},
     owner::Owner,
     speech::Availability,
     state::AppState,
-    store::{NewSession, QueueLimits},
+    store::{self, NewSession, QueueLimits},
 };
 use crate::model::{
     EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
@@ -172,24 +172,16 @@ impl<'a> Sessions<'a> {
         Ok(Plan { title, language, engine })
     }
 
-    /// Whether a recording of `size` bytes (if known) may be received at all.
+    /// Promises room for a recording of `size` bytes (if known), before any of it is read.
     ///
     /// # Errors
     /// If it is too large, or the disk too full.
-    pub fn check_room(&self, size: Option<u64>) -> Result<(), Error> {
+    pub fn reserve(&self, size: Option<u64>) -> Result<UploadRoom, Error> {
         let limit = self.state.limits.max_upload_bytes;
         if size.is_some_and(|size| size > limit) {
             return Err(Error::TooLarge { size, limit });
         }
-        let free = self
-            .state
-            .media
-            .free_bytes()
-            .map_err(|e| Error::Internal(format!("the disk doesn't tell its room: {e}")))?;
-        if free.saturating_sub(size.unwrap_or(0)) < self.state.limits.min_free_bytes {
-            return Err(Error::DiskFull { free });
-        }
-        Ok(())
+        Ok(self.state.media.reserve_upload(size)?)
     }
 
     /// Whether another recording of this owner may be queued, for those who want to know before they receive it.
@@ -211,13 +203,13 @@ impl<'a> Sessions<'a> {
         }
     }
 
-    /// Begins to receive a recording.
+    /// Begins to receive a recording, in the room that was promised for it.
     ///
     /// # Errors
-    /// If there is no room for it.
-    pub fn receive(&self) -> Result<(SessionId, Upload), Error> {
+    /// If no file can be made.
+    pub fn receive(&self, room: UploadRoom) -> Result<(SessionId, Upload), Error> {
         let id = SessionId(Uuid::now_v7());
-        Ok((id, self.state.media.receive(id)?))
+        Ok((id, self.state.media.receive(id, room)?))
     }
 
     /// Makes a session of a received recording and queues it.
@@ -325,9 +317,9 @@ impl<'a> Sessions<'a> {
     async fn sample(&self, owner: &Owner) -> Result<Session, Error> {
         const SAMPLE: &[u8] = include_bytes!("../../public/sample.mp3");
         let plan = self.plan(&Wishes { title: Some("Sample recording".to_owned()), ..Wishes::default() })?;
-        self.check_room(Some(SAMPLE.len() as u64))?;
+        let room = self.reserve(Some(SAMPLE.len() as u64))?;
         self.check_queue(owner).await?;
-        let (id, mut upload) = self.receive()?;
+        let (id, mut upload) = self.receive(room)?;
         upload.write(SAMPLE).await?;
         self.create(owner, id, upload, "sample.mp3", plan).await
     }
@@ -405,19 +397,22 @@ impl<'a> Sessions<'a> {
         self.get(owner, id).await
     }
 
-    /// Removes a session with its recording and segments; a running one is cancelled first.
+    /// Removes a session with its recording and segments; a running one is cancelled first. Also on a full disk, where
+    /// it is what makes room.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn delete(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
-        let _still = self.state.outside.hold_still(&self.state.store, id).await?;
-        if let Some(event) = self.state.store.cancel(owner, id, Timestamp::now()).await? {
+        let (store, disk) = (&self.state.store, &self.state.disk);
+        let _still = disk.make_room(store, Error::is_full_disk, || self.state.outside.hold_still(store, id)).await?;
+        let now = Timestamp::now();
+        if let Some(event) = disk.make_room(store, store::is_full, || store.cancel(owner, id, now)).await? {
             self.state.bus.publish(&event);
         }
         self.get(owner, id).await?;
         // First, so that no recording stays behind a session that is gone: if this fails, one can try again.
         self.state.media.remove(id).await?;
-        if !self.state.store.delete(owner, id).await? {
+        if !disk.make_room(store, store::is_full, || store.delete(owner, id)).await? {
             return Err(Error::NotFound);
         }
         self.state.bus.publish(&Event::deleted(owner.clone(), id));

@@ -3,8 +3,10 @@
 use super::{
     bus::Bus,
     config::{JobConfig, LimitConfig, NetworkConfig, OutsideConfig, StreamConfig},
+    disk::DiskWatch,
     http::{ReportLimits, SessionGauges},
     identity::Identities,
+    jobs::Running,
     keys::CookieKeys,
     media::Media,
     outside::Outside,
@@ -26,6 +28,9 @@ pub struct AppState(Arc<Parts>);
 pub struct Parts {
     pub store: Store,
     pub media: Media,
+    pub disk: DiskWatch,
+    /// The sessions that this node works on.
+    pub running: Running,
     pub hub: Arc<Hub>,
     /// The store as status streams read it.
     pub source: Arc<dyn Source>,

@@ -10,8 +10,9 @@ use crate::model::{
     EngineId, Failure, Media, Segment, Session, SessionId, StageLog, State, Status, Timestamp, Title, text::count,
 };
 use rows::{SegmentRow, SessionRow};
-use sqlx::{PgPool, SqlitePool, Transaction};
-use std::{collections::HashMap, path::Path};
+use sqlx::{Connection, PgPool, SqliteConnection, SqlitePool, Transaction};
+use std::{collections::HashMap, path::Path, sync::Arc};
+use tokio::sync::Mutex;
 
 /// What a change made by anyone but the running worker adds to the version. The worker publishes ticks that it stores
 /// only once a second, so the version in the store lags behind by a few; this leaps over them.
@@ -23,7 +24,7 @@ macro_rules! session_columns {
         "s.id, s.owner, s.title, s.created_at, s.started_at, s.finished_at, s.updated_at, s.engine, s.model, s.language, \
          s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.version, s.status, s.stage, s.progress, \
          s.message, s.duration_processed, s.duration_total, s.estimated_completion, s.processing_speed, s.segments, \
-         s.attempt, s.crashes, s.error_code, s.error_message, \
+         s.attempt, s.crashes, s.error_code, s.error_message, s.needs_room, \
          CASE WHEN s.status = 'queued' AND s.engine <> 'external' THEN (SELECT COUNT(*) FROM sessions q \
          WHERE q.status = 'queued' AND q.engine <> 'external' AND (q.queued_at < s.queued_at OR (q.queued_at = s.queued_at AND q.id < s.id))) END AS queue_position"
     };
@@ -45,12 +46,32 @@ macro_rules! claim_sql {
         concat!(
             "UPDATE sessions SET status = 'processing', stage = 'decoding', progress = NULL, \
              message = 'Reading the recording', attempt = attempt + 1, version = version + $4, worker = $1, \
-             lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, estimated_completion = NULL, \
+             needs_room = NULL, lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, estimated_completion = NULL, \
              processing_speed = NULL \
              WHERE status = 'queued' AND id = (SELECT id FROM sessions WHERE status = 'queued' AND engine <> 'external' \
-             ORDER BY queued_at, id LIMIT 1",
+             AND bytes <= $5 ORDER BY queued_at, id LIMIT 1",
             $lock,
             ") RETURNING id"
+        )
+    };
+}
+
+/// Takes back sessions whose lease has run out, but for those in `$running`, a look at the list `$5`.
+macro_rules! reap_sql {
+    ($running:literal) => {
+        concat!(
+            "UPDATE sessions SET \
+             status = CASE WHEN crashes + 1 >= $3 THEN 'failed' ELSE 'queued' END, \
+             stage = CASE WHEN crashes + 1 >= $3 THEN stage ELSE NULL END, \
+             finished_at = CASE WHEN crashes + 1 >= $3 THEN $1 ELSE NULL END, \
+             error_code = CASE WHEN crashes + 1 >= $3 THEN 'worker_lost' ELSE NULL END, \
+             progress = CASE WHEN crashes + 1 >= $3 THEN progress ELSE NULL END, \
+             crashes = crashes + 1, version = version + $4, updated_at = $1, worker = NULL, lease_until = NULL, \
+             estimated_completion = NULL, processing_speed = NULL \
+             WHERE status = 'processing' AND engine <> 'external' \
+             AND ($2 OR lease_until IS NULL OR lease_until < $1) AND id NOT IN (",
+            $running,
+            ") RETURNING id, crashes"
         )
     };
 }
@@ -180,6 +201,8 @@ pub use stuck::{Health, STALLED_SECS, Stuck, Way};
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Db,
+    /// Keeps an SQLite database open whatever becomes of the pool's connections. See `sqlite::open`.
+    keeper: Arc<Mutex<Option<SqliteConnection>>>,
 }
 
 /// What the databases do differently.
@@ -244,7 +267,8 @@ impl Store {
     /// # Errors
     /// If the file can't be opened or written, or was made by a newer Hark.
     pub async fn open(path: &Path) -> Result<Self, sqlx::Error> {
-        Ok(Self { db: Db::Sqlite(sqlite::open(path).await?) })
+        let (pool, keeper) = sqlite::open(path).await?;
+        Ok(Self { db: Db::Sqlite(pool), keeper: Arc::new(Mutex::new(Some(keeper))) })
     }
 
     /// Opens the PostgreSQL database at `url`, such as `postgres://user:password@host/name`, and brings its tables up to
@@ -253,7 +277,7 @@ impl Store {
     /// # Errors
     /// If the server can't be reached, or the tables were made by a newer Hark.
     pub async fn connect(url: &str) -> Result<Self, sqlx::Error> {
-        Ok(Self { db: Db::Postgres(postgres::open(url).await?) })
+        Ok(Self { db: Db::Postgres(postgres::open(url).await?), keeper: Arc::default() })
     }
 
     /// Whether the PostgreSQL server at `url` lets Hark in. Changes nothing there.
@@ -270,17 +294,38 @@ impl Store {
         matches!(self.db, Db::Postgres(_))
     }
 
-    /// Whether the database answers.
+    /// Whether the database can be written: writes a row of its own.
     ///
     /// # Errors
-    /// If it doesn't.
-    pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        on!(self, |pool| sqlx::query("SELECT 1").execute(pool).await.map(drop))
+    /// If it can't.
+    pub async fn try_write(&self, now: Timestamp) -> Result<(), sqlx::Error> {
+        on!(self, |pool| sqlx::query(
+            "INSERT INTO write_probe (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = $1"
+        )
+        .bind(now.0)
+        .execute(pool)
+        .await
+        .map(drop))
+    }
+
+    /// On SQLite, carries the write-ahead log over into the database, so that its room is used again from the start: a
+    /// small write then needs no more than the files hold already. Where that isn't possible now, nothing changes.
+    pub async fn reuse_log(&self) {
+        if let Db::Sqlite(pool) = &self.db
+            && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(pool).await
+        {
+            tracing::debug!(%error, "the write-ahead log could not be carried over");
+        }
     }
 
     /// Closes the database after what is under way.
     pub async fn close(&self) {
         on!(self, |pool| pool.close().await);
+        if let Some(keeper) = self.keeper.lock().await.take()
+            && let Err(error) = keeper.close().await
+        {
+            tracing::debug!(%error, "the last connection to the database could not be closed in order");
+        }
     }
 
     // Sessions, for their owner
@@ -585,7 +630,8 @@ impl Store {
 
     // The queue, for workers
 
-    /// Takes the session that has waited longest, if any, and leases it to `worker` until `lease_until`.
+    /// Takes the session that has waited longest of those whose recordings are no larger than `room` bytes, if any, and
+    /// leases it to `worker` until `lease_until`.
     ///
     /// # Errors
     /// If the database fails.
@@ -594,6 +640,7 @@ impl Store {
         worker: &str,
         now: Timestamp,
         lease_until: Timestamp,
+        room: u64,
     ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
         // One statement, so no other worker comes between the look and the taking. PostgreSQL's workers step over rows
         // that another is about to take.
@@ -603,6 +650,7 @@ impl Store {
                 .bind(now.0)
                 .bind(lease_until.0)
                 .bind(LEAP)
+                .bind(i64::try_from(room).unwrap_or(i64::MAX))
                 .fetch_optional(pool)
                 .await)?;
         let Some((id,)) = taken else { return Ok(None) };
@@ -618,6 +666,29 @@ impl Store {
         let (session, owner) = row.into_session()?;
         let event = Event::status(owner.clone(), session.status.clone());
         Ok(Some((Claim { session, owner, crashes }, event)))
+    }
+
+    /// Notes of queued sessions whether their recordings are larger than `room`, the bytes that a free worker has for
+    /// one, so that their pages say what they wait for.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn note_room(&self, room: u64, now: Timestamp) -> Result<Vec<Event>, sqlx::Error> {
+        let ids: Vec<(String,)> = on!(self, |pool| {
+            sqlx::query_as(
+            "UPDATE sessions SET needs_room = CASE WHEN bytes > $1 THEN bytes END, version = version + 1, updated_at = $2 \
+             WHERE status = 'queued' AND engine <> 'external' AND (bytes > $1) <> (needs_room IS NOT NULL) RETURNING id",
+        )
+        .bind(i64::try_from(room).unwrap_or(i64::MAX))
+        .bind(now.0)
+        .fetch_all(pool)
+        .await
+        })?;
+        let mut events = Vec::with_capacity(ids.len());
+        for (id,) in ids {
+            events.extend(self.event_if(true, rows::parse(&id)?).await?);
+        }
+        Ok(events)
     }
 
     /// Extends the lease of a claim. False if the claim is no longer valid.
@@ -747,27 +818,28 @@ impl Store {
     }
 
     /// Takes back every session whose lease ran out before `now`, or, with `all`, every session that is being
-    /// processed (for a start, when no other worker can be there). One that crashed `max_attempts` times fails.
+    /// processed (for a start, when no other worker can be there), but none of `running`, which are those that the
+    /// caller works on itself: it knows so without a clock. One that crashed `max_attempts` times fails.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn reap(&self, now: Timestamp, all: bool, max_attempts: u32) -> Result<Vec<Event>, sqlx::Error> {
-        let ids: Vec<(String, i64)> = on!(self, |pool| sqlx::query_as(
-            "UPDATE sessions SET \
-             status = CASE WHEN crashes + 1 >= $3 THEN 'failed' ELSE 'queued' END, \
-             stage = CASE WHEN crashes + 1 >= $3 THEN stage ELSE NULL END, \
-             finished_at = CASE WHEN crashes + 1 >= $3 THEN $1 ELSE NULL END, \
-             error_code = CASE WHEN crashes + 1 >= $3 THEN 'worker_lost' ELSE NULL END, \
-             progress = CASE WHEN crashes + 1 >= $3 THEN progress ELSE NULL END, \
-             crashes = crashes + 1, version = version + $4, updated_at = $1, worker = NULL, lease_until = NULL, \
-             estimated_completion = NULL, processing_speed = NULL \
-             WHERE status = 'processing' AND engine <> 'external' \
-             AND ($2 OR lease_until IS NULL OR lease_until < $1) RETURNING id, crashes",
-        )
+    pub async fn reap(
+        &self,
+        now: Timestamp,
+        all: bool,
+        running: &[SessionId],
+        max_attempts: u32,
+    ) -> Result<Vec<Event>, sqlx::Error> {
+        let running = json_list(running)?;
+        let ids: Vec<(String, i64)> = on!(self, |pool| sqlx::query_as(pool.pick(
+            reap_sql!("SELECT value FROM json_each($5)"),
+            reap_sql!("SELECT jsonb_array_elements_text(CAST($5 AS jsonb))"),
+        ))
         .bind(now.0)
         .bind(all)
         .bind(i64::from(max_attempts))
         .bind(LEAP)
+        .bind(&running)
         .fetch_all(pool)
         .await)?;
         let mut events = Vec::with_capacity(ids.len());
@@ -963,6 +1035,28 @@ pub fn is_passing(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(error) => error
             .code()
             .is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "5" || code == "517"),
+        _ => false,
+    }
+}
+
+/// Whether an error says that the database's disk is full: the same statement works as soon as there is room.
+#[must_use]
+pub fn is_full(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            sqlite::is_full(&**error) || error.code().is_some_and(|code| code == postgres::DISK_FULL)
+        }
+        _ => false,
+    }
+}
+
+/// Whether an error says that the database may only be read, as on a standby server.
+#[must_use]
+pub fn is_read_only(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            sqlite::is_read_only(&**error) || error.code().is_some_and(|code| code == postgres::READ_ONLY)
+        }
         _ => false,
     }
 }

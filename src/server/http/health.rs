@@ -1,8 +1,9 @@
 //! For operators: alive, able to serve, what the queue looks like, and Prometheus.
 
 use crate::{
-    model::{State as SessionState, Timestamp},
+    model::{State as SessionState, Timestamp, bytes},
     server::{
+        disk::Condition,
         error::Error,
         state::AppState,
         store::{STALLED_SECS, Store},
@@ -27,19 +28,29 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Able to serve: the database answers. A node without Redis still serves, and tells its watchers from the store; if all
-/// nodes called themselves unready for that, nobody would serve at all.
+/// Able to serve: the database takes a write. A node without Redis still serves, and tells its watchers from the store; if
+/// all nodes called themselves unready for that, nobody would serve at all. The same goes for a disk that is almost full:
+/// only uploads are refused.
 pub async fn readyz(State(state): State<AppState>) -> Response {
-    match state.store.ping().await {
-        Ok(()) if state.bus.is_connected() == Some(false) => {
-            "ready, but Redis does not answer: changes of other nodes come up to a second late\n".into_response()
+    let trouble = match state.disk.condition(&state.store, &state.media).await {
+        Condition::Writable { low: Some(free) } => {
+            let (free, spare) = (bytes(free), bytes(state.limits.min_free_bytes));
+            let text =
+                format!("ready, but the disk is almost full: {free} are free, {spare} must stay so: no uploads\n");
+            return text.into_response();
         }
-        Ok(()) => "ready\n".into_response(),
-        Err(error) => {
-            tracing::warn!(%error, "not ready: the store does not answer");
-            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response()
+        Condition::Writable { low: None } if state.bus.is_connected() == Some(false) => {
+            return "ready, but Redis does not answer: changes of other nodes come up to a second late\n"
+                .into_response();
         }
-    }
+        Condition::Writable { low: None } => return "ready\n".into_response(),
+        Condition::Full { free } => {
+            format!("the database's disk is full; the data folder's has {} free\n", bytes(free))
+        }
+        Condition::ReadOnly => "the database may only be read\n".to_owned(),
+        Condition::Away => "the store does not answer\n".to_owned(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, trouble).into_response()
 }
 
 /// Prometheus' text format.

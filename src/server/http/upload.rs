@@ -7,7 +7,7 @@ use crate::{
     model::{ErrorBody, Session, SessionId},
     server::{
         error::Error,
-        media::Upload,
+        media::{Upload, UploadRoom},
         notice::Notice,
         outside::Announcement,
         owner::{self, Identity, Owner},
@@ -35,9 +35,6 @@ const DRAIN_BYTES: usize = 64 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// A client that sends nothing for this long has gone without a word.
 const SILENCE: Duration = Duration::from_secs(60);
-/// The room on the disk is looked at again after so many bytes: other uploads come in at the same time, and not every
-/// client says how much it will send.
-const ROOM_CHECK: u64 = 16 * 1024 * 1024;
 
 /// The form of an upload. The text fields may stand before or after the file.
 #[derive(ToSchema)]
@@ -104,29 +101,38 @@ fn wants_page(headers: &HeaderMap) -> bool {
 async fn receive(state: &AppState, owner: &Owner, request: Request) -> Result<Session, Error> {
     let declared = request.body().size_hint().exact();
     // The form's own lines come on top of the file; the exact count is made while it is received.
-    let room = state.sessions().check_room(declared.map(|n| n.saturating_sub(MAX_FIELD as u64)));
-    let refused = match room {
-        Ok(()) => state.sessions().check_queue(owner).await,
+    let room = state.sessions().reserve(declared.map(|n| n.saturating_sub(MAX_FIELD as u64)));
+    let allowed = match room {
+        Ok(room) => state.sessions().check_queue(owner).await.map(|()| room),
         full => full,
     };
-    if let Err(error) = refused {
-        // A client that waits to be told to go on hasn't sent anything, and then won't.
-        if !request.headers().contains_key(header::EXPECT) {
-            drain(request.into_body()).await;
+    let room = match allowed {
+        Ok(room) => room,
+        Err(error) => {
+            // A client that waits to be told to go on hasn't sent anything, and then won't.
+            if !request.headers().contains_key(header::EXPECT) {
+                drain(request.into_body()).await;
+            }
+            return Err(error);
         }
-        return Err(error);
-    }
+    };
     let mut form = Multipart::from_request(request, &()).await.map_err(|_| {
         Error::BadRequest("Send the recording as multipart/form-data with a field named 'file'.".to_owned())
     })?;
-    let result = receive_form(state, owner, &mut form).await;
+    let result = receive_form(state, owner, &mut form, room).await;
     if result.is_err() {
         drain_form(form).await;
     }
     result
 }
 
-async fn receive_form(state: &AppState, owner: &Owner, form: &mut Multipart) -> Result<Session, Error> {
+async fn receive_form(
+    state: &AppState,
+    owner: &Owner,
+    form: &mut Multipart,
+    room: UploadRoom,
+) -> Result<Session, Error> {
+    let mut room = Some(room);
     let mut wishes = Wishes::default();
     let mut received: Option<(SessionId, Upload, String)> = None;
     while let Some(field) = form.next_field().await? {
@@ -134,11 +140,11 @@ async fn receive_form(state: &AppState, owner: &Owner, form: &mut Multipart) -> 
             "title" => wishes.title = Some(text(field).await?),
             "language" => wishes.language = Some(text(field).await?),
             "engine" => wishes.engine = Some(text(field).await?),
-            "file" if received.is_none() => {
+            "file" if let Some(room) = room.take() => {
                 // What stands before the file is checked before the file is received.
                 state.sessions().plan(&wishes)?;
                 let name = field.file_name().unwrap_or("recording").to_owned();
-                let (id, upload) = state.sessions().receive()?;
+                let (id, upload) = state.sessions().receive(room)?;
                 received = Some((id, file(state, field, upload).await?, name));
             }
             "file" => {
@@ -160,16 +166,11 @@ async fn receive_form(state: &AppState, owner: &Owner, form: &mut Multipart) -> 
 
 async fn file(state: &AppState, mut field: Field<'_>, mut upload: Upload) -> Result<Upload, Error> {
     let limit = state.limits.max_upload_bytes;
-    let mut check_at = ROOM_CHECK;
     loop {
         let piece = time::timeout(SILENCE, field.chunk()).await.map_err(|_| Error::BrokenUpload)?;
         let Some(piece) = piece.map_err(|_| Error::BrokenUpload)? else { return Ok(upload) };
         if upload.bytes + piece.len() as u64 > limit {
             return Err(Error::TooLarge { size: None, limit });
-        }
-        if upload.bytes >= check_at {
-            check_at += ROOM_CHECK;
-            state.sessions().check_room(None)?;
         }
         upload.write(&piece).await?;
     }

@@ -9,13 +9,21 @@ use crate::{
     server::{
         audio::{AudioError, SAMPLE_RATE},
         bus::{Event, Signal},
+        disk::Reservation,
         media::{MediaError, Scratch},
         speech::{self, EngineSegment, Request, SpeechError},
         state::AppState,
         store::{self, Claim, Ending},
     },
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::{sync::broadcast::error::RecvError, time};
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +37,8 @@ const FETCH_PAUSE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// A write to the store, tried again while the database is away, until the lease must have run out: what has been heard
-/// isn't given up because a database is restarted. `$again`: whether an earlier try may have been carried out.
+/// isn't given up because a database is restarted. While the database's disk is full it is tried until there is room or
+/// the node stops. `$again`: whether an earlier try may have been carried out.
 macro_rules! persist {
     ($job:expr, |$again:pat_param| $write:expr) => {{
         let mut patience = Patience::of($job);
@@ -39,6 +48,7 @@ macro_rules! persist {
                 Err(error) if patience.lasts(&error) => time::sleep(AGAIN).await,
                 done => break done,
             }
+            $job.held_up.store(true, Relaxed);
         }
     }};
 }
@@ -47,20 +57,27 @@ macro_rules! persist {
 struct Patience {
     id: SessionId,
     until: time::Instant,
+    stop: CancellationToken,
     tried: bool,
 }
 
 impl Patience {
     fn of(job: &Job<'_>) -> Self {
-        Self { id: job.claim.session.id, until: time::Instant::now() + job.lease_length(), tried: false }
+        let until = time::Instant::now() + job.lease_length();
+        Self { id: job.claim.session.id, until, stop: job.stop.clone(), tried: false }
     }
 
     fn lasts(&mut self, error: &sqlx::Error) -> bool {
-        if !store::is_passing(error) || time::Instant::now() >= self.until {
+        let lasts = if store::is_full(error) {
+            !self.stop.is_cancelled()
+        } else {
+            store::is_passing(error) && time::Instant::now() < self.until
+        };
+        if !lasts {
             return false;
         }
         if !self.tried {
-            tracing::warn!(session_id = %self.id, %error, "the store is away; session {} waits for it", self.id);
+            tracing::warn!(session_id = %self.id, %error, "the store takes nothing; session {} waits for it", self.id);
         }
         self.tried = true;
         true
@@ -99,20 +116,27 @@ pub(super) enum Left {
     NoRoom,
 }
 
-/// Works on a claimed session until it has ended, was taken away, or `shutdown`.
-pub(super) async fn run(state: AppState, claim: Claim, shutdown: CancellationToken, speed: Arc<NodeSpeed>) -> Left {
+/// Works on a claimed session until it has ended, was taken away, or `shutdown`. `room` is promised for its recording,
+/// if there was so much.
+pub(super) async fn run(
+    state: AppState,
+    claim: Claim,
+    room: Option<Reservation>,
+    shutdown: CancellationToken,
+    speed: Arc<NodeSpeed>,
+) -> Left {
     let id = claim.session.id;
     let attempt = claim.session.status.attempt;
     tracing::info!(session_id = %id, attempt, engine = %claim.session.engine, "session {id} is being transcribed");
-    let started = Timestamp::now();
-    let mut job = Job::new(&state, &claim, started);
-    let result = job.work(&shutdown, &speed).await;
+    let started = time::Instant::now();
+    let mut job = Job::new(&state, &claim, &shutdown);
+    let result = job.work(room, &shutdown, &speed).await;
     let left = if matches!(&result, Err(stop) if stop.is_full_disk()) { Left::NoRoom } else { Left::Ready };
     let ended = job.finish(result).await;
     match ended {
         Ok(Some(event)) => {
             if let Some(status) = event.new_status() {
-                let seconds = Timestamp::now().seconds_since(started);
+                let seconds = started.elapsed().as_secs_f64();
                 match &status.error {
                     Some(Failure { code, message }) => tracing::warn!(
                         session_id = %id, status = %status.state, segments = status.segments, seconds, code,
@@ -149,21 +173,42 @@ struct Job<'a> {
     claim: &'a Claim,
     status: Status,
     meter: Meter,
+    /// From where the meter's seconds count.
+    started: time::Instant,
     /// Seconds of audio that earlier attempts have transcribed; the engine's times count from here.
     offset: f64,
     published: time::Instant,
     /// Whether there is progress that hasn't been published.
     pending: bool,
+    /// Whether a write has waited for the store since this was last looked at. Nobody else is to blame for that time.
+    held_up: AtomicBool,
+    /// The node stops.
+    stop: CancellationToken,
 }
 
 impl<'a> Job<'a> {
-    fn new(state: &'a AppState, claim: &'a Claim, now: Timestamp) -> Self {
-        let status = claim.session.status.clone();
-        let meter = Meter::new(now, 0.0);
-        Self { state, claim, status, meter, offset: 0.0, published: time::Instant::now(), pending: false }
+    fn new(state: &'a AppState, claim: &'a Claim, stop: &CancellationToken) -> Self {
+        let now = time::Instant::now();
+        Self {
+            state,
+            claim,
+            status: claim.session.status.clone(),
+            meter: Meter::new(0.0, 0.0),
+            started: now,
+            offset: 0.0,
+            published: now,
+            pending: false,
+            held_up: AtomicBool::default(),
+            stop: stop.clone(),
+        }
     }
 
-    async fn work(&mut self, shutdown: &CancellationToken, speed: &NodeSpeed) -> Result<(), Stop> {
+    async fn work(
+        &mut self,
+        room: Option<Reservation>,
+        shutdown: &CancellationToken,
+        speed: &NodeSpeed,
+    ) -> Result<(), Stop> {
         let id = self.claim.session.id;
         if let Some(done) = self.status.segments.checked_sub(1)
             && let Some(last) = self.state.store.segments(id, done, 1).await?.pop()
@@ -171,15 +216,14 @@ impl<'a> Job<'a> {
             self.offset = last.end;
         }
         self.status.duration_processed = self.offset;
-        let (recording, _fetched) = self.recording(shutdown).await?;
-        let scratch = self.state.media.scratch(id, self.status.attempt, "pcm")?;
-        let spool = scratch.path();
-        let stop_decoder = CancellationToken::new();
-        let _stop_on_return = stop_decoder.clone().drop_guard();
-        let mut decoding = spool::decode(recording, spool.to_owned(), self.state.limits.max_duration, stop_decoder);
+        let (recording, _fetched) = self.recording(room, shutdown).await?;
+        let max_duration = self.state.limits.max_duration;
+        let stop_survey = CancellationToken::new();
+        let _stop_on_return = stop_survey.clone().drop_guard();
+        let mut decoding = spool::survey(recording.clone(), max_duration, stop_survey);
         // A file that can't be decoded at all ends here, before an engine is started for it.
-        let begun = async { decoding.wait_for(|d| d.samples > 0 || d.end.is_some()).await.map(|d| d.clone()) };
-        // If its thread panicked, the reader finds nothing to read.
+        let begun = async { decoding.wait_for(|d| d.begun || d.end.is_some()).await.map(|d| d.clone()) };
+        // If its thread panicked, there will be nothing to hear either.
         let first = self.attend(begun, Some("decoder"), shutdown).await?.unwrap_or_default();
         check(&first)?;
         self.stage(Stage::LoadingModel, "Loading the speech model").await?;
@@ -190,17 +234,14 @@ impl<'a> Job<'a> {
         let (mut input, mut output) =
             speech::spawn(engine, &Request { language: self.claim.session.language.clone() })?;
         let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;
-        let mut reader = spool::Reader::open(spool, from, decoding.clone()).await?;
+        let mut samples = spool::samples(recording, max_duration, from);
         // Feeding goes on beside listening: an engine that is busy talking doesn't read, and the other way round.
         let feed = async move {
-            loop {
-                let samples = reader.read().await?;
-                if samples.is_empty() {
-                    input.finish().await?;
-                    return Ok::<(), Stop>(());
-                }
-                input.write(&samples).await?;
+            while let Some(piece) = samples.recv().await {
+                input.write(&piece).await?;
             }
+            input.finish().await?;
+            Ok::<(), Stop>(())
         };
         tokio::pin!(feed);
         let mut fed = false;
@@ -211,13 +252,16 @@ impl<'a> Job<'a> {
         decoding.mark_changed();
         let mut decoded = false;
         loop {
+            if self.held_up.swap(false, Relaxed) {
+                heard = time::Instant::now();
+            }
             tokio::select! {
                 event = output.next() => {
                     heard = time::Instant::now();
                     match event? {
                         Some(speech::Event::Ready { model }) => {
                             persist!(self, |_| self.state.store.save_model(self.claim, &model))?;
-                            self.meter = Meter::new(Timestamp::now(), self.offset);
+                            self.meter = Meter::new(self.elapsed(), self.offset);
                             self.status.progress = self.progress();
                             self.stage(Stage::Transcribing, "Transcribing").await?;
                         }
@@ -258,7 +302,7 @@ impl<'a> Job<'a> {
     }
 
     /// Takes in what the decoder tells, and whether that was all. Fails if the recording is broken.
-    async fn decoded(&mut self, decoding: &spool::Decoding) -> Result<bool, Stop> {
+    async fn decoded(&mut self, decoding: &spool::Survey) -> Result<bool, Stop> {
         check(decoding)?;
         let Some(Ok(whole)) = decoding.end.as_deref() else { return Ok(false) };
         self.status.duration_total = Some(whole.duration);
@@ -271,7 +315,11 @@ impl<'a> Job<'a> {
 
     /// The recording as a file of this machine, and what removes it if it had to be fetched. While it can't be fetched,
     /// tries again for as long as an engine may be silent: that is no fault of the session.
-    async fn recording(&mut self, shutdown: &CancellationToken) -> Result<(PathBuf, Option<Scratch>), Stop> {
+    async fn recording(
+        &mut self,
+        room: Option<Reservation>,
+        shutdown: &CancellationToken,
+    ) -> Result<(PathBuf, Option<Scratch>), Stop> {
         let id = self.claim.session.id;
         let media = &self.state.media;
         if let Some(file) = media.file(id) {
@@ -281,12 +329,16 @@ impl<'a> Job<'a> {
                 Err(MediaError::Missing.into())
             };
         }
+        let mut room = match room {
+            Some(room) => room,
+            None => media.reserve_copy(self.claim.session.media.bytes)?,
+        };
         let copy = media.scratch(id, self.status.attempt, "recording")?;
         self.stage(Stage::Decoding, "Fetching the recording").await?;
         let patience = self.silence();
         let (mut held, mut since) = (0, time::Instant::now());
         loop {
-            let fetching = media.fetch(id, &copy, self.state.limits.min_free_bytes);
+            let fetching = media.fetch(id, &copy, &mut room);
             let Err(error) = self.attend(fetching, None, shutdown).await? else {
                 return Ok((copy.path().to_owned(), Some(copy)));
             };
@@ -294,7 +346,7 @@ impl<'a> Job<'a> {
             if now > held {
                 (held, since) = (now, time::Instant::now());
             }
-            if matches!(error, MediaError::Missing) || since.elapsed() > patience {
+            if matches!(error, MediaError::Missing | MediaError::Full { .. }) || since.elapsed() > patience {
                 return Err(error.into());
             }
             tracing::warn!(session_id = %id, %error, "the recording of session {id} can't be fetched; trying again");
@@ -314,8 +366,11 @@ impl<'a> Job<'a> {
         tokio::pin!(work);
         let mut signals = self.state.bus.signals();
         let mut renewals = self.renewals();
-        let deadline = time::Instant::now() + self.silence();
+        let mut deadline = time::Instant::now() + self.silence();
         loop {
+            if self.held_up.swap(false, Relaxed) {
+                deadline = time::Instant::now() + self.silence();
+            }
             tokio::select! {
                 done = &mut work => return Ok(done),
                 _ = renewals.tick() => self.renew().await?,
@@ -368,10 +423,11 @@ impl<'a> Job<'a> {
             return;
         }
         self.status.duration_processed = seconds;
-        self.meter.update(Timestamp::now(), seconds);
+        self.meter.update(self.elapsed(), seconds);
         self.status.progress = self.progress();
         self.status.processing_speed = self.meter.told_speed();
-        self.status.estimated_completion = self.meter.arrival(self.status.duration_total);
+        let remaining = self.meter.remaining(self.status.duration_total);
+        self.status.estimated_completion = remaining.map(|seconds| Timestamp::now().plus_seconds(seconds));
         if let Some(measured) = self.meter.speed() {
             speed.set(measured);
         }
@@ -451,6 +507,11 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
+    /// Seconds since this attempt began, on the monotonic clock.
+    fn elapsed(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
     fn lease_length(&self) -> Duration {
         Duration::from_secs(u64::from(self.state.jobs.lease_secs))
     }
@@ -485,9 +546,11 @@ impl<'a> Job<'a> {
             }
             Err(Stop::LostClaim | Stop::Cancelled) => return Ok(None),
             Err(Stop::Shutdown) => Ending::HandedBack,
+            // Only a stop ends the wait for a full disk.
+            Err(Stop::Store(error)) if store::is_full(&error) => Ending::HandedBack,
             // No fault of the session, and another worker may have room.
             Err(stop) if stop.is_full_disk() => {
-                tracing::error!(session_id = %id, "the disk is full, so session {id} goes back to the queue");
+                tracing::warn!(session_id = %id, "the disk is full, so session {id} goes back to the queue");
                 Ending::HandedBack
             }
             Err(Stop::Audio(message, code)) => Ending::Failed(Failure { code: code.to_owned(), message }),
@@ -499,7 +562,8 @@ impl<'a> Job<'a> {
                 let tries = self.claim.crashes + 1;
                 tracing::warn!(session_id = %id, %error, tries, "the attempt at session {id} failed");
                 if tries < self.state.jobs.max_attempts {
-                    return self.state.store.requeue_crashed(self.claim, Timestamp::now()).await;
+                    let store = &self.state.store;
+                    return persist!(self, |_| store.requeue_crashed(self.claim, Timestamp::now()));
                 }
                 let (code, message) = match &error {
                     Stop::Speech(speech) => (speech.code(), speech.to_string()),
@@ -516,7 +580,13 @@ impl<'a> Job<'a> {
                 Ending::Failed(Failure { code: code.to_owned(), message })
             }
         };
-        persist!(self, |_| self.state.store.end(self.claim, self.status.clone(), ending.clone()))
+        let (state, store) = (self.state, &self.state.store);
+        let end = || store.end(self.claim, self.status.clone(), ending.clone());
+        match persist!(self, |_| end()) {
+            // A node that stops can't wait for room.
+            Err(error) if store::is_full(&error) => state.disk.make_room(store, store::is_full, end).await,
+            ended => ended,
+        }
     }
 }
 
@@ -536,7 +606,7 @@ fn unfetched(error: &MediaError) -> &'static str {
     }
 }
 
-fn check(decoding: &spool::Decoding) -> Result<(), Stop> {
+fn check(decoding: &spool::Survey) -> Result<(), Stop> {
     match &decoding.end {
         Some(end) => match &**end {
             Err(AudioError::Io(error)) => Err(Stop::Io(std::io::Error::new(error.kind(), error.to_string()))),

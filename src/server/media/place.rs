@@ -152,20 +152,31 @@ pub(super) async fn bucket(name: &str, prefix: &Key) -> Result<Arc<dyn ObjectSto
     }
 }
 
-/// Makes a scratch file appear as `to`, whole and on the disk for good. The scratch file stays.
-pub(super) fn keep_in_folder(scratch: &Path, to: &Path) -> io::Result<()> {
+/// Makes a scratch file appear as `to`, whole and on the disk for good, by a second name for the same bytes. False where
+/// both aren't on one file system that can do so. The scratch file stays.
+pub(super) fn link_into_folder(scratch: &Path, to: &Path) -> io::Result<bool> {
     File::open(scratch)?.sync_all()?;
-    // A second name for the same bytes where both are on one file system that can do so; else a copy.
     if fs::hard_link(scratch, to).is_err() {
-        let part = part_file(to);
-        let copied =
-            fs::copy(scratch, &part).and_then(|_| File::open(&part)?.sync_all()).and_then(|()| fs::rename(&part, to));
-        if let Err(error) = copied {
-            let _ = fs::remove_file(&part);
-            return Err(error);
-        }
+        return Ok(false);
     }
-    to.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    sync_folder(to)?;
+    Ok(true)
+}
+
+/// The same by a copy.
+pub(super) fn copy_into_folder(scratch: &Path, to: &Path) -> io::Result<()> {
+    let part = part_file(to);
+    let copied =
+        fs::copy(scratch, &part).and_then(|_| File::open(&part)?.sync_all()).and_then(|()| fs::rename(&part, to));
+    if let Err(error) = copied {
+        let _ = fs::remove_file(&part);
+        return Err(error);
+    }
+    sync_folder(to)
+}
+
+fn sync_folder(file: &Path) -> io::Result<()> {
+    file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// What a recording is called while it is copied.

@@ -19,6 +19,10 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 /// The advisory lock of those who add to the queue; any number that nothing else in this database uses.
 const QUEUE_LOCK: i64 = 0x6861_726b_0001;
 
+/// PostgreSQL's codes for a disk without room, and for a server or transaction that only reads.
+pub(super) const DISK_FULL: &str = "53100";
+pub(super) const READ_ONLY: &str = "25006";
+
 fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     Ok(PgConnectOptions::from_str(url)?.application_name("hark"))
 }

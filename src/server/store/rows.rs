@@ -1,7 +1,7 @@
 //! How sessions and segments lie in their tables. Only `store` sees these.
 
 use super::super::owner::Owner;
-use crate::model::{Failure, Media, Segment, Session, SessionId, State, Status, Timestamp, Title};
+use crate::model::{Failure, Media, Segment, Session, SessionId, State, Status, Timestamp, Title, bytes};
 use std::{fmt, str::FromStr};
 
 #[derive(sqlx::FromRow)]
@@ -36,6 +36,7 @@ pub(super) struct SessionRow {
     crashes: i64,
     error_code: Option<String>,
     error_message: Option<String>,
+    needs_room: Option<i64>,
     queue_position: Option<i64>,
 }
 
@@ -49,11 +50,14 @@ impl SessionRow {
         let state: State = parse(&self.status)?;
         let queue_position = self.queue_position.map(small);
         // The place in the queue changes without a write to this row, so its message is made on reading.
-        let message = match queue_position {
-            Some(0) => "Next in line".to_owned(),
-            Some(1) => "Waiting for 1 session before it".to_owned(),
-            Some(n) => format!("Waiting for {n} sessions before it"),
-            None => self.message,
+        let message = match (queue_position, self.needs_room) {
+            (Some(_), Some(needed)) => {
+                format!("Waiting for room on the server's disk: needs about {}", bytes(needed as u64))
+            }
+            (Some(0), None) => "Next in line".to_owned(),
+            (Some(1), None) => "Waiting for 1 session before it".to_owned(),
+            (Some(n), None) => format!("Waiting for {n} sessions before it"),
+            (None, _) => self.message,
         };
         let status = Status {
             session_id: id,

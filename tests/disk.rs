@@ -1,0 +1,365 @@
+//! A full disk costs nothing but time. A node lives on a small disk that is filled from outside while clients upload,
+//! rename and delete; when there is room again, everything works at once, and nothing is lost or stuck.
+
+#[path = "support/disk.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod disk;
+#[path = "support/process.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod process;
+#[path = "support/s3.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod s3;
+mod support;
+
+use disk::Disk;
+use process::Setup;
+use reqwest::{Body, Response, multipart};
+use s3::{BUCKET, S3};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use support::{PATIENCE, Visitor, slow_engine, wav};
+use tempfile::TempDir;
+use tokio::time;
+
+/// The last answer of a request that was refused because a disk is full.
+const FULL: (u16, &str) = (507, "disk_full");
+const MB: u64 = 1_000_000;
+
+/// A node on the disk, with an engine that takes `pause` seconds for a second of sound; and its log.
+fn node(disk: &Disk, folder: &Path, pause: f64, flags: &[&str]) -> (Setup, PathBuf) {
+    let engine = slow_engine(folder, pause);
+    let log = folder.join("log");
+    let own = ["--engine", "command", "--engine-command", &engine];
+    let mut before = disk.enter();
+    before.extend(["sh", "-c", "exec \"$@\" 2>>\"$0\"", log.to_str().unwrap()].map(str::to_owned));
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    (Setup::new(disk.path(), &[&own, flags].concat()).by(&before), log)
+}
+
+async fn error(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body: Value = response.json().await.unwrap_or_default();
+    (status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn rename(me: &Visitor, id: &str, title: &str) -> Response {
+    me.send(me.request("PATCH", &format!("/api/v1/sessions/{id}")).json(&json!({ "title": title }))).await
+}
+
+async fn delete(me: &Visitor, id: &str) -> Response {
+    me.send(me.request("DELETE", &format!("/api/v1/sessions/{id}"))).await
+}
+
+async fn ready(me: &Visitor) -> (u16, String) {
+    let answer = me.get("/readyz").await;
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !look().await {
+            time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// What a client does all the time, and how the answers were.
+struct Client {
+    me: Arc<Visitor>,
+    /// Sessions that were accepted and not deleted, oldest first.
+    kept: Mutex<BTreeSet<String>>,
+    /// Those whose deletion was refused.
+    doomed: Mutex<BTreeSet<String>>,
+    stop: AtomicBool,
+    /// What was refused, and how, each once.
+    refused: Mutex<BTreeSet<(&'static str, u16, String)>>,
+    done: AtomicU64,
+}
+
+impl Client {
+    fn new(me: Arc<Visitor>) -> Arc<Self> {
+        Arc::new(Self {
+            me,
+            kept: Mutex::default(),
+            doomed: Mutex::default(),
+            stop: AtomicBool::default(),
+            refused: Mutex::default(),
+            done: AtomicU64::default(),
+        })
+    }
+
+    async fn note(&self, what: &'static str, answer: Response) -> Option<Value> {
+        self.done.fetch_add(1, Relaxed);
+        if answer.status().is_success() {
+            return Some(answer.json().await.unwrap_or_default());
+        }
+        let (status, code) = error(answer).await;
+        self.refused.lock().unwrap().insert((what, status, code));
+        None
+    }
+
+    /// Uploads, renames and deletes until it is told to stop.
+    async fn work(self: Arc<Self>) {
+        for round in 0.. {
+            if self.stop.load(Relaxed) {
+                return;
+            }
+            if let Some(session) = self.note("upload", self.me.upload("a.wav", wav(3.0, 1000.0), &[]).await).await {
+                self.kept.lock().unwrap().insert(session["id"].as_str().unwrap().to_owned());
+            }
+            let (first, kept) = {
+                let kept = self.kept.lock().unwrap();
+                (kept.first().cloned(), kept.len())
+            };
+            let Some(first) = first else { continue };
+            self.note("rename", rename(&self.me, &first, &format!("round {round}")).await).await;
+            if kept > 4 {
+                let deleted = self.note("delete", delete(&self.me, &first).await).await.is_some();
+                self.kept.lock().unwrap().remove(&first);
+                if !deleted {
+                    self.doomed.lock().unwrap().insert(first);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_works_at_once_when_there_is_room_again() {
+    let (disk, folder) = (Disk::new(40 * MB), TempDir::new().unwrap());
+    let (setup, log) = node(&disk, folder.path(), 0.05, &["--min-free-bytes", "1", "--workers", "2"]);
+    let node = setup.start();
+    let me = Arc::new(node.visitor());
+    // Whatever the clients do, transcripts are being written all the time.
+    let mut long = Vec::new();
+    for _ in 0..2 {
+        long.push(me.session("long.wav", wav(100.0, 1000.0), &[]).await);
+    }
+    let clients: Vec<_> = (0..6).map(|_| Client::new(Arc::clone(&me))).collect();
+    let working: Vec<_> = clients.iter().map(|client| tokio::spawn(Arc::clone(client).work())).collect();
+    // At the beginning the files of the database are small, and every write needs room.
+    time::sleep(Duration::from_millis(300)).await;
+    const EPISODES: usize = 3;
+    for _ in 0..EPISODES {
+        let filler = disk.fill();
+        time::sleep(Duration::from_secs(3)).await;
+        drop(filler);
+        time::sleep(Duration::from_millis(500)).await;
+    }
+    // Now there is room: from the first request on, not one fails.
+    for client in &clients {
+        client.refused.lock().unwrap().retain(|(what, status, code)| {
+            assert_eq!((*status, code.as_str()), FULL, "{what}");
+            false
+        });
+    }
+    let before: u64 = clients.iter().map(|client| client.done.load(Relaxed)).sum();
+    until("many requests after that", async || {
+        clients.iter().map(|client| client.done.load(Relaxed)).sum::<u64>() > before + 100
+    })
+    .await;
+    clients.iter().for_each(|client| client.stop.store(true, Relaxed));
+    for task in working {
+        time::timeout(PATIENCE, task).await.expect("no request hangs").unwrap();
+    }
+    for client in &clients {
+        assert_eq!(*client.refused.lock().unwrap(), BTreeSet::new());
+    }
+    for id in clients.iter().flat_map(|client| client.doomed.lock().unwrap().clone()) {
+        assert_eq!(delete(&me, &id).await.status(), 204);
+    }
+    assert_eq!(ready(&me).await, (200, "ready\n".to_owned()));
+    // Nothing is lost and nothing stuck: what was accepted is there, is transcribed, and was no worse for it.
+    for client in &clients {
+        long.extend(client.kept.lock().unwrap().iter().cloned());
+    }
+    for id in &long {
+        let status = me.wait(id, "completed").await;
+        let seconds = if long[..2].contains(id) { 100 } else { 3 };
+        assert_eq!((&status["segments"], &status["attempt"]), (&json!(seconds), &json!(1)), "{status}");
+        assert_eq!(me.get(&format!("/api/v1/sessions/{id}/audio")).await.status(), 200);
+    }
+    let listed = me.json("/api/v1/sessions?limit=200").await;
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), long.len(), "nothing that was refused became a session");
+    let inside = disk.from_outside();
+    until("no scratch files are left", async || {
+        fs::read_dir(inside.join("incoming")).unwrap().count() == 0
+            && fs::read_dir(inside.join("recordings")).unwrap().count() == long.len()
+    })
+    .await;
+    until("the ballast is back", async || inside.join("ballast").exists()).await;
+    // The log is told of each episode and not of each request.
+    let log = fs::read_to_string(log).unwrap();
+    let (errors, warnings) = (log.matches("ERROR").count(), log.matches(" WARN ").count());
+    assert!(log.contains("the disk is full: 0 B are free") && log.contains("there is room on the disk again"), "{log}");
+    assert!(errors <= EPISODES && warnings <= 20 * EPISODES, "{errors} errors and {warnings} warnings: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_stay_free_does_with_many_uploads_at_once() {
+    let (disk, folder) = (Disk::new(64 * MB), TempDir::new().unwrap());
+    let (setup, _) = node(&disk, folder.path(), 0.0, &["--min-free-bytes", "24000000"]);
+    let node = setup.start();
+    let me = Arc::new(node.visitor());
+    me.cookie().await;
+    until("there is a ballast", async || disk.from_outside().join("ballast").exists()).await;
+    // 120 MB are offered at once. Half of them don't say how long they are.
+    let recording = wav(94.0, 1000.0);
+    let uploads: Vec<_> = (0..40)
+        .map(|n| {
+            let (me, recording) = (Arc::clone(&me), recording.clone());
+            tokio::spawn(async move {
+                let pieces: Vec<_> = recording.chunks(32 * 1024).map(|p| Ok::<_, std::io::Error>(p.to_vec())).collect();
+                let body = Body::wrap_stream(futures::stream::iter(pieces));
+                let part = match n % 2 {
+                    0 => multipart::Part::stream(body),
+                    _ => multipart::Part::stream_with_length(body, recording.len() as u64),
+                };
+                let form = multipart::Form::new().part("file", part.file_name("a.wav"));
+                me.send(me.request("POST", "/api/v1/sessions").multipart(form)).await
+            })
+        })
+        .collect();
+    let mut least = disk.free();
+    while !uploads.iter().all(|upload| upload.is_finished()) {
+        least = least.min(disk.free());
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    // What the database writes is small, and not promised beforehand.
+    assert!(least >= 22 * MB, "only {least} bytes were free");
+    let mut accepted = 0;
+    for upload in uploads {
+        let answer = upload.await.unwrap();
+        if answer.status() == 201 {
+            accepted += 1;
+            let session: Value = answer.json().await.unwrap();
+            let heard = me.wait(session["id"].as_str().unwrap(), "completed").await;
+            assert_eq!(heard["segments"], 94);
+        } else {
+            let (status, code) = error(answer).await;
+            assert_eq!((status, code.as_str()), FULL);
+        }
+    }
+    assert!((5..=12).contains(&accepted), "{accepted} were accepted");
+    // All promises are given back: there is as much room as the disk says.
+    assert!(disk.free() >= 27 * MB, "{}", disk.free());
+    me.session("after.wav", wav(60.0, 1000.0), &[]).await;
+    let (status, text) = ready(&me).await;
+    assert!(status == 200 && text.starts_with("ready"), "{status} {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_one_can_read_and_delete_and_is_told_of_all_else() {
+    let (disk, folder) = (Disk::new(40 * MB), TempDir::new().unwrap());
+    let (setup, log) = node(&disk, folder.path(), 0.5, &["--min-free-bytes", "1"]);
+    let mut node = setup.start();
+    let me = node.visitor();
+    // Shorter than what the database writes to forget them.
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        ids.push(me.session("short.wav", wav(0.1, 1000.0), &[]).await);
+    }
+    let running = me.session("running.wav", wav(600.0, 1000.0), &[]).await;
+    let waiting = me.session("waiting.wav", wav(1.0, 1000.0), &[]).await;
+    for id in &ids {
+        me.wait(id, "completed").await;
+    }
+    me.wait(&running, "processing").await;
+    until("there is a ballast", async || disk.from_outside().join("ballast").exists()).await;
+    let filler = disk.fill();
+    // The log of the database has some room left from before; renaming uses it up.
+    until("nothing can be written", async || !rename(&me, &ids[0], "x").await.status().is_success()).await;
+    let refused = [
+        rename(&me, &ids[0], "y").await,
+        me.post(&format!("/api/v1/sessions/{waiting}/cancel")).await,
+        me.upload("a.wav", wav(1.0, 1000.0), &[]).await,
+    ];
+    for answer in refused {
+        let (status, code) = error(answer).await;
+        assert_eq!((status, code.as_str()), FULL);
+    }
+    let (status, text) = ready(&me).await;
+    assert!(status == 503 && text.contains("full") && text.contains(" B free"), "{status} {text}");
+    assert_eq!(me.get(&format!("/api/v1/sessions/{running}/transcript.txt")).await.status(), 200);
+    // Again and again, also after the ballast is gone; one that runs as well.
+    for id in ids[1..].iter().chain([&running]) {
+        let answer = delete(&me, id).await;
+        assert_eq!(answer.status(), 204, "{:?}", error(answer).await);
+    }
+    // A crash on the full disk isn't the end either.
+    node.kill();
+    let mut node = setup.start();
+    let me = me.at(&node.url);
+    assert_eq!(me.json(&format!("/api/v1/sessions/{waiting}")).await["id"], waiting.as_str());
+    drop(filler);
+    // At once.
+    assert_eq!(rename(&me, &ids[0], "There is room").await.status(), 200);
+    me.wait(&waiting, "completed").await;
+    assert_eq!(ready(&me).await.0, 200);
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.contains("a request failed"), "{log}");
+
+    // Stopped in order, and started on a disk that is full by then: the ballast makes the room that this takes.
+    until("the ballast is back", async || disk.from_outside().join("ballast").exists()).await;
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(node.id() as i32).unwrap(),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    until("it has stopped", async || {
+        fs::read_dir(disk.from_outside()).unwrap().flatten().all(|f| f.file_name() != "hark.sqlite-wal")
+    })
+    .await;
+    node.kill();
+    disk.leave(0);
+    let node = setup.start();
+    let me = me.at(&node.url);
+    assert_eq!(delete(&me, &waiting).await.status(), 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_waits_behind_what_does() {
+    let (disk, folder, s3) = (Disk::new(40 * MB), TempDir::new().unwrap(), S3::start());
+    let url = format!("s3://{BUCKET}/waiting");
+    let flags = ["--min-free-bytes", "1000000", "--workers", "1", "--recordings-url", &url];
+    let (setup, _) = node(&disk, folder.path(), 0.02, &flags);
+    let node = setup.env(&s3.env()).start();
+    let me = node.visitor();
+    let first = me.session("first.wav", wav(100.0, 1000.0), &[]).await;
+    me.wait(&first, "processing").await;
+    // 12 MB, of which a worker needs a copy; and two that are small.
+    let large = me.session("large.wav", wav(375.0, 1000.0), &[]).await;
+    let small =
+        [me.session("small.wav", wav(1.0, 1000.0), &[]).await, me.session("small.wav", wav(1.0, 1000.0), &[]).await];
+    until("there is a ballast", async || disk.from_outside().join("ballast").exists()).await;
+    let filler = disk.leave(8 * MB);
+    for id in &small {
+        let status = me.wait(id, "completed").await;
+        assert_eq!(status["attempt"], 1);
+    }
+    let status = me.json(&format!("/api/v1/sessions/{large}/status")).await;
+    assert_eq!((&status["status"], &status["attempt"]), (&json!("queued"), &json!(0)), "{status}");
+    until("its page says what it waits for", async || {
+        let status = me.json(&format!("/api/v1/sessions/{large}/status")).await;
+        status["message"] == "Waiting for room on the server's disk: needs about 12.0 MB"
+    })
+    .await;
+    let version = async || me.json(&format!("/api/v1/sessions/{large}/status")).await["version"].as_u64().unwrap();
+    let before = version().await;
+    time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(version().await, before, "it isn't tried again and again");
+    fs::remove_file(filler).unwrap();
+    let status = me.wait(&large, "completed").await;
+    assert_eq!((&status["attempt"], &status["segments"]), (&json!(1), &json!(375)), "{status}");
+}
