@@ -1,14 +1,18 @@
 //! The server: assembles a node and runs it until told to stop.
 //! `main` and the tests call [`Node::start`] and [`Node::serve`].
 
+mod accept;
 pub mod address;
 pub mod audio;
+pub mod body;
 pub mod bus;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod disk;
 pub mod doctor;
 pub mod error;
+pub mod guard;
 pub mod http;
 pub mod identity;
 pub mod jobs;
@@ -26,19 +30,13 @@ pub mod store;
 pub mod stream;
 pub mod stuck;
 pub mod telemetry;
+pub mod uploads;
 
-use address::PeerAddress;
-use axum::{Extension, Router};
 use bus::{Bus, Inbox, Signer};
-use bytes::Bytes;
-use config::{DataConfig, ServeConfig, StreamConfig, StreamPath};
+use config::{DataConfig, ServeConfig};
+use connections::ConnectionLimits;
 use cookie::Key;
 use disk::{Ballast, DiskWatch};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
 use keys::CookieKeys;
 use leptos::config::LeptosOptions;
 use media::{Media, OpenError};
@@ -51,33 +49,28 @@ use speech::Engines;
 use state::{AppState, Parts};
 use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
 use store::Store;
-use stream::{Begun, Hub, StreamLimits};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Layer;
+use stream::{Hub, StreamLimits};
+use tokio::{net::TcpListener, time};
+use tokio_util::sync::CancellationToken;
+use uploads::UploadPermits;
 
 /// How often the hub looks at its clock.
 const TICK: Duration = Duration::from_millis(250);
-/// How long open requests have to finish once the node is told to stop.
-const GRACE: Duration = Duration::from_secs(8);
-/// hyper's read buffer for a connection: a request's head is small, and thousands of streams are open at once.
-const READ_BUFFER: usize = 16 * 1024;
-/// How long hyper waits for a request's head, also on a connection kept alive: longer than the 60 s after which nginx
-/// drops an idle connection, so that the server is not the first to hang up.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long the last changes may take to reach the other nodes.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
-/// File descriptors kept free of status streams: the database, uploads, engines, plain requests.
-const SPARE_FILES: u64 = 512;
+/// File descriptors kept free of connections, for the database, recordings and engines, and of status streams, for
+/// other requests; but no more than a quarter of all for each.
+const NODE_FILES: u64 = 256;
+const REQUEST_FILES: u64 = 256;
+/// Connections of operators, where they have an address of their own.
+const MONITOR_CONNECTIONS: u32 = 32;
 
 /// A node that has its data folder and is ready to serve.
 pub struct Node {
     pub state: AppState,
     bus: bus::Background,
     heard: Arc<Inbox>,
+    connections: ConnectionLimits,
     /// Where operators ask, if that is elsewhere than where pages are served.
     monitor: Option<TcpListener>,
     /// Held for as long as the node lives: one node to a data folder.
@@ -169,7 +162,8 @@ impl Node {
         let cookie_keys = cookie_keys(&config.data, &store).await?;
         let media = Media::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
         let metrics = telemetry::metrics();
-        let limits = if watched { stream_limits(&config.streams) } else { StreamLimits::default() };
+        let room = Room::of_system(&config);
+        let limits = if watched { room.streams(&config) } else { StreamLimits::default() };
         let hub = Arc::new(Hub::new(limits));
         let heard = Arc::new(Inbox::default());
         let (bus, background) = match &config.data.redis_url {
@@ -204,16 +198,20 @@ impl Node {
             cookie_keys,
             leptos,
             metrics,
+            uploads: Arc::new(UploadPermits::new(&config.uploads, room.uploads)),
+            upload_config: config.uploads,
+            http: config.http,
         });
         jobs::recover(&state).await?;
-        Ok(Self { state, bus: background, heard, monitor, _lock: lock })
+        Ok(Self { state, bus: background, heard, connections: room.connections, monitor, _lock: lock })
     }
 
     /// Serves `listener` and works on sessions until `stop`; then says goodbye to the streams, hands running sessions
     /// back to the queue, and returns.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let state = self.state.clone();
-        self.run(accept(&state, listener, &stop), stop.clone()).await;
+        let front = accept::accept(&state, router::router(state.clone()), self.connections, listener, &stop);
+        self.run(front, stop.clone()).await;
     }
 
     /// Works on sessions without serving pages until `stop`; then hands running sessions back to the queue, and returns.
@@ -246,7 +244,7 @@ impl Node {
                 }
             }
         };
-        let monitor = serve_monitor(self.state.clone(), self.monitor, stop.clone());
+        let monitor = serve_monitor(self.state.clone(), self.monitor, self.connections.spare, stop.clone());
         let disk = self.state.disk.run(&self.state.media, &stop);
         let foreign = outside::listen(self.state.clone(), self.heard, stop.clone());
         // The bus goes on until everyone else has said their last words.
@@ -271,127 +269,69 @@ impl Node {
 }
 
 /// Answers operators on an address of their own until `stop`, if there is one.
-async fn serve_monitor(state: AppState, listener: Option<TcpListener>, stop: CancellationToken) {
+async fn serve_monitor(state: AppState, listener: Option<TcpListener>, spare: u32, stop: CancellationToken) {
     let Some(listener) = listener else { return };
-    let served = axum::serve(listener, router::monitor(state).into_make_service());
-    if let Err(error) = served.with_graceful_shutdown(stop.cancelled_owned()).await {
-        tracing::error!(%error, "the monitor's pages are no longer served");
-    }
+    let limits = ConnectionLimits { all: MONITOR_CONNECTIONS, per_address: MONITOR_CONNECTIONS, spare };
+    accept::accept(&state, router::monitor(state.clone()), limits, listener, &stop).await;
 }
 
-async fn accept(state: &AppState, listener: TcpListener, stop: &CancellationToken) {
-    let server = Arc::new(Server::new(state));
-    let connections = TaskTracker::new();
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        match accepted {
-            Ok((socket, peer)) => {
-                stream::prepare(&socket);
-                let peer = PeerAddress(peer.ip());
-                connections.spawn(Arc::clone(&server).begin(socket, peer, connections.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                // Out of file descriptors: waiting gives others time to close theirs.
-                time::sleep(Duration::from_millis(100)).await;
-            }
+/// What a node may have open: what is set, as far as the system allows so many open files.
+struct Room {
+    connections: ConnectionLimits,
+    streams: u32,
+    uploads: u32,
+}
+
+impl Room {
+    fn of_system(config: &ServeConfig) -> Self {
+        let files = raise_file_limit();
+        let room = Self::of(files, config);
+        let wanted = config.http.max_connections.unwrap_or_default().max(config.streams.max_streams);
+        if room.connections.all < wanted || room.streams < config.streams.max_streams {
+            tracing::warn!(
+                open_files = files,
+                max_streams = config.streams.max_streams,
+                max_connections = config.http.max_connections,
+                "the system allows too few open files for so many: there will be {} connections at most, and {} status \
+                 streams among them; raise it with ulimit -n",
+                room.connections.all,
+                room.streams
+            );
         }
+        room
     }
-    drop(listener);
-    state.hub.close();
-    server.stop.cancel();
-    connections.close();
-    if time::timeout(GRACE, connections.wait()).await.is_err() {
-        let open = connections.len();
-        tracing::warn!(grace_secs = GRACE.as_secs(), open, "some requests did not end in time and were cut off");
-    }
-}
 
-/// Serves connections, each in a task of its own.
-struct Server {
-    router: Router,
-    builder: Builder<TokioExecutor>,
-    hub: Arc<Hub>,
-    path: StreamPath,
-    stop: CancellationToken,
-}
-
-impl Server {
-    fn new(state: &AppState) -> Self {
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().max_buf_size(READ_BUFFER).timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(200);
+    fn of(files: Option<u64>, config: &ServeConfig) -> Self {
+        let files = files.unwrap_or(u64::MAX);
+        let [node, requests] = [NODE_FILES, REQUEST_FILES].map(|kept| kept.min(files / 4));
+        let spare = config.http.spare_connections.min(small(files / 16)).max(1);
+        let connections = small(files - node - u64::from(spare)).min(config.http.max_connections.unwrap_or(u32::MAX));
+        let streams = small(files - node - u64::from(spare) - requests).min(config.streams.max_streams);
         Self {
-            router: router::router(state.clone()),
-            builder,
-            hub: Arc::clone(&state.hub),
-            path: state.streams.stream_path,
-            stop: CancellationToken::new(),
+            connections: ConnectionLimits {
+                all: connections.max(1),
+                per_address: config.http.max_connections_per_address,
+                spare,
+            },
+            streams: streams.max(1),
+            // Each has a scratch file, and another while it is looked at.
+            uploads: small(node / 2),
         }
     }
 
-    /// The first request of a connection decides who serves it. What goes on for long is a task of its own, so that
-    /// it isn't as large as everything that came before.
-    async fn begin(self: Arc<Self>, socket: TcpStream, from: PeerAddress, connections: TaskTracker) {
-        let begun = match self.path {
-            StreamPath::Direct => {
-                let begun = self.stop.run_until_cancelled(stream::begin(socket, from, &self.router)).await;
-                begun.unwrap_or(Begun::Gone)
-            }
-            StreamPath::Hyper => Begun::Other(socket, Bytes::new()),
-        };
-        match begun {
-            Begun::Stream(writer) => drop(connections.spawn(writer)),
-            Begun::Other(socket, before) => drop(connections.spawn(self.serve(socket, from, before))),
-            Begun::Gone => {}
-        }
-    }
-
-    async fn serve(self: Arc<Self>, socket: TcpStream, from: PeerAddress, before: Bytes) {
-        let peer = self.hub.peer();
-        let router = (Extension(from), Extension(Arc::clone(&peer))).layer(self.router.clone());
-        let service = TowerToHyperService::new(router);
-        let socket = TokioIo::new(stream::Socket::new(socket, before, Arc::clone(&peer)));
-        let connection = self.builder.serve_connection_with_upgrades(socket, service);
-        tokio::pin!(connection);
-        let stopped = self.stop.cancelled();
-        tokio::pin!(stopped);
-        let mut stopping = false;
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection broke off");
-                    }
-                    return;
-                }
-                () = std::future::poll_fn(|cx| peer.poll_cut(cx)) => return,
-                () = stopped.as_mut(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
+    fn streams(&self, config: &ServeConfig) -> StreamLimits {
+        let config = &config.streams;
+        StreamLimits {
+            per_owner: config.max_streams_per_owner,
+            per_node: self.streams,
+            lifetime_secs: config.stream_lifetime_secs,
+            idle_secs: config.stream_idle_secs,
         }
     }
 }
 
-/// What streams may use: what is set, as far as the system allows so many open files.
-fn stream_limits(config: &StreamConfig) -> StreamLimits {
-    let files = raise_file_limit();
-    let room = files.map_or(u32::MAX, |files| u32::try_from(files.saturating_sub(SPARE_FILES)).unwrap_or(u32::MAX));
-    if room < config.max_streams {
-        tracing::warn!(
-            open_files = files,
-            max_streams = config.max_streams,
-            "the system allows too few open files for so many streams: there will be {} at most; raise it with ulimit -n",
-            room.max(1)
-        );
-    }
-    StreamLimits {
-        per_owner: config.max_streams_per_owner,
-        per_node: config.max_streams.min(room.max(1)),
-        lifetime_secs: config.stream_lifetime_secs,
-        idle_secs: config.stream_idle_secs,
-    }
+fn small(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Raises the number of open files to what the system allows at most, and returns it; none if there is no limit.

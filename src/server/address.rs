@@ -68,6 +68,12 @@ impl FromStr for TrustedProxy {
     }
 }
 
+/// Whether a peer is one of these proxies.
+#[must_use]
+pub fn is_proxy(peer: IpAddr, trusted: &[TrustedProxy]) -> bool {
+    trusted.iter().any(|proxy| proxy.holds(peer))
+}
+
 /// Which header trusted proxies write. Only this one is read: the other one, a proxy may pass on as a stranger wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ForwardedHeader {
@@ -90,7 +96,7 @@ pub async fn find(State(state): State<AppState>, mut request: Request, next: Nex
 /// The client as far as it can be believed: from the peer backwards through the proxies that are trusted, to the first
 /// address that isn't one of them.
 fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy], header: ForwardedHeader) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|proxy| proxy.holds(address));
+    let is_trusted = |address: IpAddr| is_proxy(address, trusted);
     let mut client = peer;
     if !is_trusted(client) {
         return client;

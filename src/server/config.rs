@@ -2,6 +2,7 @@
 
 use super::{
     address::{ForwardedHeader, TrustedProxy},
+    guard::AllowedHost,
     media::RecordingsUrl,
     speech::EngineConfig,
     store::QueueLimits,
@@ -37,6 +38,10 @@ pub struct ServeConfig {
     pub engines: EngineConfig,
     #[command(flatten)]
     pub log: LogConfig,
+    #[command(flatten)]
+    pub http: HttpConfig,
+    #[command(flatten)]
+    pub uploads: UploadConfig,
     /// Where to answer /metrics and /api/v1/health/, such as 127.0.0.1:9100, instead of where pages are served; /healthz and
     /// /readyz are answered in both places. A node that only works answers them here or nowhere.
     #[arg(long, env = "HARK_MONITOR_ADDR", value_name = "ADDRESS")]
@@ -235,6 +240,77 @@ pub struct LogConfig {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// What a connection and a request may take, in bytes and in time.
+#[derive(Args, Clone, Debug)]
+pub struct HttpConfig {
+    /// The largest head of a request, in bytes.
+    #[arg(long, env = "HARK_MAX_HEAD_BYTES", default_value_t = 16 * 1024, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(8192..=1_048_576))]
+    pub max_head_bytes: u32,
+    /// How long a request's head may take from its first byte to its last, in seconds; on a new connection from the
+    /// moment it is accepted.
+    #[arg(long, env = "HARK_HEAD_SECS", default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub head_secs: u32,
+    /// The largest body of a request, in bytes. Uploads have a limit of their own, and so has what outside workers
+    /// publish.
+    #[arg(long, env = "HARK_MAX_BODY_BYTES", default_value_t = 64 * 1024, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1024..=67_108_864))]
+    pub max_body_bytes: u32,
+    /// How long such a body may take to arrive, in seconds.
+    #[arg(long, env = "HARK_BODY_SECS", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub body_secs: u32,
+    /// A connection on which no request is under way is closed after so many seconds. Longer than the 60 s after which
+    /// nginx closes one, so that a proxy doesn't send a request just then.
+    #[arg(long, env = "HARK_IDLE_SECS", default_value_t = 75, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub idle_secs: u32,
+    /// Every so many seconds an HTTP/2 client is asked whether it is there, and it has as long to answer.
+    #[arg(long, env = "HARK_PING_SECS", default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub ping_secs: u32,
+    /// How many requests an HTTP/2 connection may have under way.
+    #[arg(long, env = "HARK_MAX_REQUESTS_PER_CONNECTION", default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_requests_per_connection: u32,
+    /// How many connections this node may have open; fewer if the system allows fewer open files, and as many as it
+    /// allows if left out.
+    #[arg(long, env = "HARK_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: Option<u32>,
+    /// How many connections one address may have open, where an IPv6 address counts by its /64. Many people may share
+    /// one; trusted proxies have no such limit.
+    #[arg(long, env = "HARK_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections_per_address: u32,
+    /// How many connections beyond those limits are heard for a moment, so that /healthz, /readyz and /metrics are
+    /// answered and everybody else is told to come back.
+    #[arg(long, env = "HARK_SPARE_CONNECTIONS", default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub spare_connections: u32,
+    /// The names that this node is reached by, such as `hark.example.org,192.0.2.7:3000`; a name without a port fits
+    /// any. Requests for other hosts are refused, which is what stops DNS rebinding. Any host if left out.
+    #[arg(long, env = "HARK_HOSTS", value_name = "HOST,…", value_delimiter = ',')]
+    pub hosts: Vec<AllowedHost>,
+    /// How long browsers that came over https shall come over https only, in seconds; 0 for not at all.
+    #[arg(long, env = "HARK_HSTS_SECS", default_value_t = 180 * 86_400, value_name = "SECONDS")]
+    pub hsts_secs: u32,
+}
+
+/// Uploads under way.
+#[derive(Args, Clone, Debug)]
+pub struct UploadConfig {
+    /// How many uploads this node receives at once.
+    #[arg(long, env = "HARK_MAX_UPLOADS", default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub max_uploads: u32,
+    /// How many uploads of one owner it receives at once.
+    #[arg(long, env = "HARK_MAX_UPLOADS_PER_OWNER", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_uploads_per_owner: u32,
+    /// How many uploads from one address it receives at once.
+    #[arg(long, env = "HARK_MAX_UPLOADS_PER_ADDRESS", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_uploads_per_address: u32,
+    /// An upload of which nothing comes for so many seconds is given up.
+    #[arg(long, env = "HARK_UPLOAD_SILENCE_SECS", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub upload_silence_secs: u32,
+    /// An upload that comes in slower than this is given up, in bytes a second, averaged over the window that follows.
+    #[arg(long, env = "HARK_MIN_UPLOAD_RATE", default_value_t = 4096, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..))]
+    pub min_upload_rate: u32,
+    /// Over how many seconds of waiting for its client an upload's rate is measured.
+    #[arg(long, env = "HARK_UPLOAD_WINDOW_SECS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub upload_window_secs: u32,
 }
 
 impl ServeConfig {

@@ -51,6 +51,32 @@ pub enum Error {
     OwnerQueueFull { limit: u32, retry_secs: u32 },
     #[error("The message is larger than {}. Send segments in smaller groups.", bytes(*limit))]
     MessageTooLarge { limit: u64 },
+    #[error("The request is larger than the {} that are accepted here. Send less at once.", bytes(*limit))]
+    RequestTooLarge { limit: u64 },
+    #[error("The request didn't arrive within {secs} s. Send it again, without a pause in it.")]
+    RequestTooSlow { secs: u32 },
+    #[error("The upload is too slow: less than {} came in a second. Send it over a faster connection, or send a shorter or more strongly compressed recording.",
+        bytes(u64::from(*rate)))]
+    UploadTooSlow { rate: u32 },
+    #[error("Nothing came of the upload for {secs} s, so it was given up. Check the connection and send it again.")]
+    UploadSilent { secs: u64 },
+    /// Of an owner, or of an address.
+    #[error("Too many uploads are under way: {of} limit is {limit} at once. Try again when one of them has ended.")]
+    TooManyUploads { limit: u32, of: &'static str },
+    #[error("This server receives as many uploads as it can, which is {limit} at once. Try again in a minute.")]
+    UploadsFull { limit: u32 },
+    #[error("This server has as many connections open as it may have. Try again in a few seconds.")]
+    ConnectionsFull,
+    #[error(
+        "Your network has too many connections open to this server: its limit is {limit}. Close some and try again."
+    )]
+    TooManyConnections { limit: u32 },
+    #[error("There is nothing at this address that can be asked for in this way.")]
+    MethodNotAllowed,
+    #[error(
+        "This server doesn't go by that name. Use the address that its operator has given; HARK_HOSTS has the list."
+    )]
+    UnknownHost,
     #[error("Workers outside Hark are switched off here. To switch them on, set HARK_WORKER_TOKEN.")]
     WorkersOff,
     #[error(
@@ -95,6 +121,9 @@ pub enum Error {
     Storage(String),
     #[error("{0}")]
     Internal(String),
+    /// The log has it already.
+    #[error("a panic")]
+    Panic,
 }
 
 impl Error {
@@ -104,22 +133,33 @@ impl Error {
         match self {
             Self::NotFound | Self::NoRoute | Self::NoRecording => StatusCode::NOT_FOUND,
             Self::BadRequest(_) | Self::BrokenUpload | Self::NotConfirmed => StatusCode::BAD_REQUEST,
+            Self::RequestTooSlow { .. } | Self::UploadTooSlow { .. } | Self::UploadSilent { .. } => {
+                StatusCode::REQUEST_TIMEOUT
+            }
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::InvalidTitle(_) | Self::UnknownEngine(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::EngineUnavailable { .. } | Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooLarge { .. } | Self::MessageTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::EngineUnavailable { .. } | Self::Storage(_) | Self::UploadsFull { .. } | Self::ConnectionsFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::WorkersOff | Self::CookiesBlocked | Self::InvalidKey => StatusCode::FORBIDDEN,
             Self::NoSessions => StatusCode::CONFLICT,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::InvalidReport(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooManyReports | Self::QueueFull { .. } | Self::OwnerQueueFull { .. } => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Self::TooManyReports
+            | Self::QueueFull { .. }
+            | Self::OwnerQueueFull { .. }
+            | Self::TooManyUploads { .. }
+            | Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Conflict(..) => StatusCode::CONFLICT,
             Self::DiskFull { .. } | Self::NothingSaved => StatusCode::INSUFFICIENT_STORAGE,
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Audio(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::Speech(_) | Self::Store(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Speech(_) | Self::Store(_) | Self::Internal(_) | Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -134,7 +174,13 @@ impl Error {
             Self::UnknownEngine(_) => "unknown_engine",
             Self::EngineUnavailable { .. } => "engine_unavailable",
             Self::Storage(_) => "storage_unavailable",
-            Self::TooLarge { .. } | Self::MessageTooLarge { .. } => "too_large",
+            Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => "too_large",
+            Self::RequestTooSlow { .. } => "request_too_slow",
+            Self::UploadTooSlow { .. } | Self::UploadSilent { .. } => "upload_too_slow",
+            Self::TooManyUploads { .. } | Self::UploadsFull { .. } => "too_many_uploads",
+            Self::ConnectionsFull | Self::TooManyConnections { .. } => "too_many_connections",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UnknownHost => "unknown_host",
             Self::WorkersOff => "workers_off",
             Self::CookiesBlocked => "cookies_blocked",
             Self::InvalidKey => "invalid_key",
@@ -150,7 +196,7 @@ impl Error {
             Self::Audio(AudioError::Io(_)) => "internal",
             Self::Audio(error) => error.code(),
             Self::RangeNotSatisfiable(_) => "range_not_satisfiable",
-            Self::Speech(_) | Self::Store(_) | Self::Internal(_) => "internal",
+            Self::Speech(_) | Self::Store(_) | Self::Internal(_) | Self::Panic => "internal",
         }
     }
 
@@ -164,7 +210,8 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::TooManyReports => Some(10),
+            Self::TooManyReports | Self::ConnectionsFull | Self::TooManyConnections { .. } => Some(10),
+            Self::TooManyUploads { .. } | Self::UploadsFull { .. } => Some(60),
             Self::QueueFull { retry_secs, .. } | Self::OwnerQueueFull { retry_secs, .. } => Some(*retry_secs),
             _ => None,
         }
@@ -174,7 +221,9 @@ impl Error {
     #[must_use]
     pub fn public(&self) -> ApiError {
         if self.status_code() == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = %self, "a request failed");
+            if !matches!(self, Self::Panic) {
+                tracing::error!(error = %self, "a request failed");
+            }
             return ApiError::new("internal", "Something went wrong on the server. Try again; its log says more.");
         }
         if let Self::Storage(detail) = self {

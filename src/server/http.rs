@@ -20,7 +20,7 @@ use crate::model::SessionId;
 use axum::{
     Json, Router,
     extract::{FromRequestParts, Path},
-    http::{HeaderValue, header, request::Parts},
+    http::{HeaderValue, Method, header, request::Parts},
     routing::get,
 };
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -91,6 +91,28 @@ pub fn session_health() -> Router<AppState> {
 pub fn workers() -> Router<AppState> {
     let no_store = HeaderValue::from_static("no-store");
     outside::routes().layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store))
+}
+
+/// What the body of a request may be.
+pub enum BodyLimit {
+    /// As small as most.
+    Small,
+    /// What an outside worker publishes, in bytes.
+    Message(u64),
+    /// A recording, which its route counts.
+    Upload,
+}
+
+/// How large the body of a request may be, by the route that it matched.
+#[must_use]
+pub fn body_limit(method: &Method, route: &str) -> BodyLimit {
+    match (method, route) {
+        (&Method::POST, "/api/v1/sessions") => BodyLimit::Upload,
+        (&Method::PUT, "/api/v1/sessions/{id}/status") | (&Method::POST, "/api/v1/sessions/{id}/segments") => {
+            BodyLimit::Message(outside::MAX_BODY)
+        }
+        _ => BodyLimit::Small,
+    }
 }
 
 /// Describes how outside workers prove themselves.

@@ -19,7 +19,7 @@ use std::{fs::File, io, path::PathBuf, sync::Arc};
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter as FileWriter};
 
 /// Bytes of an upload in memory before they are written to the disk.
-const WRITE_BUFFER: usize = 1024 * 1024;
+const WRITE_BUFFER: usize = 64 * 1024;
 /// The smallest part of a multipart upload that S3 takes. Up to three are in memory while a recording is stored.
 const MIN_PART: u64 = 5 * 1024 * 1024;
 /// S3 takes 10,000 parts; what is larger than that many of the smallest has larger ones.
@@ -177,7 +177,10 @@ impl Media {
     pub fn receive(&self, id: SessionId, room: UploadRoom) -> Result<Upload, MediaError> {
         let opened = Scratch::create(self.incoming.join(id.to_string())).and_then(|s| Ok((s.append()?, s)));
         let (file, scratch) = opened.map_err(|e| self.failed(e))?;
-        let file = FileWriter::with_capacity(WRITE_BUFFER, tokio::fs::File::from_std(file));
+        let mut file = tokio::fs::File::from_std(file);
+        // It keeps as much again while a thread writes it.
+        file.set_max_buf_size(WRITE_BUFFER);
+        let file = FileWriter::with_capacity(WRITE_BUFFER, file);
         Ok(Upload { file, scratch, media: self.clone(), room, bytes: 0 })
     }
 

@@ -1,6 +1,6 @@
 //! All routes of a node, with the layers around them: owner, cross-site protection, headers, compression, tracing.
 
-use super::{address, http, notice, owner, pages, state::AppState};
+use super::{address, error::Error, guard, http, notice, owner, pages, state::AppState};
 use crate::{
     api::{FailedForm, OnNotFound},
     app::{App, LinkTiming, RenderedAt, shell},
@@ -9,14 +9,14 @@ use crate::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
 use leptos::{config::Env, nonce::use_nonce, prelude::provide_context};
 use leptos_axum::{LeptosRoutes, file_and_error_handler_with_context, generate_route_list};
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     compression::{
@@ -59,7 +59,7 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn(owner::probe_cookies));
     let owned = http::router(state.monitored_elsewhere)
         .merge(pages)
-        // A recording may be of any size; `http::upload` counts its bytes, and everything else is small.
+        // Bodies are counted by `guard`, and a recording's by `http::upload`.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(no_store))
         .layer(middleware::from_fn_with_state(state.clone(), notice::carry))
@@ -76,9 +76,10 @@ pub fn router(state: AppState) -> Router {
         .merge(if state.monitored_elsewhere { Router::new() } else { http::operators() })
         .merge(owned)
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm)))
-        .layer(middleware::from_fn(headers))
+        .layer(middleware::from_fn(cache))
         .layer(find_address)
-        .layer(CatchPanicLayer::new())
+        // The log has what the panic said.
+        .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| Error::Panic.into_response()))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(
@@ -89,6 +90,7 @@ pub fn router(state: AppState) -> Router {
         )
         // Without the layers, which do nothing for a program that sends thousands of reports a second.
         .merge(http::workers())
+        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .with_state(state)
 }
 
@@ -99,6 +101,7 @@ pub fn monitor(state: AppState) -> Router {
         .route("/readyz", get(http::readyz))
         .merge(http::operators())
         .merge(http::session_health())
+        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .with_state(state)
 }
 
@@ -143,19 +146,15 @@ async fn no_store(request: Request, next: Next) -> Response {
     response
 }
 
-/// Headers of every answer.
-async fn headers(request: Request, next: Next) -> Response {
+/// Lets files be kept whose names change with what they hold.
+async fn cache(request: Request, next: Next) -> Response {
     let immutable = request.method() == Method::GET && is_hashed(request.uri().path());
     let mut response = next.run(request).await;
     let ok = response.status().is_success();
     let headers = response.headers_mut();
-    let mut set = |name: HeaderName, value: &'static str| {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
-    };
-    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(header::REFERRER_POLICY, "same-origin");
     if immutable && ok {
-        set(header::CACHE_CONTROL, "public, max-age=31536000, immutable");
+        let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+        headers.entry(header::CACHE_CONTROL).or_insert(forever);
     }
     response
 }

@@ -2,7 +2,7 @@
 
 use super::{
     bus::Bus,
-    config::{JobConfig, LimitConfig, NetworkConfig, OutsideConfig, StreamConfig},
+    config::{HttpConfig, JobConfig, LimitConfig, NetworkConfig, OutsideConfig, StreamConfig, UploadConfig},
     disk::DiskWatch,
     http::{ReportLimits, SessionGauges},
     identity::Identities,
@@ -14,6 +14,7 @@ use super::{
     speech::Engines,
     store::Store,
     stream::{Hub, Source},
+    uploads::UploadPermits,
 };
 use axum::extract::FromRef;
 use leptos::config::LeptosOptions;
@@ -53,6 +54,10 @@ pub struct Parts {
     pub cookie_keys: CookieKeys,
     pub leptos: LeptosOptions,
     pub metrics: PrometheusHandle,
+    pub http: HttpConfig,
+    pub upload_config: UploadConfig,
+    /// The uploads under way.
+    pub uploads: Arc<UploadPermits>,
 }
 
 impl AppState {

@@ -15,12 +15,12 @@ mod status_stream;
 mod topic;
 
 pub use body::StatusBody;
-pub(crate) use direct::{Begun, begin};
+pub(crate) use direct::{Begun, HeadLimits, begin};
 pub use direct::{Direct, Handover};
 pub use frame::{Bye, Frame, Kind};
 pub use hub::{Current, Hub, StreamLimits};
 pub use places::{Place, Refusal};
 pub use socket::Peer;
-pub(crate) use socket::{Socket, prepare};
+pub(crate) use socket::{RequestUnderWay, Silence, Socket, prepare};
 pub use status_stream::{Reading, Source, SourceError, StatusStream};
 pub use topic::Outgoing;

@@ -4,7 +4,12 @@ use super::config::{LogConfig, LogFormat};
 use crate::model::{DELAY_BOUNDS_MS, State};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use std::{io::IsTerminal, sync::OnceLock};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::IsTerminal,
+    panic::PanicHookInfo,
+    sync::OnceLock,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Starts the log, on standard error.
@@ -25,7 +30,19 @@ pub fn log(config: &LogConfig) -> Result<(), String> {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    set.map_err(|e| format!("the log could not be started: {e}"))
+    set.map_err(|e| format!("the log could not be started: {e}"))?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Writes a panic to the log as everything else: text in between would break a log of JSON.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("a panic without words");
+    let location = panic.location().map(tracing::field::display);
+    let thread = std::thread::current();
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace));
+    tracing::error!(location, thread = thread.name(), backtrace, "panic: {message}");
 }
 
 /// Counts a session that has reached a terminal state.
@@ -90,6 +107,10 @@ pub fn metrics() -> PrometheusHandle {
                 "Sessions ended, by status; one that is queued again ends anew"
             );
             describe_counter!("hark_upload_bytes_total", "Bytes of recordings received");
+            describe_counter!(
+                "hark_connections_refused_total",
+                "Connections told to come back, by whose limit was reached"
+            );
             describe_counter!("hark_uploads_refused_total", "Recordings refused, by the error's code");
             describe_gauge!("hark_sessions", "Sessions by status, of all nodes");
             describe_gauge!(
@@ -128,4 +149,42 @@ pub fn metrics() -> PrometheusHandle {
             handle
         })
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_a_log_of_json() {
+        let written = Written::default();
+        let writer = written.clone();
+        let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        let result = tracing::subscriber::with_default(log, || std::panic::catch_unwind(|| panic!("so \"it\" goes")));
+        std::panic::set_hook(before);
+        assert!(result.is_err());
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!((&line["level"], &line["message"]), (&"ERROR".into(), &"panic: so \"it\" goes".into()));
+        assert!(line["location"].as_str().unwrap().contains("telemetry.rs"), "{line}");
+    }
 }

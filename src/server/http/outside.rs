@@ -5,6 +5,7 @@ use super::Id;
 use crate::{
     model::{ErrorBody, Session},
     server::{
+        body::{Fault, Limited},
         error::Error,
         outside::{Announcement, NewSegment, Report},
         owner::Owner,
@@ -15,22 +16,24 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
     routing::{post, put},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::time::Duration;
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
 /// The largest body an outside worker may send, in bytes.
-const MAX_BODY: usize = 256 * 1024;
+pub(super) const MAX_BODY: u64 = 256 * 1024;
 
 /// The routes that only workers use. The one that makes sessions is [`create`], shared with uploads.
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/v1/sessions/{id}/status", put(report))
         .route("/api/v1/sessions/{id}/segments", post(segments))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        // `guard` counts the bytes.
+        .layer(DefaultBodyLimit::disable())
 }
 
 /// Proof that the caller has the worker token.
@@ -66,10 +69,9 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|e| match e.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Error::MessageTooLarge { limit: MAX_BODY as u64 },
-            _ => Error::BadRequest("The message broke off; send it again.".to_owned()),
-        })?;
+        // One that is too large or too slow is answered by `guard`.
+        let broke_off = |_| Error::BadRequest("The message broke off; send it again.".to_owned());
+        let bytes = Bytes::from_request(request, state).await.map_err(broke_off)?;
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Self(value)),
             Err(e) if e.is_data() => Err(Error::InvalidReport(format!("The message doesn't fit: {e}."))),
@@ -85,14 +87,19 @@ pub(super) fn is_announcement(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a session without a file, for an outside worker.
-pub(super) async fn create(state: &AppState, owner: &Owner, mut request: Request) -> Result<Session, Error> {
+pub(super) async fn create(state: &AppState, owner: &Owner, request: Request) -> Result<Session, Error> {
     Worker::check(request.headers(), state)?;
-    // Uploads have no limit at this layer; messages do.
-    let body = std::mem::take(request.body_mut());
-    let bytes =
-        axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Error::MessageTooLarge { limit: MAX_BODY as u64 })?;
-    *request.body_mut() = bytes.into();
-    let Body(new) = Body::<Announcement>::from_request(request, state).await?;
+    // On this route recordings come in as well, so `guard` has set no limit.
+    let secs = state.http.body_secs;
+    let (parts, body) = request.into_parts();
+    let (body, faults) = Limited::new(body, MAX_BODY, Duration::from_secs(secs.into()));
+    let request = Request::from_parts(parts, axum::body::Body::new(body));
+    let read = Body::<Announcement>::from_request(request, state).await;
+    let Body(new) = read.map_err(|error| match faults.get() {
+        Some(Fault::TooLarge) => Error::MessageTooLarge { limit: MAX_BODY },
+        Some(Fault::TooSlow) => Error::RequestTooSlow { secs },
+        _ => error,
+    })?;
     state.sessions().announce_outside(owner, new).await
 }
 

@@ -6,6 +6,8 @@ use crate::{
     api::upload::UPLOAD_PATH,
     model::{ErrorBody, Session, SessionId},
     server::{
+        address::ClientAddress,
+        body::{Pace, Parsing, Uploaded, upload_error},
         error::Error,
         media::{Upload, UploadRoom},
         notice::Notice,
@@ -13,6 +15,7 @@ use crate::{
         owner::{self, Identity, Owner},
         sessions::Wishes,
         state::AppState,
+        uploads::UploadPermits,
     },
 };
 use axum::{
@@ -22,19 +25,15 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
-use futures::StreamExt;
-use std::time::Duration;
-use tokio::time;
 use utoipa::ToSchema;
 
 /// Longest text field of the form, in bytes.
 const MAX_FIELD: usize = 4096;
-/// A client that is refused while it still sends can only read the answer once it has sent all, so up to this much is
-/// read and thrown away, for at most this long.
-const DRAIN_BYTES: usize = 64 * 1024 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(10);
-/// A client that sends nothing for this long has gone without a word.
-const SILENCE: Duration = Duration::from_secs(60);
+/// What a form may hold beside the recording: its text fields, the heads of its parts, and fields of later versions.
+const FORM_BYTES: u64 = 64 * 1024;
+const MAX_PARTS: usize = 16;
+/// The longest line between the parts of a form: RFC 2046, 5.1.1.
+const MAX_BOUNDARY: usize = 70;
 
 /// The form of an upload. The text fields may stand before or after the file.
 #[derive(ToSchema)]
@@ -58,26 +57,28 @@ pub(super) struct UploadForm {
     responses(
         (status = 201, body = Session, headers(("Location" = String, description = "The session's address"))),
         (status = 303, description = "Answer to a browser's form: the session's page"),
-        (status = 400, body = ErrorBody), (status = 413, body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 400, body = ErrorBody), (status = 408, body = ErrorBody), (status = 413, body = ErrorBody),
+        (status = 422, body = ErrorBody),
         (status = 429, body = ErrorBody, headers(("Retry-After" = u32, description = "Seconds after which to try again"))),
         (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
 pub(super) async fn create(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
     Extension(identity): Extension<Identity>,
+    address: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
     let page = wants_page(&headers);
     if page && !identity.known {
         // Its page has set the cookie, if the browser lets it; without one, the session would be nobody's.
-        drain(request.into_body()).await;
         return owner::probe();
     }
     let made = if outside::is_announcement(&headers) {
         outside::create(&state, &owner, request).await
     } else {
-        receive(&state, &owner, request).await.inspect_err(|error| state.sessions().count_refusal(error))
+        let address = address.map(|Extension(address)| address);
+        receive(&state, &owner, address, request).await.inspect_err(|error| state.sessions().count_refusal(error))
     };
     match made {
         Ok(session) if page => Redirect::to(&format!("/sessions/{}", session.id)).into_response(),
@@ -98,44 +99,70 @@ fn wants_page(headers: &HeaderMap) -> bool {
     headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
 }
 
-async fn receive(state: &AppState, owner: &Owner, request: Request) -> Result<Session, Error> {
+/// Receives the recording, once there is a permit for it and room in the queue and on the disk. Nothing of it is read
+/// before.
+async fn receive(
+    state: &AppState,
+    owner: &Owner,
+    address: Option<ClientAddress>,
+    request: Request,
+) -> Result<Session, Error> {
+    let _permit = UploadPermits::take(&state.uploads, owner, address)?;
     let declared = request.body().size_hint().exact();
     // The form's own lines come on top of the file; the exact count is made while it is received.
-    let room = state.sessions().reserve(declared.map(|n| n.saturating_sub(MAX_FIELD as u64)));
-    let allowed = match room {
-        Ok(room) => state.sessions().check_queue(owner).await.map(|()| room),
-        full => full,
-    };
-    let room = match allowed {
-        Ok(room) => room,
-        Err(error) => {
-            // A client that waits to be told to go on hasn't sent anything, and then won't.
-            if !request.headers().contains_key(header::EXPECT) {
-                drain(request.into_body()).await;
-            }
-            return Err(error);
+    let room = state.sessions().reserve(declared.map(|n| n.saturating_sub(FORM_BYTES)))?;
+    state.sessions().check_queue(owner).await?;
+    let no_form =
+        || Error::BadRequest("Send the recording as multipart/form-data with a field named 'file'.".to_owned());
+    check_boundary(request.headers()).ok_or_else(no_form)?;
+    let limit = state.limits.max_upload_bytes;
+    let pace = Pace::new(&state.upload_config, limit.saturating_add(FORM_BYTES));
+    let (head, body) = request.into_parts();
+    let (body, faults, parsing) = Uploaded::new(body, pace);
+    let request = Request::from_parts(head, Body::from_stream(body));
+    let form = Multipart::from_request(request, &()).await.map_err(|_| no_form())?;
+    let received = receive_form(state, owner, Form { form, parsing, parts: 0 }, room).await;
+    received.map_err(|error| faults.get().map_or(error, |fault| upload_error(fault, &pace, limit)))
+}
+
+/// Whether the form's parts have a line between them that is no longer than may be: the parser looks for it in all that
+/// comes.
+fn check_boundary(headers: &HeaderMap) -> Option<()> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let boundary = multer::parse_boundary(kind).ok()?;
+    (boundary.len() <= MAX_BOUNDARY).then_some(())
+}
+
+/// The form, read part by part within its limits.
+struct Form {
+    form: Multipart,
+    parsing: Parsing,
+    parts: usize,
+}
+
+impl Form {
+    async fn next(&mut self) -> Result<Option<Field<'_>>, Error> {
+        if self.parts == MAX_PARTS {
+            return Err(Error::BadRequest(format!("The form has more than {MAX_PARTS} fields; leave some out.")));
         }
-    };
-    let mut form = Multipart::from_request(request, &()).await.map_err(|_| {
-        Error::BadRequest("Send the recording as multipart/form-data with a field named 'file'.".to_owned())
-    })?;
-    let result = receive_form(state, owner, &mut form, room).await;
-    if result.is_err() {
-        drain_form(form).await;
+        self.parts += 1;
+        self.parsing.looks_for_part();
+        let field = self.form.next_field().await?;
+        self.parsing.reads_data();
+        Ok(field)
     }
-    result
 }
 
 async fn receive_form(
     state: &AppState,
     owner: &Owner,
-    form: &mut Multipart,
+    mut form: Form,
     room: UploadRoom,
 ) -> Result<Session, Error> {
     let mut room = Some(room);
     let mut wishes = Wishes::default();
     let mut received: Option<(SessionId, Upload, String)> = None;
-    while let Some(field) = form.next_field().await? {
+    while let Some(field) = form.next().await? {
         match field.name().unwrap_or_default() {
             "title" => wishes.title = Some(text(field).await?),
             "language" => wishes.language = Some(text(field).await?),
@@ -144,15 +171,15 @@ async fn receive_form(
                 // What stands before the file is checked before the file is received.
                 state.sessions().plan(&wishes)?;
                 let name = field.file_name().unwrap_or("recording").to_owned();
-                let (id, upload) = state.sessions().receive(room)?;
-                received = Some((id, file(state, field, upload).await?, name));
+                let (id, upload) = file(state, field, room).await?;
+                received = Some((id, upload, name));
             }
             "file" => {
                 return Err(Error::BadRequest(
                     "Send one file with each request; send the others on their own.".to_owned(),
                 ));
             }
-            _ => {} // fields of later versions
+            _ => skip(field).await?, // fields of later versions
         }
     }
     let Some((id, upload, name)) = received.filter(|(_, upload, name)| upload.bytes > 0 || !name.is_empty()) else {
@@ -164,16 +191,25 @@ async fn receive_form(
     state.sessions().create(owner, id, upload, &name, plan).await
 }
 
-async fn file(state: &AppState, mut field: Field<'_>, mut upload: Upload) -> Result<Upload, Error> {
+/// Writes the recording to a scratch file, which is made when the first of it has come.
+async fn file(state: &AppState, mut field: Field<'_>, room: UploadRoom) -> Result<(SessionId, Upload), Error> {
     let limit = state.limits.max_upload_bytes;
-    loop {
-        let piece = time::timeout(SILENCE, field.chunk()).await.map_err(|_| Error::BrokenUpload)?;
-        let Some(piece) = piece.map_err(|_| Error::BrokenUpload)? else { return Ok(upload) };
-        if upload.bytes + piece.len() as u64 > limit {
+    let mut piece = field.chunk().await.map_err(|_| Error::BrokenUpload)?;
+    let (id, mut upload) = state.sessions().receive(room)?;
+    while let Some(bytes) = piece {
+        if upload.bytes + bytes.len() as u64 > limit {
             return Err(Error::TooLarge { size: None, limit });
         }
-        upload.write(&piece).await?;
+        upload.write(&bytes).await?;
+        drop(bytes);
+        piece = field.chunk().await.map_err(|_| Error::BrokenUpload)?;
     }
+    Ok((id, upload))
+}
+
+async fn skip(mut field: Field<'_>) -> Result<(), Error> {
+    while field.chunk().await?.is_some() {}
+    Ok(())
 }
 
 async fn text(mut field: Field<'_>) -> Result<String, Error> {
@@ -187,33 +223,4 @@ async fn text(mut field: Field<'_>) -> Result<String, Error> {
         }
     }
     String::from_utf8(bytes).map_err(|_| Error::BadRequest("A text field of the form isn't UTF-8.".to_owned()))
-}
-
-async fn drain_form(mut form: Multipart) {
-    let all = async {
-        let mut left = DRAIN_BYTES;
-        while let Ok(Some(mut field)) = form.next_field().await {
-            while let Ok(Some(piece)) = field.chunk().await {
-                left = left.saturating_sub(piece.len());
-                if left == 0 {
-                    return;
-                }
-            }
-        }
-    };
-    let _ = time::timeout(DRAIN_TIME, all).await;
-}
-
-async fn drain(body: Body) {
-    let all = async {
-        let mut left = DRAIN_BYTES;
-        let mut pieces = body.into_data_stream();
-        while let Some(Ok(piece)) = pieces.next().await {
-            left = left.saturating_sub(piece.len());
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    let _ = time::timeout(DRAIN_TIME, all).await;
 }

@@ -4,7 +4,7 @@
 //! Framing: RFC 9112, 7.1 "Chunked Transfer Coding". Called by the accept loop in `server`.
 
 use super::{Outgoing, StatusStream, socket};
-use crate::server::address::PeerAddress;
+use crate::server::{address::PeerAddress, connections::ConnectionPermit};
 use axum::{
     Router,
     body::Body,
@@ -27,11 +27,12 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-/// The longest request head that is looked at; longer ones go on to hyper.
-const MAX_HEAD: usize = 16 * 1024;
+/// Requests with more are left to hyper.
 const MAX_HEADERS: usize = 64;
-/// How long the first request of a connection may take to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How a connection of HTTP/2 begins: RFC 9113, 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The answer to a head that didn't come in time.
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 /// Events written at once.
 const BATCH: usize = 8;
 /// Bytes after which nothing more is added to a batch.
@@ -61,58 +62,100 @@ impl Handover {
 pub(crate) enum Begun {
     /// A stream: run it to its end.
     Stream(Writer),
-    /// Anything else: for hyper, with what was already read.
-    Other(TcpStream, Bytes),
+    /// Anything else of HTTP/1, and what may be nothing of the kind: for hyper, with what was already read.
+    Http1(TcpStream, Bytes),
+    Http2(TcpStream, Bytes),
     /// Nothing came, or the client has gone.
     Gone,
 }
 
-/// Reads the first request of a connection and, if it opens a stream, answers it through `router`.
-pub(crate) async fn begin(mut stream: TcpStream, from: PeerAddress, router: &Router) -> Begun {
+/// What the first head of a connection must keep to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadLimits {
+    pub(crate) bytes: usize,
+    /// From the first look at the connection to the end of the head.
+    pub(crate) time: Duration,
+}
+
+/// Reads the head of a connection's first request. If that opens a stream and there are `routes` for it, answers it.
+pub(crate) async fn begin(
+    mut stream: TcpStream,
+    from: PeerAddress,
+    limits: HeadLimits,
+    routes: Option<&Router>,
+) -> Begun {
     let mut read = BytesMut::with_capacity(1024);
-    let mut request = loop {
-        match time::timeout(HEAD_TIMEOUT, stream.read_buf(&mut read)).await {
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0) | Err(_)) | Err(_) => return Begun::Gone,
-        }
-        match head(&read) {
-            Head::Partial if read.len() < MAX_HEAD => {}
-            Head::Partial | Head::Other => return Begun::Other(stream, read.freeze()),
-            Head::Stream(request) => break *request,
+    let head = match time::timeout(limits.time, read_head(&mut stream, &mut read, limits.bytes)).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(_)) => return Begun::Gone,
+        Err(_) => {
+            // Whoever has said nothing expects no answer.
+            if !read.is_empty() {
+                let _ = stream.try_write(TOO_SLOW);
+            }
+            return Begun::Gone;
         }
     };
+    let mut request = match (head, routes) {
+        (Head::Stream(request), Some(_)) => *request,
+        (Head::Http2, _) => return Begun::Http2(stream, read.freeze()),
+        _ => return Begun::Http1(stream, read.freeze()),
+    };
+    let Some(router) = routes else { return Begun::Http1(stream, read.freeze()) };
     request.extensions_mut().insert(from);
     let Ok(response) = router.clone().oneshot(request).await;
     let Some(taken) = response.extensions().get::<Handover>().and_then(Handover::take) else {
         // Not a stream after all: hyper answers it, with everything that a plain answer needs.
-        return Begun::Other(stream, read.freeze());
+        return Begun::Http1(stream, read.freeze());
     };
     socket::prepare_stream(&stream);
     Begun::Stream(Writer::new(stream, taken, response_head(&response)))
 }
 
+/// Reads until a head is there, or is longer than `max`, or can't be one.
+async fn read_head(stream: &mut TcpStream, read: &mut BytesMut, max: usize) -> io::Result<Head> {
+    loop {
+        let before = read.len();
+        if stream.read_buf(read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // A head ends with a line, so what comes byte by byte is looked at once for each line.
+        if before > 0 && !read[before..].contains(&b'\n') && read.len() < max {
+            continue;
+        }
+        match head(read) {
+            Head::Partial if read.len() < max => {}
+            // hyper says what is wrong with it.
+            Head::Partial => return Ok(Head::Other),
+            head => return Ok(head),
+        }
+    }
+}
+
 enum Head {
     Partial,
     Other,
+    Http2,
     Stream(Box<Request<Body>>),
 }
 
 /// Reads a request's head as far as it is there. Anything unusual is left to hyper.
 fn head(bytes: &[u8]) -> Head {
-    const START: &[u8] = b"GET /api/v1/";
-    if !bytes.starts_with(&START[..START.len().min(bytes.len())]) {
-        return Head::Other;
+    if bytes.starts_with(PREFACE) {
+        return Head::Http2;
+    }
+    if PREFACE.starts_with(bytes) {
+        return Head::Partial;
     }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
-    let Ok(status) = parsed.parse(bytes) else { return Head::Other };
-    if let Some(path) = parsed.path
-        && !is_stream(path)
-    {
-        return Head::Other;
+    match parsed.parse(bytes) {
+        Ok(httparse::Status::Partial) => return Head::Partial,
+        Err(_) => return Head::Other,
+        Ok(httparse::Status::Complete(_)) => {}
     }
-    if status.is_partial() {
-        return Head::Partial;
+    if parsed.method != Some("GET") || !parsed.path.is_some_and(is_stream) {
+        return Head::Other;
     }
     request(&parsed).map_or(Head::Other, |request| Head::Stream(Box::new(request)))
 }
@@ -174,11 +217,19 @@ pub(crate) struct Writer {
     rest: VecDeque<Bytes>,
     /// The last chunk is among the rest.
     finished: bool,
+    /// The connection counts as open for as long as this lives.
+    permit: Option<ConnectionPermit>,
 }
 
 impl Writer {
     fn new(socket: TcpStream, stream: StatusStream, head: Bytes) -> Self {
-        Self { socket, stream, rest: VecDeque::from([head]), finished: false }
+        Self { socket, stream, rest: VecDeque::from([head]), finished: false, permit: None }
+    }
+
+    /// Keeps the connection's permit until it ends.
+    pub(crate) fn counted(mut self, permit: ConnectionPermit) -> Self {
+        self.permit = Some(permit);
+        self
     }
 
     /// Ready when the client has closed its side or the connection broke. What it sends is thrown away: a stream's
@@ -387,14 +438,18 @@ mod tests {
         }
         assert!(!is_taken("GET /api/v1/status/stream HTTP/1.0\r\nHost: a\r\n\r\n"));
         assert!(!is_taken("GET /api/v1/status/stream HTTP/1.1\r\n\r\n"));
-        assert!(matches!(head(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Head::Other));
+        assert!(matches!(head(PREFACE), Head::Http2));
+        assert!(matches!(head(b"\x16\x03\x01\x02"), Head::Other));
     }
 
     #[test]
     fn a_head_may_come_in_any_pieces() {
         let text = "GET /api/v1/status/stream HTTP/1.1\r\nHost: a\r\nCookie: b=c\r\n\r\n";
-        for cut in 0..text.len() {
-            assert!(matches!(head(&text.as_bytes()[..cut]), Head::Partial), "{cut}");
+        let post = b"POST /api/v1/status HTTP/1.1\r\nHost: a\r\n\r\n";
+        for whole in [text.as_bytes(), post, PREFACE] {
+            for cut in 0..whole.len() {
+                assert!(matches!(head(&whole[..cut]), Head::Partial), "{cut}");
+            }
         }
         assert!(is_taken(text));
     }

@@ -1,7 +1,7 @@
 //! A connection as hyper sees it: what was already read comes first, and a write that gets stuck is noticed, so that
 //! a client which reads nothing can be cut off.
 
-use super::slot::Ticks;
+use super::slot::{PER_SECOND, Ticks};
 use bytes::{Buf, Bytes};
 use futures::task::AtomicWaker;
 use rustix::net::sockopt;
@@ -18,6 +18,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
 };
 
 /// What the kernel may hold of a stream that its client doesn't read, in bytes (it doubles the figure for its own
@@ -25,6 +26,11 @@ use tokio::{
 const SEND_BUFFER: usize = 16 * 1024;
 /// A peer that acknowledges nothing for this long is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client that is answered while it still sends can only read the answer once it has sent all, and loses it if the
+/// connection is closed on what it sent. So up to this much is read and thrown away, for at most this long.
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(10);
 
 /// The hub's clock, shared with connections.
 pub(super) type Clock = Arc<AtomicU32>;
@@ -38,11 +44,61 @@ pub struct Peer {
     streams: AtomicBool,
     cut: AtomicBool,
     waker: AtomicWaker,
+    /// Requests under way, up to the end of their answers.
+    requests: AtomicU32,
+    /// Since when there is none.
+    idle: AtomicU32,
+    /// Since when the head of a request comes in, while no other is under way; 0 if none does.
+    head: AtomicU32,
+}
+
+/// How long a connection may be silent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silence {
+    /// Without a request under way.
+    pub(crate) idle: Duration,
+    /// Between the first and the last byte of a request's head.
+    pub(crate) head: Option<Duration>,
+}
+
+impl Silence {
+    /// When to look at a new connection.
+    pub(crate) fn first_look(self) -> Duration {
+        self.head.map_or(self.idle, |head| head.min(self.idle))
+    }
+}
+
+/// A request that came over a connection, until its answer has been sent or given up.
+#[derive(Debug)]
+pub(crate) struct RequestUnderWay(Arc<Peer>);
+
+impl RequestUnderWay {
+    pub(crate) fn new(peer: &Arc<Peer>) -> Self {
+        peer.requests.fetch_add(1, Relaxed);
+        peer.head.store(0, Relaxed);
+        Self(Arc::clone(peer))
+    }
+}
+
+impl Drop for RequestUnderWay {
+    fn drop(&mut self) {
+        self.0.idle.store(self.0.clock.load(Relaxed), Relaxed);
+        self.0.requests.fetch_sub(1, Relaxed);
+    }
+}
+
+/// How long ago `since` was.
+fn elapsed(now: Ticks, since: Ticks) -> Duration {
+    Duration::from_millis(u64::from(now.saturating_sub(since)) * u64::from(1000 / PER_SECOND))
 }
 
 impl Peer {
     pub(super) fn new(clock: Clock) -> Self {
+        let now = clock.load(Relaxed);
         Self {
+            requests: AtomicU32::new(0),
+            idle: AtomicU32::new(now),
+            head: AtomicU32::new(0),
             clock,
             blocked: AtomicU32::new(0),
             streams: AtomicBool::new(false),
@@ -62,6 +118,28 @@ impl Peer {
     pub(super) fn cut(&self) {
         self.cut.store(true, Relaxed);
         self.waker.wake();
+    }
+
+    /// After how long to look at the connection again; none if it has been silent for too long.
+    pub(crate) fn next_look(&self, silence: Silence) -> Option<Duration> {
+        if self.requests.load(Relaxed) > 0 {
+            return Some(silence.first_look());
+        }
+        let now = self.clock.load(Relaxed);
+        let idle = silence.idle.checked_sub(elapsed(now, self.idle.load(Relaxed))).filter(|left| !left.is_zero())?;
+        let head = match (silence.head, self.head.load(Relaxed)) {
+            (None, _) => return Some(idle),
+            (Some(head), 0) => head,
+            (Some(head), since) => head.checked_sub(elapsed(now, since)).filter(|left| !left.is_zero())?,
+        };
+        Some(idle.min(head))
+    }
+
+    /// Something was read.
+    fn noted_read(&self) {
+        if self.requests.load(Relaxed) == 0 && self.head.load(Relaxed) == 0 {
+            self.head.store(self.clock.load(Relaxed).max(1), Relaxed);
+        }
     }
 
     /// Ready once the connection must be dropped.
@@ -88,11 +166,19 @@ pub(crate) struct Socket {
     before: Bytes,
     peer: Arc<Peer>,
     prepared: bool,
+    /// Once the last of the answers has been sent.
+    linger: Option<Linger>,
+}
+
+/// What is left of a connection to which nothing more will be written.
+struct Linger {
+    bytes: usize,
+    end: Pin<Box<Sleep>>,
 }
 
 impl Socket {
     pub(crate) fn new(inner: TcpStream, before: Bytes, peer: Arc<Peer>) -> Self {
-        Self { inner, before, peer, prepared: false }
+        Self { inner, before, peer, prepared: false, linger: None }
     }
 
     fn noted<T>(&mut self, result: Poll<T>) -> Poll<T> {
@@ -115,7 +201,12 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.before.is_empty() {
-            return Pin::new(&mut self.inner).poll_read(cx, buf);
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+            if buf.filled().len() > before {
+                self.peer.noted_read();
+            }
+            return read;
         }
         let n = self.before.len().min(buf.remaining());
         buf.put_slice(&self.before[..n]);
@@ -151,6 +242,27 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.linger.is_none() {
+            std::task::ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+        }
+        let linger = this.linger.get_or_insert_with(|| Linger {
+            bytes: LINGER_BYTES,
+            end: Box::pin(sleep_until(Instant::now() + LINGER_TIME)),
+        });
+        if linger.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut bytes = [std::mem::MaybeUninit::uninit(); 16 * 1024];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            match Pin::new(&mut this.inner).poll_read(cx, &mut buf) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && linger.bytes > buf.filled().len() => {
+                    linger.bytes -= buf.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }

@@ -1,0 +1,257 @@
+//! What every request must keep to, whatever its route: a method that Hark has, one host and the right one, a body
+//! within its limits. And the headers that every answer has. `router` puts it around all routes.
+
+use super::{
+    body::{Fault, Limited},
+    error::Error,
+    http::{self, BodyLimit},
+    state::AppState,
+};
+use crate::model::ErrorBody;
+use axum::{
+    Json,
+    body::{Body, HttpBody},
+    extract::{MatchedPath, Request, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header,
+        uri::{Authority, Uri},
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use std::{str::FromStr, time::Duration};
+
+/// What operators' programs ask for, by whatever name they know the node.
+const MONITORING: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/v1/health/sessions"];
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+/// Nothing that pages use.
+const PERMISSIONS: &str = "camera=(), display-capture=(), geolocation=(), hid=(), microphone=(), midi=(), payment=(), \
+    publickey-credentials-get=(), serial=(), usb=()";
+const COOP: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+
+/// A name that the node may be reached by: a host, and a port if only that one is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedHost {
+    name: String,
+    port: Option<u16>,
+}
+
+impl AllowedHost {
+    fn fits(&self, asked: &Authority) -> bool {
+        // A request without a port is for the scheme's own, and a proxy may have taken the scheme away.
+        let fits = |port: u16| asked.port_u16().map_or(port == 80 || port == 443, |asked| asked == port);
+        self.name == plain(asked.host()) && self.port.is_none_or(fits)
+    }
+}
+
+impl FromStr for AllowedHost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim().parse::<Authority>() {
+            Ok(authority) if is_host(&authority) => {
+                Ok(Self { name: plain(authority.host()), port: authority.port_u16() })
+            }
+            _ => Err(format!("'{text}' is no host; give one like hark.example.org, 192.0.2.7:3000 or [2001:db8::7]")),
+        }
+    }
+}
+
+/// Names are the same in any case, and with the dot of the root.
+fn plain(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+/// Whether there is a host, and no user before it or nonsense after it.
+fn is_host(authority: &Authority) -> bool {
+    let text = authority.as_str();
+    let rest = text.strip_prefix(authority.host()).unwrap_or("?");
+    !authority.host().is_empty() && (rest.is_empty() || authority.port_u16().is_some()) && !text.contains('@')
+}
+
+/// Checks a request, passes it on with limits on its body, and adds the headers of every answer.
+pub async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let https = is_https(request.headers());
+    let version = request.version();
+    let mut response = match check(&state, &request) {
+        Ok(()) => pass_on(&state, request, next).await,
+        Err(error) => refuse(error, version),
+    };
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED && response.body().size_hint().exact() == Some(0) {
+        // The router's own answer, which only names the methods that there are.
+        let allow = response.headers().get(header::ALLOW).cloned();
+        response = Error::MethodNotAllowed.into_response();
+        response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    }
+    add_headers(response.headers_mut(), https.then_some(state.http.hsts_secs));
+    response
+}
+
+fn check(state: &AppState, request: &Request) -> Result<(), Error> {
+    let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+    if !known.contains(request.method()) {
+        return Err(Error::MethodNotAllowed);
+    }
+    let asked = host(request.version(), request.uri(), request.headers())?;
+    let hosts = &state.http.hosts;
+    if hosts.is_empty() || MONITORING.contains(&request.uri().path()) {
+        return Ok(());
+    }
+    match asked {
+        Some(asked) if hosts.iter().any(|host| host.fits(&asked)) => Ok(()),
+        _ => Err(Error::UnknownHost),
+    }
+}
+
+/// The host that a request is for. RFC 9112, 3.2: with HTTP/1.1 there is exactly one `Host`, which a target with a host
+/// of its own overrides.
+fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, Error> {
+    let mut lines = headers.get_all(header::HOST).iter();
+    let (line, second) = (lines.next(), lines.next());
+    if second.is_some() || (line.is_none() && version == Version::HTTP_11) {
+        return Err(Error::BadRequest("Send exactly one Host header with each request.".to_owned()));
+    }
+    let malformed = || Error::BadRequest("The Host header isn't a host with or without a port.".to_owned());
+    let named = match line {
+        None => None,
+        Some(value) if value.is_empty() => None,
+        Some(value) => Some(value.to_str().ok().and_then(|text| text.parse::<Authority>().ok()).ok_or_else(malformed)?),
+    };
+    let asked = uri.authority().cloned().or(named);
+    match asked {
+        Some(asked) if !is_host(&asked) => Err(malformed()),
+        asked => Ok(asked),
+    }
+}
+
+async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
+    let path = request.extensions().get().map_or("", MatchedPath::as_str);
+    let (limit, message) = match http::body_limit(request.method(), path) {
+        BodyLimit::Small => (state.http.max_body_bytes.into(), false),
+        BodyLimit::Message(limit) => (limit, true),
+        // Counted where it is read.
+        BodyLimit::Upload => return next.run(request).await,
+    };
+    let too_large = || if message { Error::MessageTooLarge { limit } } else { Error::RequestTooLarge { limit } };
+    let (version, form) = (request.version(), path.starts_with("/api/") && !path.starts_with("/api/v1/"));
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    if request.body().size_hint().lower() > limit {
+        return refuse_as(too_large(), version, form);
+    }
+    let secs = state.http.body_secs;
+    let (parts, body) = request.into_parts();
+    let (body, faults) = Limited::new(body, limit, Duration::from_secs(secs.into()));
+    let response = next.run(Request::from_parts(parts, Body::new(body))).await;
+    match faults.get() {
+        Some(Fault::TooLarge) => refuse_as(too_large(), version, form),
+        Some(Fault::TooSlow) => refuse_as(Error::RequestTooSlow { secs }, version, form),
+        _ => response,
+    }
+}
+
+fn refuse(error: Error, version: Version) -> Response {
+    refuse_as(error, version, false)
+}
+
+/// The answer to a request whose rest isn't read. Server functions write their errors without a frame around them.
+fn refuse_as(error: Error, version: Version, bare: bool) -> Response {
+    let mut response = if bare {
+        (error.status_code(), Json(error.public())).into_response()
+    } else {
+        (error.status_code(), Json(ErrorBody { error: error.public() })).into_response()
+    };
+    let headers = response.headers_mut();
+    if version < Version::HTTP_2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Error::MethodNotAllowed = error {
+        headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
+    }
+    response
+}
+
+/// Whether the client came over https, to the proxy in front. A client that claims it without a proxy only binds itself:
+/// browsers take the answer's header on https alone (RFC 6797, 8.1).
+fn is_https(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+fn add_headers(headers: &mut HeaderMap, hsts_secs: Option<u32>) {
+    let mut set = |name: HeaderName, value: &'static str| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::REFERRER_POLICY, "same-origin");
+    set(COOP, "same-origin");
+    set(CORP, "same-origin");
+    set(PERMISSIONS_POLICY, PERMISSIONS);
+    if let Some(secs) = hsts_secs.filter(|secs| *secs > 0)
+        && let Ok(value) = HeaderValue::try_from(format!("max-age={secs}"))
+    {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(version: Version, target: &str, hosts: &[&str]) -> Result<Option<String>, StatusCode> {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(header::HOST, HeaderValue::from_str(host).unwrap());
+        }
+        host(version, &target.parse().unwrap(), &headers)
+            .map(|asked| asked.map(|asked| asked.to_string()))
+            .map_err(|error| error.status_code())
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+        let bad = Err(StatusCode::BAD_REQUEST);
+        assert_eq!(asked(one, "/", &["a:3000"]), Ok(Some("a:3000".to_owned())));
+        assert_eq!(asked(one, "/", &["[::1]:3000"]), Ok(Some("[::1]:3000".to_owned())));
+        assert_eq!(asked(one, "http://b/", &["a"]), Ok(Some("b".to_owned())));
+        assert_eq!(asked(one, "/", &[""]), Ok(None));
+        assert_eq!(asked(Version::HTTP_10, "/", &[]), Ok(None));
+        assert_eq!(asked(two, "http://a/", &[]), Ok(Some("a".to_owned())));
+        for hosts in [&[][..], &["a", "a"], &["a", "b"], &["a b"], &["user@a"], &["a/b"], &["a:port"], &["a:"]] {
+            assert_eq!(asked(one, "/", hosts), bad, "{hosts:?}");
+        }
+        assert_eq!(asked(Version::HTTP_10, "/", &["a", "b"]), bad);
+        assert_eq!(asked(two, "http://a/", &["a", "b"]), bad);
+    }
+
+    #[test]
+    fn hosts_are_compared_as_names() {
+        let fits = |allowed: &str, asked: &str| {
+            let allowed: AllowedHost = allowed.parse().unwrap();
+            allowed.fits(&asked.parse().unwrap())
+        };
+        for (allowed, asked) in [
+            ("hark.example.org", "hark.example.org"),
+            ("hark.example.org", "HARK.example.org.:8080"),
+            ("Hark.example.org:3000", "hark.example.org:3000"),
+            ("hark.example.org:443", "hark.example.org"),
+            ("[2001:db8::7]", "[2001:db8::7]:3000"),
+        ] {
+            assert!(fits(allowed, asked), "{allowed} {asked}");
+        }
+        for (allowed, asked) in [
+            ("hark.example.org", "hark.example.org.evil.example"),
+            ("hark.example.org", "evil.example"),
+            ("hark.example.org:3000", "hark.example.org:3001"),
+            ("hark.example.org:3000", "hark.example.org"),
+        ] {
+            assert!(!fits(allowed, asked), "{allowed} {asked}");
+        }
+        for bad in ["", "user@host", "http://host", "a b", "host/path", "host:port"] {
+            assert!(bad.parse::<AllowedHost>().is_err(), "{bad}");
+        }
+    }
+}

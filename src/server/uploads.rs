@@ -1,0 +1,145 @@
+//! How many uploads a node receives at once: in all, of an owner and from an address. A permit is taken before the
+//! first byte of the recording is read. Called by `http::upload`.
+
+use super::{address::ClientAddress, config::UploadConfig, error::Error, owner::Owner};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The uploads under way.
+#[derive(Debug)]
+pub struct UploadPermits {
+    all: u32,
+    per_owner: u32,
+    per_address: u32,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: u32,
+    by_owner: HashMap<Owner, u32>,
+    by_address: HashMap<ClientAddress, u32>,
+}
+
+/// Leave to receive one upload; given back when dropped.
+#[derive(Debug)]
+pub struct UploadPermit {
+    permits: Arc<UploadPermits>,
+    owner: Owner,
+    address: Option<ClientAddress>,
+}
+
+impl UploadPermits {
+    /// As configured, and never more than `room`.
+    #[must_use]
+    pub fn new(config: &UploadConfig, room: u32) -> Self {
+        Self {
+            all: config.max_uploads.min(room.max(1)),
+            per_owner: config.max_uploads_per_owner,
+            per_address: config.max_uploads_per_address,
+            taken: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leave to receive an upload. `address` is none where it isn't known, as in a test without a socket.
+    ///
+    /// # Errors
+    /// [`Error::TooManyUploads`] or [`Error::UploadsFull`] if as many as may be are under way.
+    pub fn take(permits: &Arc<Self>, owner: &Owner, address: Option<ClientAddress>) -> Result<UploadPermit, Error> {
+        let mut taken = permits.lock();
+        if count(&taken.by_owner, owner) >= permits.per_owner {
+            return Err(Error::TooManyUploads { limit: permits.per_owner, of: "your" });
+        }
+        if address.is_some_and(|address| count(&taken.by_address, &address) >= permits.per_address) {
+            return Err(Error::TooManyUploads { limit: permits.per_address, of: "your network's" });
+        }
+        if taken.all >= permits.all {
+            return Err(Error::UploadsFull { limit: permits.all });
+        }
+        taken.all += 1;
+        *taken.by_owner.entry(owner.clone()).or_default() += 1;
+        if let Some(address) = address {
+            *taken.by_address.entry(address).or_default() += 1;
+        }
+        drop(taken);
+        Ok(UploadPermit { permits: Arc::clone(permits), owner: owner.clone(), address })
+    }
+}
+
+fn count<K: Eq + Hash>(counts: &HashMap<K, u32>, key: &K) -> u32 {
+    counts.get(key).copied().unwrap_or_default()
+}
+
+fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+impl Drop for UploadPermit {
+    fn drop(&mut self) {
+        let mut taken = self.permits.lock();
+        taken.all -= 1;
+        give_back(&mut taken.by_owner, &self.owner);
+        if let Some(address) = &self.address {
+            give_back(&mut taken.by_address, address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_holds_and_permits_come_back() {
+        let config = UploadConfig {
+            max_uploads: 4,
+            max_uploads_per_owner: 2,
+            max_uploads_per_address: 3,
+            upload_silence_secs: 1,
+            min_upload_rate: 0,
+            upload_window_secs: 1,
+        };
+        let permits = Arc::new(UploadPermits::new(&config, u32::MAX));
+        let address = |text: &str| Some(ClientAddress::of(text.parse().unwrap()));
+        let (here, there) = (address("192.0.2.1"), address("192.0.2.2"));
+        let (a, b, c) = (Owner::fresh(), Owner::fresh(), Owner::fresh());
+        let take = |owner: &Owner, address| UploadPermits::take(&permits, owner, address);
+        let mut held = vec![take(&a, here).unwrap(), take(&a, here).unwrap()];
+        assert!(matches!(take(&a, there), Err(Error::TooManyUploads { limit: 2, .. })));
+        held.push(take(&b, here).unwrap());
+        assert!(matches!(take(&b, here), Err(Error::TooManyUploads { limit: 3, .. })));
+        held.push(take(&b, there).unwrap());
+        assert!(matches!(take(&c, there), Err(Error::UploadsFull { limit: 4 })));
+        held.remove(0);
+        held.push(take(&c, there).unwrap());
+        held.clear();
+        let taken = permits.lock();
+        assert_eq!((taken.all, taken.by_owner.len(), taken.by_address.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn few_open_files_allow_few_uploads() {
+        let config = UploadConfig {
+            max_uploads: 128,
+            max_uploads_per_owner: 8,
+            max_uploads_per_address: 8,
+            upload_silence_secs: 1,
+            min_upload_rate: 0,
+            upload_window_secs: 1,
+        };
+        assert_eq!(UploadPermits::new(&config, 7).all, 7);
+        assert_eq!(UploadPermits::new(&config, 0).all, 1);
+    }
+}
