@@ -41,6 +41,7 @@ fn node(folder: &TempDir, flags: &[&str]) -> Setup {
         ["--min-upload-rate", "1000"],
         ["--max-upload-bytes", "1000000"],
         ["--stream-lifetime-secs", "2"],
+        ["--stalled-secs", "2"],
     ];
     let own: Vec<&str> = own.into_iter().filter(|[name, _]| !flags.contains(name)).flatten().collect();
     Setup::new(folder.path(), &[&own, flags].concat())
@@ -544,6 +545,14 @@ impl Http2 {
         self.write(HEADERS, 4, 1, &block).await;
     }
 
+    async fn get(&mut self, path: &str) {
+        let mut block = vec![0x82, 0x86, 4, u8::try_from(path.len()).unwrap()];
+        block.extend(path.as_bytes());
+        block.extend([1, 4]);
+        block.extend(b"hark");
+        self.write(HEADERS, 5, 1, &block).await;
+    }
+
     /// The first frame of an answer.
     async fn answer(&mut self) -> Vec<u8> {
         let answer = async {
@@ -578,6 +587,12 @@ async fn http2_connections_end_when_they_are_silent() {
         let mut idle = Http2::connect(address).await;
         let kinds = idle.until_the_end().await;
         assert!(kinds.contains(&PING) && kinds.contains(&GOAWAY), "{kinds:?}");
+        // An answer that the client has no room for.
+        let mut full = Http2::connect(address).await;
+        full.write(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+        full.get("/api/openapi.json").await;
+        let kinds = full.until_the_end().await;
+        assert!(kinds.contains(&HEADERS) && !kinds.contains(&DATA), "{kinds:?}");
         // A body that never comes, one without end, and one that says it is too large. A status that isn't in HPACK's
         // table is a literal whose name is (8), of three digits.
         let literal = |status: &str, block: &[u8]| {

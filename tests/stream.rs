@@ -437,6 +437,7 @@ async fn a_terminated_node_says_goodbye_to_five_thousand_streams() {
         let addr = format!("127.0.0.1:{port}");
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_hark"))
             .args(["serve", "--workers", "0", "--max-streams-per-owner", "10000", "--stream-path", path])
+            .args(["--max-connections-per-address", "10000"])
             .env("LEPTOS_SITE_ADDR", &addr)
             .env("HARK_DATA_DIR", folder.path())
             .env("HARK_WORKER_TOKEN", TOKEN)

@@ -7,7 +7,7 @@ use super::{
     connections::{Admission, ConnectionLimits, ConnectionPermit, Connections, Full, SpareConnection},
     error::Error,
     state::AppState,
-    stream::{self, Begun, Hub, Peer, RequestUnderWay, Silence},
+    stream::{self, AnswerUnderWay, Begun, Hub, Peer, RequestUnderWay, Silence},
 };
 use axum::{
     Router,
@@ -109,7 +109,7 @@ struct Server {
     connections: Arc<Connections>,
     limits: ConnectionLimits,
     head: stream::HeadLimits,
-    idle: Duration,
+    silence: Silence,
     stop: CancellationToken,
 }
 
@@ -139,7 +139,11 @@ impl Server {
             connections: Arc::new(Connections::new(limits)),
             limits,
             head: stream::HeadLimits { bytes: config.max_head_bytes as usize, time: secs(config.head_secs) },
-            idle: secs(config.idle_secs),
+            silence: Silence {
+                idle: secs(config.idle_secs),
+                head: Some(secs(config.head_secs)),
+                answer: secs(config.stalled_secs),
+            },
             stop: CancellationToken::new(),
         }
     }
@@ -167,8 +171,7 @@ impl Server {
         let peer = self.hub.peer();
         let socket = TokioIo::new(stream::Socket::new(socket, before, Arc::clone(&peer)));
         let connection = self.http1.serve_connection(socket, self.service(from, Arc::clone(&peer)));
-        let silence = Silence { idle: self.idle, head: Some(self.head.time) };
-        self.drive(connection, &peer, silence).await;
+        self.drive(connection, &peer, self.silence).await;
     }
 
     async fn serve_http2(self: Arc<Self>, socket: TcpStream, from: PeerAddress, before: Bytes, _: ConnectionPermit) {
@@ -176,8 +179,7 @@ impl Server {
         let socket = TokioIo::new(stream::Socket::new(socket, before, Arc::clone(&peer)));
         let connection = self.http2.serve_connection(socket, self.service(from, Arc::clone(&peer)));
         // Its heads come in frames between those of other requests, and whoever keeps one back can't answer a ping.
-        let silence = Silence { idle: self.idle, head: None };
-        self.drive(connection, &peer, silence).await;
+        self.drive(connection, &peer, Silence { head: None, ..self.silence }).await;
     }
 
     /// The routes, for hyper.
@@ -200,7 +202,7 @@ impl Server {
             let answer = router.clone().call(request);
             async move {
                 let Ok(response) = answer.await;
-                Ok(response.map(|body| Answer { body, _under_way: under_way }))
+                Ok(response.map(|body| Answer { body, under_way: AnswerUnderWay::new(under_way) }))
             }
         })
     }
@@ -280,7 +282,7 @@ impl Server {
 /// The body of an answer. The request is under way until it has been sent or given up.
 struct Answer {
     body: Body,
-    _under_way: RequestUnderWay,
+    under_way: AnswerUnderWay,
 }
 
 impl HttpBody for Answer {
@@ -288,6 +290,7 @@ impl HttpBody for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.under_way.goes_on();
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -263,6 +263,10 @@ pub struct HttpConfig {
     /// nginx closes one, so that a proxy doesn't send a request just then.
     #[arg(long, env = "HARK_IDLE_SECS", default_value_t = 75, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub idle_secs: u32,
+    /// A connection on which nothing is under way but answers is closed if its client takes nothing of them for so many
+    /// seconds. Status streams have a shorter limit of their own.
+    #[arg(long, env = "HARK_STALLED_SECS", default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub stalled_secs: u32,
     /// Every so many seconds an HTTP/2 client is asked whether it is there, and it has as long to answer.
     #[arg(long, env = "HARK_PING_SECS", default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub ping_secs: u32,

@@ -21,6 +21,6 @@ pub use frame::{Bye, Frame, Kind};
 pub use hub::{Current, Hub, StreamLimits};
 pub use places::{Place, Refusal};
 pub use socket::Peer;
-pub(crate) use socket::{RequestUnderWay, Silence, Socket, prepare};
+pub(crate) use socket::{AnswerUnderWay, RequestUnderWay, Silence, Socket, prepare};
 pub use status_stream::{Reading, Source, SourceError, StatusStream};
 pub use topic::Outgoing;

@@ -113,6 +113,7 @@ impl Servers {
             .env("HARK_SECRET", "a5".repeat(64))
             .env("HARK_WORKER_TOKEN", TOKEN)
             .env("HARK_MAX_QUEUE", "100000")
+            .env("HARK_MAX_CONNECTIONS_PER_ADDRESS", "50000")
             .env("HARK_MAX_QUEUE_PER_OWNER", "100000")
             .env("HARK_MAX_STREAMS", "50000")
             .env("HARK_MAX_STREAMS_PER_OWNER", "50000")

@@ -44,7 +44,8 @@ impl Server {
                     .env("HARK_WORKER_TOKEN", TOKEN)
                     .env("HARK_WORKERS", "0")
                     .env("HARK_MAX_STREAMS", "50000")
-                    .env("HARK_MAX_STREAMS_PER_OWNER", "50000");
+                    .env("HARK_MAX_STREAMS_PER_OWNER", "50000")
+                    .env("HARK_MAX_CONNECTIONS_PER_ADDRESS", "50000");
             }
             Kind::Nchan => {
                 let file = folder.join("nginx.conf");

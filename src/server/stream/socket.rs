@@ -31,6 +31,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// connection is closed on what it sent. So up to this much is read and thrown away, for at most this long.
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(10);
+/// A client of which nothing comes for this long has nothing more to send.
+const LINGER_SILENCE: Duration = Duration::from_secs(1);
 
 /// The hub's clock, shared with connections.
 pub(super) type Clock = Arc<AtomicU32>;
@@ -46,6 +48,10 @@ pub struct Peer {
     waker: AtomicWaker,
     /// Requests under way, up to the end of their answers.
     requests: AtomicU32,
+    /// Those of them that are being answered.
+    answers: AtomicU32,
+    /// When something was last taken of an answer.
+    taken: AtomicU32,
     /// Since when there is none.
     idle: AtomicU32,
     /// Since when the head of a request comes in, while no other is under way; 0 if none does.
@@ -59,18 +65,45 @@ pub(crate) struct Silence {
     pub(crate) idle: Duration,
     /// Between the first and the last byte of a request's head.
     pub(crate) head: Option<Duration>,
+    /// With nothing under way but answers of which the client takes nothing.
+    pub(crate) answer: Duration,
 }
 
 impl Silence {
     /// When to look at a new connection.
     pub(crate) fn first_look(self) -> Duration {
-        self.head.map_or(self.idle, |head| head.min(self.idle))
+        self.head.map_or(self.idle, |head| head.min(self.idle)).min(self.answer)
     }
 }
 
 /// A request that came over a connection, until its answer has been sent or given up.
 #[derive(Debug)]
 pub(crate) struct RequestUnderWay(Arc<Peer>);
+
+/// The answer to one, until it has been sent or given up.
+#[derive(Debug)]
+pub(crate) struct AnswerUnderWay(RequestUnderWay);
+
+impl AnswerUnderWay {
+    pub(crate) fn new(request: RequestUnderWay) -> Self {
+        request.0.answers.fetch_add(1, Relaxed);
+        let answer = Self(request);
+        answer.goes_on();
+        answer
+    }
+
+    /// The client has taken something, and more is asked for.
+    pub(crate) fn goes_on(&self) {
+        let Peer { clock, taken, .. } = &*self.0.0;
+        taken.store(clock.load(Relaxed), Relaxed);
+    }
+}
+
+impl Drop for AnswerUnderWay {
+    fn drop(&mut self) {
+        self.0.0.answers.fetch_sub(1, Relaxed);
+    }
+}
 
 impl RequestUnderWay {
     pub(crate) fn new(peer: &Arc<Peer>) -> Self {
@@ -97,6 +130,8 @@ impl Peer {
         let now = clock.load(Relaxed);
         Self {
             requests: AtomicU32::new(0),
+            answers: AtomicU32::new(0),
+            taken: AtomicU32::new(now),
             idle: AtomicU32::new(now),
             head: AtomicU32::new(0),
             clock,
@@ -122,10 +157,13 @@ impl Peer {
 
     /// After how long to look at the connection again; none if it has been silent for too long.
     pub(crate) fn next_look(&self, silence: Silence) -> Option<Duration> {
-        if self.requests.load(Relaxed) > 0 {
-            return Some(silence.first_look());
-        }
         let now = self.clock.load(Relaxed);
+        let requests = self.requests.load(Relaxed);
+        if requests > 0 {
+            let stuck =
+                self.answers.load(Relaxed) == requests && elapsed(now, self.taken.load(Relaxed)) >= silence.answer;
+            return (!stuck).then(|| silence.first_look());
+        }
         let idle = silence.idle.checked_sub(elapsed(now, self.idle.load(Relaxed))).filter(|left| !left.is_zero())?;
         let head = match (silence.head, self.head.load(Relaxed)) {
             (None, _) => return Some(idle),
@@ -173,7 +211,8 @@ pub(crate) struct Socket {
 /// What is left of a connection to which nothing more will be written.
 struct Linger {
     bytes: usize,
-    end: Pin<Box<Sleep>>,
+    end: Instant,
+    silence: Pin<Box<Sleep>>,
 }
 
 impl Socket {
@@ -246,20 +285,23 @@ impl AsyncWrite for Socket {
         if this.linger.is_none() {
             std::task::ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
         }
+        let now = Instant::now();
         let linger = this.linger.get_or_insert_with(|| Linger {
             bytes: LINGER_BYTES,
-            end: Box::pin(sleep_until(Instant::now() + LINGER_TIME)),
+            end: now + LINGER_TIME,
+            silence: Box::pin(sleep_until(now + LINGER_SILENCE)),
         });
-        if linger.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
         let mut bytes = [std::mem::MaybeUninit::uninit(); 16 * 1024];
         loop {
+            if linger.silence.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
             let mut buf = ReadBuf::uninit(&mut bytes);
             match Pin::new(&mut this.inner).poll_read(cx, &mut buf) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() && linger.bytes > buf.filled().len() => {
                     linger.bytes -= buf.filled().len();
+                    linger.silence.as_mut().reset(linger.end.min(now + LINGER_SILENCE));
                 }
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
             }
