@@ -30,7 +30,6 @@ const ALLOWED: u64 = 10_000_000;
 fn node(folder: &TempDir, flags: &[&str]) -> Setup {
     let own = [
         ["--workers", "0"],
-        ["--worker-token", TOKEN],
         ["--min-free-bytes", "1"],
         ["--head-secs", "2"],
         ["--body-secs", "3"],
@@ -44,7 +43,7 @@ fn node(folder: &TempDir, flags: &[&str]) -> Setup {
         ["--stalled-secs", "2"],
     ];
     let own: Vec<&str> = own.into_iter().filter(|[name, _]| !flags.contains(name)).flatten().collect();
-    Setup::new(folder.path(), &[&own, flags].concat())
+    Setup::new(folder.path(), &[&own, flags].concat()).env(&[("HARK_WORKER_TOKEN", TOKEN.to_owned())])
 }
 
 fn address(url: &str) -> String {
@@ -173,7 +172,8 @@ impl Target {
         let v1 = ["/reports", "/segments", "/status"].iter().any(|end| path.ends_with(end));
         match self.method {
             Method::POST => server_function || path == "/api/v1/sessions" || v1,
-            Method::PUT | Method::PATCH => true,
+            Method::PUT => v1,
+            Method::PATCH => true,
             _ => false,
         }
     }

@@ -153,12 +153,7 @@ impl Form {
     }
 }
 
-async fn receive_form(
-    state: &AppState,
-    owner: &Owner,
-    mut form: Form,
-    room: UploadRoom,
-) -> Result<Session, Error> {
+async fn receive_form(state: &AppState, owner: &Owner, mut form: Form, room: UploadRoom) -> Result<Session, Error> {
     let mut room = Some(room);
     let mut wishes = Wishes::default();
     let mut received: Option<(SessionId, Upload, String)> = None;
