@@ -147,17 +147,15 @@ impl Node {
             }
             None => None,
         };
-        let ballast = Ballast::new(config.data.database_url.is_none().then_some(&*folder));
+        let database = folder.join("hark.sqlite");
+        let ballast = Ballast::new(config.data.database_url.is_none().then(|| database.clone()));
         let store = match &config.data.database_url {
             Some(url) => Store::connect(url).await?,
-            None => {
-                let path = folder.join("hark.sqlite");
-                match Store::open(&path).await {
-                    // Opening takes some room too, and without the sessions nobody could delete any.
-                    Err(_) if ballast.release() => Store::open(&path).await?,
-                    opened => opened?,
-                }
-            }
+            None => match Store::open(&database).await {
+                // Opening takes some room too, and without the sessions nobody could delete any.
+                Err(_) if ballast.release() => Store::open(&database).await?,
+                opened => opened?,
+            },
         };
         let cookie_keys = cookie_keys(&config.data, &store).await?;
         let media = Media::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;

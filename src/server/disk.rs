@@ -168,33 +168,49 @@ pub fn device(folder: &Path) -> io::Result<u64> {
 }
 
 /// A file that is removed when the disk is so full that not even a session can be deleted, to make room for that. Only
-/// where the database lies in the data folder.
+/// where the database is a file of this node's own.
 #[derive(Debug)]
 pub struct Ballast(Option<PathBuf>);
 
 impl Ballast {
-    /// That of a data folder, or none.
+    /// That beside an SQLite database, or none.
     #[must_use]
-    pub fn new(folder: Option<&Path>) -> Self {
-        Self(folder.map(|folder| folder.join("ballast")))
+    pub fn new(database: Option<PathBuf>) -> Self {
+        Self(database)
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        self.0.as_ref().map(|database| database.with_file_name("ballast"))
     }
 
     /// Makes the file if it isn't there and `room` bytes may be taken for it.
     fn renew(&self, room: u64) {
-        let Some(path) = self.0.as_ref().filter(|path| room >= BALLAST && !path.exists()) else { return };
-        if let Err(error) = allocate(path) {
+        let Some(path) = self.file().filter(|path| room >= BALLAST && !path.exists()) else { return };
+        if let Err(error) = allocate(&path) {
             tracing::debug!(%error, "the ballast file could not be made");
             let _ = fs::remove_file(path);
         }
     }
 
-    /// Removes the file. False if there is none.
+    /// Removes the file, and gives half of its room to the write-ahead log at once, before others take it. False if there is none.
     pub(super) fn release(&self) -> bool {
-        let released = self.0.as_ref().is_some_and(|path| fs::remove_file(path).is_ok());
-        if released {
-            tracing::warn!("the ballast file was removed, to make room on a full disk for what frees more");
+        let (Some(database), Some(file)) = (&self.0, self.file()) else { return false };
+        // Opened before, so that nothing comes between. No lock of SQLite's is on this file, which closing it would lose.
+        let mut log = database.clone().into_os_string();
+        log.push("-wal");
+        let log = File::options().write(true).open(log).and_then(|log| Ok((log.metadata()?.len(), log)));
+        if fs::remove_file(file).is_err() {
+            return false;
         }
-        released
+        if let Ok((end, log)) = log {
+            // Not all of it: at a start the index of the log needs room too. The size of the log stays what it is.
+            let mut room = BALLAST / 2;
+            while room >= FULL && fallocate(&log, FallocateFlags::KEEP_SIZE, end, room).is_err() {
+                room /= 2;
+            }
+        }
+        tracing::warn!("the ballast file was removed, to make room on a full disk for what frees more");
+        true
     }
 }
 
@@ -407,13 +423,18 @@ mod tests {
     #[test]
     fn a_ballast_takes_room_and_gives_it_back() {
         let folder = TempDir::new().unwrap();
-        let ballast = Ballast::new(Some(folder.path()));
+        let ballast = Ballast::new(Some(folder.path().join("db")));
         assert!(!ballast.release());
         ballast.renew(BALLAST - 1);
         assert!(!ballast.release());
         ballast.renew(BALLAST);
         let meta = fs::metadata(folder.path().join("ballast")).unwrap();
         assert!(meta.len() == BALLAST && meta.blocks() * 512 >= BALLAST);
+        let log = folder.path().join("db-wal");
+        fs::write(&log, "log").unwrap();
         assert!(ballast.release() && !ballast.release());
+        // The log has the room, although it is no longer than before.
+        let meta = fs::metadata(&log).unwrap();
+        assert!(meta.len() == 3 && meta.blocks() * 512 >= BALLAST / 2, "{meta:?}");
     }
 }
