@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 use hark::server::{
-    Node, config, doctor,
+    Node,
+    audio::{self, DecoderArgs},
+    config, doctor,
     speech::{self, EngineArgs, ModelArgs},
     stuck::{self, SessionsArgs},
     telemetry,
@@ -43,16 +45,30 @@ enum Command {
     /// Run a speech engine on standard input; Hark itself calls this.
     #[command(subcommand, hide = true)]
     Engine(EngineArgs),
+    /// Decode a recording on standard input; Hark itself calls this.
+    #[command(hide = true)]
+    Decoder(DecoderArgs),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     config::keep_files_private();
     // `cargo leptos watch` starts the program without arguments.
     let command = Cli::parse().command.unwrap_or_else(|| match Cli::parse_from(["hark", "serve"]).command {
         Some(command) => command,
         None => unreachable!("'serve' was given"),
     });
+    // Before there is a second thread: what a decoder denies itself holds for the thread that does so.
+    let command = match command {
+        Command::Decoder(args) => return audio::run_child(args),
+        other => other,
+    };
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(command)),
+        Err(error) => ended(Err(format!("the threads could not be started: {error}"))),
+    }
+}
+
+async fn run(command: Command) -> ExitCode {
     match command {
         // On a worker thread like everything else: the main thread would have to be woken for each connection.
         Command::Serve(config) => ended(tokio::spawn(serve(*config)).await.unwrap_or_else(|e| Err(e.to_string()))),
@@ -65,6 +81,7 @@ async fn main() -> ExitCode {
         Command::Sessions(args) => stuck::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
+        Command::Decoder(args) => audio::run_child(args),
     }
 }
 

@@ -32,6 +32,7 @@ pub mod stuck;
 pub mod telemetry;
 pub mod uploads;
 
+use audio::Decoders;
 use bus::{Bus, Inbox, Signer};
 use config::{DataConfig, ServeConfig};
 use connections::ConnectionLimits;
@@ -175,6 +176,8 @@ impl Node {
             tracing::warn!("without REDIS_URL, changes of other nodes on this database are seen up to a second late");
         }
         let engines = Arc::new(Engines::from_config(&config.engines, &folder));
+        let decoders = Decoders::new(&config.decode, config.engines.engine_program.as_deref());
+        tokio::spawn(check_decoders(decoders.clone()));
         let state = AppState::new(Parts {
             bus,
             hub,
@@ -185,6 +188,7 @@ impl Node {
             disk: DiskWatch::new(config.limits.min_free_bytes, ballast),
             running: jobs::Running::default(),
             engines,
+            decoders,
             limits: config.limits,
             network: config.network,
             streams: config.streams,
@@ -271,6 +275,14 @@ async fn serve_monitor(state: AppState, listener: Option<TcpListener>, spare: u3
     let Some(listener) = listener else { return };
     let limits = ConnectionLimits { all: MONITOR_CONNECTIONS, per_address: MONITOR_CONNECTIONS, spare };
     accept::accept(&state, router::monitor(state.clone()), limits, listener, &stop).await;
+}
+
+/// Says what this machine lacks to confine decoders.
+async fn check_decoders(decoders: Decoders) {
+    let missing = decoders.check().await;
+    if !missing.is_empty() {
+        tracing::warn!("recordings are decoded with fewer limits than Hark could set: {}", missing.join("; "));
+    }
 }
 
 /// What a node may have open: what is set, as far as the system allows so many open files.

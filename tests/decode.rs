@@ -1,17 +1,20 @@
-//! Recordings of every format, rate and layout through `server::audio`, and every way a file can be wrong. The files
-//! are made by ffmpeg, sox and flite while testing, so nothing binary is kept in the repository.
+//! Recordings of every format, rate and layout through the server's decoders, each in its confined process, and every way
+//! a file can be wrong. The files are made by ffmpeg, sox and flite while testing, so nothing binary is kept in the
+//! repository.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails is the message")]
 
 use std::f64::consts::TAU;
 use std::fs;
-use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::sync::LazyLock;
 
-use hark::server::audio::{AudioError, Decoded, Limits, MAX_PEAKS, Problem, SAMPLE_RATE, decode, probe};
+use clap::Parser;
+use hark::server::audio::{
+    AudioError, Decoded, Decoders, Decoding, Limits, MAX_PEAKS, ProbeError, Problem, SAMPLE_RATE,
+};
+use hark::server::config::DecodeConfig;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -89,19 +92,55 @@ impl Files {
     }
 }
 
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    config: DecodeConfig,
+}
+
+fn decoders_with(flags: &[&str]) -> Decoders {
+    let config = Flags::parse_from([&["hark"], flags].concat()).config;
+    Decoders::new(&config, Some(Path::new(env!("CARGO_BIN_EXE_hark"))))
+}
+
+/// Decoders that wait: tests run beside each other on a machine that may be busy.
+fn decoders() -> Decoders {
+    decoders_with(&["--probe-secs", "60", "--probe-wait-secs", "60"])
+}
+
+fn now<T>(work: impl Future<Output = T>) -> T {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+    RUNTIME.block_on(work)
+}
+
+fn probe(path: &Path, limits: &Limits) -> Result<hark::server::audio::AudioInfo, AudioError> {
+    now(decoders().probe(path, *limits)).map_err(|error| match error {
+        ProbeError::Audio(error) => error,
+        ProbeError::Busy { .. } => panic!("the decoders are busy"),
+    })
+}
+
 fn hear(path: &Path) -> Result<(Decoded, Vec<i16>), AudioError> {
     hear_within(path, &LIMITS)
 }
 
 fn hear_within(path: &Path, limits: &Limits) -> Result<(Decoded, Vec<i16>), AudioError> {
-    let mut samples = Vec::new();
-    let decoded = decode(path, limits, &mut |chunk| {
-        samples.extend_from_slice(chunk);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    assert!((decoded.duration - samples.len() as f64 / f64::from(SAMPLE_RATE)).abs() < 1e-9);
-    assert!(decoded.waveform.peaks.len() <= MAX_PEAKS);
-    Ok((decoded, samples))
+    hear_by(&decoders(), path, limits)
+}
+
+fn hear_by(decoders: &Decoders, path: &Path, limits: &Limits) -> Result<(Decoded, Vec<i16>), AudioError> {
+    now(async {
+        let mut decoding = decoders.decode(path, *limits).await?;
+        let mut samples = Vec::new();
+        while let Some(piece) = decoding.next().await? {
+            assert!(!piece.is_empty() && piece.len() <= 8_000);
+            samples.extend(piece);
+        }
+        let decoded = decoding.finish();
+        assert!((decoded.duration - samples.len() as f64 / f64::from(SAMPLE_RATE)).abs() < 1e-9);
+        assert!(decoded.waveform.peaks.len() <= MAX_PEAKS);
+        Ok((decoded, samples))
+    })
 }
 
 fn rms(samples: &[i16]) -> f64 {
@@ -663,84 +702,96 @@ fn mostly_damaged_is_refused() {
     }
 }
 
+/// The processes of this one that are decoders of `path`.
+fn at_work(path: &Path) -> usize {
+    let own = |entry: fs::DirEntry| {
+        let folder = entry.path();
+        let name = fs::read_to_string(folder.join("comm")).ok()?;
+        let input = fs::read_link(folder.join("fd/0")).ok()?;
+        (["hark-decoder\n", "hark\n", "ffmpeg\n"].contains(&&*name) && input == path).then_some(())
+    };
+    fs::read_dir("/proc").unwrap().filter_map(|entry| own(entry.unwrap())).count()
+}
+
 #[test]
-fn the_sink_decides() {
+fn what_is_no_longer_wanted_ends() {
     let files = Files::new();
     for (name, output) in [("a.wav", &[][..]), ("a.wma", &["-c:a", "wmav2"])] {
         let path = files.wave(name, "0.4*sin(880*PI*t)", 60.0, 44_100, "mono", output);
-        let started = Instant::now();
-        let mut chunks = 0;
-        let decoded = decode(&path, &LIMITS, &mut |chunk| {
-            assert_eq!(chunk.len(), 8_000);
-            chunks += 1;
-            Ok(if chunks == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
-        .unwrap();
-        assert_eq!((chunks, decoded.stopped, decoded.duration), (3, true, 1.5), "{name}");
-        let error = decode(&path, &LIMITS, &mut |_| Err(io::Error::other("disk full"))).unwrap_err();
-        assert!(error.code() == "io" && error.to_string().contains("disk full"), "{name}: {error}");
-        assert!(started.elapsed() < Duration::from_secs(10), "{name}: {:?}", started.elapsed());
+        let begun = |decoders: &Decoders| -> Decoding {
+            now(async {
+                let mut decoding = decoders.decode(&path, LIMITS).await.unwrap();
+                for _ in 0..3 {
+                    assert_eq!(decoding.next().await.unwrap().map(|piece| piece.len()), Some(8_000), "{name}");
+                }
+                decoding
+            })
+        };
+        let one = decoders_with(&["--decoders", "1"]);
+        let decoding = begun(&one);
+        assert_eq!(at_work(&path), 1, "{name}");
+        drop(decoding);
+        // Its place is free again.
+        drop(begun(&one));
+        let gone = (0..600).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            at_work(&path) == 0
+        });
+        assert!(gone, "{name}: a decoder goes on");
     }
 }
 
-/// Runs `child` of this binary alone, so that memory and environment are its own.
-fn alone(path: &Path, search: Option<&str>) -> String {
+#[test]
+fn uploads_do_not_wait_for_ever() {
+    let files = Files::new();
+    let path = files.tone("a.wav", 16_000, "mono", &[]);
+    let none = decoders_with(&["--decoders", "1", "--probe-wait-secs", "0", "--probe-secs", "60"]);
+    let results = now(async { futures::future::join_all((0..8).map(|_| none.probe(&path, LIMITS))).await });
+    let busy = |result: &&Result<_, ProbeError>| matches!(result, Err(ProbeError::Busy { retry_secs: 60 }));
+    assert!(results.iter().filter(busy).count() >= 1);
+    assert!(results.iter().filter(|result| result.is_ok()).count() >= 1);
+    assert!(now(none.probe(&path, LIMITS)).is_ok());
+}
+
+/// Runs `child` of this binary alone, so that its environment is its own.
+fn alone(path: &Path, search: &str) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--nocapture"]).env("RECORDING", path);
-    if let Some(search) = search {
-        command.env("PATH", search);
-    }
+    command.args(["--exact", "child", "--nocapture"]).env("RECORDING", path).env("PATH", search);
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text
 }
 
-/// The most memory this process has held, in KiB.
-fn most_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// Does nothing by itself: other tests start it as a process of its own, with a recording.
 #[test]
 fn child() {
     let Some(path) = std::env::var_os("RECORDING").map(PathBuf::from) else { return };
-    let before = most_memory();
-    let result = decode(&path, &Limits { max_duration: f64::INFINITY }, &mut |_| Ok(ControlFlow::Continue(())));
-    match result {
-        Ok(decoded) => println!("decoded {:.3} s", decoded.duration),
+    match hear(&path) {
+        Ok((decoded, _)) => println!("decoded {:.3} s", decoded.duration),
         Err(error) => println!("{}: {error}", error.code()),
     }
-    println!("memory +{} KiB", most_memory() - before);
-}
-
-fn grown(output: &str) -> u64 {
-    output.split_once("memory +").unwrap().1.split_once(' ').unwrap().0.parse().unwrap()
 }
 
 #[test]
 fn memory_does_not_grow_with_length() {
     let files = Files::new();
-    // Three hours, 345 MB once decoded. The samples are a hole in the file.
+    // An hour, 115 MB once decoded. The samples are a hole in the file.
     let path = files.path("long.wav");
-    let frames = 3 * 3600 * 8_000_u32;
+    let frames = 3600 * 8_000_u32;
     let mut header =
         b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data".to_vec();
     header.extend((frames * 2).to_le_bytes());
-    let path = {
-        fs::write(&path, &header).unwrap();
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(44 + u64::from(frames) * 2).unwrap();
-        path
-    };
+    fs::write(&path, &header).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(44 + u64::from(frames) * 2).unwrap();
     // Half an hour, 58 MB, for this one is slower.
     let mp3 = files.path("long.mp3");
     ffmpeg(&["-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=1800", "-c:a", "libmp3lame", "-b:a", "8k", text(&mp3)]);
-    for (path, seconds) in [(path, "10800.0"), (mp3, "1800.0")] {
-        let output = alone(&path, None);
-        assert!(output.contains(&format!("decoded {seconds}")), "{output}");
-        assert!(grown(&output) < 40 * 1024, "{output}");
+    // The least that can be allowed.
+    let little = decoders_with(&["--decode-memory-bytes", "67108864"]);
+    for (path, seconds) in [(path, 3_600.0), (mp3, 1_800.0)] {
+        let (decoded, _) = hear_by(&little, &path, &Limits { max_duration: f64::INFINITY }).unwrap();
+        assert!((decoded.duration - seconds).abs() < 0.1, "{}", decoded.duration);
     }
 }
 
@@ -748,11 +799,11 @@ fn memory_does_not_grow_with_length() {
 fn without_ffmpeg_the_message_says_what_would_help() {
     let files = Files::new();
     let wma = files.tone("a.wma", 44_100, "mono", &["-c:a", "wmav2"]);
-    let output = alone(&wma, Some("/nonexistent"));
+    let output = alone(&wma, "/nonexistent");
     assert!(output.contains("unreadable: ") && output.contains("Windows Media"), "{output}");
     assert!(output.contains("installing ffmpeg"), "{output}");
     let flac = files.tone("a.flac", 44_100, "mono", &[]);
-    assert!(alone(&flac, Some("/nonexistent")).contains("decoded 3.000 s"));
+    assert!(alone(&flac, "/nonexistent").contains("decoded 3.000 s"));
 }
 
 #[test]

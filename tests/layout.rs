@@ -66,6 +66,22 @@ fn http_and_jobs_do_not_know_each_other() {
     assert_eq!(of("jobs", "http::"), nothing());
 }
 
+/// What strangers send is parsed in processes of its own: the server's side of decoders knows no decoder.
+#[test]
+fn no_media_is_parsed_inside_the_server() {
+    let decoders = ["decode", "sniff", "resample", "child"].map(|name| format!("server/audio/{name}.rs"));
+    let allowed: Vec<&str> = decoders.iter().map(String::as_str).collect();
+    let words = ["symphonia", "rubato::", "sniff::", "decode::", "resample::", "Recording::recognise"];
+    let found = outside(&allowed, &words);
+    // They are handed on for the fuzz targets.
+    let found: Vec<_> = found.into_iter().filter(|line| !line.starts_with("server/audio.rs: pub use ")).collect();
+    assert_eq!(found, nothing());
+    // The only ways to a decoder: its own subcommand, before the server's threads start, and the same once more for a
+    // complete match.
+    let started = outside(&["server/audio"], &["audio::run_child"]);
+    assert!(started.iter().all(|line| line.starts_with("main.rs: ")), "{started:?}");
+}
+
 #[test]
 fn the_model_does_no_io() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model");

@@ -1,17 +1,26 @@
-//! Recordings into what speech engines read: 16 kHz, mono, 16 bit, streamed with flat memory.
-//! `probe` answers quickly what a file is (uploads); `decode` runs over all of it (jobs). Both block, so async
-//! callers put them on a blocking thread. Symphonia does the work; ffmpeg, where installed, takes the rest.
+//! Recordings into what speech engines read: 16 kHz, mono, 16 bit, streamed with flat memory. Symphonia does the work;
+//! ffmpeg, where installed, takes the rest. Recordings come from strangers, so both run in processes of their own with
+//! limits: `Decoders` starts them and `run_child` is what they do. Nothing else in the server parses media.
 
+mod child;
+mod confine;
 mod decode;
 mod ffmpeg;
+mod process;
 mod resample;
 mod sniff;
 mod waveform;
+mod wire;
 
 use std::fmt::Write as _;
 
-pub use decode::{decode, probe};
+use serde::{Deserialize, Serialize};
+
+pub use child::{DecoderArgs, run_child};
+pub use decode::{Failure, Recording};
 pub use ffmpeg::available as ffmpeg_available;
+pub use process::{Decoders, Decoding, ProbeError};
+pub use sniff::{Kind, recognise};
 pub use waveform::{MAX_PEAKS, Waveform};
 
 /// The rate of the samples handed out, in Hz: what every speech engine is trained on.
@@ -25,7 +34,7 @@ pub struct Limits {
 }
 
 /// What a recording is, as its headers and its first packet tell.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct AudioInfo {
     /// The container by its common short name: `wav`, `mp3`, `m4a`, `mp4`, `flac`, `ogg`, `webm`, …
     pub format: String,
@@ -39,17 +48,15 @@ pub struct AudioInfo {
     pub duration: Option<f64>,
 }
 
-/// The outcome of [`decode`].
+/// What a recording came to, once decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
     /// What the recording is.
     pub info: AudioInfo,
-    /// Seconds handed to the sink, exactly.
+    /// Seconds handed out, exactly.
     pub duration: f64,
-    /// The outline of what was handed to the sink.
+    /// The outline of what was handed out.
     pub waveform: Waveform,
-    /// True when the sink asked to stop, so that the recording may go on beyond `duration`.
-    pub stopped: bool,
 }
 
 /// Why a recording can't be used. `Display` is written for the person who brought the file.
@@ -102,19 +109,17 @@ pub enum AudioError {
         /// The container's short name.
         format: String,
     },
-    /// Reading the file, or the sink, failed.
+    /// Reading the file failed, or writing what was decoded, or no decoder could be started.
     #[error("The recording could not be read from storage: {0}. Try again in a moment.")]
     Io(#[from] std::io::Error),
-    /// ffmpeg gave up.
-    #[error("ffmpeg could not decode this recording: {line}. Try converting it to MP3 or WAV first.")]
-    Ffmpeg {
-        /// The last line it wrote to its standard error.
-        line: String,
-    },
+    /// ffmpeg gave up. What it said is in the log.
+    #[error("ffmpeg could not decode this recording. Try converting it to MP3 or WAV first.")]
+    Ffmpeg,
 }
 
 /// What makes a file unreadable.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Problem {
     /// It is something else: text, a picture, a document.
     NotAudio,
@@ -122,6 +127,10 @@ pub enum Problem {
     Unsupported,
     /// The format is known, but most of the content can't be decoded.
     Damaged,
+    /// Its decoder ran into a limit of memory or time.
+    TooCostly,
+    /// Its decoder crashed.
+    Crashed,
 }
 
 impl AudioError {
@@ -136,7 +145,7 @@ impl AudioError {
             Self::TooLong { .. } => "too_long",
             Self::NoSamples { .. } => "no_samples",
             Self::Io(_) => "io",
-            Self::Ffmpeg { .. } => "ffmpeg",
+            Self::Ffmpeg => "ffmpeg",
         }
     }
 }
@@ -151,12 +160,19 @@ fn unreadable(recognised: Option<&str>, problem: Problem, ffmpeg: bool) -> Strin
             format!("This looks like {what}, in a form that can't be read here.")
         }
         (None, Problem::Unsupported) => "This is not a recording in any format that can be read here.".to_owned(),
-        (what, Problem::Damaged) => {
+        (what, Problem::Damaged | Problem::TooCostly | Problem::Crashed) => {
             let mut text = String::from("This ");
             if let Some(what) = what {
                 let _ = write!(text, "looks like {what}, but it ");
             }
-            text.push_str("is damaged: most of it can't be decoded. Try again with the original file.");
+            text.push_str(match problem {
+                Problem::TooCostly => "takes more memory or time to decode than a recording may.",
+                Problem::Crashed => "can't be decoded: the decoder broke down over it.",
+                _ => "is damaged: most of it can't be decoded. Try again with the original file.",
+            });
+            if problem != Problem::Damaged {
+                text.push_str(" Try again with the original file, or convert it to WAV or MP3 first.");
+            }
             return text;
         }
     };

@@ -37,6 +37,8 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub engines: EngineConfig,
     #[command(flatten)]
+    pub decode: DecodeConfig,
+    #[command(flatten)]
     pub log: LogConfig,
     #[command(flatten)]
     pub http: HttpConfig,
@@ -222,6 +224,54 @@ pub struct JobConfig {
     /// isn't known, as if it were as long as may be.
     #[arg(long, env = "HARK_STALL_FACTOR", default_value_t = 0.1, value_name = "FACTOR", value_parser = factor)]
     pub stall_factor: f64,
+}
+
+/// What decoders of recordings may use. Each is a process of its own.
+#[derive(Args, Clone, Debug)]
+pub struct DecodeConfig {
+    /// How many uploads are looked at once, and how many recordings are decoded for workers at once. As many as there are
+    /// processors if left out.
+    #[arg(long, env = "HARK_DECODERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub decoders: Option<u32>,
+    /// The memory a decoder may use, in bytes. A recording that takes more is refused.
+    #[arg(long, env = "HARK_DECODE_MEMORY_BYTES", default_value_t = 256 << 20, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(64 << 20..))]
+    pub decode_memory_bytes: u64,
+    /// How long an upload may be looked at, in seconds. One that takes longer is refused.
+    #[arg(long, env = "HARK_PROBE_SECS", default_value_t = 6, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub probe_secs: u32,
+    /// How long an upload waits for a decoder that could look at it, in seconds. Its sender is asked to come back then.
+    #[arg(long, env = "HARK_PROBE_WAIT_SECS", default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=600))]
+    pub probe_wait_secs: u32,
+    /// The processor time that decoding a recording may take, in seconds.
+    #[arg(long, env = "HARK_DECODE_CPU_SECS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub decode_cpu_secs: u32,
+    /// Seconds added to that for each second of the longest recording accepted.
+    #[arg(long, env = "HARK_DECODE_CPU_FACTOR", default_value_t = 0.1, value_name = "FACTOR", value_parser = factor)]
+    pub decode_cpu_factor: f64,
+    /// A decoder that says nothing for this long counts as stalled, in seconds.
+    #[arg(long, env = "HARK_DECODE_STALL_SECS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub decode_stall_secs: u32,
+}
+
+impl DecodeConfig {
+    /// How many may run at once.
+    #[must_use]
+    pub fn at_once(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        self.decoders.map_or_else(processors, |n| n as usize)
+    }
+
+    /// The processor time for decoding a recording, in seconds, where the longest accepted lasts `max_duration`.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates, which is what is wanted"
+    )]
+    pub fn cpu_secs(&self, max_duration: f64) -> u64 {
+        // Up to what the system takes as a limit.
+        (f64::from(self.decode_cpu_secs) + self.decode_cpu_factor * max_duration).min(1e9) as u64
+    }
 }
 
 /// How the log is written.

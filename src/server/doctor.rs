@@ -2,7 +2,7 @@
 //! writes a file and removes it.
 
 use super::{
-    audio,
+    audio::{self, Decoders},
     bus::Bus,
     config::{DataConfig, ServeConfig},
     media::Media,
@@ -33,6 +33,13 @@ pub async fn report(config: &ServeConfig) -> bool {
         println!("ok       ffmpeg takes the formats that Hark can't read by itself");
     } else {
         println!("missing  ffmpeg: only the common formats can be read. To add others: apt-get install ffmpeg");
+    }
+    let missing = Decoders::new(&config.decode, config.engines.engine_program.as_deref()).check().await;
+    if missing.is_empty() {
+        println!("ok       decoders have limits of memory and time, and can reach nothing but their recording");
+    }
+    for layer in missing {
+        println!("missing  {layer}");
     }
     let (limits, jobs) = (&config.limits, &config.jobs);
     let (all, own) = (limits.max_queue, limits.max_queue_per_owner);

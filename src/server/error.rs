@@ -2,7 +2,7 @@
 //! Details of an internal error go to the log, never to the caller.
 
 use super::{
-    audio::AudioError,
+    audio::{AudioError, ProbeError},
     media::MediaError,
     speech::SpeechError,
     store::{self, EnqueueError, QueueFull},
@@ -108,6 +108,9 @@ pub enum Error {
     BrokenUpload,
     #[error("{0}")]
     Audio(#[from] AudioError),
+    #[error("Too many recordings came at once to look at them all. Send this one again in about {}.",
+        remaining(f64::from(*retry_secs)))]
+    DecodersBusy { retry_secs: u32 },
     #[error("The range asked for lies outside the recording of {0} bytes.")]
     RangeNotSatisfiable(u64),
     #[error("The speech engine failed: {0}")]
@@ -139,9 +142,11 @@ impl Error {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::InvalidTitle(_) | Self::UnknownEngine(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::EngineUnavailable { .. } | Self::Storage(_) | Self::UploadsFull { .. } | Self::ConnectionsFull => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::EngineUnavailable { .. }
+            | Self::Storage(_)
+            | Self::UploadsFull { .. }
+            | Self::DecodersBusy { .. }
+            | Self::ConnectionsFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
@@ -195,6 +200,7 @@ impl Error {
             Self::DiskFull { .. } | Self::NothingSaved => "disk_full",
             Self::Audio(AudioError::Io(_)) => "internal",
             Self::Audio(error) => error.code(),
+            Self::DecodersBusy { .. } => "decoders_busy",
             Self::RangeNotSatisfiable(_) => "range_not_satisfiable",
             Self::Speech(_) | Self::Store(_) | Self::Internal(_) | Self::Panic => "internal",
         }
@@ -212,7 +218,9 @@ impl Error {
         match self {
             Self::TooManyReports | Self::ConnectionsFull | Self::TooManyConnections { .. } => Some(10),
             Self::TooManyUploads { .. } | Self::UploadsFull { .. } => Some(60),
-            Self::QueueFull { retry_secs, .. } | Self::OwnerQueueFull { retry_secs, .. } => Some(*retry_secs),
+            Self::QueueFull { retry_secs, .. }
+            | Self::OwnerQueueFull { retry_secs, .. }
+            | Self::DecodersBusy { retry_secs } => Some(*retry_secs),
             _ => None,
         }
     }
@@ -271,6 +279,15 @@ impl From<EnqueueError> for Error {
         match error {
             EnqueueError::Full(full) => full.into(),
             EnqueueError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProbeError> for Error {
+    fn from(error: ProbeError) -> Self {
+        match error {
+            ProbeError::Audio(error) => Self::Audio(error),
+            ProbeError::Busy { retry_secs } => Self::DecodersBusy { retry_secs },
         }
     }
 }

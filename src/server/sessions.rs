@@ -268,11 +268,8 @@ impl<'a> Sessions<'a> {
         file_name: &str,
         plan: Plan,
     ) -> Result<NewSession, Error> {
-        let path = received.path().to_owned();
         let limits = audio::Limits { max_duration: self.state.limits.max_duration };
-        let info = tokio::task::spawn_blocking(move || audio::probe(&path, &limits))
-            .await
-            .map_err(|e| Error::Internal(format!("reading the recording broke off: {e}")))??;
+        let info = self.state.decoders.probe(received.path(), limits).await?;
         let file_name: String = file_name.chars().filter(|c| !c.is_control()).take(255).collect();
         Ok(NewSession {
             id,

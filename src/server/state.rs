@@ -1,6 +1,7 @@
 //! What every request and every worker of a node shares. Cheap to clone.
 
 use super::{
+    audio::Decoders,
     bus::Bus,
     config::{HttpConfig, JobConfig, LimitConfig, NetworkConfig, OutsideConfig, StreamConfig, UploadConfig},
     disk::DiskWatch,
@@ -39,6 +40,7 @@ pub struct Parts {
     pub outside: Arc<Outside>,
     pub bus: Bus,
     pub engines: Arc<Engines>,
+    pub decoders: Decoders,
     pub limits: LimitConfig,
     pub network: NetworkConfig,
     pub streams: StreamConfig,

@@ -1,18 +1,16 @@
-//! `probe` and `decode`: from a file to samples at 16 kHz. Symphonia opens and decodes; what it can't open goes to
-//! ffmpeg. Damage is survived as players do: bad packets become silence, so that times stay right, and only a file
-//! that is mostly bad is refused. Called by uploads (`probe`) and by jobs (`decode`).
+//! The built-in decoders: from a file to samples at 16 kHz, by Symphonia. Damage is survived as players do: bad packets
+//! become silence, so that times stay right, and only a file that is mostly bad is refused. Runs in a process of its own
+//! (`child`), because files of strangers take parsers down; and in the fuzz targets.
 
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::LazyLock;
 
 use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::codecs::registry::CodecRegistry;
-use symphonia::core::common::Limit;
 use symphonia::core::errors::Error;
 use symphonia::core::formats::probe::{Hint, Probe, ProbeOptions};
 use symphonia::core::formats::well_known::{
@@ -27,17 +25,13 @@ use symphonia::core::units::TimeBase;
 
 use super::resample::{RATES, Resampler};
 use super::sniff::{self, Kind, Source};
-use super::waveform::Builder;
-use super::{AudioError, AudioInfo, Decoded, Limits, Problem, SAMPLE_RATE, ffmpeg, is_cut};
+use super::{AudioError, AudioInfo, Limits, Problem, SAMPLE_RATE, is_cut};
 
 /// Samples given to the sink at once: half a second.
 const CHUNK: usize = SAMPLE_RATE as usize / 2;
 
 /// How far into a file a container may begin. Symphonia's own 1 MiB finds something MP3-like in any noise.
 const JUNK: u32 = 64 * 1024;
-
-/// Cover pictures are not looked at, and need not be held.
-const LARGEST_PICTURE: usize = 64 * 1024;
 
 /// Failures in a row after which a file counts as ended: each takes a step forward, but a container that lost its
 /// place may offer thousands.
@@ -71,81 +65,17 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
     codecs
 });
 
-/// Tells what a recording is from its header and its first packets. Blocks, but reads little.
-///
-/// # Errors
-/// Every [`AudioError`] that can be told this early: a declared length over the limit, a WAV file shorter than its
-/// header says, an MP4 file without its index.
-pub fn probe(path: &Path, limits: &Limits) -> Result<AudioInfo, AudioError> {
-    let info = match open(path)? {
-        Opened::Native(native) => native.info,
-        Opened::Ffmpeg(info) => info,
-    };
-    within(info.duration, limits)?;
-    Ok(info)
-}
-
-/// Decodes a whole recording to 16 kHz mono, given to `sink` in pieces of half a second. Blocks. Memory does not grow
-/// with the length. Stops early, and well, when the sink says so.
-///
-/// # Errors
-/// Every [`AudioError`]. What the sink was given until then is to be thrown away. An error of the sink comes back as
-/// [`AudioError::Io`].
-pub fn decode(
-    path: &Path,
-    limits: &Limits,
-    sink: &mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
-) -> Result<Decoded, AudioError> {
-    let opened = open(path)?;
-    let mut output = Output::new(limits, sink);
-    match opened {
-        Opened::Native(mut native) => {
-            within(native.info.duration, limits)?;
-            native.run(&mut output)?;
-            let end = output.finish()?;
-            if !end.stopped {
-                native.judge(path, end.duration)?;
-            }
-            Ok(end.with(native.info))
-        }
-        Opened::Ffmpeg(info) => {
-            within(info.duration, limits)?;
-            ffmpeg::decode(path, &mut |samples| output.take(samples))?;
-            let end = output.finish()?;
-            if end.stopped {
-                return Ok(end.with(info));
-            }
-            if end.duration == 0.0 {
-                return Err(AudioError::NoSamples { format: info.format });
-            }
-            match info.duration {
-                Some(declared) if is_cut(declared, end.duration) => {
-                    Err(AudioError::Truncated { declared: Some(declared), found: Some(end.duration) })
-                }
-                _ => Ok(end.with(info)),
-            }
-        }
-    }
-}
-
-fn within(declared: Option<f64>, limits: &Limits) -> Result<(), AudioError> {
-    match declared {
-        Some(duration) if duration > limits.max_duration => {
-            Err(AudioError::TooLong { duration, at_least: false, limit: limits.max_duration })
-        }
-        _ => Ok(()),
-    }
-}
-
-enum Opened {
-    Native(Box<Native>),
-    Ffmpeg(AudioInfo),
+/// A file that may be a recording, known by its first bytes.
+pub struct Recording {
+    file: File,
+    kind: Kind,
 }
 
 /// Why the built-in decoders won't.
-enum Failure {
+#[derive(Debug)]
+pub enum Failure {
     /// ffmpeg may know better.
-    Try(Problem),
+    NotHere(Problem),
     Final(AudioError),
 }
 
@@ -155,46 +85,99 @@ impl From<io::Error> for Failure {
     }
 }
 
-fn open(path: &Path) -> Result<Opened, AudioError> {
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file").into());
+impl From<AudioError> for Failure {
+    fn from(error: AudioError) -> Self {
+        Self::Final(error)
     }
-    if metadata.len() == 0 {
-        return Err(AudioError::EmptyFile);
+}
+
+impl Recording {
+    /// Looks at the first bytes only.
+    ///
+    /// # Errors
+    /// If it is empty, can't be read, or is known to be something else.
+    pub fn recognise(file: File) -> Result<Self, AudioError> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a regular file").into());
+        }
+        if metadata.len() == 0 {
+            return Err(AudioError::EmptyFile);
+        }
+        let kind = sniff::kind(&file)?;
+        if let Kind::Other(what) = kind {
+            return Err(AudioError::Unreadable {
+                recognised: Some(what.to_owned()),
+                problem: Problem::NotAudio,
+                ffmpeg: false,
+            });
+        }
+        Ok(Self { file, kind })
     }
-    let kind = sniff::kind(&mut file)?;
-    let unreadable = |problem, ffmpeg| {
-        let (Kind::Native(name) | Kind::Foreign(name) | Kind::Other(name)) = kind else {
-            return AudioError::Unreadable { recognised: None, problem, ffmpeg };
-        };
-        AudioError::Unreadable { recognised: Some(name.to_owned()), problem, ffmpeg }
-    };
-    let problem = match kind {
-        Kind::Other(_) => return Err(unreadable(Problem::NotAudio, ffmpeg::available())),
-        Kind::Foreign(_) => Problem::Unsupported,
-        Kind::Native(_) | Kind::Unknown => match Native::open(file, kind) {
-            Ok(native) => return Ok(Opened::Native(Box::new(native))),
-            Err(Failure::Final(error)) => return Err(error),
+
+    /// What it looks like, with an article; none without a known mark.
+    #[must_use]
+    pub fn looks_like(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Native(name) | Kind::Foreign(name) | Kind::Other(name) => Some(name),
+            Kind::Unknown => None,
+        }
+    }
+
+    /// Tells what the recording is from its header and its first packets. Reads little.
+    ///
+    /// # Errors
+    /// Every [`AudioError`] that can be told this early: a declared length over the limit, a WAV file shorter than its
+    /// header says, an MP4 file without its index.
+    pub fn probe(self, limits: &Limits) -> Result<AudioInfo, Failure> {
+        let info = self.open()?.info;
+        within(info.duration, limits)?;
+        Ok(info)
+    }
+
+    /// Decodes the whole recording to 16 kHz mono, given to `sink` in pieces of half a second, and returns what the
+    /// recording is. `opened` is told that before the first of them. Memory does not grow with the length. Stops when
+    /// the sink says so.
+    ///
+    /// # Errors
+    /// Every [`AudioError`]. What the sink was given until then is to be thrown away. An error of the sink comes back as
+    /// [`AudioError::Io`].
+    pub fn decode(
+        self,
+        limits: &Limits,
+        opened: &mut dyn FnMut(&AudioInfo) -> io::Result<()>,
+        sink: &mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
+    ) -> Result<AudioInfo, Failure> {
+        let mut native = self.open()?;
+        within(native.info.duration, limits)?;
+        opened(&native.info)?;
+        let mut output = Output::new(limits, sink);
+        native.run(&mut output)?;
+        let (duration, stopped) = output.finish()?;
+        if !stopped {
+            native.judge(duration)?;
+        }
+        Ok(native.info)
+    }
+
+    fn open(self) -> Result<Native, Failure> {
+        if matches!(self.kind, Kind::Foreign(_)) {
+            return Err(Failure::NotHere(Problem::Unsupported));
+        }
+        Native::open(self.file, self.kind).map_err(|failure| match failure {
             // Without a mark, "damaged" would be a guess.
-            Err(Failure::Try(_)) if kind == Kind::Unknown => Problem::Unsupported,
-            Err(Failure::Try(problem)) => problem,
-        },
-    };
-    tracing::debug!(?kind, ?problem, "not for the built-in decoders; asking ffmpeg");
-    match ffmpeg::probe(path) {
-        Ok(found) => Ok(Opened::Ffmpeg(AudioInfo {
-            format: found.format,
-            codec: found.codec,
-            sample_rate: found.sample_rate,
-            channels: found.channels,
-            duration: found.duration,
-        })),
-        Err(ffmpeg::Refusal::Missing) => Err(unreadable(problem, false)),
-        Err(ffmpeg::Refusal::Unknown) => Err(unreadable(problem, true)),
-        Err(ffmpeg::Refusal::NoAudio(format)) => Err(AudioError::NoAudioTrack { format }),
-        Err(ffmpeg::Refusal::Failed(error)) => Err(error),
+            Failure::NotHere(_) if self.kind == Kind::Unknown => Failure::NotHere(Problem::Unsupported),
+            other => other,
+        })
+    }
+}
+
+fn within(declared: Option<f64>, limits: &Limits) -> Result<(), AudioError> {
+    match declared {
+        Some(duration) if duration > limits.max_duration => {
+            Err(AudioError::TooLong { duration, at_least: false, limit: limits.max_duration })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -214,6 +197,8 @@ struct Native {
     decoder: Box<dyn AudioDecoder>,
     track: u32,
     traits: Traits,
+    /// The file beside the reader, for what Symphonia doesn't tell.
+    side: File,
     size: u64,
     /// Packets decoded while opening.
     first: Vec<Block>,
@@ -276,11 +261,11 @@ enum Step {
 }
 
 impl Native {
-    fn open(mut file: File, kind: Kind) -> Result<Self, Failure> {
-        let wav = sniff::wav(&mut file)?;
+    fn open(file: File, kind: Kind) -> Result<Self, Failure> {
+        let wav = sniff::wav(&file)?;
         let told = match &wav {
             Some(wav) => Some((wav.declared, wav.found)),
-            None => sniff::aiff(&mut file)?,
+            None => sniff::aiff(&file)?,
         };
         if let Some((declared, found)) = told
             && is_cut(declared, found)
@@ -288,27 +273,27 @@ impl Native {
             return Err(Failure::Final(AudioError::Truncated { declared: Some(declared), found: Some(found) }));
         }
         let size = file.metadata()?.len();
-        let mut side = file.try_clone()?;
+        let side = file.try_clone()?;
         let source = Source::new(file, wav.as_ref())?;
         let stream = MediaSourceStream::new(Box::new(source), Default::default());
-        let metadata = MetadataOptions::default().limit_visual_bytes(Limit::Maximum(LARGEST_PICTURE));
-        let opened = guard(|| CONTAINERS.probe(&Hint::new(), stream, FormatOptions::default(), metadata));
+        let (format, metadata) = (FormatOptions::default(), MetadataOptions::default());
+        let opened = guard(|| CONTAINERS.probe(&Hint::new(), stream, format, metadata));
         let reader = match opened {
             Ok(reader) => reader,
             Err(error) => {
-                if sniff::mp4_without_index(&mut side)? {
+                if sniff::mp4_without_index(&side)? {
                     return Err(Failure::Final(AudioError::Truncated { declared: None, found: None }));
                 }
                 return Err(match error {
                     Error::IoError(error) if error.raw_os_error().is_some() => Failure::Final(error.into()),
-                    Error::Unsupported(_) => Failure::Try(Problem::Unsupported),
-                    _ => Failure::Try(Problem::Damaged),
+                    Error::Unsupported(_) => Failure::NotHere(Problem::Unsupported),
+                    _ => Failure::NotHere(Problem::Damaged),
                 });
             }
         };
-        let format = format_name(&*reader, &mut side)?;
+        let format = format_name(&*reader, &side)?;
         let id = reader.format_info().format;
-        let counted = (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(&mut side)?;
+        let counted = (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(&side)?;
         let traits = Traits {
             bare: id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2 || id == FORMAT_ID_ADTS,
             counted,
@@ -320,7 +305,7 @@ impl Native {
             // A track of an unknown kind may be sound.
             let unknown = reader.tracks().iter().any(|track| track.codec_params.is_none());
             return Err(if unknown {
-                Failure::Try(Problem::Unsupported)
+                Failure::NotHere(Problem::Unsupported)
             } else {
                 Failure::Final(AudioError::NoAudioTrack { format: format.to_owned() })
             });
@@ -351,6 +336,7 @@ impl Native {
             decoder,
             track,
             traits,
+            side,
             size,
             first: Vec::new(),
             interleaved: Vec::new(),
@@ -387,11 +373,11 @@ impl Native {
             if self.bad.packets == 0 && self.failures == 0 {
                 return Err(Failure::Final(AudioError::NoSamples { format: self.info.format.clone() }));
             }
-            return Err(Failure::Try(Problem::Damaged));
+            return Err(Failure::NotHere(Problem::Damaged));
         };
         let noise = self.bad.packets > self.good.packets || self.spec_changes > self.good.packets / 4;
         if self.traits.bare && noise {
-            return Err(Failure::Try(Problem::Damaged));
+            return Err(Failure::NotHere(Problem::Damaged));
         }
         (self.info.sample_rate, self.info.channels) = (rate, channels);
         Ok(())
@@ -544,11 +530,11 @@ impl Native {
     }
 
     /// Whether what was decoded is what the file promised.
-    fn judge(&mut self, path: &Path, found: f64) -> Result<(), AudioError> {
+    fn judge(&mut self, found: f64) -> Result<(), AudioError> {
         let damaged = || AudioError::Unreadable {
             recognised: self.name.map(str::to_owned),
             problem: Problem::Damaged,
-            ffmpeg: ffmpeg::available(),
+            ffmpeg: false,
         };
         if found == 0.0 {
             let empty = self.bad.packets == 0 && self.failures == 0;
@@ -566,7 +552,7 @@ impl Native {
             Some(declared) if is_cut(declared, reached) => {
                 Err(AudioError::Truncated { declared: Some(declared), found: Some(found) })
             }
-            _ if self.traits.pages && sniff::ogg_is_cut(&mut File::open(path)?)? => {
+            _ if self.traits.pages && sniff::ogg_is_cut(&self.side)? => {
                 Err(AudioError::Truncated { declared: None, found: Some(found) })
             }
             _ => Ok(()),
@@ -576,11 +562,11 @@ impl Native {
 
 fn decoder(track: &Track, traits: Traits) -> Result<Box<dyn AudioDecoder>, Failure> {
     let Some(CodecParameters::Audio(params)) = &track.codec_params else {
-        return Err(Failure::Try(Problem::Unsupported));
+        return Err(Failure::NotHere(Problem::Unsupported));
     };
     // Symphonia also trims MP3 by lengths that it only estimated, so MP3 is trimmed here.
     let options = AudioDecoderOptions::default().gapless(!traits.bare);
-    guard(|| CODECS.make_audio_decoder(params, &options)).map_err(|_| Failure::Try(Problem::Unsupported))
+    guard(|| CODECS.make_audio_decoder(params, &options)).map_err(|_| Failure::NotHere(Problem::Unsupported))
 }
 
 /// Decodes one packet into a block, channels averaged. Returns how many there were.
@@ -612,7 +598,7 @@ fn decode_mono(
 }
 
 /// The container's common short name.
-fn format_name(reader: &dyn FormatReader, file: &mut File) -> io::Result<&'static str> {
+fn format_name(reader: &dyn FormatReader, file: &File) -> io::Result<&'static str> {
     let info = reader.format_info();
     Ok(match info.format {
         FORMAT_ID_WAVE => "wav",
@@ -640,7 +626,7 @@ fn seconds_signed(time_base: Option<TimeBase>, ticks: i64) -> Option<f64> {
     Some(ticks as f64 * f64::from(time_base.numer.get()) / f64::from(time_base.denom.get()))
 }
 
-/// From mono samples at any rate to the sink: resampled, rounded, measured, in pieces of one size.
+/// From mono samples at any rate to the sink: resampled, rounded, in pieces of one size.
 struct Output<'a> {
     sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
     limit: f64,
@@ -648,21 +634,7 @@ struct Output<'a> {
     resampled: Vec<f32>,
     pending: Vec<i16>,
     given: u64,
-    waveform: Builder,
     stopped: bool,
-}
-
-/// What an [`Output`] came to.
-struct Finished {
-    duration: f64,
-    waveform: super::Waveform,
-    stopped: bool,
-}
-
-impl Finished {
-    fn with(self, info: AudioInfo) -> Decoded {
-        Decoded { info, duration: self.duration, waveform: self.waveform, stopped: self.stopped }
-    }
 }
 
 impl<'a> Output<'a> {
@@ -674,7 +646,6 @@ impl<'a> Output<'a> {
             resampled: Vec::new(),
             pending: Vec::with_capacity(CHUNK),
             given: 0,
-            waveform: Builder::new(),
             stopped: false,
         }
     }
@@ -751,7 +722,6 @@ impl<'a> Output<'a> {
         if duration > self.limit {
             return Err(AudioError::TooLong { duration, at_least: true, limit: self.limit });
         }
-        self.waveform.push(&self.pending);
         let flow = (self.sink)(&self.pending)?;
         self.pending.clear();
         self.stopped = flow.is_break();
@@ -762,12 +732,12 @@ impl<'a> Output<'a> {
         self.given as f64 / f64::from(SAMPLE_RATE)
     }
 
-    fn finish(mut self) -> Result<Finished, AudioError> {
+    /// Seconds given, and whether the sink wanted no more.
+    fn finish(mut self) -> Result<(f64, bool), AudioError> {
         if !self.stopped && self.flush()?.is_continue() {
             // There is no more to stop.
             let _ = self.give()?;
         }
-        let duration = self.duration();
-        Ok(Finished { duration, waveform: self.waveform.finish(), stopped: self.stopped })
+        Ok((self.duration(), self.stopped))
     }
 }

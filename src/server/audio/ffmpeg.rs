@@ -1,20 +1,13 @@
-//! ffmpeg as the decoder of last resort, for what the built-in ones can't open: a child process, read as a stream.
+//! ffmpeg as the decoder of last resort, for what the built-in ones can't open: how it is called, and what ffprobe answers.
 //! The file comes from a stranger, so ffmpeg may open nothing but it: demuxers and protocols are listed, playlists are
-//! not among them, and the environment stays behind. Used by `decode`.
+//! not among them. `child` becomes these programs within its limits, `process` reads what they say.
 
-use std::ffi::{OsStr, OsString};
-use std::io::{self, BufRead, BufReader, Read};
-use std::ops::ControlFlow;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{AudioError, SAMPLE_RATE};
+use super::{AudioInfo, SAMPLE_RATE};
 
 /// Demuxers of single recordings. None here follows references to other files, as playlists (hls, concat, dash, sdp)
 /// and image sequences do.
@@ -29,47 +22,91 @@ const DECLARING: [&str; 10] =
 /// Below this, ffprobe itself hardly believes in the format it names (25 is its own threshold for asking again).
 const LEAST_SCORE: u32 = 25;
 
-/// Longest wait for the next output. A child that says nothing for this long is stuck.
-const STALL: Duration = Duration::from_secs(60);
+/// The recording, which is standard input, as something to seek in: unlike a pipe, this opens the file again. Neither
+/// its name nor its folder is told.
+const INPUT: &str = "file:/proc/self/fd/0";
 
-/// Bytes read at once: half a second.
-const READ: usize = SAMPLE_RATE as usize;
+/// Bounds on what is looked at before there is sound. Pictures are not decoded at all: one in an AVI file of 1 MB may take
+/// 800 MB. The rest are ffmpeg's own defaults, written down, but for the streams, of which it would take 1,000.
+const BOUNDS: [&str; 10] = [
+    "-threads",
+    "1",
+    "-max_pixels",
+    "1",
+    "-probesize",
+    "5000000",
+    "-analyzeduration",
+    "5000000",
+    "-max_streams",
+    "100",
+];
 
-/// Takes output as it comes, and says whether it wants more.
-type Sink<'a, T> = dyn FnMut(&[T]) -> Result<ControlFlow<()>, AudioError> + 'a;
-
-/// What ffprobe found.
-pub(super) struct Found {
-    pub(super) format: String,
-    pub(super) codec: String,
-    pub(super) sample_rate: u32,
-    pub(super) channels: u16,
-    /// Seconds, only where the container declares them.
-    pub(super) duration: Option<f64>,
+/// Where ffmpeg and ffprobe are.
+pub(super) struct Programs {
+    pub(super) ffmpeg: PathBuf,
+    pub(super) ffprobe: PathBuf,
 }
 
 /// Why there is no answer.
+#[derive(Debug, PartialEq)]
 pub(super) enum Refusal {
-    /// Not installed.
-    Missing,
     /// Nothing it knows.
     Unknown,
     /// A container without sound; its name.
     NoAudio(String),
-    Failed(AudioError),
+}
+
+/// Finds ffmpeg and ffprobe on PATH.
+pub(super) fn find() -> Option<Programs> {
+    let paths = std::env::var_os("PATH")?;
+    let find = |name: &str| {
+        let found = std::env::split_paths(&paths).map(|folder| folder.join(name)).find(|file| file.is_file())?;
+        std::path::absolute(found).ok()
+    };
+    Some(Programs { ffmpeg: find("ffmpeg")?, ffprobe: find("ffprobe")? })
 }
 
 /// Whether ffmpeg and ffprobe are installed.
 #[must_use]
 pub fn available() -> bool {
-    let Some(paths) = std::env::var_os("PATH") else {
-        return false;
-    };
-    ["ffmpeg", "ffprobe"].iter().all(|tool| std::env::split_paths(&paths).any(|path| path.join(tool).is_file()))
+    find().is_some()
 }
 
-/// What ffprobe makes of a file.
-pub(super) fn probe(path: &Path) -> Result<Found, Refusal> {
+/// What ffprobe is told. No block of memory may be larger than `most` bytes.
+pub(super) fn probe_arguments(most: u64) -> Vec<OsString> {
+    const SHOW: &str = "format=format_name,duration,probe_score:\
+        stream=codec_type,codec_name,sample_rate,channels,duration:stream_disposition=attached_pic";
+    let mut arguments = common(most);
+    arguments.extend(["-of", "json", "-show_entries", SHOW, "-i", INPUT].map(OsString::from));
+    arguments
+}
+
+/// What ffmpeg is told: the first audio track as 16 kHz mono, to standard output.
+pub(super) fn decode_arguments(most: u64) -> Vec<OsString> {
+    let mut arguments = common(most);
+    // Standard input is the recording, and no keyboard.
+    arguments.extend(["-nostdin", "-filter_threads", "1", "-vn", "-sn", "-dn", "-i", INPUT].map(OsString::from));
+    arguments.extend(["-map", "0:a:0", "-vn", "-sn", "-dn", "-threads", "1", "-ac", "1", "-ar"].map(OsString::from));
+    arguments.push(SAMPLE_RATE.to_string().into());
+    arguments.extend(["-f", "s16le", "pipe:1"].map(OsString::from));
+    arguments
+}
+
+/// What ffmpeg is told to see whether it runs at all.
+pub(super) fn version_arguments() -> Vec<OsString> {
+    vec!["-version".into()]
+}
+
+fn common(most: u64) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = ["-hide_banner", "-loglevel", "error", "-max_alloc"].map(Into::into).into();
+    arguments.push(most.to_string().into());
+    arguments.extend(["-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS].map(OsString::from));
+    arguments.extend(BOUNDS.map(OsString::from));
+    arguments
+}
+
+/// What ffprobe's answer says of the recording.
+pub(super) fn understand(answer: &[u8]) -> Result<AudioInfo, Refusal> {
     #[derive(Deserialize)]
     struct Answer {
         #[serde(default)]
@@ -98,22 +135,7 @@ pub(super) fn probe(path: &Path) -> Result<Found, Refusal> {
         #[serde(default)]
         probe_score: u32,
     }
-    if !available() {
-        return Err(Refusal::Missing);
-    }
-    let mut command = tool("ffprobe", path).map_err(|error| Refusal::Failed(error.into()))?;
-    command.args(["-of", "json", "-show_entries"]);
-    command.arg("format=format_name,duration,probe_score:stream=codec_type,codec_name,sample_rate,channels,duration:stream_disposition=attached_pic");
-    let mut answer = Vec::new();
-    let end = run(command, path, &mut |bytes| {
-        answer.extend_from_slice(bytes);
-        Ok(ControlFlow::Continue(()))
-    })
-    .map_err(Refusal::Failed)?;
-    if !end.status.success() {
-        return Err(Refusal::Unknown);
-    }
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|_| Refusal::Unknown)?;
+    let answer: Answer = serde_json::from_slice(answer).map_err(|_| Refusal::Unknown)?;
     let Some(format) = answer.format.filter(|format| format.probe_score >= LEAST_SCORE) else {
         return Err(Refusal::Unknown);
     };
@@ -133,7 +155,7 @@ pub(super) fn probe(path: &Path) -> Result<Found, Refusal> {
         None
     };
     let codec = audio.codec_name.clone().filter(|codec| codec != "unknown").ok_or(Refusal::Unknown)?;
-    Ok(Found {
+    Ok(AudioInfo {
         format: name,
         codec,
         sample_rate: audio.sample_rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or(0),
@@ -155,183 +177,24 @@ fn short(name: &str, video: bool) -> String {
     .to_owned()
 }
 
-/// Decodes the first audio track to 16 kHz mono, given to `sink` as it comes.
-pub(super) fn decode(path: &Path, sink: &mut Sink<'_, i16>) -> Result<(), AudioError> {
-    let mut command = tool("ffmpeg", path)?;
-    command.args(["-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", "1", "-ar"]);
-    command.arg(SAMPLE_RATE.to_string()).args(["-f", "s16le", "pipe:1"]);
-    let mut samples = Vec::new();
-    let mut odd = None;
-    let end = run(command, path, &mut |bytes| {
-        samples.clear();
-        let mut bytes = odd.take().into_iter().chain(bytes.iter().copied());
-        while let Some(low) = bytes.next() {
-            match bytes.next() {
-                Some(high) => samples.push(i16::from_le_bytes([low, high])),
-                None => odd = Some(low),
-            }
-        }
-        sink(&samples)
-    })?;
-    if end.stopped || end.status.success() {
-        return Ok(());
-    }
-    Err(AudioError::Ffmpeg { line: end.line.unwrap_or_else(|| end.status.to_string()) })
-}
-
-/// A command up to and including its input. The name is absolute and behind a protocol, so that neither a leading `-`
-/// nor a `:` in it means anything.
-fn tool(name: &str, path: &Path) -> io::Result<Command> {
-    let mut command = Command::new(name);
-    command.env_clear();
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    command.args(["-hide_banner", "-loglevel", "error", "-protocol_whitelist", "file,pipe"]);
-    command.args(["-format_whitelist", DEMUXERS]);
-    if name == "ffmpeg" {
-        command.arg("-nostdin");
-    }
-    command.arg("-i").arg(url(path)?);
-    Ok(command)
-}
-
-fn url(path: &Path) -> io::Result<OsString> {
-    let mut url = OsString::from("file:");
-    url.push(std::path::absolute(path)?);
-    Ok(url)
-}
-
-struct End {
-    status: ExitStatus,
-    /// The last line on standard error.
-    line: Option<String>,
-    /// True when the sink asked to stop.
-    stopped: bool,
-}
-
-/// Kills and reaps what is still running, on every way out.
-struct Running(Mutex<Child>);
-
-impl Running {
-    fn kill(&self) {
-        // Failing means that it has ended already.
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).kill();
-    }
-
-    fn wait(&self) -> io::Result<ExitStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).wait()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = self.wait();
-    }
-}
-
-fn run(mut command: Command, path: &Path, sink: &mut Sink<'_, u8>) -> Result<End, AudioError> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let mut stdout = child.stdout.take().expect("asked for above");
-    let stderr = child.stderr.take().expect("asked for above");
-    let child = Running(Mutex::new(child));
-    let started = Instant::now();
-    let millis = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    // When the wait for output began; `u64::MAX` while it is the sink that takes its time.
-    let waiting = AtomicU64::new(0);
-    let (done, stalled) = (AtomicBool::new(false), AtomicBool::new(false));
-    thread::scope(|scope| {
-        let last = scope.spawn(|| last_line(stderr));
-        let watchdog = scope.spawn(|| {
-            while !done.load(Ordering::Acquire) {
-                let since = waiting.load(Ordering::Acquire);
-                if since != u64::MAX && millis().saturating_sub(since) > STALL.as_millis() as u64 {
-                    stalled.store(true, Ordering::Release);
-                    child.kill();
-                    return;
-                }
-                thread::park_timeout(Duration::from_secs(1));
-            }
-        });
-        let mut buffer = vec![0; READ];
-        let outcome = loop {
-            waiting.store(millis(), Ordering::Release);
-            match stdout.read(&mut buffer) {
-                Ok(0) => break Ok(false),
-                Ok(read) => {
-                    waiting.store(u64::MAX, Ordering::Release);
-                    match sink(&buffer[..read]) {
-                        Ok(ControlFlow::Continue(())) => {}
-                        Ok(ControlFlow::Break(())) => break Ok(true),
-                        Err(error) => break Err(error),
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error.into()),
-            }
-        };
-        done.store(true, Ordering::Release);
-        watchdog.thread().unpark();
-        if !matches!(outcome, Ok(false)) {
-            child.kill();
-        }
-        let status = child.wait();
-        let line = last.join().ok().flatten().map(|line| without(&line, path));
-        let stopped = outcome?;
-        if stalled.load(Ordering::Acquire) {
-            let line = format!("no output for {} seconds", STALL.as_secs());
-            return Err(AudioError::Ffmpeg { line });
-        }
-        Ok(End { status: status?, line, stopped })
-    })
-}
-
-/// The last line that says something, cut to a readable length.
-fn last_line(stderr: impl Read) -> Option<String> {
-    const LONGEST: u64 = 4_096;
-    let mut reader = BufReader::new(stderr);
-    let (mut line, mut last) = (Vec::new(), None);
-    // Everything must be read, or the child blocks on a full pipe.
-    while reader.by_ref().take(LONGEST).read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim();
-        if !text.is_empty() {
-            last = Some(text.chars().take(300).collect());
-        }
-        line.clear();
-    }
-    last
-}
-
-/// Where the file lies is nobody's business but the operator's.
-fn without(line: &str, path: &Path) -> String {
-    let mut line = line.to_owned();
-    for name in [url(path).ok(), Some(path.as_os_str().to_owned())].into_iter().flatten() {
-        if let Some(name) = OsStr::to_str(&name) {
-            line = line.replace(&format!("{name}: "), "").replace(name, "the file");
-        }
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_are_only_names() {
-        let name = |path: &str| url(Path::new(path)).expect("absolute").into_string().expect("UTF-8");
-        assert!(name("-version").starts_with("file:/"));
-        assert_eq!(name("/a/concat:b|c"), "file:/a/concat:b|c");
-    }
-
-    #[test]
-    fn lines_keep_no_paths() {
-        let line = without("file:/data/x/y: Invalid data found", Path::new("/data/x/y"));
-        assert_eq!(line, "Invalid data found");
-        assert_eq!(last_line(&b"one\ntwo\n\n"[..]).as_deref(), Some("two"));
-        assert_eq!(last_line(&b""[..]), None);
+    fn answers() {
+        let stream =
+            r#"{"codec_type":"audio","codec_name":"wmav2","sample_rate":"44100","channels":2,"duration":"3.5"}"#;
+        let picture = r#"{"codec_type":"video","codec_name":"png","disposition":{"attached_pic":1}}"#;
+        let answer = |streams: &str, score: u32| {
+            let format = format!(r#"{{"format_name":"asf","duration":"3.6","probe_score":{score}}}"#);
+            understand(format!(r#"{{"streams":[{streams}],"format":{format}}}"#).as_bytes())
+        };
+        let info = answer(&format!("{picture},{stream}"), 100).unwrap();
+        assert_eq!((&*info.format, &*info.codec, info.duration), ("wma", "wmav2", Some(3.5)));
+        assert_eq!(answer(picture, 100), Err(Refusal::NoAudio("wma".to_owned())));
+        assert_eq!(answer(stream, 24), Err(Refusal::Unknown));
+        assert_eq!(understand(b""), Err(Refusal::Unknown));
     }
 
     #[test]
@@ -342,6 +205,16 @@ mod tests {
                     .contains(&name.trim())
             );
             assert_eq!(name, name.trim());
+        }
+    }
+
+    #[test]
+    fn bounds_stand_before_the_input() {
+        for arguments in [probe_arguments(1), decode_arguments(1)] {
+            let at = |word: &str| arguments.iter().position(|argument| argument == word).unwrap();
+            for bound in ["-threads", "-max_pixels", "-probesize", "-max_streams", "-max_alloc", "-format_whitelist"] {
+                assert!(at(bound) < at("-i"), "{bound}");
+            }
         }
     }
 }

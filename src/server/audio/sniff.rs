@@ -4,12 +4,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use symphonia::core::io::MediaSource;
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// A container that the built-in decoders know.
     Native(&'static str),
     /// Media, but not for the built-in decoders, which could mistake its inside for something they know.
@@ -23,15 +24,18 @@ pub(super) enum Kind {
 /// Bytes read from the start: enough for every mark, and to tell text from binary.
 const HEAD: usize = 4_096;
 
+/// Chunks or boxes that are stepped over in search of one. No recording has as many before the one that matters, and a
+/// file of nothing else would take as long as there is time.
+const MOST_CHUNKS: usize = 4_096;
+
 /// Recognises a file by its first bytes.
-pub(super) fn kind(file: &mut File) -> io::Result<Kind> {
-    let mut head = Vec::with_capacity(HEAD);
-    file.rewind()?;
-    file.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
-    Ok(recognise(&head))
+pub(super) fn kind(file: &File) -> io::Result<Kind> {
+    Ok(recognise(&part(file, 0, HEAD)?))
 }
 
-fn recognise(head: &[u8]) -> Kind {
+/// What a file is by its first bytes.
+#[must_use]
+pub fn recognise(head: &[u8]) -> Kind {
     use Kind::{Foreign, Native, Other};
     let at = |offset: usize, mark: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(mark));
     let first = |mark: &[u8]| at(0, mark);
@@ -153,7 +157,7 @@ pub(super) struct Wav {
 }
 
 /// Reads a WAV file's header. None where it isn't one, or has no samples chunk, or no use for this.
-pub(super) fn wav(file: &mut File) -> io::Result<Option<Wav>> {
+pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
     if !read_at(file, 0, &mut head)? || !matches!(&head[..4], b"RIFF" | b"RF64" | b"BW64") || &head[8..] != b"WAVE" {
@@ -161,7 +165,10 @@ pub(super) fn wav(file: &mut File) -> io::Result<Option<Wav>> {
     }
     let (mut at, mut format, mut long) = (12, None, None);
     let mut chunk = [0; 8];
-    while read_at(file, at, &mut chunk)? {
+    for _ in 0..MOST_CHUNKS {
+        if !read_at(file, at, &mut chunk)? {
+            break;
+        }
         let declared = u64::from(le32(&chunk[4..]));
         at += 8;
         match &chunk[..4] {
@@ -216,7 +223,7 @@ pub(super) fn wav(file: &mut File) -> io::Result<Option<Wav>> {
 
 /// Whether the samples' length is a placeholder of a writer that could not go back: zero with samples following, or
 /// just below one of the limits that writers use for "as long as it gets".
-fn streamed(file: &mut File, start: u64, declared: u64, available: u64) -> io::Result<bool> {
+fn streamed(file: &File, start: u64, declared: u64, available: u64) -> io::Result<bool> {
     if declared == 0 {
         return Ok(available > 0 && !chunks_to_end(file, start)?);
     }
@@ -224,10 +231,13 @@ fn streamed(file: &mut File, start: u64, declared: u64, available: u64) -> io::R
 }
 
 /// Whether proper chunks follow up to the end of the file, as after samples that are really none.
-fn chunks_to_end(file: &mut File, mut at: u64) -> io::Result<bool> {
+fn chunks_to_end(file: &File, mut at: u64) -> io::Result<bool> {
     let size = file.metadata()?.len();
     let mut chunk = [0; 8];
-    while at < size {
+    for _ in 0..MOST_CHUNKS {
+        if at >= size {
+            break;
+        }
         if !read_at(file, at, &mut chunk)? || !chunk[..4].iter().all(|byte| (0x20..0x7f).contains(byte)) {
             return Ok(false);
         }
@@ -238,14 +248,17 @@ fn chunks_to_end(file: &mut File, mut at: u64) -> io::Result<bool> {
 }
 
 /// Seconds that an AIFF file declares, and those that it holds. None where it isn't one, or doesn't say.
-pub(super) fn aiff(file: &mut File) -> io::Result<Option<(f64, f64)>> {
+pub(super) fn aiff(file: &File) -> io::Result<Option<(f64, f64)>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
     if !read_at(file, 0, &mut head)? || &head[..4] != b"FORM" || !matches!(&head[8..], b"AIFF" | b"AIFC") {
         return Ok(None);
     }
     let (mut at, mut declared, mut chunk) = (12, 0.0, [0; 8]);
-    while read_at(file, at, &mut chunk)? {
+    for _ in 0..MOST_CHUNKS {
+        if !read_at(file, at, &mut chunk)? {
+            break;
+        }
         let length = u64::from(be32(&chunk[4..]));
         at += 8;
         match &chunk[..4] {
@@ -271,11 +284,11 @@ pub(super) fn aiff(file: &mut File) -> io::Result<Option<(f64, f64)>> {
 }
 
 /// Whether an MP4 file has lost its index (the `moov` box), as a copy that broke off has when the index comes last.
-pub(super) fn mp4_without_index(file: &mut File) -> io::Result<bool> {
+pub(super) fn mp4_without_index(file: &File) -> io::Result<bool> {
     let size = file.metadata()?.len();
     let (mut at, mut media, mut head) = (0, false, [0; 16]);
-    while at < size {
-        if !read_at(file, at, &mut head[..8])? {
+    for _ in 0..MOST_CHUNKS {
+        if at >= size || !read_at(file, at, &mut head[..8])? {
             break;
         }
         let mut length = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
@@ -305,16 +318,14 @@ pub(super) fn mp4_without_index(file: &mut File) -> io::Result<bool> {
 
 /// Whether an Ogg file ends within a page, or long after its last one. Ogg declares no length, so this is how a broken
 /// copy shows.
-pub(super) fn ogg_is_cut(file: &mut File) -> io::Result<bool> {
+pub(super) fn ogg_is_cut(file: &File) -> io::Result<bool> {
     /// A page is at most a header of 27, 255 lengths, and 255 segments of 255 bytes.
     const LARGEST_PAGE: u64 = 27 + 255 + 255 * 255;
     /// Bytes after the last page that may be some tag.
     const TAG: usize = 4_096;
     let size = file.metadata()?.len();
     let from = size.saturating_sub(2 * LARGEST_PAGE);
-    let mut tail = Vec::new();
-    file.seek(SeekFrom::Start(from))?;
-    file.by_ref().take(2 * LARGEST_PAGE).read_to_end(&mut tail)?;
+    let tail = part(file, from, 2 * LARGEST_PAGE as usize)?;
     let Some(page) = tail.windows(5).rposition(|window| window == b"OggS\0") else {
         return Ok(true);
     };
@@ -331,16 +342,17 @@ pub(super) fn ogg_is_cut(file: &mut File) -> io::Result<bool> {
 
 /// Whether an MP3 stream begins with a table (Xing, Info, VBRI) that counts its frames. Without one its length can only
 /// be guessed from the first frames.
-pub(super) fn mp3_counts_frames(file: &mut File) -> io::Result<bool> {
+pub(super) fn mp3_counts_frames(file: &File) -> io::Result<bool> {
     let (mut at, mut head) = (0_u64, [0; 10]);
-    while read_at(file, at, &mut head)? && &head[..3] == b"ID3" {
+    for _ in 0..MOST_CHUNKS {
+        if !read_at(file, at, &mut head)? || &head[..3] != b"ID3" {
+            break;
+        }
         let length = head[6..].iter().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
         at += 10 + length + if head[5] & 0x10 == 0 { 0 } else { 10 };
     }
-    let mut frame = Vec::new();
-    file.seek(SeekFrom::Start(at))?;
     // The first frame may follow padding; its table stands in its first bytes.
-    file.by_ref().take(HEAD as u64).read_to_end(&mut frame)?;
+    let frame = part(file, at, HEAD)?;
     let Some(sync) = frame.windows(2).position(|pair| pair[0] == 0xff && pair[1] & 0xe0 == 0xe0) else {
         return Ok(false);
     };
@@ -351,7 +363,7 @@ pub(super) fn mp3_counts_frames(file: &mut File) -> io::Result<bool> {
 }
 
 /// Whether a Matroska file calls itself WebM.
-pub(super) fn is_webm(file: &mut File) -> io::Result<bool> {
+pub(super) fn is_webm(file: &File) -> io::Result<bool> {
     let mut head = [0; 64];
     Ok(read_at(file, 0, &mut head)? && head.windows(4).any(|window| window == b"webm"))
 }
@@ -365,13 +377,24 @@ fn be32(bytes: &[u8]) -> u32 {
 }
 
 /// Fills `buffer` from a position; false where the file ends before.
-fn read_at(file: &mut File, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
-    file.seek(SeekFrom::Start(at))?;
-    match file.read_exact(buffer) {
+fn read_at(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
+    // No file reaches so far, and the system would call it an error.
+    if i64::try_from(at).is_err() {
+        return Ok(false);
+    }
+    match file.read_exact_at(buffer, at) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Up to `length` bytes from a position; fewer where the file ends before.
+fn part(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
+    let size = file.metadata()?.len();
+    let length = length.min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
+    let mut bytes = vec![0; length];
+    Ok(if read_at(file, at, &mut bytes)? { bytes } else { Vec::new() })
 }
 
 /// A file for the decoders, its length asked for once. A WAV file's lengths are shown as they are, not as declared.
@@ -401,9 +424,11 @@ impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
         let most = buffer.len().min(left);
-        // Every time: other handles to this file share its position.
-        self.file.seek(SeekFrom::Start(self.at))?;
-        let got = self.file.read(&mut buffer[..most])?;
+        // A place beyond the end is the file's word, and no error of the storage.
+        if most == 0 {
+            return Ok(0);
+        }
+        let got = self.file.read_at(&mut buffer[..most], self.at)?;
         for (start, bytes) in &self.patches {
             for (at, byte) in (*start..).zip(bytes) {
                 if let Some(place) =
@@ -478,7 +503,7 @@ mod tests {
         let read = |data: u32, bytes: usize| {
             let mut all = header(data);
             all.extend(std::iter::repeat_n(1, bytes));
-            wav(&mut file(&all)).expect("readable").map(|wav| (wav.declared, wav.found))
+            wav(&file(&all)).expect("readable").map(|wav| (wav.declared, wav.found))
         };
         assert_eq!(read(16_000, 16_000), Some((1.0, 1.0)));
         assert_eq!(read(16_000, 8_001), Some((1.0, 0.5)), "cut, and within a frame");
@@ -488,7 +513,7 @@ mod tests {
         assert_eq!(read(0, 0), Some((0.0, 0.0)));
         let mut none = header(0);
         none.extend(b"LIST\x04\0\0\0INFO");
-        assert_eq!(wav(&mut file(&none)).expect("readable").map(|wav| wav.found), Some(0.0));
+        assert_eq!(wav(&file(&none)).expect("readable").map(|wav| wav.found), Some(0.0));
     }
 
     #[test]
@@ -496,7 +521,7 @@ mod tests {
         let mut all = header(0);
         all.extend([7; 100]);
         let mut stored = file(&all);
-        let plan = wav(&mut stored).expect("readable").expect("a WAV file");
+        let plan = wav(&stored).expect("readable").expect("a WAV file");
         let mut source = Source::new(stored, Some(&plan)).expect("opened");
         let mut whole = Vec::new();
         source.read_to_end(&mut whole).expect("read");

@@ -220,7 +220,7 @@ impl<'a> Job<'a> {
         let max_duration = self.state.limits.max_duration;
         let stop_survey = CancellationToken::new();
         let _stop_on_return = stop_survey.clone().drop_guard();
-        let mut decoding = spool::survey(recording.clone(), max_duration, stop_survey);
+        let mut decoding = spool::survey(self.state.decoders.clone(), recording.clone(), max_duration, stop_survey);
         // A file that can't be decoded at all ends here, before an engine is started for it.
         let begun = async { decoding.wait_for(|d| d.begun || d.end.is_some()).await.map(|d| d.clone()) };
         // If its thread panicked, there will be nothing to hear either.
@@ -234,11 +234,11 @@ impl<'a> Job<'a> {
         let (mut input, mut output) =
             speech::spawn(engine, &Request { language: self.claim.session.language.clone() })?;
         let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;
-        let mut samples = spool::samples(recording, max_duration, from);
+        let mut samples = spool::samples(self.state.decoders.clone(), recording, max_duration, from);
         // Feeding goes on beside listening: an engine that is busy talking doesn't read, and the other way round.
         let feed = async move {
             while let Some(piece) = samples.recv().await {
-                input.write(&piece).await?;
+                input.write(&piece.map_err(|error| broken(&error))?).await?;
             }
             input.finish().await?;
             Ok::<(), Stop>(())
@@ -607,13 +607,17 @@ fn unfetched(error: &MediaError) -> &'static str {
 }
 
 fn check(decoding: &spool::Survey) -> Result<(), Stop> {
-    match &decoding.end {
-        Some(end) => match &**end {
-            Err(AudioError::Io(error)) => Err(Stop::Io(std::io::Error::new(error.kind(), error.to_string()))),
-            Err(error) => Err(Stop::Audio(error.to_string(), error.code())),
-            Ok(_) => Ok(()),
-        },
-        None => Ok(()),
+    match decoding.end.as_deref() {
+        Some(Err(error)) => Err(broken(error)),
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
+/// What a recording that can't be decoded means for the attempt: an end, unless it was the storage.
+fn broken(error: &AudioError) -> Stop {
+    match error {
+        AudioError::Io(error) => Stop::Io(std::io::Error::new(error.kind(), error.to_string())),
+        error => Stop::Audio(error.to_string(), error.code()),
     }
 }
 

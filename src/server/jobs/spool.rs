@@ -2,8 +2,12 @@
 //! for the engine, so a recording takes no room on the disk and next to none in memory, however long it is. A second run
 //! of the decoder, which keeps nothing, hurries ahead and finds the exact length and the waveform. Called by `job`.
 
-use crate::server::audio::{self, AudioError, Decoded, Limits, SAMPLE_RATE};
-use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+use crate::server::audio::{AudioError, Decoded, Decoders, Limits, SAMPLE_RATE};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -21,38 +25,75 @@ pub(super) struct Survey {
     pub(super) end: Option<Arc<Result<Decoded, AudioError>>>,
 }
 
-/// Decodes `recording` only to find out how long it is, what it looks like and whether it is sound, on a thread of its
-/// own, until done or `stop`.
-pub(super) fn survey(recording: PathBuf, max_duration: f64, stop: CancellationToken) -> watch::Receiver<Survey> {
+/// Decodes `recording` only to find out how long it is, what it looks like and whether it is sound, in a task of its own,
+/// until done or `stop`.
+pub(super) fn survey(
+    decoders: Decoders,
+    recording: PathBuf,
+    max_duration: f64,
+    stop: CancellationToken,
+) -> watch::Receiver<Survey> {
     let (told, watching) = watch::channel(Survey::default());
-    tokio::task::spawn_blocking(move || {
-        let result = audio::decode(&recording, &Limits { max_duration }, &mut |_| {
-            told.send_if_modified(|survey| !std::mem::replace(&mut survey.begun, true));
-            Ok(if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        });
-        told.send_modify(|survey| survey.end = Some(Arc::new(result)));
+    tokio::spawn(async move {
+        let whole = async {
+            let mut decoding = decoders.decode(&recording, Limits { max_duration }).await?;
+            while decoding.next().await?.is_some() {
+                told.send_if_modified(|survey| !std::mem::replace(&mut survey.begun, true));
+            }
+            Ok(decoding.finish())
+        };
+        // Nobody waits for the end of one that is stopped; dropping it ends the decoder.
+        if let Some(result) = stop.run_until_cancelled(whole).await {
+            told.send_modify(|survey| survey.end = Some(Arc::new(result)));
+        }
     });
     watching
 }
 
-/// Decodes `recording` from sample `from` on a thread of its own, which waits while the samples aren't fetched, and ends
-/// with the receiver. They end with the recording, or where it can't be decoded any further: why, the survey knows.
-pub(super) fn samples(recording: PathBuf, max_duration: f64, from: u64) -> mpsc::Receiver<Vec<i16>> {
+/// Decodes `recording` from sample `from` in a task of its own, which waits while the samples aren't fetched, and ends
+/// with the receiver. They end with the recording, or with the reason why it can't be decoded any further.
+pub(super) fn samples(
+    decoders: Decoders,
+    recording: PathBuf,
+    max_duration: f64,
+    from: u64,
+) -> mpsc::Receiver<Result<Vec<i16>, AudioError>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
+    tokio::spawn(async move {
+        let gone = sender.clone();
         let mut pieces = Pieces { sender, skip: from, next: Vec::with_capacity(PIECE) };
-        let decoded = audio::decode(&recording, &Limits { max_duration }, &mut |samples| Ok(pieces.take(samples)));
-        if let Err(error) = decoded {
-            tracing::debug!(%error, "a recording ends early");
-        }
-        let _ = pieces.send();
+        let all = async {
+            let end = hand_out(&decoders, &recording, max_duration, &mut pieces).await;
+            if pieces.send().await.is_continue()
+                && let Err(error) = end
+            {
+                // If nobody listens any more, nobody wants to know.
+                let _ = pieces.sender.send(Err(error)).await;
+            }
+        };
+        tokio::select! { () = all => {} () = gone.closed() => {} }
     });
     receiver
 }
 
+async fn hand_out(
+    decoders: &Decoders,
+    recording: &Path,
+    max_duration: f64,
+    pieces: &mut Pieces,
+) -> Result<(), AudioError> {
+    let mut decoding = decoders.decode_slowly(recording, Limits { max_duration }).await?;
+    while let Some(samples) = decoding.next().await? {
+        if pieces.take(&samples).await.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Cuts what a decoder hands out into pieces of one size, so that their number bounds the memory.
 struct Pieces {
-    sender: mpsc::Sender<Vec<i16>>,
+    sender: mpsc::Sender<Result<Vec<i16>, AudioError>>,
     /// Samples still to be left out.
     skip: u64,
     next: Vec<i16>,
@@ -60,7 +101,7 @@ struct Pieces {
 
 impl Pieces {
     /// Takes what comes next. Waits while the receiver is busy, and breaks off when it is gone.
-    fn take(&mut self, mut samples: &[i16]) -> ControlFlow<()> {
+    async fn take(&mut self, mut samples: &[i16]) -> ControlFlow<()> {
         let skipped = samples.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
         self.skip -= skipped as u64;
         samples = &samples[skipped..];
@@ -72,19 +113,19 @@ impl Pieces {
             self.next.extend_from_slice(now);
             samples = later;
             if self.next.len() == PIECE {
-                self.send()?;
+                self.send().await?;
             }
         }
         ControlFlow::Continue(())
     }
 
     /// Sends what has gathered.
-    fn send(&mut self) -> ControlFlow<()> {
+    async fn send(&mut self) -> ControlFlow<()> {
         if self.next.is_empty() {
             return ControlFlow::Continue(());
         }
         let piece = std::mem::replace(&mut self.next, Vec::with_capacity(PIECE));
-        match self.sender.blocking_send(piece) {
+        match self.sender.send(Ok(piece)).await {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
@@ -95,41 +136,42 @@ impl Pieces {
 mod tests {
     use super::*;
 
-    #[test]
-    fn samples_arrive_in_order_and_the_decoder_waits() {
+    #[tokio::test]
+    async fn samples_arrive_in_order_and_the_decoder_waits() {
         let (sender, mut receiver) = mpsc::channel(2);
         let mut pieces = Pieces { sender, skip: 3, next: Vec::new() };
-        let decoder = std::thread::spawn(move || {
+        let decoder = tokio::spawn(async move {
             // In pieces of every size, as decoders have them.
             let samples: Vec<i16> = (0..20 * PIECE).map(|n| n as i16).collect();
             let mut rest = &samples[..];
             for size in (1..).map(|n| n * 77) {
                 let (now, later) = rest.split_at(size.min(rest.len()));
-                if now.is_empty() || pieces.take(now).is_break() {
+                if now.is_empty() || pieces.take(now).await.is_break() {
                     break;
                 }
                 rest = later;
             }
-            pieces.send()
+            pieces.send().await
         });
         while receiver.len() < 2 {
-            std::thread::yield_now();
+            tokio::task::yield_now().await;
         }
         let mut heard: Vec<i16> = Vec::new();
-        while let Some(piece) = receiver.blocking_recv() {
+        while let Some(piece) = receiver.recv().await {
+            let piece = piece.unwrap();
             assert!(receiver.len() <= 2 && piece.len() <= PIECE);
             heard.extend(piece);
         }
-        assert!(decoder.join().unwrap().is_continue());
+        assert!(decoder.await.unwrap().is_continue());
         assert!(heard.iter().copied().eq((3..20 * PIECE).map(|n| n as i16)));
     }
 
-    #[test]
-    fn a_decoder_ends_with_its_receiver() {
+    #[tokio::test]
+    async fn a_decoder_ends_with_its_receiver() {
         let (sender, receiver) = mpsc::channel(1);
         let mut pieces = Pieces { sender, skip: 0, next: Vec::new() };
-        assert!(pieces.take(&[0; PIECE]).is_continue());
+        assert!(pieces.take(&[0; PIECE]).await.is_continue());
         drop(receiver);
-        assert!(pieces.take(&[0; 1]).is_break());
+        assert!(pieces.take(&[0; 1]).await.is_break());
     }
 }

@@ -1,0 +1,258 @@
+//! What a decoder says on its standard output: frames of a tag, a length and a body, which are messages (JSON) or samples.
+//! `child` writes them and `process` reads them. A decoder that a recording has taken over may write anything, so every
+//! length has a limit, and every text is cut down to what a name may be.
+
+use std::io::{self, ErrorKind, Write};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::{AudioError, AudioInfo, Problem};
+
+/// The longest message, in bytes. Real ones are a few hundred.
+const MAX_MESSAGE: u32 = 16 * 1024;
+
+/// The most samples in a frame: half a second, as the built-in decoders hand them out.
+pub(super) const MAX_SAMPLES: usize = super::SAMPLE_RATE as usize / 2;
+
+/// The longest name of a format or codec, in characters.
+const MAX_NAME: usize = 60;
+
+const MESSAGE: u8 = b'm';
+const SAMPLES: u8 = b's';
+
+/// What a decoder tells besides samples.
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Message {
+    /// What the file is by its first bytes, with an article. Said before a decoder looks at the file.
+    Recognised(String),
+    /// The recording can be decoded, and this is what it is. Samples follow if they were asked for.
+    Opened(AudioInfo),
+    /// The recording has been decoded to its end, and this is what it turned out to be.
+    Ended(AudioInfo),
+    /// The built-in decoders can't read it; ffmpeg may.
+    NotHere(Problem),
+    /// The recording is refused.
+    Refused(AudioErrorOnWire),
+}
+
+/// An [`AudioError`] that can be sent: an error of the storage is reduced to its number.
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum AudioErrorOnWire {
+    Empty,
+    Unreadable { recognised: Option<String>, problem: Problem },
+    NoAudioTrack { format: String },
+    Truncated { declared: Option<f64>, found: Option<f64> },
+    TooLong { duration: f64, at_least: bool },
+    NoSamples { format: String },
+    Storage { errno: Option<i32> },
+}
+
+impl From<AudioError> for AudioErrorOnWire {
+    fn from(error: AudioError) -> Self {
+        match error {
+            AudioError::EmptyFile => Self::Empty,
+            AudioError::Unreadable { recognised, problem, ffmpeg: _ } => Self::Unreadable { recognised, problem },
+            AudioError::NoAudioTrack { format } => Self::NoAudioTrack { format },
+            AudioError::Truncated { declared, found } => Self::Truncated { declared, found },
+            AudioError::TooLong { duration, at_least, limit: _ } => Self::TooLong { duration, at_least },
+            AudioError::NoSamples { format } => Self::NoSamples { format },
+            AudioError::Io(error) => Self::Storage { errno: error.raw_os_error() },
+            // Only ever said by the parent.
+            AudioError::Ffmpeg => Self::Unreadable { recognised: None, problem: Problem::Unsupported },
+        }
+    }
+}
+
+impl AudioErrorOnWire {
+    /// The error with what only the parent knows: whether ffmpeg is there, and the limit in seconds.
+    pub(super) fn with(self, ffmpeg: bool, limit: f64) -> AudioError {
+        match self {
+            Self::Empty => AudioError::EmptyFile,
+            Self::Unreadable { recognised, problem } => {
+                AudioError::Unreadable { recognised: recognised.map(name), problem, ffmpeg }
+            }
+            Self::NoAudioTrack { format } => AudioError::NoAudioTrack { format: name(format) },
+            Self::Truncated { declared, found } => AudioError::Truncated { declared, found },
+            Self::TooLong { duration, at_least } => AudioError::TooLong { duration, at_least, limit },
+            Self::NoSamples { format } => AudioError::NoSamples { format: name(format) },
+            Self::Storage { errno } => AudioError::Io(
+                errno.map_or_else(|| io::Error::other("the decoder could not read it"), io::Error::from_raw_os_error),
+            ),
+        }
+    }
+}
+
+/// One frame.
+#[derive(Debug, PartialEq)]
+pub(super) enum Frame {
+    Message(Message),
+    Samples(Vec<i16>),
+}
+
+/// Writes a message at once.
+pub(super) fn write_message(out: &mut impl Write, message: &Message) -> io::Result<()> {
+    write(out, MESSAGE, &serde_json::to_vec(message).map_err(io::Error::other)?)
+}
+
+/// Writes samples at once, at most [`MAX_SAMPLES`].
+pub(super) fn write_samples(out: &mut impl Write, samples: &[i16]) -> io::Result<()> {
+    let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    write(out, SAMPLES, &bytes)
+}
+
+fn write(out: &mut impl Write, tag: u8, body: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    let mut frame = Vec::with_capacity(5 + body.len());
+    frame.push(tag);
+    frame.extend(length.to_le_bytes());
+    frame.extend(body);
+    out.write_all(&frame)?;
+    out.flush()
+}
+
+/// Reads the next frame; none at the end. Must not be dropped half way.
+///
+/// # Errors
+/// `InvalidData` for what is no frame, `UnexpectedEof` where one breaks off.
+pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
+    let mut head = [0; 5];
+    if from.read(&mut head[..1]).await? == 0 {
+        return Ok(None);
+    }
+    from.read_exact(&mut head[1..]).await?;
+    let [tag, length @ ..] = head;
+    let length = u32::from_le_bytes(length);
+    let longest = if tag == SAMPLES { MAX_SAMPLES as u32 * 2 } else { MAX_MESSAGE };
+    if !matches!(tag, MESSAGE | SAMPLES) || length > longest || (tag == SAMPLES && length % 2 != 0) {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    let mut body = vec![0; length as usize];
+    from.read_exact(&mut body).await?;
+    if tag == SAMPLES {
+        return Ok(Some(Frame::Samples(samples(&body))));
+    }
+    let message = serde_json::from_slice(&body).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+    Ok(Some(Frame::Message(clean(message)?)))
+}
+
+/// Samples of 16 bit, low byte first.
+pub(super) fn samples(bytes: &[u8]) -> Vec<i16> {
+    bytes.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
+}
+
+fn clean(message: Message) -> io::Result<Message> {
+    Ok(match message {
+        Message::Recognised(what) => Message::Recognised(name(what)),
+        Message::Opened(info) => Message::Opened(clean_info(info)?),
+        Message::Ended(info) => Message::Ended(clean_info(info)?),
+        other => other,
+    })
+}
+
+/// What a recording is, with names that are names and a length that is one.
+pub(super) fn clean_info(info: AudioInfo) -> io::Result<AudioInfo> {
+    if info.duration.is_some_and(|seconds| !seconds.is_finite() || seconds < 0.0) {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    Ok(AudioInfo { format: name(info.format), codec: name(info.codec), ..info })
+}
+
+/// A name of a format or codec, which people are shown: no markup, no control characters, not long.
+fn name(text: String) -> String {
+    let of_names = |c: char| c.is_ascii_alphanumeric() || " -_.'()/+,".contains(c);
+    text.chars().filter(|c| of_names(*c)).take(MAX_NAME).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn all(mut bytes: &[u8]) -> io::Result<Vec<Frame>> {
+        now(async {
+            let mut frames = Vec::new();
+            while let Some(frame) = read(&mut bytes).await? {
+                frames.push(frame);
+            }
+            Ok(frames)
+        })
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let info = AudioInfo {
+            format: "wav".to_owned(),
+            codec: "pcm_s16le".to_owned(),
+            sample_rate: 8_000,
+            channels: 2,
+            duration: Some(1.5),
+        };
+        let refused = AudioErrorOnWire::TooLong { duration: 3.0, at_least: true };
+        let messages = [Message::Opened(info.clone()), Message::Ended(info), Message::Refused(refused)];
+        let mut bytes = Vec::new();
+        for message in &messages {
+            write_message(&mut bytes, message).unwrap();
+            write_samples(&mut bytes, &[1, -2, i16::MIN]).unwrap();
+        }
+        let frames = all(&bytes).unwrap();
+        assert_eq!(frames.len(), 6);
+        for (i, message) in messages.into_iter().enumerate() {
+            assert_eq!(frames[2 * i], Frame::Message(message));
+            assert_eq!(frames[2 * i + 1], Frame::Samples(vec![1, -2, i16::MIN]));
+        }
+    }
+
+    #[test]
+    fn errors_keep_their_sentences() {
+        for error in [
+            AudioError::EmptyFile,
+            AudioError::Unreadable { recognised: Some("a PNG image".into()), problem: Problem::NotAudio, ffmpeg: true },
+            AudioError::NoAudioTrack { format: "mp4".into() },
+            AudioError::Truncated { declared: Some(20.0), found: Some(10.0) },
+            AudioError::TooLong { duration: 20.0, at_least: true, limit: 10.0 },
+            AudioError::NoSamples { format: "wav".into() },
+        ] {
+            let said = error.to_string();
+            assert_eq!(AudioErrorOnWire::from(error).with(true, 10.0).to_string(), said);
+        }
+        let full = AudioErrorOnWire::from(AudioError::Io(io::Error::from_raw_os_error(5))).with(true, 1.0);
+        assert!(matches!(full, AudioError::Io(error) if error.raw_os_error() == Some(5)));
+    }
+
+    #[test]
+    fn too_long_and_nonsense_end_the_reading() {
+        let frame = |tag: u8, length: u32| [&[tag][..], &length.to_le_bytes()].concat();
+        for bytes in [
+            frame(b'x', 0),
+            frame(SAMPLES, 16_002),
+            frame(SAMPLES, 3),
+            frame(MESSAGE, u32::MAX),
+            [frame(MESSAGE, 2), b"{}".to_vec()].concat(),
+        ] {
+            assert_eq!(all(&bytes).unwrap_err().kind(), ErrorKind::InvalidData, "{bytes:?}");
+        }
+        assert_eq!(all(&frame(SAMPLES, 2)).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn names_are_only_names() {
+        let told = name("a <b>file</b>\u{202e}\n\0".to_owned());
+        assert_eq!(told, "a bfile/b");
+        assert_eq!(name("x".repeat(1_000)).len(), MAX_NAME);
+        assert_eq!(name("Monkey's Audio (AC-3)".to_owned()), "Monkey's Audio (AC-3)");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_frames_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = all(&bytes);
+        }
+    }
+}
