@@ -58,10 +58,9 @@ fn main() -> ExitCode {
         None => unreachable!("'serve' was given"),
     });
     // Before there is a second thread: what a decoder denies itself holds for the thread that does so.
-    let command = match command {
-        Command::Decoder(args) => return audio::run_child(args),
-        other => other,
-    };
+    if let Command::Decoder(args) = command {
+        return audio::run_child(args);
+    }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(command)),
         Err(error) => ended(Err(format!("the threads could not be started: {error}"))),
@@ -81,7 +80,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Sessions(args) => stuck::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
-        Command::Decoder(args) => audio::run_child(args),
+        Command::Decoder(_) => unreachable!("'main' runs it without these threads"),
     }
 }
 

@@ -702,15 +702,18 @@ fn mostly_damaged_is_refused() {
     }
 }
 
-/// The processes of this one that are decoders of `path`.
+/// The processes that read `path`.
 fn at_work(path: &Path) -> usize {
-    let own = |entry: fs::DirEntry| {
-        let folder = entry.path();
-        let name = fs::read_to_string(folder.join("comm")).ok()?;
-        let input = fs::read_link(folder.join("fd/0")).ok()?;
-        (["hark-decoder\n", "hark\n", "ffmpeg\n"].contains(&&*name) && input == path).then_some(())
-    };
-    fs::read_dir("/proc").unwrap().filter_map(|entry| own(entry.unwrap())).count()
+    let reads = |entry: &fs::DirEntry| fs::read_link(entry.path().join("fd/0")).is_ok_and(|input| input == path);
+    fs::read_dir("/proc").unwrap().filter(|entry| entry.as_ref().is_ok_and(reads)).count()
+}
+
+/// Waits until no process reads `path`.
+fn gone(path: &Path) -> bool {
+    (0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        at_work(path) == 0
+    })
 }
 
 #[test]
@@ -733,11 +736,7 @@ fn what_is_no_longer_wanted_ends() {
         drop(decoding);
         // Its place is free again.
         drop(begun(&one));
-        let gone = (0..600).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            at_work(&path) == 0
-        });
-        assert!(gone, "{name}: a decoder goes on");
+        assert!(gone(&path), "{name}: a decoder goes on");
     }
 }
 
@@ -751,6 +750,57 @@ fn uploads_do_not_wait_for_ever() {
     assert!(results.iter().filter(busy).count() >= 1);
     assert!(results.iter().filter(|result| result.is_ok()).count() >= 1);
     assert!(now(none.probe(&path, LIMITS)).is_ok());
+}
+
+/// A recording may take its decoder over, so that it says and does anything.
+#[test]
+fn a_decoder_is_not_trusted() {
+    let files = Files::new();
+    let path = files.tone("a.wav", 16_000, "mono", &[]);
+    let frame = |tag: &str, body: &str| {
+        let length: String = (body.len() as u32).to_le_bytes().iter().map(|byte| format!("\\{byte:03o}")).collect();
+        format!("printf '{tag}{length}%s' '{body}'\n")
+    };
+    let info = r#"{"format":"wav","codec":"x","sample_rate":8000,"channels":1,"duration":null}"#;
+    let opened = frame("m", &format!(r#"{{"opened":{info}}}"#));
+    let samples = "printf 's\\200\\076\\0\\0'; head -c 16000 /dev/zero\n";
+    let refused = frame("m", r#"{"refused":{"no_audio_track":{"format":"<b>x</b>"}}}"#);
+    let cases = [
+        ("silent", "exec sleep 60\n".to_owned(), "busy", ""),
+        ("spins", "while :; do :; done\n".to_owned(), "unreadable", "memory or time"),
+        ("dies", "kill -SEGV $$\n".to_owned(), "unreadable", "broke down"),
+        ("out of memory", "kill -KILL $$\n".to_owned(), "unreadable", "memory or time"),
+        ("exits", "exit 3\n".to_owned(), "unreadable", "broke down"),
+        ("nonsense", "exec head -c 100000 /dev/zero\n".to_owned(), "unreadable", "broke down"),
+        (
+            "a huge message",
+            "printf 'm\\377\\377\\377\\177'; exec head -c 100000 /dev/zero\n".to_owned(),
+            "unreadable",
+            "broke",
+        ),
+        ("no JSON", frame("m", "{"), "unreadable", "broke down"),
+        ("a name with markup", refused, "no_audio_track", "This bx/b file"),
+        ("sounds for ever", format!("{opened}while :; do {samples}done\n"), "too_long", "at least"),
+        ("no end", format!("{opened}{samples}exit 0\n"), "unreadable", "broke down"),
+    ];
+    let config = Flags::parse_from(["hark", "--probe-secs", "2", "--decode-stall-secs", "2"]).config;
+    for (name, script, code, words) in cases {
+        let program = files.write("decoder", format!("#!/bin/sh\n{script}"));
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let decoders = Decoders::new(&config, Some(&program));
+        let heard = hear_by(&decoders, &path, &Limits { max_duration: 20.0 }).unwrap_err();
+        let said = match now(decoders.probe(&path, LIMITS)) {
+            Err(ProbeError::Busy { .. }) => "busy".to_owned(),
+            Err(ProbeError::Audio(error)) => error.code().to_owned(),
+            // It says what it is before it goes on.
+            Ok(info) => info.format,
+        };
+        assert!(said == code || (said == "wav" && script.contains("opened")), "{name}: {said}");
+        // What had no processor time is tried again by the worker.
+        assert_eq!(heard.code(), if code == "busy" { "io" } else { code }, "{name}: {heard}");
+        assert!(heard.to_string().contains(words), "{name}: {heard}");
+        assert!(gone(&path), "{name}: a decoder goes on");
+    }
 }
 
 /// Runs `child` of this binary alone, so that its environment is its own.

@@ -76,8 +76,7 @@ fn no_media_is_parsed_inside_the_server() {
     // They are handed on for the fuzz targets.
     let found: Vec<_> = found.into_iter().filter(|line| !line.starts_with("server/audio.rs: pub use ")).collect();
     assert_eq!(found, nothing());
-    // The only ways to a decoder: its own subcommand, before the server's threads start, and the same once more for a
-    // complete match.
+    // The only way to a decoder is its own subcommand.
     let started = outside(&["server/audio"], &["audio::run_child"]);
     assert!(started.iter().all(|line| line.starts_with("main.rs: ")), "{started:?}");
 }

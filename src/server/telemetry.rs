@@ -17,9 +17,8 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// If the filter can't be read.
 pub fn log(config: &LogConfig) -> Result<(), String> {
-    // The decoder library reports every damaged packet on its own; Hark says what it means for the session. PostgreSQL
-    // notices at every start that the table of migrations exists.
-    let filter = EnvFilter::try_new(format!("symphonia=off,sqlx::postgres::notice=warn,{}", config.log))
+    // PostgreSQL notices at every start that the table of migrations exists.
+    let filter = EnvFilter::try_new(format!("sqlx::postgres::notice=warn,{}", config.log))
         .map_err(|e| format!("--log: '{}' is no filter ({e}); give one like 'info' or 'hark=debug'", config.log))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -34,6 +34,9 @@ const MAX_ANSWER: usize = 256 * 1024;
 const KEPT_LINES: usize = 5;
 const KEPT_CHARS: usize = 300;
 
+/// Bytes after which a line counts as one, wherever it ends.
+const KEPT_BYTES: usize = 4 * KEPT_CHARS;
+
 /// How long a decoder has to exit after its last word.
 const EXIT: Duration = Duration::from_secs(5);
 
@@ -205,7 +208,7 @@ impl Decoders {
                     running.recognised = Some(what);
                 }
                 Some(Frame::Message(Message::Opened(info) | Message::Ended(info))) => {
-                    return Ok(Look::BuiltIn(running, info));
+                    return Ok(Look::BuiltIn(Box::new(running), info));
                 }
                 Some(Frame::Message(Message::NotHere(problem))) => break problem,
                 Some(Frame::Message(Message::Refused(error))) => {
@@ -293,7 +296,7 @@ fn within(declared: Option<f64>, limits: Limits) -> Result<(), AudioError> {
 /// What looking at a recording came to.
 enum Look {
     /// The process that decodes it, if it was asked to.
-    BuiltIn(Running, AudioInfo),
+    BuiltIn(Box<Running>, AudioInfo),
     /// Where ffmpeg is, which can decode it.
     Ffmpeg(PathBuf, AudioInfo),
 }
@@ -461,28 +464,25 @@ impl Drop for Running {
 }
 
 /// Keeps the last lines of standard error. Reads all of it, or the decoder would wait on a full pipe.
-async fn listen(stderr: ChildStderr, kept: Arc<Mutex<VecDeque<String>>>) {
-    const LONGEST: usize = 4_096;
-    let mut stderr = BufReader::with_capacity(LONGEST, stderr);
-    let mut line = Vec::new();
-    while let Ok(byte) = stderr.read_u8().await {
-        if byte != b'\n' {
-            if line.len() < LONGEST {
-                line.push(byte);
+async fn listen(mut stderr: ChildStderr, kept: Arc<Mutex<VecDeque<String>>>) {
+    let (mut buffer, mut line) = (vec![0; 4_096], Vec::new());
+    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+        for part in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
+            line.extend_from_slice(part);
+            if !part.ends_with(b"\n") && line.len() < KEPT_BYTES {
+                continue;
             }
-            continue;
+            let text: String = String::from_utf8_lossy(&line).trim().chars().take(KEPT_CHARS).collect();
+            line.clear();
+            if text.is_empty() {
+                continue;
+            }
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == KEPT_LINES {
+                kept.pop_front();
+            }
+            kept.push_back(text);
         }
-        let text: String = String::from_utf8_lossy(&line).trim().chars().take(KEPT_CHARS).collect();
-        line.clear();
-        if text.is_empty() {
-            continue;
-        }
-        tracing::debug!(?text, "a decoder says");
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT_LINES {
-            kept.pop_front();
-        }
-        kept.push_back(text);
     }
 }
 

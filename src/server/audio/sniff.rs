@@ -520,7 +520,7 @@ mod tests {
     fn a_source_shows_real_lengths_at_any_offset() {
         let mut all = header(0);
         all.extend([7; 100]);
-        let mut stored = file(&all);
+        let stored = file(&all);
         let plan = wav(&stored).expect("readable").expect("a WAV file");
         let mut source = Source::new(stored, Some(&plan)).expect("opened");
         let mut whole = Vec::new();
