@@ -228,7 +228,7 @@ async fn attack_all(
 ) -> Vec<(Target, Ended)> {
     // Those that send as much as they can keep the machine busy.
     let endless = targets.first().is_some_and(|target| matches!(attack(target).1, Rest::Endless(_)));
-    let some = Arc::new(Semaphore::new(if endless { 8 } else { 40 }));
+    let some = Arc::new(Semaphore::new(if endless { 8 } else { 24 }));
     let mut attacks = JoinSet::new();
     for target in targets {
         let (first, rest) = attack(target);
