@@ -262,6 +262,12 @@ enum Step {
 
 impl Native {
     fn open(file: File, kind: Kind) -> Result<Self, Failure> {
+        if let Kind::Native(name) = kind
+            && sniff::is_crumbs(&file)?
+        {
+            let recognised = Some(name.to_owned());
+            return Err(AudioError::Unreadable { recognised, problem: Problem::Damaged, ffmpeg: false }.into());
+        }
         let wav = sniff::wav(&file)?;
         let told = match &wav {
             Some(wav) => Some((wav.declared, wav.found)),

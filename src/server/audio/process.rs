@@ -510,6 +510,8 @@ enum Late {
 async fn in_time<T>(patience: Patience, pid: Option<Pid>, work: impl Future<Output = T>) -> Result<T, Late> {
     /// The share of the time that a decoder which is to blame has had a processor for, even at its low priority.
     const BLAME: f64 = 0.1;
+    /// Seconds of processor time that are enough to look at any recording.
+    const ENOUGH: f64 = 0.5;
     let half = patience.left() / 2;
     tokio::pin!(work);
     if let Ok(done) = time::timeout(half, &mut work).await {
@@ -519,8 +521,9 @@ async fn in_time<T>(patience: Patience, pid: Option<Pid>, work: impl Future<Outp
     if let Ok(done) = time::timeout(half, &mut work).await {
         return Ok(done);
     }
-    let used = pid.and_then(cpu_secs).zip(before).map_or(0.0, |(now, before)| now - before);
-    Err(if used > since.elapsed().as_secs_f64() * BLAME { Late::Busy } else { Late::Starved })
+    let (now, before) = pid.and_then(cpu_secs).zip(before).unwrap_or_default();
+    let blamed = now - before > since.elapsed().as_secs_f64() * BLAME || (patience.until.is_some() && now > ENOUGH);
+    Err(if blamed { Late::Busy } else { Late::Starved })
 }
 
 /// The processor time a process has had, in seconds.

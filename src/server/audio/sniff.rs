@@ -221,6 +221,42 @@ pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
     Ok(None)
 }
 
+/// Whether a RIFF, AIFF or MP4 file consists of more small parts than any recording has before what matters. Every parser
+/// would go through all of them.
+pub(super) fn is_crumbs(file: &File) -> io::Result<bool> {
+    let mut head = [0; 16];
+    if !read_at(file, 0, &mut head[..8])? {
+        return Ok(false);
+    }
+    let (little, big) = (matches!(&head[..4], b"RIFF" | b"RF64" | b"BW64"), &head[..4] == b"FORM");
+    let mut at: u64 = if little || big { 12 } else { 0 };
+    for _ in 0..MOST_CHUNKS {
+        if !read_at(file, at, &mut head[..8])? {
+            return Ok(false);
+        }
+        let length = if little || big {
+            if matches!(&head[..4], b"data" | b"SSND") {
+                return Ok(false);
+            }
+            let length = u64::from(if little { le32(&head[4..]) } else { be32(&head[4..]) });
+            8 + length + length % 2
+        } else {
+            match (be32(&head), &head[4..8]) {
+                (_, b"moov" | b"moof") | (0, _) => return Ok(false),
+                (1, _) if read_at(file, at, &mut head)? => {
+                    u64::from(be32(&head[8..])) << 32 | u64::from(be32(&head[12..]))
+                }
+                (length, _) => u64::from(length),
+            }
+        };
+        if length < 8 {
+            return Ok(false);
+        }
+        at = at.saturating_add(length);
+    }
+    Ok(true)
+}
+
 /// Whether the samples' length is a placeholder of a writer that could not go back: zero with samples following, or
 /// just below one of the limits that writers use for "as long as it gets".
 fn streamed(file: &File, start: u64, declared: u64, available: u64) -> io::Result<bool> {
@@ -476,6 +512,19 @@ mod tests {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(bytes).expect("written");
         file
+    }
+
+    #[test]
+    fn crumbs() {
+        let whole = |start: &[u8], part: &[u8], end: &[u8]| {
+            is_crumbs(&file(&[start, &part.repeat(2 * MOST_CHUNKS), end].concat())).expect("readable")
+        };
+        assert!(whole(b"RIFF\0\0\0\0WAVE", b"junk\0\0\0\0", b""));
+        assert!(whole(b"FORM\0\0\0\0AIFF", b"junk\0\0\0\0", b""));
+        assert!(whole(b"", b"\0\0\0\x08free", b""));
+        assert!(!whole(b"RIFF\0\0\0\0WAVEdata\xff\xff\xff\0", b"junk\0\0\0\0", b""));
+        assert!(!whole(b"\0\0\0\x08moov", b"\0\0\0\x08free", b""));
+        assert!(!is_crumbs(&file(b"RIFF")).expect("readable"));
     }
 
     fn header(data: u32) -> Vec<u8> {
