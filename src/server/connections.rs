@@ -231,6 +231,7 @@ mod tests {
         assert_eq!(evicted, [true, true, false, false]);
         assert_eq!(all.lock().spare_open, 4);
         drop(spare);
-        assert_eq!((all.lock().spare.len(), all.lock().spare_open), (0, 0));
+        let left = all.lock();
+        assert_eq!((left.spare.len(), left.spare_open), (0, 0));
     }
 }
