@@ -17,13 +17,16 @@ pub mod http;
 pub mod identity;
 pub mod jobs;
 pub mod keys;
+pub mod manage;
 pub mod media;
 pub mod notice;
 pub mod outside;
 pub mod owner;
 pub mod pages;
+pub mod retention;
 pub mod router;
 pub mod sessions;
+pub mod shares;
 pub mod speech;
 pub mod state;
 pub mod store;
@@ -46,6 +49,7 @@ use rustix::{
     fs::{FlockOperation, flock},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
+use shares::Shares;
 use speech::Engines;
 use state::{AppState, Parts};
 use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
@@ -178,6 +182,7 @@ impl Node {
         let engines = Arc::new(Engines::from_config(&config.engines, &folder));
         let decoders = Decoders::new(&config.decode, config.engines.engine_program.as_deref());
         tokio::spawn(check_decoders(decoders.clone()));
+        let shares = Shares::new(&config.shares, cookie_keys.masters().next().unwrap_or_default());
         let state = AppState::new(Parts {
             bus,
             hub,
@@ -189,6 +194,9 @@ impl Node {
             running: jobs::Running::default(),
             engines,
             decoders,
+            queue: config.queue_limits(),
+            shares,
+            kept: config.kept,
             limits: config.limits,
             network: config.network,
             streams: config.streams,
@@ -224,6 +232,7 @@ impl Node {
     async fn run(self, front: impl Future<Output = ()>, stop: CancellationToken) {
         let workers = jobs::run(self.state.clone(), stop.clone());
         let outside = jobs::look_after_outside(self.state.clone(), stop.clone());
+        let retention = retention::run(self.state.clone(), stop.clone());
         let clock = {
             let hub = Arc::clone(&self.state.hub);
             // Until the last stream is gone: stuck ones are cut off also while the node goes down.
@@ -253,7 +262,7 @@ impl Node {
         let silence = CancellationToken::new();
         let bus = self.bus.run(silence.clone());
         let work = async {
-            tokio::join!(front, workers, outside, foreign, upkeep, monitor, disk);
+            tokio::join!(front, workers, outside, retention, foreign, upkeep, monitor, disk);
             silence.cancel();
         };
         let all = async {
@@ -330,9 +339,11 @@ impl Room {
     }
 
     fn streams(&self, config: &ServeConfig) -> StreamLimits {
-        let config = &config.streams;
+        let (shares, config) = (&config.shares, &config.streams);
         StreamLimits {
             per_owner: config.max_streams_per_owner,
+            per_address: shares.max_streams_per_address,
+            newcomers: shares.of_newcomers(self.streams),
             per_node: self.streams,
             lifetime_secs: config.stream_lifetime_secs,
             idle_secs: config.stream_idle_secs,

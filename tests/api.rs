@@ -1,9 +1,13 @@
 //! The JSON API over a real socket: uploads, errors, ownership, ranges, downloads, cancel, retry, delete.
 
+#[path = "support/postgres.rs"]
+#[allow(unreachable_pub, reason = "shared by test binaries")]
+mod postgres;
 mod support;
 
 use hark::api::{sessions::RestartSession, upload::TrySample};
 use leptos::server_fn::ServerFn;
+use postgres::Postgres;
 use reqwest::{Body, StatusCode, multipart};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -297,9 +301,15 @@ async fn report_as(visitor: &Visitor, body: String) -> reqwest::Response {
     visitor.send(visitor.request("POST", "/api/v1/reports").body(body)).await
 }
 
+/// The same from another address, as a proxy tells it.
+async fn report_from(visitor: &Visitor, address: &str) -> StatusCode {
+    let request = visitor.request("POST", "/api/v1/reports").header("x-forwarded-for", address);
+    visitor.send(request.body("{}")).await.status()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reports_of_pages_are_counted_within_limits() {
-    let app = TestApp::start().await;
+    let app = TestApp::with(&["--trusted-proxies", "127.0.0.1"]).await;
     let me = app.visitor();
     me.get("/api/v1/status").await;
     let zeros = vec![0; 14];
@@ -350,8 +360,9 @@ async fn reports_of_pages_are_counted_within_limits() {
     }
     let refused = refused.expect("an owner can't report without end");
     assert_eq!(refused.headers()["retry-after"], "10");
-    // Somebody else still can.
-    assert_eq!(report_as(&app.visitor(), "{}".to_owned()).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    // A new cookie at the same address is no way round it; somebody elsewhere still can.
+    assert_eq!(report_as(&app.visitor(), "{}".to_owned()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(report_from(&app.visitor(), "192.0.2.1").await, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -411,7 +422,7 @@ async fn full(response: reqwest::Response) -> (u32, String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_when_to_come_back_on_every_way_into_it() {
-    let app = idle(&["--max-queue", "3", "--max-queue-per-owner", "2"]).await;
+    let app = idle(&["--max-queue", "3", "--max-queue-per-owner", "2", "--newcomer-percent", "100"]).await;
     let (me, you) = (app.visitor(), app.visitor());
     let mut mine = Vec::new();
     for _ in 0..2 {
@@ -469,6 +480,7 @@ async fn a_full_queue_says_when_to_come_back_on_every_way_into_it() {
     assert_eq!(restart(&mine[0]).await, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(restart(&mine[1]).await, StatusCode::OK);
     let session = me.json(&format!("/api/v1/sessions/{}", mine[1])).await;
+    // Of three that wait, all in their first turn by one address, it came last.
     assert_eq!((&session["status"]["status"], &session["status"]["queue_position"]), (&"queued".into(), &2.into()));
 
     // Outside workers have their own queue.
@@ -572,4 +584,142 @@ time.sleep(3600)
     // Five seconds, and a half for each of the two that were left.
     let words = "The speech engine said nothing for 6 s, with 2 s of the recording still to do. Hark tried 1 time.";
     assert!(status["message"].as_str().unwrap().starts_with(words), "{status}");
+}
+
+/// A session of a visitor who comes from this address, as the proxy in front says.
+async fn upload_from(visitor: &Visitor, address: &str) -> reqwest::Response {
+    let part = multipart::Part::bytes(wav(1.0, 5000.0)).file_name("a.wav");
+    let request = visitor.request("POST", "/api/v1/sessions").header("x-forwarded-for", address);
+    visitor.send(request.multipart(multipart::Form::new().part("file", part))).await
+}
+
+async fn one_stranger_cannot_take_the_queue(url: Option<&str>) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = slow_engine(folder.path(), 0.2);
+    let mut flags = vec!["--engine", "command", "--engine-command", &command, "--trusted-proxies", "127.0.0.1"];
+    flags.extend(["--max-queue", "20", "--max-queue-per-address", "5", "--newcomer-hours", "0"]);
+    flags.extend(url.iter().flat_map(|url| ["--database-url", url]));
+    let app = TestApp::on(folder, &flags).await;
+    // What has been completed is history.
+    let friend = app.visitor();
+    let id = friend.session("a.wav", wav(1.0, 5000.0), &[]).await;
+    friend.wait(&id, "completed").await;
+
+    // Each with a new cookie, and claiming to be somewhere else.
+    let mut taken = Vec::new();
+    let mut refused = 0;
+    for n in 0..30 {
+        let stranger = app.visitor();
+        let answer = upload_from(&stranger, &format!("198.51.100.{n}, 203.0.113.9")).await;
+        if answer.status() == StatusCode::CREATED {
+            let session: Value = answer.json().await.unwrap();
+            taken.push((session["id"].as_str().unwrap().to_owned(), stranger));
+        } else {
+            let (_, code, message) = full(answer).await;
+            assert_eq!(code, "address_queue_full", "{message}");
+            assert!(
+                message.contains("newcomers at your network address") && message.contains("5 recordings"),
+                "{message}"
+            );
+            refused += 1;
+        }
+        assert!(taken.len() < 30, "the stranger takes all");
+        if refused > 3 {
+            break;
+        }
+    }
+    assert!(refused > 0 && taken.len() >= 5);
+    // Another newcomer gets in, and so does the friend, from the stranger's own address.
+    let other = app.visitor();
+    let answer = upload_from(&other, "192.0.2.1").await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let others: Value = answer.json().await.unwrap();
+    let answer = upload_from(&friend, "203.0.113.9").await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let friends: Value = answer.json().await.unwrap();
+    let done = async |visitor: &Visitor, id: &str| {
+        visitor.wait(id, "completed").await;
+        visitor.json(&format!("/api/v1/sessions/{id}")).await["started_at"].as_str().unwrap().to_owned()
+    };
+    let [others, friends] =
+        [done(&other, others["id"].as_str().unwrap()).await, done(&friend, friends["id"].as_str().unwrap()).await];
+    let mut strangers = Vec::new();
+    for (id, stranger) in &taken {
+        strangers.push(done(stranger, id).await);
+    }
+    // Both came after all of the stranger's, and waited for two of them at most: what ran, and what had its turn.
+    let last = |n: usize| strangers[strangers.len() - n].clone();
+    assert!(others < last(2) && friends < last(2), "{others} {friends} {strangers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stranger_cannot_take_the_queue_on_sqlite() {
+    one_stranger_cannot_take_the_queue(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stranger_cannot_take_the_queue_on_postgresql() {
+    let server = Postgres::start();
+    one_stranger_cannot_take_the_queue(Some(&server.database("hark"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hours_of_audio_are_not_told_as_a_minute() {
+    let app = idle(&["--max-queue-hours-per-owner", "0.01", "--max-queue-hours", "0.2"]).await;
+    let (me, you) = (app.visitor(), app.visitor());
+    you.session("a.wav", wav(240.0, 1.0), &[]).await;
+    me.session("a.wav", wav(120.0, 1.0), &[]).await;
+    // Alone it may be longer than its share. It has its turn after the other's, which takes four minutes as far as is
+    // known: nothing has been measured.
+    let (retry, code, message) = full(me.upload("b.wav", wav(1.0, 1.0), &[]).await).await;
+    assert_eq!((code.as_str(), retry), ("owner_queue_full", 240));
+    let told = "Your part of the queue is full: its limit is 36 s of audio. Try again in about 4 min, or cancel one that \
+        waits. Waiting there: 1 recording, 2 min of audio.";
+    assert_eq!(message, told);
+    // Newcomers together may have half of the twelve minutes that all may.
+    let (_, code, message) = full(app.visitor().upload("b.wav", wav(1.0, 1.0), &[]).await).await;
+    assert_eq!(code, "newcomer_queue_full");
+    assert!(
+        message.contains("its limit is 6 min of audio") && message.ends_with("2 recordings, 6 min of audio."),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_told_before_the_recording_is_sent() {
+    // Two recordings of a second each are 64,088 bytes.
+    let app = idle(&["--max-bytes-per-owner", "70000", "--keep-days", "30"]).await;
+    let me = app.visitor();
+    let first = me.session("a.wav", wav(1.0, 1.0), &[]).await;
+    me.session("a.wav", wav(1.0, 1.0), &[]).await;
+    let (status, code, message) = error(me.upload("a.wav", wav(1.0, 1.0), &[]).await).await;
+    assert_eq!((status, code.as_str()), (StatusCode::INSUFFICIENT_STORAGE, "quota_exceeded"));
+    assert!(message.contains("64.1 kB") && message.contains("70.0 kB") && message.contains("Delete"), "{message}");
+    assert_eq!(recordings(&app), 2);
+    // Somebody else has a quota of their own, and deleting makes room.
+    app.visitor().session("a.wav", wav(1.0, 1.0), &[]).await;
+    let gone = me.send(me.request("DELETE", &format!("/api/v1/sessions/{first}"))).await;
+    assert_eq!(gone.status(), StatusCode::NO_CONTENT);
+    me.session("a.wav", wav(1.0, 1.0), &[]).await;
+    let page = me.get("/upload").await.text().await.unwrap();
+    assert!(page.contains("deleted with their recordings 30 days after they have ended"), "{page}");
+    assert!(page.contains("up to 70.0 kB"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_new_cookies_takes_no_memory() {
+    let app = idle(&[]).await;
+    let before = app.visitor().json("/api/v1/status").await;
+    assert_eq!(before["statuses"].as_array().unwrap().len(), 0);
+    let client = reqwest::Client::new();
+    for _ in 0..200 {
+        let answer = client.get(format!("{}/api/v1/status", app.url)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    assert_eq!(app.hub().held_owners().len(), 0, "the hub holds what has no session");
+    // What has one is held, and answered from memory.
+    let me = app.visitor();
+    me.session("a.wav", wav(1.0, 1.0), &[]).await;
+    assert_eq!(me.json("/api/v1/status").await["statuses"].as_array().unwrap().len(), 1);
+    assert_eq!(app.hub().held_owners().len(), 1);
 }

@@ -1,6 +1,9 @@
 //! What operators are told: the commands and settings in `deploy/` are those that the program knows, and `hark doctor`
 //! finds what is wrong with what nodes share.
 
+#[path = "support/nginx.rs"]
+#[allow(unreachable_pub, reason = "shared by test binaries")]
+mod nginx;
 #[path = "support/postgres.rs"]
 #[allow(unreachable_pub, reason = "shared by test binaries")]
 mod postgres;
@@ -10,10 +13,14 @@ mod redis;
 #[path = "support/servers.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
 mod servers;
+mod support;
 
+use nginx::Nginx;
 use postgres::Postgres;
 use redis::Redis;
-use std::{fs, process::Command};
+use reqwest::{Client, StatusCode};
+use std::{fs, net::IpAddr, process::Command};
+use support::{Sse, TestApp};
 use tempfile::TempDir;
 
 fn read(name: &str) -> String {
@@ -79,6 +86,135 @@ fn nginx_balances_what_compose_starts() {
         assert!(compose.contains(&format!("\n  {web}: ")), "{web} is no service of compose.yaml");
     }
     assert!(read("Dockerfile").contains("LEPTOS_SITE_ADDR=0.0.0.0:3000") && nginx.contains("web1:3000"));
+}
+
+#[test]
+fn nodes_trust_nginx_and_nobody_else() {
+    let compose = read("compose.yaml");
+    let value = |name: &str| {
+        let found = compose.lines().find_map(|line| line.trim().trim_start_matches("- ").strip_prefix(name));
+        found.unwrap_or_else(|| panic!("compose.yaml has no {name}")).trim().to_owned()
+    };
+    let nginx: IpAddr = value("ipv4_address:").parse().unwrap();
+    assert_eq!(value("HARK_TRUSTED_PROXIES:"), nginx.to_string());
+    let [subnet, others] = ["subnet:", "ip_range:"].map(|name| value(name).parse::<ipnet::IpNet>().unwrap());
+    assert!(subnet.contains(&nginx) && subnet.contains(&others) && !others.contains(&nginx));
+}
+
+/// Two nodes behind the nginx that is recommended; what they listen on is trusted to name clients.
+async fn behind_nginx(flags: &[&str]) -> ([TestApp; 2], Nginx) {
+    let own = ["--trusted-proxies", "127.0.0.1", "--workers", "0"];
+    let flags: Vec<&str> = own.into_iter().chain(flags.iter().copied()).collect();
+    let nodes = [TestApp::with(&flags).await, TestApp::with(&flags).await];
+    let addresses = nodes.each_ref().map(|node| node.url.strip_prefix("http://").unwrap().to_owned());
+    let nginx = tokio::task::spawn_blocking(move || Nginx::start(&addresses)).await.unwrap();
+    (nodes, nginx)
+}
+
+/// A client at another address of this machine.
+fn client(address: &str) -> Client {
+    Client::builder().local_address(address.parse::<IpAddr>().unwrap()).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_behind_nginx_see_where_a_client_comes_from() {
+    let (nodes, nginx) = behind_nginx(&["--max-streams-per-address", "1"]).await;
+    let url = format!("{}/api/v1/status/stream", nginx.url);
+    let open = || nodes.iter().map(|node| node.hub().open()).sum::<usize>();
+    let mut held = Vec::new();
+    let mut from = async |address: &str, claims: &str| {
+        let before = open();
+        let sent = client(address).get(&url).header("x-forwarded-for", claims).header("forwarded", "for=192.0.2.9");
+        held.push(Sse::new(sent.send().await.unwrap()));
+        open() > before
+    };
+    // One at each node, whatever it claims.
+    let first = [from("127.0.0.2", "192.0.2.1").await, from("127.0.0.2", "192.0.2.2").await];
+    for n in 3..9 {
+        assert!(!from("127.0.0.2", &format!("192.0.2.{n}")).await);
+    }
+    assert_eq!((first, open()), ([true, true], 2));
+    assert!(from("127.0.0.3", "127.0.0.2").await, "another gets in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_stops_a_flood_from_one_address() {
+    let (_nodes, nginx) = behind_nginx(&[]).await;
+    let stranger = client("127.0.0.2");
+    let statuses = async |requests: Vec<reqwest::RequestBuilder>| -> Vec<StatusCode> {
+        let sent = requests.into_iter().map(async |request| request.send().await.unwrap().status());
+        futures::future::join_all(sent).await
+    };
+    let count = |all: &[StatusCode], status| all.iter().filter(|s| **s == status).count();
+    // Uploads: a hundred at once and two a second pass to Hark, which finds no form in them.
+    let uploads = (0..140).map(|_| stranger.post(format!("{}/api/v1/sessions", nginx.url)));
+    let mut all = Vec::new();
+    // No more at once than may be.
+    for upload in uploads {
+        all.extend(statuses(vec![upload]).await);
+    }
+    assert!(count(&all, StatusCode::BAD_REQUEST) >= 100, "{all:?}");
+    assert!(count(&all, StatusCode::TOO_MANY_REQUESTS) > 0, "{all:?}");
+    // Everything else: five hundred at once and fifty a second.
+    let mut all = Vec::new();
+    for _ in 0..40 {
+        let burst = (0..50).map(|_| stranger.get(format!("{}/api/v1/engines", nginx.url)));
+        all.extend(statuses(burst.collect()).await);
+        if count(&all, StatusCode::TOO_MANY_REQUESTS) > 0 {
+            break;
+        }
+    }
+    assert!(count(&all, StatusCode::OK) >= 300, "{all:?}");
+    assert!(count(&all, StatusCode::TOO_MANY_REQUESTS) > 0, "2000 requests passed");
+    // Others are served meanwhile.
+    let other = client("127.0.0.3").get(format!("{}/api/v1/engines", nginx.url)).send().await.unwrap();
+    assert_eq!(other.status(), StatusCode::OK);
+    assert!(nginx.errors().contains("limiting requests"), "{}", nginx.errors());
+    // What is refused is told as Hark tells it.
+    let told = async {
+        loop {
+            let burst = (0..50).map(|_| stranger.get(format!("{}/api/v1/engines", nginx.url)).send());
+            for answer in futures::future::join_all(burst).await {
+                let answer = answer.unwrap();
+                if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                    return (
+                        answer.headers()["retry-after"].clone(),
+                        answer.json::<serde_json::Value>().await.unwrap(),
+                    );
+                }
+            }
+        }
+    };
+    let (retry, body) = tokio::time::timeout(support::PATIENCE, told).await.unwrap();
+    assert_eq!((retry.to_str().unwrap(), &body["error"]["code"]), ("10", &"too_many_requests".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_bounds_what_one_address_holds_open() {
+    let (_nodes, nginx) = behind_nginx(&["--max-streams-per-address", "1000"]).await;
+    let stranger = client("127.0.0.2");
+    let url = format!("{}/api/v1/status/stream", nginx.url);
+    let mut held = Vec::new();
+    let mut refused = 0;
+    // Slower than the limit of the rate, so that what is refused is refused for what is open.
+    for n in 0..540 {
+        let answer = stranger.get(&url).send().await.unwrap();
+        match answer.status() {
+            StatusCode::OK => held.push(answer),
+            StatusCode::TOO_MANY_REQUESTS => refused += 1,
+            other => panic!("{other}"),
+        }
+        if n >= 400 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        if refused > 0 {
+            break;
+        }
+    }
+    assert!(refused > 0 && nginx.errors().contains("limiting connections by zone"), "{}", nginx.errors());
+    assert_eq!(held.len(), 512);
+    let other = client("127.0.0.3").get(&url).send().await.unwrap();
+    assert_eq!(other.status(), StatusCode::OK);
 }
 
 #[test]

@@ -9,7 +9,10 @@ use hark::{
     model::{EngineId, Failure, Media, Segment, SessionId, Stage, State, Status, Timestamp, Title},
     server::{
         owner::Owner,
-        store::{Claim, Ending, EnqueueError, NewSession, QueueFull, QueueLimits, STALLED_SECS, Store, Way},
+        store::{
+            Bound, Claim, Ending, EnqueueError, Kept, NewSession, QueueFull, QueueLimits, STALLED_SECS, Share, Store,
+            Way, Whose,
+        },
     },
 };
 use postgres::Postgres;
@@ -47,6 +50,44 @@ fn new_session(whose: &str, title: &str, engine: EngineId) -> NewSession {
         media: Media { file_name: "a.wav".to_owned(), bytes: 5_000_000_000, ..Media::default() },
         duration_total: Some(60.0),
         lease_until: None,
+        address: None,
+    }
+}
+
+/// Limits of the number of sessions in all and of one owner; everything else has room.
+fn limits(all: u32, owner: u32) -> QueueLimits {
+    let share = |sessions| Share { sessions, seconds: 1e9 };
+    QueueLimits {
+        all: share(all),
+        owner: share(owner),
+        address: share(1000),
+        newcomers: share(1000),
+        unknown_secs: 3600.0,
+        bytes_per_owner: None,
+    }
+}
+
+/// Adds a session as an upload does.
+async fn enqueue(store: &Store, whose: &str, address: Option<&str>, seconds: Option<f64>) -> SessionId {
+    let mut new = new_session(whose, whose, EngineId::Pocketsphinx);
+    (new.duration_total, new.address) = (seconds, address.map(str::to_owned));
+    store.enqueue(&new, &limits(10_000, 10_000), now()).await.unwrap().0.id
+}
+
+/// Takes the next session and completes it at once; whose it was.
+async fn serve(store: &Store) -> Option<String> {
+    let claimed = claim(store, later()).await?;
+    store.end(&claimed, next(&claimed.session.status), Ending::Completed).await.unwrap().unwrap();
+    Some(claimed.owner.as_str().to_owned())
+}
+
+/// Deletes all sessions of these owners.
+async fn clear(store: &Store, owners: &[&str]) {
+    for whose in owners {
+        let whose = owner(whose);
+        for session in store.list(&whose, "", None, 1000).await.unwrap() {
+            store.delete(&whose, session.id).await.unwrap();
+        }
     }
 }
 
@@ -80,6 +121,14 @@ async fn suite(store: &Store) {
     what_does_not_fit_waits_and_says_so(store).await;
     the_queue_has_an_order(store).await;
     workers_never_take_the_same(store).await;
+    the_queue_goes_round_by_owner(store).await;
+    places_tell_in_which_order_sessions_are_taken(store).await;
+    a_running_session_at_its_end_hides_no_arrival(store).await;
+    strangers_share_what_their_address_may_have(store).await;
+    hours_of_audio_are_limited_and_the_wait_is_told(store).await;
+    an_owner_keeps_no_more_than_its_quota(store).await;
+    history_is_what_was_completed_long_enough_ago(store).await;
+    what_ended_long_ago_is_found(store).await;
     the_queue_has_bounds(store).await;
     of_many_that_race_for_the_last_place_one_gets_it(store).await;
     what_hangs_is_seen_and_taken_from_its_worker(store).await;
@@ -189,7 +238,7 @@ async fn what_was_lost_is_taken_back_and_fenced(store: &Store) {
     }
     assert!(versions.is_sorted() && store.segments(id, 0, 10).await.unwrap().is_empty());
 
-    let retried = store.retry(&owner("lost"), id, None, now()).await.unwrap().unwrap();
+    let retried = store.retry(&owner("lost"), id, None, None, now()).await.unwrap().unwrap();
     assert_eq!(retried.new_status().unwrap().state, State::Queued);
     let kept = claim(store, later()).await.unwrap();
     assert_eq!((kept.session.status.attempt, kept.crashes), (4, 0));
@@ -306,6 +355,361 @@ async fn workers_never_take_the_same(store: &Store) {
     }
 }
 
+async fn the_queue_goes_round_by_owner(store: &Store) {
+    for _ in 0..4 {
+        enqueue(store, "round-a", None, Some(60.0)).await;
+    }
+    enqueue(store, "round-b", None, Some(60.0)).await;
+    enqueue(store, "round-b", None, Some(60.0)).await;
+    assert_eq!(serve(store).await.unwrap(), "round-a");
+    // Whoever comes late joins the turn that is being served.
+    enqueue(store, "round-c", None, Some(60.0)).await;
+    let mut order = Vec::new();
+    while let Some(whose) = serve(store).await {
+        order.push(whose);
+        if order.len() == 2 {
+            // It has just been served, and doesn't come again before the others.
+            enqueue(store, "round-c", None, Some(60.0)).await;
+        }
+    }
+    let order: Vec<&str> = order.iter().map(|whose| whose.strip_prefix("round-").unwrap()).collect();
+    assert_eq!(order, ["b", "c", "a", "b", "c", "a", "a"]);
+
+    // Nor when it deletes what was served or is being served.
+    enqueue(store, "round-a", None, Some(60.0)).await;
+    enqueue(store, "round-a", None, Some(60.0)).await;
+    for _ in 0..2 {
+        let whose = owner("round-d");
+        enqueue(store, "round-d", None, Some(60.0)).await;
+        let running = claim(store, later()).await.unwrap();
+        if running.owner == whose {
+            store.cancel(&whose, running.session.id, now()).await.unwrap().unwrap();
+        }
+        store.delete(&running.owner, running.session.id).await.unwrap();
+        clear(store, &["round-d"]).await;
+    }
+    assert_eq!(claim(store, later()).await.unwrap().owner.as_str(), "round-a");
+
+    // Who gives one up moves up with the others.
+    clear(store, &["round-a", "round-b", "round-c"]).await;
+    let mine = [enqueue(store, "round-a", None, None).await, enqueue(store, "round-a", None, None).await];
+    let third = enqueue(store, "round-a", None, None).await;
+    let theirs = [enqueue(store, "round-b", None, None).await, enqueue(store, "round-b", None, None).await];
+    let place = async |id| store.any(id).await.unwrap().unwrap().0.status.queue_position.unwrap();
+    assert_eq!([place(third).await, place(theirs[1]).await], [4, 2]);
+    for id in mine {
+        store.cancel(&owner("round-a"), id, now()).await.unwrap().unwrap();
+    }
+    assert_eq!([place(third).await, place(theirs[0]).await, place(theirs[1]).await], [1, 0, 2]);
+    clear(store, &["round-a", "round-b"]).await;
+}
+
+/// Numbers that look random and are the same in each run.
+fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |sides| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % sides
+    }
+}
+
+async fn places_tell_in_which_order_sessions_are_taken(store: &Store) {
+    const OWNERS: [&str; 4] = ["order-a", "order-b", "order-c", "order-d"];
+    for seed in 0..6 {
+        let mut roll = dice(seed);
+        let mut running: Vec<Claim> = Vec::new();
+        // How often others were served since an owner began to wait or was served.
+        let mut passed: std::collections::HashMap<&str, std::collections::HashMap<&str, u32>> = Default::default();
+        for step in 0..60 {
+            let whose = OWNERS[(roll(4) * roll(4) / 3) as usize];
+            let waiting = async |whose: &str| {
+                let all = store.list(&owner(whose), "", None, 100).await.unwrap();
+                all.into_iter().filter(|s| s.status.state == State::Queued).collect::<Vec<_>>()
+            };
+            match roll(7) {
+                0..=2 => drop(enqueue(store, whose, None, Some(60.0)).await),
+                3 => {
+                    for session in waiting(whose).await.into_iter().take(1) {
+                        store.cancel(&owner(whose), session.id, now()).await.unwrap();
+                    }
+                }
+                4 if !running.is_empty() => {
+                    let ended = running.swap_remove(roll(running.len() as u64) as usize);
+                    let how = if roll(4) == 0 { Ending::HandedBack } else { Ending::Completed };
+                    store.end(&ended, next(&ended.session.status), how).await.unwrap();
+                }
+                _ => {
+                    let mut first = None;
+                    for whose in OWNERS {
+                        first = first.or(waiting(whose).await.into_iter().find(|s| s.status.queue_position == Some(0)));
+                    }
+                    let taken = claim(store, later()).await;
+                    assert_eq!(taken.as_ref().map(|t| t.session.id), first.map(|s| s.id), "seed {seed}, step {step}");
+                    let Some(taken) = taken else { continue };
+                    let served = *OWNERS.iter().find(|whose| **whose == taken.owner.as_str()).unwrap();
+                    passed.remove(served);
+                    for other in OWNERS.into_iter().filter(|other| *other != served) {
+                        if waiting(other).await.is_empty() {
+                            passed.remove(other);
+                        } else if taken.session.status.attempt == 1 {
+                            let times = passed.entry(other).or_default().entry(served).or_default();
+                            *times += 1;
+                            assert!(*times <= 2, "seed {seed}, step {step}: {served} goes before {other} again");
+                        }
+                    }
+                    running.push(taken);
+                }
+            }
+        }
+        // Places and arrival times say the same of all that wait.
+        for ended in running {
+            let ended = store.end(&ended, next(&ended.session.status), Ending::Completed).await.unwrap();
+            assert!(ended.is_some());
+        }
+        enqueue(store, "order-e", None, Some(60.0)).await;
+        let first = claim(store, later()).await.unwrap();
+        let told = store.refresh_queue(now(), Some(1.0), 1).await.unwrap();
+        let told: Vec<_> = told.iter().map(|event| event.new_status().unwrap().clone()).collect();
+        assert!(told.iter().enumerate().all(|(n, status)| status.queue_position == Some(n as u32)));
+        assert!(told.is_sorted_by_key(|status| status.estimated_completion.unwrap()));
+        store.end(&first, next(&first.session.status), Ending::Completed).await.unwrap();
+        for status in told {
+            let taken = claim(store, later()).await.unwrap();
+            assert_eq!(taken.session.id, status.session_id);
+            store.end(&taken, next(&taken.session.status), Ending::Completed).await.unwrap();
+        }
+        clear(store, &OWNERS).await;
+        clear(store, &["order-e"]).await;
+    }
+}
+
+async fn a_running_session_at_its_end_hides_no_arrival(store: &Store) {
+    let [running, _] = [enqueue(store, "end", None, Some(60.0)).await, enqueue(store, "end", None, Some(60.0)).await];
+    let claimed = claim(store, later()).await.unwrap();
+    assert_eq!(claimed.session.id, running);
+    let status = Status { duration_processed: 60.0, ..next(&claimed.session.status) };
+    store.save(&claimed, &status).await.unwrap().unwrap();
+    let told = store.refresh_queue(Timestamp(0), Some(2.0), 1).await.unwrap();
+    assert_eq!(told[0].new_status().unwrap().estimated_completion, Some(Timestamp(30_000)));
+    clear(store, &["end"]).await;
+}
+
+async fn strangers_share_what_their_address_may_have(store: &Store) {
+    let share = |sessions| Share { sessions, seconds: 1e9 };
+    let limits = QueueLimits { all: share(12), address: share(3), newcomers: share(5), ..limits(12, 10) };
+    let upload = async |whose: &str, address: Option<&str>| {
+        let mut new = new_session(whose, whose, EngineId::Pocketsphinx);
+        new.address = address.map(str::to_owned);
+        store.enqueue(&new, &limits, now()).await.map(|(session, _)| session.id)
+    };
+    // A new cookie for each.
+    let strangers: Vec<String> = (0..20).map(|n| format!("stranger-{n}")).collect();
+    for whose in &strangers[..3] {
+        upload(whose, Some("@near")).await.unwrap();
+    }
+    for whose in &strangers[3..] {
+        let refused = full(upload(whose, Some("@near")).await);
+        assert_eq!((refused.whose, refused.bound, refused.waiting), (Whose::Address, Bound::Sessions(3), 3));
+    }
+    let known = store.queue_full(&owner("stranger-3"), Some("@near"), &limits, now()).await.unwrap();
+    assert_eq!(known.unwrap().whose, Whose::Address);
+    // Others get in, from elsewhere and with history from the same address.
+    for n in 0..2 {
+        upload(&format!("other-{n}"), Some("@far")).await.unwrap();
+    }
+    assert_eq!(full(upload("other-2", Some("@farther")).await).whose, Whose::Newcomers);
+    for _ in 0..7 {
+        upload("friend", None).await.unwrap();
+    }
+    assert_eq!(full(upload("friend", None).await).whose, Whose::All);
+    // One address has one session in each turn, like one owner.
+    let mut order = Vec::new();
+    while let Some(whose) = serve(store).await {
+        order.push(whose);
+        if order.len() == 2 {
+            // It waits no longer, so that its address has room again, behind what had its turn already.
+            upload("stranger-3", Some("@near")).await.unwrap();
+        }
+    }
+    let names: Vec<&str> = order.iter().map(|whose| whose.split('-').next().unwrap()).collect();
+    assert_eq!(&names[..6], ["stranger", "other", "friend", "stranger", "other", "friend"], "{order:?}");
+    assert_eq!(&names[6..8], ["stranger", "friend"], "{order:?}");
+    assert_eq!(&names[8..10], ["friend", "stranger"], "{order:?}");
+    // What a stranger starts again counts as before.
+    for whose in &strangers[4..7] {
+        upload(whose, Some("@near")).await.unwrap();
+    }
+    let cancelled = store.list(&owner("stranger-4"), "", None, 10).await.unwrap()[0].id;
+    store.cancel(&owner("stranger-4"), cancelled, now()).await.unwrap().unwrap();
+    upload("stranger-7", Some("@near")).await.unwrap();
+    let again = async |limits| store.retry(&owner("stranger-4"), cancelled, Some("@near"), limits, now()).await;
+    assert_eq!(full(again(Some(&limits)).await).whose, Whose::Address);
+    assert!(again(None).await.unwrap().is_some(), "it had its place just now");
+    let whose: Vec<&str> = strangers.iter().map(String::as_str).chain(["other-0", "other-1", "friend"]).collect();
+    clear(store, &whose).await;
+}
+
+async fn hours_of_audio_are_limited_and_the_wait_is_told(store: &Store) {
+    let hour = 3600.0;
+    let limits = QueueLimits {
+        all: Share { sessions: 1000, seconds: 10.0 * hour },
+        owner: Share { sessions: 1000, seconds: 6.0 * hour },
+        unknown_secs: 4.0 * hour,
+        ..limits(1000, 1000)
+    };
+    let upload = async |whose: &str, seconds: Option<f64>| {
+        let mut new = new_session(whose, whose, EngineId::Pocketsphinx);
+        new.duration_total = seconds;
+        store.enqueue(&new, &limits, now()).await.map(|(session, _)| session.id)
+    };
+    // What runs: an hour of it is left, at five times the recording's own speed.
+    enqueue(store, "hours-run", None, Some(2.0 * hour)).await;
+    let running = claim(store, later()).await.unwrap();
+    let first = now().plus_seconds(720.0);
+    let status = Status {
+        duration_processed: hour,
+        processing_speed: Some(5.0),
+        estimated_completion: Some(first),
+        ..next(&running.session.status)
+    };
+    store.save(&running, &status).await.unwrap().unwrap();
+
+    let longest = upload("hours-a", Some(20.0 * hour)).await.unwrap();
+    assert_eq!(full(upload("hours-a", Some(1.0)).await).bound, Bound::Seconds(6.0 * hour), "alone it may be longer");
+    store.delete(&owner("hours-a"), longest).await.unwrap();
+    upload("hours-a", Some(3.0 * hour)).await.unwrap();
+    upload("hours-a", Some(3.0 * hour)).await.unwrap();
+    // There is room for it when the first is taken up: after what runs.
+    let refused = full(upload("hours-a", Some(2.0 * hour)).await);
+    assert_eq!((refused.whose, refused.waiting, refused.waiting_secs), (Whose::Owner, 2, 6.0 * hour));
+    assert!(refused.measured && refused.wait_secs <= 720.0 && refused.wait_secs > 600.0, "{refused:?}");
+    assert_eq!(store.queue_full(&owner("hours-a"), None, &limits, now()).await.unwrap().unwrap().whose, Whose::Owner);
+    // For longer ones when the second is: the first takes three hours of audio besides.
+    let refused = full(upload("hours-a", Some(4.0 * hour)).await);
+    assert!((refused.wait_secs - 4.0 * hour / 5.0).abs() < 1.0, "{refused:?}");
+    // Of unknown length is as long as may be, and fits exactly.
+    upload("hours-b", None).await.unwrap();
+    let refused = full(upload("hours-c", Some(60.0)).await);
+    assert_eq!((refused.whose, refused.bound), (Whose::All, Bound::Seconds(10.0 * hour)));
+    // Four thousand hours are not told as a minute.
+    for n in 0..1000 {
+        let mut new = new_session(&format!("hours-{}", n % 5), "long", EngineId::Pocketsphinx);
+        new.duration_total = Some(4.0 * hour);
+        store.insert(&new, now()).await.unwrap();
+    }
+    let many = QueueLimits { all: Share { sessions: 2000, seconds: 4.0 * hour }, ..limits };
+    let refused = store.queue_full(&owner("hours-c"), None, &many, now()).await.unwrap().unwrap();
+    assert_eq!((refused.waiting, refused.waiting_secs), (1003, 4010.0 * hour));
+    assert!((refused.wait_secs - 4003.0 * hour / 5.0).abs() < 5.0 * hour, "{refused:?}");
+
+    // The speed of what was completed last counts when nothing runs; nothing that is known, as fast as the recording.
+    clear(store, &["hours-a", "hours-b", "hours-0", "hours-1", "hours-2", "hours-3", "hours-4"]).await;
+    let status = Status { processing_speed: Some(5.0), version: status.version + 1, ..status };
+    store.end(&running, status, Ending::Completed).await.unwrap().unwrap();
+    for _ in 0..2 {
+        enqueue(store, "hours-a", None, Some(4.0 * hour)).await;
+    }
+    let one = QueueLimits { owner: Share { sessions: 9, seconds: 2.0 * hour }, ..limits };
+    let mut more = new_session("hours-a", "more", EngineId::Pocketsphinx);
+    more.duration_total = Some(hour);
+    let refused = full(store.enqueue(&more, &one, now()).await);
+    assert!(refused.measured && (refused.wait_secs - 4.0 * hour / 5.0).abs() < 1.0, "{refused:?}");
+    clear(store, &["hours-run"]).await;
+    let refused = full(store.enqueue(&more, &one, now()).await);
+    assert!(!refused.measured && (refused.wait_secs - 4.0 * hour).abs() < 1.0, "{refused:?}");
+    clear(store, &["hours-a"]).await;
+}
+
+async fn an_owner_keeps_no_more_than_its_quota(store: &Store) {
+    let limits = QueueLimits { bytes_per_owner: Some(11_000_000_000), ..limits(100, 100) };
+    let upload = async |whose: &str| {
+        store.enqueue(&new_session(whose, whose, EngineId::Pocketsphinx), &limits, now()).await.map(|(s, _)| s.id)
+    };
+    // Five gigabytes each, also those that have ended.
+    let first = upload("quota").await.unwrap();
+    store.cancel(&owner("quota"), first, now()).await.unwrap().unwrap();
+    upload("quota").await.unwrap();
+    assert_eq!(store.kept_bytes(&owner("quota")).await.unwrap(), 10_000_000_000);
+    match upload("quota").await {
+        Err(EnqueueError::Quota { used: 10_000_000_000, limit: 11_000_000_000 }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.list(&owner("quota"), "", None, 10).await.unwrap().len(), 2, "what was refused is not there");
+    upload("quota-other").await.unwrap();
+    assert!(store.retry(&owner("quota"), first, None, Some(&limits), now()).await.unwrap().is_some());
+    store.delete(&owner("quota"), first).await.unwrap();
+    upload("quota").await.unwrap();
+    clear(store, &["quota", "quota-other"]).await;
+}
+
+async fn history_is_what_was_completed_long_enough_ago(store: &Store) {
+    let me = owner("history");
+    let known = async |before: Timestamp| store.has_history(&me, before).await.unwrap();
+    let id = enqueue(store, "history", None, None).await;
+    store.cancel(&me, id, now()).await.unwrap().unwrap();
+    assert!(!known(later()).await, "anybody can cancel something");
+    store.retry(&me, id, None, None, now()).await.unwrap().unwrap();
+    assert_eq!(serve(store).await.as_deref(), Some("history"));
+    let ended = store.any(id).await.unwrap().unwrap().0.finished_at.unwrap();
+    assert!(known(ended).await && !known(Timestamp(ended.0 - 1)).await);
+    assert!(!store.has_history(&owner("history-other"), later()).await.unwrap());
+    clear(store, &["history"]).await;
+    assert!(!known(later()).await);
+    // Who made it has shown the token.
+    let id = add(store, "history", "outside", EngineId::External).await;
+    assert!(known(Timestamp(0)).await);
+    store.delete(&me, id).await.unwrap();
+}
+
+async fn what_ended_long_ago_is_found(store: &Store) {
+    let me = owner("ended");
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(enqueue(store, "ended", None, None).await);
+    }
+    assert_eq!(serve(store).await.as_deref(), Some("ended"));
+    store.cancel(&me, ids[2], now()).await.unwrap().unwrap();
+    let between = now();
+    let running = claim(store, later()).await.unwrap();
+    assert_eq!(running.session.id, ids[1]);
+    let status = next(&running.session.status);
+    let failure = Failure { code: "x".to_owned(), message: "y".to_owned() };
+    store.end(&running, status, Ending::Failed(failure)).await.unwrap().unwrap();
+    let found = store.ended(between, None, 10).await.unwrap();
+    assert_eq!(found.iter().map(|e| e.id).collect::<Vec<_>>(), [ids[0], ids[2]], "those first that ended first");
+    assert!(found.iter().all(|e| e.owner == me && e.at < between && e.bytes == 5_000_000_000));
+    assert_eq!(store.ended(between, Some(&found[0]), 10).await.unwrap(), found[1..]);
+    assert_eq!(store.ended(between, None, 1).await.unwrap(), found[..1]);
+    // Neither what waits nor what is queued again.
+    assert_eq!(store.ended(later(), None, 10).await.unwrap().len(), 3);
+    store.retry(&me, ids[2], None, None, now()).await.unwrap().unwrap();
+    let left: Vec<_> = store.ended(later(), None, 10).await.unwrap().into_iter().map(|e| e.id).collect();
+    assert_eq!(left, [ids[0], ids[1]]);
+
+    // An operator's list, of all owners and of some.
+    add(store, "ended-other", "other", EngineId::External).await;
+    let list = async |which: Kept, before, limit| -> Vec<SessionId> {
+        store.kept(&which, before, limit).await.unwrap().into_iter().map(|(s, _)| s.id).collect()
+    };
+    assert_eq!(list(Kept::default(), None, 100).await.len(), 5);
+    let own = || Kept { owner: Some(me.clone()), ..Kept::default() };
+    assert_eq!(list(own(), None, 2).await, [ids[3], ids[2]]);
+    assert_eq!(list(own(), Some(ids[2]), 9).await, [ids[1], ids[0]]);
+    assert_eq!(list(Kept { state: Some(State::Queued), ..own() }, None, 9).await, [ids[3], ids[2]]);
+    assert_eq!(list(Kept { ended_before: Some(between), ..Kept::default() }, None, 9).await, [ids[0]]);
+    clear(store, &["ended", "ended-other"]).await;
+
+    // One node at a time sees to it.
+    let at = |seconds: f64| Timestamp(0).plus_seconds(seconds);
+    let take =
+        async |node: &str, now: f64, until: f64| store.take_chore("test", node, at(now), at(until)).await.unwrap();
+    assert!(take("a", 0.0, 10.0).await);
+    assert!(!take("b", 9.0, 20.0).await, "another has it");
+    assert!(take("a", 9.0, 20.0).await, "who has it keeps it");
+    assert!(take("b", 20.0, 30.0).await, "it was let go");
+    assert!(!take("a", 29.0, 40.0).await);
+}
+
 /// What a refusal by the full queue says.
 fn full<T: std::fmt::Debug>(result: Result<T, EnqueueError>) -> QueueFull {
     match result {
@@ -315,9 +719,9 @@ fn full<T: std::fmt::Debug>(result: Result<T, EnqueueError>) -> QueueFull {
 }
 
 async fn the_queue_has_bounds(store: &Store) {
-    let limits = QueueLimits { total: 3, per_owner: 2 };
+    let limits = limits(3, 2);
     let enqueue =
-        async |whose: &str| store.enqueue(&new_session(whose, "a", EngineId::Pocketsphinx), limits, now()).await;
+        async |whose: &str| store.enqueue(&new_session(whose, "a", EngineId::Pocketsphinx), &limits, now()).await;
     // Those of outside workers are in no queue of Hark's.
     let mut others = Vec::new();
     for _ in 0..4 {
@@ -326,36 +730,40 @@ async fn the_queue_has_bounds(store: &Store) {
     let mine = [enqueue("bound-me").await.unwrap().0.id, enqueue("bound-me").await.unwrap().0.id];
     let (me, you) = (owner("bound-me"), owner("bound-you"));
     let refused = full(enqueue("bound-me").await);
-    assert_eq!((refused.own, refused.limit, refused.free_at), (true, 2, None));
-    assert_eq!(store.queue_full(&me, limits).await.unwrap(), Some(refused));
-    assert_eq!(store.queue_full(&you, limits).await.unwrap(), None);
+    assert_eq!((refused.whose, refused.bound), (Whose::Owner, Bound::Sessions(2)));
+    assert_eq!((refused.waiting, refused.waiting_secs, refused.measured), (2, 120.0, false));
+    assert_eq!(store.queue_full(&me, None, &limits, now()).await.unwrap(), Some(refused));
+    assert_eq!(store.queue_full(&you, None, &limits, now()).await.unwrap(), None);
     let (theirs, event) = enqueue("bound-you").await.unwrap();
-    assert_eq!((event.new_status().unwrap().queue_position, theirs.status.state), (Some(2), State::Queued));
+    // In the first turn, before the second of the other.
+    assert_eq!((event.new_status().unwrap().queue_position, theirs.status.state), (Some(1), State::Queued));
     let refused = full(enqueue("bound-you").await);
-    assert_eq!((refused.own, refused.limit), (false, 3));
+    assert_eq!((refused.whose, refused.bound), (Whose::All, Bound::Sessions(3)));
     assert_eq!(store.list(&you, "", None, 10).await.unwrap().len(), 1, "what was refused is not there");
 
-    // A place of everybody's is free when the first that runs is done, one of an owner's when those before are.
+    // A place of everybody's is free when the first that runs is done, one of an owner's when its first is taken up.
     let running = claim(store, later()).await.unwrap();
-    let done = Timestamp(now().0 + 30_000);
-    let status = Status { estimated_completion: Some(done), ..next(&running.session.status) };
+    assert_eq!(running.session.id, mine[0]);
+    let done = now().plus_seconds(60.0);
+    let status =
+        Status { estimated_completion: Some(done), processing_speed: Some(1.0), ..next(&running.session.status) };
     store.save(&running, &status).await.unwrap().unwrap();
     enqueue("bound-you").await.unwrap();
-    assert_eq!(full(enqueue("bound-someone").await).free_at, Some(done));
-    let events = store.refresh_queue(now(), Some(2.0), 1).await.unwrap();
-    let arrivals: Vec<_> = events.iter().map(|e| e.new_status().unwrap().estimated_completion).collect();
-    let refused = full(enqueue("bound-you").await);
-    assert_eq!((refused.own, refused.free_at), (true, arrivals[0]));
-    assert!(refused.free_at.is_some_and(|at| at > done));
+    let refused = full(enqueue("bound-someone").await);
+    assert!(refused.measured && refused.wait_secs <= 60.0 && refused.wait_secs > 30.0, "{refused:?}");
+    let mine_full =
+        full(store.enqueue(&new_session("bound-me", "a", EngineId::Pocketsphinx), &self::limits(9, 1), now()).await);
+    // Before it comes what runs, and the other's first: a minute each.
+    assert!((mine_full.wait_secs - 120.0).abs() < 1e-6, "{mine_full:?}");
 
     // One that comes back needs a place as well, unless it had one a moment ago. One that waits is left alone.
     store.cancel(&me, mine[0], now()).await.unwrap().unwrap();
     let before = store.any(mine[0]).await.unwrap().unwrap().0;
-    let refused = full(store.retry(&me, mine[0], Some(limits), now()).await);
-    assert_eq!((refused.own, refused.limit), (false, 3));
+    let refused = full(store.retry(&me, mine[0], None, Some(&limits), now()).await);
+    assert_eq!((refused.whose, refused.bound), (Whose::All, Bound::Sessions(3)));
     assert_eq!(store.any(mine[0]).await.unwrap().unwrap().0, before, "a retry in vain changes nothing");
-    assert!(store.retry(&me, mine[1], Some(limits), now()).await.unwrap().is_none());
-    assert!(store.retry(&me, mine[0], None, now()).await.unwrap().is_some());
+    assert!(store.retry(&me, mine[1], None, Some(&limits), now()).await.unwrap().is_none());
+    assert!(store.retry(&me, mine[0], None, None, now()).await.unwrap().is_some());
     for id in others.into_iter().chain(mine) {
         assert!(store.delete(&me, id).await.unwrap());
     }
@@ -366,7 +774,7 @@ async fn the_queue_has_bounds(store: &Store) {
 
 async fn of_many_that_race_for_the_last_place_one_gets_it(store: &Store) {
     const RACERS: usize = 8;
-    for limits in [QueueLimits { total: 1, per_owner: 9 }, QueueLimits { total: 9, per_owner: 1 }] {
+    for limits in [limits(1, 9), limits(9, 1)] {
         for round in 0..10 {
             let start = Arc::new(Barrier::new(RACERS));
             let race = (0..RACERS).map(|n| {
@@ -380,13 +788,16 @@ async fn of_many_that_race_for_the_last_place_one_gets_it(store: &Store) {
                     }
                     start.wait().await;
                     let got = match n % 2 {
-                        0 => store.retry(&new.owner, new.id, Some(limits), now()).await.map(|event| event.is_some()),
-                        _ => store.enqueue(&new, limits, now()).await.map(|_| true),
+                        0 => {
+                            let queued = store.retry(&new.owner, new.id, None, Some(&limits), now()).await;
+                            queued.map(|event| event.is_some())
+                        }
+                        _ => store.enqueue(&new, &limits, now()).await.map(|_| true),
                     };
                     match got {
                         Ok(got) => got,
                         Err(EnqueueError::Full(_)) => false,
-                        Err(EnqueueError::Store(error)) => panic!("{error}"),
+                        Err(error) => panic!("{error}"),
                     }
                 })
             });
@@ -480,7 +891,7 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
     assert!(store.end(&second, late, Ending::HandedBack).await.unwrap().is_none());
     let ended = store.any(id).await.unwrap().unwrap().0;
     assert_eq!((ended.status.state, ended.finished_at, ended.status.segments), (State::Failed, Some(after(2000.0)), 1));
-    assert!(store.retry(&whose, id, None, now()).await.unwrap().is_some(), "its owner can try again");
+    assert!(store.retry(&whose, id, None, None, now()).await.unwrap().is_some(), "its owner can try again");
     store.delete(&whose, id).await.unwrap();
 
     // An outside worker has its own queue, if any: its session can only be ended.
@@ -634,7 +1045,8 @@ say(type="done")
 /// Runs `hark sessions stuck` as an operator would, beside the node.
 async fn hark_stuck(folder: &Path, url: Option<&str>, flags: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
-    command.args(["sessions", "stuck", "--idle-secs", "1"]).args(flags).env("HARK_DATA_DIR", folder);
+    // Longer than the second that a worker may keep a step back before it stores it.
+    command.args(["sessions", "stuck", "--idle-secs", "2"]).args(flags).env("HARK_DATA_DIR", folder);
     match url {
         Some(url) => command.env("DATABASE_URL", url),
         None => command.env_remove("DATABASE_URL"),
@@ -732,4 +1144,194 @@ async fn operators_free_what_is_stuck_on_sqlite() {
 async fn operators_free_what_is_stuck_on_postgresql() {
     let server = Postgres::start();
     operators_free_what_is_stuck(Some(&server.database("hark"))).await;
+}
+
+/// Runs `hark sessions` with these arguments beside the node: exit code, standard output, standard error.
+async fn hark_sessions(folder: &Path, url: Option<&str>, args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
+    command.arg("sessions").args(args).env("HARK_DATA_DIR", folder).env_remove("HARK_RECORDINGS_URL");
+    match url {
+        Some(url) => command.env("DATABASE_URL", url),
+        None => command.env_remove("DATABASE_URL"),
+    };
+    let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn recordings(app: &TestApp) -> usize {
+    std::fs::read_dir(app.folder.path().join("recordings")).unwrap().count()
+}
+
+async fn operators_list_and_delete(url: Option<&str>) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = slow_engine(folder.path(), 0.5);
+    let mut flags = vec!["--engine", "command", "--engine-command", &command, "--lease-secs", "3"];
+    flags.extend(url.iter().flat_map(|url| ["--database-url", url]));
+    let app = TestApp::on(folder, &flags).await;
+    let (me, you, data) = (app.visitor(), app.visitor(), app.folder.path());
+    let hark = async |args: &[&str]| hark_sessions(data, url, args).await;
+    assert_eq!(hark(&["list"]).await, (0, "found: 0 sessions\n".to_owned(), String::new()));
+    let done = me.session("a.wav", wav(1.0, 5000.0), &[("title", "Mine, done")]).await;
+    me.wait(&done, "completed").await;
+    let long = me.session("b.wav", wav(600.0, 5000.0), &[("title", "Mine, long")]).await;
+    session(&me, &long, |status| status["segments"].as_u64() > Some(0)).await;
+    let theirs = you.session("c.wav", wav(2.0, 5000.0), &[("title", "Theirs")]).await;
+
+    let (code, json, _) = hark(&["list", "--json"]).await;
+    let listed: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: Vec<&str> = listed.iter().map(|session| session["id"].as_str().unwrap()).collect();
+    assert_eq!((code, ids), (0, vec![theirs.as_str(), &long, &done]), "newest first");
+    let owner = listed[1]["owner"].as_str().unwrap().to_owned();
+    assert!(listed[2]["owner"] == owner.as_str() && listed[0]["owner"] != owner.as_str());
+    assert_eq!((&listed[2]["title"], &listed[2]["status"]["status"]), (&"Mine, done".into(), &"completed".into()));
+    let (_, own, _) = hark(&["list", "--owner", &owner, "--status", "completed"]).await;
+    assert!(own.contains(&done) && own.contains(&owner) && own.contains("Mine, done"), "{own}");
+    assert!(!own.contains(&long) && own.ends_with("found: 1 session\n"), "{own}");
+    assert_eq!(hark(&["list", "--status", "lost"]).await.0, 2);
+
+    // Nothing is deleted unless one says so twice.
+    assert_eq!(hark(&["delete"]).await.0, 2);
+    let (code, text, _) = hark(&["delete", "--owner", &owner]).await;
+    assert!(
+        code == 0 && text.contains(&done) && text.contains("to delete: 2 sessions, ") && text.contains("--yes"),
+        "{text}"
+    );
+    assert_eq!(recordings(&app), 3);
+    // What hasn't ended isn't older than anything.
+    let (_, text, _) = hark(&["delete", "--owner", &owner, "--older-than", "0"]).await;
+    assert!(text.contains(&done) && !text.contains(&long), "{text}");
+    let (_, text, _) = hark(&["delete", "--older-than", "1"]).await;
+    assert!(text.starts_with("to delete: 0 sessions"), "{text}");
+
+    // The one that runs is taken from its worker, which goes on with the next.
+    let watching = Sse::new(me.get(&format!("/api/v1/sessions/{long}/status/stream")).await);
+    let (code, text, _) = hark(&["delete", "--owner", &owner, "--yes"]).await;
+    assert!(code == 0 && text.contains(&format!("{long} is deleted")), "{text}");
+    assert!(text.contains("deleted: 2 sessions, "), "{text}");
+    assert_eq!(recordings(&app), 1);
+    watching.rest().await;
+    for id in [&done, &long] {
+        assert_eq!(me.get(&format!("/api/v1/sessions/{id}")).await.status(), 404);
+    }
+    session(&you, &theirs, |status| status["status"] == "completed").await;
+
+    let (code, text, problems) = hark(&["delete", &theirs, &done, "--yes"]).await;
+    assert_eq!((code, text.contains(&format!("{theirs} is deleted"))), (1, true), "{text}");
+    assert!(problems.contains(&format!("there is no session {done}")), "{problems}");
+    assert_eq!((hark(&["list"]).await.1.as_str(), recordings(&app)), ("found: 0 sessions\n", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_list_and_delete_on_sqlite() {
+    operators_list_and_delete(None).await;
+    // A folder that isn't Hark's stays as it is.
+    let folder = tempfile::TempDir::new().unwrap();
+    let (code, _, problem) = hark_sessions(folder.path(), None, &["delete", "--older-than", "0", "--yes"]).await;
+    assert!(code == 1 && problem.contains("there is no database"), "{problem}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_list_and_delete_on_postgresql() {
+    let server = Postgres::start();
+    operators_list_and_delete(Some(&server.database("hark"))).await;
+}
+
+async fn what_ended_long_ago_is_deleted(url: Option<&str>) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = slow_engine(folder.path(), 0.0);
+    let mut flags = vec!["--engine", "command", "--engine-command", &command];
+    flags.extend(url.iter().flat_map(|url| ["--database-url", url]));
+    let app = TestApp::on(folder, &flags).await;
+    let me = app.visitor();
+    let old = me.session("a.wav", wav(1.0, 5000.0), &[]).await;
+    me.wait(&old, "completed").await;
+    let cancelled = me.session("a.wav", wav(1.0, 5000.0), &[]).await;
+    me.wait(&cancelled, "completed").await;
+    let young = me.session("a.wav", wav(1.0, 5000.0), &[]).await;
+    me.wait(&young, "completed").await;
+    let folder = app.stop().await;
+    // Ten and nine days ago, and just now.
+    let made_older = async |id: &str, days: i64, status: &str| {
+        let at = Timestamp::now().0 - days * 86_400_000;
+        let change =
+            format!("UPDATE sessions SET finished_at = {at}, updated_at = {at}, status = '{status}' WHERE id = '{id}'");
+        match url {
+            Some(url) => drop(
+                sqlx::query(sqlx::AssertSqlSafe(change))
+                    .execute(&sqlx::PgPool::connect(url).await.unwrap())
+                    .await
+                    .unwrap(),
+            ),
+            None => {
+                let file = format!("sqlite:{}", folder.path().join("hark.sqlite").display());
+                let pool = sqlx::SqlitePool::connect(&file).await.unwrap();
+                sqlx::query(sqlx::AssertSqlSafe(change)).execute(&pool).await.unwrap();
+                pool.close().await;
+            }
+        }
+    };
+    made_older(&old, 10, "completed").await;
+    made_older(&cancelled, 9, "cancelled").await;
+
+    // Everything is kept unless it is limited.
+    let app = TestApp::on(folder, &[&flags[..], &["--workers", "0"]].concat()).await;
+    let me = me.at(&app.url);
+    assert_eq!(me.json("/api/v1/sessions").await["sessions"].as_array().unwrap().len(), 3);
+    let waiting = me.session("a.wav", wav(1.0, 5000.0), &[]).await;
+    let app = TestApp::on(app.stop().await, &[&flags[..], &["--workers", "0", "--keep-days", "9.5"]].concat()).await;
+    let me = me.at(&app.url);
+    let gone = async {
+        while me.get(&format!("/api/v1/sessions/{old}")).await.status() != 404 {
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    time::timeout(PATIENCE, gone).await.expect("it is deleted");
+    assert_eq!(recordings(&app), 3);
+    let app = TestApp::on(app.stop().await, &[&flags[..], &["--workers", "0", "--keep-days", "8"]].concat()).await;
+    let me = me.at(&app.url);
+    // What is due can't be started again, deleted or not yet.
+    assert_eq!(me.post(&format!("/api/v1/sessions/{cancelled}/retry")).await.status(), 404);
+    let gone = async {
+        while me.get(&format!("/api/v1/sessions/{cancelled}")).await.status() != 404 {
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    time::timeout(PATIENCE, gone).await.expect("it is deleted");
+    let left = me.json("/api/v1/sessions").await;
+    let left: Vec<_> = left["sessions"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap()).collect();
+    assert_eq!((left, recordings(&app)), (vec![waiting.as_str(), &young], 2));
+    drop(app.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_long_ago_is_deleted_on_sqlite() {
+    what_ended_long_ago_is_deleted(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_long_ago_is_deleted_on_postgresql() {
+    let server = Postgres::start();
+    what_ended_long_ago_is_deleted(Some(&server.database("hark"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_see_what_is_deleted_because_of_its_age() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = slow_engine(folder.path(), 0.0);
+    // Three seconds.
+    let flags = ["--engine", "command", "--engine-command", &command, "--keep-days", "0.0000347"];
+    let app = TestApp::on(folder, &flags).await;
+    let me = app.visitor();
+    let id = me.session("a.wav", wav(1.0, 5000.0), &[]).await;
+    me.wait(&id, "completed").await;
+    assert_eq!(me.json("/api/v1/status").await["statuses"][0]["session_id"], id.as_str());
+    let gone = async {
+        while !me.json("/api/v1/status").await["statuses"].as_array().unwrap().is_empty() {
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    time::timeout(PATIENCE, gone).await.expect("those who watch are told");
+    assert_eq!((me.get(&format!("/api/v1/sessions/{id}/status")).await.status().as_u16(), recordings(&app)), (404, 0));
 }

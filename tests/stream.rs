@@ -17,7 +17,7 @@ use std::{
     process::{Command, Stdio},
     time::Duration,
 };
-use support::{PATIENCE, TestApp, Visitor};
+use support::{PATIENCE, Sse, TestApp, Visitor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -857,4 +857,50 @@ async fn the_node_counts_what_it_does() {
         assert!(text.contains(name), "{name} is missing from\n{text}");
     }
     assert!(!text.contains(&worker.id), "a session's id is a label");
+}
+
+/// A stream that is opened from this address, as the proxy in front says; refused if it has no place.
+async fn stream_from(app: &TestApp, visitor: &Visitor, address: &str) -> Option<Sse> {
+    let before = app.hub().open();
+    let request = visitor.request("GET", "/api/v1/status/stream").header("x-forwarded-for", address);
+    let mut stream = Sse::new(visitor.send(request).await);
+    // A place is taken before the answer.
+    if app.hub().open() > before {
+        return Some(stream);
+    }
+    assert_eq!(stream.next().await.unwrap().data, r#"{"reason":"limit"}"#);
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stranger_cannot_take_all_places() {
+    for path in PATHS {
+        let flags = ["--max-streams", "8", "--max-streams-per-address", "2", "--trusted-proxies", "127.0.0.1"];
+        let app = node(path, &flags).await;
+        let friend = app.visitor();
+        let worker = Worker::start(&friend, "friend").await;
+        worker.status(json!({"version": 2})).await;
+        // Opens one after the other, each with a new cookie, and claims to be somewhere else each time.
+        let mut held = Vec::new();
+        for n in 0..20 {
+            held.extend(stream_from(&app, &app.visitor(), &format!("198.51.100.{n}, 2001:db8::{n:x}")).await);
+        }
+        assert_eq!(held.len(), 2, "{path}: one network has the places of one address");
+        // Others do get in, though newcomers together only to the half of all.
+        for address in ["192.0.2.1", "192.0.2.2"] {
+            held.push(stream_from(&app, &app.visitor(), address).await.expect("another gets in"));
+        }
+        assert!(stream_from(&app, &app.visitor(), "192.0.2.3").await.is_none(), "{path}");
+        // The other half is kept for who has sessions, also at the stranger's address.
+        for _ in 0..4 {
+            let mut stream = stream_from(&app, &friend, "2001:db8::7").await.expect("its places are kept");
+            assert_eq!(stream.next().await.unwrap().event, "status", "{path}");
+            held.push(stream);
+        }
+        assert_eq!(app.hub().open(), 8);
+        // A header that no trusted proxy wrote changes nothing.
+        let plain = node(path, &["--max-streams-per-address", "1"]).await;
+        let first = stream_from(&plain, &plain.visitor(), "192.0.2.1").await;
+        assert!(first.is_some() && stream_from(&plain, &plain.visitor(), "192.0.2.2").await.is_none(), "{path}");
+    }
 }

@@ -54,7 +54,7 @@ pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
 #[server(protocol = Call<PostUrl>)]
 pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().retry(&c.owner, id).await).await
+    pages::answer(async |c| c.state.sessions().retry(&c.owner, c.address, id).await).await
 }
 
 /// Stops a session that seems stuck and queues it again; it goes on after its last segment.
@@ -64,7 +64,7 @@ pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
 #[server(protocol = Call<PostUrl>)]
 pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().restart(&c.owner, id).await).await
+    pages::answer(async |c| c.state.sessions().restart(&c.owner, c.address, id).await).await
 }
 
 /// Gives a session another title.

@@ -18,6 +18,8 @@ pub struct UploadInfo {
     pub max_duration: f64,
     /// Whether the browser doesn't send the cookie back, without which an upload can't be found again.
     pub cookies_blocked: bool,
+    /// How long and how much is kept, in a sentence, if that is limited.
+    pub kept: Option<String>,
 }
 
 /// Where the form of an upload is sent: to the JSON API, as a stream.
@@ -45,7 +47,7 @@ pub async fn try_sample() -> Result<(), ApiError> {
         if !c.identity.known {
             return Err(Error::CookiesBlocked);
         }
-        c.state.sessions().create_sample(&c.owner).await
+        c.state.sessions().create_sample(&c.owner, c.address).await
     })
     .await?;
     leptos_axum::redirect(&format!("/sessions/{}", session.id));

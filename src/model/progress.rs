@@ -27,15 +27,25 @@ pub fn queue_arrival(
     Some(now.plus_seconds((ahead / f64::from(workers.max(1)) + total?) / speed))
 }
 
-/// After how many seconds to try again what found no place in a queue, if one should be free at `free_at`.
+/// How many seconds `ahead` seconds of audio take `workers` that each do `speed` seconds of audio per second. Where the
+/// speed isn't known, as long as the recordings are: most engines are faster, so it is more likely too much than too
+/// little.
 #[must_use]
-pub fn retry_after(now: Timestamp, free_at: Option<Timestamp>) -> u32 {
+pub fn queue_wait(ahead: f64, speed: Option<f64>, workers: u32) -> f64 {
+    ahead.max(0.0) / speed.filter(|s| *s > 0.0).unwrap_or(1.0) / f64::from(workers.max(1))
+}
+
+/// After how many seconds to try again what found no place in a queue, if there should be room in `wait` seconds.
+/// `measured` tells whether that follows from what was measured.
+#[must_use]
+pub fn retry_after(wait: f64, measured: bool) -> u32 {
     /// Where nothing is known: people wait that long, and it is one request a minute from a program.
-    const UNKNOWN: u32 = 60;
-    /// Sooner, all who were refused would be back before anything has changed; later, an estimate is worth little.
+    const UNKNOWN: f64 = 60.0;
+    /// Sooner, all who were refused would be back before anything has changed.
     const SOONEST: f64 = 10.0;
-    const LATEST: f64 = 3600.0;
-    free_at.map_or(UNKNOWN, |at| at.seconds_since(now).ceil().clamp(SOONEST, LATEST) as u32)
+    /// A day. Later, sessions that were cancelled and workers that were added make more of a difference.
+    const LATEST: f64 = 86_400.0;
+    wait.ceil().clamp(if measured { SOONEST } else { UNKNOWN }, LATEST) as u32
 }
 
 /// How long an engine may say nothing, in seconds: `base`, and `factor` for each second of audio still to be done. Of a
@@ -222,13 +232,18 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_when_a_place_should_be_free() {
-        let now = Timestamp(1_000_000);
-        assert_eq!(retry_after(now, Some(now.plus_seconds(90.2))), 91);
-        assert_eq!(retry_after(now, None), 60);
-        // An estimate that has passed, and one beyond reason.
-        assert_eq!(retry_after(now, Some(Timestamp(0))), 10);
-        assert_eq!(retry_after(now, Some(now.plus_seconds(1e6))), 3600);
+    fn a_refusal_says_when_there_should_be_room() {
+        // 4,000 hours of audio, at five times their speed, by two workers: more than two weeks.
+        let wait = queue_wait(4000.0 * 3600.0, Some(5.0), 2);
+        assert_eq!(wait, 1_440_000.0);
+        assert_eq!(retry_after(wait, true), 86_400);
+        assert_eq!(retry_after(queue_wait(90.2, Some(1.0), 1), true), 91);
+        assert_eq!(retry_after(queue_wait(90.2, None, 0), false), 91);
+        // At once, as far as is known and as far as was measured.
+        assert_eq!(retry_after(0.0, false), 60);
+        assert_eq!(retry_after(0.0, true), 10);
+        assert_eq!(retry_after(queue_wait(-5.0, Some(0.0), 1), true), 10);
+        assert_eq!(retry_after(f64::INFINITY, true), 86_400);
     }
 
     #[test]

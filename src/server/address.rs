@@ -11,7 +11,12 @@ use axum::{
 };
 use clap::ValueEnum;
 use ipnet::IpNet;
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 /// The name that most proxies use; there is no RFC for it.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -87,10 +92,28 @@ pub enum ForwardedHeader {
 pub async fn find(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     if let Some(PeerAddress(peer)) = request.extensions().get().copied() {
         let network = &state.network;
+        warn_of_proxy(peer, request.headers(), &network.trusted_proxies);
         let client = client(peer, request.headers(), &network.trusted_proxies, network.forwarded_header);
         request.extensions_mut().insert(ClientAddress::of(client));
     }
     next.run(request).await
+}
+
+/// Says once that a request seems to come through a proxy that isn't trusted: all clients behind it count as one. Only of
+/// peers within the operator's own networks, because anybody can write the header.
+fn warn_of_proxy(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy]) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let near = match peer.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    };
+    let forwarded = headers.contains_key(&X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED);
+    if near && forwarded && !trusted.iter().any(|proxy| proxy.holds(peer)) && !SAID.swap(true, Relaxed) {
+        tracing::warn!(
+            %peer,
+            "a request came through a proxy that isn't in HARK_TRUSTED_PROXIES: all clients behind it count as one address"
+        );
+    }
 }
 
 /// The client as far as it can be believed: from the peer backwards through the proxies that are trusted, to the first

@@ -5,7 +5,7 @@ use super::{
     guard::AllowedHost,
     media::RecordingsUrl,
     speech::EngineConfig,
-    store::QueueLimits,
+    store::{QueueLimits, Share},
 };
 use clap::{Args, ValueEnum};
 use leptos::config::{Env, LeptosOptions, get_configuration};
@@ -26,6 +26,10 @@ pub struct ServeConfig {
     pub data: DataConfig,
     #[command(flatten)]
     pub limits: LimitConfig,
+    #[command(flatten)]
+    pub shares: ShareConfig,
+    #[command(flatten)]
+    pub kept: KeepConfig,
     #[command(flatten)]
     pub network: NetworkConfig,
     #[command(flatten)]
@@ -127,11 +131,74 @@ pub struct LimitConfig {
     pub max_queue_per_owner: u32,
 }
 
-impl LimitConfig {
-    /// The bounds of the queue.
+/// How much of what there is for all one caller may have. Callers without history count by their address.
+#[derive(Args, Clone, Debug)]
+pub struct ShareConfig {
+    /// How much audio may wait in the queue, of all owners together, in hours. A recording of unknown length counts as
+    /// long as may be.
+    #[arg(long, env = "HARK_MAX_QUEUE_HOURS", default_value_t = 500.0, value_name = "HOURS", value_parser = hours)]
+    pub max_queue_hours: f64,
+    /// How much audio of one owner may wait in the queue, in hours.
+    #[arg(long, env = "HARK_MAX_QUEUE_HOURS_PER_OWNER", default_value_t = 50.0, value_name = "HOURS", value_parser = hours)]
+    pub max_queue_hours_per_owner: f64,
+    /// For how many hours an owner is a newcomer after the first session that was completed. Newcomers count by their
+    /// address and not by their cookie, which costs nothing.
+    #[arg(long, env = "HARK_NEWCOMER_HOURS", default_value_t = 24.0, value_name = "HOURS", value_parser = hours)]
+    pub newcomer_hours: f64,
+    /// How much of the queue and of the status streams all newcomers may have together, in percent. The rest is kept for
+    /// owners with history.
+    #[arg(long, env = "HARK_NEWCOMER_PERCENT", default_value_t = 50, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub newcomer_percent: u32,
+    /// How many sessions of the newcomers at one address (of IPv6, one /64) may wait in the queue.
+    #[arg(long, env = "HARK_MAX_QUEUE_PER_ADDRESS", default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_queue_per_address: u32,
+    /// How much audio of the newcomers at one address may wait in the queue, in hours.
+    #[arg(long, env = "HARK_MAX_QUEUE_HOURS_PER_ADDRESS", default_value_t = 12.0, value_name = "HOURS", value_parser = hours)]
+    pub max_queue_hours_per_address: f64,
+    /// How many status streams the newcomers at one address may have open on this node.
+    #[arg(long, env = "HARK_MAX_STREAMS_PER_ADDRESS", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams_per_address: u32,
+}
+
+impl ShareConfig {
+    /// The part of `all` that newcomers may have together; never nothing.
     #[must_use]
-    pub fn queue(&self) -> QueueLimits {
-        QueueLimits { total: self.max_queue, per_owner: self.max_queue_per_owner }
+    pub fn of_newcomers(&self, all: u32) -> u32 {
+        let part = (u64::from(all) * u64::from(self.newcomer_percent)).div_ceil(100);
+        u32::try_from(part).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// How long and how much is kept.
+#[derive(Args, Clone, Debug)]
+pub struct KeepConfig {
+    /// Sessions are deleted with their recordings and texts when they ended this many days ago. Kept until somebody
+    /// deletes them if left out.
+    #[arg(long, env = "HARK_KEEP_DAYS", value_name = "DAYS", value_parser = days)]
+    pub keep_days: Option<f64>,
+    /// How many bytes the recordings of one owner may take; more are refused until the owner has deleted some. Without
+    /// a limit if left out.
+    #[arg(long, env = "HARK_MAX_BYTES_PER_OWNER", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_bytes_per_owner: Option<u64>,
+}
+
+impl ServeConfig {
+    /// The limits of the queue, and of what is kept.
+    #[must_use]
+    pub fn queue_limits(&self) -> QueueLimits {
+        let (limits, shares) = (&self.limits, &self.shares);
+        let share = |sessions, hours: f64| Share { sessions, seconds: hours * 3600.0 };
+        QueueLimits {
+            all: share(limits.max_queue, shares.max_queue_hours),
+            owner: share(limits.max_queue_per_owner, shares.max_queue_hours_per_owner),
+            address: share(shares.max_queue_per_address, shares.max_queue_hours_per_address),
+            newcomers: share(
+                shares.of_newcomers(limits.max_queue),
+                shares.max_queue_hours * f64::from(shares.newcomer_percent) / 100.0,
+            ),
+            unknown_secs: limits.max_duration,
+            bytes_per_owner: self.kept.max_bytes_per_owner,
+        }
     }
 }
 
@@ -428,6 +495,20 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(n) if n.is_finite() && n > 0.0 => Ok(n),
         _ => Err("must be a number of seconds above 0".to_owned()),
+    }
+}
+
+fn hours(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if (0.0..=10_000_000.0).contains(&n) => Ok(n),
+        _ => Err("must be a number of hours from 0 to 10000000".to_owned()),
+    }
+}
+
+fn days(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if n > 0.0 && n <= 100_000.0 => Ok(n),
+        _ => Err("must be a number of days above 0, and 100000 at most; leave it out to keep everything".to_owned()),
     }
 }
 

@@ -5,10 +5,10 @@ use super::{
     audio::{AudioError, ProbeError},
     media::MediaError,
     speech::SpeechError,
-    store::{self, EnqueueError, QueueFull},
+    store::{self, Bound, EnqueueError, QueueFull, Whose},
 };
 use crate::model::{
-    ApiError, ErrorBody, Timestamp, TitleError, UnknownEngine, bytes, retry_after,
+    ApiError, ErrorBody, TitleError, UnknownEngine, bytes, duration, retry_after,
     text::{count, remaining},
 };
 use axum::{
@@ -43,12 +43,11 @@ pub enum Error {
         "The server's disk is full, so nothing can be saved at the moment. Delete old sessions, or make room on the server."
     )]
     NothingSaved,
-    #[error("The queue is full: its limit is {}. Try again in about {}.",
-        count(*limit as usize, "recording"), remaining(f64::from(*retry_secs)))]
-    QueueFull { limit: u32, retry_secs: u32 },
-    #[error("Your part of the queue is full: its limit is {}. Try again in about {}, or cancel one that waits.",
-        count(*limit as usize, "recording"), remaining(f64::from(*retry_secs)))]
-    OwnerQueueFull { limit: u32, retry_secs: u32 },
+    #[error("{}", queue_full(.0))]
+    QueueFull(QueueFull),
+    #[error("Your recordings take {} here, and {} are the most that one person may keep. Delete sessions that you no \
+        longer need, then send this one again.", bytes(*used), bytes(*limit))]
+    Quota { used: u64, limit: u64 },
     #[error("The message is larger than {}. Send segments in smaller groups.", bytes(*limit))]
     MessageTooLarge { limit: u64 },
     #[error("The request is larger than the {} that are accepted here. Send less at once.", bytes(*limit))]
@@ -155,12 +154,12 @@ impl Error {
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::InvalidReport(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyReports
-            | Self::QueueFull { .. }
-            | Self::OwnerQueueFull { .. }
+            | Self::QueueFull(_)
             | Self::TooManyUploads { .. }
             | Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Conflict(..) => StatusCode::CONFLICT,
-            Self::DiskFull { .. } | Self::NothingSaved => StatusCode::INSUFFICIENT_STORAGE,
+            // RFC 4331 has this status for a quota, too.
+            Self::DiskFull { .. } | Self::NothingSaved | Self::Quota { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Audio(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -194,8 +193,13 @@ impl Error {
             Self::Unauthorised => "unauthorised",
             Self::InvalidReport(_) => "invalid_report",
             Self::TooManyReports => "too_many_reports",
-            Self::QueueFull { .. } => "queue_full",
-            Self::OwnerQueueFull { .. } => "owner_queue_full",
+            Self::QueueFull(full) => match full.whose {
+                Whose::All => "queue_full",
+                Whose::Owner => "owner_queue_full",
+                Whose::Address => "address_queue_full",
+                Whose::Newcomers => "newcomer_queue_full",
+            },
+            Self::Quota { .. } => "quota_exceeded",
             Self::Conflict(code, _) => code,
             Self::DiskFull { .. } | Self::NothingSaved => "disk_full",
             Self::Audio(AudioError::Io(_)) => "internal",
@@ -218,9 +222,8 @@ impl Error {
         match self {
             Self::TooManyReports | Self::ConnectionsFull | Self::TooManyConnections { .. } => Some(10),
             Self::TooManyUploads { .. } | Self::UploadsFull { .. } => Some(60),
-            Self::QueueFull { retry_secs, .. }
-            | Self::OwnerQueueFull { retry_secs, .. }
-            | Self::DecodersBusy { retry_secs } => Some(*retry_secs),
+            Self::QueueFull(full) => Some(retry_after(full.wait_secs, full.measured)),
+            Self::DecodersBusy { retry_secs } => Some(*retry_secs),
             _ => None,
         }
     }
@@ -260,11 +263,31 @@ impl IntoResponse for Error {
     }
 }
 
+/// What a full queue tells people: whose share it is, the limit, how long it will take in truth, and how much waits.
+fn queue_full(full: &QueueFull) -> String {
+    let whose = match full.whose {
+        Whose::All => "The queue",
+        Whose::Owner => "Your part of the queue",
+        Whose::Address => "The part of the queue for newcomers at your network address",
+        Whose::Newcomers => "The part of the queue for newcomers",
+    };
+    let limit = match full.bound {
+        Bound::Sessions(n) => count(n as usize, "recording"),
+        Bound::Seconds(seconds) => format!("{} of audio", duration(seconds)),
+    };
+    // Not cut off as the header is: a person should know what they are in for.
+    let wait = remaining(full.wait_secs.max(f64::from(retry_after(full.wait_secs.min(1.0), full.measured))));
+    let or = if full.whose == Whose::Owner { ", or cancel one that waits" } else { "" };
+    format!(
+        "{whose} is full: its limit is {limit}. Try again in about {wait}{or}. Waiting there: {}, {} of audio.",
+        count(full.waiting as usize, "recording"),
+        duration(full.waiting_secs)
+    )
+}
+
 impl From<QueueFull> for Error {
     fn from(full: QueueFull) -> Self {
-        let QueueFull { limit, own, free_at } = full;
-        let retry_secs = retry_after(Timestamp::now(), free_at);
-        if own { Self::OwnerQueueFull { limit, retry_secs } } else { Self::QueueFull { limit, retry_secs } }
+        Self::QueueFull(full)
     }
 }
 
@@ -278,6 +301,7 @@ impl From<EnqueueError> for Error {
     fn from(error: EnqueueError) -> Self {
         match error {
             EnqueueError::Full(full) => full.into(),
+            EnqueueError::Quota { used, limit } => Self::Quota { used, limit },
             EnqueueError::Store(error) => error.into(),
         }
     }
@@ -309,5 +333,44 @@ impl From<MultipartError> for Error {
             return Self::BrokenUpload;
         }
         Self::BadRequest(format!("The form could not be read: {}", error.body_text()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_tells_the_truth() {
+        let full = QueueFull {
+            whose: Whose::All,
+            bound: Bound::Sessions(1000),
+            waiting: 1000,
+            waiting_secs: 4000.0 * 3600.0,
+            wait_secs: 800.0 * 3600.0,
+            measured: true,
+        };
+        let error = Error::from(full);
+        assert_eq!((error.code(), error.retry_after()), ("queue_full", Some(86_400)));
+        assert_eq!(
+            error.to_string(),
+            "The queue is full: its limit is 1000 recordings. Try again in about 800 h. Waiting there: 1000 recordings, \
+             4000 h of audio."
+        );
+        let own = QueueFull {
+            whose: Whose::Owner,
+            bound: Bound::Seconds(7200.0),
+            waiting: 1,
+            waiting_secs: 7000.0,
+            wait_secs: 0.0,
+            measured: false,
+        };
+        let error = Error::from(own);
+        assert_eq!((error.code(), error.retry_after()), ("owner_queue_full", Some(60)));
+        assert_eq!(
+            error.to_string(),
+            "Your part of the queue is full: its limit is 2 h of audio. Try again in about 1 min, or cancel one that \
+             waits. Waiting there: 1 recording, 1 h 56 min of audio."
+        );
     }
 }

@@ -125,6 +125,20 @@ impl Media {
         Ok(Self { store, folder, incoming, spool, ledger: Ledger::new(spare) })
     }
 
+    /// The recordings of a node that may be running, to look at and to remove: nothing of its own is made or cleared.
+    ///
+    /// # Errors
+    /// If the folder or the bucket can't be reached.
+    pub async fn beside(folder: &std::path::Path, url: Option<&RecordingsUrl>) -> Result<Self, OpenError> {
+        let [incoming, spool, own] = ["incoming", "spool", "recordings"].map(|name| folder.join(name));
+        let (store, folder) = match url {
+            None => (place::folder(&own)?, Some(own)),
+            Some(RecordingsUrl::Folder(shared)) => (place::folder(shared)?, Some(shared.clone())),
+            Some(RecordingsUrl::Bucket { name, prefix }) => (place::bucket(name, prefix).await?, None),
+        };
+        Ok(Self { store, folder, incoming, spool })
+    }
+
     /// Whether recordings can be kept at `url`: writes a file there and removes it.
     ///
     /// # Errors

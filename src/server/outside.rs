@@ -261,6 +261,7 @@ impl Sessions<'_> {
             media: Media::default(),
             duration_total: new.duration_total,
             lease_until: Some(self.silence(now)),
+            address: None,
         };
         let (session, event) = self.state.store.insert(&new, now).await?;
         if self.state.bus.is_connected().is_some() {

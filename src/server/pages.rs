@@ -1,11 +1,13 @@
 //! What the bodies of server functions need: the caller, and errors mapped to what a page may see.
 
 use super::{
+    address::ClientAddress,
     error::Error,
     identity::{LinkKey, link},
     keys::{Https, set_cookie},
     notice::{self, Notice},
     owner::{self, Identity, Owner},
+    retention,
     state::AppState,
 };
 use crate::{
@@ -29,6 +31,7 @@ pub struct Caller {
     pub state: AppState,
     pub owner: Owner,
     pub identity: Identity,
+    pub address: Option<ClientAddress>,
 }
 
 /// Finds the caller, runs `work`, and gives a failure the HTTP status it should have.
@@ -38,7 +41,10 @@ pub struct Caller {
 pub async fn answer<T>(work: impl AsyncFnOnce(Caller) -> Result<T, Error>) -> Result<T, ApiError> {
     let state = expect_context::<AppState>();
     let result = match leptos_axum::extract::<(Extension<Owner>, Extension<Identity>)>().await {
-        Ok((Extension(owner), Extension(identity))) => work(Caller { state, owner, identity }).await,
+        Ok((Extension(owner), Extension(identity))) => {
+            let address = use_context::<Parts>().and_then(|request| request.extensions.get().copied());
+            work(Caller { state, owner, identity, address }).await
+        }
         Err(error) => Err(Error::Internal(format!("a page was rendered without its owner: {error}"))),
     };
     result.map_err(|error| {
@@ -82,6 +88,7 @@ pub fn upload_info(caller: &Caller) -> UploadInfo {
         max_upload_bytes: caller.state.limits.max_upload_bytes,
         max_duration: caller.state.limits.max_duration,
         cookies_blocked: !caller.identity.known && probed,
+        kept: retention::told(&caller.state.kept),
     }
 }
 

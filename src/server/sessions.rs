@@ -2,11 +2,13 @@
 //! and publishes the event that the store returned.
 
 use super::{
+    address::ClientAddress,
     audio,
     bus::Event,
     error::Error,
     media::{Received, Upload, UploadRoom},
     owner::Owner,
+    retention,
     speech::Availability,
     state::AppState,
     store::{self, NewSession, QueueLimits},
@@ -184,15 +186,34 @@ impl<'a> Sessions<'a> {
         Ok(self.state.media.reserve_upload(size)?)
     }
 
-    /// Whether another recording of this owner may be queued, for those who want to know before they receive it.
+    /// Whether another recording of this owner, of `size` bytes if that is known, may be queued and kept; for those who
+    /// want to know before they receive it.
     ///
     /// # Errors
-    /// [`Error::QueueFull`] or [`Error::OwnerQueueFull`] if not.
-    pub async fn check_queue(&self, owner: &Owner) -> Result<(), Error> {
-        match self.state.store.queue_full(owner, self.state.limits.queue()).await? {
+    /// [`Error::QueueFull`] or [`Error::Quota`] if not.
+    pub async fn check_share(
+        &self,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+        size: Option<u64>,
+    ) -> Result<(), Error> {
+        let limits = &self.state.queue;
+        if let Some(limit) = limits.bytes_per_owner {
+            let used = self.state.store.kept_bytes(owner).await?;
+            if used >= limit || used.saturating_add(size.unwrap_or(0)) > limit {
+                return Err(Error::Quota { used, limit });
+            }
+        }
+        let address = self.kept_address(owner, address).await;
+        match self.state.store.queue_full(owner, address.as_deref(), limits, Timestamp::now()).await? {
             Some(full) => Err(full.into()),
             None => Ok(()),
         }
+    }
+
+    /// The hash of a newcomer's address, which its sessions in the queue count by; none for an owner with history.
+    async fn kept_address(&self, owner: &Owner, address: Option<ClientAddress>) -> Option<String> {
+        self.state.shares.kept_address(self.state.standing(owner, address).await)
     }
 
     /// Counts a recording that was refused.
@@ -215,21 +236,23 @@ impl<'a> Sessions<'a> {
     /// Makes a session of a received recording and queues it.
     ///
     /// # Errors
-    /// If the recording can't be read as audio, is too long, can't be stored, or the queue has filled up; it is removed
-    /// then.
+    /// If the recording can't be read as audio, is too long, can't be stored, or the queue or the owner's quota has
+    /// filled up; it is removed then.
     pub async fn create(
         &self,
         owner: &Owner,
+        address: Option<ClientAddress>,
         id: SessionId,
         upload: Upload,
         file_name: &str,
         plan: Plan,
     ) -> Result<Session, Error> {
+        let address = self.kept_address(owner, address).await;
         let (state, owner, file_name) = (self.state.clone(), owner.clone(), file_name.to_owned());
         // In a task of its own: where the sender hangs up now, this still comes to one end or the other.
         let making = async move {
             let received = upload.finish().await?;
-            let made = state.sessions().create_received(&owner, id, &received, &file_name, plan).await;
+            let made = state.sessions().create_received(&owner, address, id, &received, &file_name, plan).await;
             if let Err((error, true)) = made {
                 tokio::spawn(take_back(state, id, received));
                 return Err(error);
@@ -243,14 +266,16 @@ impl<'a> Sessions<'a> {
     async fn create_received(
         &self,
         owner: &Owner,
+        address: Option<String>,
         id: SessionId,
         received: &Received,
         file_name: &str,
         plan: Plan,
     ) -> Result<Session, (Error, bool)> {
-        let new = self.look_at(owner, id, received, file_name, plan).await.map_err(|e| (e, false))?;
+        let mut new = self.look_at(owner, id, received, file_name, plan).await.map_err(|e| (e, false))?;
+        new.address = address;
         self.state.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
-        let added = self.state.store.enqueue(&new, self.state.limits.queue(), Timestamp::now()).await;
+        let added = self.state.store.enqueue(&new, &self.state.queue, Timestamp::now()).await;
         let (session, event) = added.map_err(|e| (e.into(), true))?;
         let bytes = received.bytes;
         metrics::counter!("hark_sessions_created_total").increment(1);
@@ -287,6 +312,7 @@ impl<'a> Sessions<'a> {
             },
             duration_total: info.duration,
             lease_until: None,
+            address: None,
         })
     }
 
@@ -307,18 +333,18 @@ impl<'a> Sessions<'a> {
     ///
     /// # Errors
     /// As [`Sessions::plan`] and [`Sessions::create`].
-    pub async fn create_sample(&self, owner: &Owner) -> Result<Session, Error> {
-        self.sample(owner).await.inspect_err(|error| self.count_refusal(error))
+    pub async fn create_sample(&self, owner: &Owner, address: Option<ClientAddress>) -> Result<Session, Error> {
+        self.sample(owner, address).await.inspect_err(|error| self.count_refusal(error))
     }
 
-    async fn sample(&self, owner: &Owner) -> Result<Session, Error> {
+    async fn sample(&self, owner: &Owner, address: Option<ClientAddress>) -> Result<Session, Error> {
         const SAMPLE: &[u8] = include_bytes!("../../public/sample.mp3");
         let plan = self.plan(&Wishes { title: Some("Sample recording".to_owned()), ..Wishes::default() })?;
         let room = self.reserve(Some(SAMPLE.len() as u64))?;
-        self.check_queue(owner).await?;
+        self.check_share(owner, address, Some(SAMPLE.len() as u64)).await?;
         let (id, mut upload) = self.receive(room)?;
         upload.write(SAMPLE).await?;
-        self.create(owner, id, upload, "sample.mp3", plan).await
+        self.create(owner, address, id, upload, "sample.mp3", plan).await
     }
 
     /// Cancels a session. One that has ended stays as it is.
@@ -335,22 +361,34 @@ impl<'a> Sessions<'a> {
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner; [`Error::Conflict`] if its worker is outside Hark;
-    /// [`Error::QueueFull`] or [`Error::OwnerQueueFull`] if too many wait.
-    pub async fn retry(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
-        self.not_outside(owner, id).await?;
-        self.queue_again(owner, id, Some(self.state.limits.queue())).await
+    /// [`Error::QueueFull`] if too many wait.
+    pub async fn retry(&self, owner: &Owner, address: Option<ClientAddress>, id: SessionId) -> Result<Session, Error> {
+        self.can_be_queued(owner, id).await?;
+        self.queue_again(owner, address, id, Some(&self.state.queue)).await
     }
 
-    async fn not_outside(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
-        if self.get(owner, id).await?.engine == EngineId::External {
+    async fn can_be_queued(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
+        let session = self.get(owner, id).await?;
+        // What is due is as good as gone: its recording may be removed at any moment.
+        if retention::is_due(self.state.kept.keep_days, session.finished_at, Timestamp::now()) {
+            return Err(Error::NotFound);
+        }
+        if session.engine == EngineId::External {
             let message = "A worker outside Hark made this session; start it there again.";
             return Err(Error::Conflict("outside", message.to_owned()));
         }
         Ok(())
     }
 
-    async fn queue_again(&self, owner: &Owner, id: SessionId, limits: Option<QueueLimits>) -> Result<Session, Error> {
-        let changed = self.state.store.retry(owner, id, limits, Timestamp::now()).await?;
+    async fn queue_again(
+        &self,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+        id: SessionId,
+        limits: Option<&QueueLimits>,
+    ) -> Result<Session, Error> {
+        let address = self.kept_address(owner, address).await;
+        let changed = self.state.store.retry(owner, id, address.as_deref(), limits, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was queued again").await
     }
 
@@ -359,13 +397,18 @@ impl<'a> Sessions<'a> {
     ///
     /// # Errors
     /// As [`Sessions::retry`].
-    pub async fn restart(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
-        self.not_outside(owner, id).await?;
+    pub async fn restart(
+        &self,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+        id: SessionId,
+    ) -> Result<Session, Error> {
+        self.can_be_queued(owner, id).await?;
         let stopped = self.state.store.cancel(owner, id, Timestamp::now()).await?;
         // One that waited or ran has been let in already, and doesn't lose its work to a full queue.
-        let limits = if stopped.is_some() { None } else { Some(self.state.limits.queue()) };
+        let limits = if stopped.is_some() { None } else { Some(&self.state.queue) };
         self.announce(owner, id, stopped, "was cancelled").await?;
-        self.queue_again(owner, id, limits).await
+        self.queue_again(owner, address, id, limits).await
     }
 
     async fn announce(

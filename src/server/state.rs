@@ -1,9 +1,12 @@
 //! What every request and every worker of a node shares. Cheap to clone.
 
 use super::{
+    address::ClientAddress,
     audio::Decoders,
     bus::Bus,
-    config::{HttpConfig, JobConfig, LimitConfig, NetworkConfig, OutsideConfig, StreamConfig, UploadConfig},
+    config::{
+        HttpConfig, JobConfig, KeepConfig, LimitConfig, NetworkConfig, OutsideConfig, StreamConfig, UploadConfig,
+    },
     disk::DiskWatch,
     http::{ReportLimits, SessionGauges},
     identity::Identities,
@@ -11,9 +14,11 @@ use super::{
     keys::CookieKeys,
     media::Media,
     outside::Outside,
+    owner::Owner,
     sessions::Sessions,
+    shares::{Shares, Standing},
     speech::Engines,
-    store::Store,
+    store::{QueueLimits, Store},
     stream::{Hub, Source},
     uploads::UploadPermits,
 };
@@ -42,6 +47,10 @@ pub struct Parts {
     pub engines: Arc<Engines>,
     pub decoders: Decoders,
     pub limits: LimitConfig,
+    pub queue: QueueLimits,
+    pub kept: KeepConfig,
+    /// How callers count where something is shared.
+    pub shares: Shares,
     pub network: NetworkConfig,
     pub streams: StreamConfig,
     pub outside_config: OutsideConfig,
@@ -73,6 +82,11 @@ impl AppState {
     #[must_use]
     pub fn identities(&self) -> Identities<'_> {
         Identities { state: self }
+    }
+
+    /// How an owner counts, coming from this address.
+    pub async fn standing(&self, owner: &Owner, address: Option<ClientAddress>) -> Standing {
+        self.shares.standing(&self.store, owner, address).await
     }
 
     /// What can be done with sessions.

@@ -26,7 +26,8 @@ macro_rules! session_columns {
          s.message, s.duration_processed, s.duration_total, s.estimated_completion, s.processing_speed, s.segments, \
          s.attempt, s.crashes, s.error_code, s.error_message, s.needs_room, \
          CASE WHEN s.status = 'queued' AND s.engine <> 'external' THEN (SELECT COUNT(*) FROM sessions q \
-         WHERE q.status = 'queued' AND q.engine <> 'external' AND (q.queued_at < s.queued_at OR (q.queued_at = s.queued_at AND q.id < s.id))) END AS queue_position"
+         WHERE q.status = 'queued' AND q.engine <> 'external' \
+         AND (q.turn, q.queued_at, q.id) < (s.turn, s.queued_at, s.id)) END AS queue_position"
     };
 }
 
@@ -40,7 +41,7 @@ macro_rules! on {
     };
 }
 
-/// Takes the session that has waited longest. `$lock` goes to the end of the look for it.
+/// Takes the session whose turn is next (see `queue`). `$lock` goes to the end of the look for it.
 macro_rules! claim_sql {
     ($lock:literal) => {
         concat!(
@@ -49,7 +50,7 @@ macro_rules! claim_sql {
              needs_room = NULL, lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, estimated_completion = NULL, \
              processing_speed = NULL \
              WHERE status = 'queued' AND id = (SELECT id FROM sessions WHERE status = 'queued' AND engine <> 'external' \
-             AND bytes <= $5 ORDER BY queued_at, id LIMIT 1",
+             AND bytes <= $5 ORDER BY turn, queued_at, id LIMIT 1",
             $lock,
             ") RETURNING id"
         )
@@ -66,6 +67,7 @@ macro_rules! reap_sql {
              finished_at = CASE WHEN crashes + 1 >= $3 THEN $1 ELSE NULL END, \
              error_code = CASE WHEN crashes + 1 >= $3 THEN 'worker_lost' ELSE NULL END, \
              progress = CASE WHEN crashes + 1 >= $3 THEN progress ELSE NULL END, \
+             address = CASE WHEN crashes + 1 >= $3 THEN NULL ELSE address END, \
              crashes = crashes + 1, version = version + $4, updated_at = $1, worker = NULL, lease_until = NULL, \
              estimated_completion = NULL, processing_speed = NULL \
              WHERE status = 'processing' AND engine <> 'external' \
@@ -76,15 +78,15 @@ macro_rules! reap_sql {
     };
 }
 
-/// Adds a session to the end of the queue.
+/// Adds a session that comes in this turn of the queue.
 macro_rules! insert_session {
-    ($executor:expr, $new:expr, $now:expr) => {
+    ($executor:expr, $new:expr, $turn:expr, $now:expr) => {
         sqlx::query(
             "INSERT INTO sessions (id, owner, title, created_at, queued_at, updated_at, engine, language, file_name, \
              bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
-             duration_total, segments, attempt, crashes, lease_until) \
+             duration_total, segments, attempt, crashes, lease_until, turn, address) \
              VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 'queued', \
-             'Waiting for its worker', 0, $13, 0, 0, 0, $14)",
+             'Waiting for its worker', 0, $13, 0, 0, 0, $14, $15, $16)",
         )
         .bind($new.id.to_string())
         .bind($new.owner.as_str())
@@ -100,6 +102,8 @@ macro_rules! insert_session {
         .bind(i64::from($new.media.channels))
         .bind($new.duration_total)
         .bind($new.lease_until.map(|t| t.0))
+        .bind($turn)
+        .bind(&$new.address)
         .execute($executor)
         .await
         .map(drop)
@@ -191,10 +195,12 @@ macro_rules! save_status {
 
 // Below the macros, which they use.
 mod identity;
+mod kept;
 mod queue;
 mod stuck;
 
-pub use queue::{EnqueueError, QueueFull, QueueLimits};
+pub use kept::{Ended, Kept};
+pub use queue::{Bound, EnqueueError, QueueFull, QueueLimits, Share, Whose};
 pub use stuck::{Health, STALLED_SECS, Stuck, Way};
 
 /// Sessions and segments in a database.
@@ -240,6 +246,8 @@ pub struct NewSession {
     pub duration_total: Option<f64>,
     /// When a session of an outside worker fails unless the worker has said something.
     pub lease_until: Option<Timestamp>,
+    /// A keyed hash of the address it comes from, if its owner is a newcomer and counts by that.
+    pub address: Option<String>,
 }
 
 /// The right to work on a session, until the lease runs out or someone takes it away. Writes made with a claim that
@@ -335,7 +343,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<(Session, Event), sqlx::Error> {
-        on!(self, |pool| insert_session!(pool, new, now))?;
+        on!(self, |pool| insert_session!(pool, new, 0_i64, now))?;
         self.added(new.id).await
     }
 
@@ -453,18 +461,34 @@ impl Store {
     /// If the database fails.
     pub async fn cancel(&self, owner: &Owner, id: SessionId, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
         let changed = on!(self, |pool| {
+            // Alone, as those who add to the queue are: two that closed up the same line would wait for each other.
+            let mut tx = pool.begin_enqueue().await?;
+            // If it waits, the owner's others move up into its turn.
             sqlx::query(
-            "UPDATE sessions SET status = 'cancelled', message = 'Cancelled', version = version + $4, updated_at = $3, \
-             finished_at = $3, estimated_completion = NULL, processing_speed = NULL, worker = NULL, lease_until = NULL \
-             WHERE id = $1 AND owner = $2 AND status IN ('queued', 'processing')",
-        )
-        .bind(id.to_string())
-        .bind(owner.as_str())
-        .bind(now.0)
-        .bind(LEAP)
-        .execute(pool)
-        .await.map(|done| done.rows_affected())
-        })?;
+                "UPDATE sessions SET turn = turn - 1 WHERE owner = $2 AND status = 'queued' AND engine <> 'external' \
+                 AND turn > (SELECT q.turn FROM sessions q WHERE q.id = $1 AND q.owner = $2 AND q.status = 'queued' \
+                 AND q.engine <> 'external')",
+            )
+            .bind(id.to_string())
+            .bind(owner.as_str())
+            .execute(&mut *tx)
+            .await?;
+            let done = sqlx::query(
+                "UPDATE sessions SET status = 'cancelled', message = 'Cancelled', version = version + $4, \
+                 updated_at = $3, finished_at = $3, estimated_completion = NULL, processing_speed = NULL, \
+                 worker = NULL, lease_until = NULL, address = NULL \
+                 WHERE id = $1 AND owner = $2 AND status IN ('queued', 'processing')",
+            )
+            .bind(id.to_string())
+            .bind(owner.as_str())
+            .bind(now.0)
+            .bind(LEAP)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+            tx.commit().await?;
+            done
+        });
         self.event_if(changed > 0, id).await
     }
 
@@ -630,7 +654,7 @@ impl Store {
 
     // The queue, for workers
 
-    /// Takes the session that has waited longest of those whose recordings are no larger than `room` bytes, if any, and
+    /// Takes the session whose turn is next of those whose recordings are no larger than `room` bytes, if any, and
     /// leases it to `worker` until `lease_until`.
     ///
     /// # Errors
@@ -806,11 +830,14 @@ impl Store {
             if !save_status!(&mut *tx, claim, status)? {
                 return Ok(None);
             }
-            sqlx::query("UPDATE sessions SET finished_at = $2, worker = NULL, lease_until = NULL WHERE id = $1")
-                .bind(claim.session.id.to_string())
-                .bind(finished_at)
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "UPDATE sessions SET finished_at = $2, worker = NULL, lease_until = NULL, \
+                 address = CASE WHEN status = 'queued' THEN address END WHERE id = $1",
+            )
+            .bind(claim.session.id.to_string())
+            .bind(finished_at)
+            .execute(&mut *tx)
+            .await?;
             tx.commit().await?;
         });
         // Read back, because a queued session's place in the queue is part of its status.
@@ -895,19 +922,21 @@ impl Store {
     ) -> Result<Vec<Event>, sqlx::Error> {
         let rest: (Option<f64>,) = on!(self, |pool| {
             sqlx::query_as(
-            "SELECT SUM(CASE WHEN duration_total IS NULL THEN NULL WHEN duration_total > duration_processed THEN duration_total - duration_processed ELSE 0 END) FROM sessions \
+            "SELECT SUM(CASE WHEN duration_total IS NULL THEN NULL WHEN duration_total > duration_processed THEN duration_total - duration_processed ELSE 0.0 END) FROM sessions \
              WHERE status = 'processing' AND engine <> 'external'",
         )
         .fetch_one(pool)
         .await
         })?;
-        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
+        let rows: Vec<SessionRow> = on!(self, |pool| {
+            sqlx::query_as(concat!(
             "SELECT ",
             session_columns!(),
-            " FROM sessions s WHERE s.status = 'queued' AND s.engine <> 'external' ORDER BY s.queued_at, s.id"
+            " FROM sessions s WHERE s.status = 'queued' AND s.engine <> 'external' ORDER BY s.turn, s.queued_at, s.id"
         ))
         .fetch_all(pool)
-        .await)?;
+        .await
+        })?;
         let mut ahead = rest.0;
         let mut events = Vec::with_capacity(rows.len());
         for row in rows {

@@ -2,15 +2,15 @@
 //! Works beside a running Hark, on its database; the running nodes find out by the store. Called by `main`.
 
 use super::{
-    config::read_database_url,
-    store::{Store, Stuck, Way},
+    manage::{self, DeleteArgs, ListArgs, StoreArgs},
+    store::{Stuck, Way},
 };
 use crate::model::{
     EngineId, Timestamp, duration,
     text::{count, lapse, percentage},
 };
 use clap::{Args, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 /// The exit code that says that sessions are stuck and were left so, for scripts that watch.
 const STUCK: u8 = 3;
@@ -22,17 +22,18 @@ pub enum SessionsArgs {
     /// has run out, or that have been processed for more than ten minutes and three times their length. With --requeue
     /// or --fail also take them from their workers. Exits with 0 if none is stuck or left stuck, with 3 otherwise.
     Stuck(StuckArgs),
+    /// List the sessions of all owners, newest first.
+    List(ListArgs),
+    /// Delete sessions with their recordings and texts. Those that run are cancelled first. Running nodes find out
+    /// within seconds; a page that shows one that had ended does when it is loaded again.
+    Delete(DeleteArgs),
 }
 
 /// `hark sessions stuck`.
 #[derive(Args)]
 pub struct StuckArgs {
-    /// The data folder of the Hark that has the sessions.
-    #[arg(long, env = "HARK_DATA_DIR", default_value = "data", value_name = "DIR")]
-    data_dir: PathBuf,
-    /// The file with the address of its PostgreSQL database, if it has one. Or set DATABASE_URL.
-    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
-    database_url_file: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Put them back into the queue. The next attempt goes on after the last segment; this counts as no crash.
     #[arg(long, conflicts_with = "fail")]
     requeue: bool,
@@ -46,9 +47,13 @@ pub struct StuckArgs {
 
 /// Runs a subcommand of `hark sessions`.
 pub async fn run(args: SessionsArgs) -> ExitCode {
-    let SessionsArgs::Stuck(args) = args;
-    match stuck(&args).await {
-        Ok(left) => ExitCode::from(if left { STUCK } else { 0 }),
+    let done = match args {
+        SessionsArgs::Stuck(args) => stuck(&args).await.map(|left| if left { STUCK } else { 0 }),
+        SessionsArgs::List(args) => manage::list(&args).await.map(|()| 0),
+        SessionsArgs::Delete(args) => manage::delete(&args).await.map(|all| u8::from(!all)),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
         Err(message) => {
             eprintln!("hark: {message}");
             ExitCode::FAILURE
@@ -58,7 +63,7 @@ pub async fn run(args: SessionsArgs) -> ExitCode {
 
 /// Whether sessions were left stuck.
 async fn stuck(args: &StuckArgs) -> Result<bool, String> {
-    let store = open(args).await?;
+    let store = args.store.open().await?;
     let idle = f64::from(args.idle_secs);
     let now = Timestamp::now();
     let broken = |e: sqlx::Error| format!("the database doesn't answer: {e}");
@@ -90,24 +95,6 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
     }
     store.close().await;
     Ok(left)
-}
-
-async fn open(args: &StuckArgs) -> Result<Store, String> {
-    let opened = match read_database_url(args.database_url_file.as_deref())? {
-        Some(url) => Store::connect(&url).await,
-        None => {
-            let path = args.data_dir.join("hark.sqlite");
-            // An empty one must not be made where somebody mistyped the folder.
-            if !path.exists() {
-                return Err(format!(
-                    "there is no database {}. Name the folder with HARK_DATA_DIR, or the database with DATABASE_URL",
-                    path.display()
-                ));
-            }
-            Store::open(&path).await
-        }
-    };
-    opened.map_err(|e| format!("the database can't be opened: {e}"))
 }
 
 /// What the owner of a session that is ended reads.

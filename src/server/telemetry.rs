@@ -105,6 +105,7 @@ pub fn metrics() -> PrometheusHandle {
                 "hark_sessions_ended_total",
                 "Sessions ended, by status; one that is queued again ends anew"
             );
+            describe_counter!("hark_sessions_expired_total", "Sessions deleted because they ended HARK_KEEP_DAYS ago");
             describe_counter!("hark_upload_bytes_total", "Bytes of recordings received");
             describe_counter!(
                 "hark_connections_refused_total",

@@ -3,11 +3,16 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use clap::Parser;
-use hark::server::{Node, config::ServeConfig};
+use hark::server::{Node, config::ServeConfig, stream::Hub};
 use leptos::config::{Env, LeptosOptions};
 use reqwest::{RequestBuilder, Response, StatusCode, header, multipart};
 use serde_json::Value;
-use std::{path::Path, process::Command, sync::Mutex, time::Duration};
+use std::{
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +30,7 @@ struct Flags {
 pub struct TestApp {
     pub url: String,
     pub folder: TempDir,
+    hub: Arc<Hub>,
     stop: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
@@ -59,8 +65,14 @@ impl TestApp {
         let leptos = LeptosOptions::builder().output_name("hark").site_addr(addr).env(Env::PROD).build();
         let node = Node::start(config, leptos).await.unwrap();
         let stop = CancellationToken::new();
+        let hub = Arc::clone(&node.state.hub);
         let task = Some(tokio::spawn(node.serve(listener, stop.clone())));
-        Self { url: format!("http://{addr}"), folder, stop, task }
+        Self { url: format!("http://{addr}"), folder, hub, stop, task }
+    }
+
+    /// What the node holds in memory.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Stops the node as SIGTERM would, and gives its folder back.

@@ -7,6 +7,7 @@ use hark::{
     server::{
         bus::Event,
         owner::Owner,
+        shares::Standing,
         stream::{Hub, Outgoing, Reading, Source, StatusStream, StreamLimits},
     },
 };
@@ -112,12 +113,12 @@ impl World {
     }
 
     pub fn stream(&self, last: EventId) -> StatusStream {
-        let place = self.hub.admit(&self.owner).unwrap();
+        let place = self.hub.admit(&self.owner, Standing::Known).unwrap();
         StatusStream::of_session(&self.hub, self.source.clone(), place, id(), last, None)
     }
 
     pub fn owner_stream(&self) -> StatusStream {
-        let place = self.hub.admit(&self.owner).unwrap();
+        let place = self.hub.admit(&self.owner, Standing::Known).unwrap();
         StatusStream::of_owner(&self.hub, self.source.clone(), place, self.owner.clone(), None)
     }
 

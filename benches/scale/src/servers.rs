@@ -115,6 +115,9 @@ impl Servers {
             .env("HARK_MAX_QUEUE", "100000")
             .env("HARK_MAX_CONNECTIONS_PER_ADDRESS", "50000")
             .env("HARK_MAX_QUEUE_PER_OWNER", "100000")
+            .env("HARK_MAX_QUEUE_PER_ADDRESS", "100000")
+            .env("HARK_MAX_STREAMS_PER_ADDRESS", "50000")
+            .env("HARK_NEWCOMER_PERCENT", "100")
             .env("HARK_MAX_STREAMS", "50000")
             .env("HARK_MAX_STREAMS_PER_OWNER", "50000")
             .env("HARK_STREAM_LIFETIME_SECS", "86400");

@@ -45,7 +45,9 @@ impl Server {
                     .env("HARK_WORKERS", "0")
                     .env("HARK_MAX_STREAMS", "50000")
                     .env("HARK_MAX_STREAMS_PER_OWNER", "50000")
-                    .env("HARK_MAX_CONNECTIONS_PER_ADDRESS", "50000");
+                    .env("HARK_MAX_CONNECTIONS_PER_ADDRESS", "50000")
+                    .env("HARK_MAX_STREAMS_PER_ADDRESS", "50000")
+                    .env("HARK_NEWCOMER_PERCENT", "100");
             }
             Kind::Nchan => {
                 let file = folder.join("nginx.conf");

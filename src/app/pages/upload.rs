@@ -133,6 +133,7 @@ fn UploadForm(
                     {format!("Audio or video, up to {} and {}", bytes(limit), duration(info.max_duration))}
                 </span>
             </label>
+            {info.kept.map(|kept| view! { <p class="muted" data-testid="kept">{kept}</p> }.into_any())}
             <Chosen chosen limit/>
             // Before the file, so that the server can refuse them before it receives it.
             <div class="fields">

@@ -139,6 +139,7 @@ mod tests {
             media: Media::default(),
             duration_total: None,
             lease_until: None,
+            address: None,
         };
         store.insert(&new, Timestamp(0)).await.unwrap();
         let hub = Hub::new(StreamLimits::default());

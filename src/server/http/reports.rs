@@ -3,44 +3,49 @@
 
 use crate::{
     model::{ConnectionReport, Delays, ErrorBody},
-    server::{error::Error, owner::Owner, state::AppState},
+    server::{address::ClientAddress, error::Error, owner::Owner, shares::Standing, state::AppState},
 };
 use axum::{Extension, body::Bytes, extract::State, http::StatusCode};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use metrics::{counter, histogram};
 use std::{num::NonZeroU32, time::Duration};
 
-/// A page sends one every five minutes and one when it is left. Ten tabs may be closed at once.
-const PER_OWNER: Duration = Duration::from_secs(10);
-const OWNER_BURST: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
-/// Reports of all owners a second; a program without a cookie has a new owner with each request.
+/// A page sends one every five minutes and one when it is left. Ten tabs may be closed at once. All newcomers at one
+/// address have as much together: a program without a cookie is a new owner with each request.
+const EVERY: Duration = Duration::from_secs(10);
+const BURST: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
+/// Reports of all a second.
 const PER_NODE: NonZeroU32 = NonZeroU32::new(200).expect("not zero");
 /// Ten times the longest report there can be, in bytes.
 const MAX_BODY: usize = 8 * 1024;
 
+/// Who a report is counted for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Reporter {
+    Owner(Owner),
+    Address(ClientAddress),
+}
+
 /// How often reports are taken in.
 pub struct ReportLimits {
-    owner: DefaultKeyedRateLimiter<Owner>,
+    reporter: DefaultKeyedRateLimiter<Reporter>,
     node: DefaultDirectRateLimiter,
 }
 
 impl Default for ReportLimits {
     fn default() -> Self {
-        let quota = Quota::with_period(PER_OWNER).expect("longer than nothing").allow_burst(OWNER_BURST);
-        Self { owner: RateLimiter::keyed(quota), node: RateLimiter::direct(Quota::per_second(PER_NODE)) }
+        let quota = Quota::with_period(EVERY).expect("longer than nothing").allow_burst(BURST);
+        Self { reporter: RateLimiter::keyed(quota), node: RateLimiter::direct(Quota::per_second(PER_NODE)) }
     }
 }
 
 impl ReportLimits {
-    fn admit(&self, owner: &Owner) -> bool {
-        if self.node.check().is_err() {
-            return false;
+    fn admit(&self, reporter: &Reporter) -> bool {
+        // Those who may send as many as ever need no memory.
+        if self.reporter.len() > 10_000 {
+            self.reporter.retain_recent();
         }
-        // Owners who may send as many as ever need no memory.
-        if self.owner.len() > 10_000 {
-            self.owner.retain_recent();
-        }
-        self.owner.check_key(owner).is_ok()
+        self.reporter.check_key(reporter).is_ok()
     }
 }
 
@@ -52,13 +57,23 @@ impl ReportLimits {
 pub(super) async fn create(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
+    address: Option<Extension<ClientAddress>>,
     body: Bytes,
 ) -> Result<StatusCode, Error> {
     let refused = |why: &'static str, error: Error| {
         counter!("hark_client_reports_total", "result" => why).increment(1);
         error
     };
-    if !state.reports.admit(&owner) {
+    // First, so that no more of them ask the database.
+    let mut admitted = state.reports.node.check().is_ok();
+    if admitted {
+        let reporter = match state.standing(&owner, address.map(|Extension(address)| address)).await {
+            Standing::Known => Reporter::Owner(owner),
+            Standing::Newcomer(address) => Reporter::Address(address),
+        };
+        admitted = state.reports.admit(&reporter);
+    }
+    if !admitted {
         return Err(refused("limited", Error::TooManyReports));
     }
     let report = read(&body).map_err(|message| refused("invalid", Error::InvalidReport(message)))?;

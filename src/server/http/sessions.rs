@@ -3,7 +3,7 @@
 use super::{Id, Query};
 use crate::{
     model::{EngineInfo, ErrorBody, Session, SessionPage},
-    server::{error::Error, owner::Owner, state::AppState},
+    server::{address::ClientAddress, error::Error, owner::Owner, state::AppState},
 };
 use axum::{
     Extension, Json,
@@ -100,9 +100,10 @@ pub(super) async fn cancel(
 pub(super) async fn retry(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
+    address: Option<Extension<ClientAddress>>,
     Id(id): Id,
 ) -> Result<Json<Session>, Error> {
-    Ok(Json(state.sessions().retry(&owner, id).await?))
+    Ok(Json(state.sessions().retry(&owner, address.map(|Extension(address)| address), id).await?))
 }
 
 /// The speech engines, and why one that isn't available isn't.

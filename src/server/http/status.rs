@@ -4,6 +4,7 @@ use super::{Id, Query};
 use crate::{
     model::{ErrorBody, EventId, SessionId, Status, StatusList, Timestamp},
     server::{
+        address::ClientAddress,
         error::Error,
         owner::Owner,
         sessions::recently,
@@ -71,6 +72,8 @@ pub(super) async fn all(
     let since = recently();
     let (tag, frames) = match state.hub.list(&owner, since) {
         Some(list) => list,
+        // What has no session takes no memory: a program without a cookie is a new owner with each request.
+        None if state.store.statuses(&owner, since).await?.is_empty() => (0, Vec::new()),
         None => {
             state.hub.hold_list(&owner);
             let statuses = state.store.statuses(&owner, since).await?;
@@ -139,7 +142,7 @@ enum Packing {
 }
 
 /// What the connection of a stream brings along.
-type Connection = (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>);
+type Connection = (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>, Option<Extension<ClientAddress>>);
 
 /// The status and segments of one session, as server-sent events: `status`, `segment`, `heartbeat`, `bye`.
 ///
@@ -158,7 +161,7 @@ pub(super) async fn stream_one(
     Id(id): Id,
     Query(query): Query<StreamQuery>,
     Query(packing): Query<PackingQuery>,
-    (version, direct, peer): Connection,
+    (version, direct, peer, address): Connection,
     request: HeaderMap,
 ) -> Result<Response, Error> {
     let current = current(&state, &owner, id).await?;
@@ -170,7 +173,8 @@ pub(super) async fn stream_one(
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let stream = state.hub.admit(&owner).map_or_else(
+    let standing = state.standing(&owner, address.map(|Extension(address)| address)).await;
+    let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(),
         |place| {
             let (last, peer) = (seen.unwrap_or_default(), peer.map(|Extension(peer)| peer));
@@ -192,10 +196,11 @@ pub(super) async fn stream_all(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
     Query(packing): Query<PackingQuery>,
-    (version, direct, peer): Connection,
+    (version, direct, peer, address): Connection,
     request: HeaderMap,
 ) -> Response {
-    let stream = state.hub.admit(&owner).map_or_else(
+    let standing = state.standing(&owner, address.map(|Extension(address)| address)).await;
+    let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(),
         |place| {
             let peer = peer.map(|Extension(peer)| peer);

@@ -108,10 +108,10 @@ async fn receive(
     request: Request,
 ) -> Result<Session, Error> {
     let _permit = UploadPermits::take(&state.uploads, owner, address)?;
-    let declared = request.body().size_hint().exact();
     // The form's own lines come on top of the file; the exact count is made while it is received.
-    let room = state.sessions().reserve(declared.map(|n| n.saturating_sub(FORM_BYTES)))?;
-    state.sessions().check_queue(owner).await?;
+    let size = request.body().size_hint().exact().map(|n| n.saturating_sub(FORM_BYTES));
+    let room = state.sessions().reserve(size)?;
+    state.sessions().check_share(owner, address, size).await?;
     let no_form =
         || Error::BadRequest("Send the recording as multipart/form-data with a field named 'file'.".to_owned());
     check_boundary(request.headers()).ok_or_else(no_form)?;
@@ -121,7 +121,7 @@ async fn receive(
     let (body, faults, parsing) = Uploaded::new(body, pace);
     let request = Request::from_parts(head, Body::from_stream(body));
     let form = Multipart::from_request(request, &()).await.map_err(|_| no_form())?;
-    let received = receive_form(state, owner, Form { form, parsing, parts: 0 }, room).await;
+    let received = receive_form(state, owner, address, Form { form, parsing, parts: 0 }, room).await;
     received.map_err(|error| faults.get().map_or(error, |fault| upload_error(fault, &pace, limit)))
 }
 
@@ -153,7 +153,13 @@ impl Form {
     }
 }
 
-async fn receive_form(state: &AppState, owner: &Owner, mut form: Form, room: UploadRoom) -> Result<Session, Error> {
+async fn receive_form(
+    state: &AppState,
+    owner: &Owner,
+    address: Option<ClientAddress>,
+    mut form: Form,
+    room: UploadRoom,
+) -> Result<Session, Error> {
     let mut room = Some(room);
     let mut wishes = Wishes::default();
     let mut received: Option<(SessionId, Upload, String)> = None;
@@ -183,7 +189,7 @@ async fn receive_form(state: &AppState, owner: &Owner, mut form: Form, room: Upl
         ));
     };
     let plan = state.sessions().plan(&wishes)?;
-    state.sessions().create(owner, id, upload, &name, plan).await
+    state.sessions().create(owner, address, id, upload, &name, plan).await
 }
 
 /// Writes the recording to a scratch file, which is made when the first of it has come.

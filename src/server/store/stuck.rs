@@ -159,7 +159,7 @@ impl Store {
                 concat!(
                     "UPDATE sessions AS s SET status = 'failed', finished_at = $1, error_code = 'stuck', \
                      error_message = $6, message = $6, version = version + $5, updated_at = $1, worker = NULL, \
-                     lease_until = NULL, estimated_completion = NULL, processing_speed = NULL \
+                     lease_until = NULL, estimated_completion = NULL, processing_speed = NULL, address = NULL \
                      WHERE s.id = $3 AND s.attempt = $4 AND ",
                     stuck!(),
                 ),

@@ -4,7 +4,7 @@
 use super::{
     Bye, Frame, Outgoing,
     meters::{Meters, Scope},
-    places::{Place, Places, Refusal},
+    places::{Most, Place, Places, Refusal},
     slot::{Close, PER_SECOND, Slot, Ticks},
     socket::{Clock, Peer},
     topic::{OwnerTopic, SessionTopic, segment_frame},
@@ -14,6 +14,7 @@ use crate::{
     server::{
         bus::{Change, Event},
         owner::Owner,
+        shares::Standing,
     },
 };
 use rand::RngExt;
@@ -48,6 +49,10 @@ const RETRY_REFUSED_MS: RangeInclusive<u32> = 20_000..=40_000;
 pub struct StreamLimits {
     /// Of one owner, on this node.
     pub per_owner: u32,
+    /// Of the newcomers at one address, on this node.
+    pub per_address: u32,
+    /// Of all newcomers, on this node.
+    pub newcomers: u32,
     /// On this node.
     pub per_node: u32,
     /// Seconds a stream lives, plus or minus a fifth.
@@ -58,7 +63,7 @@ pub struct StreamLimits {
 
 impl Default for StreamLimits {
     fn default() -> Self {
-        Self { per_owner: 6, per_node: 20_000, lifetime_secs: 300, idle_secs: 300 }
+        Self { per_owner: 6, per_address: 32, newcomers: 10_000, per_node: 20_000, lifetime_secs: 300, idle_secs: 300 }
     }
 }
 
@@ -94,7 +99,12 @@ impl Hub {
             limits,
             sessions: RwLock::default(),
             owners: RwLock::default(),
-            places: Arc::new(Places::new(limits.per_owner, limits.per_node)),
+            places: Arc::new(Places::new(Most {
+                owner: limits.per_owner,
+                address: limits.per_address,
+                newcomers: limits.newcomers,
+                node: limits.per_node,
+            })),
             closed: AtomicBool::new(false),
             wants: OnceLock::new(),
             // Not from 0, which a slot takes for "never".
@@ -120,11 +130,11 @@ impl Hub {
     /// Takes a place for a stream of this owner.
     ///
     /// # Errors
-    /// If the owner or the node has as many as it may have.
-    pub fn admit(&self, owner: &Owner) -> Result<Place, Refusal> {
-        let place = Places::take(&self.places, owner);
+    /// If the owner, its address, all newcomers or the node have as many as they may have.
+    pub fn admit(&self, owner: &Owner, standing: Standing) -> Result<Place, Refusal> {
+        let place = Places::take(&self.places, owner, standing);
         if let Err(refusal) = &place {
-            self.meters.refused(*refusal == Refusal::Owner);
+            self.meters.refused(*refusal);
         }
         place
     }

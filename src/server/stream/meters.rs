@@ -1,7 +1,7 @@
 //! What the status plane counts about itself. The handles are made once: looking one up costs more than counting.
 //! Made with the hub, after the recorder.
 
-use super::{Kind, slot::Close};
+use super::{Kind, places::Refusal, slot::Close};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 /// Whether a stream tells of one session or of all of its owner's.
@@ -25,7 +25,7 @@ pub(crate) struct Meters {
     open: [Gauge; 2],
     opened: [Counter; 2],
     closed: [Counter; 8],
-    refused: [Counter; 2],
+    refused: [Counter; 4],
     events: [Counter; 5],
     pub(super) bytes: Counter,
     pub(super) latency: Histogram,
@@ -41,7 +41,7 @@ impl Meters {
             open: scopes.map(|s| gauge!("hark_streams_open", "kind" => s.as_str())),
             opened: scopes.map(|s| counter!("hark_streams_opened_total", "kind" => s.as_str())),
             closed: Close::ALL.map(|c| counter!("hark_streams_closed_total", "reason" => c.as_str())),
-            refused: ["owner", "node"].map(|limit| counter!("hark_streams_refused_total", "limit" => limit)),
+            refused: Refusal::ALL.map(|r| counter!("hark_streams_refused_total", "limit" => r.as_str())),
             events: Kind::ALL.map(|k| counter!("hark_stream_events_total", "event" => k.as_str())),
             bytes: counter!("hark_stream_bytes_total"),
             latency: histogram!("hark_publish_to_write_seconds"),
@@ -61,8 +61,8 @@ impl Meters {
         self.closed[why as usize].increment(1);
     }
 
-    pub(super) fn refused(&self, by_owner: bool) {
-        self.refused[usize::from(!by_owner)].increment(1);
+    pub(super) fn refused(&self, limit: Refusal) {
+        self.refused[limit as usize].increment(1);
     }
 
     pub(super) fn sent(&self, kind: Kind) {

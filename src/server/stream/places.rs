@@ -1,9 +1,11 @@
-//! How many streams an owner and the node may have. A newcomer is refused; nobody is put out for one.
+//! How many streams an owner, a newcomer's address and the node may have. Who comes too late is refused; nobody is put
+//! out for somebody else.
 
 use super::hub::lock;
-use crate::server::owner::Owner;
+use crate::server::{address::ClientAddress, owner::Owner, shares::Standing};
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex},
 };
 
@@ -11,20 +13,47 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Owner,
+    /// Of the newcomers at the caller's address.
+    Address,
+    /// Of all newcomers: what is left is kept for owners with history.
+    Newcomers,
     Node,
+}
+
+impl Refusal {
+    pub(super) const ALL: [Self; 4] = [Self::Owner, Self::Address, Self::Newcomers, Self::Node];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Address => "address",
+            Self::Newcomers => "newcomers",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// How many streams there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub(super) owner: u32,
+    pub(super) address: u32,
+    pub(super) newcomers: u32,
+    pub(super) node: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Places {
-    per_owner: u32,
-    per_node: u32,
+    most: Most,
     taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
     all: u32,
+    newcomers: u32,
     by_owner: HashMap<Owner, u32>,
+    by_address: HashMap<ClientAddress, u32>,
 }
 
 /// A place taken; free again when dropped.
@@ -32,30 +61,53 @@ struct Taken {
 pub struct Place {
     places: Arc<Places>,
     owner: Owner,
+    /// Of a newcomer. Boxed: there are many streams, and most are not a newcomer's.
+    address: Option<Box<ClientAddress>>,
 }
 
 impl Places {
-    pub(super) fn new(per_owner: u32, per_node: u32) -> Self {
-        Self { per_owner, per_node, taken: Mutex::default() }
+    pub(super) fn new(most: Most) -> Self {
+        Self { most, taken: Mutex::default() }
     }
 
     pub(super) fn taken(&self) -> usize {
         lock(&self.taken).all as usize
     }
 
-    pub(super) fn take(places: &Arc<Self>, owner: &Owner) -> Result<Place, Refusal> {
-        let mut taken = lock(&places.taken);
-        if taken.all >= places.per_node {
+    pub(super) fn take(places: &Arc<Self>, owner: &Owner, standing: Standing) -> Result<Place, Refusal> {
+        let (mut taken, most) = (lock(&places.taken), places.most);
+        if taken.all >= most.node {
             return Err(Refusal::Node);
         }
-        let own = taken.by_owner.entry(owner.clone()).or_default();
-        if *own >= places.per_owner {
+        if taken.by_owner.get(owner).is_some_and(|own| *own >= most.owner) {
             return Err(Refusal::Owner);
         }
-        *own += 1;
+        let mut counted_at = None;
+        if let Standing::Newcomer(address) = standing {
+            if taken.by_address.get(&address).is_some_and(|near| *near >= most.address) {
+                return Err(Refusal::Address);
+            }
+            if taken.newcomers >= most.newcomers {
+                return Err(Refusal::Newcomers);
+            }
+            taken.newcomers += 1;
+            *taken.by_address.entry(address).or_default() += 1;
+            counted_at = Some(Box::new(address));
+        }
         taken.all += 1;
+        *taken.by_owner.entry(owner.clone()).or_default() += 1;
         drop(taken);
-        Ok(Place { places: Arc::clone(places), owner: owner.clone() })
+        Ok(Place { places: Arc::clone(places), owner: owner.clone(), address: counted_at })
+    }
+}
+
+/// Gives back one of what `key` has; what has none is forgotten.
+fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 
@@ -63,11 +115,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = lock(&self.places.taken);
         taken.all -= 1;
-        if let Some(own) = taken.by_owner.get_mut(&self.owner) {
-            *own -= 1;
-            if *own == 0 {
-                taken.by_owner.remove(&self.owner);
-            }
+        give_back(&mut taken.by_owner, &self.owner);
+        if let Some(address) = &self.address {
+            taken.newcomers -= 1;
+            give_back(&mut taken.by_address, &**address);
         }
     }
 }
@@ -76,18 +127,46 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn at(address: &str) -> Standing {
+        Standing::Newcomer(ClientAddress::of(address.parse().unwrap()))
+    }
+
+    fn is_empty(places: &Places) -> bool {
+        let taken = lock(&places.taken);
+        (taken.all, taken.newcomers, taken.by_owner.len(), taken.by_address.len()) == (0, 0, 0, 0)
+    }
+
     #[test]
-    fn newcomers_are_refused_and_places_come_back() {
-        let places = Arc::new(Places::new(2, 3));
+    fn latecomers_are_refused_and_places_come_back() {
+        let places = Arc::new(Places::new(Most { owner: 2, address: 9, newcomers: 9, node: 3 }));
         let (a, b) = (Owner::fresh(), Owner::fresh());
-        let first = Places::take(&places, &a).unwrap();
-        let second = Places::take(&places, &a).unwrap();
-        assert_eq!(Places::take(&places, &a).unwrap_err(), Refusal::Owner);
-        let third = Places::take(&places, &b).unwrap();
-        assert_eq!(Places::take(&places, &b).unwrap_err(), Refusal::Node);
+        let first = Places::take(&places, &a, Standing::Known).unwrap();
+        let second = Places::take(&places, &a, Standing::Known).unwrap();
+        assert_eq!(Places::take(&places, &a, Standing::Known).unwrap_err(), Refusal::Owner);
+        let third = Places::take(&places, &b, Standing::Known).unwrap();
+        assert_eq!(Places::take(&places, &b, Standing::Known).unwrap_err(), Refusal::Node);
         drop(first);
-        assert!(Places::take(&places, &b).is_ok());
+        assert!(Places::take(&places, &b, Standing::Known).is_ok());
         drop((second, third));
-        assert_eq!((places.taken(), lock(&places.taken).by_owner.len()), (0, 0));
+        assert!(is_empty(&places));
+    }
+
+    #[test]
+    fn a_stranger_with_a_new_cookie_each_time_takes_the_share_of_an_address() {
+        let places = Arc::new(Places::new(Most { owner: 6, address: 3, newcomers: 4, node: 8 }));
+        let take = |standing| Places::take(&places, &Owner::fresh(), standing);
+        let stranger: Vec<Place> = std::iter::from_fn(|| take(at("2001:db8::1")).ok()).take(100).collect();
+        assert_eq!(stranger.len(), 3);
+        assert_eq!(take(at("2001:db8::ffff")).unwrap_err(), Refusal::Address, "the same network");
+        // All strangers together don't get at what is kept for owners with history.
+        let other = take(at("192.0.2.1")).unwrap();
+        assert_eq!(take(at("192.0.2.2")).unwrap_err(), Refusal::Newcomers);
+        let known: Vec<Place> = std::iter::from_fn(|| take(Standing::Known).ok()).take(100).collect();
+        assert_eq!(known.len(), 4);
+        assert_eq!(take(Standing::Known).unwrap_err(), Refusal::Node);
+        drop((stranger, known));
+        assert!(take(at("2001:db8::1")).is_ok());
+        drop(other);
+        assert!(is_empty(&places));
     }
 }

@@ -1,0 +1,147 @@
+//! How a caller counts where something is shared: an owner with history by itself, a newcomer by its address, because a
+//! new cookie costs nothing. Asked by `http` and `sessions` before they take a place for somebody.
+
+use super::{address::ClientAddress, config::ShareConfig, owner::Owner, store::Store};
+use crate::model::Timestamp;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How long an owner's history is remembered; after that the store is asked again, for it may have been deleted.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// How many owners are remembered at most. Only those with history are, and a new cookie has none.
+const MOST: usize = 10_000;
+/// Bytes of an address's hash that are kept: enough to tell some millions apart.
+const HASH_BYTES: usize = 8;
+
+/// How a caller counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// By the owner alone.
+    Known,
+    /// By the owner and by this address.
+    Newcomer(ClientAddress),
+}
+
+/// Tells how callers count.
+pub struct Shares {
+    newcomer_secs: f64,
+    key: Vec<u8>,
+    known: Mutex<HashMap<Owner, Instant>>,
+}
+
+impl Shares {
+    /// With `key` to hash addresses with, which all nodes share.
+    #[must_use]
+    pub fn new(config: &ShareConfig, key: &[u8]) -> Self {
+        Self { newcomer_secs: config.newcomer_hours * 3600.0, key: key.to_vec(), known: Mutex::default() }
+    }
+
+    /// How the owner counts, coming from this address. A newcomer while the database doesn't answer, unless it is known
+    /// that it is none.
+    pub async fn standing(&self, store: &Store, owner: &Owner, address: Option<ClientAddress>) -> Standing {
+        let newcomer = Standing::Newcomer(address.unwrap_or(ClientAddress::of(IpAddr::V4(Ipv4Addr::UNSPECIFIED))));
+        if self.remembers(owner) {
+            return Standing::Known;
+        }
+        match store.has_history(owner, Timestamp::now().plus_seconds(-self.newcomer_secs)).await {
+            Ok(true) => {
+                self.remember(owner);
+                Standing::Known
+            }
+            Ok(false) => newcomer,
+            Err(error) => {
+                tracing::warn!(%error, "the history of an owner could not be looked up; it counts as a newcomer");
+                newcomer
+            }
+        }
+    }
+
+    /// What the store keeps of a newcomer's address while its session waits: a hash, from which the address can't be
+    /// found without the key.
+    #[must_use]
+    pub fn kept_address(&self, standing: Standing) -> Option<String> {
+        let Standing::Newcomer(address) = standing else { return None };
+        let mut hash = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
+        hash.update(b"address ");
+        hash.update(address.to_string().as_bytes());
+        // Owners' ids have no such sign: neither can be taken for the other.
+        let mut text = "@".to_owned();
+        for byte in &hash.finalize().into_bytes()[..HASH_BYTES] {
+            let _ = write!(text, "{byte:02x}");
+        }
+        Some(text)
+    }
+
+    fn remembers(&self, owner: &Owner) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(owner).is_some_and(|since| since.elapsed() < REMEMBERED)
+    }
+
+    fn remember(&self, owner: &Owner) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST {
+            known.retain(|_, since| since.elapsed() < REMEMBERED);
+        }
+        // Rather ask again than hold more.
+        if known.len() >= MOST {
+            known.clear();
+        }
+        known.insert(owner.clone(), Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        shares: ShareConfig,
+    }
+
+    fn shares(key: &[u8]) -> Shares {
+        Shares::new(&Flags::parse_from(["hark"]).shares, key)
+    }
+
+    #[test]
+    fn an_address_is_kept_as_a_hash_that_only_the_key_can_make() {
+        let from = |text: &str| Standing::Newcomer(ClientAddress::of(text.parse().unwrap()));
+        let own = shares(b"a");
+        let kept = own.kept_address(from("192.0.2.1")).unwrap();
+        assert_eq!(kept.len(), 1 + 2 * HASH_BYTES);
+        assert!(kept.starts_with('@') && !kept.contains("192"), "{kept}");
+        assert_eq!(own.kept_address(from("::ffff:192.0.2.1")), Some(kept.clone()));
+        assert_ne!(own.kept_address(from("192.0.2.2")), Some(kept.clone()));
+        assert_ne!(shares(b"b").kept_address(from("192.0.2.1")), Some(kept));
+        assert_eq!(own.kept_address(Standing::Known), None);
+    }
+
+    #[test]
+    fn few_owners_are_remembered() {
+        let shares = shares(b"a");
+        let first = Owner::fresh();
+        shares.remember(&first);
+        assert!(shares.remembers(&first) && !shares.remembers(&Owner::fresh()));
+        for _ in 0..MOST + 10 {
+            shares.remember(&Owner::fresh());
+        }
+        assert!(shares.known.lock().unwrap().len() <= MOST);
+    }
+
+    #[test]
+    fn newcomers_have_a_part_of_everything_and_never_nothing() {
+        let mut shares = Flags::parse_from(["hark"]).shares;
+        assert_eq!([1, 3, 1000, u32::MAX].map(|n| shares.of_newcomers(n)), [1, 2, 500, 2_147_483_648]);
+        shares.newcomer_percent = 100;
+        assert_eq!(shares.of_newcomers(u32::MAX), u32::MAX);
+    }
+}
