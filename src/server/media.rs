@@ -136,7 +136,8 @@ impl Media {
             Some(RecordingsUrl::Folder(shared)) => (place::folder(shared)?, Some(shared.clone())),
             Some(RecordingsUrl::Bucket { name, prefix }) => (place::bucket(name, prefix).await?, None),
         };
-        Ok(Self { store, folder, incoming, spool })
+        // Nothing is written.
+        Ok(Self { store, folder, incoming, spool, ledger: Ledger::new(0) })
     }
 
     /// Whether recordings can be kept at `url`: writes a file there and removes it.

@@ -241,12 +241,11 @@ pub(super) fn is_crumbs(file: &File) -> io::Result<bool> {
             let length = u64::from(if little { le32(&head[4..]) } else { be32(&head[4..]) });
             8 + length + length % 2
         } else {
-            match (be32(&head), &head[4..8]) {
-                (_, b"moov" | b"moof") | (0, _) => return Ok(false),
-                (1, _) if read_at(file, at, &mut head)? => {
-                    u64::from(be32(&head[8..])) << 32 | u64::from(be32(&head[12..]))
-                }
-                (length, _) => u64::from(length),
+            match be32(&head) {
+                0 => return Ok(false),
+                _ if matches!(&head[4..8], b"moov" | b"moof") => return Ok(false),
+                1 if read_at(file, at, &mut head)? => u64::from(be32(&head[8..])) << 32 | u64::from(be32(&head[12..])),
+                length => u64::from(length),
             }
         };
         if length < 8 {
