@@ -687,23 +687,23 @@ async fn hours_of_audio_are_not_told_as_a_minute() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_told_before_the_recording_is_sent() {
-    // Two recordings of a second each are 64,088 bytes.
-    let app = idle(&["--max-bytes-per-owner", "70000", "--keep-days", "30"]).await;
+    // Two recordings of twenty seconds each are 1,280,088 bytes.
+    let app = idle(&["--max-bytes-per-owner", "1400000", "--keep-days", "30"]).await;
     let me = app.visitor();
-    let first = me.session("a.wav", wav(1.0, 1.0), &[]).await;
-    me.session("a.wav", wav(1.0, 1.0), &[]).await;
-    let (status, code, message) = error(me.upload("a.wav", wav(1.0, 1.0), &[]).await).await;
+    let first = me.session("a.wav", wav(20.0, 1.0), &[]).await;
+    me.session("a.wav", wav(20.0, 1.0), &[]).await;
+    let (status, code, message) = error(me.upload("a.wav", wav(20.0, 1.0), &[]).await).await;
     assert_eq!((status, code.as_str()), (StatusCode::INSUFFICIENT_STORAGE, "quota_exceeded"));
-    assert!(message.contains("64.1 kB") && message.contains("70.0 kB") && message.contains("Delete"), "{message}");
+    assert!(message.contains("1.3 MB") && message.contains("1.4 MB") && message.contains("Delete"), "{message}");
     assert_eq!(recordings(&app), 2);
     // Somebody else has a quota of their own, and deleting makes room.
-    app.visitor().session("a.wav", wav(1.0, 1.0), &[]).await;
+    app.visitor().session("a.wav", wav(20.0, 1.0), &[]).await;
     let gone = me.send(me.request("DELETE", &format!("/api/v1/sessions/{first}"))).await;
     assert_eq!(gone.status(), StatusCode::NO_CONTENT);
-    me.session("a.wav", wav(1.0, 1.0), &[]).await;
+    me.session("a.wav", wav(20.0, 1.0), &[]).await;
     let page = me.get("/upload").await.text().await.unwrap();
     assert!(page.contains("deleted with their recordings 30 days after they have ended"), "{page}");
-    assert!(page.contains("up to 70.0 kB"), "{page}");
+    assert!(page.contains("up to 1.4 MB"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

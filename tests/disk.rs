@@ -39,11 +39,12 @@ const MB: u64 = 1_000_000;
 fn node(disk: &Disk, folder: &Path, pause: f64, flags: &[&str]) -> (Setup, PathBuf) {
     let engine = slow_engine(folder, pause);
     let log = folder.join("log");
-    let own = ["--engine", "command", "--engine-command", &engine];
+    let own = ["--engine", "command", "--engine-command", &engine, "--max-uploads-per-owner", "100"];
+    let many = ["--max-uploads-per-address", "100"];
     let mut before = disk.enter();
     before.extend(["sh", "-c", "exec \"$@\" 2>>\"$0\"", log.to_str().unwrap()].map(str::to_owned));
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
-    (Setup::new(disk.path(), &[&own, flags].concat()).by(&before), log)
+    (Setup::new(disk.path(), &[&own[..], &many, flags].concat()).by(&before), log)
 }
 
 async fn error(response: Response) -> (u16, String) {

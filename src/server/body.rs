@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -61,6 +61,42 @@ impl Faults {
     #[must_use]
     pub fn get(&self) -> Option<Fault> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body that tells whether it was read to its end.
+pub struct Tracked {
+    inner: Body,
+    ended: Arc<AtomicBool>,
+}
+
+impl Tracked {
+    /// The body, and what becomes true with its end.
+    #[must_use]
+    pub fn new(inner: Body) -> (Self, Arc<AtomicBool>) {
+        let ended = Arc::new(AtomicBool::new(http_body::Body::is_end_stream(&inner)));
+        (Self { inner, ended: Arc::clone(&ended) }, ended)
+    }
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) || self.inner.is_end_stream() {
+            self.ended.store(true, Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

@@ -2,7 +2,7 @@
 //! within its limits. And the headers that every answer has. `router` puts it around all routes.
 
 use super::{
-    body::{Fault, Limited},
+    body::{Fault, Limited, Tracked},
     error::Error,
     http::{self, BodyLimit},
     state::AppState,
@@ -19,7 +19,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 /// What operators' programs ask for, by whatever name they know the node.
 const MONITORING: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/v1/health/sessions"];
@@ -75,15 +75,23 @@ fn is_host(authority: &Authority) -> bool {
 pub async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let https = is_https(request.headers());
     let version = request.version();
+    let (parts, body) = request.into_parts();
+    let (body, read) = Tracked::new(body);
+    let request = Request::from_parts(parts, Body::new(body));
     let mut response = match check(&state, &request) {
         Ok(()) => pass_on(&state, request, next).await,
-        Err(error) => refuse(error, version),
+        Err(error) => refuse(error, false),
     };
     if response.status() == StatusCode::METHOD_NOT_ALLOWED && response.body().size_hint().exact() == Some(0) {
         // The router's own answer, which only names the methods that there are.
         let allow = response.headers().get(header::ALLOW).cloned();
         response = Error::MethodNotAllowed.into_response();
         response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    }
+    if version < Version::HTTP_2 && !read.load(Relaxed) {
+        // The connection ends after the rest of the body was thrown away: RFC 9112, 9.3. A client that doesn't know
+        // would send its next request there.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     add_headers(response.headers_mut(), https.then_some(state.http.hsts_secs));
     response
@@ -135,41 +143,33 @@ async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
         BodyLimit::Upload => return next.run(request).await,
     };
     let too_large = || if message { Error::MessageTooLarge { limit } } else { Error::RequestTooLarge { limit } };
-    let (version, form) = (request.version(), path.starts_with("/api/") && !path.starts_with("/api/v1/"));
+    let form = path.starts_with("/api/") && !path.starts_with("/api/v1/");
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
     if request.body().size_hint().lower() > limit {
-        return refuse_as(too_large(), version, form);
+        return refuse(too_large(), form);
     }
     let secs = state.http.body_secs;
     let (parts, body) = request.into_parts();
     let (body, faults) = Limited::new(body, limit, Duration::from_secs(secs.into()));
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
     match faults.get() {
-        Some(Fault::TooLarge) => refuse_as(too_large(), version, form),
-        Some(Fault::TooSlow) => refuse_as(Error::RequestTooSlow { secs }, version, form),
+        Some(Fault::TooLarge) => refuse(too_large(), form),
+        Some(Fault::TooSlow) => refuse(Error::RequestTooSlow { secs }, form),
         _ => response,
     }
 }
 
-fn refuse(error: Error, version: Version) -> Response {
-    refuse_as(error, version, false)
-}
-
-/// The answer to a request whose rest isn't read. Server functions write their errors without a frame around them.
-fn refuse_as(error: Error, version: Version, bare: bool) -> Response {
+/// The answer to a request that is refused. Server functions write their errors without a frame around them.
+fn refuse(error: Error, bare: bool) -> Response {
     let mut response = if bare {
         (error.status_code(), Json(error.public())).into_response()
     } else {
         (error.status_code(), Json(ErrorBody { error: error.public() })).into_response()
     };
-    let headers = response.headers_mut();
-    if version < Version::HTTP_2 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     if let Error::MethodNotAllowed = error {
-        headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
     }
     response
 }

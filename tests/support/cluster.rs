@@ -83,6 +83,8 @@ impl Cluster {
             ("HARK_WORKERS", CONCURRENCY.to_string()),
             ("HARK_MIN_FREE_BYTES", "1".to_owned()),
             ("HARK_MAX_STREAMS_PER_OWNER", "1000".to_owned()),
+            ("HARK_MAX_UPLOADS_PER_OWNER", "1000".to_owned()),
+            ("HARK_MAX_UPLOADS_PER_ADDRESS", "1000".to_owned()),
             // All come from one address, and none has been here before.
             ("HARK_MAX_STREAMS_PER_ADDRESS", "1000".to_owned()),
             ("HARK_MAX_QUEUE_PER_ADDRESS", "1000".to_owned()),
