@@ -46,7 +46,7 @@ impl Disk {
     }
 
     /// Where everybody else sees it.
-    pub fn from_outside(&self) -> PathBuf {
+    pub fn seen_from_outside(&self) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
         root.join(self.path().strip_prefix("/").unwrap())
     }
@@ -59,18 +59,18 @@ impl Disk {
 
     /// Bytes that can still be written.
     pub fn free(&self) -> u64 {
-        let stat = rustix::fs::statvfs(self.from_outside()).unwrap();
+        let stat = rustix::fs::statvfs(self.seen_from_outside()).unwrap();
         stat.f_bavail * stat.f_frsize
     }
 
     /// Takes all the room there is, also what others give back, until the filler is dropped.
     pub fn fill(&self) -> Filler {
-        Filler::start(&self.from_outside())
+        Filler::start(&self.seen_from_outside())
     }
 
     /// Takes all the room but so many bytes, and gives the file that does so.
     pub fn leave(&self, bytes: u64) -> PathBuf {
-        let path = self.from_outside().join("filler");
+        let path = self.seen_from_outside().join("filler");
         let mut file = File::create(&path).unwrap();
         while self.free() > bytes {
             file.write_all(&vec![0; (self.free() - bytes) as usize]).unwrap();

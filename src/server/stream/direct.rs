@@ -59,6 +59,7 @@ impl Handover {
 }
 
 /// What becomes of a new connection.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, into the task that the stream becomes")]
 pub(crate) enum Begun {
     /// A stream: run it to its end.
     Stream(Writer),
