@@ -78,7 +78,9 @@ export async function startNodes(env: Record<string, string>): Promise<Nodes> {
   };
   const node = async (name: string, args: string[]) => {
     const address = `127.0.0.1:${await freePort()}`;
-    const own = { HARK_DATA_DIR: path.join(folder, name), LEPTOS_SITE_ADDR: address, HARK_MONITOR_ADDR: address };
+    // A node that only works answers /readyz on an address for operators.
+    const listens = args[0] === 'worker' ? { HARK_MONITOR_ADDR: address } : { LEPTOS_SITE_ADDR: address };
+    const own = { HARK_DATA_DIR: path.join(folder, name), ...listens };
     const ready = () => fetch(`http://${address}/readyz`).then(r => r.ok, () => false);
     return { address, service: new Service(BIN, args, { ...common, ...own }, ready) };
   };
