@@ -187,6 +187,10 @@ fn a_decoder_can_do_nothing_else() {
     };
     let missing = run(&["check"]);
     assert_eq!(missing, "", "this machine can't show all of it");
+    // As it may be little, so it may be much: also less and more than allocators take at once.
+    for memory in ["67108864", "2147483648"] {
+        assert_eq!(run(&["check", "--memory", memory]), "");
+    }
     let said = run(&["check-ffmpeg", program.to_str().unwrap()]);
     for line in said.lines() {
         let fine = ["could read its input", "could start a thread", "environment ['LD_LIBRARY_PATH']"].contains(&line);

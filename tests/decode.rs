@@ -838,7 +838,7 @@ fn memory_does_not_grow_with_length() {
     ffmpeg(&["-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=1200", "-c:a", "libmp3lame", "-b:a", "8k", text(&mp3)]);
     for path in [path, mp3] {
         let child = Command::new(env!("CARGO_BIN_EXE_hark"))
-            .args(["decoder", "decode", "--max-duration", "inf", "--memory", "20971520", "--cpu-secs", "600"])
+            .args(["decoder", "decode", "--max-duration", "inf", "--memory", "33554432", "--cpu-secs", "600"])
             .stdin(fs::File::open(&path).unwrap())
             .output()
             .unwrap();

@@ -54,8 +54,21 @@ enum Task {
     CheckFfmpeg { program: PathBuf },
 }
 
+/// Tells the allocator, which reads it when the process begins, to take memory from the system as it is needed. By default
+/// it takes a gigabyte at once, before there is a limit: then up to there none holds, and beyond anything may fail.
+pub(super) const ALLOCATOR: (&str, &str) = ("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+
 /// Runs a decoder. This process must have one thread.
 pub fn run_child(args: DecoderArgs) -> ExitCode {
+    if std::env::var_os(ALLOCATOR.0).is_none_or(|value| value != ALLOCATOR.1) {
+        let error = Command::new("/proc/self/exe")
+            .arg0("hark")
+            .args(std::env::args_os().skip(1))
+            .env(ALLOCATOR.0, ALLOCATOR.1)
+            .exec();
+        eprintln!("the decoder can't be started anew with a bounded allocator: {error}");
+        return ExitCode::FAILURE;
+    }
     let bounds = Bounds { memory: args.memory, cpu_secs: args.cpu_secs };
     let role = match &args.task {
         Task::Probe { .. } | Task::Decode { .. } | Task::Check => Role::BuiltIn,
@@ -63,7 +76,7 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     };
     // The folder that Hark was started in is nobody's business.
     let _ = std::env::set_current_dir("/");
-    let missing = confine(bounds, role);
+    let mut missing = confine(bounds, role);
     // One block may be half of all: what grows is copied from one into the next.
     let block = args.memory / 2;
     let done = match args.task {
@@ -73,7 +86,11 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
         Task::Ffmpeg { program } => Err(become_program(&program, ffmpeg::decode_arguments(block))),
         Task::CheckFfmpeg { program } => Err(become_program(&program, ffmpeg::version_arguments())),
         Task::Check => {
-            io::stdout().write_all(missing.iter().map(|layer| layer.clone() + "\n").collect::<String>().as_bytes())
+            // The limit counts all, so there can't be room for as much once more.
+            if Vec::<u8>::new().try_reserve_exact(usize::try_from(args.memory).unwrap_or(usize::MAX)).is_ok() {
+                missing.push("a limit of memory that holds".to_owned());
+            }
+            tell(&missing)
         }
     };
     match done {
@@ -85,9 +102,13 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     }
 }
 
+fn tell(lines: &[String]) -> io::Result<()> {
+    lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))
+}
+
 /// Only returns if it can't.
 fn become_program(program: &Path, arguments: Vec<std::ffi::OsString>) -> io::Error {
-    Command::new(program).args(arguments).exec()
+    Command::new(program).args(arguments).env_remove(ALLOCATOR.0).exec()
 }
 
 /// Fails only where nobody listens any more.

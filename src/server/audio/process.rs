@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
+use super::child::ALLOCATOR;
 use super::waveform::Builder;
 use super::wire::{self, Frame, MAX_SAMPLES, Message};
 use super::{AudioError, AudioInfo, Decoded, Limits, Problem, SAMPLE_RATE, ffmpeg, is_cut};
@@ -256,6 +257,7 @@ impl Decoders {
         // What a decoder need not know, it can't leak.
         command.env_clear();
         command.envs(ENVIRONMENT.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
+        command.env(ALLOCATOR.0, ALLOCATOR.1);
         // A group of its own, so that a kill reaches all of it also where it could start something.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::from(file.try_clone()?)).stdout(Stdio::piped()).stderr(Stdio::piped());
