@@ -113,7 +113,9 @@ async fn what_breaks_a_decoder_later_fails_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_are_answered() {
     let folder = TempDir::new().unwrap();
-    let node = node(folder.path(), &["--decoders", "1", "--probe-wait-secs", "2"]);
+    // What limits uploads by itself stands back.
+    let flags = ["--decoders", "1", "--probe-wait-secs", "2", "--max-uploads-per-address", "100"];
+    let node = node(folder.path(), &flags);
     let bomb = bombs::all().into_iter().find(|(name, _)| name.starts_with("caf-frames")).unwrap().1;
     let visitors: Vec<_> = (0..40).map(|_| node.visitor()).collect();
     let uploads = visitors.iter().map(|visitor| visitor.upload("bomb.caf", bomb.clone(), &[]));

@@ -109,7 +109,11 @@ fn decoders() -> Decoders {
 }
 
 fn now<T>(work: impl Future<Output = T>) -> T {
-    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        // How decoders ended stands in the log.
+        tracing_subscriber::fmt().with_test_writer().init();
+        tokio::runtime::Runtime::new().unwrap()
+    });
     RUNTIME.block_on(work)
 }
 
