@@ -39,9 +39,7 @@ fn most_memory(id: u32) -> u64 {
 fn node(folder: &Path, flags: &[&str]) -> Process {
     let engine = slow_engine(folder, 0.0);
     let own = ["--engine", "command", "--engine-command", &engine, "--min-free-bytes", "1"];
-    // All come from one address here.
-    let many = ["--max-uploads-per-address", "1000"];
-    Setup::new(&folder.join("data"), &[&own[..], &many, flags].concat()).by(&["prlimit", "--data=1073741824"]).start()
+    Setup::new(&folder.join("data"), &[&own[..], flags].concat()).by(&["prlimit", "--data=1073741824"]).start()
 }
 
 async fn transcribes(node: &Process) {
