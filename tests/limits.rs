@@ -135,15 +135,24 @@ fn forget_peak(node: &Process) {
     std::fs::write(format!("/proc/{}/clear_refs", node.id()), "5").unwrap();
 }
 
-/// Runs an attack, and fails if memory rises by more than it may, also if only for a moment.
-async fn with_flat_memory<T>(node: &Process, attack: impl Future<Output = T>) -> T {
-    forget_peak(node);
-    let before = memory(node, "VmRSS:");
-    let result = attack.await;
-    let risen = memory(node, "VmHWM:").saturating_sub(before);
-    println!("memory rose by {risen} bytes from {before}");
-    assert!(risen < ALLOWED, "memory rose by {risen} bytes");
-    result
+/// Runs an attack, and fails if memory rises by more than it may, also if only for a moment. Threads and the allocator take
+/// what they keep at their first peak, whenever that is, so one rise is looked at again: what an attack costs, it costs each
+/// time. Pages of the program's own file are not counted: a development build has 100 MB of them.
+async fn with_flat_memory<T>(node: &Process, attack: impl AsyncFn() -> T) -> T {
+    let mut rises = Vec::new();
+    loop {
+        forget_peak(node);
+        let [before, program_before] = ["VmRSS:", "RssFile:"].map(|what| memory(node, what));
+        let result = attack().await;
+        let [peak, program] = ["VmHWM:", "RssFile:"].map(|what| memory(node, what));
+        let risen = (peak - program).saturating_sub(before - program_before);
+        println!("memory rose by {risen} bytes from {before}");
+        if risen < ALLOWED {
+            return result;
+        }
+        rises.push(risen);
+        assert!(rises.len() < 3, "memory rises each time, by {rises:?} bytes");
+    }
 }
 
 /// Something that can be asked for: a method, a path, and the type of its body.
@@ -260,7 +269,7 @@ async fn every_route_ends_what_has_no_end(path: &str) {
     attack_all(&address, &targets, |t| (t.head(cookie, "Transfer-Encoding: chunked\r\n\r\n"), Rest::Endless(chunk)))
         .await;
     attack_all(&address, &targets[..4], |t| (t.head(cookie, "Content-Length: 5000\r\n\r\n"), Rest::Nothing)).await;
-    with_flat_memory(&node, async {
+    with_flat_memory(&node, async || {
         // More than any route takes, as it says itself.
         let sized = attack_all(&address, &targets, |t| {
             (t.head(cookie, &format!("Content-Length: 1000000000000\r\n\r\n{}", t.begins)), Rest::Endless(PIECE))
@@ -338,7 +347,7 @@ async fn forms_whose_parts_have_no_end_are_refused_at_once() {
     let head = upload_head(cookie, Some(900_000_000));
     const LINES: &[u8] = &[b'\n'; 16 * 1024];
     let part = "--x\r\nContent-Disposition: form-data; name=\"later\"\r\n\r\ny\r\n";
-    with_flat_memory(&node, async {
+    with_flat_memory(&node, async || {
         for (begins, rest) in [
             ("", Rest::Endless(LINES)),
             ("--", Rest::Endless(b"x--x---x\r\n--")),
@@ -380,7 +389,7 @@ async fn slow_uploads_have_few_places_and_lose_them() {
         let (first, address) = (format!("{head}{FILE}{}", "y".repeat(100)), address.clone());
         tokio::spawn(async move { send(&address, first.as_bytes(), Rest::Slowly(b"y", 500)).await })
     };
-    let uploads = with_flat_memory(&node, async {
+    let uploads = with_flat_memory(&node, async || {
         let mut uploads = Vec::new();
         for n in 0..60 {
             uploads.push(match n {
