@@ -17,7 +17,7 @@ pub mod transcript;
 pub use engine::{EngineId, EngineInfo, UnknownEngine};
 pub use error::{ApiError, ErrorBody};
 pub use id::{EventId, InvalidEventId, SessionId};
-pub use progress::{ArrivalRange, Meter, patience, percent, queue_arrival, queue_wait, retry_after};
+pub use progress::{ArrivalRange, Meter, arrival_moved, patience, percent, queue_arrival, queue_wait, retry_after};
 pub use report::{ConnectionReport, DELAY_BOUNDS_MS, Delays, ModeTimes, StreamFailures};
 pub use segment::{Segment, SegmentEvent, Word};
 pub use session::{Media, Session, SessionDetail, SessionPage, Title, TitleError, Transcript};

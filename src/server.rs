@@ -9,6 +9,7 @@ pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod connections;
+mod counts;
 pub mod disk;
 pub mod doctor;
 pub mod error;

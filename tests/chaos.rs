@@ -4,6 +4,9 @@
 #[path = "support/cluster.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
 mod cluster;
+#[path = "support/disk.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod disk;
 #[path = "support/nginx.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
 mod nginx;
@@ -25,21 +28,10 @@ mod support;
 mod watch;
 
 use cluster::{Cluster, Layout, TOKEN, recording, transcript};
+use disk::Filler;
 use reqwest::{Body, StatusCode, multipart};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write,
-    path::PathBuf,
-    process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, process::Stdio, time::Duration};
 use support::{PATIENCE, Visitor};
 use tokio::time;
 use watch::{Notes, Watcher};
@@ -301,7 +293,7 @@ async fn a_worker_sleeps_beyond_its_lease() {
 async fn disks_are_full() {
     let mut scene = Scene::start(Layout { disk: Some(4_000_000), ..Layout::default() }).await;
     scene.half_way().await;
-    let fillers = [scene.cluster.workers[0].data(), scene.cluster.webs[0].data()].map(Filler::start);
+    let fillers = [scene.cluster.workers[0].data(), scene.cluster.webs[0].data()].map(|folder| Filler::start(&folder));
     let open = "SELECT 1 FROM sessions WHERE status IN ('queued', 'processing')";
     // A worker needs no room of its own for recordings in a folder, so it doesn't even notice.
     scene.cluster.until("the workers do it all", &format!("SELECT 1 WHERE NOT EXISTS ({open})")).await;
@@ -322,38 +314,6 @@ async fn disks_are_full() {
     scene.check().await;
     assert!(scene.cluster.workers[0].log().contains("the disk is full: 0 B are free"), "the worker had room");
     assert_eq!(scene.disturbed(), (0, 0), "a full disk disturbs no session");
-}
-
-/// Takes all the room there is on a disk, also what others give back, until dropped.
-struct Filler {
-    path: PathBuf,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Filler {
-    fn start(folder: PathBuf) -> Self {
-        let (path, stop) = (folder.join("filler"), Arc::new(AtomicBool::new(false)));
-        let mut file = fs::File::create(&path).unwrap();
-        let mut fill = move || while file.write_all(&[0; 4096]).is_ok() {};
-        fill();
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Relaxed) {
-                fill();
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        Self { path, stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Filler {
-    fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-        let _ = self.thread.take().map(JoinHandle::join);
-        let _ = fs::remove_file(&self.path);
-    }
 }
 
 async fn assert_disk_full(answer: reqwest::Response) {

@@ -115,6 +115,7 @@ fn later() -> Timestamp {
 
 async fn suite(store: &Store) {
     lists_belong_to_owners_and_are_searched(store).await;
+    titles_are_found_in_any_script(store).await;
     a_session_goes_its_way(store).await;
     what_was_lost_is_taken_back_and_fenced(store).await;
     who_runs_a_session_does_not_take_it_back(store).await;
@@ -124,6 +125,7 @@ async fn suite(store: &Store) {
     the_queue_goes_round_by_owner(store).await;
     places_tell_in_which_order_sessions_are_taken(store).await;
     a_running_session_at_its_end_hides_no_arrival(store).await;
+    those_who_wait_are_told_only_what_is_new(store).await;
     strangers_share_what_their_address_may_have(store).await;
     hours_of_audio_are_limited_and_the_wait_is_told(store).await;
     an_owner_keeps_no_more_than_its_quota(store).await;
@@ -167,6 +169,23 @@ async fn lists_belong_to_owners_and_are_searched(store: &Store) {
         assert!(!store.exists(id).await.unwrap());
     }
     store.delete(&other, theirs).await.unwrap();
+}
+
+async fn titles_are_found_in_any_script(store: &Store) {
+    let me = owner("scripts");
+    // The accent of the second is a character of its own.
+    for title in ["Über uns", "E\u{301}cole", "Привет", "ΟΔΟΣ", "Große Straße"] {
+        let id = add(store, "scripts", title, EngineId::External).await;
+        for query in [title, &title.to_lowercase(), &title.to_uppercase()] {
+            let found = store.list(&me, query, None, 10).await.unwrap();
+            assert_eq!(found.iter().map(|s| s.id).collect::<Vec<_>>(), [id], "{query} in {title}");
+        }
+        assert!(store.list(&me, "Uber", None, 10).await.unwrap().is_empty(), "accents count");
+        store.rename(&me, id, &Title::new("ČESKÁ TŘEBOVÁ").unwrap()).await.unwrap();
+        assert!(store.list(&me, title, None, 10).await.unwrap().is_empty());
+        assert_eq!(store.list(&me, "česká", None, 10).await.unwrap().len(), 1);
+        store.delete(&me, id).await.unwrap();
+    }
 }
 
 async fn a_session_goes_its_way(store: &Store) {
@@ -492,6 +511,43 @@ async fn a_running_session_at_its_end_hides_no_arrival(store: &Store) {
     let told = store.refresh_queue(Timestamp(0), Some(2.0), 1).await.unwrap();
     assert_eq!(told[0].new_status().unwrap().estimated_completion, Some(Timestamp(30_000)));
     clear(store, &["end"]).await;
+}
+
+async fn those_who_wait_are_told_only_what_is_new(store: &Store) {
+    let refresh = async |at: i64, speed| {
+        let events = store.refresh_queue(Timestamp(at), speed, 1).await.unwrap();
+        events
+            .into_iter()
+            .map(|event| {
+                let status = event.new_status().unwrap().clone();
+                (event.owner.as_str().to_owned(), status.queue_position, status.estimated_completion)
+            })
+            .collect::<Vec<_>>()
+    };
+    let told = |whose: &str, position, arrival: Option<i64>| (whose.to_owned(), Some(position), arrival.map(Timestamp));
+    enqueue(store, "news-run", None, Some(60.0)).await;
+    let running = claim(store, later()).await.unwrap();
+    for _ in 0..2 {
+        enqueue(store, "news", None, Some(60.0)).await;
+    }
+    // As long as no speed is known, there is only a position; each is told once.
+    assert_eq!(refresh(0, None).await, [told("news", 0, None), told("news", 1, None)]);
+    assert_eq!(refresh(1_000, None).await, []);
+    let [first, second] = [(0, Some(60_000)), (1, Some(90_000))].map(|(n, at)| told("news", n, at));
+    assert_eq!(refresh(0, Some(2.0)).await, [first, second]);
+    // The clock goes on, and the estimate with it, a little.
+    assert_eq!(refresh(5_000, Some(2.0)).await, []);
+    // What others add behind is theirs alone; what is taken in between is told to whom it moves.
+    for n in 0..3 {
+        enqueue(store, "news-later", None, Some(60.0)).await;
+        let news = refresh(5_000, Some(2.0)).await;
+        let mine = news.iter().filter(|(whose, ..)| whose == "news").count();
+        // The first comes into the turn that the second of mine isn't in.
+        assert_eq!(mine, usize::from(n == 0), "{news:?}");
+    }
+    assert_eq!(refresh(5_000, Some(1.0)).await.len(), 5, "a speed that has halved moves all");
+    store.end(&running, next(&running.session.status), Ending::Completed).await.unwrap();
+    clear(store, &["news-run", "news", "news-later"]).await;
 }
 
 async fn strangers_share_what_their_address_may_have(store: &Store) {
@@ -979,6 +1035,22 @@ async fn on_sqlite() {
     // Opened again, it is as it was.
     let store = Store::open(&path).await.unwrap();
     store.try_write(now()).await.unwrap();
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    for n in 0..1001 {
+        add(&store, "before", &format!("ÉCOLE {n}"), EngineId::External).await;
+    }
+    sqlx::query("UPDATE sessions SET title_folded = ''").execute(&pool).await.unwrap();
+    old_titles_are_found(store, || Store::open(&path)).await;
+}
+
+/// Whether titles are found that were kept by a version that didn't fold them.
+async fn old_titles_are_found<F: Future<Output = Result<Store, sqlx::Error>>>(store: Store, open: impl Fn() -> F) {
+    let found = async |store: &Store| store.list(&owner("before"), "école", None, 2000).await.unwrap().len();
+    assert_eq!(found(&store).await, 0);
+    store.close().await;
+    let store = open().await.unwrap();
+    assert_eq!(found(&store).await, 1001);
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -990,6 +1062,12 @@ async fn on_postgresql() {
     let store = stores.0.unwrap();
     assert!(store.is_shared() && stores.1.is_ok() && stores.2.is_ok());
     suite(&store).await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    for n in 0..1001 {
+        add(&store, "before", &format!("ÉCOLE {n}"), EngineId::External).await;
+    }
+    sqlx::query("UPDATE sessions SET title_folded = ''").execute(&pool).await.unwrap();
+    old_titles_are_found(store, || Store::connect(&url)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

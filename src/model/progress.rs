@@ -27,6 +27,18 @@ pub fn queue_arrival(
     Some(now.plus_seconds((ahead / f64::from(workers.max(1)) + total?) / speed))
 }
 
+/// Whether a queued session's arrival time is another than the one that was told: by more than ten seconds and by more than
+/// a twentieth of the wait. Less is not worth an update to everybody who waits.
+#[must_use]
+pub fn arrival_moved(told: Option<Timestamp>, arrival: Option<Timestamp>, now: Timestamp) -> bool {
+    match (told, arrival) {
+        (Some(told), Some(arrival)) => {
+            arrival.seconds_since(told).abs() > (arrival.seconds_since(now) * 0.05).max(10.0)
+        }
+        (told, arrival) => told.is_some() != arrival.is_some(),
+    }
+}
+
 /// How many seconds `ahead` seconds of audio take `workers` that each do `speed` seconds of audio per second. Where the
 /// speed isn't known, as long as the recordings are: most engines are faster, so it is more likely too much than too
 /// little.
@@ -229,6 +241,16 @@ mod tests {
         assert_eq!(queue_arrival(now, 100.0, Some(20.0), Some(4.0), 2), Some(Timestamp(17_500)));
         assert_eq!(queue_arrival(now, 100.0, None, Some(4.0), 1), None);
         assert_eq!(queue_arrival(now, 100.0, Some(20.0), None, 1), None);
+    }
+
+    #[test]
+    fn small_changes_of_an_arrival_time_are_not_told() {
+        let (now, at) = (Timestamp(0), |seconds: i64| Some(Timestamp(seconds * 1000)));
+        assert!(!arrival_moved(at(60), at(70), now));
+        assert!(arrival_moved(at(60), at(71), now) && arrival_moved(at(71), at(60), now));
+        assert!(!arrival_moved(at(3600), at(3700), now) && arrival_moved(at(3600), at(3800), now));
+        assert!(arrival_moved(None, at(60), now) && arrival_moved(at(60), None, now));
+        assert!(!arrival_moved(None, None, now));
     }
 
     #[test]

@@ -18,6 +18,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+/// The methods that Hark has.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// Everything a request can fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -253,6 +256,9 @@ impl IntoResponse for Error {
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"hark\""));
+        }
+        if let Self::MethodNotAllowed = self {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
         }
         if let Self::RangeNotSatisfiable(size) = self
             && let Ok(value) = format!("bytes */{size}").parse()

@@ -7,7 +7,6 @@ use super::{
     http::{self, BodyLimit},
     state::AppState,
 };
-use crate::model::ErrorBody;
 use axum::{
     Json,
     body::{Body, HttpBody},
@@ -23,7 +22,6 @@ use std::{str::FromStr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 /// What operators' programs ask for, by whatever name they know the node.
 const MONITORING: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/v1/health/sessions"];
-const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// Nothing that pages use.
 const PERMISSIONS: &str = "camera=(), display-capture=(), geolocation=(), hid=(), microphone=(), midi=(), payment=(), \
     publickey-credentials-get=(), serial=(), usb=()";
@@ -163,15 +161,7 @@ async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
 
 /// The answer to a request that is refused. Server functions write their errors without a frame around them.
 fn refuse(error: Error, bare: bool) -> Response {
-    let mut response = if bare {
-        (error.status_code(), Json(error.public())).into_response()
-    } else {
-        (error.status_code(), Json(ErrorBody { error: error.public() })).into_response()
-    };
-    if let Error::MethodNotAllowed = error {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
-    }
-    response
+    if bare { (error.status_code(), Json(error.public())).into_response() } else { error.into_response() }
 }
 
 /// Whether the client came over https, to the proxy in front. A client that claims it without a proxy only binds itself:

@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// How often the queue and the leases are looked at without being told to.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How often at most those who wait are told their position and arrival time. Each upload may change those of everybody.
+const REFRESH: Duration = Duration::from_secs(1);
+
 /// How long sessions have to be handed back when the node stops; longer only if the database is away.
 const GRACE: Duration = Duration::from_secs(7);
 
@@ -100,13 +103,14 @@ pub async fn run(state: AppState, stop: CancellationToken) {
     looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut running: JoinSet<job::Left> = JoinSet::new();
     let mut rests_until = time::Instant::now();
+    let (mut refresh, mut refresh_from) = (false, time::Instant::now());
     while !stop.is_cancelled() {
         let rests = time::Instant::now() < rests_until;
         match take(&state, &worker, running.len(), rests).await {
             Ok(Some((claim, room))) => {
                 let id = claim.session.id;
                 state.running.with(|running| running.insert(id));
-                refresh_queue(&state, &speed).await;
+                refresh = true;
                 let (state, stop, speed) = (state.clone(), stop.clone(), speed.clone());
                 running.spawn(async move {
                     let _ended = forget_at_end(state.clone(), id);
@@ -129,11 +133,16 @@ pub async fn run(state: AppState, stop: CancellationToken) {
                 rests_until = time::Instant::now() + NO_ROOM;
             },
             signal = signals.recv() => match signal {
-                Ok(Signal::Queued) => refresh_if_full(&state, &speed, running.len()).await,
+                // Behind running ones it should know when it will be done.
+                Ok(Signal::Queued) => refresh |= running.len() >= state.jobs.workers as usize && speed.get().is_some(),
                 // It may have stood in the queue, and those behind it move up.
-                Ok(Signal::Stop(_)) => refresh_queue(&state, &speed).await,
+                Ok(Signal::Stop(_)) => refresh = true,
                 Err(_) => {}
             },
+            () = time::sleep_until(refresh_from), if refresh => {
+                refresh_queue(&state, &speed).await;
+                (refresh, refresh_from) = (false, time::Instant::now() + REFRESH);
+            }
         }
     }
     let handed_back = async { while running.join_next().await.is_some() {} };
@@ -240,17 +249,10 @@ pub async fn look_after_outside(state: AppState, stop: CancellationToken) {
     }
 }
 
-/// A session that joins a queue behind running ones is told when it should be done.
-async fn refresh_if_full(state: &AppState, speed: &NodeSpeed, running: usize) {
-    if running >= state.jobs.workers as usize && speed.get().is_some() {
-        refresh_queue(state, speed).await;
-    }
-}
-
 async fn refresh_queue(state: &AppState, speed: &NodeSpeed) {
     match state.store.refresh_queue(Timestamp::now(), speed.get(), state.jobs.workers).await {
         // Not `Bus::publish`, which would call every queued session newly queued.
         Ok(events) => events.iter().for_each(|event| state.bus.tell_watchers(event)),
-        Err(error) => trouble(&error, "the queue's places could not be written; trying again"),
+        Err(error) => trouble(&error, "the queue's positions could not be written; trying again"),
     }
 }

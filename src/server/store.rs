@@ -1,6 +1,7 @@
 //! All SQL of Hark. Sessions, their segments, and the queue, which is the sessions table itself.
 //! Every change of a status is one call that also returns the event to publish. Called by `sessions` and `jobs`.
 
+mod fold;
 mod postgres;
 mod rows;
 mod sqlite;
@@ -9,6 +10,7 @@ use super::{bus::Event, owner::Owner};
 use crate::model::{
     EngineId, Failure, Media, Segment, Session, SessionId, StageLog, State, Status, Timestamp, Title, text::count,
 };
+use fold::fold;
 use rows::{SegmentRow, SessionRow};
 use sqlx::{Connection, PgPool, SqliteConnection, SqlitePool, Transaction};
 use std::{collections::HashMap, path::Path, sync::Arc};
@@ -18,16 +20,24 @@ use tokio::sync::Mutex;
 /// only once a second, so the version in the store lags behind by a few; this leaps over them.
 const LEAP: i64 = 1000;
 
-/// The columns of a [`SessionRow`], from `sessions s`.
+/// The columns of a [`SessionRow`], from `sessions s`; its position in the queue is counted, or is the expression given.
 macro_rules! session_columns {
     () => {
-        "s.id, s.owner, s.title, s.created_at, s.started_at, s.finished_at, s.updated_at, s.engine, s.model, s.language, \
-         s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.version, s.status, s.stage, s.progress, \
-         s.message, s.duration_processed, s.duration_total, s.estimated_completion, s.processing_speed, s.segments, \
-         s.attempt, s.crashes, s.error_code, s.error_message, s.needs_room, \
-         CASE WHEN s.status = 'queued' AND s.engine <> 'external' THEN (SELECT COUNT(*) FROM sessions q \
-         WHERE q.status = 'queued' AND q.engine <> 'external' \
-         AND (q.turn, q.queued_at, q.id) < (s.turn, s.queued_at, s.id)) END AS queue_position"
+        session_columns!(
+            "CASE WHEN s.status = 'queued' AND s.engine <> 'external' THEN (SELECT COUNT(*) FROM sessions q \
+             WHERE q.status = 'queued' AND q.engine <> 'external' \
+             AND (q.turn, q.queued_at, q.id) < (s.turn, s.queued_at, s.id)) END"
+        )
+    };
+    ($position:literal) => {
+        concat!(
+            "s.id, s.owner, s.title, s.created_at, s.started_at, s.finished_at, s.updated_at, s.engine, s.model, \
+             s.language, s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.version, s.status, \
+             s.stage, s.progress, s.message, s.duration_processed, s.duration_total, s.estimated_completion, \
+             s.processing_speed, s.segments, s.attempt, s.crashes, s.error_code, s.error_message, s.needs_room, ",
+            $position,
+            " AS queue_position"
+        )
     };
 }
 
@@ -82,10 +92,10 @@ macro_rules! reap_sql {
 macro_rules! insert_session {
     ($executor:expr, $new:expr, $turn:expr, $now:expr) => {
         sqlx::query(
-            "INSERT INTO sessions (id, owner, title, created_at, queued_at, updated_at, engine, language, file_name, \
+            "INSERT INTO sessions (id, owner, title, title_folded, created_at, queued_at, updated_at, engine, language, file_name, \
              bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
              duration_total, segments, attempt, crashes, lease_until, turn, address) \
-             VALUES ($1, $2, $3, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 'queued', \
+             VALUES ($1, $2, $3, $17, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, 'queued', \
              'Waiting for its worker', 0, $13, 0, 0, 0, $14, $15, $16)",
         )
         .bind($new.id.to_string())
@@ -104,6 +114,7 @@ macro_rules! insert_session {
         .bind($new.lease_until.map(|t| t.0))
         .bind($turn)
         .bind(&$new.address)
+        .bind($crate::server::store::fold($new.title.as_str()))
         .execute($executor)
         .await
         .map(drop)
@@ -276,7 +287,9 @@ impl Store {
     /// If the file can't be opened or written, or was made by a newer Hark.
     pub async fn open(path: &Path) -> Result<Self, sqlx::Error> {
         let (pool, keeper) = sqlite::open(path).await?;
-        Ok(Self { db: Db::Sqlite(pool), keeper: Arc::new(Mutex::new(Some(keeper))) })
+        let store = Self { db: Db::Sqlite(pool), keeper: Arc::new(Mutex::new(Some(keeper))) };
+        store.fold_titles().await?;
+        Ok(store)
     }
 
     /// Opens the PostgreSQL database at `url`, such as `postgres://user:password@host/name`, and brings its tables up to
@@ -285,7 +298,39 @@ impl Store {
     /// # Errors
     /// If the server can't be reached, or the tables were made by a newer Hark.
     pub async fn connect(url: &str) -> Result<Self, sqlx::Error> {
-        Ok(Self { db: Db::Postgres(postgres::open(url).await?), keeper: Arc::default() })
+        let store = Self { db: Db::Postgres(postgres::open(url).await?), keeper: Arc::default() };
+        store.fold_titles().await?;
+        Ok(store)
+    }
+
+    /// Folds the titles of sessions that were added before titles were kept folded, as databases can't do it.
+    async fn fold_titles(&self) -> Result<(), sqlx::Error> {
+        const BATCH: i64 = 1000;
+        let mut after = String::new();
+        loop {
+            let rows: Vec<(String, String)> = on!(self, |pool| sqlx::query_as(
+                "SELECT id, title FROM sessions WHERE title_folded = '' AND id > $1 ORDER BY id LIMIT $2"
+            )
+            .bind(&after)
+            .bind(BATCH)
+            .fetch_all(pool)
+            .await)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            after.clone_from(last);
+            on!(self, |pool| {
+                let mut tx = pool.begin_write().await?;
+                for (id, title) in rows {
+                    // The title again: another node may be renaming it.
+                    sqlx::query("UPDATE sessions SET title_folded = $3 WHERE id = $1 AND title = $2")
+                        .bind(id)
+                        .bind(&title)
+                        .bind(fold(&title))
+                        .execute(&mut *tx)
+                        .await?;
+                }
+                tx.commit().await?;
+            });
+        }
     }
 
     /// Whether the PostgreSQL server at `url` lets Hark in. Changes nothing there.
@@ -378,7 +423,8 @@ impl Store {
         row.map(SessionRow::into_session).transpose()
     }
 
-    /// The owner's sessions, newest first, whose title holds `query` (upper and lower case alike), older than `before`.
+    /// The owner's sessions, newest first, whose title contains `query` (see `fold` for what is taken for the same), older
+    /// than `before`.
     ///
     /// # Errors
     /// If the database fails.
@@ -392,7 +438,7 @@ impl Store {
         let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT ",
             session_columns!(),
-            " FROM sessions s WHERE s.owner = $1 AND ($2 = '' OR LOWER(s.title) LIKE $3 ESCAPE '\\') \
+            " FROM sessions s WHERE s.owner = $1 AND ($2 = '' OR s.title_folded LIKE $3 ESCAPE '\\') \
              AND ($4 = '' OR s.id < $4) ORDER BY s.id DESC LIMIT $5"
         ))
         .bind(owner.as_str())
@@ -445,13 +491,16 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn rename(&self, owner: &Owner, id: SessionId, title: &Title) -> Result<bool, sqlx::Error> {
-        let changed = on!(self, |pool| sqlx::query("UPDATE sessions SET title = $3 WHERE id = $1 AND owner = $2")
-            .bind(id.to_string())
-            .bind(owner.as_str())
-            .bind(title.as_str())
-            .execute(pool)
-            .await
-            .map(|done| done.rows_affected()))?;
+        let changed = on!(self, |pool| sqlx::query(
+            "UPDATE sessions SET title = $3, title_folded = $4 WHERE id = $1 AND owner = $2"
+        )
+        .bind(id.to_string())
+        .bind(owner.as_str())
+        .bind(title.as_str())
+        .bind(fold(title.as_str()))
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected()))?;
         Ok(changed > 0)
     }
 
@@ -909,61 +958,6 @@ impl Store {
         self.event_if(changed > 0, claim.session.id).await
     }
 
-    /// Tells every queued session its place and, with the `speed` of this node (audio seconds per second) and its
-    /// number of `workers`, when it should be done.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn refresh_queue(
-        &self,
-        now: Timestamp,
-        speed: Option<f64>,
-        workers: u32,
-    ) -> Result<Vec<Event>, sqlx::Error> {
-        let rest: (Option<f64>,) = on!(self, |pool| {
-            sqlx::query_as(
-            "SELECT SUM(CASE WHEN duration_total IS NULL THEN NULL WHEN duration_total > duration_processed THEN duration_total - duration_processed ELSE 0.0 END) FROM sessions \
-             WHERE status = 'processing' AND engine <> 'external'",
-        )
-        .fetch_one(pool)
-        .await
-        })?;
-        let rows: Vec<SessionRow> = on!(self, |pool| {
-            sqlx::query_as(concat!(
-            "SELECT ",
-            session_columns!(),
-            " FROM sessions s WHERE s.status = 'queued' AND s.engine <> 'external' ORDER BY s.turn, s.queued_at, s.id"
-        ))
-        .fetch_all(pool)
-        .await
-        })?;
-        let mut ahead = rest.0;
-        let mut events = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (session, owner) = row.into_session()?;
-            let own = session.status.duration_total.map(|t| (t - session.status.duration_processed).max(0.0));
-            let arrival = ahead.and_then(|ahead| crate::model::queue_arrival(now, ahead, own, speed, workers));
-            let changed = on!(self, |pool| sqlx::query(
-                "UPDATE sessions SET version = version + 1, updated_at = $2, estimated_completion = $3 \
-                 WHERE id = $1 AND status = 'queued'",
-            )
-            .bind(session.id.to_string())
-            .bind(now.0)
-            .bind(arrival.map(|t| t.0))
-            .execute(pool)
-            .await
-            .map(|done| done.rows_affected()))?;
-            if changed > 0 {
-                let version = session.status.version + 1;
-                let status = Status { version, timestamp: now, estimated_completion: arrival, ..session.status };
-                events.push(Event::status(owner, status));
-            }
-            // One recording of unknown length hides when those behind it will be done.
-            ahead = ahead.zip(own).map(|(ahead, own)| ahead + own);
-        }
-        Ok(events)
-    }
-
     // Sessions of workers outside Hark
 
     /// Writes the status that an outside worker reported and extends its lease. False if the session has ended, is
@@ -1060,10 +1054,11 @@ impl Store {
 pub fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => true,
-        // PostgreSQL's classes 08 (connection) and 57P (the server is stopped or starts), and SQLite's busy.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "5" || code == "517"),
+        // PostgreSQL's classes 08 (connection), 57P (the server is stopped or starts) and a transaction that was idle for too
+        // long (25P03), and SQLite's busy.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.starts_with("08") || code.starts_with("57P") || ["25P03", "5", "517"].contains(&&*code)
+        }),
         _ => false,
     }
 }
@@ -1100,10 +1095,10 @@ fn json_list(items: &(impl serde::Serialize + ?Sized)) -> Result<String, sqlx::E
     serde_json::to_string(items).map_err(|e| sqlx::Error::Encode(e.into()))
 }
 
-/// A LIKE pattern that finds `query` anywhere, its wildcards taken literally.
+/// A LIKE pattern that finds `query` anywhere in a folded title, its wildcards taken literally.
 fn like_pattern(query: &str) -> String {
     let mut pattern = String::from("%");
-    for c in query.to_lowercase().chars() {
+    for c in fold(query).chars() {
         if matches!(c, '%' | '_' | '\\') {
             pattern.push('\\');
         }

@@ -1,12 +1,8 @@
 //! How many uploads a node receives at once: in all, of an owner and from an address. A permit is taken before the
 //! first byte of the recording is read. Called by `http::upload`.
 
-use super::{address::ClientAddress, config::UploadConfig, error::Error, owner::Owner};
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use super::{address::ClientAddress, config::UploadConfig, counts::Counts, error::Error, owner::Owner};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The uploads under way.
 #[derive(Debug)]
@@ -20,8 +16,8 @@ pub struct UploadPermits {
 #[derive(Debug, Default)]
 struct Taken {
     all: u32,
-    by_owner: HashMap<Owner, u32>,
-    by_address: HashMap<ClientAddress, u32>,
+    by_owner: Counts<Owner>,
+    by_address: Counts<ClientAddress>,
 }
 
 /// Leave to receive one upload; given back when dropped.
@@ -54,35 +50,22 @@ impl UploadPermits {
     /// [`Error::TooManyUploads`] or [`Error::UploadsFull`] if as many as may be are under way.
     pub fn take(permits: &Arc<Self>, owner: &Owner, address: Option<ClientAddress>) -> Result<UploadPermit, Error> {
         let mut taken = permits.lock();
-        if count(&taken.by_owner, owner) >= permits.per_owner {
+        if taken.by_owner.get(owner) >= permits.per_owner {
             return Err(Error::TooManyUploads { limit: permits.per_owner, of: "your" });
         }
-        if address.is_some_and(|address| count(&taken.by_address, &address) >= permits.per_address) {
+        if address.is_some_and(|address| taken.by_address.get(&address) >= permits.per_address) {
             return Err(Error::TooManyUploads { limit: permits.per_address, of: "your network's" });
         }
         if taken.all >= permits.all {
             return Err(Error::UploadsFull { limit: permits.all });
         }
         taken.all += 1;
-        *taken.by_owner.entry(owner.clone()).or_default() += 1;
+        taken.by_owner.add(owner.clone());
         if let Some(address) = address {
-            *taken.by_address.entry(address).or_default() += 1;
+            taken.by_address.add(address);
         }
         drop(taken);
         Ok(UploadPermit { permits: Arc::clone(permits), owner: owner.clone(), address })
-    }
-}
-
-fn count<K: Eq + Hash>(counts: &HashMap<K, u32>, key: &K) -> u32 {
-    counts.get(key).copied().unwrap_or_default()
-}
-
-fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
     }
 }
 
@@ -90,9 +73,9 @@ impl Drop for UploadPermit {
     fn drop(&mut self) {
         let mut taken = self.permits.lock();
         taken.all -= 1;
-        give_back(&mut taken.by_owner, &self.owner);
+        taken.by_owner.remove(&self.owner);
         if let Some(address) = &self.address {
-            give_back(&mut taken.by_address, address);
+            taken.by_address.remove(address);
         }
     }
 }
@@ -126,7 +109,7 @@ mod tests {
         held.push(take(&c, there).unwrap());
         held.clear();
         let taken = permits.lock();
-        assert_eq!((taken.all, taken.by_owner.len(), taken.by_address.len()), (0, 0, 0));
+        assert!(taken.all == 0 && taken.by_owner.is_empty() && taken.by_address.is_empty());
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Drop for Disk {
     }
 }
 
-/// See [`Disk::fill`].
+/// Takes all the room there is on a disk, also what others give back, until dropped.
 pub struct Filler {
     path: PathBuf,
     stop: Arc<AtomicBool>,
@@ -102,7 +102,7 @@ impl Filler {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !stopped.load(Relaxed) {
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(1));
                 fill();
             }
         });

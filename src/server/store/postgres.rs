@@ -5,7 +5,7 @@ use super::Dialect;
 use crate::model::{Status, Timestamp};
 use serde_json::json;
 use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, Transaction,
+    Connection, Executor, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{io, str::FromStr, time::Duration};
@@ -15,6 +15,10 @@ use tokio::time;
 const CONNECTIONS: u32 = 10;
 /// How long a request waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(10);
+
+/// Ends the transaction of a node that was frozen or cut off within it, and with it the locks that would hold up all
+/// others. Transactions here take milliseconds.
+const IDLE_TIMEOUT: &str = "SET idle_in_transaction_session_timeout = '10s'";
 
 /// The advisory lock of those who add to the queue; any number that nothing else in this database uses.
 const QUEUE_LOCK: i64 = 0x6861_726b_0001;
@@ -38,7 +42,13 @@ pub(super) async fn probe(url: &str) -> Result<(), sqlx::Error> {
 
 pub(super) async fn open(url: &str) -> Result<PgPool, sqlx::Error> {
     let options = options(url)?;
-    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE).connect_with(options).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(ACQUIRE)
+        // A statement and no start-up parameter, which PgBouncer would refuse.
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(IDLE_TIMEOUT).await.map(|_| ()) }))
+        .connect_with(options)
+        .await?;
     // Takes a lock, so of several nodes that start one migrates and the others wait.
     sqlx::migrate!("src/server/store/migrations/postgres").run(&pool).await?;
     Ok(pool)

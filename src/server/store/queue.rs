@@ -7,11 +7,12 @@
 //! is being served. Sessions are taken by (turn, queued_at, id); place, arrival times and the claim all go by that.
 //! Owners without history have their turns by address.
 
-use super::{Db, Dialect, LEAP, NewSession, Store};
+use super::{Db, Dialect, LEAP, NewSession, Store, rows, rows::SessionRow};
 use crate::{
-    model::{Session, SessionId, Timestamp, queue_wait},
+    model::{Session, SessionId, Timestamp, arrival_moved, queue_arrival, queue_wait},
     server::{bus::Event, owner::Owner},
 };
+use serde_json::json;
 
 /// How much may wait for Hark's own workers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,6 +128,48 @@ const RUNNING: &str = concat!(
      LIMIT 5) AS last)), MIN(estimated_completion) FROM sessions WHERE status = 'processing' AND engine <> 'external'"
 );
 
+/// The audio that is left of what runs, in seconds, and of how many sessions that isn't known.
+const RUNNING_REST: &str = concat!(
+    "SELECT COALESCE(SUM(",
+    rest!("duration_processed"),
+    "), 0.0), COUNT(*) - COUNT(duration_total) FROM sessions WHERE status = 'processing' AND engine <> 'external'"
+);
+
+/// The queue in its order, as [`Waiting`].
+const LINE: &str = concat!(
+    "SELECT id, CASE WHEN duration_total IS NOT NULL THEN ",
+    rest!("duration_processed"),
+    " END AS rest, told_position, estimated_completion FROM sessions WHERE status = 'queued' AND engine <> 'external' \
+     ORDER BY turn, queued_at, id"
+);
+
+/// Writes what sessions are told, `$1`, of those that still wait. On SQLite the plus sign makes it look them up by id.
+const TELL_QUEUE: [&str; 2] = [
+    "UPDATE sessions SET version = version + 1, updated_at = $2, told_position = new.value ->> 'position', \
+     estimated_completion = new.value ->> 'completion' FROM json_each($1) AS new \
+     WHERE sessions.id = new.value ->> 'id' AND +status = 'queued' RETURNING id",
+    // Locked in one order: another node may be telling the same sessions.
+    "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (id text, position bigint, \
+     completion bigint)), \
+     locked AS MATERIALIZED (SELECT s.id FROM sessions s JOIN new ON s.id = new.id ORDER BY s.id FOR UPDATE OF s) \
+     UPDATE sessions SET version = version + 1, updated_at = $2, told_position = new.position, \
+     estimated_completion = new.completion FROM new JOIN locked ON locked.id = new.id \
+     WHERE sessions.id = new.id AND status = 'queued' RETURNING sessions.id",
+];
+
+/// The queued sessions of the list `$1`, with the position that they were told. `$ids` looks at the list.
+macro_rules! told_sql {
+    ($ids:literal) => {
+        concat!(
+            "SELECT ",
+            session_columns!("s.told_position"),
+            " FROM sessions s WHERE s.status = 'queued' AND s.id IN (",
+            $ids,
+            ") ORDER BY s.turn, s.queued_at, s.id"
+        )
+    };
+}
+
 /// The turn of what is added for owner `$1` and, if it is a newcomer, address `$2`.
 const NEXT_TURN: &str = "SELECT COALESCE(MAX(turn), 0) FROM (SELECT MAX(turn) AS turn FROM turns \
      UNION ALL SELECT MAX(turn) + 1 FROM turns WHERE who IN ($1, $2) \
@@ -196,9 +239,9 @@ macro_rules! queue_full {
                 let wait_secs = match first {
                     // The next to end makes room at once.
                     Some(first) if ahead <= 0.0 => Timestamp(first).seconds_since(now).max(0.0),
-                    _ => queue_wait(ahead + left, speed, super::rows::small(running)),
+                    _ => queue_wait(ahead + left, speed, rows::small(running)),
                 };
-                let (waiting, measured) = (super::rows::small(waiting), speed.is_some() || first.is_some());
+                let (waiting, measured) = (rows::small(waiting), speed.is_some() || first.is_some());
                 Some(QueueFull { whose, bound, waiting, waiting_secs, wait_secs, measured })
             }
         }
@@ -343,6 +386,77 @@ impl Store {
         });
         Ok(self.event_if(changed > 0, id).await?)
     }
+}
+
+impl Store {
+    /// Tells queued sessions their position and, with the `speed` of this node (audio seconds per second) and its number of
+    /// `workers`, when they should be done: those whose position is another than they were told, or whose arrival time
+    /// has moved.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn refresh_queue(
+        &self,
+        now: Timestamp,
+        speed: Option<f64>,
+        workers: u32,
+    ) -> Result<Vec<Event>, sqlx::Error> {
+        let (running, unknown): (f64, i64) = on!(self, |pool| sqlx::query_as(RUNNING_REST).fetch_one(pool).await)?;
+        let line: Vec<Waiting> = on!(self, |pool| sqlx::query_as(LINE).fetch_all(pool).await)?;
+        let ahead = (unknown == 0).then_some(running);
+        let moved = moved(&line, now, |ahead, own| queue_arrival(now, ahead, own, speed, workers), ahead);
+        if moved.is_empty() {
+            return Ok(Vec::new());
+        }
+        let [sqlite, postgres] = TELL_QUEUE;
+        let told: Vec<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(sqlite, postgres))
+            .bind(serde_json::Value::from(moved).to_string())
+            .bind(now.0)
+            .fetch_all(pool)
+            .await)?;
+        let told: Vec<String> = told.into_iter().map(|(id,)| id).collect();
+        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(pool.pick(
+            told_sql!("SELECT value FROM json_each($1)"),
+            told_sql!("SELECT jsonb_array_elements_text(CAST($1 AS jsonb))"),
+        ))
+        .bind(super::json_list(&told)?)
+        .fetch_all(pool)
+        .await)?;
+        let event = |row: SessionRow| row.into_session().map(|(session, owner)| Event::status(owner, session.status));
+        rows.into_iter().map(event).collect()
+    }
+}
+
+/// A queued session, and what it was told last.
+#[derive(sqlx::FromRow)]
+struct Waiting {
+    id: String,
+    /// Seconds of audio that it still takes, if its length is known.
+    rest: Option<f64>,
+    told_position: Option<i64>,
+    estimated_completion: Option<i64>,
+}
+
+/// Which of those that wait must be told something new, as rows for [`TELL_QUEUE`]. `arrival` tells when one will be done,
+/// of the seconds of audio before it (at first `ahead`) and its own.
+fn moved(
+    line: &[Waiting],
+    now: Timestamp,
+    arrival: impl Fn(f64, Option<f64>) -> Option<Timestamp>,
+    mut ahead: Option<f64>,
+) -> Vec<serde_json::Value> {
+    let mut rows = Vec::new();
+    for (position, waiting) in (0_i64..).zip(line) {
+        let arrival = ahead.and_then(|ahead| arrival(ahead, waiting.rest));
+        if waiting.told_position != Some(position)
+            || arrival_moved(waiting.estimated_completion.map(Timestamp), arrival, now)
+        {
+            rows.push(json!({"id": waiting.id, "position": position, "completion": arrival.map(|at| at.0)}));
+        }
+        // One recording of unknown length hides when those behind it will be done.
+        ahead = ahead.zip(waiting.rest).map(|(ahead, rest)| ahead + rest);
+    }
+    rows
 }
 
 #[cfg(test)]

@@ -2,12 +2,8 @@
 //! out for somebody else.
 
 use super::hub::lock;
-use crate::server::{address::ClientAddress, owner::Owner, shares::Standing};
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex},
-};
+use crate::server::{address::ClientAddress, counts::Counts, owner::Owner, shares::Standing};
+use std::sync::{Arc, Mutex};
 
 /// Which limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +48,8 @@ pub(super) struct Places {
 struct Taken {
     all: u32,
     newcomers: u32,
-    by_owner: HashMap<Owner, u32>,
-    by_address: HashMap<ClientAddress, u32>,
+    by_owner: Counts<Owner>,
+    by_address: Counts<ClientAddress>,
 }
 
 /// A place taken; free again when dropped.
@@ -79,35 +75,25 @@ impl Places {
         if taken.all >= most.node {
             return Err(Refusal::Node);
         }
-        if taken.by_owner.get(owner).is_some_and(|own| *own >= most.owner) {
+        if taken.by_owner.get(owner) >= most.owner {
             return Err(Refusal::Owner);
         }
         let mut counted_at = None;
         if let Standing::Newcomer(address) = standing {
-            if taken.by_address.get(&address).is_some_and(|near| *near >= most.address) {
+            if taken.by_address.get(&address) >= most.address {
                 return Err(Refusal::Address);
             }
             if taken.newcomers >= most.newcomers {
                 return Err(Refusal::Newcomers);
             }
             taken.newcomers += 1;
-            *taken.by_address.entry(address).or_default() += 1;
+            taken.by_address.add(address);
             counted_at = Some(Box::new(address));
         }
         taken.all += 1;
-        *taken.by_owner.entry(owner.clone()).or_default() += 1;
+        taken.by_owner.add(owner.clone());
         drop(taken);
         Ok(Place { places: Arc::clone(places), owner: owner.clone(), address: counted_at })
-    }
-}
-
-/// Gives back one of what `key` has; what has none is forgotten.
-fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
     }
 }
 
@@ -115,10 +101,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = lock(&self.places.taken);
         taken.all -= 1;
-        give_back(&mut taken.by_owner, &self.owner);
+        taken.by_owner.remove(&self.owner);
         if let Some(address) = &self.address {
             taken.newcomers -= 1;
-            give_back(&mut taken.by_address, &**address);
+            taken.by_address.remove(address);
         }
     }
 }
@@ -133,7 +119,7 @@ mod tests {
 
     fn is_empty(places: &Places) -> bool {
         let taken = lock(&places.taken);
-        (taken.all, taken.newcomers, taken.by_owner.len(), taken.by_address.len()) == (0, 0, 0, 0)
+        (taken.all, taken.newcomers) == (0, 0) && taken.by_owner.is_empty() && taken.by_address.is_empty()
     }
 
     #[test]
