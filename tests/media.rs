@@ -238,13 +238,13 @@ async fn what_one_node_receives_another_transcribes() {
     let places = [format!("s3://{BUCKET}/{PREFIX}"), format!("file://{}", shared.display())];
     for (n, place) in places.iter().enumerate() {
         let database = server.database(&format!("hark{n}"));
-        let secret = "0123456789abcdef".repeat(8);
-        let both = ["--database-url", &database, "--recordings-url", place, "--secret", &secret, "--workers"];
+        let both = ["--recordings-url", place, "--workers"];
+        let secrets = [("DATABASE_URL", database), ("HARK_SECRET", "0123456789abcdef".repeat(8))];
         let node = |name: &str, workers: &str| {
             let engine = slow_engine(world.folder.path(), 0.0);
             let engine = ["--engine", "command", "--engine-command", &engine, "--min-free-bytes", "1"];
             let flags = [&engine[..], &both, &[workers]].concat();
-            Setup::new(&world.data(&format!("{name}{n}")), &flags).env(&world.s3.env()).start()
+            Setup::new(&world.data(&format!("{name}{n}")), &flags).env(&world.s3.env()).env(&secrets).start()
         };
         let (web, worker) = (node("web", "0"), node("worker", "1"));
         let me = web.visitor();
