@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run build watch test check unit adapters end2end random bundle sbom setup setup-test
+.PHONY: run build watch test check unit adapters end2end random bundle snapshots sbom setup setup-test
 
 # Extra server features, such as FEATURES=whisper.
 FEATURES ?=
@@ -43,6 +43,9 @@ end2end: setup-test ## Tests in a browser
 
 random: setup-test ## Search in a browser for what the tests don't know: SEEDS=1-10
 	@SEEDS="$(SEEDS)" scripts/test random
+
+snapshots: setup-test ## Write down anew what tests/snapshots.rs compares: the API's description, errors, docs/configuration.md
+	@$(ENV); INSTA_UPDATE=always cargo test -q --features ssr --test snapshots
 
 sbom: ## target/hark.cdx.json: every crate in the server, with version, licence and source (CycloneDX)
 	@scripts/setup sbom

@@ -1,13 +1,10 @@
-//! The `hark` program: its subcommands, and nothing else.
+//! The `hark` program: runs the subcommand it is asked for, and nothing else.
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use hark::server::{
-    Node,
-    audio::{self, DecoderArgs},
-    config, doctor,
-    speech::{self, EngineArgs, ModelArgs},
-    stuck::{self, SessionsArgs},
-    telemetry,
+    Node, audio,
+    cli::{Cli, Command},
+    config, doctor, speech, stuck, telemetry,
 };
 use std::process::ExitCode;
 use tokio::{
@@ -19,36 +16,6 @@ use tokio_util::sync::CancellationToken;
 /// Requests are many small allocations, of which this makes less than the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Transcription that shows its work, live.
-#[derive(Parser)]
-#[command(version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the web server with its workers. The address is LEPTOS_SITE_ADDR, 127.0.0.1:3000 by default.
-    Serve(Box<config::ServeConfig>),
-    /// Run a node that only works on sessions, of a database shared with the nodes that serve.
-    Worker(Box<config::ServeConfig>),
-    /// Tell what works on this machine and what is missing.
-    Doctor(Box<config::ServeConfig>),
-    /// Look after sessions while Hark serves, on the same settings.
-    #[command(subcommand)]
-    Sessions(SessionsArgs),
-    /// Fetch speech models.
-    #[command(subcommand)]
-    Model(ModelArgs),
-    /// Run a speech engine on standard input; Hark itself calls this.
-    #[command(subcommand, hide = true)]
-    Engine(EngineArgs),
-    /// Decode a recording on standard input; Hark itself calls this.
-    #[command(hide = true)]
-    Decoder(DecoderArgs),
-}
 
 fn main() -> ExitCode {
     config::keep_files_private();

@@ -6,6 +6,7 @@ pub mod address;
 pub mod audio;
 pub mod body;
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connections;

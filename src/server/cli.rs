@@ -1,0 +1,41 @@
+//! The command line of `hark`: its subcommands with their settings. In the library, so that `docs/configuration.md` can be
+//! written from it. Called by `main` and by `tests/snapshots.rs`.
+
+use super::{
+    audio::DecoderArgs,
+    config,
+    speech::{EngineArgs, ModelArgs},
+    stuck::SessionsArgs,
+};
+use clap::{Parser, Subcommand};
+
+/// Transcription that shows its work, live.
+#[derive(Parser)]
+#[command(version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What `hark` can be asked to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the web server with its workers. The address is LEPTOS_SITE_ADDR, 127.0.0.1:3000 by default.
+    Serve(Box<config::ServeConfig>),
+    /// Run a node that only works on sessions, of a database shared with the nodes that serve.
+    Worker(Box<config::ServeConfig>),
+    /// Tell what works on this machine and what is missing.
+    Doctor(Box<config::ServeConfig>),
+    /// Look after sessions while Hark serves, on the same settings.
+    #[command(subcommand)]
+    Sessions(SessionsArgs),
+    /// Fetch speech models.
+    #[command(subcommand)]
+    Model(ModelArgs),
+    /// Run a speech engine on standard input; Hark itself calls this.
+    #[command(subcommand, hide = true)]
+    Engine(EngineArgs),
+    /// Decode a recording on standard input; Hark itself calls this.
+    #[command(hide = true)]
+    Decoder(DecoderArgs),
+}

@@ -1,0 +1,386 @@
+//! What programs and operators read, compared with how it was written down: the description of the API, the body of each
+//! error, and docs/configuration.md. After a change that is meant, `make snapshots` writes all three anew.
+
+mod support;
+
+use axum::response::IntoResponse;
+use clap::{Arg, Command, CommandFactory};
+use hark::{
+    model::{EngineId, TitleError},
+    server::{
+        audio::{AudioError, Problem},
+        cli::Cli,
+        error::Error,
+        speech::SpeechError,
+        store::{Bound, QueueFull, Whose},
+    },
+};
+use http::header;
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    fs, io,
+    path::{Path, PathBuf},
+};
+use support::TestApp;
+
+/// Compares text with `tests/snapshots/snapshots__NAME.snap`.
+fn compare(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_description("Made by tests/snapshots.rs. If a change is meant, run: make snapshots");
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+#[tokio::test]
+async fn the_description_of_the_api() {
+    let app = TestApp::start().await;
+    let document = app.visitor().json("/api/openapi.json").await;
+    compare("openapi", &serde_json::to_string_pretty(&document).unwrap());
+}
+
+/// Examples of errors, at least one for each variant: the match doesn't compile without all of them.
+macro_rules! examples {
+    ($($variant:pat => [$($example:expr),+ $(,)?],)+) => {
+        fn examples() -> Vec<Error> {
+            vec![$($($example),+),+]
+        }
+
+        #[expect(dead_code, reason = "only its completeness matters")]
+        fn all_variants_have_examples(error: &Error) {
+            match error {
+                $($variant => {})+
+            }
+        }
+    };
+}
+
+fn queue_full(whose: Whose, bound: Bound, measured: bool) -> Error {
+    Error::QueueFull(QueueFull { whose, bound, waiting: 20, waiting_secs: 7200.0, wait_secs: 1800.0, measured })
+}
+
+fn unreadable(problem: Problem, recognised: Option<&str>, ffmpeg: bool) -> Error {
+    Error::Audio(AudioError::Unreadable { recognised: recognised.map(str::to_owned), problem, ffmpeg })
+}
+
+fn secret() -> String {
+    "a secret that only the log may know".to_owned()
+}
+
+examples! {
+    Error::NotFound => [Error::NotFound],
+    Error::NoRoute => [Error::NoRoute],
+    Error::BadRequest(_) => [Error::BadRequest("The cursor can't be read.".to_owned())],
+    Error::InvalidTitle(_) => [Error::InvalidTitle(TitleError::Empty), Error::InvalidTitle(TitleError::TooLong(201))],
+    Error::UnknownEngine(_) => [Error::UnknownEngine("gramophone".parse::<EngineId>().unwrap_err())],
+    Error::EngineUnavailable { .. } => [
+        Error::EngineUnavailable { reason: "There is no model.".to_owned(), install: None },
+        Error::EngineUnavailable {
+            reason: "There is no model.".to_owned(),
+            install: Some("hark model get base.en".to_owned()),
+        },
+    ],
+    Error::TooLarge { .. } => [
+        Error::TooLarge { size: Some(3_000_000_000), limit: 2_000_000_000 },
+        Error::TooLarge { size: None, limit: 2_000_000_000 },
+    ],
+    Error::DiskFull { .. } => [Error::DiskFull { free: 400_000_000 }],
+    Error::NothingSaved => [Error::NothingSaved],
+    Error::QueueFull(_) => [
+        queue_full(Whose::All, Bound::Sessions(1000), true),
+        queue_full(Whose::Owner, Bound::Seconds(180_000.0), true),
+        queue_full(Whose::Address, Bound::Sessions(20), false),
+        queue_full(Whose::Newcomers, Bound::Sessions(500), true),
+    ],
+    Error::Quota { .. } => [Error::Quota { used: 900_000_000, limit: 1_000_000_000 }],
+    Error::MessageTooLarge { .. } => [Error::MessageTooLarge { limit: 262_144 }],
+    Error::RequestTooLarge { .. } => [Error::RequestTooLarge { limit: 65_536 }],
+    Error::RequestTooSlow { .. } => [Error::RequestTooSlow { secs: 30 }],
+    Error::UploadTooSlow { .. } => [Error::UploadTooSlow { rate: 4096 }],
+    Error::UploadSilent { .. } => [Error::UploadSilent { secs: 30 }],
+    Error::TooManyUploads { .. } => [Error::TooManyUploads { limit: 8, of: "your" }],
+    Error::UploadsFull { .. } => [Error::UploadsFull { limit: 128 }],
+    Error::ConnectionsFull => [Error::ConnectionsFull],
+    Error::TooManyConnections { .. } => [Error::TooManyConnections { limit: 512 }],
+    Error::MethodNotAllowed => [Error::MethodNotAllowed],
+    Error::UnknownHost => [Error::UnknownHost],
+    Error::WorkersOff => [Error::WorkersOff],
+    Error::CookiesBlocked => [Error::CookiesBlocked],
+    Error::InvalidKey => [Error::InvalidKey],
+    Error::NoSessions => [Error::NoSessions],
+    Error::NotConfirmed => [Error::NotConfirmed],
+    Error::Unauthorised => [Error::Unauthorised],
+    Error::InvalidReport(_) => [Error::InvalidReport("The progress must lie between 0 and 100.".to_owned())],
+    Error::TooManyReports => [Error::TooManyReports],
+    Error::Conflict(..) => [Error::Conflict("ended", "The session has ended.".to_owned())],
+    Error::BrokenUpload => [Error::BrokenUpload],
+    Error::Audio(_) => [
+        Error::Audio(AudioError::EmptyFile),
+        unreadable(Problem::NotAudio, Some("a PNG image"), true),
+        unreadable(Problem::NotAudio, None, false),
+        unreadable(Problem::Unsupported, Some("an AMR recording"), false),
+        unreadable(Problem::Damaged, Some("an MP3 recording"), true),
+        unreadable(Problem::TooCostly, None, true),
+        unreadable(Problem::Crashed, None, true),
+        Error::Audio(AudioError::NoAudioTrack { format: "mp4".to_owned() }),
+        Error::Audio(AudioError::Truncated { declared: Some(60.0), found: Some(12.0) }),
+        Error::Audio(AudioError::Truncated { declared: None, found: None }),
+        Error::Audio(AudioError::TooLong { duration: 20_000.0, at_least: false, limit: 14_400.0 }),
+        Error::Audio(AudioError::TooLong { duration: 14_401.0, at_least: true, limit: 14_400.0 }),
+        Error::Audio(AudioError::NoSamples { format: "wav".to_owned() }),
+        Error::Audio(AudioError::Io(io::Error::other(secret()))),
+        Error::Audio(AudioError::Ffmpeg),
+    ],
+    Error::DecodersBusy { .. } => [Error::DecodersBusy { retry_secs: 12 }],
+    Error::RangeNotSatisfiable(_) => [Error::RangeNotSatisfiable(2_416_640)],
+    Error::Speech(_) => [Error::Speech(SpeechError::Spawn(io::Error::other(secret())))],
+    Error::Store(_) => [Error::Store(sqlx::Error::Protocol(secret()))],
+    Error::NoRecording => [Error::NoRecording],
+    Error::Storage(_) => [Error::Storage(secret())],
+    Error::Internal(_) => [Error::Internal(secret())],
+    Error::Panic => [Error::Panic],
+}
+
+#[tokio::test]
+async fn the_body_of_each_error() {
+    let mut text = String::new();
+    for error in examples() {
+        let debug = format!("{error:?}");
+        let (head, body) = error.into_response().into_parts();
+        writeln!(text, "{debug}\n  {}", head.status).unwrap();
+        for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::CONTENT_RANGE, header::CONTENT_TYPE] {
+            if let Some(value) = head.headers.get(&name) {
+                writeln!(text, "  {name}: {}", value.to_str().unwrap()).unwrap();
+            }
+        }
+        let body = axum::body::to_bytes(body, 1 << 16).await.unwrap();
+        let body = std::str::from_utf8(&body).unwrap();
+        assert!(!body.contains(&secret()), "{debug} tells what only the log may know: {body}");
+        writeln!(text, "  {body}\n").unwrap();
+    }
+    compare("errors", &text);
+}
+
+/// What stands around the made part of docs/configuration.md.
+const BEGIN: &str = "<!-- From here on written by `make snapshots`: change the settings' doc comments instead. -->\n";
+
+fn configuration() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")
+}
+
+/// How docs/configuration.md should be: what was written by hand, and the settings.
+fn right(text: &str) -> String {
+    let (head, _) = text.split_once(BEGIN).expect("docs/configuration.md has the line where the made part begins");
+    format!("{head}{BEGIN}\n{}", settings())
+}
+
+#[test]
+fn the_settings_in_the_documentation() {
+    let text = fs::read_to_string(configuration()).unwrap();
+    let right = right(&text);
+    if std::env::var("INSTA_UPDATE").is_ok_and(|value| value == "always") {
+        fs::write(configuration(), right).unwrap();
+        return;
+    }
+    let differs = text.lines().zip(right.lines()).find(|(is, should)| is != should);
+    let (is, should) = differs.unwrap_or_default();
+    assert!(
+        text == right,
+        "docs/configuration.md doesn't say what the settings are. To write it anew, run: make snapshots\n\
+         it says:        {is}\nit should say:  {should}"
+    );
+}
+
+/// Each variable that the program's text names is a setting that docs/configuration.md has.
+#[test]
+fn no_variable_is_left_out_of_the_documentation() {
+    let text = right(&fs::read_to_string(configuration()).unwrap());
+    let hidden: BTreeSet<String> = leaves(&cli(), "").iter().flat_map(|(_, leaf)| hidden(leaf)).collect();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut seen = BTreeSet::new();
+    while let Some(path) = folders.pop() {
+        if path.is_dir() {
+            folders.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            seen.extend(variables(&fs::read_to_string(&path).unwrap()));
+        }
+    }
+    assert!(seen.contains("HARK_OPENAI_KEY") && seen.contains("AWS_REGION"), "{seen:?}");
+    // Hark sets the first for engines, see docs/engine-protocol.md; the second is a name of Leptos' own.
+    let others = ["HARK_LANGUAGE", "LEPTOS_ERROR"];
+    let documented = |name: &String| others.contains(&name.as_str()) || text.contains(&format!("`{name}`"));
+    let missing: Vec<_> = seen.iter().filter(|name| !hidden.contains(*name) && !documented(name)).collect();
+    assert!(missing.is_empty(), "docs/configuration.md lacks {missing:?}");
+}
+
+fn variables(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
+    let ours = |word: &&str| {
+        ["HARK_", "LEPTOS_", "AWS_"].iter().any(|start| word.len() > start.len() && word.starts_with(start))
+    };
+    words.filter(ours).map(str::to_owned).collect()
+}
+
+fn cli() -> Command {
+    let mut cli = Cli::command();
+    cli.build();
+    cli
+}
+
+/// The subcommands that do something themselves and are for people, with their whole names.
+fn leaves(command: &Command, above: &str) -> Vec<(String, Command)> {
+    let name = format!("{above} {}", command.get_name()).trim_start().to_owned();
+    let below: Vec<_> = command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help").collect();
+    if below.is_empty() {
+        return vec![(name, command.clone())];
+    }
+    below.into_iter().flat_map(|c| leaves(c, &name)).collect()
+}
+
+fn is_shown(arg: &Arg) -> bool {
+    !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version")
+}
+
+fn hidden(command: &Command) -> Vec<String> {
+    let args = command.get_arguments().filter(|arg| arg.is_hide_set());
+    args.filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())).collect()
+}
+
+/// The title of each struct of settings, in the order of the document.
+const GROUPS: [(&str, &str); 14] = [
+    ("DataConfig", "Where things are kept"),
+    ("NetworkConfig", "Proxies"),
+    // What stands in none of the other structs.
+    ("ServeConfig", "The node"),
+    ("LogConfig", "Log"),
+    ("EngineConfig", "Engines"),
+    ("JobConfig", "Workers"),
+    ("OutsideConfig", "Workers outside Hark"),
+    ("LimitConfig", "What is accepted"),
+    ("ShareConfig", "Shares of the queue and of the streams"),
+    ("KeepConfig", "How long and how much is kept"),
+    ("DecodeConfig", "Decoders"),
+    ("StreamConfig", "Status streams"),
+    ("HttpConfig", "Connections and requests"),
+    ("UploadConfig", "Uploads"),
+];
+
+/// Every subcommand with its settings, as Markdown. Those that take the same ones have one part together.
+fn settings() -> String {
+    let mut parts: Vec<(Vec<(String, String)>, String)> = Vec::new();
+    for (name, command) in leaves(&cli(), "") {
+        let about = sentence(&command.get_about().map(ToString::to_string).unwrap_or_default());
+        let text = if takes_the_same(&command) {
+            by_group(&command)
+        } else {
+            table(&command, command.get_arguments().filter(|arg| is_shown(arg)))
+        };
+        match parts.iter_mut().find(|(_, other)| *other == text) {
+            Some((names, _)) => names.push((name, about)),
+            None => parts.push((vec![(name, about)], text)),
+        }
+    }
+    let mut all = String::new();
+    for (names, text) in parts {
+        let title = names.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let abouts = match &*names {
+            [(_, about)] => about.clone(),
+            many => many.iter().map(|(name, about)| format!("- `{name}`: {about}")).collect::<Vec<_>>().join("\n"),
+        };
+        writeln!(all, "## {title}\n\n{abouts}\n\n{}\n", text.trim_end()).unwrap();
+    }
+    format!("{}\n", all.trim_end())
+}
+
+/// Whether a subcommand takes all that `hark serve` does.
+fn takes_the_same(command: &Command) -> bool {
+    command.get_groups().any(|group| group.get_id() == "ServeConfig")
+}
+
+fn by_group(command: &Command) -> String {
+    for group in command.get_groups() {
+        let id = group.get_id();
+        assert!(GROUPS.iter().any(|(name, _)| id == name), "{id} needs a title in GROUPS of tests/snapshots.rs");
+    }
+    let group_of = |arg: &Arg| {
+        let own = command.get_groups().find(|group| group.get_args().any(|id| id == arg.get_id()));
+        own.map_or("ServeConfig", |group| group.get_id().as_str())
+    };
+    let mut text = String::new();
+    for (group, title) in GROUPS {
+        let args = command.get_arguments().filter(|arg| is_shown(arg) && group_of(arg) == group);
+        writeln!(text, "### {title}\n\n{}", table(command, args)).unwrap();
+    }
+    text
+}
+
+fn table<'a>(command: &Command, args: impl Iterator<Item = &'a Arg>) -> String {
+    let mut text = "| variable | flag | default | values | |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    for arg in args {
+        let mut help = sentence(&arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default());
+        let env = arg.get_env().and_then(|env| env.to_str()).unwrap_or_default();
+        let env = match env.strip_suffix("_FILE") {
+            // A secret has a variable without a flag; its flag names a file. Here both are in one row.
+            Some(secret) => {
+                help = help.replacen("The file with the", "The", 1).replacen(&format!(" Or set {secret}."), "", 1);
+                format!("`{secret}`, or `{env}`")
+            }
+            None if env.is_empty() => String::new(),
+            None => format!("`{env}`"),
+        };
+        let takes = arg.get_action().takes_values();
+        let name = arg.get_value_names().and_then(|names| names.first()).filter(|_| takes);
+        let flag = arg.get_long().map(|long| format!("`--{long}`")).or(name.map(|name| format!("`{name}`")));
+        let default: Vec<_> = arg.get_default_values().iter().map(|v| format!("`{}`", v.to_str().unwrap())).collect();
+        let default = if takes { default.join(", ") } else { String::new() };
+        let cells = [env, flag.unwrap_or_default(), default, values(command, arg), help];
+        writeln!(text, "| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")).unwrap();
+    }
+    text
+}
+
+/// What a setting may be, as far as its parser tells: the choices, or the bounds that a number beyond them is told.
+fn values(command: &Command, arg: &Arg) -> String {
+    if !arg.get_action().takes_values() {
+        return String::new();
+    }
+    let choices: Vec<_> = arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
+    if !choices.is_empty() {
+        return choices.join(", ");
+    }
+    let Some(long) = arg.get_long() else { return String::new() };
+    let said = |value: &str| {
+        let given = [command.get_name().to_owned(), format!("--{long}={value}")];
+        let error = command.clone().try_get_matches_from(given).err()?;
+        let text = std::error::Error::source(&error)?.to_string();
+        Some(text)
+    };
+    for value in ["-1", "0"] {
+        let Some(text) = said(value) else { continue };
+        if let Some((_, range)) = text.split_once(" is not in ") {
+            return bounds(range);
+        }
+        if let Some(rule) = text.strip_prefix("must be a number ") {
+            let rule = rule.split_once(';').map_or(rule, |(rule, _)| rule);
+            return rule.strip_prefix("of ").unwrap_or(rule).to_owned();
+        }
+    }
+    String::new()
+}
+
+fn bounds(range: &str) -> String {
+    let (from, to) = range.split_once("..").expect("a range");
+    let to = to.strip_prefix('=').unwrap_or(to);
+    let unbounded = to.is_empty() || [u32::MAX.to_string(), u64::MAX.to_string()].contains(&to.to_owned());
+    match (from, unbounded) {
+        ("0", true) => String::new(),
+        (from, true) => format!("{from} or more"),
+        (from, false) => format!("{from} to {to}"),
+    }
+}
+
+/// clap takes the full stop away from a help text of one paragraph.
+fn sentence(text: &str) -> String {
+    let text = text.trim().replace("\n\n", " ").replace('\n', " ");
+    if text.is_empty() || text.ends_with(['.', ':']) { text } else { format!("{text}.") }
+}
