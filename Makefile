@@ -29,8 +29,8 @@ setup-test:
 test: setup-test ## Everything CI runs
 	@scripts/test
 
-check: setup-test ## Format and lints
-	@scripts/test check
+check: setup-test ## Format, lints, and licences and known vulnerabilities of dependencies
+	@scripts/test check deny
 
 unit: setup-test ## Tests of the server and the shared code
 	@scripts/test unit
