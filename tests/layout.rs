@@ -109,3 +109,17 @@ fn leptos_toml_says_what_cargo_toml_says() {
     let last = text.lines().rfind(|line| line.starts_with('[')).unwrap();
     assert_eq!(last, "[package.metadata.leptos]", "the parser takes everything after this heading");
 }
+
+#[test]
+fn one_version_of_rust_is_asked_for() {
+    let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let toolchain: toml::Table = read("rust-toolchain.toml").parse().unwrap();
+    let channel = toolchain["toolchain"]["channel"].as_str().unwrap();
+    // scripts/setup reads it by this line.
+    assert!(read("rust-toolchain.toml").lines().any(|line| line == format!("channel = \"{channel}\"")));
+    let package: toml::Table = read("Cargo.toml").parse().unwrap();
+    let oldest = package["package"]["rust-version"].as_str().unwrap();
+    assert!(channel.starts_with(&format!("{oldest}.")), "Cargo.toml asks for {oldest}");
+    let image = format!("FROM rust:{oldest}-");
+    assert!(read("deploy/Dockerfile").contains(&image), "deploy/Dockerfile builds with another image than {image}");
+}
