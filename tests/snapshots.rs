@@ -1,5 +1,6 @@
 //! What programs and operators read, compared with how it was written down: the description of the API, the body of each
-//! error, and docs/configuration.md. After a change that is meant, `make snapshots` writes all three anew.
+//! error, and docs/configuration.md. After a change that is meant, `make snapshots` writes all three anew. And that the
+//! documents lead somewhere.
 
 mod support;
 
@@ -383,4 +384,72 @@ fn bounds(range: &str) -> String {
 fn sentence(text: &str) -> String {
     let text = text.trim().replace("\n\n", " ").replace('\n', " ");
     if text.is_empty() || text.ends_with(['.', ':']) { text } else { format!("{text}.") }
+}
+
+fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The documents, by their paths from the root.
+fn documents() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["", "docs/"].into_iter().flat_map(|folder| {
+        let entries = fs::read_dir(root.join(folder)).unwrap();
+        entries.map(move |entry| format!("{folder}{}", entry.unwrap().file_name().into_string().unwrap()))
+    });
+    files.filter(|name| name.ends_with(".md")).collect()
+}
+
+/// The addresses of a document's headings within it, as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| -> String {
+        let kept = line.trim_start_matches('#').trim().to_lowercase();
+        kept.chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+            .collect::<String>()
+            .replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn the_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for name in documents() {
+        let text = read(&name);
+        let folder = root.join(&name).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            if link.starts_with("http") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { root.join(&name) } else { folder.join(file) };
+            assert!(target.exists(), "{name} leads to {link}, which isn't there");
+            if !anchor.is_empty() {
+                let headings = anchors(&fs::read_to_string(&target).unwrap());
+                assert!(headings.iter().any(|h| h == anchor), "{name} leads to {link}: {headings:?}");
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 40, "{links}");
+    for picture in ["docs/session-light.webp", "docs/session-dark.webp"] {
+        assert!(read("README.md").contains(picture) && root.join(picture).exists(), "{picture}");
+    }
+}
+
+#[test]
+fn the_first_page_stays_one_and_the_guide_knows_every_test() {
+    assert!(read("README.md").lines().count() <= 150, "README.md is for the first five minutes; docs/ has the rest");
+    let guide = read("docs/testing.md");
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            !name.ends_with(".rs") || guide.contains(&format!("`tests/{name}`")),
+            "docs/testing.md lacks tests/{name}"
+        );
+    }
 }
