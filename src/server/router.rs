@@ -15,8 +15,11 @@ use axum::{
     routing::get,
 };
 use leptos::{config::Env, nonce::use_nonce, prelude::provide_context};
-use leptos_axum::{LeptosRoutes, file_and_error_handler_with_context, generate_route_list};
-use std::{any::Any, sync::Arc};
+use leptos_axum::{AxumRouteListing, LeptosRoutes, file_and_error_handler_with_context, generate_route_list};
+use std::{
+    any::Any,
+    sync::{Arc, LazyLock},
+};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     compression::{
@@ -28,9 +31,13 @@ use tower_http::{
 };
 use tracing::{Instrument, Level};
 
+/// The app's pages, found out once for the process. While Leptos does that, no page anywhere in the process may be rendered:
+/// what it loads would never come (docs/upstream.md).
+static PAGES: LazyLock<Vec<AxumRouteListing>> = LazyLock::new(|| generate_route_list(App));
+
 /// The node as one service.
 pub fn router(state: AppState) -> Router {
-    let routes = generate_route_list(App);
+    let routes = PAGES.clone();
     let options = state.leptos.clone();
     let context = {
         let state = state.clone();
