@@ -14,6 +14,7 @@ mod counts;
 pub mod disk;
 pub mod doctor;
 pub mod error;
+pub mod event;
 pub mod guard;
 pub mod http;
 pub mod identity;

@@ -1,7 +1,6 @@
 //! Carries every change from where it was stored to everyone who watches. `sessions`, `jobs` and `outside` publish; the
 //! hub fans out to streams, and workers listen for what concerns them. With `REDIS_URL` it reaches all nodes.
 
-mod event;
 mod inbox;
 mod local;
 mod reconcile;
@@ -9,9 +8,8 @@ mod redis;
 mod signature;
 mod wire;
 
-use super::{owner::Owner, store::Store, stream::Hub, telemetry};
+use super::{event::Event, owner::Owner, store::Store, stream::Hub, telemetry};
 use crate::model::{SessionId, Status};
-pub use event::{Change, Event};
 pub use inbox::Inbox;
 use local::Local;
 pub use local::Signal;

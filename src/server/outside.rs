@@ -5,8 +5,9 @@
 mod unstored;
 
 use super::{
-    bus::{self, Event, Foreign, Inbox, Rejection},
+    bus::{self, Foreign, Inbox, Rejection},
     error::Error,
+    event::Event,
     owner::Owner,
     sessions::Sessions,
     state::AppState,

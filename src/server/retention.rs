@@ -1,7 +1,7 @@
 //! Deletes sessions that ended long enough ago, with their recordings and texts. Any node may do it, one at a time does.
 //! Run by `server`; pages and `sessions` ask what is due.
 
-use super::{bus::Event, config::KeepConfig, state::AppState, store::Ended};
+use super::{config::KeepConfig, event::Event, state::AppState, store::Ended};
 use crate::model::{
     Timestamp, bytes, duration,
     text::{count, decimal},

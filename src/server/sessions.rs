@@ -4,14 +4,14 @@
 use super::{
     address::ClientAddress,
     audio,
-    bus::Event,
     error::Error,
+    event::Event,
     media::{Received, Upload, UploadRoom},
     owner::Owner,
     retention,
     speech::Availability,
     state::AppState,
-    store::{self, NewSession, QueueLimits},
+    store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, recently},
 };
 use crate::model::{
     EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
@@ -20,13 +20,6 @@ use std::time::Duration;
 use tokio::time;
 use uuid::Uuid;
 
-/// How many sessions a page of the list holds, unless asked otherwise, and at most.
-pub const PAGE: u32 = 50;
-pub const MAX_PAGE: u32 = 200;
-/// A session that ended this long ago is no longer told to watchers who connect, in seconds.
-const RECENT_SECS: f64 = 600.0;
-/// Segments read from the store at once.
-pub const SEGMENT_PAGE: u32 = 1000;
 /// Pauses between tries to take back a recording that never became a session, while the storage or the store fails.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
@@ -500,12 +493,6 @@ fn is_language_tag(tag: &str) -> bool {
         && (2..=8).contains(&language.len())
         && language.bytes().all(|b| b.is_ascii_alphabetic())
         && parts.all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
-}
-
-/// Statuses changed since then are told to watchers who connect.
-#[must_use]
-pub fn recently() -> Timestamp {
-    Timestamp::now().plus_seconds(-RECENT_SECS)
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! The bus within one process: a call to the hub, and a broadcast to the workers.
 
-use super::{Change, Event};
 use crate::{
     model::{SessionId, State},
-    server::{owner::Owner, stream::Hub},
+    server::{
+        event::{Change, Event},
+        owner::Owner,
+        stream::Hub,
+    },
 };
 use std::sync::Arc;
 use tokio::sync::broadcast;

@@ -3,7 +3,10 @@
 
 use crate::{
     model::SessionId,
-    server::{sessions::recently, store::Store, stream::Hub},
+    server::{
+        store::{Store, recently},
+        stream::Hub,
+    },
 };
 use std::{collections::HashMap, time::Duration};
 use tokio::{sync::watch, time, time::Instant};

@@ -2,14 +2,18 @@
 //! watched. Redis keeps nothing for who isn't there, so after every subscription what it is about is read from the store.
 
 use super::{
-    Change, Event, Inbox, Rejection, Signal, Signer, count,
+    Inbox, Rejection, Signal, Signer, count,
     inbox::Said,
     local::Local,
     wire::{self, News},
 };
 use crate::{
     model::{EngineId, Session, SessionId, State},
-    server::{owner::Owner, store::Store},
+    server::{
+        event::{Change, Event},
+        owner::Owner,
+        store::Store,
+    },
 };
 use futures::StreamExt;
 use rand::RngExt;

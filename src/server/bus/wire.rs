@@ -4,8 +4,11 @@
 //!   sessions of outside workers anybody's are taken.
 //! - `transcription:nodes`: [`News`] of sessions that appear, end or go, for nodes that don't listen for them yet. Signed.
 
-use super::{Change, Event, signature::Signer};
-use crate::model::{SegmentEvent, SessionId, State, Status};
+use super::signature::Signer;
+use crate::{
+    model::{SegmentEvent, SessionId, State, Status},
+    server::event::{Change, Event},
+};
 use serde::{Deserialize, Serialize};
 
 /// What precedes a session's id in the name of its channel.

@@ -3,7 +3,7 @@
 use super::{Id, Query};
 use crate::{
     model::{ErrorBody, Segment},
-    server::{error::Error, owner::Owner, sessions::SEGMENT_PAGE, state::AppState},
+    server::{error::Error, owner::Owner, state::AppState, store::SEGMENT_PAGE},
 };
 use axum::{Extension, Json, extract::State};
 use serde::{Deserialize, Serialize};

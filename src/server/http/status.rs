@@ -7,8 +7,8 @@ use crate::{
         address::ClientAddress,
         error::Error,
         owner::Owner,
-        sessions::recently,
         state::AppState,
+        store::recently,
         stream::{Current, Direct, Frame, Handover, Peer, StatusBody, StatusStream},
     },
 };

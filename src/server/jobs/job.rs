@@ -8,8 +8,9 @@ use crate::{
     },
     server::{
         audio::{AudioError, SAMPLE_RATE},
-        bus::{Event, Signal},
+        bus::Signal,
         disk::Reservation,
+        event::Event,
         media::{MediaError, Scratch},
         speech::{self, EngineSegment, Request, SpeechError},
         state::AppState,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{SegmentEvent, SessionId, State, Status, Timestamp},
     server::{
-        bus::{Change, Event},
+        event::{Change, Event},
         owner::Owner,
         shares::Standing,
     },
