@@ -15,6 +15,7 @@ pub mod disk;
 pub mod doctor;
 pub mod error;
 pub mod event;
+pub mod folders;
 pub mod guard;
 pub mod http;
 pub mod identity;
@@ -30,6 +31,7 @@ pub mod retention;
 pub mod router;
 pub mod sessions;
 pub mod shares;
+pub mod space;
 pub mod speech;
 pub mod state;
 pub mod store;
@@ -56,7 +58,7 @@ use shares::Shares;
 use speech::Engines;
 use state::{AppState, Parts};
 use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
-use store::Store;
+use store::{QueueLimits, Share, Store};
 use stream::{Hub, StreamLimits};
 use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
@@ -137,8 +139,8 @@ impl Node {
     async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bool) -> Result<Self, StartError> {
         let folder = config.data.data_dir.clone();
         let broken = |error| StartError::Folder { path: folder.display().to_string(), error };
-        config::make_folder(&folder).map_err(broken)?;
-        if config::is_open_to_others(&folder) {
+        folders::make_folder(&folder).map_err(broken)?;
+        if folders::is_open_to_others(&folder) {
             let shown = folder.display();
             tracing::warn!(
                 "other users of this machine may enter the data folder {shown}, which holds recordings and keys; \
@@ -197,7 +199,7 @@ impl Node {
             running: jobs::Running::default(),
             engines,
             decoders,
-            queue: config.queue_limits(),
+            queue: queue_limits(&config),
             shares,
             kept: config.kept,
             limits: config.limits,
@@ -368,6 +370,23 @@ fn raise_file_limit() -> Option<u64> {
         }
     }
     getrlimit(Resource::Nofile).current
+}
+
+/// The limits of the queue, and of what is kept.
+fn queue_limits(config: &ServeConfig) -> QueueLimits {
+    let (limits, shares) = (&config.limits, &config.shares);
+    let share = |sessions, hours: f64| Share { sessions, seconds: hours * 3600.0 };
+    QueueLimits {
+        all: share(limits.max_queue, shares.max_queue_hours),
+        owner: share(limits.max_queue_per_owner, shares.max_queue_hours_per_owner),
+        address: share(shares.max_queue_per_address, shares.max_queue_hours_per_address),
+        newcomers: share(
+            shares.of_newcomers(limits.max_queue),
+            shares.max_queue_hours * f64::from(shares.newcomer_percent) / 100.0,
+        ),
+        unknown_secs: limits.max_duration,
+        bytes_per_owner: config.kept.max_bytes_per_owner,
+    }
 }
 
 /// The keys of cookies: given, or one made once and kept in the data folder, or in the database where nodes share one.

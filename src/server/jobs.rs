@@ -6,7 +6,7 @@ mod spool;
 
 use super::{
     bus::Signal,
-    disk::Reservation,
+    space::Reservation,
     state::AppState,
     store::{self, Claim},
 };

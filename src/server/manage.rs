@@ -3,8 +3,8 @@
 //! has the other subcommand.
 
 use super::{
-    config::read_database_url,
-    media::{Media, RecordingsUrl},
+    config::{RecordingsUrl, read_database_url},
+    media::Media,
     owner::Owner,
     store::{Kept, Store},
 };

@@ -9,9 +9,9 @@ use crate::{
     server::{
         audio::{AudioError, SAMPLE_RATE},
         bus::Signal,
-        disk::Reservation,
         event::Event,
         media::{MediaError, Scratch},
+        space::Reservation,
         speech::{self, EngineSegment, Request, SpeechError},
         state::AppState,
         store::{self, Claim, Ending},
