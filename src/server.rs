@@ -23,7 +23,6 @@ pub mod jobs;
 pub mod keys;
 pub mod manage;
 pub mod media;
-pub mod notice;
 pub mod outside;
 pub mod owner;
 pub mod pages;
@@ -210,7 +209,7 @@ impl Node {
             reports: http::ReportLimits::default(),
             session_gauges: http::SessionGauges::default(),
             monitored_elsewhere: monitor.is_some(),
-            cookie_keys,
+            cookie_keys: Arc::new(cookie_keys),
             leptos,
             metrics,
             uploads: Arc::new(UploadPermits::new(&config.uploads, room.uploads)),

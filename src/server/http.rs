@@ -2,12 +2,14 @@
 
 mod audio;
 mod health;
-mod identity;
+pub mod identity;
+pub mod notice;
 mod outside;
 mod range;
 mod reports;
 mod segments;
 mod sessions;
+pub mod site;
 mod status;
 mod transcript;
 mod upload;

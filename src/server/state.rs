@@ -62,7 +62,7 @@ pub struct Parts {
     /// Whether operators ask on an address of their own, so that strangers get no metrics.
     pub monitored_elsewhere: bool,
     /// What signs the cookies.
-    pub cookie_keys: CookieKeys,
+    pub cookie_keys: Arc<CookieKeys>,
     pub leptos: LeptosOptions,
     pub metrics: PrometheusHandle,
     pub http: HttpConfig,
@@ -80,8 +80,8 @@ impl AppState {
 
     /// What can be done with identities.
     #[must_use]
-    pub fn identities(&self) -> Identities<'_> {
-        Identities { state: self }
+    pub fn identities(&self) -> Identities {
+        Identities::new(self.store.clone(), self.bus.clone(), Arc::clone(&self.cookie_keys))
     }
 
     /// How an owner counts, coming from this address.

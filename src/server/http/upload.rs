@@ -1,18 +1,20 @@
 //! `POST /api/v1/sessions`: a recording comes in as a stream and goes straight to storage.
 //! A browser's plain form is answered with a redirect, a program with the session as JSON.
 
-use super::outside;
+use super::{
+    identity::cookies::{self, Identity},
+    notice::Notice,
+    outside,
+};
 use crate::{
-    api::upload::UPLOAD_PATH,
-    model::{ErrorBody, Session, SessionId},
+    model::{ErrorBody, Session, SessionId, page::UPLOAD_PATH},
     server::{
         address::ClientAddress,
         body::{Pace, Parsing, Uploaded, upload_error},
         error::Error,
         media::{Upload, UploadRoom},
-        notice::Notice,
         outside::Announcement,
-        owner::{self, Identity, Owner},
+        owner::Owner,
         sessions::Wishes,
         state::AppState,
         uploads::UploadPermits,
@@ -72,7 +74,7 @@ pub(super) async fn create(
     let page = wants_page(&headers);
     if page && !identity.known {
         // Its page has set the cookie, if the browser lets it; without one, the session would be nobody's.
-        return owner::probe();
+        return cookies::probe();
     }
     let made = if outside::is_announcement(&headers) {
         outside::create(&state, &owner, request).await
