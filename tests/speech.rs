@@ -16,7 +16,8 @@ use axum::{
 };
 use hark::{
     model::EngineId,
-    server::speech::{Engine, EngineConfig, EngineSegment, Engines, Event, Output, Request, SpeechError, spawn},
+    server::config::EngineConfig,
+    server::speech::{Engine, EngineSegment, Engines, Event, Output, Request, SpeechError, spawn},
 };
 use sha2::{Digest, Sha256};
 use std::{

@@ -30,7 +30,7 @@ pub async fn try_sample() -> Result<(), ApiError> {
         if !c.identity.known {
             return Err(Error::CookiesBlocked);
         }
-        c.state.sessions().create_sample(&c.owner, c.address).await
+        c.state.sessions.create_sample(&c.owner, c.address).await
     })
     .await?;
     leptos_axum::redirect(&format!("/sessions/{}", session.id));

@@ -70,7 +70,7 @@ pub(super) async fn accept(
             Ok((socket, peer)) => {
                 stream::prepare(&socket);
                 let from = PeerAddress(peer.ip());
-                let proxy = address::is_proxy(peer.ip(), &state.network.trusted_proxies);
+                let proxy = address::is_proxy(peer.ip(), &state.settings.network.trusted_proxies);
                 let counted = (!proxy).then(|| ClientAddress::of(peer.ip()));
                 match Connections::admit(&server.connections, counted) {
                     Admission::Served(permit) => {
@@ -115,7 +115,7 @@ struct Server {
 
 impl Server {
     fn new(state: &AppState, router: Router, limits: ConnectionLimits) -> Self {
-        let config: &HttpConfig = &state.http;
+        let config: &HttpConfig = &state.settings.http;
         let secs = |secs: u32| Duration::from_secs(secs.into());
         let mut http1 = http1::Builder::new();
         // How long a head may take is watched here, so that a connection may be idle for longer than that.
@@ -135,7 +135,7 @@ impl Server {
             http1,
             http2,
             hub: Arc::clone(&state.hub),
-            path: state.streams.stream_path,
+            path: state.settings.streams.stream_path,
             connections: Arc::new(Connections::new(limits)),
             limits,
             head: stream::HeadLimits { bytes: config.max_head_bytes as usize, time: secs(config.head_secs) },

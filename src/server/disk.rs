@@ -2,7 +2,7 @@
 //! a disk fills up and once when there is room again. Used by `sessions`, `jobs` and the health pages.
 
 use super::{
-    media::Media,
+    media::Recordings,
     store::{self, Store},
 };
 use crate::model::{Timestamp, bytes};
@@ -128,7 +128,7 @@ impl DiskWatch {
 
     /// Tries whether the database can be written, unless that was done just now. Of requests at once one tries, and
     /// the others wait for it.
-    pub async fn condition(&self, store: &Store, media: &Media) -> Condition {
+    pub async fn condition(&self, store: &Store, media: &Recordings) -> Condition {
         let mut tried = self.tried.lock().await;
         if let Some((at, condition)) = &*tried
             && at.elapsed() < FRESH
@@ -176,7 +176,7 @@ impl DiskWatch {
     }
 
     /// Tells the log when a disk fills up and when there is room again, and keeps the ballast, until `stop`.
-    pub async fn run(&self, media: &Media, stop: &CancellationToken) {
+    pub async fn run(&self, media: &Recordings, stop: &CancellationToken) {
         let mut looks = time::interval(LOOK);
         looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let mut told = Level::Roomy;

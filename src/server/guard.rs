@@ -52,7 +52,7 @@ pub async fn guard(State(state): State<AppState>, request: Request, next: Next) 
         // would send its next request there.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    add_headers(response.headers_mut(), https.then_some(state.http.hsts_secs));
+    add_headers(response.headers_mut(), https.then_some(state.settings.http.hsts_secs));
     response
 }
 
@@ -62,7 +62,7 @@ fn check(state: &AppState, request: &Request) -> Result<(), Error> {
         return Err(Error::MethodNotAllowed);
     }
     let asked = host(request.version(), request.uri(), request.headers())?;
-    let hosts = &state.http.hosts;
+    let hosts = &state.settings.http.hosts;
     if hosts.is_empty() || MONITORING.contains(&request.uri().path()) {
         return Ok(());
     }
@@ -96,7 +96,7 @@ fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Autho
 async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
     let path = request.extensions().get().map_or("", MatchedPath::as_str);
     let (limit, message) = match http::body_limit(request.method(), path) {
-        BodyLimit::Small => (state.http.max_body_bytes.into(), false),
+        BodyLimit::Small => (state.settings.http.max_body_bytes.into(), false),
         BodyLimit::Message(limit) => (limit, true),
         // Counted where it is read.
         BodyLimit::Upload => return next.run(request).await,
@@ -109,7 +109,7 @@ async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
     if request.body().size_hint().lower() > limit {
         return refuse(too_large(), form);
     }
-    let secs = state.http.body_secs;
+    let secs = state.settings.http.body_secs;
     let (parts, body) = request.into_parts();
     let (body, faults) = Limited::new(body, limit, Duration::from_secs(secs.into()));
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;

@@ -14,8 +14,7 @@ mod status;
 mod transcript;
 mod upload;
 
-pub use health::{SessionGauges, healthz, metrics, readyz};
-pub use reports::ReportLimits;
+pub use health::{healthz, metrics, readyz};
 
 use super::{error::Error, state::AppState};
 use crate::model::SessionId;

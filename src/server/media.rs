@@ -33,7 +33,7 @@ const STEP: u64 = 1024 * 1024;
 
 /// Where recordings lie.
 #[derive(Clone, Debug)]
-pub struct Media {
+pub struct Recordings {
     store: Arc<dyn ObjectStore>,
     /// The folder that they lie in, if they do.
     folder: Option<PathBuf>,
@@ -85,7 +85,7 @@ pub struct UploadRoom {
 pub struct Upload {
     file: FileWriter<tokio::fs::File>,
     scratch: Scratch,
-    media: Media,
+    media: Recordings,
     room: UploadRoom,
     /// Bytes written so far.
     pub bytes: u64,
@@ -101,7 +101,7 @@ pub struct Received {
     pub bytes: u64,
 }
 
-impl Media {
+impl Recordings {
     /// Recordings at `url`, or in `recordings/` under `folder`. Scratch files in `incoming/` and `spool/` there. Folders
     /// of this node's own are made if missing. Nobody else may use `folder`. What is written leaves `spare` bytes free.
     ///

@@ -88,11 +88,11 @@ pub fn set_status(status: StatusCode) {
 pub fn upload_info(caller: &Caller) -> UploadInfo {
     let probed = use_context::<Parts>().is_none_or(|request| cookies::has_probed_cookies(&request.uri));
     UploadInfo {
-        engines: caller.state.engines.list(),
-        max_upload_bytes: caller.state.limits.max_upload_bytes,
-        max_duration: caller.state.limits.max_duration,
+        engines: caller.state.sessions.engines.list(),
+        max_upload_bytes: caller.state.sessions.limits.max_upload_bytes,
+        max_duration: caller.state.sessions.limits.max_duration,
         cookies_blocked: !caller.identity.known && probed,
-        kept: retention::told(&caller.state.kept),
+        kept: retention::told(&caller.state.sessions.kept),
     }
 }
 
@@ -127,7 +127,7 @@ fn link_info(key: &LinkKey, expires_at: Option<Timestamp>) -> Result<LinkInfo, E
 /// If the store fails.
 pub async fn identity_info(caller: &Caller) -> Result<IdentityInfo, Error> {
     set_header(header::CACHE_CONTROL, "no-store");
-    let (identities, keys, headers) = (caller.state.identities(), &caller.state.cookie_keys, request_headers());
+    let (identities, keys, headers) = (&caller.state.identities, &caller.state.cookie_keys, request_headers());
     let made = match cookies::link(keys, &headers) {
         Some(made) if identities.still_opens(&caller.owner, &made).await? => Some(made),
         _ => None,
@@ -155,7 +155,7 @@ pub async fn open_info(caller: &Caller, key: Option<&str>) -> Result<OpenInfo, E
     // The address holds the key, so no other one learns it from here. Not `no-referrer`: with that, browsers send forms
     // from `Origin: null`, which is refused as another site's.
     set_header(header::REFERRER_POLICY, "strict-origin");
-    let identities = caller.state.identities();
+    let identities = &caller.state.identities;
     let (opens, invalid) = match key.map(str::trim).filter(|key| !key.is_empty()) {
         Some(key) => match identities.look(key).await {
             Ok((key, owner)) => {
@@ -180,7 +180,7 @@ pub async fn open_info(caller: &Caller, key: Option<&str>) -> Result<OpenInfo, E
 /// # Errors
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_link(caller: &Caller) -> Result<(), Error> {
-    let made = caller.state.identities().make_link(&caller.owner).await?;
+    let made = caller.state.identities.make_link(&caller.owner).await?;
     set_cookies([cookies::of_link(&made, &caller.state.cookie_keys, &request_headers())]);
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
@@ -191,7 +191,7 @@ pub async fn make_link(caller: &Caller) -> Result<(), Error> {
 /// # Errors
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_recovery_key(caller: &Caller) -> Result<(), Error> {
-    let key = caller.state.identities().make_recovery_key(&caller.owner).await?;
+    let key = caller.state.identities.make_recovery_key(&caller.owner).await?;
     set_cookies([cookies::of_recovery_key(&key, &caller.state.cookie_keys, &request_headers())]);
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
@@ -202,7 +202,7 @@ pub async fn make_recovery_key(caller: &Caller) -> Result<(), Error> {
 /// # Errors
 /// If the store fails.
 pub async fn revoke_recovery_key(caller: &Caller) -> Result<(), Error> {
-    caller.state.identities().revoke_recovery_key(&caller.owner).await?;
+    caller.state.identities.revoke_recovery_key(&caller.owner).await?;
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
@@ -212,7 +212,7 @@ pub async fn revoke_recovery_key(caller: &Caller) -> Result<(), Error> {
 /// # Errors
 /// [`Error::InvalidKey`] if it opens none.
 pub async fn open_identity(caller: &Caller, key: &str) -> Result<(), Error> {
-    let owner = caller.state.identities().open(&caller.owner, key).await?;
+    let owner = caller.state.identities.open(&caller.owner, key).await?;
     set_cookies(cookies::taking_over(&caller.state.cookie_keys, &request_headers(), &owner));
     leptos_axum::redirect("/");
     Ok(())
@@ -226,8 +226,8 @@ pub async fn leave_identity(caller: &Caller, token: &str, sure: bool) -> Result<
     if !sure {
         return Err(Error::NotConfirmed);
     }
-    caller.state.identities().check_leave_token(&caller.owner, token)?;
-    caller.state.identities().leave(&caller.owner);
+    caller.state.identities.check_leave_token(&caller.owner, token)?;
+    caller.state.identities.leave(&caller.owner);
     set_cookies(cookies::forgetting(&caller.state.cookie_keys, &request_headers()));
     leptos_axum::redirect("/");
     Ok(())

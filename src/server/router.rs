@@ -57,19 +57,22 @@ const PAGES: [(&str, &str); 5] = [
 /// The node as one service.
 pub fn router(state: AppState) -> Router {
     let routes = generate_route_list(App);
-    let options = state.leptos.clone();
+    let options = state.settings.leptos.clone();
     let context = {
         let state = state.clone();
         move || {
             provide_context(state.clone());
             provide_context(RenderedAt(Timestamp::now()));
-            if let Some(timing) = &state.streams.link_timing {
+            if let Some(timing) = &state.settings.streams.link_timing {
                 provide_context(LinkTiming(timing.clone()));
             }
             provide_context(OnNotFound(Arc::new(|| pages::set_status(StatusCode::NOT_FOUND))));
             provide_context(FailedForm(pages::failed_form));
             if let Some(nonce) = use_nonce() {
-                pages::set_header(header::CONTENT_SECURITY_POLICY, &policy(&nonce, state.leptos.env == Env::DEV));
+                pages::set_header(
+                    header::CONTENT_SECURITY_POLICY,
+                    &policy(&nonce, state.settings.leptos.env == Env::DEV),
+                );
             }
             pages::set_header(header::CACHE_CONTROL, "private, no-cache");
         }
@@ -83,7 +86,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
         .layer(middleware::from_fn(to_its_end))
         .layer(middleware::from_fn(cookies::probe_cookies));
-    let owned = http::router(state.monitored_elsewhere)
+    let owned = http::router(state.settings.monitored_elsewhere)
         .merge(pages)
         // Bodies are counted by `guard`, and a recording's by `http::upload`.
         .layer(DefaultBodyLimit::disable())
@@ -99,7 +102,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(http::healthz))
         .route("/readyz", get(http::readyz))
-        .merge(if state.monitored_elsewhere { Router::new() } else { http::operators() })
+        .merge(if state.settings.monitored_elsewhere { Router::new() } else { http::operators() })
         .merge(owned)
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm)))
         .layer(middleware::from_fn(cache))
@@ -146,7 +149,7 @@ fn policy(nonce: &str, watching: bool) -> String {
 /// Puts the client's address into a request.
 async fn find_address(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     if let Some(PeerAddress(peer)) = request.extensions().get().copied() {
-        let network = &state.network;
+        let network = &state.settings.network;
         let client = address::find(peer, request.headers(), &network.trusted_proxies, network.forwarded_header);
         request.extensions_mut().insert(client);
     }

@@ -27,7 +27,7 @@ pub(super) async fn get(
     Id(id): Id,
     request: HeaderMap,
 ) -> Result<Response, Error> {
-    let session = state.sessions().get(&owner, id).await?;
+    let session = state.sessions.get(&owner, id).await?;
     let size = session.media.bytes;
     // A recording never changes, so its id tells it apart.
     let etag = format!("\"{id}\"");
@@ -62,7 +62,7 @@ pub(super) async fn get(
         }
     };
     set(header::CONTENT_LENGTH, part.as_ref().map_or(size, |p| p.end - p.start).to_string());
-    let bytes = state.media.read(id, part).await?;
+    let bytes = state.sessions.media.read(id, part).await?;
     Ok((status, headers, Body::from_stream(bytes)).into_response())
 }
 

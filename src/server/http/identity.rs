@@ -44,7 +44,7 @@ pub(super) async fn make_link(
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<Link>), Error> {
-    let made = state.identities().make_link(&owner).await?;
+    let made = state.identities.make_link(&owner).await?;
     let url = link(&site(&uri, &headers), &made.key);
     let link = Link { key: made.key.reveal().to_owned(), url, expires_at: Some(made.expires_at) };
     Ok((StatusCode::CREATED, Json(link)))
@@ -59,7 +59,7 @@ pub(super) async fn make_recovery_key(
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Json<Link>, Error> {
-    let key = state.identities().make_recovery_key(&owner).await?;
+    let key = state.identities.make_recovery_key(&owner).await?;
     let url = link(&site(&uri, &headers), &key);
     Ok(Json(Link { key: key.reveal().to_owned(), url, expires_at: None }))
 }
@@ -70,7 +70,7 @@ pub(super) async fn revoke_recovery_key(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
 ) -> Result<StatusCode, Error> {
-    state.identities().revoke_recovery_key(&owner).await?;
+    state.identities.revoke_recovery_key(&owner).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn open(
     open: Result<Json<Open>, JsonRejection>,
 ) -> Result<Response, Error> {
     let Json(open) = open.map_err(|e| Error::BadRequest(format!("Send the key as JSON: {}", e.body_text())))?;
-    let owner = state.identities().open(&before, &open.key).await?;
+    let owner = state.identities.open(&before, &open.key).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     for cookie in cookies::taking_over(&state.cookie_keys, &headers, &owner) {
         set_cookie(response.headers_mut(), &cookie);
@@ -119,7 +119,7 @@ pub(super) async fn logout(
         Ok(_) => return Err(Error::NotConfirmed),
         Err(e) => return Err(Error::BadRequest(format!("Send {{\"confirm\":true}} as JSON: {}", e.body_text()))),
     }
-    state.identities().leave(&owner);
+    state.identities.leave(&owner);
     let mut response = StatusCode::NO_CONTENT.into_response();
     for cookie in cookies::forgetting(&state.cookie_keys, &headers) {
         set_cookie(response.headers_mut(), &cookie);

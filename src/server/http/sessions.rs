@@ -32,7 +32,7 @@ pub(super) async fn list(
     Extension(owner): Extension<Owner>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<SessionPage>, Error> {
-    let page = state.sessions().list(&owner, query.q.as_deref(), query.cursor.as_deref(), query.limit).await?;
+    let page = state.sessions.list(&owner, query.q.as_deref(), query.cursor.as_deref(), query.limit).await?;
     Ok(Json(page))
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn get(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<Json<Session>, Error> {
-    Ok(Json(state.sessions().get(&owner, id).await?))
+    Ok(Json(state.sessions.get(&owner, id).await?))
 }
 
 /// Removes a session with its recording and segments; a running one is cancelled first.
@@ -55,7 +55,7 @@ pub(super) async fn delete(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<StatusCode, Error> {
-    state.sessions().delete(&owner, id).await?;
+    state.sessions.delete(&owner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn rename(
     change: Result<Json<Rename>, JsonRejection>,
 ) -> Result<Json<Session>, Error> {
     let Json(change) = change.map_err(|e| Error::BadRequest(format!("Send the title as JSON: {}", e.body_text())))?;
-    Ok(Json(state.sessions().rename(&owner, id, &change.title).await?))
+    Ok(Json(state.sessions.rename(&owner, id, &change.title).await?))
 }
 
 /// Stops a session. One that has ended stays as it is.
@@ -89,7 +89,7 @@ pub(super) async fn cancel(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<Json<Session>, Error> {
-    Ok(Json(state.sessions().cancel(&owner, id).await?))
+    Ok(Json(state.sessions.cancel(&owner, id).await?))
 }
 
 /// Queues a failed or cancelled session again; it goes on after its last segment. Any other stays as it is.
@@ -103,11 +103,11 @@ pub(super) async fn retry(
     address: Option<Extension<ClientAddress>>,
     Id(id): Id,
 ) -> Result<Json<Session>, Error> {
-    Ok(Json(state.sessions().retry(&owner, address.map(|Extension(address)| address), id).await?))
+    Ok(Json(state.sessions.retry(&owner, address.map(|Extension(address)| address), id).await?))
 }
 
 /// The speech engines, and why one that isn't available isn't.
 #[utoipa::path(get, path = "/api/v1/engines", responses((status = 200, body = Vec<EngineInfo>)))]
 pub(super) async fn engines(State(state): State<AppState>) -> Json<Vec<EngineInfo>> {
-    Json(state.engines.list())
+    Json(state.sessions.engines.list())
 }

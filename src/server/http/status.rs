@@ -44,11 +44,11 @@ async fn current(state: &AppState, owner: &Owner, id: SessionId) -> Result<Curre
         return if current.owner == *owner { Ok(current) } else { Err(Error::NotFound) };
     }
     // Somebody else's id must not make the hub hold anything.
-    let status = state.sessions().get(owner, id).await?.status;
+    let status = state.sessions.get(owner, id).await?.status;
     if state.hub.owner_of(id).is_none() {
         state.hub.hold(id);
         // What was published since the first reading is in this one.
-        let status = state.sessions().get(owner, id).await?.status;
+        let status = state.sessions.get(owner, id).await?.status;
         state.hub.learn(owner, &status);
     }
     Ok(state.hub.current(id).unwrap_or_else(|| Current {
@@ -73,10 +73,10 @@ pub(super) async fn all(
     let (tag, frames) = match state.hub.list(&owner, since) {
         Some(list) => list,
         // What has no session takes no memory: a program without a cookie is a new owner with each request.
-        None if state.store.statuses(&owner, since).await?.is_empty() => (0, Vec::new()),
+        None if state.sessions.store.statuses(&owner, since).await?.is_empty() => (0, Vec::new()),
         None => {
             state.hub.hold_list(&owner);
-            let statuses = state.store.statuses(&owner, since).await?;
+            let statuses = state.sessions.store.statuses(&owner, since).await?;
             state.hub.learn_list(&owner, &statuses);
             // Only a sweep between these lines could have taken it out again.
             let list = state.hub.list(&owner, since);
@@ -173,7 +173,7 @@ pub(super) async fn stream_one(
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let standing = state.standing(&owner, address.map(|Extension(address)| address)).await;
+    let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(),
         |place| {
@@ -199,7 +199,7 @@ pub(super) async fn stream_all(
     (version, direct, peer, address): Connection,
     request: HeaderMap,
 ) -> Response {
-    let standing = state.standing(&owner, address.map(|Extension(address)| address)).await;
+    let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(),
         |place| {

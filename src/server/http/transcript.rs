@@ -33,7 +33,7 @@ pub(super) async fn download(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<Response, Error> {
-    let transcript = state.sessions().transcript(&owner, id).await?;
+    let transcript = state.sessions.transcript(&owner, id).await?;
     let title = transcript.session.title.as_str();
     let stem = without_ending(title);
     let mut headers = HeaderMap::new();

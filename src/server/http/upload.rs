@@ -80,7 +80,7 @@ pub(super) async fn create(
         outside::create(&state, &owner, request).await
     } else {
         let address = address.map(|Extension(address)| address);
-        receive(&state, &owner, address, request).await.inspect_err(|error| state.sessions().count_refusal(error))
+        receive(&state, &owner, address, request).await.inspect_err(|error| state.sessions.count_refusal(error))
     };
     match made {
         Ok(session) if page => Redirect::to(&format!("/sessions/{}", session.id)).into_response(),
@@ -112,13 +112,13 @@ async fn receive(
     let _permit = UploadPermits::take(&state.uploads, owner, address)?;
     // The form's own lines come on top of the file; the exact count is made while it is received.
     let size = request.body().size_hint().exact().map(|n| n.saturating_sub(FORM_BYTES));
-    let room = state.sessions().reserve(size)?;
-    state.sessions().check_share(owner, address, size).await?;
+    let room = state.sessions.reserve(size)?;
+    state.sessions.check_share(owner, address, size).await?;
     let no_form =
         || Error::BadRequest("Send the recording as multipart/form-data with a field named 'file'.".to_owned());
     check_boundary(request.headers()).ok_or_else(no_form)?;
-    let limit = state.limits.max_upload_bytes;
-    let pace = Pace::new(&state.upload_config, limit.saturating_add(FORM_BYTES));
+    let limit = state.sessions.limits.max_upload_bytes;
+    let pace = Pace::new(&state.settings.uploads, limit.saturating_add(FORM_BYTES));
     let (head, body) = request.into_parts();
     let (body, faults, parsing) = Uploaded::new(body, pace);
     let request = Request::from_parts(head, Body::from_stream(body));
@@ -172,7 +172,7 @@ async fn receive_form(
             "engine" => wishes.engine = Some(text(field).await?),
             "file" if let Some(room) = room.take() => {
                 // What stands before the file is checked before the file is received.
-                state.sessions().plan(&wishes)?;
+                state.sessions.plan(&wishes)?;
                 let name = field.file_name().unwrap_or("recording").to_owned();
                 let (id, upload) = file(state, field, room).await?;
                 received = Some((id, upload, name));
@@ -190,15 +190,15 @@ async fn receive_form(
             "No file was sent. Choose a recording and send it in the field 'file'.".to_owned(),
         ));
     };
-    let plan = state.sessions().plan(&wishes)?;
-    state.sessions().create(owner, address, id, upload, &name, plan).await
+    let plan = state.sessions.plan(&wishes)?;
+    state.sessions.create(owner, address, id, upload, &name, plan).await
 }
 
 /// Writes the recording to a scratch file, which is made when the first of it has come.
 async fn file(state: &AppState, mut field: Field<'_>, room: UploadRoom) -> Result<(SessionId, Upload), Error> {
-    let limit = state.limits.max_upload_bytes;
+    let limit = state.sessions.limits.max_upload_bytes;
     let mut piece = field.chunk().await.map_err(|_| Error::BrokenUpload)?;
-    let (id, mut upload) = state.sessions().receive(room)?;
+    let (id, mut upload) = state.sessions.receive(room)?;
     while let Some(bytes) = piece {
         if upload.bytes + bytes.len() as u64 > limit {
             return Err(Error::TooLarge { size: None, limit });
