@@ -29,6 +29,7 @@ pub mod node;
 pub mod outside;
 pub mod owner;
 pub mod pages;
+mod programs;
 pub mod report_limits;
 pub mod retention;
 pub mod router;

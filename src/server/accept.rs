@@ -189,7 +189,7 @@ impl Server {
         peer: Arc<Peer>,
     ) -> impl hyper::service::Service<
         Request<Incoming>,
-        Response = Response<Answer>,
+        Response = Response<TrackedBody>,
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
@@ -202,7 +202,7 @@ impl Server {
             let answer = router.clone().call(request);
             async move {
                 let Ok(response) = answer.await;
-                Ok(response.map(|body| Answer { body, under_way: AnswerUnderWay::new(under_way) }))
+                Ok(response.map(|body| TrackedBody { body, under_way: AnswerUnderWay::new(under_way) }))
             }
         })
     }
@@ -280,12 +280,12 @@ impl Server {
 }
 
 /// The body of an answer. The request is under way until it has been sent or given up.
-struct Answer {
+struct TrackedBody {
     body: Body,
     under_way: AnswerUnderWay,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -6,6 +6,7 @@ mod command;
 mod model_get;
 mod openai;
 mod pieces;
+mod pipe;
 mod pocketsphinx;
 mod process;
 mod protocol;
@@ -14,16 +15,13 @@ mod whisper;
 pub use child::{EngineArgs, run_child};
 pub use model_get::{ModelArgs, run_model};
 pub use process::{Input, Output, spawn};
-pub use protocol::{EngineSegment, Event};
+pub use protocol::{EngineEvent, EngineSegment};
 
 use crate::{
     model::{EngineId, EngineInfo},
     server::config::EngineConfig,
 };
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsStr, path::Path};
 use tokio::process::Command;
 
 /// Whether an engine can be used now.
@@ -193,10 +191,4 @@ fn pass_on(command: &mut Command, names: impl IntoIterator<Item = impl AsRef<OsS
             command.env(name, value);
         }
     }
-}
-
-/// Where a program lies on PATH.
-fn which(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }

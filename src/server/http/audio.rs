@@ -1,7 +1,7 @@
 //! `/api/v1/sessions/{id}/audio`: the recording, whole or a range, so that a player can seek.
 
 use super::{
-    Id,
+    Id, etag,
     range::{self, Wanted},
     transcript::disposition,
 };
@@ -40,7 +40,7 @@ pub(super) async fn get(
     };
     set(header::ETAG, &etag);
     set(header::CACHE_CONTROL, "private, max-age=31536000, immutable");
-    if sent(header::IF_NONE_MATCH) == Some(&etag) {
+    if etag::is_known(&request, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     set(header::CONTENT_TYPE, content_type(&session.media.format));

@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 /// The largest body an outside worker may send, in bytes.
 pub(super) const MAX_BODY: u64 = 256 * 1024;
 
-/// The routes that only workers use. The one that makes sessions is [`create`], shared with uploads.
+/// The routes that only workers use. `sessions` calls [`create`], for its route is that of uploads too.
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/v1/sessions/{id}/status", put(report))

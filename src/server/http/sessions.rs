@@ -1,14 +1,20 @@
-//! `/api/v1/sessions`: list, look at, rename, cancel, retry, delete; and the engines there are.
+//! `/api/v1/sessions`: make, list, look at, rename, cancel, retry, delete; and the engines there are.
 
-use super::{Id, Query};
+use super::{
+    Id, Query, created,
+    identity::cookies::Identity,
+    outside,
+    upload::{self, UploadForm},
+};
 use crate::{
     model::{EngineInfo, ErrorBody, Session, SessionPage},
-    server::{address::ClientAddress, error::Error, owner::Owner, state::AppState},
+    server::{address::ClientAddress, error::Error, outside::Announcement, owner::Owner, state::AppState},
 };
 use axum::{
     Extension, Json,
-    extract::{State, rejection::JsonRejection},
+    extract::{Request, State, rejection::JsonRejection},
     http::StatusCode,
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -34,6 +40,30 @@ pub(super) async fn list(
 ) -> Result<Json<SessionPage>, Error> {
     let page = state.sessions.list(&owner, query.q.as_deref(), query.cursor.as_deref(), query.limit).await?;
     Ok(Json(page))
+}
+
+/// Receives a recording and queues it. With the worker token and JSON in place of a form, makes a session that a
+/// worker outside Hark reports on.
+#[utoipa::path(post, path = "/api/v1/sessions", request_body(content(
+    (UploadForm = "multipart/form-data"), (Announcement = "application/json"))),
+    responses(
+        (status = 201, body = Session, headers(("Location" = String, description = "The session's address"))),
+        (status = 303, description = "Answer to a browser's form: the session's page"),
+        (status = 400, body = ErrorBody), (status = 408, body = ErrorBody), (status = 413, body = ErrorBody),
+        (status = 422, body = ErrorBody),
+        (status = 429, body = ErrorBody, headers(("Retry-After" = u32, description = "Seconds after which to try again"))),
+        (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+pub(super) async fn create(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Extension(identity): Extension<Identity>,
+    address: Option<Extension<ClientAddress>>,
+    request: Request,
+) -> Response {
+    if outside::is_announcement(request.headers()) {
+        return outside::create(&state, &owner, request).await.map(created).into_response();
+    }
+    upload::create(&state, &owner, identity, address.map(|Extension(address)| address), request).await
 }
 
 /// One session.

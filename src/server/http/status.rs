@@ -1,6 +1,6 @@
 //! Status by stream and by polling: of one session, and of all of the caller's in one request.
 
-use super::{Id, Query};
+use super::{Id, Query, etag};
 use crate::{
     model::{ErrorBody, EventId, SessionId, Status, StatusList, Timestamp},
     server::{
@@ -97,10 +97,8 @@ pub(super) async fn all(
     }))
 }
 
-fn unless_known(request: &HeaderMap, etag: &str, json: impl FnOnce() -> Body) -> Response {
-    let known = request.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|tags| {
-        tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
-    });
+fn unless_known(request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body) -> Response {
+    let known = etag::is_known(request, tag);
     let answer = if known { "304" } else { "200" };
     metrics::counter!("hark_polls_total", "answer" => answer).increment(1);
     let mut response = if known {
@@ -109,7 +107,7 @@ fn unless_known(request: &HeaderMap, etag: &str, json: impl FnOnce() -> Body) ->
         ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json()).into_response()
     };
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(etag) {
+    if let Ok(value) = HeaderValue::from_str(tag) {
         headers.insert(header::ETAG, value);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -176,9 +174,9 @@ pub(super) async fn stream_one(
     let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(),
-        |place| {
+        |permit| {
             let (last, peer) = (seen.unwrap_or_default(), peer.map(|Extension(peer)| peer));
-            StatusStream::of_session(&state.hub, state.source.clone(), place, id, last, peer)
+            StatusStream::of_session(&state.hub, state.source.clone(), permit, id, last, peer)
         },
     );
     Ok(events(stream, packing, &request, direct.is_some(), version))
@@ -202,9 +200,9 @@ pub(super) async fn stream_all(
     let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(),
-        |place| {
+        |permit| {
             let peer = peer.map(|Extension(peer)| peer);
-            StatusStream::of_owner(&state.hub, state.source.clone(), place, owner, peer)
+            StatusStream::of_owner(&state.hub, state.source.clone(), permit, owner, peer)
         },
     );
     events(stream, packing, &request, direct.is_some(), version)

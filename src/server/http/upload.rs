@@ -1,19 +1,18 @@
-//! `POST /api/v1/sessions`: a recording comes in as a stream and goes straight to storage.
-//! A browser's plain form is answered with a redirect, a program with the session as JSON.
+//! Uploads: a recording comes in as a form, is received as a stream and goes straight to storage. Called by `sessions` for
+//! `POST /api/v1/sessions`.
 
 use super::{
+    created,
     identity::cookies::{self, Identity},
     notice::Notice,
-    outside,
 };
 use crate::{
-    model::{ErrorBody, Session, SessionId, page::UPLOAD_PATH},
+    model::{Session, SessionId, page::UPLOAD_PATH},
     server::{
         address::ClientAddress,
         body::{Pace, Parsing, Uploaded, upload_error},
         error::Error,
         media::{Upload, UploadRoom},
-        outside::Announcement,
         owner::Owner,
         sessions::Wishes,
         state::AppState,
@@ -21,10 +20,9 @@ use crate::{
     },
 };
 use axum::{
-    Extension, Json,
     body::{Body, HttpBody},
-    extract::{FromRequest, Multipart, Request, State, multipart::Field},
-    http::{HeaderMap, StatusCode, header},
+    extract::{FromRequest, Multipart, Request, multipart::Field},
+    http::{HeaderMap, header},
     response::{IntoResponse, Redirect, Response},
 };
 use utoipa::ToSchema;
@@ -52,47 +50,31 @@ pub(super) struct UploadForm {
     engine: Option<String>,
 }
 
-/// Receives a recording and queues it. With the worker token and JSON in place of a form, makes a session that a
-/// worker outside Hark reports on.
-#[utoipa::path(post, path = "/api/v1/sessions", request_body(content(
-    (UploadForm = "multipart/form-data"), (Announcement = "application/json"))),
-    responses(
-        (status = 201, body = Session, headers(("Location" = String, description = "The session's address"))),
-        (status = 303, description = "Answer to a browser's form: the session's page"),
-        (status = 400, body = ErrorBody), (status = 408, body = ErrorBody), (status = 413, body = ErrorBody),
-        (status = 422, body = ErrorBody),
-        (status = 429, body = ErrorBody, headers(("Retry-After" = u32, description = "Seconds after which to try again"))),
-        (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+/// Receives a recording and queues it. A browser's plain form is led on to a page, a program gets the session.
 pub(super) async fn create(
-    State(state): State<AppState>,
-    Extension(owner): Extension<Owner>,
-    Extension(identity): Extension<Identity>,
-    address: Option<Extension<ClientAddress>>,
-    headers: HeaderMap,
+    state: &AppState,
+    owner: &Owner,
+    identity: Identity,
+    address: Option<ClientAddress>,
     request: Request,
 ) -> Response {
+    let headers = request.headers().clone();
     let page = wants_page(&headers);
     if page && !identity.known {
         // Its page has set the cookie, if the browser lets it; without one, the session would be nobody's.
         return cookies::probe();
     }
-    let made = if outside::is_announcement(&headers) {
-        outside::create(&state, &owner, request).await
-    } else {
-        let address = address.map(|Extension(address)| address);
-        receive(&state, &owner, address, request).await.inspect_err(|error| state.sessions.count_refusal(error))
-    };
-    match made {
+    match receive(state, owner, address, request).await {
         Ok(session) if page => Redirect::to(&format!("/sessions/{}", session.id)).into_response(),
-        Ok(session) => {
-            let location = format!("/api/v1/sessions/{}", session.id);
-            (StatusCode::CREATED, [(header::LOCATION, location)], Json(session)).into_response()
-        }
-        Err(error) if page => {
+        Ok(session) => created(session),
+        Err(error) => {
+            state.sessions.count_refusal(&error);
+            if !page {
+                return error.into_response();
+            }
             let notice = Notice { form: UPLOAD_PATH.to_owned(), error: error.public() };
             notice.on("/upload", &state.cookie_keys, &headers)
         }
-        Err(error) => error.into_response(),
     }
 }
 

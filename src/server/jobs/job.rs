@@ -14,7 +14,7 @@ use crate::{
         media::{MediaError, Scratch},
         sessions::Sessions,
         space::Reservation,
-        speech::{self, EngineSegment, Request, SpeechError},
+        speech::{self, EngineEvent, EngineSegment, Request, SpeechError},
         store::{self, Claim, Ending},
     },
 };
@@ -263,19 +263,19 @@ impl<'a> Job<'a> {
                 event = output.next() => {
                     heard = time::Instant::now();
                     match event? {
-                        Some(speech::Event::Ready { model }) => {
+                        Some(EngineEvent::Ready { model }) => {
                             persist!(self, |_| self.sessions.store.save_model(self.claim, &model))?;
                             self.meter = Meter::new(self.elapsed(), self.offset);
                             self.status.progress = self.progress();
                             self.stage(Stage::Transcribing, "Transcribing").await?;
                         }
-                        Some(speech::Event::Progress { processed }) => {
+                        Some(EngineEvent::Progress { processed }) => {
                             self.processed(self.offset + processed, speed);
                             self.tick().await?;
                         }
-                        Some(speech::Event::Partial { .. }) => {}
-                        Some(speech::Event::Segment(segment)) => self.segment(segment, speed).await?,
-                        Some(speech::Event::Done) => break,
+                        Some(EngineEvent::Partial { .. }) => {}
+                        Some(EngineEvent::Segment(segment)) => self.segment(segment, speed).await?,
+                        Some(EngineEvent::Done) => break,
                         None => return Err(SpeechError::Crashed { status: "without saying 'done'".to_owned(), stderr_tail: String::new() }.into()),
                     }
                 }

@@ -3,7 +3,7 @@
 use super::{Node, capacity::Capacity};
 use crate::server::{
     audio::Decoders,
-    bus::{Bus, Inbox, Signer},
+    bus::{Bus, Inbox, Signer, Watchers},
     config::{DataConfig, ServeConfig},
     disk::{Ballast, DiskWatch},
     folders,
@@ -87,13 +87,14 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bo
     let capacity = Capacity::of_system(&config);
     let limits = if watched { capacity.streams(&config) } else { StreamLimits::default() };
     let hub = Arc::new(Hub::new(limits));
+    let watchers = Arc::clone(&hub) as Arc<dyn Watchers>;
     let heard = Arc::new(Inbox::default());
     let (bus, background) = match &config.data.redis_url {
         Some(url) => {
             let signer = Signer::new(cookie_keys.masters());
-            Bus::over_redis(url, signer, &hub, &store, Arc::clone(&heard), watched)?
+            Bus::over_redis(url, signer, watchers, &store, Arc::clone(&heard), watched)?
         }
-        None => Bus::alone(&hub, &store),
+        None => Bus::alone(watchers, &store),
     };
     if store.is_shared() && config.data.redis_url.is_none() {
         tracing::warn!("without REDIS_URL, changes of other nodes on this database are seen up to a second late");
