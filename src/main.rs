@@ -4,7 +4,7 @@ use clap::Parser;
 use hark::server::{
     Node, audio,
     cli::{Cli, Command},
-    config, doctor, speech, stuck, telemetry,
+    config, doctor, folders, speech, stuck, telemetry,
 };
 use std::process::ExitCode;
 use tokio::{
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    config::keep_files_private();
+    folders::keep_files_private();
     // `cargo leptos watch` starts the program without arguments.
     let command = Cli::parse().command.unwrap_or_else(|| match Cli::parse_from(["hark", "serve"]).command {
         Some(command) => command,

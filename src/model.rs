@@ -4,6 +4,7 @@
 mod engine;
 mod error;
 mod id;
+pub mod page;
 mod progress;
 mod report;
 mod segment;

@@ -7,7 +7,7 @@ mod world;
 use hark::{
     model::{EventId, State},
     server::{
-        bus::Event,
+        event::Event,
         stream::{Kind, StatusStream},
     },
 };

@@ -1,6 +1,11 @@
 //! The invariants of the code map, as far as text can tell, and the two files of settings held against each other.
 
+#[path = "support/imports.rs"]
+mod imports;
+
+use imports::{Imports, Module, circles};
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -56,14 +61,72 @@ fn features_are_asked_for_in_few_places() {
     assert_eq!(outside(&allowed, &["cfg(feature", "cfg_attr(feature", "cfg!(feature"]), nothing());
 }
 
+fn edges() -> Vec<(Module, Module)> {
+    let all = Imports::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).edges();
+    assert!(all.len() > 500, "only {} imports were found", all.len());
+    all.into_iter().collect()
+}
+
+/// The reader of imports finds what it should: also through paths, macros and what another module hands on, but not in
+/// tests.
 #[test]
-fn http_and_jobs_do_not_know_each_other() {
-    let of = |part: &str, word: &str| {
-        let found = outside(&["app", "api", "feed", "model", "lib.rs", "main.rs"], &[word]);
-        found.into_iter().filter(|line| line.starts_with(&format!("server/{part}"))).collect::<Vec<_>>()
+fn circles_are_found() {
+    let circles_of = |a: &str, b: &str| {
+        let files = [("lib.rs", ""), ("a.rs", a), ("b.rs", b), ("b/c.rs", "pub struct C;")];
+        let edges = Imports::of(files.iter().map(|(file, code)| (Path::new(file), *code))).edges();
+        circles(&edges).contains_key(&Vec::new())
     };
-    assert_eq!(of("http", "jobs::"), nothing());
-    assert_eq!(of("jobs", "http::"), nothing());
+    let b = "mod c; pub use c::C; use super::a::A;";
+    for a in [
+        "use crate::b::C;",
+        "use super::b;",
+        "fn f() { super::b::f() }",
+        "fn f(_: crate::b::C) {}",
+        "fn f() { assert!(super::b::f() == 1) }",
+        "mod inner { use crate::b::c::C; }",
+    ] {
+        assert!(circles_of(a, b), "{a}");
+    }
+    for a in ["#[cfg(test)] mod tests { use crate::b::C; }", "use b::C;", "fn f() { assert!(true, \"super::b::f\") }"] {
+        assert!(!circles_of(a, b), "{a}");
+    }
+}
+
+/// Modules that stand beside each other never use each other in a circle, at whatever depth. The router alone may use the
+/// pages that it serves: it counts as a module of its own.
+#[test]
+fn no_modules_use_each_other_in_a_circle() {
+    let router = |module: &Module| module.starts_with(&["server".to_owned(), "router".to_owned()]);
+    let all = edges().into_iter().filter(|(from, _)| !router(from)).collect();
+    assert_eq!(circles(&all), BTreeMap::new());
+}
+
+/// `model ← event ← store ← bus ← stream ← sessions ← http | pages | jobs`. Pages share the cookies of `http`.
+#[test]
+fn the_server_has_one_direction() {
+    const LAYERS: [&[&str]; 7] =
+        [&["event"], &["store"], &["bus"], &["stream"], &["sessions"], &["http", "jobs"], &["pages"]];
+    let layer = |module: &Module| {
+        let part = module.get(1).filter(|_| module[0] == "server")?;
+        LAYERS.iter().position(|names| names.contains(&part.as_str()))
+    };
+    // `lib` itself names them all.
+    for (from, to) in edges().into_iter().filter(|(from, to)| !from.is_empty() && !to.is_empty()) {
+        let (a, b) = (from.join("::"), to.join("::"));
+        if let (Some(above), Some(below)) = (layer(&from), layer(&to)) {
+            assert!(above > below || from[1] == to[1], "{a} uses {b}");
+            assert!(!(from[1] == "pages" && to[1] == "jobs"), "{a} uses {b}");
+        }
+        if from[0] == "model" {
+            assert_eq!(to[0], "model", "{a} uses {b}");
+        }
+        if from.starts_with(&["server".to_owned()]) && ["api", "app", "feed"].contains(&to[0].as_str()) {
+            assert_eq!(from, ["server", "router"], "{a} uses {b}");
+        }
+        if from[0] == "api" && to[0] == "server" {
+            assert!(["pages", "error"].contains(&to[1].as_str()), "{a} uses {b}");
+        }
+    }
 }
 
 /// What strangers send is parsed in processes of its own: the server's side of decoders knows no decoder.

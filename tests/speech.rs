@@ -16,7 +16,8 @@ use axum::{
 };
 use hark::{
     model::EngineId,
-    server::speech::{Engine, EngineConfig, EngineSegment, Engines, Event, Output, Request, SpeechError, spawn},
+    server::config::EngineConfig,
+    server::speech::{Engine, EngineEvent, EngineSegment, Engines, Output, Request, SpeechError, spawn},
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -55,12 +56,12 @@ fn noise(seconds: f64) -> impl Iterator<Item = i16> {
     })
 }
 
-async fn next(output: &mut Output) -> Result<Option<Event>, SpeechError> {
+async fn next(output: &mut Output) -> Result<Option<EngineEvent>, SpeechError> {
     time::timeout(PATIENCE, output.next()).await.expect("the engine says something")
 }
 
 /// What an engine says to a whole recording.
-async fn hear(engine: &dyn Engine, samples: Vec<i16>) -> Result<Vec<Event>, SpeechError> {
+async fn hear(engine: &dyn Engine, samples: Vec<i16>) -> Result<Vec<EngineEvent>, SpeechError> {
     let (mut input, mut output) = spawn(engine, &Request::default())?;
     let feed = tokio::spawn(async move {
         for part in samples.chunks(4000) {
@@ -78,18 +79,18 @@ async fn hear(engine: &dyn Engine, samples: Vec<i16>) -> Result<Vec<Event>, Spee
     Ok(events)
 }
 
-fn segments(events: &[Event]) -> Vec<&EngineSegment> {
-    events.iter().filter_map(|e| if let Event::Segment(s) = e { Some(s) } else { None }).collect()
+fn segments(events: &[EngineEvent]) -> Vec<&EngineSegment> {
+    events.iter().filter_map(|e| if let EngineEvent::Segment(s) = e { Some(s) } else { None }).collect()
 }
 
-fn text(events: &[Event]) -> String {
+fn text(events: &[EngineEvent]) -> String {
     segments(events).iter().map(|s| s.text.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-fn processed(events: &[Event]) -> f64 {
+fn processed(events: &[EngineEvent]) -> f64 {
     events
         .iter()
-        .filter_map(|e| if let Event::Progress { processed } = e { Some(*processed) } else { None })
+        .filter_map(|e| if let EngineEvent::Progress { processed } = e { Some(*processed) } else { None })
         .fold(0.0, f64::max)
 }
 
@@ -134,13 +135,15 @@ async fn pocketsphinx_hears_speech_while_it_comes() {
     let mut say_more = Some(say_more);
     let mut events = Vec::new();
     while let Some(event) = next(&mut output).await.unwrap() {
-        if let (Event::Segment(_), Some(say)) = (&event, say_more.take_if(|_| matches!(event, Event::Segment(_)))) {
+        if let (EngineEvent::Segment(_), Some(say)) =
+            (&event, say_more.take_if(|_| matches!(event, EngineEvent::Segment(_))))
+        {
             say.send(()).unwrap();
         }
         events.push(event);
     }
     assert!(feed.await.unwrap(), "a segment before the end of the input");
-    assert!(matches!(&events[0], Event::Ready { model } if model == "en-us"), "{:?}", events[0]);
+    assert!(matches!(&events[0], EngineEvent::Ready { model } if model == "en-us"), "{:?}", events[0]);
     let rate = word_error_rate(TEXT, &text(&events));
     assert!(rate <= 0.15, "{rate}: {}", text(&events));
     let segments = segments(&events);
@@ -165,7 +168,7 @@ async fn quiet_speech_is_heard_and_silence_is_not() {
     for silence in [vec![0; 16_000 * 20], vec![], vec![0; 100]] {
         let long = silence.len() > 16_000;
         let events = hear(engine, silence).await.unwrap();
-        assert_eq!(events.last(), Some(&Event::Done));
+        assert_eq!(events.last(), Some(&EngineEvent::Done));
         assert_eq!(text(&events), "");
         assert!(!long || processed(&events) > 15.0, "{events:?}");
     }
@@ -198,7 +201,7 @@ async fn a_kill_reaches_everything_that_an_engine_started() {
     for by_drop in [false, true] {
         let mut output = start(&engines);
         let leader = output.pid().unwrap();
-        assert!(matches!(next(&mut output).await, Ok(Some(Event::Ready { .. }))));
+        assert!(matches!(next(&mut output).await, Ok(Some(EngineEvent::Ready { .. }))));
         // With Hark's own process that looks after them.
         assert_eq!(group(leader).len(), 4);
         if by_drop {
@@ -211,7 +214,7 @@ async fn a_kill_reaches_everything_that_an_engine_started() {
     let own = self::engines(&config());
     let (input, mut output) = spawn(own.get(EngineId::Pocketsphinx).unwrap(), &Request::default()).unwrap();
     let leader = output.pid().unwrap();
-    assert!(matches!(next(&mut output).await, Ok(Some(Event::Ready { .. }))));
+    assert!(matches!(next(&mut output).await, Ok(Some(EngineEvent::Ready { .. }))));
     assert_eq!(group(leader).len(), 2);
     output.kill().await;
     gone(leader).await;
@@ -234,7 +237,7 @@ async fn nothing_is_left_of_an_engine_whose_parent_was_killed() {
     let engines = engines(&config());
     let (input, mut output) = spawn(engines.get(EngineId::Pocketsphinx).unwrap(), &Request::default()).unwrap();
     let leader = output.pid().unwrap();
-    assert!(matches!(next(&mut output).await, Ok(Some(Event::Ready { .. }))));
+    assert!(matches!(next(&mut output).await, Ok(Some(EngineEvent::Ready { .. }))));
     // As when Hark is killed: nobody signals the group, only the pipes close.
     drop(input);
     gone(leader).await;
@@ -301,10 +304,10 @@ async fn a_silent_engine_can_be_waited_for_in_slices() {
         }
         assert!(started.elapsed() < PATIENCE);
     };
-    assert_eq!(event, Some(Event::Ready { model: "m".to_owned() }));
+    assert_eq!(event, Some(EngineEvent::Ready { model: "m".to_owned() }));
     assert!(slices > 5, "{slices}");
     input.finish().await.unwrap();
-    assert_eq!(next(&mut output).await.unwrap(), Some(Event::Done));
+    assert_eq!(next(&mut output).await.unwrap(), Some(EngineEvent::Done));
     assert_eq!(next(&mut output).await.unwrap(), None);
 }
 
@@ -489,7 +492,7 @@ async fn a_remote_server_that_streams_is_heard_as_it_speaks() {
     let events = hear(&Keyed(engines.get(EngineId::Openai).unwrap()), noise(2.0).collect()).await.unwrap();
     let partials: Vec<&str> = events
         .iter()
-        .filter_map(|e| if let Event::Partial { text } = e { Some(text.as_str()) } else { None })
+        .filter_map(|e| if let EngineEvent::Partial { text } = e { Some(text.as_str()) } else { None })
         .collect();
     // Twice: the first answer broke off after these and was asked for again.
     assert_eq!(partials, ["We left", "We left early", "We left", "We left early"]);
@@ -605,7 +608,7 @@ async fn whisper_answers_window_by_window() {
     let engine = engines.get(EngineId::Whisper).unwrap();
     let samples: Vec<i16> = noise(20.0).chain(vec![0; 16_000]).chain(noise(10.0)).collect();
     let events = hear(engine, samples).await.unwrap();
-    assert_eq!(events[0], Event::Ready { model: "canned".to_owned() });
+    assert_eq!(events[0], EngineEvent::Ready { model: "canned".to_owned() });
     let segments = segments(&events);
     assert_eq!((segments[0].start, segments[0].end, segments[0].text.as_str()), (0.0, 2.0, "hello world"));
     assert_eq!((segments[1].start, segments[1].end, segments[1].text.as_str()), (2.0, 4.0, "second segment"));

@@ -1,7 +1,7 @@
 //! What the fuzz targets share: bytes as a file, through the built-in decoders as `hark decoder` calls them, but inside this
 //! process, so that a sanitiser sees them.
 
-use hark::server::audio::{AudioError, Failure, Limits, Recording};
+use hark::server::audio::{AudioError, DecodeFailure, Limits, Recording};
 use std::{fs::File, io::Write, ops::ControlFlow};
 
 /// Seconds that are decoded: enough for every state of a decoder.
@@ -22,8 +22,8 @@ fn allowed<T>(result: Result<T, AudioError>) -> Option<T> {
     }
 }
 
-fn done<T>(result: Result<T, Failure>) {
-    if let Err(Failure::Final(error)) = result {
+fn done<T>(result: Result<T, DecodeFailure>) {
+    if let Err(DecodeFailure::Final(error)) = result {
         allowed::<()>(Err(error));
     }
 }

@@ -2,64 +2,12 @@
 //! forms are plain, so that a key goes from one page to the next in a cookie that only Hark can read.
 
 use super::call::Call;
-use crate::model::{ApiError, Timestamp};
+use crate::model::ApiError;
+pub use crate::model::page::{IDENTITY_PAGE, IdentityInfo, LinkInfo, OPEN_PAGE, OpenInfo, Opens};
 use leptos::{
     prelude::*,
     server_fn::codec::{GetUrl, PostUrl},
 };
-use serde::{Deserialize, Serialize};
-
-/// The page on which one takes one's sessions along.
-pub const IDENTITY_PAGE: &str = "/identity";
-/// The page that a link leads to.
-pub const OPEN_PAGE: &str = "/identity/open";
-
-/// A link, for the one who made it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LinkInfo {
-    pub url: String,
-    /// How many squares its QR code has to a side, and where the dark ones are, as an SVG path.
-    pub qr_size: u32,
-    pub qr_path: String,
-    /// None if it is a recovery key.
-    pub expires_at: Option<Timestamp>,
-}
-
-/// What the page about one's identity shows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct IdentityInfo {
-    pub sessions: u64,
-    /// The link that was made here and still works.
-    pub link: Option<LinkInfo>,
-    /// When the recovery key was made, if there is one.
-    pub recovery_made_at: Option<Timestamp>,
-    /// The recovery key, only just after it was made.
-    pub recovery: Option<LinkInfo>,
-    /// Proves to the server that this page was seen before one leaves.
-    pub leave_token: String,
-}
-
-/// What the page that a link leads to shows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OpenInfo {
-    /// How many sessions of its own this browser has.
-    pub own_sessions: u64,
-    /// Whether there is a recovery key for those.
-    pub own_recovery: bool,
-    /// What the key opens, if one is given and valid.
-    pub opens: Option<Opens>,
-    /// Whether a key was given that opens nothing.
-    pub invalid: bool,
-}
-
-/// What a key opens.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Opens {
-    pub key: String,
-    pub sessions: u64,
-    /// Whether this browser has these sessions already.
-    pub same: bool,
-}
 
 /// What the page about one's identity shows.
 ///

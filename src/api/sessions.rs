@@ -14,7 +14,7 @@ use leptos::{
 #[server(protocol = Call<GetUrl>)]
 pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Result<SessionPage, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
+    pages::answer(async |c| c.state.sessions.list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
 }
 
 /// A session of the caller with all that its page shows.
@@ -24,7 +24,7 @@ pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Res
 #[server(protocol = Call<GetUrl>)]
 pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().detail(&c.owner, id).await).await
+    pages::answer(async |c| c.state.sessions.detail(&c.owner, id).await).await
 }
 
 /// The shape of a session's recording: the loudest sample of equal parts, 0 to 255. Empty until it has been decoded.
@@ -34,7 +34,7 @@ pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
 #[server(protocol = Call<GetUrl>)]
 pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().waveform(&c.owner, id).await).await
+    pages::answer(async |c| c.state.sessions.waveform(&c.owner, id).await).await
 }
 
 /// Stops a session. One that has ended stays as it is.
@@ -44,7 +44,7 @@ pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
 #[server(protocol = Call<PostUrl>)]
 pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().cancel(&c.owner, id).await).await
+    pages::answer(async |c| c.state.sessions.cancel(&c.owner, id).await).await
 }
 
 /// Queues a failed or cancelled session again; it goes on after its last segment. Any other stays as it is.
@@ -54,7 +54,7 @@ pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
 #[server(protocol = Call<PostUrl>)]
 pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().retry(&c.owner, c.address, id).await).await
+    pages::answer(async |c| c.state.sessions.retry(&c.owner, c.address, id).await).await
 }
 
 /// Stops a session that seems stuck and queues it again; it goes on after its last segment.
@@ -64,7 +64,7 @@ pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
 #[server(protocol = Call<PostUrl>)]
 pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().restart(&c.owner, c.address, id).await).await
+    pages::answer(async |c| c.state.sessions.restart(&c.owner, c.address, id).await).await
 }
 
 /// Gives a session another title.
@@ -74,7 +74,7 @@ pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
 #[server(protocol = Call<PostUrl>)]
 pub async fn rename_session(id: SessionId, title: String) -> Result<Session, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().rename(&c.owner, id, &title).await).await
+    pages::answer(async |c| c.state.sessions.rename(&c.owner, id, &title).await).await
 }
 
 /// Removes a session, its recording and its segments, then leads from its page to the list.
@@ -84,7 +84,7 @@ pub async fn rename_session(id: SessionId, title: String) -> Result<Session, Api
 #[server(protocol = Call<PostUrl>)]
 pub async fn delete_session(id: SessionId) -> Result<(), ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions().delete(&c.owner, id).await).await?;
+    pages::answer(async |c| c.state.sessions.delete(&c.owner, id).await).await?;
     // The list stays as it was searched; only the session's own page has nothing more to show.
     let headers = leptos_axum::extract::<axum::http::HeaderMap>().await.unwrap_or_default();
     let from = headers.get("referer").and_then(|v| v.to_str().ok());

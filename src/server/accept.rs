@@ -70,7 +70,7 @@ pub(super) async fn accept(
             Ok((socket, peer)) => {
                 stream::prepare(&socket);
                 let from = PeerAddress(peer.ip());
-                let proxy = address::is_proxy(peer.ip(), &state.network.trusted_proxies);
+                let proxy = address::is_proxy(peer.ip(), &state.settings.network.trusted_proxies);
                 let counted = (!proxy).then(|| ClientAddress::of(peer.ip()));
                 match Connections::admit(&server.connections, counted) {
                     Admission::Served(permit) => {
@@ -115,7 +115,7 @@ struct Server {
 
 impl Server {
     fn new(state: &AppState, router: Router, limits: ConnectionLimits) -> Self {
-        let config: &HttpConfig = &state.http;
+        let config: &HttpConfig = &state.settings.http;
         let secs = |secs: u32| Duration::from_secs(secs.into());
         let mut http1 = http1::Builder::new();
         // How long a head may take is watched here, so that a connection may be idle for longer than that.
@@ -135,7 +135,7 @@ impl Server {
             http1,
             http2,
             hub: Arc::clone(&state.hub),
-            path: state.streams.stream_path,
+            path: state.settings.streams.stream_path,
             connections: Arc::new(Connections::new(limits)),
             limits,
             head: stream::HeadLimits { bytes: config.max_head_bytes as usize, time: secs(config.head_secs) },
@@ -189,7 +189,7 @@ impl Server {
         peer: Arc<Peer>,
     ) -> impl hyper::service::Service<
         Request<Incoming>,
-        Response = Response<Answer>,
+        Response = Response<TrackedBody>,
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
@@ -202,7 +202,7 @@ impl Server {
             let answer = router.clone().call(request);
             async move {
                 let Ok(response) = answer.await;
-                Ok(response.map(|body| Answer { body, under_way: AnswerUnderWay::new(under_way) }))
+                Ok(response.map(|body| TrackedBody { body, under_way: AnswerUnderWay::new(under_way) }))
             }
         })
     }
@@ -280,12 +280,12 @@ impl Server {
 }
 
 /// The body of an answer. The request is under way until it has been sent or given up.
-struct Answer {
+struct TrackedBody {
     body: Body,
     under_way: AnswerUnderWay,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

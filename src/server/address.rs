@@ -2,13 +2,7 @@
 //! operator trusts, the one that it names. What has no history yet is counted by it. Called by the accept loop, which
 //! knows the peer, and by `router`, which puts a [`ClientAddress`] into every request.
 
-use super::state::AppState;
-use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, HeaderName, header},
-    middleware::Next,
-    response::Response,
-};
+use axum::http::{HeaderMap, HeaderName, header};
 use clap::ValueEnum;
 use ipnet::IpNet;
 use std::{
@@ -88,15 +82,11 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// Puts the [`ClientAddress`] into a request.
-pub async fn find(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    if let Some(PeerAddress(peer)) = request.extensions().get().copied() {
-        let network = &state.network;
-        warn_of_proxy(peer, request.headers(), &network.trusted_proxies);
-        let client = client(peer, request.headers(), &network.trusted_proxies, network.forwarded_header);
-        request.extensions_mut().insert(ClientAddress::of(client));
-    }
-    next.run(request).await
+/// The client of a request that came from `peer`.
+#[must_use]
+pub fn find(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy], header: ForwardedHeader) -> ClientAddress {
+    warn_of_proxy(peer, headers, trusted);
+    ClientAddress::of(client(peer, headers, trusted, header))
 }
 
 /// Says once that a request seems to come through a proxy that isn't trusted: all clients behind it count as one. Only of

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 pub use child::{DecoderArgs, run_child};
-pub use decode::{Failure, Recording};
+pub use decode::{DecodeFailure, Recording};
 pub use ffmpeg::available as ffmpeg_available;
 pub use process::{Decoders, Decoding, ProbeError};
 pub use sniff::{Kind, recognise};

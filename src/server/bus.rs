@@ -1,17 +1,16 @@
 //! Carries every change from where it was stored to everyone who watches. `sessions`, `jobs` and `outside` publish; the
 //! hub fans out to streams, and workers listen for what concerns them. With `REDIS_URL` it reaches all nodes.
 
-mod event;
 mod inbox;
 mod local;
 mod reconcile;
 mod redis;
 mod signature;
+mod watchers;
 mod wire;
 
-use super::{owner::Owner, store::Store, stream::Hub, telemetry};
+use super::{event::Event, owner::Owner, store::Store, telemetry};
 use crate::model::{SessionId, Status};
-pub use event::{Change, Event};
 pub use inbox::Inbox;
 use local::Local;
 pub use local::Signal;
@@ -19,6 +18,7 @@ pub use signature::Signer;
 use std::{future::Future, sync::Arc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+pub use watchers::Watchers;
 pub use wire::{Foreign, Rejection};
 
 /// Publishes changes to the streams and workers of this node, and to the other nodes if there are any.
@@ -31,7 +31,7 @@ pub struct Bus {
 /// What a bus does in the background, to be given to [`Background::run`].
 #[derive(Debug)]
 pub struct Background {
-    hub: Arc<Hub>,
+    watchers: Arc<dyn Watchers>,
     store: Store,
     remote: Option<redis::Background>,
 }
@@ -39,28 +39,28 @@ pub struct Background {
 impl Bus {
     /// A bus within this process.
     #[must_use]
-    pub fn alone(hub: &Arc<Hub>, store: &Store) -> (Self, Background) {
-        let background = Background { hub: Arc::clone(hub), store: store.clone(), remote: None };
-        (Self { local: Local::new(Arc::clone(hub)), remote: None }, background)
+    pub fn alone(watchers: Arc<dyn Watchers>, store: &Store) -> (Self, Background) {
+        let background = Background { watchers: Arc::clone(&watchers), store: store.clone(), remote: None };
+        (Self { local: Local::new(watchers), remote: None }, background)
     }
 
     /// A bus over the Redis at `url`, which need not be there yet. What nodes say there is signed by `signer`. What workers
     /// in other languages publish for sessions of outside workers goes to `foreign`. `watched` tells whether this node has
-    /// watchers at all.
+    /// streams at all.
     ///
     /// # Errors
     /// If the address can't be one.
     pub fn over_redis(
         url: &str,
         signer: Signer,
-        hub: &Arc<Hub>,
+        watchers: Arc<dyn Watchers>,
         store: &Store,
         foreign: Arc<Inbox>,
         watched: bool,
     ) -> Result<(Self, Background), ::redis::RedisError> {
-        let local = Local::new(Arc::clone(hub));
+        let local = Local::new(Arc::clone(&watchers));
         let (publisher, remote) = redis::connect(url, signer, &local, store, foreign, watched)?;
-        let background = Background { hub: Arc::clone(hub), store: store.clone(), remote: Some(remote) };
+        let background = Background { watchers, store: store.clone(), remote: Some(remote) };
         Ok((Self { local, remote: Some(publisher) }, background))
     }
 
@@ -114,7 +114,7 @@ impl Bus {
     /// The newest status that this node's watchers were told.
     #[must_use]
     pub fn newest(&self, id: SessionId) -> Option<(Owner, Status)> {
-        self.local.hub().newest(id)
+        self.local.watchers().newest(id)
     }
 
     /// What a worker must hear from now on.
@@ -133,7 +133,7 @@ impl Bus {
 impl Background {
     /// Carries changes between the nodes, and compares what is watched with the store. Until `stop`.
     pub fn run(self, stop: CancellationToken) -> impl Future<Output = ()> + Send {
-        let Self { hub, store, remote } = self;
+        let Self { watchers, store, remote } = self;
         async move {
             let every = match &remote {
                 Some(remote) => reconcile::Every::UnlessConnected(remote.connected()),
@@ -145,7 +145,7 @@ impl Background {
                     remote.run(&stop).await;
                 }
             };
-            let compare = reconcile::run(&hub, &store, every, &stop);
+            let compare = reconcile::run(&*watchers, &store, every, &stop);
             tokio::join!(carry, compare);
         }
     }
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{State, Timestamp},
-        server::stream::StreamLimits,
+        server::stream::{Hub, StreamLimits},
     };
     use metrics_exporter_prometheus::PrometheusBuilder;
     use uuid::Uuid;
@@ -171,7 +171,7 @@ mod tests {
     async fn an_end_is_counted_wherever_it_comes_from() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
-        let (bus, _background) = Bus::alone(&Arc::new(Hub::new(StreamLimits::default())), &store);
+        let (bus, _background) = Bus::alone(Arc::new(Hub::new(StreamLimits::default())), &store);
         let recorder = PrometheusBuilder::new().build_recorder();
         let tell = |state| {
             let status = Status::new(SessionId(Uuid::from_u128(7)), state, None, Timestamp(0));

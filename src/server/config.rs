@@ -1,21 +1,18 @@
 //! Hark's settings: flags, each with an environment variable, a default and a unit. Read once at start.
 
-use super::{
-    address::{ForwardedHeader, TrustedProxy},
-    guard::AllowedHost,
-    media::RecordingsUrl,
-    speech::EngineConfig,
-    store::{QueueLimits, Share},
-};
+mod host;
+mod recordings;
+
+use super::address::{ForwardedHeader, TrustedProxy};
+use crate::model::EngineId;
 use clap::{Args, ValueEnum};
+pub use host::AllowedHost;
+pub(super) use host::is_host;
 use leptos::config::{Env, LeptosOptions, get_configuration};
-use rustix::fs::Mode;
+pub use recordings::RecordingsUrl;
 use std::{
     env::VarError,
-    fs::DirBuilder,
-    io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -52,26 +49,6 @@ pub struct ServeConfig {
     /// /readyz are answered in both places. A node that only works answers them here or nowhere.
     #[arg(long, env = "HARK_MONITOR_ADDR", value_name = "ADDRESS")]
     pub monitor_addr: Option<SocketAddr>,
-}
-
-/// Lets no other user of the machine read what this process and its children make from now on: recordings, texts and keys.
-pub fn keep_files_private() {
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
-}
-
-/// Whether users of other groups, or anybody, may enter a folder. It may have been made by hand.
-#[must_use]
-pub fn is_open_to_others(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
-}
-
-/// Makes a folder and those above it, where they are missing. No other user of the machine may look into them: recordings
-/// and texts are private.
-///
-/// # Errors
-/// If it can't be made, or isn't a folder.
-pub fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Where Hark keeps what it is given.
@@ -180,26 +157,6 @@ pub struct KeepConfig {
     /// a limit if left out.
     #[arg(long, env = "HARK_MAX_BYTES_PER_OWNER", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_bytes_per_owner: Option<u64>,
-}
-
-impl ServeConfig {
-    /// The limits of the queue, and of what is kept.
-    #[must_use]
-    pub fn queue_limits(&self) -> QueueLimits {
-        let (limits, shares) = (&self.limits, &self.shares);
-        let share = |sessions, hours: f64| Share { sessions, seconds: hours * 3600.0 };
-        QueueLimits {
-            all: share(limits.max_queue, shares.max_queue_hours),
-            owner: share(limits.max_queue_per_owner, shares.max_queue_hours_per_owner),
-            address: share(shares.max_queue_per_address, shares.max_queue_hours_per_address),
-            newcomers: share(
-                shares.of_newcomers(limits.max_queue),
-                shares.max_queue_hours * f64::from(shares.newcomer_percent) / 100.0,
-            ),
-            unknown_secs: limits.max_duration,
-            bytes_per_owner: self.kept.max_bytes_per_owner,
-        }
-    }
 }
 
 /// Connections and where they come from.
@@ -338,6 +295,47 @@ impl DecodeConfig {
     pub fn cpu_secs(&self, max_duration: f64) -> u64 {
         // Up to what the system takes as a limit.
         (f64::from(self.decode_cpu_secs) + self.decode_cpu_factor * max_duration).min(1e9) as u64
+    }
+}
+
+/// Which engines there are, and how they are reached.
+#[derive(Args, Clone, Debug)]
+pub struct EngineConfig {
+    /// The engine of sessions that name none: pocketsphinx, whisper, openai or command.
+    #[arg(long, env = "HARK_ENGINE", default_value = "pocketsphinx", value_name = "NAME")]
+    pub engine: EngineId,
+    /// Whisper's model file (ggml format). By default `models/ggml-base.en.bin` in the data folder, where
+    /// `hark model get base.en` puts it.
+    #[arg(long, env = "HARK_WHISPER_MODEL", value_name = "FILE")]
+    pub whisper_model: Option<PathBuf>,
+    /// A server with the OpenAI transcription API, such as `https://host/v1`. Its key is read from HARK_OPENAI_KEY.
+    #[arg(long, env = "HARK_OPENAI_URL", value_name = "URL")]
+    pub openai_url: Option<String>,
+    /// The model asked of that server.
+    #[arg(long, env = "HARK_OPENAI_MODEL", default_value = "whisper-1", value_name = "NAME")]
+    pub openai_model: String,
+    /// A program, with its arguments, that speaks Hark's engine protocol.
+    #[arg(long, env = "HARK_ENGINE_COMMAND", value_name = "COMMAND")]
+    pub engine_command: Option<String>,
+    /// Variables of Hark's environment that this program gets besides the usual ones, such as `HF_HOME,MY_TOKEN`.
+    #[arg(long, env = "HARK_ENGINE_ENV", value_name = "NAME,…", value_delimiter = ',')]
+    pub engine_env: Vec<String>,
+    /// The program that runs the built-in engines; Hark itself unless set.
+    #[arg(long, env = "HARK_ENGINE_PROGRAM", hide = true)]
+    pub engine_program: Option<PathBuf>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            engine: EngineId::Pocketsphinx,
+            whisper_model: None,
+            openai_url: None,
+            openai_model: "whisper-1".to_owned(),
+            engine_command: None,
+            engine_env: Vec::new(),
+            engine_program: None,
+        }
     }
 }
 
@@ -571,19 +569,6 @@ pub fn check_site(options: &mut LeptosOptions, program: &Path) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn folders_are_private() {
-        let root = tempfile::tempdir().unwrap();
-        let [data, models] = ["data", "data/models"].map(|name| root.path().join(name));
-        make_folder(&models).unwrap();
-        make_folder(&models).unwrap();
-        for folder in [&data, &models] {
-            assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        }
-        std::fs::write(data.join("file"), "").unwrap();
-        assert!(make_folder(&data.join("file")).is_err());
-    }
 
     #[test]
     fn pages_do_without_files_that_are_missing() {

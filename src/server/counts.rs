@@ -1,5 +1,5 @@
 //! How many of something each key has: uploads of an owner, streams of an address. Keys that have none take no memory.
-//! Called by `uploads` and `stream::places`.
+//! Called by `uploads` and `stream::permits`.
 
 use std::{collections::HashMap, hash::Hash};
 

@@ -5,7 +5,7 @@ use super::{
     audio::{self, Decoders},
     bus::Bus,
     config::{DataConfig, ServeConfig},
-    media::Media,
+    media::Recordings,
     speech::Engines,
     store::Store,
 };
@@ -87,7 +87,7 @@ async fn services(data: &DataConfig) -> bool {
         fine &= tell("Redis", "REDIS_URL", Bus::probe(url).await);
     }
     if let Some(url) = &data.recordings_url {
-        fine &= tell("place of the recordings", "HARK_RECORDINGS_URL", Media::probe(url).await);
+        fine &= tell("place of the recordings", "HARK_RECORDINGS_URL", Recordings::probe(url).await);
     }
     fine
 }

@@ -3,6 +3,7 @@
 
 use super::{
     body::{Fault, Limited, Tracked},
+    config::is_host,
     error::Error,
     http::{self, BodyLimit},
     state::AppState,
@@ -18,7 +19,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{str::FromStr, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 /// What operators' programs ask for, by whatever name they know the node.
 const MONITORING: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/v1/health/sessions"];
@@ -28,46 +29,6 @@ const PERMISSIONS: &str = "camera=(), display-capture=(), geolocation=(), hid=()
 const COOP: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
-
-/// A name that the node may be reached by: a host, and a port if only that one is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedHost {
-    name: String,
-    port: Option<u16>,
-}
-
-impl AllowedHost {
-    fn fits(&self, asked: &Authority) -> bool {
-        // A request without a port is for the scheme's own, and a proxy may have taken the scheme away.
-        let fits = |port: u16| asked.port_u16().map_or(port == 80 || port == 443, |asked| asked == port);
-        self.name == plain(asked.host()) && self.port.is_none_or(fits)
-    }
-}
-
-impl FromStr for AllowedHost {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.trim().parse::<Authority>() {
-            Ok(authority) if is_host(&authority) => {
-                Ok(Self { name: plain(authority.host()), port: authority.port_u16() })
-            }
-            _ => Err(format!("'{text}' is no host; give one like hark.example.org, 192.0.2.7:3000 or [2001:db8::7]")),
-        }
-    }
-}
-
-/// Names are the same in any case, and with the dot of the root.
-fn plain(host: &str) -> String {
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
-}
-
-/// Whether there is a host, and no user before it or nonsense after it.
-fn is_host(authority: &Authority) -> bool {
-    let text = authority.as_str();
-    let rest = text.strip_prefix(authority.host()).unwrap_or("?");
-    !authority.host().is_empty() && (rest.is_empty() || authority.port_u16().is_some()) && !text.contains('@')
-}
 
 /// Checks a request, passes it on with limits on its body, and adds the headers of every answer.
 pub async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
@@ -91,7 +52,7 @@ pub async fn guard(State(state): State<AppState>, request: Request, next: Next) 
         // would send its next request there.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    add_headers(response.headers_mut(), https.then_some(state.http.hsts_secs));
+    add_headers(response.headers_mut(), https.then_some(state.settings.http.hsts_secs));
     response
 }
 
@@ -101,7 +62,7 @@ fn check(state: &AppState, request: &Request) -> Result<(), Error> {
         return Err(Error::MethodNotAllowed);
     }
     let asked = host(request.version(), request.uri(), request.headers())?;
-    let hosts = &state.http.hosts;
+    let hosts = &state.settings.http.hosts;
     if hosts.is_empty() || MONITORING.contains(&request.uri().path()) {
         return Ok(());
     }
@@ -135,7 +96,7 @@ fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Autho
 async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
     let path = request.extensions().get().map_or("", MatchedPath::as_str);
     let (limit, message) = match http::body_limit(request.method(), path) {
-        BodyLimit::Small => (state.http.max_body_bytes.into(), false),
+        BodyLimit::Small => (state.settings.http.max_body_bytes.into(), false),
         BodyLimit::Message(limit) => (limit, true),
         // Counted where it is read.
         BodyLimit::Upload => return next.run(request).await,
@@ -148,7 +109,7 @@ async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
     if request.body().size_hint().lower() > limit {
         return refuse(too_large(), form);
     }
-    let secs = state.http.body_secs;
+    let secs = state.settings.http.body_secs;
     let (parts, body) = request.into_parts();
     let (body, faults) = Limited::new(body, limit, Duration::from_secs(secs.into()));
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
@@ -215,33 +176,5 @@ mod tests {
         }
         assert_eq!(asked(Version::HTTP_10, "/", &["a", "b"]), bad);
         assert_eq!(asked(two, "http://a/", &["a", "b"]), bad);
-    }
-
-    #[test]
-    fn hosts_are_compared_as_names() {
-        let fits = |allowed: &str, asked: &str| {
-            let allowed: AllowedHost = allowed.parse().unwrap();
-            allowed.fits(&asked.parse().unwrap())
-        };
-        for (allowed, asked) in [
-            ("hark.example.org", "hark.example.org"),
-            ("hark.example.org", "HARK.example.org.:8080"),
-            ("Hark.example.org:3000", "hark.example.org:3000"),
-            ("hark.example.org:443", "hark.example.org"),
-            ("[2001:db8::7]", "[2001:db8::7]:3000"),
-        ] {
-            assert!(fits(allowed, asked), "{allowed} {asked}");
-        }
-        for (allowed, asked) in [
-            ("hark.example.org", "hark.example.org.evil.example"),
-            ("hark.example.org", "evil.example"),
-            ("hark.example.org:3000", "hark.example.org:3001"),
-            ("hark.example.org:3000", "hark.example.org"),
-        ] {
-            assert!(!fits(allowed, asked), "{allowed} {asked}");
-        }
-        for bad in ["", "user@host", "http://host", "a b", "host/path", "host:port"] {
-            assert!(bad.parse::<AllowedHost>().is_err(), "{bad}");
-        }
     }
 }

@@ -1,26 +1,29 @@
 //! The JSON API and the downloads, one file per resource. Mounted under `/api/v1` by `router`.
 
 mod audio;
+mod etag;
 mod health;
-mod identity;
+pub mod identity;
+pub mod notice;
 mod outside;
 mod range;
 mod reports;
 mod segments;
 mod sessions;
+pub mod site;
 mod status;
 mod transcript;
 mod upload;
 
-pub use health::{SessionGauges, healthz, metrics, readyz};
-pub use reports::ReportLimits;
+pub use health::{healthz, metrics, readyz};
 
 use super::{error::Error, state::AppState};
-use crate::model::SessionId;
+use crate::model::{Session, SessionId};
 use axum::{
     Json, Router,
     extract::{FromRequestParts, Path},
-    http::{HeaderValue, Method, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -50,7 +53,7 @@ struct Description;
 pub fn router(monitored_elsewhere: bool) -> Router<AppState> {
     let health = OpenApiRouter::new().routes(routes!(health::sessions));
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(sessions::list, upload::create))
+        .routes(routes!(sessions::list, sessions::create))
         .routes(routes!(sessions::get, sessions::delete, sessions::rename))
         .routes(routes!(sessions::cancel))
         .routes(routes!(sessions::retry))
@@ -124,6 +127,12 @@ impl utoipa::Modify for WorkerToken {
         let components = api.components.get_or_insert_default();
         components.add_security_scheme("worker_token", SecurityScheme::Http(scheme.build()));
     }
+}
+
+/// The answer to a program that has made a session.
+fn created(session: Session) -> Response {
+    let location = format!("/api/v1/sessions/{}", session.id);
+    (StatusCode::CREATED, [(header::LOCATION, location)], Json(session)).into_response()
 }
 
 /// A session's id from the path. What isn't an id names no session.

@@ -2,13 +2,11 @@
 //! takes to leave. For the JSON API and the pages alike. A link's key is seen by whoever made it and by nobody else: the
 //! store has its hash, and the log nothing.
 
-use super::{error::Error, keys::CookieKeys, owner::Owner, state::AppState};
+use super::{bus::Bus, error::Error, keys::CookieKeys, owner::Owner, store::Store};
 use crate::model::Timestamp;
-use axum::http::HeaderMap;
-use cookie::{Cookie, time::Duration};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// How long a link works, in seconds: enough to take up another device, too short for what is left lying about.
 pub const LINK_SECS: f64 = 600.0;
@@ -18,9 +16,6 @@ const KEY_BYTES: usize = 20;
 const LEAVE_SECS: f64 = 3600.0;
 /// What a signed value begins with that proves that somebody has read what leaving means.
 const LEAVE: &str = "leave:";
-/// What the cookies are called, before their key, that hold a new link and a new recovery key for the page that shows them.
-const LINK_COOKIE: &str = "hark_link";
-const RECOVERY_COOKIE: &str = "hark_recovery";
 
 /// What opens somebody's sessions in another browser.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,44 +65,27 @@ pub struct MadeLink {
     pub expires_at: Timestamp,
 }
 
-impl MadeLink {
-    /// The cookie that lets the page show this link until it expires.
-    #[must_use]
-    pub fn cookie(&self, keys: &CookieKeys, request: &HeaderMap) -> Cookie<'static> {
-        let text = serde_json::to_string(self).unwrap_or_default();
-        let mut cookie = keys.sealed(LINK_COOKIE, &text, request);
-        cookie.set_max_age(Duration::seconds(LINK_SECS as i64));
-        cookie
-    }
+/// What can be done with an identity.
+pub struct Identities {
+    store: Store,
+    bus: Bus,
+    /// They sign the proof that somebody has read what leaving means.
+    keys: Arc<CookieKeys>,
 }
 
-impl LinkKey {
-    /// The cookie that lets the next page show this recovery key, once.
+impl Identities {
+    /// Those of the sessions in `store`.
     #[must_use]
-    pub fn recovery_cookie(&self, keys: &CookieKeys, request: &HeaderMap) -> Cookie<'static> {
-        keys.sealed(RECOVERY_COOKIE, &self.0, request)
+    pub fn new(store: Store, bus: Bus, keys: Arc<CookieKeys>) -> Self {
+        Self { store, bus, keys }
     }
 
-    /// The recovery key that the last page made, and the cookie that makes the browser forget it.
-    #[must_use]
-    pub fn made_recovery(keys: &CookieKeys, request: &HeaderMap) -> Option<(Self, Cookie<'static>)> {
-        let key = Self::parse(&keys.unsealed(request, RECOVERY_COOKIE)?)?;
-        Some((key, keys.removal(RECOVERY_COOKIE, request)))
-    }
-}
-
-/// What can be done with an identity. Made by [`AppState::identities`].
-pub struct Identities<'a> {
-    pub(super) state: &'a AppState,
-}
-
-impl Identities<'_> {
     /// How many sessions an owner has.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn sessions(&self, owner: &Owner) -> Result<u64, Error> {
-        Ok(self.state.store.count(owner).await?)
+        Ok(self.store.count(owner).await?)
     }
 
     /// Makes a link that opens the owner's sessions once, within [`LINK_SECS`]. One that was made before stops working.
@@ -142,7 +120,7 @@ impl Identities<'_> {
         if self.sessions(owner).await? == 0 {
             return Err(Error::NoSessions);
         }
-        Ok(self.state.store.replace_link(owner, &key.hash(), expires_at, now).await?)
+        Ok(self.store.replace_link(owner, &key.hash(), expires_at, now).await?)
     }
 
     /// When the owner's recovery key was made, if there is one.
@@ -150,7 +128,7 @@ impl Identities<'_> {
     /// # Errors
     /// If the store fails.
     pub async fn recovery_key(&self, owner: &Owner) -> Result<Option<Timestamp>, Error> {
-        Ok(self.state.store.recovery_key(owner).await?)
+        Ok(self.store.recovery_key(owner).await?)
     }
 
     /// Takes the owner's recovery key away.
@@ -158,18 +136,16 @@ impl Identities<'_> {
     /// # Errors
     /// If the store fails.
     pub async fn revoke_recovery_key(&self, owner: &Owner) -> Result<(), Error> {
-        Ok(self.state.store.revoke_recovery_key(owner).await?)
+        Ok(self.store.revoke_recovery_key(owner).await?)
     }
 
-    /// The link that the request's cookie holds, if it still works.
+    /// Whether a link that was made for this owner still works.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn made_link(&self, owner: &Owner, request: &HeaderMap) -> Result<Option<MadeLink>, Error> {
-        let text = self.state.cookie_keys.unsealed(request, LINK_COOKIE);
-        let Some(made) = text.and_then(|text| serde_json::from_str::<MadeLink>(&text).ok()) else { return Ok(None) };
-        let whose = self.state.store.link(&made.key.hash(), Timestamp::now()).await?;
-        Ok(whose.is_some_and(|(whose, _)| whose == *owner).then_some(made))
+    pub async fn still_opens(&self, owner: &Owner, made: &MadeLink) -> Result<bool, Error> {
+        let whose = self.store.link(&made.key.hash(), Timestamp::now()).await?;
+        Ok(whose.is_some_and(|(whose, _)| whose == *owner))
     }
 
     /// Whose sessions a key opens. Changes nothing.
@@ -178,7 +154,7 @@ impl Identities<'_> {
     /// [`Error::InvalidKey`] if it opens none.
     pub async fn look(&self, key: &str) -> Result<(LinkKey, Owner), Error> {
         let key = LinkKey::parse(key).ok_or(Error::InvalidKey)?;
-        let found = self.state.store.link(&key.hash(), Timestamp::now()).await?;
+        let found = self.store.link(&key.hash(), Timestamp::now()).await?;
         let (owner, _) = found.ok_or(Error::InvalidKey)?;
         Ok((key, owner))
     }
@@ -190,9 +166,9 @@ impl Identities<'_> {
     /// [`Error::InvalidKey`] if it opens none.
     pub async fn open(&self, before: &Owner, key: &str) -> Result<Owner, Error> {
         let key = LinkKey::parse(key).ok_or(Error::InvalidKey)?;
-        let owner = self.state.store.take_link(&key.hash(), Timestamp::now()).await?.ok_or(Error::InvalidKey)?;
+        let owner = self.store.take_link(&key.hash(), Timestamp::now()).await?.ok_or(Error::InvalidKey)?;
         tracing::info!(?owner, "somebody's sessions were opened in another browser");
-        self.state.bus.log_out(before);
+        self.bus.log_out(before);
         Ok(owner)
     }
 
@@ -200,7 +176,7 @@ impl Identities<'_> {
     #[must_use]
     pub fn leave_token(&self, owner: &Owner) -> String {
         let value = format!("{LEAVE}{}.{}", owner.as_str(), Timestamp::now().0);
-        self.state.cookie_keys.sign(&value)
+        self.keys.sign(&value)
     }
 
     /// Checks such a proof.
@@ -208,7 +184,7 @@ impl Identities<'_> {
     /// # Errors
     /// [`Error::NotConfirmed`] if it is another's, or old.
     pub fn check_leave_token(&self, owner: &Owner, token: &str) -> Result<(), Error> {
-        let value = self.state.cookie_keys.verify(token);
+        let value = self.keys.verify(token);
         let said = value.as_deref().and_then(|value| value.strip_prefix(LEAVE)?.rsplit_once('.'));
         let (whose, at) = said.ok_or(Error::NotConfirmed)?;
         let at = at.parse().map(Timestamp).map_err(|_| Error::NotConfirmed)?;
@@ -218,14 +194,8 @@ impl Identities<'_> {
 
     /// Ends the owner's status streams. The rest is forgetting the cookie.
     pub fn leave(&self, owner: &Owner) {
-        self.state.bus.log_out(owner);
+        self.bus.log_out(owner);
     }
-}
-
-/// Where a key is opened. `site` is the scheme and host that the browser used.
-#[must_use]
-pub fn link(site: &str, key: &LinkKey) -> String {
-    format!("{site}{}?key={}", crate::api::identity::OPEN_PAGE, key.reveal())
 }
 
 #[cfg(test)]
@@ -238,7 +208,11 @@ mod tests {
         let text = key.reveal().to_owned();
         assert_eq!(text.len(), 40);
         let (a, b) = text.split_at(20);
-        for typed in [text.clone(), format!("  {}-{} \n", a.to_uppercase(), b), link("https://hark.example", &key)] {
+        for typed in [
+            text.clone(),
+            format!("  {}-{} \n", a.to_uppercase(), b),
+            format!("https://hark.example/identity/open?key={text}"),
+        ] {
             assert_eq!(LinkKey::parse(&typed), Some(key.clone()), "{typed}");
         }
         for wrong in ["", &text[1..], &format!("{text}0"), &text.replace(char::is_alphanumeric, "g")] {

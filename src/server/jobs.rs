@@ -2,18 +2,23 @@
 //! Knows nothing of who watches: everything it learns goes into the store and onto the bus.
 
 mod job;
+mod retention;
 mod spool;
+
+pub use retention::run as delete_expired;
 
 use super::{
     bus::Signal,
-    disk::Reservation,
-    state::AppState,
+    config::JobConfig,
+    outside::Outside,
+    sessions::Sessions,
+    space::Reservation,
     store::{self, Claim},
 };
 use crate::model::{SessionId, Timestamp};
 use std::{
     collections::HashSet,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{task::JoinSet, time};
@@ -47,9 +52,25 @@ impl NodeSpeed {
     }
 }
 
+/// The workers of a node, and what they work on. Cheap to clone.
+#[derive(Clone)]
+pub struct Workers {
+    sessions: Arc<Sessions>,
+    config: Arc<JobConfig>,
+    running: Arc<Running>,
+}
+
+impl Workers {
+    /// Those that the settings ask for.
+    #[must_use]
+    pub fn new(sessions: Arc<Sessions>, config: JobConfig) -> Self {
+        Self { sessions, config: Arc::new(config), running: Arc::default() }
+    }
+}
+
 /// The sessions that this node works on. It knows that by itself, so no clock can make it take them for lost.
 #[derive(Debug, Default)]
-pub struct Running(Mutex<HashSet<SessionId>>);
+struct Running(Mutex<HashSet<SessionId>>);
 
 impl Running {
     fn with<T>(&self, work: impl FnOnce(&mut HashSet<SessionId>) -> T) -> T {
@@ -66,39 +87,39 @@ impl Running {
 ///
 /// # Errors
 /// If the store fails.
-pub async fn recover(state: &AppState) -> Result<(), sqlx::Error> {
+pub async fn recover(workers: &Workers) -> Result<(), sqlx::Error> {
     // Another node may be at work on what is in a shared database; its leases tell.
-    let alone = !state.store.is_shared();
-    let (store, now) = (&state.store, Timestamp::now());
-    let reaped = || store.reap(now, alone, &[], state.jobs.max_attempts);
+    let alone = !workers.sessions.store.is_shared();
+    let (store, now) = (&workers.sessions.store, Timestamp::now());
+    let reaped = || store.reap(now, alone, &[], workers.config.max_attempts);
     // On a full disk it is deleting sessions that makes room, and nobody can do that before this is done.
-    let events = state.disk.make_room(store, store::is_full, reaped).await?;
+    let events = workers.sessions.disk.make_room(store, store::is_full, reaped).await?;
     for event in &events {
         if let Some(status) = event.new_status() {
             let id = status.session_id;
             tracing::warn!(session_id = %id, status = %status.state, "session {id} was cut off by the last stop");
         }
     }
-    state.bus.publish_all(&events);
-    if let Err(error) = state.sessions().take_back_cut_off() {
+    workers.sessions.bus.publish_all(&events);
+    if let Err(error) = workers.sessions.take_back_cut_off() {
         tracing::warn!(%error, "uploads that were cut off could not be looked for");
     }
     Ok(())
 }
 
 /// Works until `stop`, then hands running sessions back and returns.
-pub async fn run(state: AppState, stop: CancellationToken) {
-    if state.jobs.workers == 0 {
+pub async fn run(workers: Workers, stop: CancellationToken) {
+    if workers.config.workers == 0 {
         // Somebody must notice when the last worker is gone.
         let mut looks = time::interval(LOOK);
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
-            reap(&state).await;
+            reap(&workers).await;
         }
         return;
     }
     let worker = format!("{}-{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
-    let speed = std::sync::Arc::new(NodeSpeed::default());
-    let mut signals = state.bus.signals();
+    let speed = Arc::new(NodeSpeed::default());
+    let mut signals = workers.sessions.bus.signals();
     let mut looks = time::interval(LOOK);
     looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut running: JoinSet<job::Left> = JoinSet::new();
@@ -106,15 +127,15 @@ pub async fn run(state: AppState, stop: CancellationToken) {
     let (mut refresh, mut refresh_from) = (false, time::Instant::now());
     while !stop.is_cancelled() {
         let rests = time::Instant::now() < rests_until;
-        match take(&state, &worker, running.len(), rests).await {
+        match take(&workers, &worker, running.len(), rests).await {
             Ok(Some((claim, room))) => {
                 let id = claim.session.id;
-                state.running.with(|running| running.insert(id));
+                workers.running.with(|running| running.insert(id));
                 refresh = true;
-                let (state, stop, speed) = (state.clone(), stop.clone(), speed.clone());
+                let (workers, stop, speed) = (workers.clone(), stop.clone(), speed.clone());
                 running.spawn(async move {
-                    let _ended = forget_at_end(state.clone(), id);
-                    job::run(state, claim, room, stop, speed).await
+                    let _ended = forget_at_end(workers.clone(), id);
+                    job::run(workers, claim, room, stop, speed).await
                 });
                 continue;
             }
@@ -124,9 +145,9 @@ pub async fn run(state: AppState, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             _ = looks.tick() => {
-                reap(&state).await;
-                if running.len() < state.jobs.workers as usize {
-                    tell_who_waits_for_room(&state).await;
+                reap(&workers).await;
+                if running.len() < workers.config.workers as usize {
+                    tell_who_waits_for_room(&workers).await;
                 }
             }
             Some(left) = running.join_next(), if !running.is_empty() => if let Ok(job::Left::NoRoom) = left {
@@ -134,13 +155,13 @@ pub async fn run(state: AppState, stop: CancellationToken) {
             },
             signal = signals.recv() => match signal {
                 // Behind running ones it should know when it will be done.
-                Ok(Signal::Queued) => refresh |= running.len() >= state.jobs.workers as usize && speed.get().is_some(),
+                Ok(Signal::Queued) => refresh |= running.len() >= workers.config.workers as usize && speed.get().is_some(),
                 // It may have stood in the queue, and those behind it move up.
                 Ok(Signal::Stop(_)) => refresh = true,
                 Err(_) => {}
             },
             () = time::sleep_until(refresh_from), if refresh => {
-                refresh_queue(&state, &speed).await;
+                refresh_queue(&workers, &speed).await;
                 (refresh, refresh_from) = (false, time::Instant::now() + REFRESH);
             }
         }
@@ -153,46 +174,46 @@ pub async fn run(state: AppState, stop: CancellationToken) {
 
 /// Claims the next session whose recording has room here, and promises it that room.
 async fn take(
-    state: &AppState,
+    workers: &Workers,
     worker: &str,
     running: usize,
     rests: bool,
 ) -> Result<Option<(Claim, Option<Reservation>)>, sqlx::Error> {
-    if rests || running >= state.jobs.workers as usize {
+    if rests || running >= workers.config.workers as usize {
         return Ok(None);
     }
     let now = Timestamp::now();
-    let taken = state.store.claim(worker, now, lease(state, now), room(state)).await?;
+    let taken = workers.sessions.store.claim(worker, now, lease(&workers.config, now), room(workers)).await?;
     Ok(taken.map(|(claim, event)| {
-        state.bus.publish(&event);
+        workers.sessions.bus.publish(&event);
         // Should an upload have been quicker, the job finds out and hands the session back.
-        let room = state.media.reserve_copy(claim.session.media.bytes).ok();
+        let room = workers.sessions.media.reserve_copy(claim.session.media.bytes).ok();
         (claim, room)
     }))
 }
 
 /// The largest recording that could be taken up now, in bytes. Where the system doesn't say, it is tried.
-fn room(state: &AppState) -> u64 {
-    state.media.room_for_copy().unwrap_or(u64::MAX)
+fn room(workers: &Workers) -> u64 {
+    workers.sessions.media.room_for_copy().unwrap_or(u64::MAX)
 }
 
 /// Lets the pages of sessions that this node has no room for say so; others are taken up meanwhile.
-async fn tell_who_waits_for_room(state: &AppState) {
-    match state.store.note_room(room(state), Timestamp::now()).await {
-        Ok(events) => events.iter().for_each(|event| state.bus.tell_watchers(event)),
+async fn tell_who_waits_for_room(workers: &Workers) {
+    match workers.sessions.store.note_room(room(workers), Timestamp::now()).await {
+        Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
         Err(error) => trouble(&error, "what waits for room could not be noted; trying again"),
     }
 }
 
 /// Forgets a session of this node when its attempt is over, also by a panic.
-fn forget_at_end(state: AppState, id: SessionId) -> impl Drop {
-    struct Guard(AppState, SessionId);
+fn forget_at_end(workers: Workers, id: SessionId) -> impl Drop {
+    struct Guard(Workers, SessionId);
     impl Drop for Guard {
         fn drop(&mut self) {
             self.0.running.with(|running| running.remove(&self.1));
         }
     }
-    Guard(state, id)
+    Guard(workers, id)
 }
 
 /// Logs what failed and is tried again. Of a full disk the log is told once, by `disk`, and not by all who meet it.
@@ -204,55 +225,46 @@ fn trouble(error: &sqlx::Error, what: &str) {
     }
 }
 
-fn lease(state: &AppState, now: Timestamp) -> Timestamp {
-    now.plus_seconds(f64::from(state.jobs.lease_secs))
+fn lease(config: &JobConfig, now: Timestamp) -> Timestamp {
+    now.plus_seconds(f64::from(config.lease_secs))
 }
 
-async fn reap(state: &AppState) {
-    let running = state.running.list();
-    match state.store.reap(Timestamp::now(), false, &running, state.jobs.max_attempts).await {
+async fn reap(workers: &Workers) {
+    let running = workers.running.list();
+    match workers.sessions.store.reap(Timestamp::now(), false, &running, workers.config.max_attempts).await {
         Ok(events) => {
             for status in events.iter().filter_map(|e| e.new_status()) {
                 let id = status.session_id;
                 tracing::warn!(session_id = %id, status = %status.state, "session {id} lost its worker");
             }
-            state.bus.publish_all(&events);
+            workers.sessions.bus.publish_all(&events);
         }
         Err(error) => trouble(&error, "leases could not be checked; trying again"),
     }
 }
 
 /// Fails the sessions whose workers, outside Hark, went silent; stores what the others reported. Runs until `stop`.
-pub async fn look_after_outside(state: AppState, stop: CancellationToken) {
-    let silence = state.outside_config.worker_silence_secs;
-    // As often as the store's lag and the leases need it, no more: there may be thousands of sessions to go through.
-    let mut looks = time::interval(Duration::from_secs(u64::from(silence / 10).clamp(1, 10)));
+pub async fn look_after_outside(outside: Arc<Outside>, stop: CancellationToken) {
+    let mut looks = time::interval(outside.look_every());
     looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         let on = stop.run_until_cancelled(looks.tick()).await.is_some();
-        if let Err(error) = state.outside.store_steps(&state.store, silence, !on).await {
+        if let Err(error) = outside.store_steps(!on).await {
             trouble(&error, "what outside workers reported could not be stored; trying again");
         }
         if !on {
             return;
         }
-        match state.store.reap_outside(Timestamp::now()).await {
-            Ok(events) => {
-                for status in events.iter().filter_map(|e| e.new_status()) {
-                    let id = status.session_id;
-                    tracing::warn!(session_id = %id, "the outside worker of session {id} went silent");
-                }
-                state.bus.publish_all(&events);
-            }
-            Err(error) => trouble(&error, "outside workers could not be checked; trying again"),
+        if let Err(error) = outside.fail_silent().await {
+            trouble(&error, "outside workers could not be checked; trying again");
         }
     }
 }
 
-async fn refresh_queue(state: &AppState, speed: &NodeSpeed) {
-    match state.store.refresh_queue(Timestamp::now(), speed.get(), state.jobs.workers).await {
+async fn refresh_queue(workers: &Workers, speed: &NodeSpeed) {
+    match workers.sessions.store.refresh_queue(Timestamp::now(), speed.get(), workers.config.workers).await {
         // Not `Bus::publish`, which would call every queued session newly queued.
-        Ok(events) => events.iter().for_each(|event| state.bus.tell_watchers(event)),
+        Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
         Err(error) => trouble(&error, "the queue's positions could not be written; trying again"),
     }
 }

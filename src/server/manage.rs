@@ -3,8 +3,8 @@
 //! has the other subcommand.
 
 use super::{
-    config::read_database_url,
-    media::{Media, RecordingsUrl},
+    config::{RecordingsUrl, read_database_url},
+    media::Recordings,
     owner::Owner,
     store::{Kept, Store},
 };
@@ -149,7 +149,7 @@ pub async fn list(args: &ListArgs) -> Result<(), String> {
 pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
     let store = args.store.open().await?;
     let media = if args.yes {
-        let opened = Media::beside(&args.store.data_dir, args.recordings_url.as_ref()).await;
+        let opened = Recordings::beside(&args.store.data_dir, args.recordings_url.as_ref()).await;
         Some(opened.map_err(|e| format!("the recordings can't be reached: {e}"))?)
     } else {
         None
@@ -201,7 +201,7 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
 }
 
 /// As a person's own deletion goes: the worker loses the session, then the recording goes, then the rest.
-async fn remove(store: &Store, media: &Media, session: &Session, owner: &Owner) -> Result<(), String> {
+async fn remove(store: &Store, media: &Recordings, session: &Session, owner: &Owner) -> Result<(), String> {
     let id = session.id;
     store.cancel(owner, id, Timestamp::now()).await.map_err(broken)?;
     media.remove(id).await.map_err(|e| format!("its recording can't be removed: {e}"))?;

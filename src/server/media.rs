@@ -5,12 +5,15 @@
 mod place;
 mod scratch;
 
-pub use place::{OpenError, RecordingsUrl};
+pub use place::OpenError;
 pub use scratch::Scratch;
 
 use crate::{
     model::SessionId,
-    server::disk::{self, Ledger, Reservation, RoomError},
+    server::{
+        config::RecordingsUrl,
+        space::{self, Ledger, Reservation, RoomError},
+    },
 };
 use bytes::Bytes;
 use futures::{TryStreamExt, stream::BoxStream};
@@ -30,7 +33,7 @@ const STEP: u64 = 1024 * 1024;
 
 /// Where recordings lie.
 #[derive(Clone, Debug)]
-pub struct Media {
+pub struct Recordings {
     store: Arc<dyn ObjectStore>,
     /// The folder that they lie in, if they do.
     folder: Option<PathBuf>,
@@ -82,7 +85,7 @@ pub struct UploadRoom {
 pub struct Upload {
     file: FileWriter<tokio::fs::File>,
     scratch: Scratch,
-    media: Media,
+    media: Recordings,
     room: UploadRoom,
     /// Bytes written so far.
     pub bytes: u64,
@@ -98,7 +101,7 @@ pub struct Received {
     pub bytes: u64,
 }
 
-impl Media {
+impl Recordings {
     /// Recordings at `url`, or in `recordings/` under `folder`. Scratch files in `incoming/` and `spool/` there. Folders
     /// of this node's own are made if missing. Nobody else may use `folder`. What is written leaves `spare` bytes free.
     ///
@@ -160,7 +163,7 @@ impl Media {
         let incoming = self.ledger.reserve(&self.incoming, bytes)?;
         let mut kept = None;
         if let Some(folder) = &self.folder {
-            let on = |folder| disk::device(folder).map_err(MediaError::Scratch);
+            let on = |folder| space::device(folder).map_err(MediaError::Scratch);
             if on(folder)? != on(&self.incoming)? {
                 kept = Some(self.ledger.reserve(folder, bytes)?);
             }
@@ -345,8 +348,8 @@ impl Media {
     /// # Errors
     /// If the system doesn't tell.
     pub fn free_bytes(&self) -> io::Result<u64> {
-        let scratch = disk::free_bytes(&self.incoming)?.min(disk::free_bytes(&self.spool)?);
-        self.folder.as_ref().map_or(Ok(scratch), |folder| Ok(scratch.min(disk::free_bytes(folder)?)))
+        let scratch = space::free_bytes(&self.incoming)?.min(space::free_bytes(&self.spool)?);
+        self.folder.as_ref().map_or(Ok(scratch), |folder| Ok(scratch.min(space::free_bytes(folder)?)))
     }
 
     /// Bytes of the data folder's disk that nobody is promised and that needn't stay free.

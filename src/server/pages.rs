@@ -3,19 +3,23 @@
 use super::{
     address::ClientAddress,
     error::Error,
-    identity::{LinkKey, link},
-    keys::{Https, set_cookie},
-    notice::{self, Notice},
-    owner::{self, Identity, Owner},
+    http::{
+        identity::{
+            cookies::{self, Identity},
+            link,
+        },
+        notice::Notice,
+        site::site,
+    },
+    identity::LinkKey,
+    keys::set_cookie,
+    owner::Owner,
     retention,
     state::AppState,
 };
-use crate::{
-    api::{
-        identity::{IDENTITY_PAGE, IdentityInfo, LinkInfo, OpenInfo, Opens},
-        upload::UploadInfo,
-    },
-    model::{ApiError, Timestamp},
+use crate::model::{
+    ApiError, Timestamp,
+    page::{IDENTITY_PAGE, IdentityInfo, LinkInfo, OpenInfo, Opens, UploadInfo},
 };
 use axum::{
     Extension,
@@ -82,13 +86,13 @@ pub fn set_status(status: StatusCode) {
 
 /// What the upload page shows.
 pub fn upload_info(caller: &Caller) -> UploadInfo {
-    let probed = use_context::<Parts>().is_none_or(|request| owner::has_probed_cookies(&request.uri));
+    let probed = use_context::<Parts>().is_none_or(|request| cookies::has_probed_cookies(&request.uri));
     UploadInfo {
-        engines: caller.state.engines.list(),
-        max_upload_bytes: caller.state.limits.max_upload_bytes,
-        max_duration: caller.state.limits.max_duration,
+        engines: caller.state.sessions.engines.list(),
+        max_upload_bytes: caller.state.sessions.limits.max_upload_bytes,
+        max_duration: caller.state.sessions.limits.max_duration,
         cookies_blocked: !caller.identity.known && probed,
-        kept: retention::told(&caller.state.kept),
+        kept: retention::told(&caller.state.sessions.kept),
     }
 }
 
@@ -106,15 +110,9 @@ fn set_cookies(cookies: impl IntoIterator<Item = Cookie<'static>>) {
     }
 }
 
-/// Scheme and host as the browser has them in its address.
-fn site() -> String {
-    let host = use_context::<Parts>().and_then(|request| notice::host(&request.uri, &request.headers));
-    let scheme = if Https::of(&request_headers()).0 { "https" } else { "http" };
-    format!("{scheme}://{}", host.unwrap_or_default())
-}
-
 fn link_info(key: &LinkKey, expires_at: Option<Timestamp>) -> Result<LinkInfo, Error> {
-    let url = link(&site(), key);
+    let site = use_context::<Parts>().map(|request| site(&request.uri, &request.headers));
+    let url = link(&site.unwrap_or_default(), key);
     let code = QrCode::encode_text(&url, QrCodeEcc::Medium)
         .map_err(|e| Error::Internal(format!("a link doesn't fit into a QR code: {e}")))?;
     let size = code.size();
@@ -129,10 +127,13 @@ fn link_info(key: &LinkKey, expires_at: Option<Timestamp>) -> Result<LinkInfo, E
 /// If the store fails.
 pub async fn identity_info(caller: &Caller) -> Result<IdentityInfo, Error> {
     set_header(header::CACHE_CONTROL, "no-store");
-    let (identities, keys, headers) = (caller.state.identities(), &caller.state.cookie_keys, request_headers());
-    let made = identities.made_link(&caller.owner, &headers).await?;
+    let (identities, keys, headers) = (&caller.state.identities, &caller.state.cookie_keys, request_headers());
+    let made = match cookies::link(keys, &headers) {
+        Some(made) if identities.still_opens(&caller.owner, &made).await? => Some(made),
+        _ => None,
+    };
     let recovery_made_at = identities.recovery_key(&caller.owner).await?;
-    let recovery = LinkKey::made_recovery(keys, &headers).map(|(key, removal)| {
+    let recovery = cookies::recovery_key(keys, &headers).map(|(key, removal)| {
         set_cookies([removal]);
         key
     });
@@ -154,7 +155,7 @@ pub async fn open_info(caller: &Caller, key: Option<&str>) -> Result<OpenInfo, E
     // The address holds the key, so no other one learns it from here. Not `no-referrer`: with that, browsers send forms
     // from `Origin: null`, which is refused as another site's.
     set_header(header::REFERRER_POLICY, "strict-origin");
-    let identities = caller.state.identities();
+    let identities = &caller.state.identities;
     let (opens, invalid) = match key.map(str::trim).filter(|key| !key.is_empty()) {
         Some(key) => match identities.look(key).await {
             Ok((key, owner)) => {
@@ -179,8 +180,8 @@ pub async fn open_info(caller: &Caller, key: Option<&str>) -> Result<OpenInfo, E
 /// # Errors
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_link(caller: &Caller) -> Result<(), Error> {
-    let made = caller.state.identities().make_link(&caller.owner).await?;
-    set_cookies([made.cookie(&caller.state.cookie_keys, &request_headers())]);
+    let made = caller.state.identities.make_link(&caller.owner).await?;
+    set_cookies([cookies::of_link(&made, &caller.state.cookie_keys, &request_headers())]);
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
@@ -190,8 +191,8 @@ pub async fn make_link(caller: &Caller) -> Result<(), Error> {
 /// # Errors
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_recovery_key(caller: &Caller) -> Result<(), Error> {
-    let key = caller.state.identities().make_recovery_key(&caller.owner).await?;
-    set_cookies([key.recovery_cookie(&caller.state.cookie_keys, &request_headers())]);
+    let key = caller.state.identities.make_recovery_key(&caller.owner).await?;
+    set_cookies([cookies::of_recovery_key(&key, &caller.state.cookie_keys, &request_headers())]);
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
@@ -201,7 +202,7 @@ pub async fn make_recovery_key(caller: &Caller) -> Result<(), Error> {
 /// # Errors
 /// If the store fails.
 pub async fn revoke_recovery_key(caller: &Caller) -> Result<(), Error> {
-    caller.state.identities().revoke_recovery_key(&caller.owner).await?;
+    caller.state.identities.revoke_recovery_key(&caller.owner).await?;
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
@@ -211,8 +212,8 @@ pub async fn revoke_recovery_key(caller: &Caller) -> Result<(), Error> {
 /// # Errors
 /// [`Error::InvalidKey`] if it opens none.
 pub async fn open_identity(caller: &Caller, key: &str) -> Result<(), Error> {
-    let owner = caller.state.identities().open(&caller.owner, key).await?;
-    set_cookies(owner::taking_over(&caller.state.cookie_keys, &request_headers(), &owner));
+    let owner = caller.state.identities.open(&caller.owner, key).await?;
+    set_cookies(cookies::taking_over(&caller.state.cookie_keys, &request_headers(), &owner));
     leptos_axum::redirect("/");
     Ok(())
 }
@@ -225,9 +226,9 @@ pub async fn leave_identity(caller: &Caller, token: &str, sure: bool) -> Result<
     if !sure {
         return Err(Error::NotConfirmed);
     }
-    caller.state.identities().check_leave_token(&caller.owner, token)?;
-    caller.state.identities().leave(&caller.owner);
-    set_cookies(owner::forgetting(&caller.state.cookie_keys, &request_headers()));
+    caller.state.identities.check_leave_token(&caller.owner, token)?;
+    caller.state.identities.leave(&caller.owner);
+    set_cookies(cookies::forgetting(&caller.state.cookie_keys, &request_headers()));
     leptos_axum::redirect("/");
     Ok(())
 }

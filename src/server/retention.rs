@@ -1,29 +1,14 @@
-//! Deletes sessions that ended long enough ago, with their recordings and texts. Any node may do it, one at a time does.
-//! Run by `server`; pages and `sessions` ask what is due.
+//! How long sessions are kept: what is due to be deleted, and what people are told of it. `jobs` deletes it; pages and
+//! `sessions` ask what is due.
 
-use super::{bus::Event, config::KeepConfig, state::AppState, store::Ended};
+use super::config::KeepConfig;
 use crate::model::{
     Timestamp, bytes, duration,
     text::{count, decimal},
 };
-use std::{fmt::Display, time::Duration};
-use tokio::time;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-const DAY_SECS: f64 = 86_400.0;
-/// The name of the chore in the store.
-const CHORE: &str = "retention";
-/// How many sessions are read at once.
-const BATCH: u32 = 50;
-/// What is due can't be queued again. It is deleted this many seconds later, when whoever saw it a moment before it was
-/// due has done so, by any node's clock.
-const MARGIN_SECS: f64 = 5.0;
-/// For how many seconds a node has the chore after each batch: longer than a storage that is slow takes for one.
-const HELD_SECS: f64 = 120.0;
-/// How often to look, in seconds: a part of what is kept, within these.
-const SOONEST_SECS: f64 = 1.0;
-const LATEST_SECS: f64 = 600.0;
+/// Seconds in a day.
+pub const DAY_SECS: f64 = 86_400.0;
 
 /// Whether a session that ended then is to be deleted.
 #[must_use]
@@ -45,81 +30,6 @@ pub fn told(kept: &KeepConfig) -> Option<String> {
     let most = kept.max_bytes_per_owner.map(|most| format!("You can keep recordings of up to {} here.", bytes(most)));
     let told: Vec<String> = days.into_iter().chain(most).collect();
     (!told.is_empty()).then(|| told.join(" "))
-}
-
-/// Deletes what is due until `stop`.
-pub async fn run(state: AppState, stop: CancellationToken) {
-    let Some(days) = state.kept.keep_days else { return };
-    let keep_secs = days * DAY_SECS;
-    let every = (keep_secs / 20.0).clamp(SOONEST_SECS, LATEST_SECS);
-    let node = Uuid::new_v4().to_string();
-    let mut looks = time::interval(Duration::from_secs_f64(every));
-    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(looks.tick()).await.is_some() {
-        let swept = stop.run_until_cancelled(sweep(&state, &node, keep_secs)).await;
-        if let Some(Err(error)) = swept {
-            tracing::warn!(%error, "sessions that are due could not be deleted; trying again");
-        }
-    }
-}
-
-/// What a sweep has done.
-#[derive(Default)]
-struct Swept {
-    sessions: usize,
-    bytes: u64,
-    failed: usize,
-}
-
-async fn sweep(state: &AppState, node: &str, keep_secs: f64) -> Result<(), sqlx::Error> {
-    let before = Timestamp::now().plus_seconds(-keep_secs - MARGIN_SECS);
-    let mut swept = Swept::default();
-    let mut last: Option<Ended> = None;
-    let ended = loop {
-        let now = Timestamp::now();
-        if !state.store.take_chore(CHORE, node, now, now.plus_seconds(HELD_SECS)).await? {
-            break Ok(());
-        }
-        let batch = match state.store.ended(before, last.as_ref(), BATCH).await {
-            Ok(batch) => batch,
-            Err(error) => break Err(error),
-        };
-        for ended in &batch {
-            match delete(state, ended).await {
-                Ok(()) => {
-                    swept.sessions += 1;
-                    swept.bytes += ended.bytes;
-                }
-                Err(error) => {
-                    swept.failed += 1;
-                    let id = ended.id;
-                    tracing::warn!(session_id = %id, %error, "session {id} is due and could not be deleted");
-                }
-            }
-        }
-        if batch.len() < BATCH as usize {
-            // Lets it go: the next to look may be another node.
-            break state.store.take_chore(CHORE, node, now, now).await.map(drop);
-        }
-        last = batch.into_iter().last();
-    };
-    if swept.sessions + swept.failed > 0 {
-        let Swept { sessions, bytes, failed } = swept;
-        tracing::info!(sessions, bytes, failed, keep_secs, "sessions that ended long enough ago were deleted");
-        metrics::counter!("hark_sessions_expired_total").increment(sessions as u64);
-    }
-    ended
-}
-
-async fn delete(state: &AppState, ended: &Ended) -> Result<(), Box<dyn Display + Send + Sync>> {
-    let Ended { id, owner, .. } = ended;
-    // First, so that no recording stays behind a session that is gone: if this fails, the next sweep tries again.
-    state.media.remove(*id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
-    let gone = state.store.delete(owner, *id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
-    if gone {
-        state.bus.publish(&Event::deleted(owner.clone(), *id));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

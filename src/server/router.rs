@@ -1,20 +1,37 @@
 //! All routes of a node, with the layers around them: owner, cross-site protection, headers, compression, tracing.
 
-use super::{address, error::Error, guard, http, notice, owner, pages, state::AppState};
+use super::{
+    address::{self, PeerAddress},
+    error::Error,
+    guard,
+    http::{
+        self,
+        identity::cookies,
+        notice::{self, Forms},
+    },
+    pages,
+    state::AppState,
+};
 use crate::{
-    api::{FailedForm, OnNotFound},
+    api::{
+        FailedForm, OnNotFound,
+        identity::{LeaveIdentity, MakeLink, MakeRecoveryKey, OpenIdentity, RevokeRecoveryKey},
+    },
     app::{App, LinkTiming, RenderedAt, shell},
-    model::Timestamp,
+    model::{
+        Timestamp,
+        page::{IDENTITY_PAGE, OPEN_PAGE},
+    },
 };
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use leptos::{config::Env, nonce::use_nonce, prelude::provide_context};
+use leptos::{config::Env, nonce::use_nonce, prelude::provide_context, server_fn::ServerFn};
 use leptos_axum::{AxumRouteListing, LeptosRoutes, file_and_error_handler_with_context, generate_route_list};
 use std::{
     any::Any,
@@ -33,24 +50,36 @@ use tracing::{Instrument, Level};
 
 /// The app's pages, found out once for the process. While Leptos does that, no page anywhere in the process may be rendered:
 /// what it loads would never come (docs/upstream.md).
-static PAGES: LazyLock<Vec<AxumRouteListing>> = LazyLock::new(|| generate_route_list(App));
+static ROUTES: LazyLock<Vec<AxumRouteListing>> = LazyLock::new(|| generate_route_list(App));
+
+/// Where forms stand that are on one page only. That of a link doesn't say where it is, because its address is a secret.
+const PAGES: [(&str, &str); 5] = [
+    (OpenIdentity::PATH, OPEN_PAGE),
+    (MakeLink::PATH, IDENTITY_PAGE),
+    (MakeRecoveryKey::PATH, IDENTITY_PAGE),
+    (RevokeRecoveryKey::PATH, IDENTITY_PAGE),
+    (LeaveIdentity::PATH, IDENTITY_PAGE),
+];
 
 /// The node as one service.
 pub fn router(state: AppState) -> Router {
-    let routes = PAGES.clone();
-    let options = state.leptos.clone();
+    let routes = ROUTES.clone();
+    let options = state.settings.leptos.clone();
     let context = {
         let state = state.clone();
         move || {
             provide_context(state.clone());
             provide_context(RenderedAt(Timestamp::now()));
-            if let Some(timing) = &state.streams.link_timing {
+            if let Some(timing) = &state.settings.streams.link_timing {
                 provide_context(LinkTiming(timing.clone()));
             }
             provide_context(OnNotFound(Arc::new(|| pages::set_status(StatusCode::NOT_FOUND))));
             provide_context(FailedForm(pages::failed_form));
             if let Some(nonce) = use_nonce() {
-                pages::set_header(header::CONTENT_SECURITY_POLICY, &policy(&nonce, state.leptos.env == Env::DEV));
+                pages::set_header(
+                    header::CONTENT_SECURITY_POLICY,
+                    &policy(&nonce, state.settings.leptos.env == Env::DEV),
+                );
             }
             pages::set_header(header::CACHE_CONTROL, "private, no-cache");
         }
@@ -63,16 +92,16 @@ pub fn router(state: AppState) -> Router {
         .leptos_routes_with_context(&state, routes, context.clone(), shell_of)
         .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
         .layer(middleware::from_fn(to_its_end))
-        .layer(middleware::from_fn(owner::probe_cookies));
-    let owned = http::router(state.monitored_elsewhere)
+        .layer(middleware::from_fn(cookies::probe_cookies));
+    let owned = http::router(state.settings.monitored_elsewhere)
         .merge(pages)
         // Bodies are counted by `guard`, and a recording's by `http::upload`.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(no_store))
-        .layer(middleware::from_fn_with_state(state.clone(), notice::carry))
-        .layer(middleware::from_fn_with_state(state.clone(), owner::identify))
+        .layer(middleware::from_fn_with_state(Forms { state: state.clone(), pages: &PAGES }, notice::carry))
+        .layer(middleware::from_fn_with_state(state.clone(), cookies::identify))
         .layer(CsrfLayer::new());
-    let find_address = middleware::from_fn_with_state(state.clone(), address::find);
+    let with_address = middleware::from_fn_with_state(state.clone(), find_address);
     let streams = NotForContentType::const_new("text/event-stream");
     let audio = NotForContentType::const_new("audio/");
     // Released with compressed copies beside it; in development its 17 MB would keep a core busy for seconds.
@@ -80,11 +109,11 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(http::healthz))
         .route("/readyz", get(http::readyz))
-        .merge(if state.monitored_elsewhere { Router::new() } else { http::operators() })
+        .merge(if state.settings.monitored_elsewhere { Router::new() } else { http::operators() })
         .merge(owned)
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm)))
         .layer(middleware::from_fn(cache))
-        .layer(find_address)
+        .layer(with_address)
         // The log has what the panic said.
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| Error::Panic.into_response()))
         .layer(
@@ -122,6 +151,16 @@ fn policy(nonce: &str, watching: bool) -> String {
          connect-src 'self'{reload}; media-src 'self' blob:; object-src 'none'; base-uri 'none'; \
          form-action 'self'; frame-ancestors 'none'"
     )
+}
+
+/// Puts the client's address into a request.
+async fn find_address(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    if let Some(PeerAddress(peer)) = request.extensions().get().copied() {
+        let network = &state.settings.network;
+        let client = address::find(peer, request.headers(), &network.trusted_proxies, network.forwarded_header);
+        request.extensions_mut().insert(client);
+    }
+    next.run(request).await
 }
 
 /// Renders a page to its end, also when nobody waits for it any more: what Leptos still has under way would find its

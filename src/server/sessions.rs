@@ -3,37 +3,47 @@
 
 use super::{
     address::ClientAddress,
-    audio,
-    bus::Event,
+    audio::{self, Decoders},
+    bus::Bus,
+    config::{KeepConfig, LimitConfig},
+    disk::DiskWatch,
     error::Error,
-    media::{Received, Upload, UploadRoom},
+    event::Event,
+    language::language,
+    media::{Received, Recordings, Upload, UploadRoom},
+    outside::Outside,
     owner::Owner,
     retention,
-    speech::Availability,
-    state::AppState,
-    store::{self, NewSession, QueueLimits},
+    shares::{Shares, Standing},
+    speech::{Availability, Engines},
+    store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recently},
 };
 use crate::model::{
     EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time;
 use uuid::Uuid;
 
-/// How many sessions a page of the list holds, unless asked otherwise, and at most.
-pub const PAGE: u32 = 50;
-pub const MAX_PAGE: u32 = 200;
-/// A session that ended this long ago is no longer told to watchers who connect, in seconds.
-const RECENT_SECS: f64 = 600.0;
-/// Segments read from the store at once.
-pub const SEGMENT_PAGE: u32 = 1000;
 /// Pauses between tries to take back a recording that never became a session, while the storage or the store fails.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The use cases of sessions. Made by [`AppState::sessions`].
-pub struct Sessions<'a> {
-    pub(super) state: &'a AppState,
+/// The sessions of a node: the use cases, and what they are made of. Routes, pages and workers share one.
+pub struct Sessions {
+    pub store: Store,
+    pub media: Recordings,
+    pub bus: Bus,
+    pub engines: Engines,
+    pub decoders: Decoders,
+    pub disk: DiskWatch,
+    /// Those that workers outside Hark report on.
+    pub outside: Arc<Outside>,
+    /// How callers count where something is shared.
+    pub shares: Shares,
+    pub limits: LimitConfig,
+    pub queue: QueueLimits,
+    pub kept: KeepConfig,
 }
 
 /// What a person or program says about a recording.
@@ -52,9 +62,10 @@ pub struct Plan {
     engine: EngineId,
 }
 
-impl<'a> Sessions<'a> {
-    pub(super) fn new(state: &'a AppState) -> Self {
-        Self { state }
+impl Sessions {
+    /// How an owner counts, coming from this address.
+    pub async fn standing(&self, owner: &Owner, address: Option<ClientAddress>) -> Standing {
+        self.shares.standing(&self.store, owner, address).await
     }
 
     /// The owner's sessions, newest first.
@@ -75,7 +86,7 @@ impl<'a> Sessions<'a> {
             .map_err(|_| Error::BadRequest("The cursor must be the next_cursor of an earlier page.".to_owned()))?;
         let limit = limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
         let query: String = query.unwrap_or_default().trim().chars().take(Title::MAX_CHARS).collect();
-        let mut sessions = self.state.store.list(owner, &query, before, limit + 1).await?;
+        let mut sessions = self.store.list(owner, &query, before, limit + 1).await?;
         let more = sessions.len() > limit as usize;
         sessions.truncate(limit as usize);
         let next_cursor = if more { sessions.last().map(|s| s.id.to_string()) } else { None };
@@ -87,7 +98,7 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn get(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
-        self.state.store.session(owner, id).await?.ok_or(Error::NotFound)
+        self.store.session(owner, id).await?.ok_or(Error::NotFound)
     }
 
     /// A session with all its segments.
@@ -99,7 +110,7 @@ impl<'a> Sessions<'a> {
         let mut segments = Vec::with_capacity(session.status.segments as usize);
         // Only what the status counts, so that the two fit together while more is being added.
         while let wanted @ 1.. = session.status.segments - segments.len() as u32 {
-            let page = self.state.store.segments(id, segments.len() as u32, wanted.min(SEGMENT_PAGE)).await?;
+            let page = self.store.segments(id, segments.len() as u32, wanted.min(SEGMENT_PAGE)).await?;
             if page.is_empty() {
                 break;
             }
@@ -118,8 +129,8 @@ impl<'a> Sessions<'a> {
             segment.words.clear();
             segment.confidence = None;
         }
-        let waveform = self.state.store.waveform(id).await?.unwrap_or_default();
-        let stages = self.state.store.stages(id).await?;
+        let waveform = self.store.waveform(id).await?.unwrap_or_default();
+        let stages = self.store.stages(id).await?;
         Ok(SessionDetail { transcript, waveform, stages })
     }
 
@@ -129,7 +140,7 @@ impl<'a> Sessions<'a> {
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn waveform(&self, owner: &Owner, id: SessionId) -> Result<Vec<u8>, Error> {
         self.get(owner, id).await?;
-        Ok(self.state.store.waveform(id).await?.unwrap_or_default())
+        Ok(self.store.waveform(id).await?.unwrap_or_default())
     }
 
     /// The statuses a watcher of all the owner's sessions must know.
@@ -137,7 +148,7 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// If the store fails.
     pub async fn statuses(&self, owner: &Owner) -> Result<Vec<Status>, Error> {
-        Ok(self.state.store.statuses(owner, recently()).await?)
+        Ok(self.store.statuses(owner, recently()).await?)
     }
 
     /// Checks what is wished of a recording, before it is received.
@@ -158,9 +169,9 @@ impl<'a> Sessions<'a> {
                 }
                 engine => engine,
             },
-            None => self.state.engines.default_engine(),
+            None => self.engines.default_engine(),
         };
-        let available = self.state.engines.get(engine).map_or_else(
+        let available = self.engines.get(engine).map_or_else(
             || Availability::Missing {
                 reason: format!("The engine {engine} is not part of this build."),
                 install: String::new(),
@@ -179,11 +190,11 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// If it is too large, or the disk too full.
     pub fn reserve(&self, size: Option<u64>) -> Result<UploadRoom, Error> {
-        let limit = self.state.limits.max_upload_bytes;
+        let limit = self.limits.max_upload_bytes;
         if size.is_some_and(|size| size > limit) {
             return Err(Error::TooLarge { size, limit });
         }
-        Ok(self.state.media.reserve_upload(size)?)
+        Ok(self.media.reserve_upload(size)?)
     }
 
     /// Whether another recording of this owner, of `size` bytes if that is known, may be queued and kept; for those who
@@ -197,15 +208,15 @@ impl<'a> Sessions<'a> {
         address: Option<ClientAddress>,
         size: Option<u64>,
     ) -> Result<(), Error> {
-        let limits = &self.state.queue;
+        let limits = &self.queue;
         if let Some(limit) = limits.bytes_per_owner {
-            let used = self.state.store.kept_bytes(owner).await?;
+            let used = self.store.kept_bytes(owner).await?;
             if used >= limit || used.saturating_add(size.unwrap_or(0)) > limit {
                 return Err(Error::Quota { used, limit });
             }
         }
         let address = self.kept_address(owner, address).await;
-        match self.state.store.queue_full(owner, address.as_deref(), limits, Timestamp::now()).await? {
+        match self.store.queue_full(owner, address.as_deref(), limits, Timestamp::now()).await? {
             Some(full) => Err(full.into()),
             None => Ok(()),
         }
@@ -213,7 +224,7 @@ impl<'a> Sessions<'a> {
 
     /// The hash of a newcomer's address, which its sessions in the queue count by; none for an owner with history.
     async fn kept_address(&self, owner: &Owner, address: Option<ClientAddress>) -> Option<String> {
-        self.state.shares.kept_address(self.state.standing(owner, address).await)
+        self.shares.kept_address(self.standing(owner, address).await)
     }
 
     /// Counts a recording that was refused.
@@ -230,7 +241,7 @@ impl<'a> Sessions<'a> {
     /// If no file can be made.
     pub fn receive(&self, room: UploadRoom) -> Result<(SessionId, Upload), Error> {
         let id = SessionId(Uuid::now_v7());
-        Ok((id, self.state.media.receive(id, room)?))
+        Ok((id, self.media.receive(id, room)?))
     }
 
     /// Makes a session of a received recording and queues it.
@@ -239,7 +250,7 @@ impl<'a> Sessions<'a> {
     /// If the recording can't be read as audio, is too long, can't be stored, or the queue or the owner's quota has
     /// filled up; it is removed then.
     pub async fn create(
-        &self,
+        self: &Arc<Self>,
         owner: &Owner,
         address: Option<ClientAddress>,
         id: SessionId,
@@ -248,13 +259,13 @@ impl<'a> Sessions<'a> {
         plan: Plan,
     ) -> Result<Session, Error> {
         let address = self.kept_address(owner, address).await;
-        let (state, owner, file_name) = (self.state.clone(), owner.clone(), file_name.to_owned());
+        let (sessions, owner, file_name) = (Arc::clone(self), owner.clone(), file_name.to_owned());
         // In a task of its own: where the sender hangs up now, this still comes to one end or the other.
         let making = async move {
             let received = upload.finish().await?;
-            let made = state.sessions().create_received(&owner, address, id, &received, &file_name, plan).await;
+            let made = sessions.create_received(&owner, address, id, &received, &file_name, plan).await;
             if let Err((error, true)) = made {
-                tokio::spawn(take_back(state, id, received));
+                tokio::spawn(take_back(sessions, id, received));
                 return Err(error);
             }
             made.map_err(|(error, _)| error)
@@ -274,14 +285,14 @@ impl<'a> Sessions<'a> {
     ) -> Result<Session, (Error, bool)> {
         let mut new = self.look_at(owner, id, received, file_name, plan).await.map_err(|e| (e, false))?;
         new.address = address;
-        self.state.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
-        let added = self.state.store.enqueue(&new, &self.state.queue, Timestamp::now()).await;
+        self.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
+        let added = self.store.enqueue(&new, &self.queue, Timestamp::now()).await;
         let (session, event) = added.map_err(|e| (e.into(), true))?;
         let bytes = received.bytes;
         metrics::counter!("hark_sessions_created_total").increment(1);
         metrics::counter!("hark_upload_bytes_total").increment(bytes);
         tracing::info!(session_id = %id, bytes, engine = %session.engine, "session {id} was received");
-        self.state.bus.publish(&event);
+        self.bus.publish(&event);
         Ok(session)
     }
 
@@ -293,8 +304,8 @@ impl<'a> Sessions<'a> {
         file_name: &str,
         plan: Plan,
     ) -> Result<NewSession, Error> {
-        let limits = audio::Limits { max_duration: self.state.limits.max_duration };
-        let info = self.state.decoders.probe(received.path(), limits).await?;
+        let limits = audio::Limits { max_duration: self.limits.max_duration };
+        let info = self.decoders.probe(received.path(), limits).await?;
         let file_name: String = file_name.chars().filter(|c| !c.is_control()).take(255).collect();
         Ok(NewSession {
             id,
@@ -321,10 +332,10 @@ impl<'a> Sessions<'a> {
     ///
     /// # Errors
     /// If the scratch folder can't be read.
-    pub fn take_back_cut_off(&self) -> std::io::Result<()> {
-        for (id, received) in self.state.media.cut_off()? {
+    pub fn take_back_cut_off(self: &Arc<Self>) -> std::io::Result<()> {
+        for (id, received) in self.media.cut_off()? {
             tracing::info!(session_id = %id, "an upload was cut off by the last stop");
-            tokio::spawn(take_back(self.state.clone(), id, received));
+            tokio::spawn(take_back(Arc::clone(self), id, received));
         }
         Ok(())
     }
@@ -333,11 +344,15 @@ impl<'a> Sessions<'a> {
     ///
     /// # Errors
     /// As [`Sessions::plan`] and [`Sessions::create`].
-    pub async fn create_sample(&self, owner: &Owner, address: Option<ClientAddress>) -> Result<Session, Error> {
+    pub async fn create_sample(
+        self: &Arc<Self>,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+    ) -> Result<Session, Error> {
         self.sample(owner, address).await.inspect_err(|error| self.count_refusal(error))
     }
 
-    async fn sample(&self, owner: &Owner, address: Option<ClientAddress>) -> Result<Session, Error> {
+    async fn sample(self: &Arc<Self>, owner: &Owner, address: Option<ClientAddress>) -> Result<Session, Error> {
         const SAMPLE: &[u8] = include_bytes!("../../public/sample.mp3");
         let plan = self.plan(&Wishes { title: Some("Sample recording".to_owned()), ..Wishes::default() })?;
         let room = self.reserve(Some(SAMPLE.len() as u64))?;
@@ -352,8 +367,8 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn cancel(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
-        let _still = self.state.outside.hold_still(&self.state.store, id).await?;
-        let changed = self.state.store.cancel(owner, id, Timestamp::now()).await?;
+        let _still = self.outside.hold_still(id).await?;
+        let changed = self.store.cancel(owner, id, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was cancelled").await
     }
 
@@ -364,13 +379,13 @@ impl<'a> Sessions<'a> {
     /// [`Error::QueueFull`] if too many wait.
     pub async fn retry(&self, owner: &Owner, address: Option<ClientAddress>, id: SessionId) -> Result<Session, Error> {
         self.can_be_queued(owner, id).await?;
-        self.queue_again(owner, address, id, Some(&self.state.queue)).await
+        self.queue_again(owner, address, id, Some(&self.queue)).await
     }
 
     async fn can_be_queued(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
         let session = self.get(owner, id).await?;
         // What is due is as good as gone: its recording may be removed at any moment.
-        if retention::is_due(self.state.kept.keep_days, session.finished_at, Timestamp::now()) {
+        if retention::is_due(self.kept.keep_days, session.finished_at, Timestamp::now()) {
             return Err(Error::NotFound);
         }
         if session.engine == EngineId::External {
@@ -388,7 +403,7 @@ impl<'a> Sessions<'a> {
         limits: Option<&QueueLimits>,
     ) -> Result<Session, Error> {
         let address = self.kept_address(owner, address).await;
-        let changed = self.state.store.retry(owner, id, address.as_deref(), limits, Timestamp::now()).await?;
+        let changed = self.store.retry(owner, id, address.as_deref(), limits, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was queued again").await
     }
 
@@ -404,9 +419,9 @@ impl<'a> Sessions<'a> {
         id: SessionId,
     ) -> Result<Session, Error> {
         self.can_be_queued(owner, id).await?;
-        let stopped = self.state.store.cancel(owner, id, Timestamp::now()).await?;
+        let stopped = self.store.cancel(owner, id, Timestamp::now()).await?;
         // One that waited or ran has been let in already, and doesn't lose its work to a full queue.
-        let limits = if stopped.is_some() { None } else { Some(&self.state.queue) };
+        let limits = if stopped.is_some() { None } else { Some(&self.queue) };
         self.announce(owner, id, stopped, "was cancelled").await?;
         self.queue_again(owner, address, id, limits).await
     }
@@ -419,7 +434,7 @@ impl<'a> Sessions<'a> {
         what: &str,
     ) -> Result<Session, Error> {
         if let Some(event) = &changed {
-            self.state.bus.publish(event);
+            self.bus.publish(event);
             tracing::info!(session_id = %id, "session {id} {what}");
         }
         self.get(owner, id).await
@@ -431,7 +446,7 @@ impl<'a> Sessions<'a> {
     /// [`Error::InvalidTitle`], or [`Error::NotFound`] if there is none of this owner.
     pub async fn rename(&self, owner: &Owner, id: SessionId, title: &str) -> Result<Session, Error> {
         let title = Title::new(title)?;
-        if !self.state.store.rename(owner, id, &title).await? {
+        if !self.store.rename(owner, id, &title).await? {
             return Err(Error::NotFound);
         }
         self.get(owner, id).await
@@ -443,19 +458,19 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn delete(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
-        let (store, disk) = (&self.state.store, &self.state.disk);
-        let _still = disk.make_room(store, Error::is_full_disk, || self.state.outside.hold_still(store, id)).await?;
+        let (store, disk) = (&self.store, &self.disk);
+        let _still = disk.make_room(store, Error::is_full_disk, || self.outside.hold_still(id)).await?;
         let now = Timestamp::now();
         if let Some(event) = disk.make_room(store, store::is_full, || store.cancel(owner, id, now)).await? {
-            self.state.bus.publish(&event);
+            self.bus.publish(&event);
         }
         self.get(owner, id).await?;
         // First, so that no recording stays behind a session that is gone: if this fails, one can try again.
-        self.state.media.remove(id).await?;
+        self.media.remove(id).await?;
         if !disk.make_room(store, store::is_full, || store.delete(owner, id)).await? {
             return Err(Error::NotFound);
         }
-        self.state.bus.publish(&Event::deleted(owner.clone(), id));
+        self.bus.publish(&Event::deleted(owner.clone(), id));
         tracing::info!(session_id = %id, "session {id} was deleted");
         Ok(())
     }
@@ -463,13 +478,13 @@ impl<'a> Sessions<'a> {
 
 /// Removes a recording that was received and maybe stored, unless it became a session after all. Goes on until that is
 /// sure; what is left of the scratch file lets the next start go on.
-async fn take_back(state: AppState, id: SessionId, received: Received) {
+async fn take_back(sessions: Arc<Sessions>, id: SessionId, received: Received) {
     received.empty();
     let mut pause = FIRST_PAUSE;
     loop {
-        let done = match state.store.exists(id).await {
+        let done = match sessions.store.exists(id).await {
             Ok(true) => return,
-            Ok(false) => state.media.remove(id).await.map_err(Error::from),
+            Ok(false) => sessions.media.remove(id).await.map_err(Error::from),
             Err(error) => Err(error.into()),
         };
         match done {
@@ -478,48 +493,5 @@ async fn take_back(state: AppState, id: SessionId, received: Received) {
         }
         time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
-    }
-}
-
-/// A language tag that has been checked; none if it is empty.
-pub(super) fn language(tag: Option<&str>) -> Result<Option<String>, Error> {
-    match tag.map(str::trim).filter(|tag| !tag.is_empty()) {
-        Some(tag) if !is_language_tag(tag) => Err(Error::BadRequest(
-            "The language must be a short tag such as 'en' or 'pt-BR' (BCP 47), or be left out.".to_owned(),
-        )),
-        tag => Ok(tag.map(str::to_owned)),
-    }
-}
-
-/// Whether a text has the form of a language tag: RFC 5646, 2.1, with 35 characters at most as its 4.4.1 advises. It begins
-/// with a letter, so no program takes it for an option.
-fn is_language_tag(tag: &str) -> bool {
-    let mut parts = tag.split('-');
-    let language = parts.next().unwrap_or_default();
-    tag.len() <= 35
-        && (2..=8).contains(&language.len())
-        && language.bytes().all(|b| b.is_ascii_alphabetic())
-        && parts.all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
-}
-
-/// Statuses changed since then are told to watchers who connect.
-#[must_use]
-pub fn recently() -> Timestamp {
-    Timestamp::now().plus_seconds(-RECENT_SECS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn languages_are_tags() {
-        for tag in ["en", "pt-BR", "zh-Hant-TW", "sl-rozaj-biske-1994", "en-a-bbb-x-a-ccc"] {
-            assert_eq!(language(Some(tag)).unwrap().as_deref(), Some(tag));
-        }
-        for tag in ["--help", "-", "e", "en-", "-en", "en--US", "en_US", "e1", "overlongxx", "en-overlongxx", "en US"] {
-            assert!(language(Some(tag)).is_err(), "{tag}");
-        }
-        assert_eq!(language(Some(" ")).unwrap(), None);
     }
 }

@@ -6,6 +6,7 @@ mod command;
 mod model_get;
 mod openai;
 mod pieces;
+mod pipe;
 mod pocketsphinx;
 mod process;
 mod protocol;
@@ -14,56 +15,14 @@ mod whisper;
 pub use child::{EngineArgs, run_child};
 pub use model_get::{ModelArgs, run_model};
 pub use process::{Input, Output, spawn};
-pub use protocol::{EngineSegment, Event};
+pub use protocol::{EngineEvent, EngineSegment};
 
-use crate::model::{EngineId, EngineInfo};
-use clap::Args;
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
+use crate::{
+    model::{EngineId, EngineInfo},
+    server::config::EngineConfig,
 };
+use std::{ffi::OsStr, path::Path};
 use tokio::process::Command;
-
-/// Which engines there are, and how they are reached.
-#[derive(Args, Clone, Debug)]
-pub struct EngineConfig {
-    /// The engine of sessions that name none: pocketsphinx, whisper, openai or command.
-    #[arg(long, env = "HARK_ENGINE", default_value = "pocketsphinx", value_name = "NAME")]
-    pub engine: EngineId,
-    /// Whisper's model file (ggml format). By default `models/ggml-base.en.bin` in the data folder, where
-    /// `hark model get base.en` puts it.
-    #[arg(long, env = "HARK_WHISPER_MODEL", value_name = "FILE")]
-    pub whisper_model: Option<PathBuf>,
-    /// A server with the OpenAI transcription API, such as `https://host/v1`. Its key is read from HARK_OPENAI_KEY.
-    #[arg(long, env = "HARK_OPENAI_URL", value_name = "URL")]
-    pub openai_url: Option<String>,
-    /// The model asked of that server.
-    #[arg(long, env = "HARK_OPENAI_MODEL", default_value = "whisper-1", value_name = "NAME")]
-    pub openai_model: String,
-    /// A program, with its arguments, that speaks Hark's engine protocol.
-    #[arg(long, env = "HARK_ENGINE_COMMAND", value_name = "COMMAND")]
-    pub engine_command: Option<String>,
-    /// Variables of Hark's environment that this program gets besides the usual ones, such as `HF_HOME,MY_TOKEN`.
-    #[arg(long, env = "HARK_ENGINE_ENV", value_name = "NAME,…", value_delimiter = ',')]
-    pub engine_env: Vec<String>,
-    /// The program that runs the built-in engines; Hark itself unless set.
-    #[arg(long, env = "HARK_ENGINE_PROGRAM", hide = true)]
-    pub engine_program: Option<PathBuf>,
-}
-
-impl Default for EngineConfig {
-    fn default() -> Self {
-        Self {
-            engine: EngineId::Pocketsphinx,
-            whisper_model: None,
-            openai_url: None,
-            openai_model: "whisper-1".to_owned(),
-            engine_command: None,
-            engine_env: Vec::new(),
-            engine_program: None,
-        }
-    }
-}
 
 /// Whether an engine can be used now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,10 +191,4 @@ fn pass_on(command: &mut Command, names: impl IntoIterator<Item = impl AsRef<OsS
             command.env(name, value);
         }
     }
-}
-
-/// Where a program lies on PATH.
-fn which(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }

@@ -2,11 +2,12 @@
 //! Every change of a status is one call that also returns the event to publish. Called by `sessions` and `jobs`.
 
 mod fold;
+mod page;
 mod postgres;
 mod rows;
 mod sqlite;
 
-use super::{bus::Event, owner::Owner};
+use super::{event::Event, owner::Owner};
 use crate::model::{
     EngineId, Failure, Media, Segment, Session, SessionId, StageLog, State, Status, Timestamp, Title, text::count,
 };
@@ -211,6 +212,7 @@ mod queue;
 mod stuck;
 
 pub use kept::{Ended, Kept};
+pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recently};
 pub use queue::{Bound, EnqueueError, QueueFull, QueueLimits, Share, Whose};
 pub use stuck::{Health, STALLED_SECS, Stuck, Way};
 

@@ -5,7 +5,7 @@ use futures::task::noop_waker;
 use hark::{
     model::{EventId, Segment, SessionId, Stage, State, Status, Timestamp},
     server::{
-        bus::Event,
+        event::Event,
         owner::Owner,
         shares::Standing,
         stream::{Hub, Outgoing, Reading, Source, StatusStream, StreamLimits},

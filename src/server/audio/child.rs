@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use clap::{Args, Subcommand};
 
 use super::confine::{Bounds, Role, confine};
-use super::decode::{Failure, Recording};
+use super::decode::{DecodeFailure, Recording};
 use super::wire::{self, Message};
 use super::{AudioError, Limits, ffmpeg};
 
@@ -149,9 +149,9 @@ fn decode(recording: Recording, limits: &Limits, out: &mut impl Write) -> io::Re
     broken.map_or_else(|| Ok(done.map_or_else(message, Message::Ended)), Err)
 }
 
-fn message(failure: Failure) -> Message {
+fn message(failure: DecodeFailure) -> Message {
     match failure {
-        Failure::NotHere(problem) => Message::NotHere(problem),
-        Failure::Final(error) => Message::Refused(error.into()),
+        DecodeFailure::NotHere(problem) => Message::NotHere(problem),
+        DecodeFailure::Final(error) => Message::Refused(error.into()),
     }
 }

@@ -73,19 +73,19 @@ pub struct Recording {
 
 /// Why the built-in decoders won't.
 #[derive(Debug)]
-pub enum Failure {
+pub enum DecodeFailure {
     /// ffmpeg may know better.
     NotHere(Problem),
     Final(AudioError),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for DecodeFailure {
     fn from(error: io::Error) -> Self {
         Self::Final(error.into())
     }
 }
 
-impl From<AudioError> for Failure {
+impl From<AudioError> for DecodeFailure {
     fn from(error: AudioError) -> Self {
         Self::Final(error)
     }
@@ -129,7 +129,7 @@ impl Recording {
     /// # Errors
     /// Every [`AudioError`] that can be told this early: a declared length over the limit, a WAV file shorter than its
     /// header says, an MP4 file without its index.
-    pub fn probe(self, limits: &Limits) -> Result<AudioInfo, Failure> {
+    pub fn probe(self, limits: &Limits) -> Result<AudioInfo, DecodeFailure> {
         let info = self.open()?.info;
         within(info.duration, limits)?;
         Ok(info)
@@ -147,7 +147,7 @@ impl Recording {
         limits: &Limits,
         opened: &mut dyn FnMut(&AudioInfo) -> io::Result<()>,
         sink: &mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
-    ) -> Result<AudioInfo, Failure> {
+    ) -> Result<AudioInfo, DecodeFailure> {
         let mut native = self.open()?;
         within(native.info.duration, limits)?;
         opened(&native.info)?;
@@ -160,13 +160,13 @@ impl Recording {
         Ok(native.info)
     }
 
-    fn open(self) -> Result<Native, Failure> {
+    fn open(self) -> Result<Native, DecodeFailure> {
         if matches!(self.kind, Kind::Foreign(_)) {
-            return Err(Failure::NotHere(Problem::Unsupported));
+            return Err(DecodeFailure::NotHere(Problem::Unsupported));
         }
         Native::open(self.file, self.kind).map_err(|failure| match failure {
             // Without a mark, "damaged" would be a guess.
-            Failure::NotHere(_) if self.kind == Kind::Unknown => Failure::NotHere(Problem::Unsupported),
+            DecodeFailure::NotHere(_) if self.kind == Kind::Unknown => DecodeFailure::NotHere(Problem::Unsupported),
             other => other,
         })
     }
@@ -261,7 +261,7 @@ enum Step {
 }
 
 impl Native {
-    fn open(file: File, kind: Kind) -> Result<Self, Failure> {
+    fn open(file: File, kind: Kind) -> Result<Self, DecodeFailure> {
         if let Kind::Native(name) = kind
             && sniff::is_crumbs(&file)?
         {
@@ -276,7 +276,7 @@ impl Native {
         if let Some((declared, found)) = told
             && is_cut(declared, found)
         {
-            return Err(Failure::Final(AudioError::Truncated { declared: Some(declared), found: Some(found) }));
+            return Err(DecodeFailure::Final(AudioError::Truncated { declared: Some(declared), found: Some(found) }));
         }
         let size = file.metadata()?.len();
         let side = file.try_clone()?;
@@ -288,12 +288,12 @@ impl Native {
             Ok(reader) => reader,
             Err(error) => {
                 if sniff::mp4_without_index(&side)? {
-                    return Err(Failure::Final(AudioError::Truncated { declared: None, found: None }));
+                    return Err(DecodeFailure::Final(AudioError::Truncated { declared: None, found: None }));
                 }
                 return Err(match error {
-                    Error::IoError(error) if error.raw_os_error().is_some() => Failure::Final(error.into()),
-                    Error::Unsupported(_) => Failure::NotHere(Problem::Unsupported),
-                    _ => Failure::NotHere(Problem::Damaged),
+                    Error::IoError(error) if error.raw_os_error().is_some() => DecodeFailure::Final(error.into()),
+                    Error::Unsupported(_) => DecodeFailure::NotHere(Problem::Unsupported),
+                    _ => DecodeFailure::NotHere(Problem::Damaged),
                 });
             }
         };
@@ -311,9 +311,9 @@ impl Native {
             // A track of an unknown kind may be sound.
             let unknown = reader.tracks().iter().any(|track| track.codec_params.is_none());
             return Err(if unknown {
-                Failure::NotHere(Problem::Unsupported)
+                DecodeFailure::NotHere(Problem::Unsupported)
             } else {
-                Failure::Final(AudioError::NoAudioTrack { format: format.to_owned() })
+                DecodeFailure::Final(AudioError::NoAudioTrack { format: format.to_owned() })
             });
         };
         let duration = match told {
@@ -365,11 +365,11 @@ impl Native {
     }
 
     /// Decodes the first packets, which is what tells whether this file is for these decoders.
-    fn begin(&mut self) -> Result<(), Failure> {
+    fn begin(&mut self) -> Result<(), DecodeFailure> {
         let wanted = if self.traits.bare { FIRST_PACKETS } else { 1 };
         while self.first.len() < wanted && self.good.packets + self.bad.packets < u64::from(FIRST_TRIES) {
             let mut block = Block { rate: 0, samples: Vec::new() };
-            match self.step(&mut block).map_err(Failure::Final)? {
+            match self.step(&mut block).map_err(DecodeFailure::Final)? {
                 Step::Samples => self.first.push(block),
                 Step::Silence(_) | Step::Nothing => {}
                 Step::End => break,
@@ -377,13 +377,13 @@ impl Native {
         }
         let Some((rate, channels)) = self.spec else {
             if self.bad.packets == 0 && self.failures == 0 {
-                return Err(Failure::Final(AudioError::NoSamples { format: self.info.format.clone() }));
+                return Err(DecodeFailure::Final(AudioError::NoSamples { format: self.info.format.clone() }));
             }
-            return Err(Failure::NotHere(Problem::Damaged));
+            return Err(DecodeFailure::NotHere(Problem::Damaged));
         };
         let noise = self.bad.packets > self.good.packets || self.spec_changes > self.good.packets / 4;
         if self.traits.bare && noise {
-            return Err(Failure::NotHere(Problem::Damaged));
+            return Err(DecodeFailure::NotHere(Problem::Damaged));
         }
         (self.info.sample_rate, self.info.channels) = (rate, channels);
         Ok(())
@@ -566,13 +566,13 @@ impl Native {
     }
 }
 
-fn decoder(track: &Track, traits: Traits) -> Result<Box<dyn AudioDecoder>, Failure> {
+fn decoder(track: &Track, traits: Traits) -> Result<Box<dyn AudioDecoder>, DecodeFailure> {
     let Some(CodecParameters::Audio(params)) = &track.codec_params else {
-        return Err(Failure::NotHere(Problem::Unsupported));
+        return Err(DecodeFailure::NotHere(Problem::Unsupported));
     };
     // Symphonia also trims MP3 by lengths that it only estimated, so MP3 is trimmed here.
     let options = AudioDecoderOptions::default().gapless(!traits.bare);
-    guard(|| CODECS.make_audio_decoder(params, &options)).map_err(|_| Failure::NotHere(Problem::Unsupported))
+    guard(|| CODECS.make_audio_decoder(params, &options)).map_err(|_| DecodeFailure::NotHere(Problem::Unsupported))
 }
 
 /// Decodes one packet into a block, channels averaged. Returns how many there were.

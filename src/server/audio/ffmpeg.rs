@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{AudioInfo, SAMPLE_RATE};
+use crate::server::programs;
 
 /// Demuxers of single recordings. None here follows references to other files, as playlists (hls, concat, dash, sdp)
 /// and image sequences do.
@@ -58,11 +59,7 @@ pub(super) enum Refusal {
 
 /// Finds ffmpeg and ffprobe on PATH.
 pub(super) fn find() -> Option<Programs> {
-    let paths = std::env::var_os("PATH")?;
-    let find = |name: &str| {
-        let found = std::env::split_paths(&paths).map(|folder| folder.join(name)).find(|file| file.is_file())?;
-        std::path::absolute(found).ok()
-    };
+    let find = |name: &str| std::path::absolute(programs::find(name)?).ok();
     Some(Programs { ffmpeg: find("ffmpeg")?, ffprobe: find("ffprobe")? })
 }
 
@@ -108,7 +105,7 @@ fn common(most: u64) -> Vec<OsString> {
 /// What ffprobe's answer says of the recording.
 pub(super) fn understand(answer: &[u8]) -> Result<AudioInfo, Refusal> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct ProbeOutput {
         #[serde(default)]
         streams: Vec<Stream>,
         format: Option<Format>,
@@ -135,7 +132,7 @@ pub(super) fn understand(answer: &[u8]) -> Result<AudioInfo, Refusal> {
         #[serde(default)]
         probe_score: u32,
     }
-    let answer: Answer = serde_json::from_slice(answer).map_err(|_| Refusal::Unknown)?;
+    let answer: ProbeOutput = serde_json::from_slice(answer).map_err(|_| Refusal::Unknown)?;
     let Some(format) = answer.format.filter(|format| format.probe_score >= LEAST_SCORE) else {
         return Err(Refusal::Unknown);
     };

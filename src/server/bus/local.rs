@@ -1,9 +1,12 @@
-//! The bus within one process: a call to the hub, and a broadcast to the workers.
+//! The bus within one process: a call to the watchers, and a broadcast to the workers.
 
-use super::{Change, Event};
+use super::Watchers;
 use crate::{
     model::{SessionId, State},
-    server::{owner::Owner, stream::Hub},
+    server::{
+        event::{Change, Event},
+        owner::Owner,
+    },
 };
 use std::sync::Arc;
 use tokio::sync::broadcast;
@@ -36,17 +39,17 @@ impl Signal {
 /// The streams and workers of this process.
 #[derive(Clone, Debug)]
 pub(super) struct Local {
-    hub: Arc<Hub>,
+    watchers: Arc<dyn Watchers>,
     signals: broadcast::Sender<Signal>,
 }
 
 impl Local {
-    pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, signals: broadcast::channel(SIGNALS).0 }
+    pub(super) fn new(watchers: Arc<dyn Watchers>) -> Self {
+        Self { watchers, signals: broadcast::channel(SIGNALS).0 }
     }
 
-    pub(super) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+    pub(super) fn watchers(&self) -> &dyn Watchers {
+        &*self.watchers
     }
 
     pub(super) fn publish(&self, event: &Event) {
@@ -58,7 +61,7 @@ impl Local {
 
     /// Returns whether it was news to any of them.
     pub(super) fn tell_watchers(&self, event: &Event) -> bool {
-        self.hub.publish(event)
+        self.watchers.publish(event)
     }
 
     pub(super) fn signal(&self, signal: Signal) {
@@ -66,7 +69,7 @@ impl Local {
     }
 
     pub(super) fn log_out(&self, owner: &Owner) {
-        self.hub.log_out(owner);
+        self.watchers.log_out(owner);
     }
 
     pub(super) fn signals(&self) -> broadcast::Receiver<Signal> {

@@ -1,9 +1,10 @@
 //! Compares what watchers were told with the store: what another node or an operator's command changed and nobody
 //! announced here, or what got lost on the way. Seldom where all changes pass this node, often where they can't be heard.
 
+use super::Watchers;
 use crate::{
     model::SessionId,
-    server::{sessions::recently, store::Store, stream::Hub},
+    server::store::{Store, recently},
 };
 use std::{collections::HashMap, time::Duration};
 use tokio::{sync::watch, time, time::Instant};
@@ -28,7 +29,7 @@ pub(super) enum Every {
 }
 
 /// Compares until `stop`.
-pub(super) async fn run(hub: &Hub, store: &Store, mut every: Every, stop: &CancellationToken) {
+pub(super) async fn run(watchers: &dyn Watchers, store: &Store, mut every: Every, stop: &CancellationToken) {
     let mut ahead = Ahead::default();
     let work = async {
         loop {
@@ -43,7 +44,7 @@ pub(super) async fn run(hub: &Hub, store: &Store, mut every: Every, stop: &Cance
                     }
                 }
             }
-            if let Err(error) = compare(hub, store, &mut ahead, Instant::now()).await {
+            if let Err(error) = compare(watchers, store, &mut ahead, Instant::now()).await {
                 tracing::warn!(%error, "what is watched could not be compared with the store; trying again");
             }
         }
@@ -71,10 +72,15 @@ impl Ahead {
 ///
 /// # Errors
 /// If the database fails; some may have been told by then.
-pub(super) async fn compare(hub: &Hub, store: &Store, ahead: &mut Ahead, now: Instant) -> Result<(), sqlx::Error> {
+pub(super) async fn compare(
+    watchers: &dyn Watchers,
+    store: &Store,
+    ahead: &mut Ahead,
+    now: Instant,
+) -> Result<(), sqlx::Error> {
     let mut changed: Vec<SessionId> = Vec::new();
     let mut overdue: Vec<(SessionId, u64)> = Vec::new();
-    let held = hub.held();
+    let held = watchers.held();
     let ids: Vec<SessionId> = held.keys().copied().collect();
     ahead.0.retain(|id, _| held.contains_key(id));
     for step in ids.chunks(STEP) {
@@ -89,14 +95,14 @@ pub(super) async fn compare(hub: &Hub, store: &Store, ahead: &mut Ahead, now: In
                         overdue.push((*id, *known));
                     }
                 }
-                (None, _) => hub.forget(*id),
+                (None, _) => watchers.forget(*id),
                 _ => drop(ahead.0.remove(id)),
             }
         }
     }
-    for owners in hub.held_owners().chunks(STEP) {
+    for owners in watchers.held_owners().chunks(STEP) {
         let all = store.versions_of_owners(owners, recently()).await?;
-        let news = all.into_iter().filter(|(id, owner, version)| hub.known_to_owner(owner, *id) < Some(*version));
+        let news = all.into_iter().filter(|(id, owner, version)| watchers.known_to_owner(owner, *id) < Some(*version));
         changed.extend(news.map(|(id, ..)| id));
     }
     for (id, known) in overdue {
@@ -110,7 +116,7 @@ pub(super) async fn compare(hub: &Hub, store: &Store, ahead: &mut Ahead, now: In
     changed.dedup();
     for step in changed.chunks(STEP) {
         for (session, owner) in store.many(step).await? {
-            hub.refresh(&owner, &session.status);
+            watchers.refresh(&owner, &session.status);
         }
     }
     Ok(())
@@ -121,7 +127,11 @@ mod tests {
     use super::*;
     use crate::{
         model::{EngineId, Media, State, Status, Timestamp, Title},
-        server::{owner::Owner, store::NewSession, stream::StreamLimits},
+        server::{
+            owner::Owner,
+            store::NewSession,
+            stream::{Hub, StreamLimits},
+        },
     };
     use uuid::Uuid;
 

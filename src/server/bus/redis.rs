@@ -2,14 +2,18 @@
 //! watched. Redis keeps nothing for who isn't there, so after every subscription what it is about is read from the store.
 
 use super::{
-    Change, Event, Inbox, Rejection, Signal, Signer, count,
+    Inbox, Rejection, Signal, Signer, count,
     inbox::Said,
     local::Local,
-    wire::{self, News},
+    wire::{self, NodeNotice},
 };
 use crate::{
     model::{EngineId, Session, SessionId, State},
-    server::{owner::Owner, store::Store},
+    server::{
+        event::{Change, Event},
+        owner::Owner,
+        store::Store,
+    },
 };
 use futures::StreamExt;
 use rand::RngExt;
@@ -61,7 +65,7 @@ pub(super) struct Publisher {
 #[derive(Debug)]
 enum Outgoing {
     Event(Box<Event>, bool),
-    News(News),
+    Notice(NodeNotice),
 }
 
 impl Outgoing {
@@ -107,7 +111,7 @@ pub(super) fn connect(
     let publishes = Arc::new(AtomicBool::new(false));
     let (want, wants) = mpsc::unbounded_channel();
     if watched {
-        local.hub().listen_beyond(want);
+        local.watchers().listen_beyond(want);
     }
     let (reads, rows) = mpsc::unbounded_channel();
     let listener = Listener {
@@ -153,7 +157,7 @@ impl Publisher {
     }
 
     pub(super) fn log_out(&self, owner: Owner) {
-        self.send(Outgoing::News(News::LoggedOut { owner: owner.as_str().to_owned() }));
+        self.send(Outgoing::Notice(NodeNotice::LoggedOut { owner: owner.as_str().to_owned() }));
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -210,7 +214,7 @@ async fn publish(
                     pause = Pause::default();
                     connection = Some(open);
                     if std::mem::take(&mut lost) {
-                        batch.push(Outgoing::News(News::Compare));
+                        batch.push(Outgoing::Notice(NodeNotice::Compare));
                     }
                 }
                 Err(error) => {
@@ -240,7 +244,7 @@ async fn publish(
         for out in batch.drain(..) {
             let messages = match out {
                 Outgoing::Event(event, news) => wire::messages(&event, news, signer),
-                Outgoing::News(news) => vec![wire::news(&news, signer)],
+                Outgoing::Notice(news) => vec![wire::notice(&news, signer)],
             };
             for (channel, payload) in messages {
                 pipe.cmd("PUBLISH").arg(channel).arg(payload).ignore();
@@ -335,7 +339,7 @@ impl Listener {
         self.early_bytes = 0;
         let messages = &mut messages;
         self.answered(messages, sink.subscribe(wire::NODES)).await?;
-        let held: Vec<SessionId> = self.local.hub().held().into_keys().collect();
+        let held: Vec<SessionId> = self.local.watchers().held().into_keys().collect();
         if self.watched {
             self.subscribe(&mut sink, messages, held).await?;
         }
@@ -412,7 +416,7 @@ impl Listener {
         sink: &mut PubSubSink,
         messages: &mut (impl StreamExt<Item = Msg> + Unpin),
     ) -> Result<(), RedisError> {
-        let held = self.local.hub().held();
+        let held = self.local.watchers().held();
         let unneeded: Vec<SessionId> = self.sessions.keys().filter(|id| !held.contains_key(id)).copied().collect();
         for step in unneeded.chunks(STEP) {
             let channels: Vec<String> = step.iter().map(|id| wire::channel(*id)).collect();
@@ -447,7 +451,7 @@ impl Listener {
         };
         let mut early = Vec::new();
         for (session, owner) in rows {
-            self.local.hub().refresh(&owner, &session.status);
+            self.local.watchers().refresh(&owner, &session.status);
             let known = Subscribed::Known { owner, outside: session.engine == EngineId::External };
             if let Some(subscribed) = self.sessions.get_mut(&session.id)
                 && let Subscribed::Asked(waiting) = std::mem::replace(subscribed, known)
@@ -474,8 +478,8 @@ impl Listener {
         if payload.len() > wire::MAX_MESSAGE {
             count(Err(Rejection::Oversized));
         } else if channel == wire::NODES {
-            match wire::read_news(payload, &self.signer) {
-                Ok(news) => self.news(news),
+            match wire::read_notice(payload, &self.signer) {
+                Ok(notice) => self.notice(notice),
                 Err(rejection) => count(Err(rejection)),
             }
         } else if let Some(id) = wire::session_of(channel) {
@@ -506,7 +510,7 @@ impl Listener {
                 match wire::read(id, payload, &self.signer) {
                     Ok(change) => {
                         let older = matches!(&change, Change::Status(status)
-                            if self.local.hub().version_of(id).is_some_and(|known| status.version < known));
+                            if self.local.watchers().version_of(id).is_some_and(|known| status.version < known));
                         let news = self.local.tell_watchers(&Event { owner: owner.clone(), change });
                         // What is just known already is most often this node's own.
                         if news || older {
@@ -520,9 +524,9 @@ impl Listener {
         }
     }
 
-    fn news(&mut self, news: News) {
-        match news {
-            News::Changed { session_id, owner, status } => {
+    fn notice(&mut self, notice: NodeNotice) {
+        match notice {
+            NodeNotice::Changed { session_id, owner, status } => {
                 let signal = match status {
                     State::Queued => Some(Signal::Queued),
                     State::Cancelled => Some(Signal::Stop(session_id)),
@@ -532,16 +536,16 @@ impl Listener {
                     self.local.signal(signal);
                 }
                 // Also what this node listens for: its own message may have been the one that got lost.
-                if self.watched && self.local.hub().is_held(&Owner::from_store(owner), session_id) {
+                if self.watched && self.local.watchers().is_held(&Owner::from_store(owner), session_id) {
                     self.read(vec![session_id], Duration::ZERO);
                 }
             }
-            News::Deleted { session_id, owner } => {
+            NodeNotice::Deleted { session_id, owner } => {
                 self.local.publish(&Event { owner: Owner::from_store(owner), change: Change::Deleted(session_id) });
             }
-            News::LoggedOut { owner } => self.local.log_out(&Owner::from_store(owner)),
+            NodeNotice::LoggedOut { owner } => self.local.log_out(&Owner::from_store(owner)),
             // The comparison begins anew when the connection does.
-            News::Compare => drop(self.connected.send_replace(true)),
+            NodeNotice::Compare => drop(self.connected.send_replace(true)),
         }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! - `transcription:status:{session_id}`: a status or a segment, as streams and polls give them. Nodes sign theirs; for the
 //!   sessions of outside workers anybody's are taken.
-//! - `transcription:nodes`: [`News`] of sessions that appear, end or go, for nodes that don't listen for them yet. Signed.
+//! - `transcription:nodes`: [`NodeNotice`] of sessions that appear, end or go, for nodes that don't listen for them yet. Signed.
 
-use super::{Change, Event, signature::Signer};
-use crate::model::{SegmentEvent, SessionId, State, Status};
+use super::signature::Signer;
+use crate::{
+    model::{SegmentEvent, SessionId, State, Status},
+    server::event::{Change, Event},
+};
 use serde::{Deserialize, Serialize};
 
 /// What precedes a session's id in the name of its channel.
@@ -18,7 +21,7 @@ pub(super) const MAX_MESSAGE: usize = 256 * 1024;
 /// What every node must hear, whatever it listens for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
-pub(super) enum News {
+pub(super) enum NodeNotice {
     /// A session was queued, or has ended.
     Changed { session_id: SessionId, owner: String, status: State },
     /// A session was deleted.
@@ -91,7 +94,7 @@ fn unsigned_messages(event: &Event, news: bool) -> Vec<(String, Vec<u8>)> {
         Change::Status(status) => {
             messages.push((channel(status.session_id), json(status)));
             if news && status.state != State::Processing {
-                let news = News::Changed { session_id: status.session_id, owner: owner(), status: status.state };
+                let news = NodeNotice::Changed { session_id: status.session_id, owner: owner(), status: status.state };
                 messages.push((NODES.to_owned(), json(&news)));
             }
         }
@@ -101,22 +104,22 @@ fn unsigned_messages(event: &Event, news: bool) -> Vec<(String, Vec<u8>)> {
             messages.extend(status.as_ref().map(|status| (channel, json(status))));
         }
         Change::Deleted(id) => {
-            messages.push((NODES.to_owned(), json(&News::Deleted { session_id: *id, owner: owner() })));
+            messages.push((NODES.to_owned(), json(&NodeNotice::Deleted { session_id: *id, owner: owner() })));
         }
     }
     messages
 }
 
 /// The message of some news.
-pub(super) fn news(news: &News, signer: &Signer) -> (String, Vec<u8>) {
-    (NODES.to_owned(), signer.sign(NODES, json(news)))
+pub(super) fn notice(notice: &NodeNotice, signer: &Signer) -> (String, Vec<u8>) {
+    (NODES.to_owned(), signer.sign(NODES, json(notice)))
 }
 
 /// Reads what a node said on the channel of nodes.
 ///
 /// # Errors
 /// Why it must be ignored.
-pub(super) fn read_news(payload: &[u8], signer: &Signer) -> Result<News, Rejection> {
+pub(super) fn read_notice(payload: &[u8], signer: &Signer) -> Result<NodeNotice, Rejection> {
     if !signer.verifies(NODES, payload) {
         return Err(Rejection::Unsigned);
     }
@@ -210,10 +213,10 @@ mod tests {
         assert!(matches!(read(id(), &sent[1].1, &signer()), Ok(Change::Status(read)) if read == status()));
         let queued =
             messages(&Event::status(owner.clone(), Status { state: State::Queued, ..status() }), true, &signer());
-        let news = read_news(&queued[1].1, &signer());
-        assert_eq!(news, Ok(News::Changed { session_id: id(), owner: "me".to_owned(), status: State::Queued }));
+        let news = read_notice(&queued[1].1, &signer());
+        assert_eq!(news, Ok(NodeNotice::Changed { session_id: id(), owner: "me".to_owned(), status: State::Queued }));
         let others = Signer::new([&b"another cluster's"[..]]);
-        assert_eq!(read_news(&queued[1].1, &others), Err(Rejection::Unsigned));
+        assert_eq!(read_notice(&queued[1].1, &others), Err(Rejection::Unsigned));
         assert!(matches!(read(id(), &queued[0].1, &others), Err(Rejection::Unsigned)));
         assert!(matches!(read(id(), &json(&status()), &signer()), Err(Rejection::Unsigned)));
         let quiet = messages(&Event::status(owner, Status { state: State::Queued, ..status() }), false, &signer());

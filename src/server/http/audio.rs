@@ -1,7 +1,7 @@
 //! `/api/v1/sessions/{id}/audio`: the recording, whole or a range, so that a player can seek.
 
 use super::{
-    Id,
+    Id, etag,
     range::{self, Wanted},
     transcript::disposition,
 };
@@ -27,7 +27,7 @@ pub(super) async fn get(
     Id(id): Id,
     request: HeaderMap,
 ) -> Result<Response, Error> {
-    let session = state.sessions().get(&owner, id).await?;
+    let session = state.sessions.get(&owner, id).await?;
     let size = session.media.bytes;
     // A recording never changes, so its id tells it apart.
     let etag = format!("\"{id}\"");
@@ -40,7 +40,7 @@ pub(super) async fn get(
     };
     set(header::ETAG, &etag);
     set(header::CACHE_CONTROL, "private, max-age=31536000, immutable");
-    if sent(header::IF_NONE_MATCH) == Some(&etag) {
+    if etag::is_known(&request, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     set(header::CONTENT_TYPE, content_type(&session.media.format));
@@ -62,7 +62,7 @@ pub(super) async fn get(
         }
     };
     set(header::CONTENT_LENGTH, part.as_ref().map_or(size, |p| p.end - p.start).to_string());
-    let bytes = state.media.read(id, part).await?;
+    let bytes = state.sessions.media.read(id, part).await?;
     Ok((status, headers, Body::from_stream(bytes)).into_response())
 }
 

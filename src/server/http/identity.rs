@@ -1,21 +1,17 @@
 //! `/api/v1/identity`: links to another browser, recovery keys, opening; and `/api/v1/logout`. JSON only: a form of another
 //! page can't send that, so nobody loses their sessions by a button that isn't Hark's.
 
+pub mod cookies;
+
+use super::site::site;
 use crate::{
-    model::{ErrorBody, Timestamp},
-    server::{
-        error::Error,
-        identity::link,
-        keys::{Https, set_cookie},
-        notice,
-        owner::{self, Owner},
-        state::AppState,
-    },
+    model::{ErrorBody, Timestamp, page::OPEN_PAGE},
+    server::{error::Error, identity::LinkKey, keys::set_cookie, owner::Owner, state::AppState},
 };
 use axum::{
     Extension, Json,
     extract::{OriginalUri, State, rejection::JsonRejection},
-    http::{HeaderMap, StatusCode, Uri},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -33,9 +29,10 @@ pub(super) struct Link {
     expires_at: Option<Timestamp>,
 }
 
-fn url(uri: &Uri, headers: &HeaderMap, key: &crate::server::identity::LinkKey) -> String {
-    let scheme = if Https::of(headers).0 { "https" } else { "http" };
-    link(&format!("{scheme}://{}", notice::host(uri, headers).unwrap_or_default()), key)
+/// Where a key is opened. `site` is the scheme and host that the browser used.
+#[must_use]
+pub fn link(site: &str, key: &LinkKey) -> String {
+    format!("{site}{OPEN_PAGE}?key={}", key.reveal())
 }
 
 /// Makes a link that opens the caller's sessions once, within ten minutes. An earlier one stops working.
@@ -47,8 +44,8 @@ pub(super) async fn make_link(
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<Link>), Error> {
-    let made = state.identities().make_link(&owner).await?;
-    let url = url(&uri, &headers, &made.key);
+    let made = state.identities.make_link(&owner).await?;
+    let url = link(&site(&uri, &headers), &made.key);
     let link = Link { key: made.key.reveal().to_owned(), url, expires_at: Some(made.expires_at) };
     Ok((StatusCode::CREATED, Json(link)))
 }
@@ -62,8 +59,8 @@ pub(super) async fn make_recovery_key(
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Json<Link>, Error> {
-    let key = state.identities().make_recovery_key(&owner).await?;
-    let url = url(&uri, &headers, &key);
+    let key = state.identities.make_recovery_key(&owner).await?;
+    let url = link(&site(&uri, &headers), &key);
     Ok(Json(Link { key: key.reveal().to_owned(), url, expires_at: None }))
 }
 
@@ -73,7 +70,7 @@ pub(super) async fn revoke_recovery_key(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
 ) -> Result<StatusCode, Error> {
-    state.identities().revoke_recovery_key(&owner).await?;
+    state.identities.revoke_recovery_key(&owner).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -93,9 +90,9 @@ pub(super) async fn open(
     open: Result<Json<Open>, JsonRejection>,
 ) -> Result<Response, Error> {
     let Json(open) = open.map_err(|e| Error::BadRequest(format!("Send the key as JSON: {}", e.body_text())))?;
-    let owner = state.identities().open(&before, &open.key).await?;
+    let owner = state.identities.open(&before, &open.key).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
-    for cookie in owner::taking_over(&state.cookie_keys, &headers, &owner) {
+    for cookie in cookies::taking_over(&state.cookie_keys, &headers, &owner) {
         set_cookie(response.headers_mut(), &cookie);
     }
     Ok(response)
@@ -122,9 +119,9 @@ pub(super) async fn logout(
         Ok(_) => return Err(Error::NotConfirmed),
         Err(e) => return Err(Error::BadRequest(format!("Send {{\"confirm\":true}} as JSON: {}", e.body_text()))),
     }
-    state.identities().leave(&owner);
+    state.identities.leave(&owner);
     let mut response = StatusCode::NO_CONTENT.into_response();
-    for cookie in owner::forgetting(&state.cookie_keys, &headers) {
+    for cookie in cookies::forgetting(&state.cookie_keys, &headers) {
         set_cookie(response.headers_mut(), &cookie);
     }
     Ok(response)

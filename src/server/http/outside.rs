@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 /// The largest body an outside worker may send, in bytes.
 pub(super) const MAX_BODY: u64 = 256 * 1024;
 
-/// The routes that only workers use. The one that makes sessions is [`create`], shared with uploads.
+/// The routes that only workers use. `sessions` calls [`create`], for its route is that of uploads too.
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/v1/sessions/{id}/status", put(report))
@@ -41,7 +41,7 @@ struct Worker;
 
 impl Worker {
     fn check(headers: &HeaderMap, state: &AppState) -> Result<Self, Error> {
-        let Some(token) = &state.outside_config.worker_token else { return Err(Error::WorkersOff) };
+        let Some(token) = &state.settings.worker_token else { return Err(Error::WorkersOff) };
         let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| {
             let (scheme, token) = v.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
@@ -90,7 +90,7 @@ pub(super) fn is_announcement(headers: &HeaderMap) -> bool {
 pub(super) async fn create(state: &AppState, owner: &Owner, request: Request) -> Result<Session, Error> {
     Worker::check(request.headers(), state)?;
     // On this route recordings come in as well, so `guard` has set no limit.
-    let secs = state.http.body_secs;
+    let secs = state.settings.http.body_secs;
     let (parts, body) = request.into_parts();
     let (body, faults) = Limited::new(body, MAX_BODY, Duration::from_secs(secs.into()));
     let request = Request::from_parts(parts, axum::body::Body::new(body));
@@ -100,7 +100,7 @@ pub(super) async fn create(state: &AppState, owner: &Owner, request: Request) ->
         Some(Fault::TooSlow) => Error::RequestTooSlow { secs },
         _ => error,
     })?;
-    state.sessions().announce_outside(owner, new).await
+    state.outside.announce(owner, new).await
 }
 
 #[derive(Serialize, ToSchema)]
@@ -121,7 +121,7 @@ async fn report(
     Id(id): Id,
     Body(report): Body<Report>,
 ) -> Result<Json<Reported>, Error> {
-    Ok(Json(Reported { version: state.sessions().report(id, report).await? }))
+    Ok(Json(Reported { version: state.outside.report(id, report).await? }))
 }
 
 /// One segment, several, or several in an object.
@@ -155,5 +155,5 @@ async fn segments(
         NewSegments::One(segment) => vec![segment],
         NewSegments::Several(segments) | NewSegments::Listed { segments } => segments,
     };
-    Ok(Json(Counted { segments: state.sessions().report_segments(id, segments).await? }))
+    Ok(Json(Counted { segments: state.outside.report_segments(id, segments).await? }))
 }

@@ -3,51 +3,13 @@
 
 use crate::{
     model::{ConnectionReport, Delays, ErrorBody},
-    server::{address::ClientAddress, error::Error, owner::Owner, shares::Standing, state::AppState},
+    server::{address::ClientAddress, error::Error, owner::Owner, state::AppState},
 };
 use axum::{Extension, body::Bytes, extract::State, http::StatusCode};
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use metrics::{counter, histogram};
-use std::{num::NonZeroU32, time::Duration};
 
-/// A page sends one every five minutes and one when it is left. Ten tabs may be closed at once. All newcomers at one
-/// address have as much together: a program without a cookie is a new owner with each request.
-const EVERY: Duration = Duration::from_secs(10);
-const BURST: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
-/// Reports of all a second.
-const PER_NODE: NonZeroU32 = NonZeroU32::new(200).expect("not zero");
 /// Ten times the longest report there can be, in bytes.
 const MAX_BODY: usize = 8 * 1024;
-
-/// Who a report is counted for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Reporter {
-    Owner(Owner),
-    Address(ClientAddress),
-}
-
-/// How often reports are taken in.
-pub struct ReportLimits {
-    reporter: DefaultKeyedRateLimiter<Reporter>,
-    node: DefaultDirectRateLimiter,
-}
-
-impl Default for ReportLimits {
-    fn default() -> Self {
-        let quota = Quota::with_period(EVERY).expect("longer than nothing").allow_burst(BURST);
-        Self { reporter: RateLimiter::keyed(quota), node: RateLimiter::direct(Quota::per_second(PER_NODE)) }
-    }
-}
-
-impl ReportLimits {
-    fn admit(&self, reporter: &Reporter) -> bool {
-        // Those who may send as many as ever need no memory.
-        if self.reporter.len() > 10_000 {
-            self.reporter.retain_recent();
-        }
-        self.reporter.check_key(reporter).is_ok()
-    }
-}
 
 /// What a page measured of its connection since it told last: sent by `navigator.sendBeacon`, as JSON of any type.
 ///
@@ -65,13 +27,10 @@ pub(super) async fn create(
         error
     };
     // First, so that no more of them ask the database.
-    let mut admitted = state.reports.node.check().is_ok();
+    let mut admitted = state.reports.admit_any();
     if admitted {
-        let reporter = match state.standing(&owner, address.map(|Extension(address)| address)).await {
-            Standing::Known => Reporter::Owner(owner),
-            Standing::Newcomer(address) => Reporter::Address(address),
-        };
-        admitted = state.reports.admit(&reporter);
+        let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
+        admitted = state.reports.admit(&owner, standing);
     }
     if !admitted {
         return Err(refused("limited", Error::TooManyReports));

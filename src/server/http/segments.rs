@@ -3,7 +3,7 @@
 use super::{Id, Query};
 use crate::{
     model::{ErrorBody, Segment},
-    server::{error::Error, owner::Owner, sessions::SEGMENT_PAGE, state::AppState},
+    server::{error::Error, owner::Owner, state::AppState, store::SEGMENT_PAGE},
 };
 use axum::{Extension, Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -31,11 +31,11 @@ pub(super) async fn list(
     Id(id): Id,
     Query(query): Query<SegmentQuery>,
 ) -> Result<Json<SegmentList>, Error> {
-    state.sessions().get(&owner, id).await?;
+    state.sessions.get(&owner, id).await?;
     let mut from = query.after.map_or(0, |after| after.saturating_add(1));
     let mut segments = Vec::new();
     loop {
-        let page = state.store.segments(id, from, SEGMENT_PAGE).await?;
+        let page = state.sessions.store.segments(id, from, SEGMENT_PAGE).await?;
         let full = page.len() == SEGMENT_PAGE as usize;
         from += page.len() as u32;
         segments.extend(page);
@@ -60,5 +60,5 @@ pub(super) async fn waveform(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<Json<Waveform>, Error> {
-    Ok(Json(Waveform { peaks: state.sessions().waveform(&owner, id).await? }))
+    Ok(Json(Waveform { peaks: state.sessions.waveform(&owner, id).await? }))
 }

@@ -1,14 +1,20 @@
-//! `/api/v1/sessions`: list, look at, rename, cancel, retry, delete; and the engines there are.
+//! `/api/v1/sessions`: make, list, look at, rename, cancel, retry, delete; and the engines there are.
 
-use super::{Id, Query};
+use super::{
+    Id, Query, created,
+    identity::cookies::Identity,
+    outside,
+    upload::{self, UploadForm},
+};
 use crate::{
     model::{EngineInfo, ErrorBody, Session, SessionPage},
-    server::{address::ClientAddress, error::Error, owner::Owner, state::AppState},
+    server::{address::ClientAddress, error::Error, outside::Announcement, owner::Owner, state::AppState},
 };
 use axum::{
     Extension, Json,
-    extract::{State, rejection::JsonRejection},
+    extract::{Request, State, rejection::JsonRejection},
     http::StatusCode,
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -32,8 +38,32 @@ pub(super) async fn list(
     Extension(owner): Extension<Owner>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<SessionPage>, Error> {
-    let page = state.sessions().list(&owner, query.q.as_deref(), query.cursor.as_deref(), query.limit).await?;
+    let page = state.sessions.list(&owner, query.q.as_deref(), query.cursor.as_deref(), query.limit).await?;
     Ok(Json(page))
+}
+
+/// Receives a recording and queues it. With the worker token and JSON in place of a form, makes a session that a
+/// worker outside Hark reports on.
+#[utoipa::path(post, path = "/api/v1/sessions", request_body(content(
+    (UploadForm = "multipart/form-data"), (Announcement = "application/json"))),
+    responses(
+        (status = 201, body = Session, headers(("Location" = String, description = "The session's address"))),
+        (status = 303, description = "Answer to a browser's form: the session's page"),
+        (status = 400, body = ErrorBody), (status = 408, body = ErrorBody), (status = 413, body = ErrorBody),
+        (status = 422, body = ErrorBody),
+        (status = 429, body = ErrorBody, headers(("Retry-After" = u32, description = "Seconds after which to try again"))),
+        (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+pub(super) async fn create(
+    State(state): State<AppState>,
+    Extension(owner): Extension<Owner>,
+    Extension(identity): Extension<Identity>,
+    address: Option<Extension<ClientAddress>>,
+    request: Request,
+) -> Response {
+    if outside::is_announcement(request.headers()) {
+        return outside::create(&state, &owner, request).await.map(created).into_response();
+    }
+    upload::create(&state, &owner, identity, address.map(|Extension(address)| address), request).await
 }
 
 /// One session.
@@ -44,7 +74,7 @@ pub(super) async fn get(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<Json<Session>, Error> {
-    Ok(Json(state.sessions().get(&owner, id).await?))
+    Ok(Json(state.sessions.get(&owner, id).await?))
 }
 
 /// Removes a session with its recording and segments; a running one is cancelled first.
@@ -55,7 +85,7 @@ pub(super) async fn delete(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<StatusCode, Error> {
-    state.sessions().delete(&owner, id).await?;
+    state.sessions.delete(&owner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -77,7 +107,7 @@ pub(super) async fn rename(
     change: Result<Json<Rename>, JsonRejection>,
 ) -> Result<Json<Session>, Error> {
     let Json(change) = change.map_err(|e| Error::BadRequest(format!("Send the title as JSON: {}", e.body_text())))?;
-    Ok(Json(state.sessions().rename(&owner, id, &change.title).await?))
+    Ok(Json(state.sessions.rename(&owner, id, &change.title).await?))
 }
 
 /// Stops a session. One that has ended stays as it is.
@@ -89,7 +119,7 @@ pub(super) async fn cancel(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<Json<Session>, Error> {
-    Ok(Json(state.sessions().cancel(&owner, id).await?))
+    Ok(Json(state.sessions.cancel(&owner, id).await?))
 }
 
 /// Queues a failed or cancelled session again; it goes on after its last segment. Any other stays as it is.
@@ -103,11 +133,11 @@ pub(super) async fn retry(
     address: Option<Extension<ClientAddress>>,
     Id(id): Id,
 ) -> Result<Json<Session>, Error> {
-    Ok(Json(state.sessions().retry(&owner, address.map(|Extension(address)| address), id).await?))
+    Ok(Json(state.sessions.retry(&owner, address.map(|Extension(address)| address), id).await?))
 }
 
 /// The speech engines, and why one that isn't available isn't.
 #[utoipa::path(get, path = "/api/v1/engines", responses((status = 200, body = Vec<EngineInfo>)))]
 pub(super) async fn engines(State(state): State<AppState>) -> Json<Vec<EngineInfo>> {
-    Json(state.engines.list())
+    Json(state.sessions.engines.list())
 }

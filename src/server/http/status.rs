@@ -1,14 +1,14 @@
 //! Status by stream and by polling: of one session, and of all of the caller's in one request.
 
-use super::{Id, Query};
+use super::{Id, Query, etag};
 use crate::{
     model::{ErrorBody, EventId, SessionId, Status, StatusList, Timestamp},
     server::{
         address::ClientAddress,
         error::Error,
         owner::Owner,
-        sessions::recently,
         state::AppState,
+        store::recently,
         stream::{Current, Direct, Frame, Handover, Peer, StatusBody, StatusStream},
     },
 };
@@ -44,11 +44,11 @@ async fn current(state: &AppState, owner: &Owner, id: SessionId) -> Result<Curre
         return if current.owner == *owner { Ok(current) } else { Err(Error::NotFound) };
     }
     // Somebody else's id must not make the hub hold anything.
-    let status = state.sessions().get(owner, id).await?.status;
+    let status = state.sessions.get(owner, id).await?.status;
     if state.hub.owner_of(id).is_none() {
         state.hub.hold(id);
         // What was published since the first reading is in this one.
-        let status = state.sessions().get(owner, id).await?.status;
+        let status = state.sessions.get(owner, id).await?.status;
         state.hub.learn(owner, &status);
     }
     Ok(state.hub.current(id).unwrap_or_else(|| Current {
@@ -73,10 +73,10 @@ pub(super) async fn all(
     let (tag, frames) = match state.hub.list(&owner, since) {
         Some(list) => list,
         // What has no session takes no memory: a program without a cookie is a new owner with each request.
-        None if state.store.statuses(&owner, since).await?.is_empty() => (0, Vec::new()),
+        None if state.sessions.store.statuses(&owner, since).await?.is_empty() => (0, Vec::new()),
         None => {
             state.hub.hold_list(&owner);
-            let statuses = state.store.statuses(&owner, since).await?;
+            let statuses = state.sessions.store.statuses(&owner, since).await?;
             state.hub.learn_list(&owner, &statuses);
             // Only a sweep between these lines could have taken it out again.
             let list = state.hub.list(&owner, since);
@@ -97,10 +97,8 @@ pub(super) async fn all(
     }))
 }
 
-fn unless_known(request: &HeaderMap, etag: &str, json: impl FnOnce() -> Body) -> Response {
-    let known = request.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|tags| {
-        tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
-    });
+fn unless_known(request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body) -> Response {
+    let known = etag::is_known(request, tag);
     let answer = if known { "304" } else { "200" };
     metrics::counter!("hark_polls_total", "answer" => answer).increment(1);
     let mut response = if known {
@@ -109,7 +107,7 @@ fn unless_known(request: &HeaderMap, etag: &str, json: impl FnOnce() -> Body) ->
         ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json()).into_response()
     };
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(etag) {
+    if let Ok(value) = HeaderValue::from_str(tag) {
         headers.insert(header::ETAG, value);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -173,12 +171,12 @@ pub(super) async fn stream_one(
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let standing = state.standing(&owner, address.map(|Extension(address)| address)).await;
+    let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(),
-        |place| {
+        |permit| {
             let (last, peer) = (seen.unwrap_or_default(), peer.map(|Extension(peer)| peer));
-            StatusStream::of_session(&state.hub, state.source.clone(), place, id, last, peer)
+            StatusStream::of_session(&state.hub, state.source.clone(), permit, id, last, peer)
         },
     );
     Ok(events(stream, packing, &request, direct.is_some(), version))
@@ -199,12 +197,12 @@ pub(super) async fn stream_all(
     (version, direct, peer, address): Connection,
     request: HeaderMap,
 ) -> Response {
-    let standing = state.standing(&owner, address.map(|Extension(address)| address)).await;
+    let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(),
-        |place| {
+        |permit| {
             let peer = peer.map(|Extension(peer)| peer);
-            StatusStream::of_owner(&state.hub, state.source.clone(), place, owner, peer)
+            StatusStream::of_owner(&state.hub, state.source.clone(), permit, owner, peer)
         },
     );
     events(stream, packing, &request, direct.is_some(), version)

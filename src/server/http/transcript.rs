@@ -12,6 +12,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// What is written as `%XX`: all but what RFC 3986, 2.3, calls unreserved.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A route for each format.
 pub(super) fn routes(mut router: Router<AppState>) -> Router<AppState> {
@@ -33,7 +37,7 @@ pub(super) async fn download(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
 ) -> Result<Response, Error> {
-    let transcript = state.sessions().transcript(&owner, id).await?;
+    let transcript = state.sessions.transcript(&owner, id).await?;
     let title = transcript.session.title.as_str();
     let stem = without_ending(title);
     let mut headers = HeaderMap::new();
@@ -64,14 +68,7 @@ pub(super) fn disposition(kind: &str, name: &str) -> HeaderValue {
         .chars()
         .map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '%') || c == ' ' { c } else { '_' })
         .collect();
-    let mut encoded = String::new();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
+    let encoded = utf8_percent_encode(name, RESERVED);
     HeaderValue::try_from(format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{encoded}"))
         .expect("only printable ASCII is left")
 }

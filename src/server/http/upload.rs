@@ -1,28 +1,28 @@
-//! `POST /api/v1/sessions`: a recording comes in as a stream and goes straight to storage.
-//! A browser's plain form is answered with a redirect, a program with the session as JSON.
+//! Uploads: a recording comes in as a form, is received as a stream and goes straight to storage. Called by `sessions` for
+//! `POST /api/v1/sessions`.
 
-use super::outside;
+use super::{
+    created,
+    identity::cookies::{self, Identity},
+    notice::Notice,
+};
 use crate::{
-    api::upload::UPLOAD_PATH,
-    model::{ErrorBody, Session, SessionId},
+    model::{Session, SessionId, page::UPLOAD_PATH},
     server::{
         address::ClientAddress,
         body::{Pace, Parsing, Uploaded, upload_error},
         error::Error,
         media::{Upload, UploadRoom},
-        notice::Notice,
-        outside::Announcement,
-        owner::{self, Identity, Owner},
+        owner::Owner,
         sessions::Wishes,
         state::AppState,
         uploads::UploadPermits,
     },
 };
 use axum::{
-    Extension, Json,
     body::{Body, HttpBody},
-    extract::{FromRequest, Multipart, Request, State, multipart::Field},
-    http::{HeaderMap, StatusCode, header},
+    extract::{FromRequest, Multipart, Request, multipart::Field},
+    http::{HeaderMap, header},
     response::{IntoResponse, Redirect, Response},
 };
 use utoipa::ToSchema;
@@ -50,47 +50,31 @@ pub(super) struct UploadForm {
     engine: Option<String>,
 }
 
-/// Receives a recording and queues it. With the worker token and JSON in place of a form, makes a session that a
-/// worker outside Hark reports on.
-#[utoipa::path(post, path = "/api/v1/sessions", request_body(content(
-    (UploadForm = "multipart/form-data"), (Announcement = "application/json"))),
-    responses(
-        (status = 201, body = Session, headers(("Location" = String, description = "The session's address"))),
-        (status = 303, description = "Answer to a browser's form: the session's page"),
-        (status = 400, body = ErrorBody), (status = 408, body = ErrorBody), (status = 413, body = ErrorBody),
-        (status = 422, body = ErrorBody),
-        (status = 429, body = ErrorBody, headers(("Retry-After" = u32, description = "Seconds after which to try again"))),
-        (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
+/// Receives a recording and queues it. A browser's plain form is led on to a page, a program gets the session.
 pub(super) async fn create(
-    State(state): State<AppState>,
-    Extension(owner): Extension<Owner>,
-    Extension(identity): Extension<Identity>,
-    address: Option<Extension<ClientAddress>>,
-    headers: HeaderMap,
+    state: &AppState,
+    owner: &Owner,
+    identity: Identity,
+    address: Option<ClientAddress>,
     request: Request,
 ) -> Response {
+    let headers = request.headers().clone();
     let page = wants_page(&headers);
     if page && !identity.known {
         // Its page has set the cookie, if the browser lets it; without one, the session would be nobody's.
-        return owner::probe();
+        return cookies::probe();
     }
-    let made = if outside::is_announcement(&headers) {
-        outside::create(&state, &owner, request).await
-    } else {
-        let address = address.map(|Extension(address)| address);
-        receive(&state, &owner, address, request).await.inspect_err(|error| state.sessions().count_refusal(error))
-    };
-    match made {
+    match receive(state, owner, address, request).await {
         Ok(session) if page => Redirect::to(&format!("/sessions/{}", session.id)).into_response(),
-        Ok(session) => {
-            let location = format!("/api/v1/sessions/{}", session.id);
-            (StatusCode::CREATED, [(header::LOCATION, location)], Json(session)).into_response()
-        }
-        Err(error) if page => {
+        Ok(session) => created(session),
+        Err(error) => {
+            state.sessions.count_refusal(&error);
+            if !page {
+                return error.into_response();
+            }
             let notice = Notice { form: UPLOAD_PATH.to_owned(), error: error.public() };
             notice.on("/upload", &state.cookie_keys, &headers)
         }
-        Err(error) => error.into_response(),
     }
 }
 
@@ -110,13 +94,13 @@ async fn receive(
     let _permit = UploadPermits::take(&state.uploads, owner, address)?;
     // The form's own lines come on top of the file; the exact count is made while it is received.
     let size = request.body().size_hint().exact().map(|n| n.saturating_sub(FORM_BYTES));
-    let room = state.sessions().reserve(size)?;
-    state.sessions().check_share(owner, address, size).await?;
+    let room = state.sessions.reserve(size)?;
+    state.sessions.check_share(owner, address, size).await?;
     let no_form =
         || Error::BadRequest("Send the recording as multipart/form-data with a field named 'file'.".to_owned());
     check_boundary(request.headers()).ok_or_else(no_form)?;
-    let limit = state.limits.max_upload_bytes;
-    let pace = Pace::new(&state.upload_config, limit.saturating_add(FORM_BYTES));
+    let limit = state.sessions.limits.max_upload_bytes;
+    let pace = Pace::new(&state.settings.uploads, limit.saturating_add(FORM_BYTES));
     let (head, body) = request.into_parts();
     let (body, faults, parsing) = Uploaded::new(body, pace);
     let request = Request::from_parts(head, Body::from_stream(body));
@@ -170,7 +154,7 @@ async fn receive_form(
             "engine" => wishes.engine = Some(text(field).await?),
             "file" if let Some(room) = room.take() => {
                 // What stands before the file is checked before the file is received.
-                state.sessions().plan(&wishes)?;
+                state.sessions.plan(&wishes)?;
                 let name = field.file_name().unwrap_or("recording").to_owned();
                 let (id, upload) = file(state, field, room).await?;
                 received = Some((id, upload, name));
@@ -188,15 +172,15 @@ async fn receive_form(
             "No file was sent. Choose a recording and send it in the field 'file'.".to_owned(),
         ));
     };
-    let plan = state.sessions().plan(&wishes)?;
-    state.sessions().create(owner, address, id, upload, &name, plan).await
+    let plan = state.sessions.plan(&wishes)?;
+    state.sessions.create(owner, address, id, upload, &name, plan).await
 }
 
 /// Writes the recording to a scratch file, which is made when the first of it has come.
 async fn file(state: &AppState, mut field: Field<'_>, room: UploadRoom) -> Result<(SessionId, Upload), Error> {
-    let limit = state.limits.max_upload_bytes;
+    let limit = state.sessions.limits.max_upload_bytes;
     let mut piece = field.chunk().await.map_err(|_| Error::BrokenUpload)?;
-    let (id, mut upload) = state.sessions().receive(room)?;
+    let (id, mut upload) = state.sessions.receive(room)?;
     while let Some(bytes) = piece {
         if upload.bytes + bytes.len() as u64 > limit {
             return Err(Error::TooLarge { size: None, limit });

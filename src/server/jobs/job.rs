@@ -1,6 +1,6 @@
 //! One attempt at one session: from the claim to its last word.
 
-use super::{NodeSpeed, lease, spool};
+use super::{NodeSpeed, Workers, lease, spool};
 use crate::{
     model::{
         Failure, Meter, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration, patience, percent,
@@ -8,11 +8,13 @@ use crate::{
     },
     server::{
         audio::{AudioError, SAMPLE_RATE},
-        bus::{Event, Signal},
-        disk::Reservation,
+        bus::Signal,
+        config::JobConfig,
+        event::Event,
         media::{MediaError, Scratch},
-        speech::{self, EngineSegment, Request, SpeechError},
-        state::AppState,
+        sessions::Sessions,
+        space::Reservation,
+        speech::{self, EngineEvent, EngineSegment, Request, SpeechError},
         store::{self, Claim, Ending},
     },
 };
@@ -119,7 +121,7 @@ pub(super) enum Left {
 /// Works on a claimed session until it has ended, was taken away, or `shutdown`. `room` is promised for its recording,
 /// if there was so much.
 pub(super) async fn run(
-    state: AppState,
+    workers: Workers,
     claim: Claim,
     room: Option<Reservation>,
     shutdown: CancellationToken,
@@ -129,7 +131,7 @@ pub(super) async fn run(
     let attempt = claim.session.status.attempt;
     tracing::info!(session_id = %id, attempt, engine = %claim.session.engine, "session {id} is being transcribed");
     let started = time::Instant::now();
-    let mut job = Job::new(&state, &claim, &shutdown);
+    let mut job = Job::new(&workers, &claim, &shutdown);
     let result = job.work(room, &shutdown, &speed).await;
     let left = if matches!(&result, Err(stop) if stop.is_full_disk()) { Left::NoRoom } else { Left::Ready };
     let ended = job.finish(result).await;
@@ -148,7 +150,7 @@ pub(super) async fn run(
                     ),
                 }
             }
-            state.bus.publish(&event);
+            workers.sessions.bus.publish(&event);
         }
         Ok(None) => tracing::info!(session_id = %id, attempt, "session {id} is no longer this worker's"),
         // The lease runs out and another attempt takes over.
@@ -169,7 +171,8 @@ impl Stop {
 }
 
 struct Job<'a> {
-    state: &'a AppState,
+    sessions: &'a Sessions,
+    config: &'a JobConfig,
     claim: &'a Claim,
     status: Status,
     meter: Meter,
@@ -187,10 +190,11 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(state: &'a AppState, claim: &'a Claim, stop: &CancellationToken) -> Self {
+    fn new(workers: &'a Workers, claim: &'a Claim, stop: &CancellationToken) -> Self {
         let now = time::Instant::now();
         Self {
-            state,
+            sessions: &workers.sessions,
+            config: &workers.config,
             claim,
             status: claim.session.status.clone(),
             meter: Meter::new(0.0, 0.0),
@@ -211,30 +215,30 @@ impl<'a> Job<'a> {
     ) -> Result<(), Stop> {
         let id = self.claim.session.id;
         if let Some(done) = self.status.segments.checked_sub(1)
-            && let Some(last) = self.state.store.segments(id, done, 1).await?.pop()
+            && let Some(last) = self.sessions.store.segments(id, done, 1).await?.pop()
         {
             self.offset = last.end;
         }
         self.status.duration_processed = self.offset;
         let (recording, _fetched) = self.recording(room, shutdown).await?;
-        let max_duration = self.state.limits.max_duration;
+        let max_duration = self.sessions.limits.max_duration;
         let stop_survey = CancellationToken::new();
         let _stop_on_return = stop_survey.clone().drop_guard();
-        let mut decoding = spool::survey(self.state.decoders.clone(), recording.clone(), max_duration, stop_survey);
+        let mut decoding = spool::survey(self.sessions.decoders.clone(), recording.clone(), max_duration, stop_survey);
         // A file that can't be decoded at all ends here, before an engine is started for it.
         let begun = async { decoding.wait_for(|d| d.begun || d.end.is_some()).await.map(|d| d.clone()) };
         // If its thread panicked, there will be nothing to hear either.
         let first = self.attend(begun, Some("decoder"), shutdown).await?.unwrap_or_default();
         check(&first)?;
         self.stage(Stage::LoadingModel, "Loading the speech model").await?;
-        let Some(engine) = self.state.engines.get(self.claim.session.engine) else {
+        let Some(engine) = self.sessions.engines.get(self.claim.session.engine) else {
             let reason = format!("The engine {} is not part of this build.", self.claim.session.engine);
             return Err(SpeechError::Unavailable { reason, install: String::new() }.into());
         };
         let (mut input, mut output) =
             speech::spawn(engine, &Request { language: self.claim.session.language.clone() })?;
         let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;
-        let mut samples = spool::samples(self.state.decoders.clone(), recording, max_duration, from);
+        let mut samples = spool::samples(self.sessions.decoders.clone(), recording, max_duration, from);
         // Feeding goes on beside listening: an engine that is busy talking doesn't read, and the other way round.
         let feed = async move {
             while let Some(piece) = samples.recv().await {
@@ -245,7 +249,7 @@ impl<'a> Job<'a> {
         };
         tokio::pin!(feed);
         let mut fed = false;
-        let mut signals = self.state.bus.signals();
+        let mut signals = self.sessions.bus.signals();
         let mut renewals = self.renewals();
         let mut heard = time::Instant::now();
         // Of a short recording the decoder may have told all before.
@@ -259,19 +263,19 @@ impl<'a> Job<'a> {
                 event = output.next() => {
                     heard = time::Instant::now();
                     match event? {
-                        Some(speech::Event::Ready { model }) => {
-                            persist!(self, |_| self.state.store.save_model(self.claim, &model))?;
+                        Some(EngineEvent::Ready { model }) => {
+                            persist!(self, |_| self.sessions.store.save_model(self.claim, &model))?;
                             self.meter = Meter::new(self.elapsed(), self.offset);
                             self.status.progress = self.progress();
                             self.stage(Stage::Transcribing, "Transcribing").await?;
                         }
-                        Some(speech::Event::Progress { processed }) => {
+                        Some(EngineEvent::Progress { processed }) => {
                             self.processed(self.offset + processed, speed);
                             self.tick().await?;
                         }
-                        Some(speech::Event::Partial { .. }) => {}
-                        Some(speech::Event::Segment(segment)) => self.segment(segment, speed).await?,
-                        Some(speech::Event::Done) => break,
+                        Some(EngineEvent::Partial { .. }) => {}
+                        Some(EngineEvent::Segment(segment)) => self.segment(segment, speed).await?,
+                        Some(EngineEvent::Done) => break,
                         None => return Err(SpeechError::Crashed { status: "without saying 'done'".to_owned(), stderr_tail: String::new() }.into()),
                     }
                 }
@@ -307,7 +311,7 @@ impl<'a> Job<'a> {
         let Some(Ok(whole)) = decoding.end.as_deref() else { return Ok(false) };
         self.status.duration_total = Some(whole.duration);
         let (id, peaks) = (self.claim.session.id, &whole.waveform.peaks);
-        persist!(self, |_| self.state.store.save_waveform(id, peaks))?;
+        persist!(self, |_| self.sessions.store.save_waveform(id, peaks))?;
         self.status.progress = self.progress();
         self.save().await?;
         Ok(true)
@@ -321,7 +325,7 @@ impl<'a> Job<'a> {
         shutdown: &CancellationToken,
     ) -> Result<(PathBuf, Option<Scratch>), Stop> {
         let id = self.claim.session.id;
-        let media = &self.state.media;
+        let media = &self.sessions.media;
         if let Some(file) = media.file(id) {
             return if tokio::fs::try_exists(&file).await? {
                 Ok((file, None))
@@ -364,7 +368,7 @@ impl<'a> Job<'a> {
         shutdown: &CancellationToken,
     ) -> Result<T, Stop> {
         tokio::pin!(work);
-        let mut signals = self.state.bus.signals();
+        let mut signals = self.sessions.bus.signals();
         let mut renewals = self.renewals();
         let mut deadline = time::Instant::now() + self.silence();
         loop {
@@ -385,15 +389,15 @@ impl<'a> Job<'a> {
 
     fn renewals(&self) -> time::Interval {
         // Two heartbeats may get lost before the lease runs out.
-        let heartbeat = Duration::from_secs(u64::from(self.state.jobs.heartbeat_secs));
+        let heartbeat = Duration::from_secs(u64::from(self.config.heartbeat_secs));
         let mut renewals = time::interval(heartbeat.min(self.lease_length() / 3));
         renewals.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         renewals
     }
 
     async fn renew(&self) -> Result<(), Stop> {
-        let store = &self.state.store;
-        let renewed = persist!(self, |_| store.renew(self.claim, lease(self.state, Timestamp::now())));
+        let store = &self.sessions.store;
+        let renewed = persist!(self, |_| store.renew(self.claim, lease(self.config, Timestamp::now())));
         if renewed? { Ok(()) } else { Err(Stop::LostClaim) }
     }
 
@@ -407,7 +411,7 @@ impl<'a> Job<'a> {
 
     /// How long there may be silence: longer, the more there is still to do.
     fn silence(&self) -> Duration {
-        let (jobs, longest) = (&self.state.jobs, self.state.limits.max_duration);
+        let (jobs, longest) = (self.config, self.sessions.limits.max_duration);
         let (done, total) = (self.status.duration_processed, self.status.duration_total);
         Duration::from_secs_f64(patience(f64::from(jobs.stall_secs), jobs.stall_factor, done, total, longest))
     }
@@ -469,14 +473,14 @@ impl<'a> Job<'a> {
             self.wrote(&event);
         } else {
             self.pending = true;
-            self.state.bus.publish(&event);
+            self.sessions.bus.publish(&event);
         }
         Ok(())
     }
 
     /// `again`: an earlier try may have added it, and only the answer was lost.
     async fn append(&self, segment: &Segment, due: bool, again: bool) -> Result<Option<Event>, sqlx::Error> {
-        let store = &self.state.store;
+        let store = &self.sessions.store;
         if again && !store.segments(self.claim.session.id, segment.index, 1).await?.is_empty() {
             return store.save(self.claim, &self.status).await;
         }
@@ -501,7 +505,7 @@ impl<'a> Job<'a> {
 
     async fn save(&mut self) -> Result<(), Stop> {
         self.next_version();
-        let saved = persist!(self, |_| self.state.store.save(self.claim, &self.status));
+        let saved = persist!(self, |_| self.sessions.store.save(self.claim, &self.status));
         let event = saved?.ok_or(Stop::LostClaim)?;
         self.wrote(&event);
         Ok(())
@@ -513,13 +517,13 @@ impl<'a> Job<'a> {
     }
 
     fn lease_length(&self) -> Duration {
-        Duration::from_secs(u64::from(self.state.jobs.lease_secs))
+        Duration::from_secs(u64::from(self.config.lease_secs))
     }
 
     fn wrote(&mut self, event: &Event) {
         self.published = time::Instant::now();
         self.pending = false;
-        self.state.bus.publish(event);
+        self.sessions.bus.publish(event);
     }
 
     fn next_version(&mut self) {
@@ -561,8 +565,8 @@ impl<'a> Job<'a> {
             Err(error) => {
                 let tries = self.claim.crashes + 1;
                 tracing::warn!(session_id = %id, %error, tries, "the attempt at session {id} failed");
-                if tries < self.state.jobs.max_attempts {
-                    let store = &self.state.store;
+                if tries < self.config.max_attempts {
+                    let store = &self.sessions.store;
                     return persist!(self, |_| store.requeue_crashed(self.claim, Timestamp::now()));
                 }
                 let (code, message) = match &error {
@@ -580,11 +584,11 @@ impl<'a> Job<'a> {
                 Ending::Failed(Failure { code: code.to_owned(), message })
             }
         };
-        let (state, store) = (self.state, &self.state.store);
+        let (disk, store) = (&self.sessions.disk, &self.sessions.store);
         let end = || store.end(self.claim, self.status.clone(), ending.clone());
         match persist!(self, |_| end()) {
             // A node that stops can't wait for room.
-            Err(error) if store::is_full(&error) => state.disk.make_room(store, store::is_full, end).await,
+            Err(error) if store::is_full(&error) => disk.make_room(store, store::is_full, end).await,
             ended => ended,
         }
     }

@@ -1,7 +1,7 @@
 //! Where recordings lie, as the operator says it: opened and looked at once, at the start, so that what is wrong shows
 //! there and not at the first upload.
 
-use crate::server::config;
+use crate::server::folders;
 use futures::StreamExt;
 use object_store::{
     BackoffConfig, ClientConfigKey, Error, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
@@ -14,7 +14,6 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    str::FromStr,
     sync::Arc,
     time::Duration,
 };
@@ -34,35 +33,6 @@ const RETRIES: usize = 6;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(3);
 const RETRY_TIME: Duration = Duration::from_secs(60);
-
-/// Where to keep recordings instead of in the data folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordingsUrl {
-    /// A folder that is there, and that several nodes may share.
-    Folder(PathBuf),
-    /// A bucket of an S3-compatible server, under the prefix.
-    Bucket { name: String, prefix: Key },
-}
-
-impl FromStr for RecordingsUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const HOW: &str = "must be file:///folder or s3://bucket/prefix; leave it out to use the data folder";
-        let url = reqwest::Url::parse(text).map_err(|_| HOW)?;
-        let plain = url.username().is_empty() && url.port().is_none() && url.query().or(url.fragment()).is_none();
-        match (url.scheme(), url.host_str()) {
-            ("file", None) if plain && text.starts_with("file:///") => {
-                url.to_file_path().ok().filter(|path| path.parent().is_some()).map(Self::Folder).ok_or(HOW)
-            }
-            ("s3", Some(name)) if plain => {
-                let prefix = Key::from_url_path(url.path()).map_err(|_| HOW)?;
-                Ok(Self::Bucket { name: name.to_owned(), prefix })
-            }
-            _ => Err(HOW),
-        }
-    }
-}
 
 /// Why recordings can't be kept where they should, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +67,7 @@ pub enum OpenError {
 
 /// Makes a folder of this node's own, if it isn't there.
 pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
-    config::make_folder(path).map_err(|error| OpenError::Own { path: path.to_owned(), error })
+    folders::make_folder(path).map_err(|error| OpenError::Own { path: path.to_owned(), error })
 }
 
 /// Whether a shared folder can be written. It isn't made: where it is missing, a share isn't mounted.
@@ -182,38 +152,4 @@ fn sync_folder(file: &Path) -> io::Result<()> {
 /// What a recording is called while it is copied.
 pub(super) fn part_file(to: &Path) -> PathBuf {
     to.with_extension("part")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses() {
-        let bucket =
-            |name: &str, prefix: &str| RecordingsUrl::Bucket { name: name.to_owned(), prefix: Key::from(prefix) };
-        for (text, wanted) in [
-            ("file:///srv/hark", Some(RecordingsUrl::Folder("/srv/hark".into()))),
-            ("file:///srv/my%20folder/", Some(RecordingsUrl::Folder("/srv/my folder/".into()))),
-            ("s3://hark", Some(bucket("hark", ""))),
-            ("s3://my.hark/", Some(bucket("my.hark", ""))),
-            ("s3://hark/a/b", Some(bucket("hark", "a/b"))),
-            ("", None),
-            ("/srv/hark", None),
-            ("file:", None),
-            ("file:///", None),
-            ("file://srv/hark", None),
-            ("file:srv/hark", None),
-            ("s3:", None),
-            ("s3:///prefix", None),
-            ("s3://key:secret@hark", None),
-            ("s3://hark:9000/x", None),
-            ("s3://hark?region=x", None),
-            ("s3://hark/a//b", None),
-            ("https://hark.example", None),
-            ("gs://hark", None),
-        ] {
-            assert_eq!(text.parse().ok(), wanted, "{text}");
-        }
-    }
 }

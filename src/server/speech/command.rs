@@ -1,8 +1,8 @@
 //! The `command` engine: any program that speaks the engine protocol, given as a command line without a shell. It runs
 //! under `hark engine command`, which ends it, and what it started, when Hark dies, however suddenly.
 
-use super::{Availability, Engine, Request, SpeechError, child::ChildError, own_child, pass_on, which};
-use crate::model::EngineId;
+use super::{Availability, Engine, Request, SpeechError, own_child, pass_on, pipe::ChildError};
+use crate::{model::EngineId, server::programs};
 use rustix::process::{
     Signal as KernelSignal, getpid, kill_process, kill_process_group, set_parent_process_death_signal,
 };
@@ -62,7 +62,7 @@ impl Engine for CommandEngine {
             Some(words) if words[0].contains('/') && !Path::new(&words[0]).is_file() => {
                 missing(format!("The program {} does not exist.", words[0]))
             }
-            Some(words) if !words[0].contains('/') && which(&words[0]).is_none() => {
+            Some(words) if !words[0].contains('/') && programs::find(&words[0]).is_none() => {
                 missing(format!("The program {} is not on PATH.", words[0]))
             }
             Some(_) => Availability::Ready,
@@ -74,7 +74,8 @@ impl Engine for CommandEngine {
             reason: "No program is set.".to_owned(),
             install: String::new(),
         })?;
-        let there = if words[0].contains('/') { Path::new(&words[0]).is_file() } else { which(&words[0]).is_some() };
+        let there =
+            if words[0].contains('/') { Path::new(&words[0]).is_file() } else { programs::find(&words[0]).is_some() };
         if !there {
             return Err(SpeechError::Spawn(io::ErrorKind::NotFound.into()));
         }

@@ -1,6 +1,6 @@
 //! `hark model get NAME`: fetches a Whisper model, resuming where an earlier try broke off, and checks it.
 
-use crate::server::config;
+use crate::server::folders;
 use clap::Subcommand;
 use futures::StreamExt;
 use reqwest::{Client, Response, StatusCode, header};
@@ -58,7 +58,7 @@ async fn get(name: &str, url: &str, sha256: Option<&str>, data_dir: &Path) -> Re
         return Err(format!("'{name}' is no model's name; names are like base.en, small or large-v3-turbo"));
     }
     let folder = data_dir.join("models");
-    config::make_folder(&folder).map_err(|e| format!("{} can't be made: {e}", folder.display()))?;
+    folders::make_folder(&folder).map_err(|e| format!("{} can't be made: {e}", folder.display()))?;
     let path = folder.join(format!("ggml-{name}.bin"));
     if path.is_file() {
         return Ok(path);

@@ -3,10 +3,9 @@
 //! as it speaks. Source of the events: OpenAI's API reference, "Transcription streaming events".
 
 use super::{
-    Availability, Engine, Request, SpeechError,
-    child::{ChildError, read_samples, say, say_ready, say_segment, seconds},
-    own_child, pass_on,
+    Availability, Engine, Request, SpeechError, own_child, pass_on,
     pieces::{Cutter, Rules},
+    pipe::{ChildError, read_samples, say, say_ready, say_segment, seconds},
     protocol::{EngineSegment, Line},
 };
 use crate::{
@@ -87,17 +86,17 @@ impl Engine for Openai {
 }
 
 #[derive(Default, Deserialize)]
-struct Answer {
+struct Transcription {
     #[serde(default)]
     text: String,
     #[serde(default)]
-    segments: Vec<AnswerSegment>,
+    segments: Vec<TranscriptionSegment>,
     #[serde(default)]
-    words: Vec<AnswerWord>,
+    words: Vec<TranscriptionWord>,
 }
 
 #[derive(Deserialize)]
-struct AnswerSegment {
+struct TranscriptionSegment {
     start: f64,
     end: f64,
     text: String,
@@ -106,7 +105,7 @@ struct AnswerSegment {
 }
 
 #[derive(Deserialize)]
-struct AnswerWord {
+struct TranscriptionWord {
     word: String,
     start: f64,
     end: f64,
@@ -130,7 +129,7 @@ struct Streamed {
 /// A streamed answer as far as it has come.
 #[derive(Default)]
 struct Coming {
-    answer: Answer,
+    answer: Transcription,
     /// What was told in bits, until the whole is.
     bits: String,
     done: bool,
@@ -153,7 +152,7 @@ impl Coming {
             }
             ("" | "transcript.text.segment", Some(start), Some(end)) => {
                 self.bits.push_str(&event.text);
-                let segment = AnswerSegment { start, end, text: event.text, avg_logprob: event.avg_logprob };
+                let segment = TranscriptionSegment { start, end, text: event.text, avg_logprob: event.avg_logprob };
                 self.answer.segments.push(segment);
             }
             ("", ..) => {
@@ -166,7 +165,7 @@ impl Coming {
     }
 
     /// The whole answer; none if it broke off: bits without the end that OpenAI's servers always send.
-    fn whole(self) -> Option<Answer> {
+    fn whole(self) -> Option<Transcription> {
         let told_whole = self.done || !self.answer.segments.is_empty() || !self.answer.text.is_empty();
         (told_whole || self.bits.is_empty()).then_some(self.answer)
     }
@@ -225,7 +224,7 @@ struct Remote<'a> {
 impl Remote<'_> {
     async fn transcribe(&mut self, piece: &[i16], offset: f64) -> Result<Vec<EngineSegment>, ChildError> {
         let mut tries = 0;
-        let answer: Answer = loop {
+        let answer: Transcription = loop {
             tries += 1;
             match self.send(piece).await {
                 Ok(response) if response.status().is_success() => match read(response).await? {
@@ -300,7 +299,7 @@ impl Remote<'_> {
 }
 
 /// Reads an answer, streamed or not; what is streamed is said as it comes. None if it broke off.
-async fn read(response: Response) -> Result<Option<Answer>, ChildError> {
+async fn read(response: Response) -> Result<Option<Transcription>, ChildError> {
     let unreadable = |e: &dyn std::fmt::Display| {
         ChildError::new("bad_answer", format!("The transcription server's answer can't be read: {e}"))
     };
@@ -396,11 +395,11 @@ async fn pause(tries: u32, asked: Option<f64>) {
 }
 
 /// An answer at its place in the recording. A server that gives no segments gives one.
-fn placed(answer: Answer, length: f64, offset: f64) -> Vec<EngineSegment> {
+fn placed(answer: Transcription, length: f64, offset: f64) -> Vec<EngineSegment> {
     let at = |t: f64| offset + if t.is_finite() { t.clamp(0.0, length) } else { 0.0 };
     let mut segments = answer.segments;
     if segments.is_empty() {
-        segments.push(AnswerSegment { start: 0.0, end: length, text: answer.text, avg_logprob: None });
+        segments.push(TranscriptionSegment { start: 0.0, end: length, text: answer.text, avg_logprob: None });
     }
     let mut words = answer.words.into_iter().peekable();
     let mut placed: Vec<EngineSegment> = Vec::new();
@@ -449,7 +448,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_moved_to_its_place() {
-        let answer: Answer = serde_json::from_str(
+        let answer: Transcription = serde_json::from_str(
             r#"{"text":"a b c","segments":[{"start":0,"end":1.5,"text":" a b","avg_logprob":0},{"start":1.5,"end":9,"text":"c"}],
                "words":[{"word":"a","start":0.1,"end":0.5},{"word":"b","start":0.6,"end":1.2},{"word":"c","start":1.6,"end":2}]}"#,
         )
@@ -480,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_bare_text_is_one_segment() {
-        let answer: Answer = serde_json::from_str(r#"{"text":"hello"}"#).unwrap();
+        let answer: Transcription = serde_json::from_str(r#"{"text":"hello"}"#).unwrap();
         let placed = placed(answer, 3.0, 1.0);
         assert_eq!((placed.len(), placed[0].start, placed[0].end), (1, 1.0, 4.0));
         assert!(super::placed(serde_json::from_str(r#"{"text":" "}"#).unwrap(), 3.0, 1.0).is_empty());

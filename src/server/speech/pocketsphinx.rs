@@ -2,14 +2,15 @@
 //! each piece it hears a second of quiet, so that it ends its utterance and says what it heard.
 
 use super::{
-    Availability, Engine, Request, SpeechError,
-    child::{ChildError, read_samples, say, say_ready, say_segment, seconds},
-    own_child,
+    Availability, Engine, Request, SpeechError, own_child,
     pieces::{Cutter, Rules},
+    pipe::{ChildError, read_samples, say, say_ready, say_segment, seconds},
     protocol::{EngineSegment, Line},
-    which,
 };
-use crate::model::{EngineId, Word};
+use crate::{
+    model::{EngineId, Word},
+    server::programs,
+};
 use std::{
     io::{self, BufRead, BufReader, Write},
     ops::Range,
@@ -51,7 +52,7 @@ impl Engine for Pocketsphinx {
     }
 
     fn availability(&self) -> Availability {
-        let reason = if which(PROGRAM).is_none() {
+        let reason = if programs::find(PROGRAM).is_none() {
             format!("The program {PROGRAM} is not installed.")
         } else if !Path::new(MODEL).is_dir() {
             "Its English model is not installed.".to_owned()

@@ -2,7 +2,7 @@
 
 use super::{
     Engine, Request, SpeechError,
-    protocol::{Event, MAX_LINE, Parser},
+    protocol::{EngineEvent, MAX_LINE, Parser},
 };
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpriority_process, kill_process_group, setpriority_process, waitid,
@@ -115,11 +115,11 @@ impl Input {
 }
 
 impl Output {
-    /// The next event; none after [`Event::Done`]. May be dropped and called again without losing anything.
+    /// The next event; none after [`EngineEvent::Done`]. May be dropped and called again without losing anything.
     ///
     /// # Errors
     /// If the engine reports an error, breaks the protocol, or exits without having said `done`.
-    pub async fn next(&mut self) -> Result<Option<Event>, SpeechError> {
+    pub async fn next(&mut self) -> Result<Option<EngineEvent>, SpeechError> {
         while !self.ended {
             // `line` keeps what was read if this future is dropped half way.
             let room = (MAX_LINE + 1).saturating_sub(self.line.len()) as u64;
@@ -135,7 +135,7 @@ impl Output {
             }
             let line = std::mem::take(&mut self.line);
             if let Some(event) = self.parser.line(&String::from_utf8_lossy(&line))? {
-                self.ended = event == Event::Done;
+                self.ended = event == EngineEvent::Done;
                 return Ok(Some(event));
             }
         }

@@ -25,7 +25,7 @@ pub struct EngineSegment {
 
 /// What an engine says.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum EngineEvent {
     /// The model is loaded.
     Ready {
         model: String,
@@ -79,7 +79,7 @@ impl Parser {
     ///
     /// # Errors
     /// If the line is no line of the protocol, or the engine reports an error.
-    pub(super) fn line(&mut self, text: &str) -> Result<Option<Event>, SpeechError> {
+    pub(super) fn line(&mut self, text: &str) -> Result<Option<EngineEvent>, SpeechError> {
         if text.trim().is_empty() {
             return Ok(None);
         }
@@ -90,21 +90,23 @@ impl Parser {
             Line::Ready { protocol: Some(n), .. } if n != 1 => {
                 Err(broken(format!("it speaks version {n}, Hark version 1")))
             }
-            Line::Ready { model, .. } => Ok(Some(Event::Ready { model: plain(&model).chars().take(200).collect() })),
+            Line::Ready { model, .. } => {
+                Ok(Some(EngineEvent::Ready { model: plain(&model).chars().take(200).collect() }))
+            }
             Line::Progress { processed } => {
                 check("progress", processed).map_err(broken)?;
                 if processed <= self.processed {
                     return Ok(None);
                 }
                 self.processed = processed;
-                Ok(Some(Event::Progress { processed }))
+                Ok(Some(EngineEvent::Progress { processed }))
             }
-            Line::Partial { text } => Ok(Some(Event::Partial { text })),
+            Line::Partial { text } => Ok(Some(EngineEvent::Partial { text })),
             Line::Segment(segment) => {
                 self.segment(&segment).map_err(broken)?;
-                Ok(Some(Event::Segment(clean(segment))))
+                Ok(Some(EngineEvent::Segment(clean(segment))))
             }
-            Line::Done => Ok(Some(Event::Done)),
+            Line::Done => Ok(Some(EngineEvent::Done)),
             Line::Error { code, message } => Err(SpeechError::Engine { code: plain(&code), message: plain(&message) }),
         }
     }
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn all(lines: &[&str]) -> Vec<Result<Option<Event>, SpeechError>> {
+    fn all(lines: &[&str]) -> Vec<Result<Option<EngineEvent>, SpeechError>> {
         let mut parser = Parser::default();
         lines.iter().map(|l| parser.line(l)).collect()
     }
@@ -175,9 +177,9 @@ mod tests {
         ]);
         let events: Vec<_> = events.into_iter().filter_map(|e| e.unwrap()).collect();
         assert_eq!(events.len(), 5);
-        let Event::Segment(segment) = &events[3] else { panic!("{events:?}") };
+        let EngineEvent::Segment(segment) = &events[3] else { panic!("{events:?}") };
         assert_eq!((segment.text.as_str(), segment.confidence), ("hello", Some(1.0)));
-        assert_eq!(events[4], Event::Done);
+        assert_eq!(events[4], EngineEvent::Done);
     }
 
     #[test]
@@ -187,8 +189,8 @@ mod tests {
             r#"{"type":"segment","start":0,"end":1,"text":"a\u0000b"}"#,
             r#"{"type":"error","code":"c\u0000","message":"\u0000d"}"#,
         ]);
-        assert_eq!(events[0].as_ref().unwrap(), &Some(Event::Ready { model: "mn".to_owned() }));
-        assert!(matches!(events[1].as_ref().unwrap(), Some(Event::Segment(segment)) if segment.text == "ab"));
+        assert_eq!(events[0].as_ref().unwrap(), &Some(EngineEvent::Ready { model: "mn".to_owned() }));
+        assert!(matches!(events[1].as_ref().unwrap(), Some(EngineEvent::Segment(segment)) if segment.text == "ab"));
         assert!(matches!(&events[2], Err(SpeechError::Engine { code, message }) if code == "c" && message == "d"));
     }
 
@@ -229,7 +231,7 @@ mod tests {
             let mut parser = Parser::default();
             let mut last = -1.0;
             for step in steps {
-                if let Some(Event::Progress { processed }) = parser.line(&format!(r#"{{"type":"progress","processed":{step}}}"#)).unwrap() {
+                if let Some(EngineEvent::Progress { processed }) = parser.line(&format!(r#"{{"type":"progress","processed":{step}}}"#)).unwrap() {
                     prop_assert!(processed > last);
                     last = processed;
                 }

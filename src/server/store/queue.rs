@@ -10,7 +10,7 @@
 use super::{Db, Dialect, LEAP, NewSession, Store, rows, rows::SessionRow};
 use crate::{
     model::{Session, SessionId, Timestamp, arrival_moved, queue_arrival, queue_wait},
-    server::{bus::Event, owner::Owner},
+    server::{event::Event, owner::Owner},
 };
 use serde_json::json;
 

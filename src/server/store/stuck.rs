@@ -4,7 +4,7 @@
 use super::{Db, LEAP, Store, rows};
 use crate::{
     model::{EngineId, SessionId, Stage, Timestamp},
-    server::bus::Event,
+    server::event::Event,
 };
 
 /// A session that is being processed counts as stalled when nothing about it has changed for this many seconds. The

@@ -3,16 +3,18 @@
 
 use super::{
     Bye, Frame, Outgoing,
+    lock::{lock, read, write},
     meters::{Meters, Scope},
-    places::{Most, Place, Places, Refusal},
-    slot::{Close, PER_SECOND, Slot, Ticks},
-    socket::{Clock, Peer},
+    permits::{Most, Refusal, StreamPermit, StreamPermits},
+    slot::{Close, Slot},
+    socket::Peer,
+    ticks::{Clock, PER_SECOND, Ticks},
     topic::{OwnerTopic, SessionTopic, segment_frame},
 };
 use crate::{
     model::{SegmentEvent, SessionId, State, Status, Timestamp},
     server::{
-        bus::{Change, Event},
+        event::{Change, Event},
         owner::Owner,
         shares::Standing,
     },
@@ -22,7 +24,7 @@ use std::{
     collections::HashMap,
     ops::RangeInclusive,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, OnceLock, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -75,7 +77,7 @@ pub struct Hub {
     limits: StreamLimits,
     sessions: RwLock<HashMap<SessionId, Topic<SessionTopic>>>,
     owners: RwLock<HashMap<Owner, Topic<OwnerTopic>>>,
-    places: Arc<Places>,
+    permits: Arc<StreamPermits>,
     closed: AtomicBool,
     /// Told of each session that begins to be held, where changes also come from other nodes.
     wants: OnceLock<UnboundedSender<SessionId>>,
@@ -99,7 +101,7 @@ impl Hub {
             limits,
             sessions: RwLock::default(),
             owners: RwLock::default(),
-            places: Arc::new(Places::new(Most {
+            permits: Arc::new(StreamPermits::new(Most {
                 owner: limits.per_owner,
                 address: limits.per_address,
                 newcomers: limits.newcomers,
@@ -118,7 +120,7 @@ impl Hub {
     /// How many streams are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.places.taken()
+        self.permits.taken()
     }
 
     /// What a connection needs so that a stuck stream on it can be cut off.
@@ -127,16 +129,16 @@ impl Hub {
         Arc::new(Peer::new(Arc::clone(&self.clock)))
     }
 
-    /// Takes a place for a stream of this owner.
+    /// Leave for a stream of this owner.
     ///
     /// # Errors
     /// If the owner, its address, all newcomers or the node have as many as they may have.
-    pub fn admit(&self, owner: &Owner, standing: Standing) -> Result<Place, Refusal> {
-        let place = Places::take(&self.places, owner, standing);
-        if let Err(refusal) = &place {
+    pub fn admit(&self, owner: &Owner, standing: Standing) -> Result<StreamPermit, Refusal> {
+        let permit = StreamPermits::take(&self.permits, owner, standing);
+        if let Err(refusal) = &permit {
             self.meters.refused(*refusal);
         }
-        place
+        permit
     }
 
     /// Whose session it is, if the hub holds it.
@@ -608,17 +610,4 @@ pub(super) fn bye(reason: Bye) -> Frame {
 /// The first words of a stream.
 pub(super) fn retry() -> Frame {
     Frame::retry(rand::rng().random_range(RETRY_MS))
-}
-
-/// A thread that panicked while holding a lock can have left nothing half done here: every change is a plain store.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

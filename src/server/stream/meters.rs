@@ -1,7 +1,7 @@
 //! What the status plane counts about itself. The handles are made once: looking one up costs more than counting.
 //! Made with the hub, after the recorder.
 
-use super::{Kind, places::Refusal, slot::Close};
+use super::{Kind, permits::Refusal, slot::Close};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 /// Whether a stream tells of one session or of all of its owner's.

@@ -1,17 +1,12 @@
 //! What the hub keeps of one open stream: how to wake it, when it last sent something, and why it must end.
 //! A few atomics, so that the fan-out neither locks nor allocates for a stream.
 
-use super::{Bye, socket::Peer};
+use super::{Bye, socket::Peer, ticks::Ticks};
 use futures::task::AtomicWaker;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
 };
-
-/// The hub's coarse clock: quarters of a second since the hub was made. Good for 34 years.
-pub(super) type Ticks = u32;
-/// Ticks in a second.
-pub(super) const PER_SECOND: Ticks = 4;
 
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A connection as hyper sees it: what was already read comes first, and a write that gets stuck is noticed, so that
 //! a client which reads nothing can be cut off.
 
-use super::slot::{PER_SECOND, Ticks};
+use super::ticks::{Clock, PER_SECOND, Ticks};
 use bytes::{Buf, Bytes};
 use futures::task::AtomicWaker;
 use rustix::net::sockopt;
@@ -33,9 +33,6 @@ const LINGER_BYTES: usize = 64 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(10);
 /// A client of which nothing comes for this long has nothing more to send.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
-
-/// The hub's clock, shared with connections.
-pub(super) type Clock = Arc<AtomicU32>;
 
 /// What streams and their connection tell each other.
 #[derive(Debug)]

@@ -5,8 +5,7 @@ use crate::{
     model::{Segment, SessionId, Status},
     server::{
         owner::Owner,
-        sessions::{SEGMENT_PAGE, recently},
-        store::Store,
+        store::{SEGMENT_PAGE, Store, recently},
     },
 };
 

@@ -2,9 +2,10 @@
 //! and reads the store only for what the hub doesn't hold. `body` and `direct` write what it gives out.
 
 use super::{
-    Bye, Frame, Kind, Outgoing, Place,
+    Bye, Frame, Kind, Outgoing, StreamPermit,
     gzip::Gzip,
-    hub::{self, Hub, Watch, bye, lock},
+    hub::{self, Hub, Watch, bye},
+    lock::lock,
     slot::{Close, Slot},
     socket::Peer,
     topic::{Next, OwnerTopic, SessionTopic},
@@ -63,7 +64,7 @@ struct SessionView {
     seen: u64,
     next: u32,
     turn: Option<u32>,
-    _place: Place,
+    _permit: StreamPermit,
 }
 
 struct OwnerView {
@@ -75,7 +76,7 @@ struct OwnerView {
     since: u64,
     /// Whether the end of the snapshot was told.
     greeted: bool,
-    _place: Place,
+    _permit: StreamPermit,
 }
 
 enum Read {
@@ -97,7 +98,7 @@ impl StatusStream {
     pub fn of_session(
         hub: &Arc<Hub>,
         source: Arc<dyn Source>,
-        place: Place,
+        permit: StreamPermit,
         id: SessionId,
         last: EventId,
         peer: Option<Arc<Peer>>,
@@ -110,7 +111,7 @@ impl StatusStream {
             seen: last.version,
             next: last.segments,
             turn: None,
-            _place: place,
+            _permit: permit,
         }))
     }
 
@@ -119,13 +120,13 @@ impl StatusStream {
     pub fn of_owner(
         hub: &Arc<Hub>,
         source: Arc<dyn Source>,
-        place: Place,
+        permit: StreamPermit,
         owner: Owner,
         peer: Option<Arc<Peer>>,
     ) -> Self {
         let watch = hub.watch_owner(&owner, peer);
         let since = lock(&watch.topic).end();
-        Self::new(View::Owner(OwnerView { watch, source, owner, next: 0, since, greeted: false, _place: place }))
+        Self::new(View::Owner(OwnerView { watch, source, owner, next: 0, since, greeted: false, _permit: permit }))
     }
 
     /// A stream that only says why there is none.

@@ -2,10 +2,7 @@
 //! the last segments (a log, so each has its number). Streams keep a place in it and nothing else, which is why a slow
 //! reader costs nothing and still gets every segment.
 
-use super::{
-    Frame,
-    slot::{Slot, Ticks},
-};
+use super::{Frame, slot::Slot, ticks::Ticks};
 use crate::{
     model::{SegmentEvent, SessionId, State, Status, Timestamp},
     server::owner::Owner,

@@ -1,6 +1,6 @@
 //! Whisper in a build without it: says so.
 
-use crate::server::speech::child::ChildError;
+use crate::server::speech::pipe::ChildError;
 use std::path::Path;
 
 pub(super) const LINKED: bool = false;

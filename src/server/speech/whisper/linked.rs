@@ -6,8 +6,8 @@ use crate::{
     server::{
         audio::SAMPLE_RATE,
         speech::{
-            child::{ChildError, read_samples, say, say_ready, say_segment, seconds},
             pieces::{Cutter, Rules},
+            pipe::{ChildError, read_samples, say, say_ready, say_segment, seconds},
             protocol::{EngineSegment, Line},
         },
     },

@@ -1,5 +1,5 @@
 //! What outside workers published over Redis and the store doesn't have yet: of each session the newest status. So the store
-//! may take its time, or be away, and what is heard is shown meanwhile.
+//! may take its time, or be away, and what is heard is shown meanwhile. Called by `heard`.
 
 use crate::model::{SessionId, Status};
 use std::{
@@ -10,25 +10,25 @@ use tokio::sync::Notify;
 
 /// Statuses that are to be stored. Filled by who hears them, stored by another, and left here until that is done.
 #[derive(Debug, Default)]
-pub(super) struct Unstored {
-    statuses: Mutex<HashMap<SessionId, Waiting>>,
+pub(super) struct PendingReports {
+    statuses: Mutex<HashMap<SessionId, Pending>>,
     urged: Notify,
 }
 
 /// A status that waits.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Waiting {
+pub(super) struct Pending {
     pub(super) status: Status,
     /// The state or the stage has changed, which is stored at once; other steps may gather.
     pub(super) urgent: bool,
 }
 
-impl Unstored {
+impl PendingReports {
     /// Takes in a status that is newer than those before. One that has to be stored at once stays so with those after it.
     pub(super) fn put(&self, status: Status, urgent: bool) {
         let mut statuses = self.lock();
         let urgent_before = statuses.get(&status.session_id).is_some_and(|before| before.urgent);
-        statuses.insert(status.session_id, Waiting { status, urgent: urgent || urgent_before });
+        statuses.insert(status.session_id, Pending { status, urgent: urgent || urgent_before });
         if urgent {
             self.urged.notify_one();
         }
@@ -40,7 +40,7 @@ impl Unstored {
     }
 
     /// Those that must be stored at once, or all.
-    pub(super) fn due(&self, all: bool) -> Vec<Waiting> {
+    pub(super) fn due(&self, all: bool) -> Vec<Pending> {
         self.lock().values().filter(|waiting| all || waiting.urgent).cloned().collect()
     }
 
@@ -61,7 +61,7 @@ impl Unstored {
         self.urged.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Pending>> {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,30 +78,30 @@ mod tests {
 
     #[test]
     fn the_newest_waits_until_it_is_stored() {
-        let unstored = Unstored::default();
-        unstored.put(status(1, 1), false);
-        unstored.put(status(2, 1), true);
-        assert_eq!(unstored.due(false), [Waiting { status: status(2, 1), urgent: true }]);
-        assert_eq!(unstored.due(true).len(), 2);
+        let pending = PendingReports::default();
+        pending.put(status(1, 1), false);
+        pending.put(status(2, 1), true);
+        assert_eq!(pending.due(false), [Pending { status: status(2, 1), urgent: true }]);
+        assert_eq!(pending.due(true).len(), 2);
         // While the first is being stored, a newer one comes: a step, then a change.
-        unstored.put(status(2, 2), false);
-        assert_eq!(unstored.due(false), [Waiting { status: status(2, 2), urgent: true }]);
-        unstored.done(&status(2, 1));
-        assert_eq!(unstored.newest(status(2, 0).session_id), Some(status(2, 2)));
-        assert_eq!(unstored.due(false), []);
+        pending.put(status(2, 2), false);
+        assert_eq!(pending.due(false), [Pending { status: status(2, 2), urgent: true }]);
+        pending.done(&status(2, 1));
+        assert_eq!(pending.newest(status(2, 0).session_id), Some(status(2, 2)));
+        assert_eq!(pending.due(false), []);
         let ended = Status { state: State::Completed, ..status(2, 3) };
-        unstored.put(ended.clone(), true);
-        unstored.done(&status(2, 2));
-        assert_eq!(unstored.due(false), [Waiting { status: ended.clone(), urgent: true }]);
-        unstored.done(&ended);
-        unstored.done(&status(1, 1));
-        assert!(unstored.due(true).is_empty());
+        pending.put(ended.clone(), true);
+        pending.done(&status(2, 2));
+        assert_eq!(pending.due(false), [Pending { status: ended.clone(), urgent: true }]);
+        pending.done(&ended);
+        pending.done(&status(1, 1));
+        assert!(pending.due(true).is_empty());
     }
 
     #[tokio::test]
     async fn what_is_urgent_is_told_of_even_before_it_is_waited_for() {
-        let unstored = Unstored::default();
-        unstored.put(status(1, 1), true);
-        unstored.urged().await;
+        let pending = PendingReports::default();
+        pending.put(status(1, 1), true);
+        pending.urged().await;
     }
 }

@@ -1,10 +1,8 @@
-//! What is announced: a change of a session with its owner, as the store returns it. Made by `store`, carried by the bus,
-//! shown by the hub.
+//! What is announced: a change of a session with its owner. `store` returns one from every call that changes a status;
+//! `bus` carries it, and `stream` shows it.
 
-use crate::{
-    model::{Segment, SegmentEvent, SessionId, Status},
-    server::owner::Owner,
-};
+use super::owner::Owner;
+use crate::model::{Segment, SegmentEvent, SessionId, Status};
 
 /// A change of a session, as the store returns it.
 #[derive(Clone, Debug)]

@@ -2,17 +2,14 @@
 //! read, never in an address, where anybody could write it. [`carry`] is around all pages and server functions; Leptos
 //! would put such errors into the address of the page that the form stood on.
 
-use super::{
-    error::Error,
-    keys::{CookieKeys, set_cookie},
-    owner,
-    state::AppState,
-};
+use super::{identity::cookies, site::host};
 use crate::{
-    api::identity::{
-        IDENTITY_PAGE, LeaveIdentity, MakeLink, MakeRecoveryKey, OPEN_PAGE, OpenIdentity, RevokeRecoveryKey,
-    },
     model::ApiError,
+    server::{
+        error::Error,
+        keys::{CookieKeys, set_cookie},
+        state::AppState,
+    },
 };
 use axum::{
     body::to_bytes,
@@ -22,7 +19,6 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use cookie::time::Duration;
-use leptos::server_fn::ServerFn;
 use serde::{Deserialize, Serialize};
 
 /// What the cookie is called, before its key.
@@ -37,14 +33,13 @@ const MAX_ERROR: usize = 64 * 1024;
 const FAILED: &str = "serverfnerror";
 /// What Leptos puts into addresses, and reads there.
 const LEPTOS_ERROR: [&str; 2] = ["__path", "__err"];
-/// Where forms stand that are on one page only. That of a link doesn't say where it is, because its address is a secret.
-const PAGES: [(&str, &str); 5] = [
-    (OpenIdentity::PATH, OPEN_PAGE),
-    (MakeLink::PATH, IDENTITY_PAGE),
-    (MakeRecoveryKey::PATH, IDENTITY_PAGE),
-    (RevokeRecoveryKey::PATH, IDENTITY_PAGE),
-    (LeaveIdentity::PATH, IDENTITY_PAGE),
-];
+/// What [`carry`] must know.
+#[derive(Clone)]
+pub struct Forms {
+    pub state: AppState,
+    /// The path of each form that is on one page only, and that page.
+    pub pages: &'static [(&'static str, &'static str)],
+}
 
 /// Why a form failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,8 +73,8 @@ impl Notice {
 
 /// Puts the [`Notice`] that a page is to tell into its request, and takes it back once told. Makes one of each form that
 /// fails, and keeps all redirects of server functions within this site.
-pub async fn carry(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let (keys, headers) = (&state.cookie_keys, request.headers().clone());
+pub async fn carry(State(forms): State<Forms>, mut request: Request, next: Next) -> Response {
+    let (keys, headers) = (&forms.state.cookie_keys, request.headers().clone());
     let api = request.uri().path().starts_with("/api/");
     let page = !api && request.method() == Method::GET;
     if page && let Some(clean) = without_leptos_error(request.uri()) {
@@ -99,7 +94,9 @@ pub async fn carry(State(state): State<AppState>, mut request: Request, next: Ne
         set_cookie(response.headers_mut(), &keys.removal(PURPOSE, &headers));
     }
     if api && response.headers().contains_key(header::LOCATION) {
-        return stay_here(response, form, back, host.as_deref(), keys, &headers).await;
+        let page_of =
+            |path: &str| forms.pages.iter().find(|(form, _)| *form == path).map(|(_, page)| (*page).to_owned());
+        return stay_here(response, form, back, host.as_deref(), keys, &headers, page_of).await;
     }
     response
 }
@@ -112,6 +109,7 @@ async fn stay_here(
     host: Option<&str>,
     keys: &CookieKeys,
     request: &HeaderMap,
+    page_of: impl Fn(&str) -> Option<String>,
 ) -> Response {
     let (mut parts, body) = response.into_parts();
     let failed = parts.headers.get(FAILED).filter(|_| form).and_then(|v| v.to_str().ok()).map(str::to_owned);
@@ -125,22 +123,15 @@ async fn stay_here(
     let error = error.unwrap_or_else(|| ApiError::new("internal", "Something went wrong. Try again."));
     let mut answer = if error.code == Error::CookiesBlocked.code() {
         // Nothing can be carried in a cookie, but that page knows by itself what to say.
-        owner::probe()
+        cookies::probe()
     } else {
-        let page = PAGES.iter().find(|(path, _)| *path == form).map(|(_, page)| (*page).to_owned());
-        Notice { form, error }.on(&page.or(back).unwrap_or_else(|| "/".to_owned()), keys, request)
+        let page = page_of(&form).or(back).unwrap_or_else(|| "/".to_owned());
+        Notice { form, error }.on(&page, keys, request)
     };
     for cookie in parts.headers.get_all(header::SET_COOKIE) {
         answer.headers_mut().append(header::SET_COOKIE, cookie.clone());
     }
     answer
-}
-
-/// The host that a request names: in its target with HTTP/2, in a header before.
-#[must_use]
-pub fn host(target: &Uri, headers: &HeaderMap) -> Option<String> {
-    let target = target.authority().map(ToString::to_string);
-    target.or_else(|| Some(headers.get(header::HOST)?.to_str().ok()?.to_owned()))
 }
 
 /// The path and query of an address on this host, without an error of Leptos'. None if it leads elsewhere.

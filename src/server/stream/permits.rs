@@ -1,7 +1,7 @@
 //! How many streams an owner, a newcomer's address and the node may have. Who comes too late is refused; nobody is put
 //! out for somebody else.
 
-use super::hub::lock;
+use super::lock::lock;
 use crate::server::{address::ClientAddress, counts::Counts, owner::Owner, shares::Standing};
 use std::sync::{Arc, Mutex};
 
@@ -39,7 +39,7 @@ pub(super) struct Most {
 }
 
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct StreamPermits {
     most: Most,
     taken: Mutex<Taken>,
 }
@@ -52,16 +52,16 @@ struct Taken {
     by_address: Counts<ClientAddress>,
 }
 
-/// A place taken; free again when dropped.
+/// Leave for one stream; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct StreamPermit {
+    permits: Arc<StreamPermits>,
     owner: Owner,
     /// Of a newcomer. Boxed: there are many streams, and most are not a newcomer's.
     address: Option<Box<ClientAddress>>,
 }
 
-impl Places {
+impl StreamPermits {
     pub(super) fn new(most: Most) -> Self {
         Self { most, taken: Mutex::default() }
     }
@@ -70,8 +70,8 @@ impl Places {
         lock(&self.taken).all as usize
     }
 
-    pub(super) fn take(places: &Arc<Self>, owner: &Owner, standing: Standing) -> Result<Place, Refusal> {
-        let (mut taken, most) = (lock(&places.taken), places.most);
+    pub(super) fn take(permits: &Arc<Self>, owner: &Owner, standing: Standing) -> Result<StreamPermit, Refusal> {
+        let (mut taken, most) = (lock(&permits.taken), permits.most);
         if taken.all >= most.node {
             return Err(Refusal::Node);
         }
@@ -93,13 +93,13 @@ impl Places {
         taken.all += 1;
         taken.by_owner.add(owner.clone());
         drop(taken);
-        Ok(Place { places: Arc::clone(places), owner: owner.clone(), address: counted_at })
+        Ok(StreamPermit { permits: Arc::clone(permits), owner: owner.clone(), address: counted_at })
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut taken = lock(&self.places.taken);
+        let mut taken = lock(&self.permits.taken);
         taken.all -= 1;
         taken.by_owner.remove(&self.owner);
         if let Some(address) = &self.address {
@@ -117,42 +117,42 @@ mod tests {
         Standing::Newcomer(ClientAddress::of(address.parse().unwrap()))
     }
 
-    fn is_empty(places: &Places) -> bool {
-        let taken = lock(&places.taken);
+    fn is_empty(permits: &StreamPermits) -> bool {
+        let taken = lock(&permits.taken);
         (taken.all, taken.newcomers) == (0, 0) && taken.by_owner.is_empty() && taken.by_address.is_empty()
     }
 
     #[test]
-    fn latecomers_are_refused_and_places_come_back() {
-        let places = Arc::new(Places::new(Most { owner: 2, address: 9, newcomers: 9, node: 3 }));
+    fn latecomers_are_refused_and_permits_come_back() {
+        let permits = Arc::new(StreamPermits::new(Most { owner: 2, address: 9, newcomers: 9, node: 3 }));
         let (a, b) = (Owner::fresh(), Owner::fresh());
-        let first = Places::take(&places, &a, Standing::Known).unwrap();
-        let second = Places::take(&places, &a, Standing::Known).unwrap();
-        assert_eq!(Places::take(&places, &a, Standing::Known).unwrap_err(), Refusal::Owner);
-        let third = Places::take(&places, &b, Standing::Known).unwrap();
-        assert_eq!(Places::take(&places, &b, Standing::Known).unwrap_err(), Refusal::Node);
+        let first = StreamPermits::take(&permits, &a, Standing::Known).unwrap();
+        let second = StreamPermits::take(&permits, &a, Standing::Known).unwrap();
+        assert_eq!(StreamPermits::take(&permits, &a, Standing::Known).unwrap_err(), Refusal::Owner);
+        let third = StreamPermits::take(&permits, &b, Standing::Known).unwrap();
+        assert_eq!(StreamPermits::take(&permits, &b, Standing::Known).unwrap_err(), Refusal::Node);
         drop(first);
-        assert!(Places::take(&places, &b, Standing::Known).is_ok());
+        assert!(StreamPermits::take(&permits, &b, Standing::Known).is_ok());
         drop((second, third));
-        assert!(is_empty(&places));
+        assert!(is_empty(&permits));
     }
 
     #[test]
     fn a_stranger_with_a_new_cookie_each_time_takes_the_share_of_an_address() {
-        let places = Arc::new(Places::new(Most { owner: 6, address: 3, newcomers: 4, node: 8 }));
-        let take = |standing| Places::take(&places, &Owner::fresh(), standing);
-        let stranger: Vec<Place> = std::iter::from_fn(|| take(at("2001:db8::1")).ok()).take(100).collect();
+        let permits = Arc::new(StreamPermits::new(Most { owner: 6, address: 3, newcomers: 4, node: 8 }));
+        let take = |standing| StreamPermits::take(&permits, &Owner::fresh(), standing);
+        let stranger: Vec<StreamPermit> = std::iter::from_fn(|| take(at("2001:db8::1")).ok()).take(100).collect();
         assert_eq!(stranger.len(), 3);
         assert_eq!(take(at("2001:db8::ffff")).unwrap_err(), Refusal::Address, "the same network");
         // All strangers together don't get at what is kept for owners with history.
         let other = take(at("192.0.2.1")).unwrap();
         assert_eq!(take(at("192.0.2.2")).unwrap_err(), Refusal::Newcomers);
-        let known: Vec<Place> = std::iter::from_fn(|| take(Standing::Known).ok()).take(100).collect();
+        let known: Vec<StreamPermit> = std::iter::from_fn(|| take(Standing::Known).ok()).take(100).collect();
         assert_eq!(known.len(), 4);
         assert_eq!(take(Standing::Known).unwrap_err(), Refusal::Node);
         drop((stranger, known));
         assert!(take(at("2001:db8::1")).is_ok());
         drop(other);
-        assert!(is_empty(&places));
+        assert!(is_empty(&permits));
     }
 }

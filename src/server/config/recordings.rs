@@ -1,0 +1,67 @@
+//! Where recordings are kept, as `HARK_RECORDINGS_URL` says it; `media` opens it.
+
+use object_store::path::Path as Key;
+use std::{path::PathBuf, str::FromStr};
+
+/// Where to keep recordings instead of in the data folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordingsUrl {
+    /// A folder that is there, and that several nodes may share.
+    Folder(PathBuf),
+    /// A bucket of an S3-compatible server, under the prefix.
+    Bucket { name: String, prefix: Key },
+}
+
+impl FromStr for RecordingsUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const HOW: &str = "must be file:///folder or s3://bucket/prefix; leave it out to use the data folder";
+        let url = reqwest::Url::parse(text).map_err(|_| HOW)?;
+        let plain = url.username().is_empty() && url.port().is_none() && url.query().or(url.fragment()).is_none();
+        match (url.scheme(), url.host_str()) {
+            ("file", None) if plain && text.starts_with("file:///") => {
+                url.to_file_path().ok().filter(|path| path.parent().is_some()).map(Self::Folder).ok_or(HOW)
+            }
+            ("s3", Some(name)) if plain => {
+                let prefix = Key::from_url_path(url.path()).map_err(|_| HOW)?;
+                Ok(Self::Bucket { name: name.to_owned(), prefix })
+            }
+            _ => Err(HOW),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let bucket =
+            |name: &str, prefix: &str| RecordingsUrl::Bucket { name: name.to_owned(), prefix: Key::from(prefix) };
+        for (text, wanted) in [
+            ("file:///srv/hark", Some(RecordingsUrl::Folder("/srv/hark".into()))),
+            ("file:///srv/my%20folder/", Some(RecordingsUrl::Folder("/srv/my folder/".into()))),
+            ("s3://hark", Some(bucket("hark", ""))),
+            ("s3://my.hark/", Some(bucket("my.hark", ""))),
+            ("s3://hark/a/b", Some(bucket("hark", "a/b"))),
+            ("", None),
+            ("/srv/hark", None),
+            ("file:", None),
+            ("file:///", None),
+            ("file://srv/hark", None),
+            ("file:srv/hark", None),
+            ("s3:", None),
+            ("s3:///prefix", None),
+            ("s3://key:secret@hark", None),
+            ("s3://hark:9000/x", None),
+            ("s3://hark?region=x", None),
+            ("s3://hark/a//b", None),
+            ("https://hark.example", None),
+            ("gs://hark", None),
+        ] {
+            assert_eq!(text.parse().ok(), wanted, "{text}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Folders and files that no other user of the machine may read: recordings, texts and keys are private. For `main`, and
+//! for whoever makes a folder.
+
+use rustix::fs::Mode;
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+};
+
+/// Lets no other user of the machine read what this process and its children make from now on: recordings, texts and keys.
+pub fn keep_files_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Whether users of other groups, or anybody, may enter a folder. It may have been made by hand.
+#[must_use]
+pub fn is_open_to_others(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
+}
+
+/// Makes a folder and those above it, where they are missing. No other user of the machine may look into them: recordings
+/// and texts are private.
+///
+/// # Errors
+/// If it can't be made, or isn't a folder.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_private() {
+        let root = tempfile::tempdir().unwrap();
+        let [data, models] = ["data", "data/models"].map(|name| root.path().join(name));
+        make_folder(&models).unwrap();
+        make_folder(&models).unwrap();
+        for folder in [&data, &models] {
+            assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        std::fs::write(data.join("file"), "").unwrap();
+        assert!(make_folder(&data.join("file")).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! Counts of sessions for operators, over all owners: as the API tells them, and as gauges for Prometheus. Called by
+//! `http::health`.
+
+use super::store::{STALLED_SECS, Store};
+use crate::model::{State, Timestamp};
+use serde::Serialize;
+use std::time::Duration;
+use tokio::{sync::Mutex, time::Instant};
+use utoipa::ToSchema;
+
+/// Scrapes that come sooner get the numbers of the last one, so that nobody can make the store count all the time.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Sessions by status, and those that don't come forward, over all owners.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct SessionsHealth {
+    queued: u64,
+    processing: u64,
+    completed: u64,
+    failed: u64,
+    cancelled: u64,
+    /// Of those in `processing`: in this attempt for more than ten minutes and three times the recording's length.
+    long_running: u64,
+    /// Of those in `processing`: nothing has changed for more than a minute, or the worker's lease has run out.
+    stalled: u64,
+    /// How long the one has waited that has waited longest, in seconds; null if none waits. Sessions of workers outside
+    /// Hark don't wait in this queue.
+    oldest_queued_secs: Option<f64>,
+}
+
+impl SessionsHealth {
+    /// Asks the store.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub async fn read(store: &Store) -> Result<Self, sqlx::Error> {
+        let mut sessions = Self::default();
+        for (status, n) in store.counts().await? {
+            *sessions.of(status) = n;
+        }
+        let now = Timestamp::now();
+        let health = store.health(now, STALLED_SECS).await?;
+        sessions.long_running = health.long_running;
+        sessions.stalled = health.stalled;
+        sessions.oldest_queued_secs = health.oldest_queued.map(|since| now.seconds_since(since).max(0.0));
+        Ok(sessions)
+    }
+
+    fn of(&mut self, status: State) -> &mut u64 {
+        match status {
+            State::Queued => &mut self.queued,
+            State::Processing => &mut self.processing,
+            State::Completed => &mut self.completed,
+            State::Failed => &mut self.failed,
+            State::Cancelled => &mut self.cancelled,
+        }
+    }
+}
+
+/// The same as gauges of Prometheus: when the store was last asked.
+#[derive(Debug, Default)]
+pub struct SessionGauges(Mutex<Option<Instant>>);
+
+impl SessionGauges {
+    /// Asks the store, unless that was done just now. Of scrapes at once one asks, and the others wait for it.
+    pub async fn refresh(&self, store: &Store) {
+        let mut asked = self.0.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < FRESH) {
+            return;
+        }
+        match SessionsHealth::read(store).await {
+            Ok(mut sessions) => {
+                for status in State::ALL {
+                    metrics::gauge!("hark_sessions", "status" => status.as_str()).set(*sessions.of(status) as f64);
+                }
+                metrics::gauge!("hark_sessions_long_running").set(sessions.long_running as f64);
+                metrics::gauge!("hark_sessions_stalled").set(sessions.stalled as f64);
+                metrics::gauge!("hark_queue_oldest_seconds").set(sessions.oldest_queued_secs.unwrap_or_default());
+            }
+            Err(error) => tracing::warn!(%error, "the sessions could not be counted; the metrics show the last count"),
+        }
+        // Also after a failure: a store that is down would hold up every scrape.
+        *asked = Some(Instant::now());
+    }
+}

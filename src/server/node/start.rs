@@ -1,0 +1,215 @@
+//! The start of a node: opens the data folder, the database and the storage, and puts the parts together.
+
+use super::{Node, capacity::Capacity};
+use crate::server::{
+    audio::Decoders,
+    bus::{Bus, Inbox, Signer, Watchers},
+    config::{DataConfig, ServeConfig},
+    disk::{Ballast, DiskWatch},
+    folders,
+    identity::Identities,
+    jobs::{self, Workers},
+    keys::CookieKeys,
+    media::{OpenError, Recordings},
+    outside::Outside,
+    sessions::Sessions,
+    shares::Shares,
+    speech::Engines,
+    state::{AppState, Settings},
+    store::{QueueLimits, Share, Store},
+    stream::{Hub, StreamLimits},
+    telemetry,
+    uploads::UploadPermits,
+};
+use cookie::Key;
+use leptos::config::LeptosOptions;
+use rustix::fs::{FlockOperation, flock};
+use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use tokio::net::TcpListener;
+
+/// Why a node can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the data folder '{path}' can't be used: {error}. Choose another with HARK_DATA_DIR")]
+    Folder { path: String, error: std::io::Error },
+    #[error(
+        "the data folder '{0}' is in use by another Hark. Stop that one, or choose another folder with HARK_DATA_DIR"
+    )]
+    InUse(String),
+    #[error(
+        "HARK_SECRET must be at least 128 hexadecimal digits, or several such with commas between; \
+         make one with: openssl rand -hex 64"
+    )]
+    Secret,
+    #[error("the database can't be opened: {0}")]
+    Store(#[from] sqlx::Error),
+    #[error("recordings can't be kept: {0}")]
+    Recordings(#[from] OpenError),
+    #[error("REDIS_URL isn't an address like redis://host:6379/ ({0})")]
+    Redis(#[from] redis::RedisError),
+    #[error(
+        "a node that only works shares its sessions with others, so it needs DATABASE_URL; \
+         an SQLite database has one node, 'hark serve'"
+    )]
+    WorkerAlone,
+    #[error("{addr} can't be listened on: {error}. Choose another address with HARK_MONITOR_ADDR")]
+    Monitor { addr: std::net::SocketAddr, error: std::io::Error },
+}
+
+/// A node whose parts are ready. `watched`: whether it serves pages and streams.
+pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bool) -> Result<Node, StartError> {
+    let folder = config.data.data_dir.clone();
+    let broken = |error| StartError::Folder { path: folder.display().to_string(), error };
+    folders::make_folder(&folder).map_err(broken)?;
+    if folders::is_open_to_others(&folder) {
+        let shown = folder.display();
+        tracing::warn!(
+            "other users of this machine may enter the data folder {shown}, which holds recordings and keys; \
+                 close it with: chmod 700 {shown}"
+        );
+    }
+    let lock = File::create(folder.join("hark.lock")).map_err(broken)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| StartError::InUse(folder.display().to_string()))?;
+    let monitor = match config.monitor_addr {
+        Some(addr) => {
+            let bound = TcpListener::bind(addr).await;
+            Some(bound.map_err(|error| StartError::Monitor { addr, error })?)
+        }
+        None => None,
+    };
+    let database = folder.join("hark.sqlite");
+    let ballast = Ballast::new(config.data.database_url.is_none().then(|| database.clone()));
+    let store = open_store(config.data.database_url.as_deref(), &database, &ballast).await?;
+    let cookie_keys = cookie_keys(&config.data, &store).await?;
+    let media = Recordings::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
+    let metrics = telemetry::metrics();
+    let capacity = Capacity::of_system(&config);
+    let limits = if watched { capacity.streams(&config) } else { StreamLimits::default() };
+    let hub = Arc::new(Hub::new(limits));
+    let watchers = Arc::clone(&hub) as Arc<dyn Watchers>;
+    let heard = Arc::new(Inbox::default());
+    let (bus, background) = match &config.data.redis_url {
+        Some(url) => {
+            let signer = Signer::new(cookie_keys.masters());
+            Bus::over_redis(url, signer, watchers, &store, Arc::clone(&heard), watched)?
+        }
+        None => Bus::alone(watchers, &store),
+    };
+    if store.is_shared() && config.data.redis_url.is_none() {
+        tracing::warn!("without REDIS_URL, changes of other nodes on this database are seen up to a second late");
+    }
+    let decoders = Decoders::new(&config.decode, config.engines.engine_program.as_deref());
+    tokio::spawn(check_decoders(decoders.clone()));
+    let outside = Arc::new(Outside::new(store.clone(), bus.clone(), Arc::clone(&hub), &config.outside));
+    let cookie_keys = Arc::new(cookie_keys);
+    let sessions = Arc::new(Sessions {
+        store: store.clone(),
+        media,
+        bus: bus.clone(),
+        engines: Engines::from_config(&config.engines, &folder),
+        decoders,
+        disk: DiskWatch::new(config.limits.min_free_bytes, ballast),
+        outside: Arc::clone(&outside),
+        shares: Shares::new(&config.shares, cookie_keys.masters().next().unwrap_or_default()),
+        queue: queue_limits(&config),
+        limits: config.limits,
+        kept: config.kept,
+    });
+    let workers = Workers::new(Arc::clone(&sessions), config.jobs);
+    let state = AppState {
+        sessions,
+        outside,
+        identities: Arc::new(Identities::new(store.clone(), bus, Arc::clone(&cookie_keys))),
+        hub,
+        source: Arc::new(store),
+        cookie_keys,
+        uploads: Arc::new(UploadPermits::new(&config.uploads, capacity.uploads)),
+        reports: Arc::default(),
+        session_gauges: Arc::default(),
+        metrics,
+        settings: Arc::new(Settings {
+            http: config.http,
+            network: config.network,
+            streams: config.streams,
+            uploads: config.uploads,
+            worker_token: config.outside.worker_token,
+            monitored_elsewhere: monitor.is_some(),
+            leptos,
+        }),
+    };
+    jobs::recover(&workers).await?;
+    let connections = capacity.connections;
+    Ok(Node { state, workers, bus: background, heard, connections, monitor, _lock: lock })
+}
+
+/// The database that nodes share, or this node's own file.
+async fn open_store(url: Option<&str>, file: &Path, ballast: &Ballast) -> Result<Store, sqlx::Error> {
+    match url {
+        Some(url) => Store::connect(url).await,
+        None => match Store::open(file).await {
+            // Opening takes some room too, and without the sessions nobody could delete any.
+            Err(_) if ballast.release() => Store::open(file).await,
+            opened => opened,
+        },
+    }
+}
+
+/// Says what this machine lacks to confine decoders.
+async fn check_decoders(decoders: Decoders) {
+    let missing = decoders.check().await;
+    if !missing.is_empty() {
+        tracing::warn!("recordings are decoded with fewer limits than Hark could set: {}", missing.join("; "));
+    }
+}
+
+/// The limits of the queue, and of what is kept.
+fn queue_limits(config: &ServeConfig) -> QueueLimits {
+    let (limits, shares) = (&config.limits, &config.shares);
+    let share = |sessions, hours: f64| Share { sessions, seconds: hours * 3600.0 };
+    QueueLimits {
+        all: share(limits.max_queue, shares.max_queue_hours),
+        owner: share(limits.max_queue_per_owner, shares.max_queue_hours_per_owner),
+        address: share(shares.max_queue_per_address, shares.max_queue_hours_per_address),
+        newcomers: share(
+            shares.of_newcomers(limits.max_queue),
+            shares.max_queue_hours * f64::from(shares.newcomer_percent) / 100.0,
+        ),
+        unknown_secs: limits.max_duration,
+        bytes_per_owner: config.kept.max_bytes_per_owner,
+    }
+}
+
+/// The keys of cookies: given, or one made once and kept in the data folder, or in the database where nodes share one.
+async fn cookie_keys(data: &DataConfig, store: &Store) -> Result<CookieKeys, StartError> {
+    if let Some(secrets) = &data.secret {
+        return CookieKeys::parse(secrets).ok_or(StartError::Secret);
+    }
+    let path = data.data_dir.join("secret.key");
+    if store.is_shared() {
+        // That of a node which ran alone before goes on to be valid.
+        let own = std::fs::read(&path).ok().filter(|bytes| bytes.len() >= 64);
+        let candidate = own.unwrap_or_else(|| Key::generate().master().to_vec());
+        let key = store.cookie_key(&candidate).await?;
+        return CookieKeys::one(&key).ok_or(StartError::Secret);
+    }
+    let broken = |error| StartError::Folder { path: path.display().to_string(), error };
+    let key = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = Key::generate().master().to_vec();
+            write_private(&path, &key).map_err(broken)?;
+            key
+        }
+        Err(error) => return Err(broken(error)),
+    };
+    CookieKeys::one(&key).ok_or_else(|| {
+        broken(std::io::Error::other("secret.key is shorter than 64 bytes; remove it to have a new one made"))
+    })
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

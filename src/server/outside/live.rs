@@ -1,0 +1,156 @@
+//! What this node knows of the sessions that outside workers report on: the newest status of each, which may be ahead of
+//! the store by some steps. Called by `outside`.
+
+use crate::{
+    model::{EngineId, SessionId, Status, Timestamp},
+    server::{error::Error, owner::Owner, store::Store},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+/// How long a status that is only another step may wait to be stored, in seconds. The hub has it meanwhile.
+const STORE_AFTER: f64 = 30.0;
+/// A session that hasn't been reported on for this long is read from the store again, in seconds.
+const FORGET_AFTER: f64 = 60.0;
+/// How many statuses are stored in one go, so that other writers get their turn.
+pub(super) const BATCH: usize = 200;
+
+/// The sessions that are reported on.
+#[derive(Debug)]
+pub(super) struct LiveSessions {
+    /// Whether other nodes may take in reports on the same sessions.
+    pub(super) shared: bool,
+    sessions: Mutex<HashMap<SessionId, Arc<AsyncMutex<Live>>>>,
+}
+
+/// A session that is reported on.
+#[derive(Debug)]
+pub struct Live {
+    pub(super) owner: Owner,
+    pub(super) status: Status,
+    /// When it was last stored, and whether it has changed since.
+    pub(super) stored: Timestamp,
+    pub(super) unsaved: bool,
+    /// Taken out: read it from the store again.
+    pub(super) gone: bool,
+}
+
+impl LiveSessions {
+    /// Nothing is known yet. `shared`: whether other nodes may take in reports on the same sessions.
+    pub(super) fn new(shared: bool) -> Self {
+        Self { shared, sessions: Mutex::default() }
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Arc<AsyncMutex<Live>>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session to report on, locked: reports come one after another.
+    pub(super) async fn live(&self, store: &Store, id: SessionId) -> Result<OwnedMutexGuard<Live>, Error> {
+        loop {
+            let known = self.table().get(&id).cloned();
+            let live = match known {
+                Some(live) => live,
+                None => {
+                    let (session, owner) = store.any(id).await?.ok_or(Error::NotFound)?;
+                    if session.engine != EngineId::External {
+                        return Err(Error::Conflict(
+                            "not_outside",
+                            "Hark's own workers transcribe this session.".to_owned(),
+                        ));
+                    }
+                    let stored = session.status.timestamp;
+                    let live = Live { owner, status: session.status, stored, unsaved: false, gone: false };
+                    Arc::clone(self.table().entry(id).or_insert_with(|| Arc::new(AsyncMutex::new(live))))
+                }
+            };
+            let mut live = live.lock_owned().await;
+            if live.gone {
+                continue;
+            }
+            if self.shared {
+                // Another node may have taken in more than this one knows.
+                let (session, owner) = store.any(id).await?.ok_or(Error::NotFound)?;
+                live.owner = owner;
+                live.status = session.status;
+            }
+            return Ok(live);
+        }
+    }
+
+    /// Forgets a session that was locked by [`LiveSessions::live`]: the store knows better, or it has ended.
+    pub(super) fn forget(&self, live: &mut Live) {
+        live.gone = true;
+        self.table().remove(&live.status.session_id);
+    }
+
+    /// Stores what a session's worker reported last and holds back further reports until the guard is dropped; they
+    /// then look into the store again. For changes that don't come from the worker.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub(super) async fn hold_still(
+        &self,
+        store: &Store,
+        id: SessionId,
+    ) -> Result<Option<OwnedMutexGuard<Live>>, Error> {
+        let Some(live) = self.table().get(&id).cloned() else { return Ok(None) };
+        let mut live = live.lock_owned().await;
+        if live.unsaved {
+            store.report(&live.status, live.stored.plus_seconds(FORGET_AFTER)).await?;
+            live.unsaved = false;
+        }
+        self.forget(&mut live);
+        Ok(Some(live))
+    }
+
+    /// Stores what has waited long enough, or, with `all`, everything; forgets what is no longer reported on.
+    ///
+    /// # Errors
+    /// If the database fails; what couldn't be stored is kept for the next time.
+    pub(super) async fn store_steps(&self, store: &Store, silence_secs: u32, all: bool) -> Result<(), sqlx::Error> {
+        let now = Timestamp::now();
+        // Storing a step also extends the lease, which must not run out before.
+        let after = STORE_AFTER.min(f64::from(silence_secs) / 3.0);
+        let sessions: Vec<Arc<AsyncMutex<Live>>> = self.table().values().map(Arc::clone).collect();
+        let mut due = Vec::new();
+        for (n, live) in sessions.into_iter().enumerate() {
+            if n % 64 == 63 {
+                tokio::task::yield_now().await; // reports go first
+            }
+            // One that is being reported on right now has its turn next time.
+            let live = if all { Some(live.lock_owned().await) } else { live.try_lock_owned().ok() };
+            let Some(mut live) = live else { continue };
+            if live.unsaved && (all || now.seconds_since(live.stored) >= after) {
+                due.push(live);
+            } else if !live.unsaved && now.seconds_since(live.status.timestamp) >= FORGET_AFTER {
+                self.forget(&mut live);
+            }
+            if due.len() == BATCH {
+                write(store, &mut due, now, silence_secs).await?;
+            }
+        }
+        write(store, &mut due, now, silence_secs).await
+    }
+}
+
+async fn write(
+    store: &Store,
+    due: &mut Vec<OwnedMutexGuard<Live>>,
+    now: Timestamp,
+    silence_secs: u32,
+) -> Result<(), sqlx::Error> {
+    if due.is_empty() {
+        return Ok(());
+    }
+    let statuses: Vec<Status> = due.iter().map(|live| live.status.clone()).collect();
+    store.report_steps(&statuses, now.plus_seconds(f64::from(silence_secs))).await?;
+    for mut live in due.drain(..) {
+        live.unsaved = false;
+        live.stored = now;
+    }
+    Ok(())
+}

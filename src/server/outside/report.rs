@@ -1,0 +1,236 @@
+//! What an outside worker may report, and what becomes of it: the rule that every report must keep to, whichever way it
+//! came. Pure. Called by `outside` for reports over HTTP and by `heard` for those over Redis.
+
+use crate::{
+    model::{Failure, Segment, Stage, State, Status, Timestamp, Word},
+    server::{bus::Rejection, error::Error},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+/// Longest text of a segment or a message, in bytes.
+const MAX_TEXT: usize = 64 * 1024;
+
+/// What a new session of an outside worker is made of.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct Announcement {
+    /// 1 to 200 characters.
+    pub(super) title: Option<String>,
+    /// Seconds of audio in all, if known.
+    pub(super) duration_total: Option<f64>,
+    /// Whose session it is: the value that follows the signature in the owner's cookie. The caller's own if left out.
+    pub(super) owner: Option<String>,
+    /// A BCP 47 tag such as `en`.
+    pub(super) language: Option<String>,
+}
+
+/// A status as an outside worker reports it. What is left out stays as it was, except `progress`, `estimated_completion`
+/// and `processing_speed`, which become unknown.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct Report {
+    /// Above that of every report before; one more than the last if left out.
+    pub(super) version: Option<u64>,
+    /// `processing` if left out.
+    pub(super) status: Option<State>,
+    pub(super) stage: Option<Stage>,
+    /// 0 to 100; never falls; 100 only in `completed`; null where nothing honest can be said.
+    pub(super) progress: Option<f64>,
+    pub(super) message: Option<String>,
+    pub(super) duration_processed: Option<f64>,
+    pub(super) duration_total: Option<f64>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(super) estimated_completion: Option<Timestamp>,
+    pub(super) processing_speed: Option<f64>,
+    /// Why it failed; only in `failed`.
+    pub(super) error: Option<Failure>,
+}
+
+/// A segment as an outside worker sends it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct NewSegment {
+    /// The number of segments before it.
+    pub(super) index: u32,
+    pub(super) start: f64,
+    pub(super) end: f64,
+    pub(super) text: String,
+    pub(super) confidence: Option<f32>,
+    #[serde(default)]
+    pub(super) words: Vec<Word>,
+}
+
+/// Why a report is not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// It can't be true.
+    #[error("{0}")]
+    Invalid(String),
+    /// It doesn't follow on what is known: its code, and why.
+    #[error("{1}")]
+    Late(&'static str, String),
+}
+
+impl From<ReportError> for Error {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::Invalid(message) => Self::InvalidReport(message),
+            ReportError::Late(code, message) => Self::Conflict(code, message),
+        }
+    }
+}
+
+impl From<ReportError> for Rejection {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::Invalid(_) => Self::Malformed,
+            ReportError::Late(..) => Self::Stale,
+        }
+    }
+}
+
+pub(super) fn not_ended(known: &Status) -> Result<(), ReportError> {
+    if known.state.is_terminal() {
+        return Err(ReportError::Late(
+            "ended",
+            format!("The session is {}: nothing more can be reported.", known.state),
+        ));
+    }
+    Ok(())
+}
+
+/// The status that a report makes of the one before it.
+///
+/// # Errors
+/// If it can't be true, or comes too late.
+pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Result<Status, ReportError> {
+    let invalid = |message: String| Err(ReportError::Invalid(message));
+    not_ended(known)?;
+    let version = report.version.unwrap_or(known.version + 1);
+    if version <= known.version {
+        return Err(ReportError::Late(
+            "stale_version",
+            format!("The version must be above {}, which is known already; {version} isn't.", known.version),
+        ));
+    }
+    if version > Status::MAX_VERSION {
+        let most = Status::MAX_VERSION;
+        return invalid(format!("The version must be at most {most}, so that browsers read it exactly."));
+    }
+    let state = report.status.unwrap_or(State::Processing);
+    if state == State::Queued && known.state != State::Queued {
+        return invalid("A session that is being processed can't go back to 'queued'.".to_owned());
+    }
+    let progress = match report.progress {
+        Some(p) if !(0.0..=100.0).contains(&p) => {
+            return invalid(format!("The progress must be from 0 to 100, or null where it isn't known; {p} isn't."));
+        }
+        Some(p) if p == 100.0 && state != State::Completed => {
+            return invalid("The progress is 100 only when the status is 'completed'.".to_owned());
+        }
+        Some(p) if state == State::Completed && p < 100.0 => {
+            return invalid(format!("A completed session's progress is 100, not {p}."));
+        }
+        Some(p) if known.progress.is_some_and(|before| p < before) => {
+            let before = known.progress.unwrap_or_default();
+            return invalid(format!("The progress never falls: it was {before}, and {p} is less."));
+        }
+        None if state == State::Completed => Some(100.0),
+        // The furthest it got stays on view when it failed or was cancelled.
+        None if state.is_terminal() => known.progress,
+        p => p,
+    };
+    if let Some(seconds) = report.duration_total {
+        duration("duration_total", seconds)?;
+    }
+    if let Some(seconds) = report.duration_processed {
+        duration("duration_processed", seconds)?;
+    }
+    if let Some(speed) = report.processing_speed
+        && !(speed.is_finite() && speed > 0.0)
+    {
+        return invalid(format!("The processing_speed must be above 0, or null; {speed} isn't."));
+    }
+    if report.message.as_ref().is_some_and(|m| m.len() > MAX_TEXT) {
+        return invalid(format!("The message is longer than {MAX_TEXT} bytes."));
+    }
+    if let Some(message) = &report.message {
+        storable("message", message)?;
+    }
+    if let Some(error) = &report.error {
+        storable("error's code", &error.code)?;
+        storable("error's message", &error.message)?;
+    }
+    let error = match (state, report.error) {
+        (State::Failed, Some(error)) => Some(error),
+        (State::Failed, None) => {
+            let message = report.message.clone().filter(|m| !m.is_empty());
+            let message = message.unwrap_or_else(|| "The worker reported a failure.".to_owned());
+            Some(Failure { code: "worker_failed".to_owned(), message })
+        }
+        (_, Some(_)) => return invalid("Only a failed session has an error.".to_owned()),
+        (_, None) => None,
+    };
+    let stage = if state == State::Queued { None } else { report.stage.or(known.stage) };
+    let message = report.message.unwrap_or_else(|| match (state, stage) {
+        (State::Completed, _) => "Finished".to_owned(),
+        (State::Cancelled, _) => "Cancelled".to_owned(),
+        (State::Failed, _) => error.as_ref().map(|e| e.message.clone()).unwrap_or_default(),
+        (_, Some(stage)) => stage.label().to_owned(),
+        (_, None) => known.message.clone(),
+    });
+    let duration_total = report.duration_total.or(known.duration_total);
+    let duration_processed = match (state, duration_total) {
+        (State::Completed, Some(total)) => report.duration_processed.unwrap_or(total),
+        _ => report.duration_processed.unwrap_or(known.duration_processed),
+    };
+    Ok(Status {
+        session_id: known.session_id,
+        version,
+        state,
+        stage,
+        progress,
+        message,
+        timestamp: now,
+        duration_processed,
+        duration_total,
+        estimated_completion: report.estimated_completion.filter(|_| !state.is_terminal()),
+        processing_speed: report.processing_speed,
+        segments: known.segments,
+        queue_position: None,
+        attempt: known.attempt.max(u32::from(state != State::Queued)),
+        error,
+    })
+}
+
+pub(super) fn duration(name: &str, seconds: f64) -> Result<(), ReportError> {
+    if seconds.is_finite() && seconds >= 0.0 {
+        return Ok(());
+    }
+    Err(ReportError::Invalid(format!("The {name} must be a number of seconds from 0 on; {seconds} isn't.")))
+}
+
+/// PostgreSQL has no place for the character 0, and what was heard over Redis would wait for it forever.
+fn storable(name: &str, text: &str) -> Result<(), ReportError> {
+    if text.contains('\0') {
+        return Err(ReportError::Invalid(format!("The {name} contains the character 0; leave it out.")));
+    }
+    Ok(())
+}
+
+pub(super) fn segment(new: NewSegment) -> Result<Segment, ReportError> {
+    let index = new.index;
+    if !(new.start.is_finite() && new.end.is_finite() && 0.0 <= new.start && new.start <= new.end) {
+        return Err(ReportError::Invalid(format!(
+            "Segment {index} must start at 0 s or later and not end before it starts."
+        )));
+    }
+    if new.text.len() > MAX_TEXT {
+        return Err(ReportError::Invalid(format!(
+            "The text of segment {index} is longer than {MAX_TEXT} bytes; send it as several segments."
+        )));
+    }
+    storable(&format!("text of segment {index}"), &new.text)?;
+    if new.confidence.is_some_and(|c| !(0.0..=1.0).contains(&c)) {
+        return Err(ReportError::Invalid(format!("The confidence of segment {index} must be from 0 to 1.")));
+    }
+    Ok(Segment { index, start: new.start, end: new.end, text: new.text, confidence: new.confidence, words: new.words })
+}

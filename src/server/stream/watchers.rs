@@ -1,0 +1,55 @@
+//! The hub as the bus knows it.
+
+use super::Hub;
+use crate::{
+    model::{SessionId, Status},
+    server::{bus::Watchers, event::Event, owner::Owner},
+};
+use std::collections::HashMap;
+use tokio::sync::mpsc::UnboundedSender;
+
+impl Watchers for Hub {
+    fn publish(&self, event: &Event) -> bool {
+        self.publish(event)
+    }
+
+    fn log_out(&self, owner: &Owner) {
+        self.log_out(owner);
+    }
+
+    fn refresh(&self, owner: &Owner, status: &Status) {
+        self.refresh(owner, status);
+    }
+
+    fn forget(&self, id: SessionId) {
+        self.forget(id);
+    }
+
+    fn newest(&self, id: SessionId) -> Option<(Owner, Status)> {
+        self.newest(id)
+    }
+
+    fn version_of(&self, id: SessionId) -> Option<u64> {
+        self.version_of(id)
+    }
+
+    fn held(&self) -> HashMap<SessionId, (u64, u32)> {
+        self.held()
+    }
+
+    fn held_owners(&self) -> Vec<Owner> {
+        self.held_owners()
+    }
+
+    fn known_to_owner(&self, owner: &Owner, id: SessionId) -> Option<u64> {
+        self.known_to_owner(owner, id)
+    }
+
+    fn is_held(&self, owner: &Owner, id: SessionId) -> bool {
+        self.is_held(owner, id)
+    }
+
+    fn listen_beyond(&self, wants: UnboundedSender<SessionId>) {
+        self.listen_beyond(wants);
+    }
+}
