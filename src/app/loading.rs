@@ -4,7 +4,6 @@
 use crate::{
     api::{
         identity::{IdentityInfo, OpenInfo, load_identity, load_open},
-        json::JsonText,
         sessions::{get_session, list_sessions},
         upload::{UploadInfo, load_upload_info},
     },
@@ -58,7 +57,7 @@ impl Ask {
 }
 
 /// The answer to what a page asks for. The server waits for it while it renders, and the browser reads it in the page.
-pub type Page = Resource<Answer, JsonText>;
+pub type Page = Resource<Answer>;
 
 /// Loads what `ask` asks for, anew when that changes.
 pub fn load(ask: impl Fn() -> Ask + Send + Sync + 'static) -> Page {

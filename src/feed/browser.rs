@@ -4,8 +4,6 @@
 
 mod beacon;
 pub mod dom;
-pub mod fetch;
-pub mod json;
 mod poll;
 mod signals;
 mod stream;
@@ -16,7 +14,6 @@ pub mod upload;
 
 use super::{
     Feed,
-    few::Few,
     link::{Action, Bye, Event, Link, Timer, Timing},
     reduce::{Gaps, Heard},
     tabs::{Action as TabsAction, Event as TabsEvent, Tabs},
@@ -28,7 +25,7 @@ use poll::{Answer, Poll};
 use signals::Signals;
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     rc::{Rc, Weak},
 };
 use stream::Stream;
@@ -73,7 +70,7 @@ struct Driver {
     /// Events to be handled, and whether that is being done: an action may cause an event at once.
     events: RefCell<VecDeque<Event>>,
     handling: Cell<bool>,
-    timers: RefCell<Few<Timer, Timeout>>,
+    timers: RefCell<HashMap<Timer, Timeout>>,
     stream: RefCell<Option<Stream>>,
     poll: Rc<Poll>,
     gaps: RefCell<Gaps>,

@@ -21,23 +21,31 @@ pub fn by_server(clock: Timestamp) -> Timestamp {
     super::beacon::measure(|measure| measure.by_server(clock))
 }
 
-fn date(at: Timestamp) -> js_sys::Date {
-    js_sys::Date::new(&JsValue::from_f64(at.0 as f64))
+/// The language of all pages, with days before months.
+const LOCALE: &str = "en-GB";
+const TIME: [(&str, &str); 3] = [("hour", "2-digit"), ("minute", "2-digit"), ("hourCycle", "h23")];
+const DAY: [(&str, &str); 3] = [("day", "numeric"), ("month", "short"), ("year", "numeric")];
+
+/// The parts of a time that are named, in the browser's time zone, as `Intl` writes them.
+fn local(at: Timestamp, parts: &[(&str, &str)]) -> String {
+    let options = js_sys::Object::new();
+    for (part, style) in parts {
+        // Fails only for objects that can't be changed.
+        let _ = js_sys::Reflect::set(&options, &JsValue::from_str(part), &JsValue::from_str(style));
+    }
+    js_sys::Date::new(&JsValue::from_f64(at.0 as f64)).to_locale_string(LOCALE, &options).into()
 }
 
 /// The day and time in the browser's time zone, such as `23 Nov 2026, 15:32`.
 #[must_use]
 pub fn local_date_time(at: Timestamp) -> String {
-    let d = date(at);
-    let day = text::day(d.get_full_year() as i32, d.get_month() + 1, d.get_date());
-    format!("{day}, {}", local_time(at))
+    local(at, &[DAY, TIME].concat())
 }
 
 /// The time of day in the browser's time zone, such as `15:32`.
 #[must_use]
 pub fn local_time(at: Timestamp) -> String {
-    let d = date(at);
-    format!("{:02}:{:02}", d.get_hours(), d.get_minutes())
+    local(at, &TIME)
 }
 
 /// Whether the document is the one of its address, which it keeps in `data-address`: entries of the history that one

@@ -1,10 +1,8 @@
 //! Uploads by XMLHttpRequest, which tells how much was sent; fetch doesn't. Keeps the files and the requests, which
 //! can't leave the thread, under plain keys. `app/uploads.rs` decides what is sent when.
 
-use super::json;
 use crate::{
     feed::{
-        few::Few,
         uploads::{Event, Picked, Wishes},
     },
     model::{ErrorBody, Session},
@@ -12,6 +10,7 @@ use crate::{
 use leptos::{ev, html, prelude::*};
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     rc::Rc,
 };
 use wasm_bindgen::{JsCast, closure::Closure};
@@ -20,8 +19,8 @@ use web_sys::{File, FileList, FormData, ProgressEvent, XmlHttpRequest};
 const URL: &str = "/api/v1/sessions";
 
 thread_local! {
-    static FILES: RefCell<Few<u32, File>> = RefCell::default();
-    static REQUESTS: RefCell<Few<u32, Request>> = RefCell::default();
+    static FILES: RefCell<HashMap<u32, File>> = RefCell::default();
+    static REQUESTS: RefCell<HashMap<u32, Request>> = RefCell::default();
     static NEXT_KEY: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -131,15 +130,15 @@ fn begin(key: u32, file: &File, wishes: &Wishes, on_event: Rc<dyn Fn(Event)>) ->
 
 fn answer(status: u16, body: &str) -> Event {
     if status == 201
-        && let Some(session) = json::read::<Session>(body)
+        && let Ok(session) = serde_json::from_str::<Session>(body)
     {
         return Event::Done(session.id);
     }
-    Event::Failed(match json::read::<ErrorBody>(body) {
-        Some(body) => body.error.message,
+    Event::Failed(match serde_json::from_str::<ErrorBody>(body) {
+        Ok(body) => body.error.message,
         // A proxy may answer in its own way, above all to what it finds too large.
-        None if status == 413 => "Something between here and Hark refuses files of this size.".to_owned(),
-        None => format!("The server answered with status {status}. Try again."),
+        Err(_) if status == 413 => "Something between here and Hark refuses files of this size.".to_owned(),
+        Err(_) => format!("The server answered with status {status}. Try again."),
     })
 }
 
