@@ -49,13 +49,13 @@ pub fn bytes(n: u64) -> String {
 /// A day and time in UTC: `23 Nov 2026, 14:32 UTC`. The same on the server and in any browser.
 #[must_use]
 pub fn date_time(at: Timestamp) -> String {
-    at.calendar().strftime("%-d %b %Y, %H:%M UTC").to_string()
+    at.calendar().format("%-d %b %Y, %H:%M UTC").to_string()
 }
 
 /// A time of day in UTC: `14:32 UTC`. The same on the server and in any browser.
 #[must_use]
 pub fn time_of_day(at: Timestamp) -> String {
-    at.calendar().strftime("%H:%M UTC").to_string()
+    at.calendar().format("%H:%M UTC").to_string()
 }
 
 /// A speed against the recording's own: `2.3x`, `14x`.

@@ -3,10 +3,7 @@
 
 use super::{Icon, Symbol};
 use crate::{
-    app::{
-        reactive::{effect, effect_after, memo},
-        words,
-    },
+    app::words,
     feed::browser::dom::{self, Notifications},
     model::{State, Status},
 };
@@ -17,9 +14,9 @@ use leptos::prelude::*;
 pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>) -> impl IntoView {
     // Unknown until hydration is over: the server can't tell.
     let wish = RwSignal::new(None::<Notifications>);
-    effect(move || wish.set(dom::notifications()));
-    let state = memo(move |_| status.with(|s| s.state));
-    effect_after(move |before: Option<State>| {
+    Effect::new(move || wish.set(dom::notifications()));
+    let state = Memo::new(move |_| status.with(|s| s.state));
+    Effect::new(move |before: Option<State>| {
         let now = state.get();
         let ended = matches!(now, State::Completed | State::Failed) && before.is_some_and(|b| !b.is_terminal());
         if ended && wish.get_untracked() == Some(Notifications::On) {
@@ -28,7 +25,7 @@ pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>)
         }
         now
     });
-    let shown = memo(move |_| wish.get().filter(|_| !state.get().is_terminal()));
+    let shown = Memo::new(move |_| wish.get().filter(|_| !state.get().is_terminal()));
     move || {
         shown.get().map(|now| {
             let toggle = move |_| dom::ask_for_notifications(now != Notifications::On, move |now| wish.set(now));
@@ -48,7 +45,6 @@ pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>)
                     }}
                 </button>
             }
-            .into_any()
         })
     }
 }

@@ -175,11 +175,7 @@ async fn text(response: Response) -> Option<String> {
 
 /// Any answer, whatever its status; none if there isn't one in time. The timeout that comes with it must be kept until
 /// the body has been read.
-async fn send(
-    request: RequestBuilder,
-    timeout_ms: u32,
-    abort: Option<AbortController>,
-) -> Option<(Response, Timeout)> {
+async fn send(request: RequestBuilder, timeout_ms: u32, abort: Option<AbortController>) -> Option<(Response, Timeout)> {
     let abort = abort.or_else(|| AbortController::new().ok())?;
     let timeout = Timeout::new(timeout_ms, {
         let abort = abort.clone();

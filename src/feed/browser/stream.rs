@@ -50,7 +50,9 @@ impl Stream {
             on("segment", |text| serde_json::from_str(text).map_or(Message::Unreadable, Message::Segment)),
             on("heartbeat", |_| Message::Heartbeat),
             on("bye", |text| {
-                Message::Bye(serde_json::from_str::<ByeData>(text).map_or(Bye::Other, |bye| Bye::from_reason(&bye.reason)))
+                Message::Bye(
+                    serde_json::from_str::<ByeData>(text).map_or(Bye::Other, |bye| Bye::from_reason(&bye.reason)),
+                )
             }),
         ];
         Some(Self { source, _listeners: listeners })

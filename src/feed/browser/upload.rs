@@ -2,9 +2,7 @@
 //! can't leave the thread, under plain keys. `app/uploads.rs` decides what is sent when.
 
 use crate::{
-    feed::{
-        uploads::{Event, Picked, Wishes},
-    },
+    feed::uploads::{Event, Picked, UploadOptions},
     model::{ErrorBody, Session},
 };
 use leptos::{ev, html, prelude::*};
@@ -80,21 +78,21 @@ pub fn now() -> f64 {
 }
 
 /// Sends a file that was taken, and tells what becomes of it.
-pub fn send(key: u32, wishes: &Wishes, on_event: impl Fn(Event) + 'static) {
+pub fn send(key: u32, options: &UploadOptions, on_event: impl Fn(Event) + 'static) {
     let on_event = Rc::new(on_event);
     let begun = FILES
         .with_borrow(|files| files.get(&key).cloned())
-        .and_then(|file| begin(key, &file, wishes, Rc::clone(&on_event) as Rc<dyn Fn(Event)>));
+        .and_then(|file| begin(key, &file, options, Rc::clone(&on_event) as Rc<dyn Fn(Event)>));
     match begun {
         Some(request) => REQUESTS.with_borrow_mut(|requests| drop(requests.insert(key, request))),
         None => on_event(Event::Failed("The browser can't read the file. Choose it again.".to_owned())),
     }
 }
 
-fn begin(key: u32, file: &File, wishes: &Wishes, on_event: Rc<dyn Fn(Event)>) -> Option<Request> {
+fn begin(key: u32, file: &File, options: &UploadOptions, on_event: Rc<dyn Fn(Event)>) -> Option<Request> {
     let form = FormData::new().ok()?;
     // Before the file, so that the server can refuse them before it receives it.
-    for (name, value) in [("title", &wishes.title), ("language", &wishes.language), ("engine", &wishes.engine)] {
+    for (name, value) in [("title", &options.title), ("language", &options.language), ("engine", &options.engine)] {
         if !value.is_empty() {
             form.append_with_str(name, value).ok()?;
         }
