@@ -29,7 +29,7 @@ pub use badge::{Badge, Connection, ConnectionNotice, StallWarning};
 pub use buttons::{CancelButton, DeleteButton, RetryButton};
 pub use chip::StateChip;
 pub use engine_select::{EngineHelp, EngineSelect};
-pub use failure::{Alert, LoadError, keep_trying};
+pub use failure::{Alert, LoadBoundary, LoadError, keep_trying};
 pub use frame::{Footer, Header};
 pub use icon::{Icon, Symbol};
 pub use language_select::LanguageSelect;

@@ -83,7 +83,7 @@ struct Driver {
     channel: Channel,
     /// Whether one tab of this browser can drive the link for all.
     shared: bool,
-    patience: RefCell<Option<Timeout>>,
+    leader_timeout: RefCell<Option<Timeout>>,
     /// Held for their listeners.
     _signals: Signals,
     _reports: Interval,
@@ -109,7 +109,7 @@ impl Driver {
             tabs: RefCell::new(Tabs::new(Channel::id(), timing, Channel::supported())),
             channel: Channel::new(this),
             shared: Channel::supported(),
-            patience: RefCell::default(),
+            leader_timeout: RefCell::default(),
             _signals: Signals::new(this),
             _reports: beacon::start(),
         });
@@ -182,9 +182,9 @@ impl Driver {
                             driver.tabs(TabsEvent::Timer);
                         }
                     };
-                    *self.patience.borrow_mut() = Some(Timeout::new(ms, fire));
+                    *self.leader_timeout.borrow_mut() = Some(Timeout::new(ms, fire));
                 }
-                TabsAction::ClearTimer => drop(self.patience.borrow_mut().take()),
+                TabsAction::ClearTimer => drop(self.leader_timeout.borrow_mut().take()),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Errors as people see them: a notice within a page, and what stands where a page couldn't be loaded, which then tries
 //! again by itself.
 
-use super::{Icon, Symbol};
+use super::{Icon, PageSkeleton, Symbol};
 use crate::{app::clock::Clock, model::ApiError};
 use leptos::{error::Errors, ev, prelude::*};
 use serde::{Serialize, de::DeserializeOwned};
@@ -29,7 +29,7 @@ pub fn LoadError(
     /// What the boundary caught.
     errors: ArcRwSignal<Errors>,
     /// A heading for the page, where it has none of its own.
-    #[prop(optional)]
+    #[prop(optional_no_strip)]
     heading: Option<&'static str>,
     /// Tries again.
     #[prop(into)]
@@ -54,6 +54,24 @@ pub fn LoadError(
                 on_retry.run(());
             }><Icon symbol=Symbol::Retry/>"Try again"</a></p>
         </section>
+    }
+}
+
+/// What a page loads, which its children await: a skeleton until it is there, and the error if it can't be had.
+#[component]
+pub fn LoadBoundary(
+    /// A heading for the error, where the page has none of its own.
+    #[prop(optional)]
+    heading: Option<&'static str>,
+    /// Tries again.
+    #[prop(into)]
+    on_retry: Callback<()>,
+    children: Children,
+) -> impl IntoView {
+    view! {
+        <Transition fallback=PageSkeleton>
+            <ErrorBoundary fallback=move |errors| view! { <LoadError errors heading on_retry/> }>{children()}</ErrorBoundary>
+        </Transition>
     }
 }
 

@@ -57,8 +57,8 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
                 </p>
             </Show>
             <div class="row-actions">
-                <Show when=move || running.get()><CancelButton actions id title/></Show>
-                <Show when=move || retryable.get()><RetryButton actions id title/></Show>
+                {move || running.get().then(|| view! { <CancelButton actions id title/> })}
+                {move || retryable.get().then(|| view! { <RetryButton actions id title/> })}
                 <DeleteButton actions id title/>
             </div>
         </li>

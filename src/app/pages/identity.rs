@@ -9,7 +9,7 @@ use crate::{
             load_identity,
         },
     },
-    app::components::{Alert, LoadError, Moment, PageSkeleton, keep_trying},
+    app::components::{Alert, LoadBoundary, Moment, keep_trying},
     model::text,
 };
 use leptos::{prelude::*, server_fn::ServerFn};
@@ -29,11 +29,9 @@ pub fn IdentityPage() -> impl IntoView {
         <Title text="Your sessions on another device · Hark"/>
         <div class="page-head"><h1>"Your sessions on another device"</h1></div>
         {failed_form(&forms).map(|error| view! { <Alert message=error.message/> })}
-        <Transition fallback=PageSkeleton>
-            <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=move |()| info.refetch()/> }>
-                {move || Suspend::new(async move { info.await.map(|info| view! { <Choices info/> }) })}
-            </ErrorBoundary>
-        </Transition>
+        <LoadBoundary on_retry=move |()| info.refetch()>
+            {move || Suspend::new(async move { info.await.map(|info| view! { <Choices info/> }) })}
+        </LoadBoundary>
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
         failed_form,
         identity::{IDENTITY_PAGE, OpenIdentity, OpenInfo, Opens, load_open},
     },
-    app::components::{Alert, LoadError, PageSkeleton, keep_trying},
+    app::components::{Alert, LoadBoundary, keep_trying},
     model::text,
 };
 use leptos::{prelude::*, server_fn::ServerFn};
@@ -26,11 +26,9 @@ pub fn OpenPage() -> impl IntoView {
         <Title text="Open your sessions here · Hark"/>
         <div class="page-head"><h1>"Open your sessions here"</h1></div>
         {failed.map(|error| view! { <Alert message=error.message/> })}
-        <Transition fallback=PageSkeleton>
-            <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=move |()| info.refetch()/> }>
-                {move || Suspend::new(async move { info.await.map(|info| view! { <Offer info has_failed/> }) })}
-            </ErrorBoundary>
-        </Transition>
+        <LoadBoundary on_retry=move |()| info.refetch()>
+            {move || Suspend::new(async move { info.await.map(|info| view! { <Offer info has_failed/> }) })}
+        </LoadBoundary>
     }
 }
 

@@ -7,9 +7,9 @@ use crate::{
     app::{
         actions::Actions,
         components::{
-            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadError, Moment, NotifyWhenDone,
-            PageSkeleton, Player, ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol,
-            TranscriptLines, Waveform, announce_milestones, keep_trying,
+            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadBoundary, Moment, NotifyWhenDone, Player,
+            ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol, TranscriptLines, Waveform,
+            announce_milestones, keep_trying,
         },
         detours::PageTitle,
         words,
@@ -47,11 +47,7 @@ pub fn SessionPage() -> impl IntoView {
         })
     };
     view! {
-        <Transition fallback=PageSkeleton>
-            <ErrorBoundary fallback=move |errors| {
-                view! { <LoadError errors heading="Session" on_retry=move |()| detail.refetch()/> }
-            }>{shown}</ErrorBoundary>
-        </Transition>
+        <LoadBoundary heading="Session" on_retry=move |()| detail.refetch()>{shown}</LoadBoundary>
     }
 }
 
@@ -200,10 +196,10 @@ fn StatusCard(
             })}
             <StallWarning status actions id own/>
             <Stages status log=stages/>
-            <Show when=move || running.get()><Connection/></Show>
+            {move || running.get().then(|| view! { <Connection/> })}
             <div class="row-actions">
-                <Show when=move || running.get()><CancelButton actions id title/></Show>
-                <Show when=move || retryable.get()><RetryButton actions id title/></Show>
+                {move || running.get().then(|| view! { <CancelButton actions id title/> })}
+                {move || retryable.get().then(|| view! { <RetryButton actions id title/> })}
                 <DeleteButton actions id title/>
                 <NotifyWhenDone title status/>
             </div>
@@ -247,11 +243,11 @@ fn Downloads(
         <section class="card downloads" aria-labelledby="downloads-heading">
             <h2 id="downloads-heading">
                 "Download"
-                <Show when=move || partial.get()>" what is there so far"</Show>
+                {move || partial.get().then_some(" what is there so far")}
             </h2>
             <ul class="downloads-list" hidden=move || none.get()>{links.into_iter().collect_view()}</ul>
             <p class="muted" hidden=move || !none.get()>
-                "There is nothing to download"<Show when=move || partial.get()>" yet"</Show>"."
+                "There is nothing to download"{move || partial.get().then_some(" yet")}"."
             </p>
         </section>
     }

@@ -7,8 +7,8 @@ use crate::{
     },
     app::{
         components::{
-            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadError, PageSkeleton, Symbol, TrySampleButton,
-            UploadItem, keep_trying,
+            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadBoundary, Symbol, TrySampleButton, UploadItem,
+            keep_trying,
         },
         uploads::Uploads,
     },
@@ -39,11 +39,9 @@ pub fn UploadPage() -> impl IntoView {
         <div class="page-head"><h1>"New transcription"</h1></div>
         // Why the form failed when it was sent without JavaScript.
         {failed_form(&[UPLOAD_PATH]).map(|error| view! { <Alert message=error.message/> })}
-        <Transition fallback=PageSkeleton>
-            <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=move |()| info.refetch()/> }>
-                {move || Suspend::new(async move { info.await.map(|info| view! { <UploadForm info/> }) })}
-            </ErrorBoundary>
-        </Transition>
+        <LoadBoundary on_retry=move |()| info.refetch()>
+            {move || Suspend::new(async move { info.await.map(|info| view! { <UploadForm info/> }) })}
+        </LoadBoundary>
         <section class="card aside" aria-labelledby="sample-heading">
             <h2 id="sample-heading">"No recording at hand?"</h2>
             <p>"See Hark at work on a short one that comes with it."</p>

@@ -79,10 +79,10 @@ pub enum Notifications {
     Blocked,
 }
 
-/// The key in the browser's storage under which the wish is kept.
+/// The key in the browser's storage under which the setting is kept.
 const NOTIFY: &str = "hark-notify";
 
-/// Whether notifications are wished for and allowed; none in a browser without them, or on a page that may have none.
+/// Whether notifications are switched on and allowed; none in a browser without them, or on a page that may have none.
 #[must_use]
 pub fn notifications() -> Option<Notifications> {
     if !js_sys::Reflect::has(&js_sys::global(), &JsValue::from_str("Notification")).unwrap_or(false)
@@ -90,10 +90,10 @@ pub fn notifications() -> Option<Notifications> {
     {
         return None;
     }
-    let wished = storage().and_then(|s| s.get_item(NOTIFY).ok().flatten()).is_some();
+    let on = storage().and_then(|s| s.get_item(NOTIFY).ok().flatten()).is_some();
     Some(match web_sys::Notification::permission() {
         web_sys::NotificationPermission::Denied => Notifications::Blocked,
-        web_sys::NotificationPermission::Granted if wished => Notifications::On,
+        web_sys::NotificationPermission::Granted if on => Notifications::On,
         _ => Notifications::Off,
     })
 }
@@ -102,10 +102,10 @@ fn storage() -> Option<web_sys::Storage> {
     window().local_storage().ok().flatten()
 }
 
-/// Keeps the wish, and has the browser ask for permission if it is needed; then tells what came of it.
+/// Keeps the setting, and has the browser ask for permission if it is needed; then tells what came of it.
 pub fn ask_for_notifications(on: bool, then: impl Fn(Option<Notifications>) + 'static) {
     if let Some(storage) = storage() {
-        // Fails only where storage is full or forbidden: the wish then lasts as long as nothing.
+        // Fails only where storage is full or forbidden: the setting is then lost with the page.
         let _ = if on { storage.set_item(NOTIFY, "1") } else { storage.remove_item(NOTIFY) };
     }
     let asked = on.then(web_sys::Notification::request_permission).and_then(Result::ok);
