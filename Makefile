@@ -13,9 +13,8 @@ run: build ## Build if needed, then serve on http://127.0.0.1:3000
 	@exec target/release/hark serve
 
 build: setup ## target/release/hark and target/site
-	@scripts/build-browser
+	@$(ENV); cargo leptos build --release -P $(SERVER)
 	@scripts/bundle-size || true  # over the budget it is still a build
-	@$(ENV); cargo leptos build --release --server-only $(SERVER)
 
 watch: setup ## Rebuild and reload on every change
 	@$(ENV); cargo leptos watch

@@ -1,4 +1,4 @@
-// The browser's back/forward cache: a page that was left is put aside as it is, and woken up when one comes back.
+// The browser's back/forward cache: a page that was left is put aside as it is, and resumed when one comes back.
 // Playwright switches that off for its browsers, so this file has one of its own.
 import config from './playwright.config.ts';
 import { expect, test } from './fixtures.ts';

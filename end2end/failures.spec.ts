@@ -106,7 +106,7 @@ test.describe('a compressed stream', () => {
 
 test.describe('a stream that breaks', () => {
   test.describe('because a proxy cuts idle connections', () => {
-    // Longer between two lines than the proxy's patience.
+    // Longer between two lines than the proxy's timeout.
     test.use({ harkEnv: slow(2.5) });
 
     test('again and again', async ({ page, hark, allow }) => {
@@ -163,7 +163,7 @@ test.describe('a stream that breaks', () => {
       await see('hidden');
       const devtools = await context.newCDPSession(page);
       await devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
-      // Longer than the page's patience with a silent stream.
+      // Longer than a stream may be silent.
       await new Promise(resolve => setTimeout(resolve, 5_000));
       await devtools.send('Page.setWebLifecycleState', { state: 'active' });
       await see('visible');

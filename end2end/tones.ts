@@ -6,7 +6,7 @@ import { expectState } from './sessions.ts';
 
 const ENGINE = path.join(import.meta.dirname, 'counting_engine.py');
 
-/** A server whose sessions take `pause` seconds for each second of audio, and pages that lose patience sooner. */
+/** A server whose sessions take `pause` seconds for each second of audio, and pages that time out sooner. */
 export const slow = (pause: number, timing = '') => ({
   HARK_ENGINE: 'command',
   HARK_ENGINE_COMMAND: `python3 ${ENGINE} ${pause}`,
@@ -50,7 +50,7 @@ export async function start(page: Page, seconds: number, origin = '') {
   return id;
 }
 
-/** The same on a page that can't wake up. */
+/** The same on a page that can't be hydrated. */
 export async function startAsleep(page: Page, seconds: number) {
   await page.goto(`/sessions/${await create(page, seconds, '')}`);
 }

@@ -1,16 +1,16 @@
 //! Server functions: what the pages call. Each authorises the caller, calls the server, and maps the error.
 //! The bodies run on the server only; the browser gets a request of the same shape.
 
-pub mod call;
 pub mod identity;
-pub mod json;
 pub mod sessions;
 pub mod upload;
 
 use crate::model::ApiError;
-use json::JsonText;
 use leptos::prelude::{SharedValue, StoredValue, UpdateValue, provide_context, use_context};
-use leptos::server_fn::error::{FromServerFnError, ServerFnErrorErr};
+use leptos::server_fn::{
+    codec::JsonEncoding,
+    error::{FromServerFnError, ServerFnErrorErr},
+};
 use std::sync::Arc;
 
 /// Lets a page say that there is nothing at its address. The server puts one into the context of each rendering, and
@@ -37,7 +37,7 @@ struct Failed(StoredValue<Option<(String, ApiError)>>);
 /// Asks for what [`failed_form`] tells. Called by the app before it makes any page.
 pub fn provide_failed_form() {
     let tell = || use_context::<FailedForm>().and_then(|FailedForm(tell)| tell());
-    let told = SharedValue::<_, JsonText>::new_with_encoding(tell).into_inner();
+    let told = SharedValue::new(tell).into_inner();
     provide_context(Failed(StoredValue::new(told)));
 }
 
@@ -55,7 +55,7 @@ pub fn failed_form(paths: &[&str]) -> Option<ApiError> {
 }
 
 impl FromServerFnError for ApiError {
-    type Encoder = JsonText;
+    type Encoder = JsonEncoding;
 
     fn from_server_fn_error(error: ServerFnErrorErr) -> Self {
         match error {

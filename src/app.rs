@@ -1,12 +1,11 @@
-//! The document, the router and what every page shares. Rendered on the server, woken up in the browser.
+//! The document, the router and what every page shares. Rendered on the server, hydrated in the browser.
 //! The pages are under `pages`, their parts under `components`; the rest is what parts share.
 
 pub mod actions;
 mod clock;
 pub mod components;
-pub mod loading;
+pub mod detours;
 pub mod pages;
-mod reactive;
 pub mod uploads;
 mod words;
 
@@ -15,7 +14,8 @@ use crate::{
     feed::{Feed, browser::dom},
     model::Timestamp,
 };
-use components::{Announcer, ConnectionNotice, Footer, Header, SiteTitle, provide_announcer};
+use components::{Announcer, ConnectionNotice, Footer, Header, provide_announcer};
+use detours::SiteTitle;
 use leptos::{nonce::use_nonce, prelude::*};
 use leptos_meta::{HashedStylesheet, MetaTags, provide_meta_context};
 use leptos_router::{
@@ -29,11 +29,11 @@ use pages::{IdentityPage, NotFoundPage, OpenPage, SessionPage, SessionsPage, Upl
 /// The id of what every page puts its content into.
 const MAIN: &str = "main";
 
-/// For a browser that runs scripts but not the app: it has no WebAssembly, its files don't come, or it broke off. A page
-/// that hasn't woken up then does what it does without JavaScript, as `<noscript>` says; one that had is loaded again.
-/// Both after 3 s, as such pages reload; after 60 s if nothing was heard of what is wrong. And it keeps the address that
-/// the page was made for, in `data-address`.
-const ASLEEP: &str = include_str!("app/asleep.js");
+/// The fallback in a browser that runs scripts but not the app: it has no WebAssembly, the app's files can't be loaded, or
+/// it broke off. A page that wasn't hydrated then does what it does without JavaScript, as its `<noscript>` elements say;
+/// one that was is loaded again. Both after 3 s, the interval at which pages without JavaScript reload; after 60 s if no
+/// error was reported. It also keeps the address that the page was rendered for, in `data-address`.
+const FALLBACK: &str = include_str!("app/fallback.js");
 
 /// How long the connection of pages waits, where it isn't to be the default: see [`crate::feed::link::Timing`]. The
 /// server provides it; tests make it short.
@@ -65,7 +65,7 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <HashedStylesheet options=options.clone() id="style"/>
                 <AutoReload options=options.clone()/>
                 <HydrationScripts options/>
-                <script nonce=use_nonce()>{ASLEEP}</script>
+                <script nonce=use_nonce()>{FALLBACK}</script>
                 <MetaTags/>
             </head>
             <body><App/></body>

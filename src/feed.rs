@@ -1,7 +1,6 @@
 //! Live status in the browser: one connection for everything, and the signals that pages read.
 //! Pages call [`Feed::watch`] and never learn which transport is live. Inert while rendering on the server.
 
-pub mod few;
 pub mod link;
 pub mod measure;
 pub mod reduce;
@@ -17,18 +16,18 @@ pub mod browser;
 pub use link::Mode;
 
 use crate::model::{SegmentEvent, SessionId, Status, Timestamp};
-use few::Few;
 use leptos::prelude::*;
 use reduce::View;
+use std::collections::HashMap;
 
 /// The handle that pages share: a signal per watched session, and how they are kept up to date.
 #[derive(Clone, Copy)]
 pub struct Feed {
-    views: StoredValue<Few<SessionId, ArcRwSignal<View>>>,
+    views: StoredValue<HashMap<SessionId, ArcRwSignal<View>>>,
     /// How many places show the segments of a session now. Nobody fetches missing segments for a row of a list.
-    transcripts: StoredValue<Few<SessionId, usize>>,
+    transcripts: StoredValue<HashMap<SessionId, usize>>,
     /// The newest status of each session nobody watches, should a page be about to.
-    strays: StoredValue<Few<SessionId, Status>>,
+    strays: StoredValue<HashMap<SessionId, Status>>,
     /// How updates arrive. Written by `browser` only.
     pub mode: RwSignal<Mode>,
     /// Whether this browser knows streams at all. One that doesn't is told nothing of them. Written by `browser` only.
@@ -48,9 +47,9 @@ impl Feed {
     /// watch; on the server it stays empty.
     pub fn provide() -> Self {
         let feed = Self {
-            views: StoredValue::new(Few::default()),
-            transcripts: StoredValue::new(Few::default()),
-            strays: StoredValue::new(Few::default()),
+            views: StoredValue::default(),
+            transcripts: StoredValue::default(),
+            strays: StoredValue::default(),
             mode: RwSignal::new(Mode::Off),
             can_stream: RwSignal::new(true),
             last_message: RwSignal::new(None),
@@ -155,22 +154,19 @@ impl Feed {
     /// Whether some place shows the segments of a session now.
     #[must_use]
     pub fn shows_transcript(&self, id: SessionId) -> bool {
-        self.transcripts.with_value(|open| open.get(&id).is_some())
+        self.transcripts.with_value(|open| open.contains_key(&id))
     }
 
     /// The sessions whose segments are shown now.
     #[must_use]
     pub fn shown_transcripts(&self) -> Vec<SessionId> {
-        self.transcripts.with_value(|open| open.iter().map(|(id, _)| *id).collect())
+        self.transcripts.with_value(|open| open.keys().copied().collect())
     }
 
     /// Until the current reactive owner is cleaned up.
     fn open_transcript(&self, id: SessionId) {
         let feed = *self;
-        self.transcripts.update_value(|open| match open.get_mut(&id) {
-            Some(count) => *count += 1,
-            None => drop(open.insert(id, 1)),
-        });
+        self.transcripts.update_value(|open| *open.entry(id).or_default() += 1);
         on_cleanup(move || {
             // The whole app may be going, and the counts with it.
             let _ = feed.transcripts.try_update_value(|open| {
@@ -272,7 +268,7 @@ mod tests {
             for n in 0..2 * Feed::MAX_STRAYS {
                 feed.status(status(n as u128, n as u64, State::Processing));
             }
-            assert_eq!(feed.strays.with_value(Few::len), Feed::MAX_STRAYS);
+            assert_eq!(feed.strays.with_value(HashMap::len), Feed::MAX_STRAYS);
         });
     }
 

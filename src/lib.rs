@@ -15,6 +15,14 @@
 
 #![recursion_limit = "256"]
 
+// `cargo fuzz` sets flags of its own, and renders no page.
+#[cfg(all(any(feature = "ssr", feature = "hydrate"), not(erase_components), not(fuzzing)))]
+compile_error!(
+    "Hark is built with `--cfg erase_components`, the server and the browser's half alike: otherwise a page renders \
+     differently on the two sides, and a browser loads half as much again. .cargo/config.toml sets it; the variable \
+     RUSTFLAGS replaces what is set there, so it must contain it as well."
+);
+
 pub mod api;
 pub mod app;
 pub mod feed;

@@ -1,19 +1,15 @@
 //! What the pages about an identity know and do: the link to another device, the recovery key, opening and leaving. The
 //! forms are plain, so that a key goes from one page to the next in a cookie that only Hark can read.
 
-use super::call::Call;
 use crate::model::ApiError;
 pub use crate::model::page::{IDENTITY_PAGE, IdentityInfo, LinkInfo, OPEN_PAGE, OpenInfo, Opens};
-use leptos::{
-    prelude::*,
-    server_fn::codec::{GetUrl, PostUrl},
-};
+use leptos::{prelude::*, server_fn::codec::GetUrl};
 
 /// What the page about one's identity shows.
 ///
 /// # Errors
 /// If the store fails.
-#[server(protocol = Call<GetUrl>)]
+#[server(input = GetUrl)]
 pub async fn load_identity() -> Result<IdentityInfo, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| pages::identity_info(&c).await).await
@@ -23,7 +19,7 @@ pub async fn load_identity() -> Result<IdentityInfo, ApiError> {
 ///
 /// # Errors
 /// If the store fails. A key that opens nothing is no error.
-#[server(protocol = Call<GetUrl>)]
+#[server(input = GetUrl)]
 pub async fn load_open(key: Option<String>) -> Result<OpenInfo, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| pages::open_info(&c, key.as_deref()).await).await
@@ -33,7 +29,7 @@ pub async fn load_open(key: Option<String>) -> Result<OpenInfo, ApiError> {
 ///
 /// # Errors
 /// `no_sessions` if there are none.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn make_link() -> Result<(), ApiError> {
     use crate::server::pages;
     pages::answer(async |c| pages::make_link(&c).await).await
@@ -43,7 +39,7 @@ pub async fn make_link() -> Result<(), ApiError> {
 ///
 /// # Errors
 /// `no_sessions` if there are none.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn make_recovery_key() -> Result<(), ApiError> {
     use crate::server::pages;
     pages::answer(async |c| pages::make_recovery_key(&c).await).await
@@ -53,7 +49,7 @@ pub async fn make_recovery_key() -> Result<(), ApiError> {
 ///
 /// # Errors
 /// If the store fails.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn revoke_recovery_key() -> Result<(), ApiError> {
     use crate::server::pages;
     pages::answer(async |c| pages::revoke_recovery_key(&c).await).await
@@ -63,7 +59,7 @@ pub async fn revoke_recovery_key() -> Result<(), ApiError> {
 ///
 /// # Errors
 /// `invalid_key` if it opens nothing.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn open_identity(key: String) -> Result<(), ApiError> {
     use crate::server::pages;
     pages::answer(async |c| pages::open_identity(&c, &key).await).await
@@ -73,7 +69,7 @@ pub async fn open_identity(key: String) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// `not_confirmed` unless `sure` is given and `token` comes from the page that says what it means.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn leave_identity(token: String, #[server(default)] sure: Option<String>) -> Result<(), ApiError> {
     use crate::server::pages;
     pages::answer(async |c| pages::leave_identity(&c, &token, sure.is_some()).await).await

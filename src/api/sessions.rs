@@ -1,17 +1,13 @@
 //! Sessions for the pages: list, look at, cancel, retry, rename, delete.
 
-use super::call::Call;
 use crate::model::{ApiError, Session, SessionDetail, SessionId, SessionPage};
-use leptos::{
-    prelude::*,
-    server_fn::codec::{GetUrl, PostUrl},
-};
+use leptos::{prelude::*, server_fn::codec::GetUrl};
 
 /// The caller's sessions whose title holds `query`, newest first, a page at a time.
 ///
 /// # Errors
 /// If the cursor isn't one of ours, or the store fails.
-#[server(protocol = Call<GetUrl>)]
+#[server(input = GetUrl)]
 pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Result<SessionPage, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
@@ -21,7 +17,7 @@ pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Res
 ///
 /// # Errors
 /// `not_found` if there is none with this id, or it is someone else's.
-#[server(protocol = Call<GetUrl>)]
+#[server(input = GetUrl)]
 pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.detail(&c.owner, id).await).await
@@ -31,7 +27,7 @@ pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(protocol = Call<GetUrl>)]
+#[server(input = GetUrl)]
 pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.waveform(&c.owner, id).await).await
@@ -41,7 +37,7 @@ pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.cancel(&c.owner, id).await).await
@@ -51,7 +47,7 @@ pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.retry(&c.owner, c.address, id).await).await
@@ -61,7 +57,7 @@ pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.restart(&c.owner, c.address, id).await).await
@@ -71,7 +67,7 @@ pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
 ///
 /// # Errors
 /// `invalid_title` if it is empty or too long; `not_found` as above.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn rename_session(id: SessionId, title: String) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.rename(&c.owner, id, &title).await).await
@@ -81,7 +77,7 @@ pub async fn rename_session(id: SessionId, title: String) -> Result<Session, Api
 ///
 /// # Errors
 /// `not_found` as above.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn delete_session(id: SessionId) -> Result<(), ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.delete(&c.owner, id).await).await?;

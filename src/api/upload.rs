@@ -1,18 +1,14 @@
 //! What the upload page must know before a file is chosen. The upload itself goes to the JSON API, as a stream.
 
-use super::call::Call;
 use crate::model::ApiError;
 pub use crate::model::page::{UPLOAD_PATH, UploadInfo};
-use leptos::{
-    prelude::*,
-    server_fn::codec::{GetUrl, PostUrl},
-};
+use leptos::{prelude::*, server_fn::codec::GetUrl};
 
 /// The limits and engines as they are now.
 ///
 /// # Errors
 /// If the request carries no caller, which can't be.
-#[server(protocol = Call<GetUrl>)]
+#[server(input = GetUrl)]
 pub async fn load_upload_info() -> Result<UploadInfo, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| Ok(pages::upload_info(&c))).await
@@ -22,7 +18,7 @@ pub async fn load_upload_info() -> Result<UploadInfo, ApiError> {
 ///
 /// # Errors
 /// As an upload: when the queue or the disk is full. And if the browser blocks cookies.
-#[server(protocol = Call<PostUrl>)]
+#[server]
 pub async fn try_sample() -> Result<(), ApiError> {
     use crate::server::{error::Error, pages};
     let session = pages::answer(async |c| {

@@ -1,11 +1,7 @@
 //! The browser's clock as a signal, for all that is told relative to now or in local time.
 //! Empty on the server and until hydration is over, so both render the same; then it ticks every second.
 
-use crate::{
-    app::reactive::{effect, memo},
-    feed::browser::dom,
-    model::Timestamp,
-};
+use crate::{feed::browser::dom, model::Timestamp};
 use leptos::prelude::*;
 use std::time::Duration;
 
@@ -16,16 +12,16 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy)]
 pub(crate) struct Clock {
     now: RwSignal<Option<Timestamp>>,
-    awake: Memo<bool>,
+    hydrated: Memo<bool>,
 }
 
 impl Clock {
     /// Makes the clock and puts it into the context.
     pub(crate) fn provide() -> Self {
         let now = RwSignal::new(None);
-        let clock = Self { now, awake: memo(move |_| now.with(Option::is_some)) };
+        let clock = Self { now, hydrated: Memo::new(move |_| now.with(Option::is_some)) };
         provide_context(clock);
-        effect(move || {
+        Effect::new(move || {
             now.set(dom::now());
             set_interval(move || now.set(dom::now()), TICK);
         });
@@ -43,7 +39,7 @@ impl Clock {
     }
 
     /// Whether hydration is over, so that the browser's own values may be shown.
-    pub(crate) fn is_awake(self) -> bool {
-        self.awake.get()
+    pub(crate) fn is_hydrated(self) -> bool {
+        self.hydrated.get()
     }
 }

@@ -2,10 +2,9 @@
 //! The upload page adds to them and shows them; the header counts them.
 
 use crate::{
-    app::reactive::{effect, memo},
     feed::{
         browser::{dom, upload},
-        uploads::{Event, Picked, Queue, Wishes},
+        uploads::{Event, Picked, Queue, UploadOptions},
     },
     model::SessionId,
 };
@@ -24,8 +23,8 @@ impl Uploads {
     pub(crate) fn provide() {
         let uploads = Self { queue: RwSignal::default(), arrived: RwSignal::default() };
         provide_context(uploads);
-        let open = memo(move |_| uploads.queue.with(|queue| queue.open() > 0));
-        effect(move || dom::warn_before_leaving(open.get()));
+        let open = Memo::new(move |_| uploads.queue.with(|queue| queue.open() > 0));
+        Effect::new(move || dom::warn_before_leaving(open.get()));
     }
 
     /// The uploads of the app, which provides them.
@@ -34,8 +33,8 @@ impl Uploads {
     }
 
     /// Queues files, and starts as many as may be sent at once.
-    pub(crate) fn add(self, files: Vec<Picked>, wishes: &Wishes, limit: u64) {
-        self.queue.update(|queue| files.into_iter().for_each(|file| queue.add(file, wishes.clone(), limit)));
+    pub(crate) fn add(self, files: Vec<Picked>, options: &UploadOptions, limit: u64) {
+        self.queue.update(|queue| files.into_iter().for_each(|file| queue.add(file, options.clone(), limit)));
         self.go_on();
     }
 
@@ -62,8 +61,8 @@ impl Uploads {
 
     fn go_on(self) {
         let started = self.queue.try_update(|queue| queue.start(upload::now())).unwrap_or_default();
-        for (key, wishes) in started {
-            upload::send(key, &wishes, move |event| self.on(key, event));
+        for (key, options) in started {
+            upload::send(key, &options, move |event| self.on(key, event));
         }
     }
 

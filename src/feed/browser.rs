@@ -4,8 +4,6 @@
 
 mod beacon;
 pub mod dom;
-pub mod fetch;
-pub mod json;
 mod poll;
 mod signals;
 mod stream;
@@ -16,7 +14,6 @@ pub mod upload;
 
 use super::{
     Feed,
-    few::Few,
     link::{Action, Bye, Event, Link, Timer, Timing},
     reduce::{Gaps, Heard},
     tabs::{Action as TabsAction, Event as TabsEvent, Tabs},
@@ -28,7 +25,7 @@ use poll::{Answer, Poll};
 use signals::Signals;
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     rc::{Rc, Weak},
 };
 use stream::Stream;
@@ -73,7 +70,7 @@ struct Driver {
     /// Events to be handled, and whether that is being done: an action may cause an event at once.
     events: RefCell<VecDeque<Event>>,
     handling: Cell<bool>,
-    timers: RefCell<Few<Timer, Timeout>>,
+    timers: RefCell<HashMap<Timer, Timeout>>,
     stream: RefCell<Option<Stream>>,
     poll: Rc<Poll>,
     gaps: RefCell<Gaps>,
@@ -86,7 +83,7 @@ struct Driver {
     channel: Channel,
     /// Whether one tab of this browser can drive the link for all.
     shared: bool,
-    patience: RefCell<Option<Timeout>>,
+    leader_timeout: RefCell<Option<Timeout>>,
     /// Held for their listeners.
     _signals: Signals,
     _reports: Interval,
@@ -112,7 +109,7 @@ impl Driver {
             tabs: RefCell::new(Tabs::new(Channel::id(), timing, Channel::supported())),
             channel: Channel::new(this),
             shared: Channel::supported(),
-            patience: RefCell::default(),
+            leader_timeout: RefCell::default(),
             _signals: Signals::new(this),
             _reports: beacon::start(),
         });
@@ -185,9 +182,9 @@ impl Driver {
                             driver.tabs(TabsEvent::Timer);
                         }
                     };
-                    *self.patience.borrow_mut() = Some(Timeout::new(ms, fire));
+                    *self.leader_timeout.borrow_mut() = Some(Timeout::new(ms, fire));
                 }
-                TabsAction::ClearTimer => drop(self.patience.borrow_mut().take()),
+                TabsAction::ClearTimer => drop(self.leader_timeout.borrow_mut().take()),
             }
         }
     }

@@ -1,13 +1,8 @@
-//! The browser's side of the feed while rendering on the server, and in tests on the host: it does nothing
-//! but read JSON.
+//! The browser's side of the feed while rendering on the server, and in tests on the host: it does nothing.
 //! Its functions mirror those of `feed/browser.rs`.
 
 #[path = "inert/dom.rs"]
 pub mod dom;
-#[path = "inert/fetch.rs"]
-pub mod fetch;
-#[path = "inert/json.rs"]
-pub mod json;
 #[path = "inert/upload.rs"]
 pub mod upload;
 

@@ -170,7 +170,7 @@ pub struct Heard {
 
 impl Heard {
     /// Sessions are asked about that haven't been mentioned for this many heartbeats: a minute.
-    pub const PATIENCE: u32 = 4;
+    pub const BEATS_UNMENTIONED: u32 = 4;
 
     /// A transport was opened: what is known may be old.
     pub fn restart(&mut self) {
@@ -185,10 +185,10 @@ impl Heard {
     }
 
     /// A heartbeat came. Returns those of `running` to ask about: at the first one after an opening, whose snapshot has
-    /// come before it, and then every [`Heard::PATIENCE`] beats.
+    /// come before it, and then every [`Heard::BEATS_UNMENTIONED`] beats.
     #[must_use]
     pub fn beat(&mut self, running: &[SessionId]) -> Vec<SessionId> {
-        let due = self.beats.is_multiple_of(Self::PATIENCE);
+        let due = self.beats.is_multiple_of(Self::BEATS_UNMENTIONED);
         self.beats = self.beats.wrapping_add(1);
         if !due {
             return Vec::new();
@@ -341,7 +341,7 @@ mod tests {
         heard.mention(a);
         assert_eq!(heard.beat(&[a, b]), [b]);
         heard.mention(b);
-        for _ in 1..Heard::PATIENCE {
+        for _ in 1..Heard::BEATS_UNMENTIONED {
             assert_eq!(heard.beat(&[a, b]), []);
         }
         assert_eq!(heard.beat(&[a, b]), [a]);

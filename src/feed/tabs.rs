@@ -16,10 +16,8 @@
 //! Browsers grant the lock to the next in line as soon as the tab that held it is gone, however it went. A leader that
 //! is frozen keeps the lock and says nothing: then each tab looks after itself until it speaks again.
 
-use super::{
-    few::Few,
-    link::{Mode, Timing},
-};
+use super::link::{Mode, Timing};
+use std::collections::HashMap;
 
 /// A tab, by a random number it gave itself.
 pub type TabId = u64;
@@ -88,7 +86,7 @@ pub struct Tabs {
     driving: bool,
     mode: Mode,
     /// The tabs that want updates, and whether they have said so since the last census.
-    others: Few<TabId, bool>,
+    others: HashMap<TabId, bool>,
     actions: Vec<Action>,
 }
 
@@ -97,7 +95,7 @@ impl Tabs {
     #[must_use]
     pub fn new(id: TabId, timing: Timing, locks: bool) -> Self {
         let role = if locks { Role::Follower } else { Role::Alone };
-        let (others, actions) = (Few::default(), Vec::new());
+        let (others, actions) = (HashMap::default(), Vec::new());
         Self { id, timing, role, wants: false, heard: false, driving: false, mode: Mode::Off, others, actions }
     }
 

@@ -14,7 +14,7 @@ pub struct Picked {
 
 /// What is sent along with a file. Empty texts mean the server's choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct UploadOptions {
     pub title: String,
     pub language: String,
     pub engine: String,
@@ -54,7 +54,7 @@ pub struct Upload {
     pub key: u32,
     pub name: String,
     pub bytes: u64,
-    pub wishes: Wishes,
+    pub options: UploadOptions,
     pub phase: Phase,
     /// Larger than the server takes, so that sending it would be in vain.
     pub too_large: bool,
@@ -121,23 +121,23 @@ impl Queue {
     pub const AT_ONCE: usize = 2;
 
     /// Appends a file. One larger than `limit` bytes fails without being sent.
-    pub fn add(&mut self, picked: Picked, wishes: Wishes, limit: u64) {
+    pub fn add(&mut self, picked: Picked, options: UploadOptions, limit: u64) {
         let Picked { key, name, bytes } = picked;
         let problem = too_large(bytes, limit);
         let too_large = problem.is_some();
         let phase = problem.map_or(Phase::Waiting, Phase::Failed);
-        self.uploads.push(Upload { key, name, bytes, wishes, phase, too_large });
+        self.uploads.push(Upload { key, name, bytes, options, phase, too_large });
     }
 
     /// The uploads that may start at `now`, which are thereby counted as started.
     #[must_use]
-    pub fn start(&mut self, now: f64) -> Vec<(u32, Wishes)> {
+    pub fn start(&mut self, now: f64) -> Vec<(u32, UploadOptions)> {
         let busy = self.uploads.iter().filter(|u| matches!(u.phase, Phase::Sending { .. })).count();
         let free = Self::AT_ONCE.saturating_sub(busy);
         let mut started = Vec::new();
         for upload in self.uploads.iter_mut().filter(|u| u.phase == Phase::Waiting).take(free) {
             upload.phase = Phase::Sending { sent: 0, began: now, at: now };
-            started.push((upload.key, upload.wishes.clone()));
+            started.push((upload.key, upload.options.clone()));
         }
         started
     }
@@ -204,12 +204,12 @@ mod tests {
     fn queue(sizes: &[u64]) -> Queue {
         let mut queue = Queue::default();
         for (key, bytes) in (0..).zip(sizes) {
-            queue.add(Picked { key, name: format!("{key}.wav"), bytes: *bytes }, Wishes::default(), 1000);
+            queue.add(Picked { key, name: format!("{key}.wav"), bytes: *bytes }, UploadOptions::default(), 1000);
         }
         queue
     }
 
-    fn keys(started: &[(u32, Wishes)]) -> Vec<u32> {
+    fn keys(started: &[(u32, UploadOptions)]) -> Vec<u32> {
         started.iter().map(|(key, _)| *key).collect()
     }
 

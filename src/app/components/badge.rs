@@ -1,18 +1,14 @@
 //! How updates reach the page: one word in the header, a sentence beside the progress, and a warning when nothing has
 //! changed for long.
 
-use super::{ChangeForm, Icon, Symbol};
+use super::{Icon, Symbol};
 use crate::{
-    app::{
-        actions::{Actions, Change},
-        clock::Clock,
-        reactive::{effect, effect_after, memo},
-        words,
-    },
+    api::sessions::RestartSession,
+    app::{actions::Actions, clock::Clock, words},
     feed::{Feed, Mode, browser::dom},
     model::{SessionId, State, Status, Timestamp, duration},
 };
-use leptos::prelude::*;
+use leptos::{form::ActionForm, prelude::*};
 use std::time::Duration;
 
 /// A session that shows no change for this long may be stuck, in seconds.
@@ -60,7 +56,7 @@ pub fn Connection() -> impl IntoView {
             <span class="dot" aria-hidden="true"></span>
             <span>
                 {words}
-                {move || updated().map(|updated| view! { <span data-testid="updated">{format!(", {updated}")}</span> }.into_any())}
+                {move || updated().map(|updated| view! { <span data-testid="updated">{format!(", {updated}")}</span> })}
             </span>
         </p>
     }
@@ -81,7 +77,7 @@ pub fn ConnectionNotice() -> impl IntoView {
     let feed = Feed::expect();
     let notice = RwSignal::new(None::<String>);
     let tell = move |words: &str| notice.set(Some(words.to_owned()));
-    effect_after(move |polling: Option<bool>| {
+    Effect::new(move |polling: Option<bool>| {
         let was_polling = polling.unwrap_or_default();
         match feed.mode.get() {
             Mode::Polling if feed.can_stream.get() => {
@@ -119,7 +115,7 @@ pub fn ConnectionNotice() -> impl IntoView {
                     <p>{told}</p>
                     <button class="button quiet" on:click=move |_| notice.set(None)>"Dismiss"</button>
                 </div>
-            }.into_any())}
+            })}
         </div>
     }
 }
@@ -133,15 +129,21 @@ pub fn StallWarning(
     /// Whether a worker of Hark's does it, which can be told to start over.
     own: bool,
 ) -> impl IntoView {
+    let restart = ServerAction::<RestartSession>::new();
+    Effect::new(move || {
+        if let Some(answer) = restart.value().get() {
+            actions.changed(answer);
+        }
+    });
     let clock = Clock::expect();
     // By the browser's clock, which may be wrong but runs evenly.
     let changed = RwSignal::new(None::<Timestamp>);
-    effect(move || {
+    Effect::new(move || {
         status.track();
         changed.set(dom::now());
     });
     // In whole minutes, so that it isn't written anew every second; 0 while all is well.
-    let quiet = memo(move |_| {
+    let quiet = Memo::new(move |_| {
         let (Some(now), Some(changed)) = (clock.now(), changed.get()) else { return 0 };
         let busy = status.with(|s| s.state == State::Processing);
         if busy { (now.seconds_since(changed) / STALLED).max(0.0) as usize } else { 0 }
@@ -157,17 +159,17 @@ pub fn StallWarning(
                             <q>{status.with_untracked(|s| s.message.clone())}</q>"."</p>
                         <p>"A long silence in the recording or a busy machine looks like this too."</p>
                         {own.then(|| view! {
-                            <ChangeForm actions id change=Change::Restart>
-                                <button class="button" data-testid="restart" disabled=move || actions.busy()>
+                            <ActionForm action=restart>
+                                <input type="hidden" name="id" value=id.to_string()/>
+                                <button class="button" data-testid="restart" disabled=restart.pending()>
                                     <Icon symbol=Symbol::Retry/>
                                     "Retry from the last line"
                                 </button>
-                            </ChangeForm>
-                        }.into_any())}
+                            </ActionForm>
+                        })}
                     </div>
                 </div>
             }
-            .into_any()
         })
     }
 }

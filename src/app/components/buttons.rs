@@ -1,25 +1,12 @@
-//! Cancel, retry and delete: plain forms underneath, so each works without JavaScript.
+//! Cancel, retry and delete: forms that work without JavaScript. Each button knows whether its own request is pending.
 
 use super::{Icon, Symbol};
 use crate::{
-    app::actions::{Actions, Change},
+    api::sessions::{CancelSession, DeleteSession, RetrySession},
+    app::actions::Actions,
     model::SessionId,
 };
-use leptos::{ev, prelude::*};
-
-/// The form around a button that changes a session: handled in the browser once hydrated, and sent by it without that.
-#[component]
-pub fn ChangeForm(actions: Actions, id: SessionId, change: Change, children: Children) -> impl IntoView {
-    view! {
-        <form method="post" action=change.url() on:submit=move |event: ev::SubmitEvent| {
-            event.prevent_default();
-            actions.change(id, change);
-        }>
-            <input type="hidden" name="id" value=id.to_string()/>
-            {children()}
-        </form>
-    }
-}
+use leptos::{form::ActionForm, prelude::*};
 
 /// Cancels a session.
 #[component]
@@ -30,13 +17,20 @@ pub fn CancelButton(
     #[prop(into)]
     title: Signal<String>,
 ) -> impl IntoView {
+    let cancel = ServerAction::<CancelSession>::new();
+    Effect::new(move || {
+        if let Some(answer) = cancel.value().get() {
+            actions.changed(answer);
+        }
+    });
     view! {
-        <ChangeForm actions id change=Change::Cancel>
-            <button class="button quiet" data-testid="cancel" disabled=move || actions.busy()>
+        <ActionForm action=cancel>
+            <input type="hidden" name="id" value=id.to_string()/>
+            <button class="button quiet" data-testid="cancel" disabled=cancel.pending()>
                 <Icon symbol=Symbol::Cancelled/>
                 <span>"Cancel"<span class="hidden">" " {title}</span></span>
             </button>
-        </ChangeForm>
+        </ActionForm>
     }
 }
 
@@ -49,13 +43,20 @@ pub fn RetryButton(
     #[prop(into)]
     title: Signal<String>,
 ) -> impl IntoView {
+    let retry = ServerAction::<RetrySession>::new();
+    Effect::new(move || {
+        if let Some(answer) = retry.value().get() {
+            actions.changed(answer);
+        }
+    });
     view! {
-        <ChangeForm actions id change=Change::Retry>
-            <button class="button quiet" data-testid="retry" disabled=move || actions.busy()>
+        <ActionForm action=retry>
+            <input type="hidden" name="id" value=id.to_string()/>
+            <button class="button quiet" data-testid="retry" disabled=retry.pending()>
                 <Icon symbol=Symbol::Retry/>
                 <span>"Retry"<span class="hidden">" " {title}</span></span>
             </button>
-        </ChangeForm>
+        </ActionForm>
     }
 }
 
@@ -68,6 +69,12 @@ pub fn DeleteButton(
     #[prop(into)]
     title: Signal<String>,
 ) -> impl IntoView {
+    let delete = ServerAction::<DeleteSession>::new();
+    Effect::new(move || {
+        if let Some(answer) = delete.value().get() {
+            actions.deleted(id, answer);
+        }
+    });
     view! {
         // The browser's own disclosure: it asks with and without JavaScript.
         <details class="confirm">
@@ -75,12 +82,13 @@ pub fn DeleteButton(
                 <Icon symbol=Symbol::Delete/>
                 <span>"Delete"<span class="hidden">" " {title}</span></span>
             </summary>
-            <ChangeForm actions id change=Change::Delete>
+            <ActionForm action=delete>
+                <input type="hidden" name="id" value=id.to_string()/>
                 <p>"The recording and its transcript will be gone for good."</p>
-                <button class="button danger" data-testid="confirm-delete" disabled=move || actions.busy()>
+                <button class="button danger" data-testid="confirm-delete" disabled=delete.pending()>
                     "Delete for good"
                 </button>
-            </ChangeForm>
+            </ActionForm>
         </details>
     }
 }

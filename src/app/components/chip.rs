@@ -2,7 +2,7 @@
 
 use super::{Icon, Symbol};
 use crate::{
-    app::{reactive::memo, words},
+    app::words,
     model::{State, Status},
 };
 use leptos::prelude::*;
@@ -10,7 +10,7 @@ use leptos::prelude::*;
 /// The state of a session.
 #[component]
 pub fn StateChip(status: Memo<Status>) -> impl IntoView {
-    let state = memo(move |_| status.with(|s| s.state));
+    let state = Memo::new(move |_| status.with(|s| s.state));
     let symbol = move || match state.get() {
         State::Queued => Symbol::Waiting,
         State::Processing => Symbol::Working,

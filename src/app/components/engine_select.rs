@@ -21,7 +21,6 @@ pub fn EngineSelect(
                 {label}
             </option>
         }
-        .into_any()
     });
     view! {
         <select class="input" id="engine" name="engine" data-testid="engine-select" node_ref=select>{options.collect_view()}</select>
@@ -41,13 +40,11 @@ pub fn EngineHelp(engines: Vec<EngineInfo>) -> impl IntoView {
             view! {
                 <dt>{engine.name}</dt>
                 <dd>
-                    {engine.reason.map(|reason| view! { <p>{reason}</p> }.into_any())}
-                    {engine.install.map(|command| view! { <pre tabindex="0"><code>{command}</code></pre> }.into_any())}
+                    {engine.reason.map(|reason| view! { <p>{reason}</p> })}
+                    {engine.install.map(|command| view! { <pre tabindex="0"><code>{command}</code></pre> })}
                 </dd>
             }
-            .into_any()
         });
         view! { <details class="engine-help"><summary>{summary}</summary><dl>{items.collect_view()}</dl></details> }
-            .into_any()
     })
 }

@@ -1,16 +1,10 @@
-//! Errors as people see them: a notice within a page, and what stands where a page couldn't be loaded. And what every page
-//! is within while it loads.
+//! Errors as people see them: a notice within a page, and what stands where a page couldn't be loaded, which then tries
+//! again by itself.
 
-use super::{Icon, Symbol};
-use crate::{
-    app::{
-        clock::Clock,
-        loading::{Answer, Page},
-        reactive::{effect_after, memo},
-    },
-    model::ApiError,
-};
-use leptos::{ev, prelude::*};
+use super::{Icon, PageSkeleton, Symbol};
+use crate::{app::clock::Clock, model::ApiError};
+use leptos::{error::Errors, ev, prelude::*};
+use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
 
 /// What couldn't be loaded is asked for again after as long as polling waits, and so much later with each failure.
@@ -29,24 +23,31 @@ pub fn Alert(#[prop(into)] message: String) -> impl IntoView {
     }
 }
 
-/// Stands where something couldn't be loaded, with a way to try again.
+/// Stands where something couldn't be loaded, with a way to try again: the fallback of a page's `ErrorBoundary`.
 #[component]
 pub fn LoadError(
-    error: ApiError,
+    /// What the boundary caught.
+    errors: ArcRwSignal<Errors>,
     /// A heading for the page, where it has none of its own.
+    #[prop(optional_no_strip)]
     heading: Option<&'static str>,
     /// Tries again.
+    #[prop(into)]
     on_retry: Callback<()>,
 ) -> impl IntoView {
-    let (clock, keeps_trying) = (Clock::expect(), error.may_pass());
-    let says_so =
-        move || (keeps_trying && clock.is_awake()).then(|| view! { <p>"This page keeps trying by itself."</p> });
+    // The same error again changes nothing, or a screen reader would say it each time.
+    let error = Memo::new(move |before: Option<&Option<ApiError>>| {
+        let find = |errors: &Errors| errors.iter().find_map(|(_, e)| e.downcast_ref::<ApiError>().cloned());
+        errors.with(find).or_else(|| before.cloned().flatten())
+    });
+    let clock = Clock::expect();
+    let keeps_trying = move || clock.is_hydrated() && error.with(|e| e.as_ref().is_some_and(ApiError::may_pass));
     view! {
-        {heading.map(|heading| view! { <h1 class="hidden">{heading}</h1> }.into_any())}
+        {heading.map(|heading| view! { <h1 class="hidden">{heading}</h1> })}
         <section class="empty" role="alert">
             <h2>"This couldn't be loaded"</h2>
-            <p data-testid="error-message">{error.message}</p>
-            {says_so}
+            <p data-testid="error-message">{move || error.get().map(|error| error.message)}</p>
+            <Show when=keeps_trying><p>"This page keeps trying by itself."</p></Show>
             // A link to the page itself works without JavaScript.
             <p><a class="button" href="" rel="external" data-testid="retry" on:click=move |event| {
                 event.prevent_default();
@@ -56,58 +57,37 @@ pub fn LoadError(
     }
 }
 
-/// Makes a view of an answer, or leaves the error to [`Loading`].
-pub type Show = Box<dyn Fn(Answer) -> Result<AnyView, ApiError> + Send + Sync>;
-
-/// What a page loads: a skeleton meanwhile, the error with a way to try again if it failed.
+/// What a page loads, which its children await: a skeleton until it is there, and the error if it can't be had.
 #[component]
-pub fn Loading(
-    answer: Page,
-    /// Stands there meanwhile.
-    #[prop(into)]
-    skeleton: ViewFnOnce,
+pub fn LoadBoundary(
     /// A heading for the error, where the page has none of its own.
     #[prop(optional)]
     heading: Option<&'static str>,
-    show: Show,
-    /// What follows the view, is made once, and reads the answer by itself.
-    #[prop(optional)]
-    children: Option<Children>,
+    /// Tries again.
+    #[prop(into)]
+    on_retry: Callback<()>,
+    children: Children,
 ) -> impl IntoView {
-    let on_retry = Callback::new(move |()| answer.refetch());
-    keep_trying(answer);
-    let settled = async move {
-        // Nothing that reads the answer is made before it is there: on the server, a memo made earlier may be read before
-        // it has heard of it.
-        drop(answer.await);
-        // The same error again changes nothing, or a screen reader would say it each time.
-        let change = memo(move |before: Option<&(u32, Option<ApiError>)>| {
-            let error = answer.with(|answer| answer.as_ref()?.as_ref().err().cloned());
-            match before {
-                Some(before) if error.is_some() && before.1 == error => before.clone(),
-                _ => (before.map_or(0, |before| before.0 + 1), error),
-            }
-        });
-        let shown = move || {
-            let answer = change.with(|_| untrack(|| answer.get()))?;
-            let view = show(answer);
-            Some(view.unwrap_or_else(|error| view! { <LoadError error heading on_retry/> }.into_any()))
-        };
-        view! { {shown} {children.map(|children| children())} }.into_any()
-    };
-    view! { <Transition fallback=skeleton>{Suspend::new(settled)}</Transition> }
+    view! {
+        <Transition fallback=PageSkeleton>
+            <ErrorBoundary fallback=move |errors| view! { <LoadError errors heading on_retry/> }>{children()}</ErrorBoundary>
+        </Transition>
+    }
 }
 
 /// Asks again for what couldn't be had, if it may be had later: after a while, and when the network is back.
-fn keep_trying(answer: Page) {
-    effect_after(move |failures: Option<u32>| {
-        if !answer.with(|answer| matches!(answer, Some(Err(error)) if error.may_pass())) {
+pub fn keep_trying<T>(loaded: Resource<Result<T, ApiError>>)
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    Effect::new(move |failures: Option<u32>| {
+        if !loaded.with(|answer| matches!(answer, Some(Err(error)) if error.may_pass())) {
             return 0;
         }
         let failures = failures.unwrap_or_default() + 1;
         let wait = (RETRY * failures).min(RETRY_LATEST);
-        let timer = set_timeout_with_handle(move || answer.refetch(), wait);
-        let network = window_event_listener(ev::online, move |_| answer.refetch());
+        let timer = set_timeout_with_handle(move || loaded.refetch(), wait);
+        let network = window_event_listener(ev::online, move |_| loaded.refetch());
         on_cleanup(move || {
             network.remove();
             if let Ok(timer) = timer {

@@ -1,17 +1,15 @@
 //! What stands around every page: the header with name, ways and live badge, and the footer.
 
 use super::{Badge, Icon, Symbol};
-use crate::app::{reactive::memo, uploads::Uploads};
+use crate::app::uploads::Uploads;
 use leptos::prelude::*;
-use leptos_router::hooks::use_location;
+use leptos_router::components::A;
 
 /// The header.
 #[component]
 pub fn Header() -> impl IntoView {
     let queue = Uploads::expect().queue;
-    let open = memo(move |_| queue.with(|queue| queue.open()));
-    let path = use_location().pathname;
-    let here = move |link: &str| path.with(|path| path == link).then_some("page");
+    let open = Memo::new(move |_| queue.with(|queue| queue.open()));
     view! {
         <header class="header">
             <div class="header-inner">
@@ -22,14 +20,14 @@ pub fn Header() -> impl IntoView {
                     <span>"Hark"</span>
                 </a>
                 <nav class="nav" aria-label="Main">
-                    <a href="/" aria-current=move || here("/")>"Sessions"</a>
-                    <a href="/upload" aria-current=move || here("/upload")>
+                    <A href="/">"Sessions"</A>
+                    <A href="/upload">
                         <Icon symbol=Symbol::Plus/>
                         "New"
-                        {move || (open.get() > 0).then(|| view! {
+                        <Show when=move || { open.get() > 0 }>
                             <span class="count" data-testid="uploads-open">{open}<span class="hidden">" being uploaded"</span></span>
-                        }.into_any())}
-                    </a>
+                        </Show>
+                    </A>
                 </nav>
                 <Badge/>
             </div>
@@ -43,7 +41,7 @@ pub fn Footer() -> impl IntoView {
     view! {
         <footer class="footer">
             <p>"Hark, transcription on your own server"</p>
-            <p><a href="/identity">"Your sessions on another device"</a></p>
+            <p><A href="/identity">"Your sessions on another device"</A></p>
             <p><a href="/api/openapi.json" rel="external">"API"</a></p>
         </footer>
     }

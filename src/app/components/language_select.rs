@@ -48,7 +48,7 @@ pub fn LanguageSelect(
     /// Filled with the element.
     select: NodeRef<html::Select>,
 ) -> impl IntoView {
-    let options = LANGUAGES.map(|(tag, name)| view! { <option value=tag>{name}</option> }.into_any());
+    let options = LANGUAGES.map(|(tag, name)| view! { <option value=tag>{name}</option> });
     view! {
         <select class="input" id="language" name="language" data-testid="language-select" node_ref=select>
             <option value="">"Let the engine decide"</option>

@@ -11,6 +11,6 @@ use leptos::prelude::*;
 #[component]
 pub fn Moment(at: Timestamp) -> impl IntoView {
     let clock = Clock::expect();
-    let words = move || if clock.is_awake() { dom::local_date_time(at) } else { text::date_time(at) };
+    let words = move || if clock.is_hydrated() { dom::local_date_time(at) } else { text::date_time(at) };
     view! { <time datetime=at.to_string()>{words}</time> }
 }

@@ -1,12 +1,9 @@
 //! A browser notification when a session has ended, for people who asked for one and went elsewhere meanwhile.
-//! The wish is kept in this browser and holds for all sessions.
+//! The setting is kept in this browser and holds for all sessions.
 
 use super::{Icon, Symbol};
 use crate::{
-    app::{
-        reactive::{effect, effect_after, memo},
-        words,
-    },
+    app::words,
     feed::browser::dom::{self, Notifications},
     model::{State, Status},
 };
@@ -16,22 +13,22 @@ use leptos::prelude::*;
 #[component]
 pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>) -> impl IntoView {
     // Unknown until hydration is over: the server can't tell.
-    let wish = RwSignal::new(None::<Notifications>);
-    effect(move || wish.set(dom::notifications()));
-    let state = memo(move |_| status.with(|s| s.state));
-    effect_after(move |before: Option<State>| {
+    let setting = RwSignal::new(None::<Notifications>);
+    Effect::new(move || setting.set(dom::notifications()));
+    let state = Memo::new(move |_| status.with(|s| s.state));
+    Effect::new(move |before: Option<State>| {
         let now = state.get();
         let ended = matches!(now, State::Completed | State::Failed) && before.is_some_and(|b| !b.is_terminal());
-        if ended && wish.get_untracked() == Some(Notifications::On) {
+        if ended && setting.get_untracked() == Some(Notifications::On) {
             let id = status.with_untracked(|s| s.session_id.to_string());
             status.with_untracked(|s| dom::notify(&id, &words::announcement(&title.get_untracked(), s)));
         }
         now
     });
-    let shown = memo(move |_| wish.get().filter(|_| !state.get().is_terminal()));
+    let shown = Memo::new(move |_| setting.get().filter(|_| !state.get().is_terminal()));
     move || {
         shown.get().map(|now| {
-            let toggle = move |_| dom::ask_for_notifications(now != Notifications::On, move |now| wish.set(now));
+            let toggle = move |_| dom::ask_for_notifications(now != Notifications::On, move |now| setting.set(now));
             view! {
                 <button
                     class="button quiet"
@@ -48,7 +45,6 @@ pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>)
                     }}
                 </button>
             }
-            .into_any()
         })
     }
 }

@@ -7,7 +7,7 @@ use leptos::prelude::*;
 pub fn ListSkeleton() -> impl IntoView {
     view! {
         <div class="rows" aria-hidden="true">
-            {(0..4).map(|_| view! { <div class="row skeleton"><span class="bone"></span><span class="bone short"></span></div> }.into_any()).collect_view()}
+            {(0..4).map(|_| view! { <div class="row skeleton"><span class="bone"></span><span class="bone short"></span></div> }).collect_view()}
         </div>
         <p class="hidden" role="status">"Loading"</p>
     }

@@ -1,9 +1,6 @@
 //! The way of a recording to its transcript, and where on it a session stands.
 
-use crate::{
-    app::reactive::memo,
-    model::{Stage, StageLog, State, Status, text},
-};
+use crate::model::{Stage, StageLog, State, Status, text};
 use leptos::prelude::*;
 
 /// How a step relates to where the session stands.
@@ -65,7 +62,7 @@ pub fn Stages(
     log: StageLog,
 ) -> impl IntoView {
     // Goes on with every status. Times are the server's, so the browser's clock doesn't matter.
-    let log = memo(move |before: Option<&StageLog>| {
+    let log = Memo::new(move |before: Option<&StageLog>| {
         let mut log = before.unwrap_or(&log).clone();
         status.with(|status| log.note(status));
         log
@@ -77,8 +74,8 @@ pub fn Stages(
     };
     let names = Stage::ALL.into_iter().map(|s| (s.as_str(), s.label())).chain([("done", "Done")]);
     let steps = names.enumerate().map(|(step, (name, label))| {
-        let place = memo(move |_| status.with(|s| place(s, step)));
-        let spent = memo(move |_| spent(step));
+        let place = Memo::new(move |_| status.with(|s| place(s, step)));
+        let spent = Memo::new(move |_| spent(step));
         view! {
             <li
                 data-testid=format!("stage-{name}")
@@ -89,11 +86,10 @@ pub fn Stages(
                 <span>
                     {label}
                     <span class="hidden">{move || place.get().words()}</span>
-                    {move || spent.get().map(|spent| view! { <span class="stage-time" data-testid="stage-time">{spent}</span> }.into_any())}
+                    {move || spent.get().map(|spent| view! { <span class="stage-time" data-testid="stage-time">{spent}</span> })}
                 </span>
             </li>
         }
-        .into_any()
     });
     view! { <ol class="stages" aria-label="Stages">{steps.collect_view()}</ol> }
 }

@@ -1,9 +1,8 @@
 //! The lines of a transcript as they come. Each starts with its time, which plays the recording from there.
 //! Follows the newest line only while the reader is at the end.
 
-use super::{Icon, Symbol, When};
+use super::{Icon, Symbol};
 use crate::{
-    app::reactive::{Key, each, effect, memo},
     feed::{browser::dom, reduce::View},
     model::{Segment, clock, text},
 };
@@ -28,11 +27,11 @@ pub fn TranscriptLines(
     on_play: Callback<f64>,
 ) -> impl IntoView {
     let view = ArcStoredValue::new(view);
-    let count = memo({
+    let count = Memo::new({
         let view = view.get_value();
         move |_| view.with(|v| v.segments.len())
     });
-    let current = memo({
+    let current = Memo::new({
         let view = view.get_value();
         move |_| {
             count.track();
@@ -42,18 +41,18 @@ pub fn TranscriptLines(
 
     let list = NodeRef::<html::Div>::new();
     // By hand: each line would have to watch where the recording stands, and a transcript has thousands.
-    effect(move || dom::mark_line(list, current.get()));
+    Effect::new(move || dom::mark_line(list, current.get()));
     let follows = RwSignal::new(true);
     // How many lines there were when the reader last saw the end.
     let seen = RwSignal::new(0);
-    effect(move || {
+    Effect::new(move || {
         if follows.get() {
             seen.set(count.get());
         }
     });
-    let new_lines = memo(move |_| count.get().saturating_sub(seen.get()));
+    let new_lines = Memo::new(move |_| count.get().saturating_sub(seen.get()));
     let mut first = true;
-    effect(move || {
+    Effect::new(move || {
         count.track();
         // A page that was opened shows its beginning, unless it is still being written.
         let wanted = follows.get_untracked() && running.get_untracked();
@@ -62,10 +61,9 @@ pub fn TranscriptLines(
         }
     });
 
-    let line = move |key: Key| {
-        let segment =
-            view.get_value().with_untracked(|v| v.segments.get(key as usize).map(|s| (s.start, s.text.clone())));
-        let line = segment.map(|(start, text)| {
+    let line = move |index: usize| {
+        let segment = view.get_value().with_untracked(|v| v.segments.get(index).map(|s| (s.start, s.text.clone())));
+        segment.map(|(start, text)| {
             view! {
                 <li class="line" data-testid="segment">
                     <button
@@ -78,11 +76,8 @@ pub fn TranscriptLines(
                     <p>{text}</p>
                 </li>
             }
-            .into_any()
-        });
-        line.into_any()
+        })
     };
-    let keys = move || (0..count.get() as Key).collect();
 
     view! {
         <div class="transcript-frame" hidden=move || count.get() == 0 && !running.get()>
@@ -96,15 +91,15 @@ pub fn TranscriptLines(
                 on:scroll=move |_| follows.set(dom::is_at_end(list))
             >
                 <ol class="lines">
-                    {each(keys, line)}
+                    <For each=move || 0..count.get() key=|index| *index children=line/>
                 </ol>
-                <When holds=running>
+                <Show when=move || running.get()>
                     <p class="listening"><span class="listening-dots" aria-hidden="true"></span>
                         {move || if count.get() == 0 { "Lines will appear here as they are heard" } else { "More to come" }}
                     </p>
-                </When>
+                </Show>
             </div>
-            <When holds=Signal::derive(move || running.get() && !follows.get())>
+            <Show when=move || running.get() && !follows.get()>
                 <button class="button follow" type="button" data-testid="follow" on:click=move |_| {
                     follows.set(true);
                     dom::scroll_to_end(list);
@@ -113,7 +108,7 @@ pub fn TranscriptLines(
                     "Follow live"
                     {move || (new_lines.get() > 0).then(|| format!(" · {}", text::count(new_lines.get(), "new line")))}
                 </button>
-            </When>
+            </Show>
         </div>
     }
 }

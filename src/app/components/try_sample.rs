@@ -1,28 +1,26 @@
 //! A button that transcribes the bundled sample, for a first look without a recording at hand.
 
 use super::{Alert, Icon, Symbol};
-use crate::{
-    api::upload::{TrySample, try_sample},
-    app::actions::Errand,
-};
-use leptos::{ev, prelude::*, server_fn::ServerFn};
+use crate::api::{failed_form, upload::TrySample};
+use leptos::{form::ActionForm, prelude::*, server_fn::ServerFn};
 
 /// The button. What goes wrong is shown beneath it.
 #[component]
 pub fn TrySampleButton() -> impl IntoView {
-    let errand = Errand::new(&[TrySample::PATH]);
-    let on_submit = move |event: ev::SubmitEvent| {
-        event.prevent_default();
-        // The answer leads to the session.
-        errand.run(try_sample(), |()| {});
+    // The answer leads to the session.
+    let sample = ServerAction::<TrySample>::new();
+    let failed = failed_form(&[TrySample::PATH]);
+    let error = move || match sample.value().get() {
+        Some(answer) => answer.err(),
+        None => failed.clone(),
     };
     view! {
-        <form method="post" action=TrySample::url() on:submit=on_submit>
-            <button class="button quiet" data-testid="try-sample" disabled=move || errand.busy.get()>
+        <ActionForm action=sample>
+            <button class="button quiet" data-testid="try-sample" disabled=sample.pending()>
                 <Icon symbol=Symbol::Play/>
                 "Try a sample"
             </button>
-        </form>
-        {move || errand.error.get().map(|error| view! { <Alert message=error.message/> }.into_any())}
+        </ActionForm>
+        {move || error().map(|error| view! { <Alert message=error.message/> })}
     }
 }

@@ -1,8 +1,8 @@
 //! One upload: how much of it is sent, how fast, and what became of it.
 
-use super::{Icon, ProgressBar, Symbol, When};
+use super::{Icon, ProgressBar, Symbol};
 use crate::{
-    app::{reactive::memo, uploads::Uploads},
+    app::uploads::Uploads,
     feed::uploads::{Phase, Upload},
     model::{bytes, text},
 };
@@ -39,7 +39,7 @@ fn phase_name(phase: &Phase) -> &'static str {
 #[component]
 pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
     let upload = move || uploads.queue.with(|queue| queue.get(key).cloned());
-    let of = move |read: fn(&Upload) -> bool| memo(move |_| upload().as_ref().is_some_and(read));
+    let of = move |read: fn(&Upload) -> bool| Memo::new(move |_| upload().as_ref().is_some_and(read));
     let open = of(Upload::is_open);
     let sending = of(|u| matches!(u.phase, Phase::Sending { .. }));
     let failed = of(|u| matches!(u.phase, Phase::Failed(_)));
@@ -58,15 +58,15 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
             data-phase=move || upload().map(|u| phase_name(&u.phase))
         >
             <p class="upload-name">{name}</p>
-            <When holds=open>
+            <Show when=move || open.get()>
                 <ProgressBar
                     label=format!("Upload of {}", name.get_untracked())
-                    percent=Signal::derive(move || upload().as_ref().map(Upload::percent))
-                    words=Signal::derive(words)
+                    percent=move || upload().as_ref().map(Upload::percent)
+                    words=words
                     busy=sending
                     testid="upload-progress"
                 />
-            </When>
+            </Show>
             {move || {
                 let (role, hook) = if failed.get() { (Some("alert"), "error-message") } else { (None, "upload-details") };
                 view! { <p class="upload-details" role=role data-testid=hook>{words}</p> }
@@ -76,22 +76,22 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
                     <a class="button quiet" href=format!("/sessions/{id}") data-testid="upload-session">
                         <span>"Open"<span class="hidden">" " {name}</span></span>
                     </a>
-                }.into_any())}
-                <When holds=open>
+                })}
+                <Show when=move || open.get()>
                     <button class="button quiet" type="button" data-testid="cancel" on:click=move |_| uploads.abort(key)>
                         <Icon symbol=Symbol::Cancelled/><span>"Cancel"<span class="hidden">" " {name}</span></span>
                     </button>
-                </When>
-                <When holds=again>
+                </Show>
+                <Show when=move || again.get()>
                     <button class="button quiet" type="button" data-testid="retry" on:click=move |_| uploads.retry(key)>
                         <Icon symbol=Symbol::Retry/><span>"Retry"<span class="hidden">" " {name}</span></span>
                     </button>
-                </When>
-                <When holds=Signal::derive(move || !open.get())>
+                </Show>
+                <Show when=move || !open.get()>
                     <button class="button quiet" type="button" data-testid="remove" on:click=move |_| uploads.remove(key)>
                         <span>"Remove"<span class="hidden">" " {name}</span></span>
                     </button>
-                </When>
+                </Show>
             </div>
         </li>
     }

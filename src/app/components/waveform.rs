@@ -3,7 +3,6 @@
 
 use crate::{
     api::sessions::get_waveform,
-    app::reactive::effect_after,
     feed::browser::dom,
     model::{SessionId, Stage, Status, text::decimal},
 };
@@ -58,7 +57,7 @@ pub fn Waveform(
             shape.try_set(peaks);
         }
     };
-    effect_after(move |before: Option<_>| {
+    Effect::new(move |before: Option<_>| {
         let now =
             status.with(|s| (s.state.is_terminal(), s.stage >= Some(Stage::Transcribing), (filled(s) / 10.0) as u32));
         let news = before.map_or(missing, |before| before != now);
@@ -97,7 +96,6 @@ pub fn Waveform(
                         <path class="wave-done" d=shape></path>
                     </svg>
                 }
-                .into_any()
             }))}
         </div>
     }

@@ -4,16 +4,17 @@
 use crate::{
     api::{
         failed_form,
-        identity::{IdentityInfo, LeaveIdentity, LinkInfo, MakeLink, MakeRecoveryKey, OPEN_PAGE, RevokeRecoveryKey},
+        identity::{
+            IdentityInfo, LeaveIdentity, LinkInfo, MakeLink, MakeRecoveryKey, OPEN_PAGE, RevokeRecoveryKey,
+            load_identity,
+        },
     },
-    app::{
-        components::{Alert, Loading, Moment, PageSkeleton},
-        loading::{Answer, Ask, Loaded, load},
-    },
-    model::{ApiError, text},
+    app::components::{Alert, LoadBoundary, Moment, keep_trying},
+    model::text,
 };
 use leptos::{prelude::*, server_fn::ServerFn};
 use leptos_meta::Title;
+use leptos_router::components::A;
 
 /// Light squares around a QR code, by which readers find it (ISO/IEC 18004, 6.3.8).
 const QUIET_ZONE: u32 = 4;
@@ -22,31 +23,27 @@ const QUIET_ZONE: u32 = 4;
 #[component]
 pub fn IdentityPage() -> impl IntoView {
     let forms = [MakeLink::PATH, MakeRecoveryKey::PATH, RevokeRecoveryKey::PATH, LeaveIdentity::PATH];
-    let failed = StoredValue::new(failed_form(&forms));
-    let show = move |answer: Answer| {
-        answer.map(|loaded| match loaded {
-            Loaded::Identity(info) => view! { <Shown info failed=failed.get_value()/> }.into_any(),
-            _ => ().into_any(),
-        })
-    };
+    let info = Resource::new(|| (), |()| load_identity());
+    keep_trying(info);
     view! {
         <Title text="Your sessions on another device · Hark"/>
         <div class="page-head"><h1>"Your sessions on another device"</h1></div>
-        <Loading answer=load(|| Ask::Identity) skeleton=PageSkeleton show=Box::new(show)/>
+        {failed_form(&forms).map(|error| view! { <Alert message=error.message/> })}
+        <LoadBoundary on_retry=move |()| info.refetch()>
+            {move || Suspend::new(async move { info.await.map(|info| view! { <Choices info/> }) })}
+        </LoadBoundary>
     }
 }
 
 /// What can be done, once it is known what there is.
 #[component]
-fn Shown(info: IdentityInfo, failed: Option<ApiError>) -> impl IntoView {
-    let failed = failed.map(|error| view! { <Alert message=error.message/> }.into_any());
+fn Choices(info: IdentityInfo) -> impl IntoView {
     let some = info.sessions > 0;
     let count = usize::try_from(info.sessions).unwrap_or(usize::MAX);
     let sessions = if count == 1 { "session".to_owned() } else { text::count(count, "session") };
     let (seen, them) = (format!("Your {sessions} will no longer be seen in this browser."), sessions);
     let made_at = info.recovery_made_at;
     view! {
-        {failed}
         <p class="lead">
             "Hark asks for no name and no password: it knows you by a cookie in this browser. Here you can open your sessions "
             "in another browser, and keep a way back to them should the cookie get lost."
@@ -54,14 +51,14 @@ fn Shown(info: IdentityInfo, failed: Option<ApiError>) -> impl IntoView {
         {(!some).then(|| view! {
             <section class="card stack" data-testid="no-sessions">
                 <h2>"There is nothing to take along yet"</h2>
-                <p>"This browser has no sessions. Send a " <a href="/upload">"recording"</a> " first."</p>
+                <p>"This browser has no sessions. Send a " <A href="/upload">"recording"</A> " first."</p>
             </section>
-        }.into_any())}
+        })}
         {some.then(|| view! {
             <section class="card stack" aria-labelledby="link-heading">
                 <h2 id="link-heading">"Open them on another device"</h2>
                 <p>{format!("A link opens your {them} there as well. It works once, within ten minutes. Give it to nobody else: who opens it can read, change and delete what is yours.")}</p>
-                {info.link.map(|link| view! { <Shareable link id="link"/> }.into_any())}
+                {info.link.map(|link| view! { <Shareable link id="link"/> })}
                 <form method="post" action=MakeLink::url()>
                     <button class="button primary" data-testid="make-link">"Make a new link"</button>
                 </form>
@@ -72,10 +69,10 @@ fn Shown(info: IdentityInfo, failed: Option<ApiError>) -> impl IntoView {
                 {info.recovery.map(|link| view! {
                     <p><strong>"Save it now. It is shown only this once."</strong></p>
                     <Shareable link id="recovery"/>
-                }.into_any())}
+                })}
                 {made_at.map(|at| view! {
                     <p data-testid="recovery-made">"Your recovery key was made on " <Moment at/> "."</p>
-                }.into_any())}
+                })}
                 <div class="row-actions">
                     <form method="post" action=MakeRecoveryKey::url()>
                         <button class="button" data-testid="make-recovery">
@@ -86,13 +83,13 @@ fn Shown(info: IdentityInfo, failed: Option<ApiError>) -> impl IntoView {
                         <form method="post" action=RevokeRecoveryKey::url()>
                             <button class="button quiet" data-testid="revoke-recovery">"Revoke it"</button>
                         </form>
-                    }.into_any())}
+                    })}
                 </div>
             </section>
-        }.into_any())}
+        })}
         <section class="card stack" aria-labelledby="other-heading">
             <h2 id="other-heading">"Open those of another device here"</h2>
-            <p>"Open the link here, or " <a href=OPEN_PAGE>"type in a key"</a> "."</p>
+            <p>"Open the link here, or " <A href=OPEN_PAGE>"type in a key"</A> "."</p>
         </section>
         {some.then(|| view! {
             <section class="card stack" aria-labelledby="leave-heading">
@@ -119,7 +116,7 @@ fn Shown(info: IdentityInfo, failed: Option<ApiError>) -> impl IntoView {
                     </form>
                 </details>
             </section>
-        }.into_any())}
+        })}
     }
 }
 
@@ -148,7 +145,7 @@ fn Shareable(
             <p class="field">
                 <label for=id>"The link"</label>
                 <input class="input" id=id readonly value=link.url data-testid=format!("{id}-url")/>
-                {link.expires_at.map(|at| view! { <span class="muted">"Works once, until " <Moment at/></span> }.into_any())}
+                {link.expires_at.map(|at| view! { <span class="muted">"Works once, until " <Moment at/></span> })}
             </p>
         </div>
     }

@@ -3,6 +3,7 @@
 use crate::api::set_not_found;
 use leptos::prelude::*;
 use leptos_meta::Title;
+use leptos_router::components::A;
 
 /// The page for any address that has none.
 #[component]
@@ -22,7 +23,7 @@ pub fn NotFound(heading: &'static str, text: &'static str) -> impl IntoView {
             </svg>
             <h1>{heading}</h1>
             <p>{text}</p>
-            <p class="empty-actions"><a class="button primary" href="/">"All sessions"</a></p>
+            <p class="empty-actions"><A href="/" attr:class="button primary">"All sessions"</A></p>
         </section>
     }
 }

@@ -4,34 +4,31 @@
 use crate::{
     api::{
         failed_form,
-        identity::{IDENTITY_PAGE, OpenIdentity, OpenInfo, Opens},
+        identity::{IDENTITY_PAGE, OpenIdentity, OpenInfo, Opens, load_open},
     },
-    app::{
-        components::{Alert, Loading, PageSkeleton},
-        loading::{Answer, Ask, Loaded, load},
-    },
-    model::{ApiError, text},
+    app::components::{Alert, LoadBoundary, keep_trying},
+    model::text,
 };
 use leptos::{prelude::*, server_fn::ServerFn};
 use leptos_meta::Title;
-use leptos_router::hooks::use_query_map;
+use leptos_router::{components::A, hooks::use_query_map};
 
 /// The page.
 #[component]
 pub fn OpenPage() -> impl IntoView {
     let params = use_query_map();
-    let ask = move || Ask::Open(params.with(|p| p.get_str("key").map(str::to_owned)));
-    let failed = StoredValue::new(failed_form(&[OpenIdentity::PATH]));
-    let show = move |answer: Answer| {
-        answer.map(|loaded| match loaded {
-            Loaded::Open(info) => view! { <Shown info failed=failed.get_value()/> }.into_any(),
-            _ => ().into_any(),
-        })
-    };
+    let key = move || params.with(|params| params.get_str("key").map(str::to_owned));
+    let info = Resource::new(key, load_open);
+    keep_trying(info);
+    let failed = failed_form(&[OpenIdentity::PATH]);
+    let has_failed = failed.is_some();
     view! {
         <Title text="Open your sessions here · Hark"/>
         <div class="page-head"><h1>"Open your sessions here"</h1></div>
-        <Loading answer=load(ask) skeleton=PageSkeleton show=Box::new(show)/>
+        {failed.map(|error| view! { <Alert message=error.message/> })}
+        <LoadBoundary on_retry=move |()| info.refetch()>
+            {move || Suspend::new(async move { info.await.map(|info| view! { <Offer info has_failed/> }) })}
+        </LoadBoundary>
     }
 }
 
@@ -41,18 +38,21 @@ fn sessions(count: u64) -> String {
 
 /// What the key opens, and what this browser has.
 #[component]
-fn Shown(info: OpenInfo, failed: Option<ApiError>) -> impl IntoView {
+fn Offer(
+    info: OpenInfo,
+    /// Whether the page says already that a key opened nothing.
+    has_failed: bool,
+) -> impl IntoView {
     const INVALID: &str = "This link or key opens nothing. A link works once, within ten minutes; a recovery key, until it is \
         replaced. Make a new one where your sessions are.";
-    let message = failed.map(|error| error.message).or_else(|| info.invalid.then(|| INVALID.to_owned()));
-    let alert = message.map(|message| view! { <Alert message/> }.into_any());
+    let alert = (info.invalid && !has_failed).then(|| view! { <Alert message=INVALID/> });
     let (own, saved) = (info.own_sessions, info.own_recovery);
     let content = match info.opens {
         Some(Opens { same: true, .. }) => view! {
             <section class="card stack" data-testid="open-same">
                 <h2>"They are open already"</h2>
                 <p>"This link leads to the sessions that this browser has."</p>
-                <p><a class="button primary" href="/">"Show them"</a></p>
+                <p><A href="/" attr:class="button primary">"Show them"</A></p>
             </section>
         }
         .into_any(),
@@ -96,10 +96,9 @@ fn Left(own: u64, saved: bool) -> impl IntoView {
                 <p>
                     {what} " "
                     {if saved { "Your recovery key for them brings them back." } else { "Keep a way back to them first: " }}
-                    {(!saved).then(|| view! { <a href=IDENTITY_PAGE rel="external">"make a recovery key"</a>"." }.into_any())}
+                    {(!saved).then(|| view! { <a href=IDENTITY_PAGE rel="external">"make a recovery key"</a>"." })}
                 </p>
             </div>
         }
-        .into_any()
     })
 }

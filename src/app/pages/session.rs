@@ -3,78 +3,98 @@
 
 use super::not_found::NotFound;
 use crate::{
+    api::sessions::get_session,
     app::{
         actions::Actions,
         components::{
-            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, Loading, Moment, NotifyWhenDone,
-            PageSkeleton, PageTitle, Player, ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol,
-            TranscriptLines, Waveform, When, announce_milestones,
+            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadBoundary, Moment, NotifyWhenDone, Player,
+            ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol, TranscriptLines, Waveform,
+            announce_milestones, keep_trying,
         },
-        loading::{Answer, Ask, Loaded, load},
-        reactive::{effect, memo},
+        detours::PageTitle,
         words,
     },
     feed::{Feed, browser::dom, reduce::View},
-    model::{EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text, transcript::Format},
+    model::{
+        ApiError, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text, transcript::Format,
+    },
 };
-use leptos::prelude::*;
-use leptos_router::hooks::{use_params_map, use_query_map};
+use leptos::{either::Either, prelude::*};
+use leptos_router::{
+    components::A,
+    hooks::{use_params_map, use_query_map},
+};
 
 /// The page.
 #[component]
 pub fn SessionPage() -> impl IntoView {
     let params = use_params_map();
-    let ask = move || Ask::Session(params.with(|p| p.get_str("id").and_then(|id| id.parse().ok())));
-    let show = |answer: Answer| match answer {
-        Ok(Loaded::Session(detail)) => Ok(view! { <Shown detail=*detail/> }.into_any()),
-        Ok(_) => Ok(().into_any()),
-        Err(error) if error.is_not_found() => Ok(view! {
-            <NotFound
-                heading="This session isn't here"
-                text="It was deleted, or it belongs to another browser: sessions are seen only where they were made."
-            />
-        }
-        .into_any()),
-        Err(error) => Err(error),
+    let id = move || params.with(|params| params.get_str("id").and_then(|id| id.parse().ok()));
+    let detail = Resource::new(id, load);
+    keep_trying(detail);
+    let shown = move || {
+        Suspend::new(async move {
+            match detail.await {
+                Ok(detail) => Ok(Either::Left(view! { <SessionView detail/> })),
+                Err(error) if error.is_not_found() => Ok(Either::Right(view! {
+                    <NotFound
+                        heading="This session isn't here"
+                        text="It was deleted, or it belongs to another browser: sessions are seen only where they were made."
+                    />
+                })),
+                Err(error) => Err(error),
+            }
+        })
     };
-    view! { <Loading answer=load(ask) skeleton=PageSkeleton heading="Session" show=Box::new(show)/> }
+    view! {
+        <LoadBoundary heading="Session" on_retry=move |()| detail.refetch()>{shown}</LoadBoundary>
+    }
+}
+
+/// `id`: none if the address names no session.
+async fn load(id: Option<SessionId>) -> Result<SessionDetail, ApiError> {
+    match id {
+        Some(id) => get_session(id).await,
+        None => Err(ApiError::new("not_found", "This is no session's address.")),
+    }
 }
 
 /// The session, once loaded.
 #[component]
-fn Shown(detail: SessionDetail) -> impl IntoView {
+fn SessionView(detail: SessionDetail) -> impl IntoView {
     let SessionDetail { transcript, waveform, stages } = detail;
     let session = StoredValue::new(transcript.session.clone());
     let id = transcript.session.id;
     let view = Feed::expect().watch(View::from(transcript));
-    let status = memo({
+    let status = Memo::new({
         let view = view.clone();
         move |_| view.with(|v| v.status.clone())
     });
-    let running = memo(move |_| status.with(|s| !s.state.is_terminal()));
+    let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
     // By the lines themselves: the status that counts them comes a moment later.
-    let heard = memo({
+    let heard = Memo::new({
         let view = view.clone();
         move |_| view.with(|v| !v.segments.is_empty())
     });
     let actions = Actions::new();
-    let title = memo(move |_| actions.renamed.get().unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
+    let title =
+        Memo::new(move |_| actions.renamed.get().unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
     announce_milestones(title.into(), status, false);
-    effect(move || dom::show_progress_in_icon(status.with(|s| s.progress.filter(|_| !s.state.is_terminal()))));
+    Effect::new(move || dom::show_progress_in_icon(status.with(|s| s.progress.filter(|_| !s.state.is_terminal()))));
     on_cleanup(|| dom::show_progress_in_icon(None));
 
     let audio = NodeRef::new();
     let position = RwSignal::new(None);
     let has_recording = session.with_value(|s| s.media.bytes > 0);
     view! {
-        <PageTitle text=memo(move |_| status.with(|s| words::page_title(&title.get(), s)))/>
+        <PageTitle text=Memo::new(move |_| status.with(|s| words::page_title(&title.get(), s)))/>
         <Reload running/>
         <div class="page-head session-head">
-            <p class="crumb"><a href="/">"Sessions"</a></p>
+            <p class="crumb"><A href="/">"Sessions"</A></p>
             <h1 data-testid="session-title">{title}</h1>
             <Rename actions id title/>
         </div>
-        {move || actions.error().map(|error| view! { <Alert message=error.message/> }.into_any())}
+        {move || actions.error.get().map(|error| view! { <Alert message=error.message/> })}
         <div class="session">
             <StatusCard session status stages title=title.into() actions/>
             <section class="session-main" aria-labelledby="transcript-heading">
@@ -82,7 +102,7 @@ fn Shown(detail: SessionDetail) -> impl IntoView {
                 {has_recording.then(|| view! {
                     <Waveform id status peaks=waveform on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))/>
                     <Player id audio on_position=Callback::new(move |at| position.set(at))/>
-                }.into_any())}
+                })}
                 <Nothing status/>
                 <TranscriptLines
                     view
@@ -112,7 +132,7 @@ fn Reload(running: Memo<bool>) -> impl IntoView {
         }
     };
     // As text: with JavaScript a browser takes all of it for text, and hydration would look for elements.
-    view! { <When holds=running><noscript inner_html=html></noscript></When> }
+    view! { <Show when=move || running.get()><noscript inner_html=html></noscript></Show> }
 }
 
 /// Where the session stands, and what can be done about it.
@@ -125,12 +145,12 @@ fn StatusCard(
     actions: Actions,
 ) -> impl IntoView {
     let id = session.with_value(|s| s.id);
-    let running = memo(move |_| status.with(|s| !s.state.is_terminal()));
+    let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
     // What a worker outside Hark made can only be started again there.
     let own = session.with_value(|s| s.engine != EngineId::External);
-    let retryable = memo(move |_| own && status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
+    let retryable = Memo::new(move |_| own && status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
     let fact = move |testid: &'static str, words: Option<String>| {
-        words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> }.into_any())
+        words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> })
     };
     let number = move || status.with(|s| s.progress.map(text::percentage));
     view! {
@@ -147,9 +167,9 @@ fn StatusCard(
             </div>
             <ProgressBar
                 label="Progress of the transcription"
-                percent=Signal::derive(move || status.with(|s| s.progress))
-                words=Signal::derive(move || status.with(words::progress))
-                busy=Signal::derive(move || status.with(|s| s.state == State::Processing))
+                percent=move || status.with(|s| s.progress)
+                words=move || status.with(words::progress)
+                busy=move || status.with(|s| s.state == State::Processing)
                 testid="progress"
             />
             // Of a failure the notice below says the same, and more.
@@ -170,16 +190,16 @@ fn StatusCard(
                     <div>
                         <p data-testid="error-message">{error.message}</p>
                         {(own && status.with(|s| s.segments > 0))
-                            .then(|| view! { <p>"Retry goes on after the last line that was heard."</p> }.into_any())}
+                            .then(|| view! { <p>"Retry goes on after the last line that was heard."</p> })}
                     </div>
                 </div>
-            }.into_any())}
+            })}
             <StallWarning status actions id own/>
             <Stages status log=stages/>
-            <When holds=running><Connection/></When>
+            {move || running.get().then(|| view! { <Connection/> })}
             <div class="row-actions">
-                <When holds=running><CancelButton actions id title/></When>
-                <When holds=retryable><RetryButton actions id title/></When>
+                {move || running.get().then(|| view! { <CancelButton actions id title/> })}
+                {move || retryable.get().then(|| view! { <RetryButton actions id title/> })}
                 <DeleteButton actions id title/>
                 <NotifyWhenDone title status/>
             </div>
@@ -195,9 +215,9 @@ fn Downloads(
     /// Whether there are lines.
     heard: Memo<bool>,
 ) -> impl IntoView {
-    let complete = memo(move |_| status.with(|s| s.state == State::Completed));
-    let none = memo(move |_| !heard.get() && !complete.get());
-    let partial = memo(move |_| !complete.get() && (heard.get() || status.with(|s| !s.state.is_terminal())));
+    let complete = Memo::new(move |_| status.with(|s| s.state == State::Completed));
+    let none = Memo::new(move |_| !heard.get() && !complete.get());
+    let partial = Memo::new(move |_| !complete.get() && (heard.get() || status.with(|s| !s.state.is_terminal())));
     let links = Format::ALL.map(|format| {
         let ext = format.extension();
         let about = match format {
@@ -218,17 +238,16 @@ fn Downloads(
                 ><Icon symbol=Symbol::Download/>{ext.to_ascii_uppercase()}</a>
             </li>
         }
-        .into_any()
     });
     view! {
         <section class="card downloads" aria-labelledby="downloads-heading">
             <h2 id="downloads-heading">
                 "Download"
-                <When holds=partial>" what is there so far"</When>
+                {move || partial.get().then_some(" what is there so far")}
             </h2>
             <ul class="downloads-list" hidden=move || none.get()>{links.into_iter().collect_view()}</ul>
             <p class="muted" hidden=move || !none.get()>
-                "There is nothing to download"<When holds=partial>" yet"</When>"."
+                "There is nothing to download"{move || partial.get().then_some(" yet")}"."
             </p>
         </section>
     }
@@ -250,7 +269,7 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
     let sound = (media.sample_rate > 0)
         .then(|| format!("{}, {}", text::sample_rate(media.sample_rate), text::channels(media.channels)));
     let row = |name: &'static str, value: String| {
-        (!value.is_empty()).then(|| view! { <div><dt>{name}</dt><dd>{value}</dd></div> }.into_any())
+        (!value.is_empty()).then(|| view! { <div><dt>{name}</dt><dd>{value}</dd></div> })
     };
     view! {
         <section class="card" aria-labelledby="facts-heading" data-testid="facts">
@@ -279,5 +298,5 @@ fn Nothing(status: Memo<Status>) -> impl IntoView {
             _ => None,
         })
     };
-    move || words().map(|words| view! { <p class="muted" data-testid="no-lines">{words}</p> }.into_any())
+    move || words().map(|words| view! { <p class="muted" data-testid="no-lines">{words}</p> })
 }

@@ -2,54 +2,53 @@
 //! Rows are kept by id, so what comes anew never moves the focus.
 
 use crate::{
+    api::sessions::list_sessions,
     app::{
-        actions::{Actions, Errand},
+        actions::Actions,
         components::{
-            Alert, Connection, Icon, ListSkeleton, Loading, PageTitle, SessionRow, Symbol, TrySampleButton, When,
-            announcing,
+            Alert, Connection, Icon, ListSkeleton, LoadError, SessionRow, Symbol, TrySampleButton, announcing,
+            keep_trying,
         },
-        loading::{Answer, Ask, Loaded, Page, load},
-        reactive::{each, effect, effect_after, memo},
+        detours::{PageTitle, once_loaded},
     },
     feed::{Feed, Mode},
-    model::{SessionPage, text},
+    model::{ApiError, SessionPage, text},
 };
 use leptos::{ev, prelude::*};
 use leptos_router::{
     NavigateOptions,
+    components::A,
     hooks::{use_navigate, use_query_map},
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::Duration;
 
 /// The list waits this long for more typing before it searches.
 const TYPING: Duration = Duration::from_millis(250);
 
+/// What may not stand in a query as it is: all but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// The address of the list with this search and cursor.
 fn address(query: &str, cursor: Option<&str>) -> String {
-    let escape = |text: &str| -> String { text.bytes().map(escaped).collect() };
-    let parts: Vec<String> = (!query.is_empty())
-        .then(|| format!("q={}", escape(query)))
-        .into_iter()
-        .chain(cursor.map(|cursor| format!("cursor={}", escape(cursor))))
-        .collect();
+    let part = |name: &str, value: &str| format!("{name}={}", utf8_percent_encode(value, RESERVED));
+    let query = (!query.is_empty()).then(|| part("q", query));
+    let parts: Vec<String> = query.into_iter().chain(cursor.map(|cursor| part("cursor", cursor))).collect();
     if parts.is_empty() { "/".to_owned() } else { format!("/?{}", parts.join("&")) }
 }
 
-/// A byte as it may stand in a query (RFC 3986, unreserved).
-fn escaped(byte: u8) -> String {
-    match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    }
+/// A page of the list.
+async fn load(query: String, cursor: Option<String>) -> Result<SessionPage, ApiError> {
+    list_sessions(Some(query).filter(|query| !query.is_empty()), cursor).await
 }
 
 /// The page.
 #[component]
 pub fn SessionsPage() -> impl IntoView {
     let params = use_query_map();
-    let query = memo(move |_| params.with(|p| p.get_str("q").unwrap_or_default().trim().to_owned()));
-    let cursor = memo(move |_| params.with(|p| p.get_str("cursor").map(str::to_owned)));
-    let title = memo(move |_| {
+    let query = Memo::new(move |_| params.with(|p| p.get_str("q").unwrap_or_default().trim().to_owned()));
+    let cursor = Memo::new(move |_| params.with(|p| p.get_str("cursor").map(str::to_owned)));
+    let title = Memo::new(move |_| {
         if query.with(String::is_empty) {
             "Sessions · Hark".to_owned()
         } else {
@@ -62,7 +61,7 @@ pub fn SessionsPage() -> impl IntoView {
         <div class="page-head">
             <h1>"Sessions"</h1>
             <Search query/>
-            <a class="button primary" href="/upload"><Icon symbol=Symbol::Upload/>"New transcription"</a>
+            <A href="/upload" attr:class="button primary"><Icon symbol=Symbol::Upload/>"New transcription"</A>
         </div>
         <List query cursor/>
     }
@@ -85,7 +84,7 @@ fn Search(query: Memo<String>) -> impl IntoView {
         }
     };
     // Back and forward change the field, its own searches don't: typing may have gone on since.
-    effect(move || {
+    Effect::new(move || {
         let query = query.get();
         if asked.with_value(|asked| *asked != query) {
             asked.set_value(query.clone());
@@ -128,59 +127,71 @@ fn Search(query: Memo<String>) -> impl IntoView {
     }
 }
 
-/// The sessions themselves.
+/// The sessions themselves. Their rows outlive a reload, and one that fails.
 #[component]
 fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
-    let list = load(move || Ask::Sessions { query: query.get(), cursor: cursor.get(), again: feed.unknown.get() });
+    // Loaded again when a session turns up that the list doesn't have.
+    let asked = move || (query.get(), cursor.get(), feed.unknown.get());
+    let list = Resource::new(asked, |(query, cursor, _)| load(query, cursor));
+    keep_trying(list);
     view! {
-        <Loading answer=list skeleton=ListSkeleton show=Box::new(|answer: Answer| answer.map(|_| ().into_any()))>
-            <Rows list query cursor/>
-        </Loading>
+        <Transition fallback=ListSkeleton>
+            {once_loaded(list, move || view! {
+                <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=move |()| list.refetch()/> }>
+                    {move || list.get().map(|list| list.map(|_| ()))}
+                </ErrorBoundary>
+                <Rows list query cursor/>
+            })}
+        </Transition>
     }
 }
 
 /// The rows of what is loaded, and of further pages.
 #[component]
-fn Rows(list: Page, query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
+fn Rows(
+    list: Resource<Result<SessionPage, ApiError>>,
+    query: Memo<String>,
+    cursor: Memo<Option<String>>,
+) -> impl IntoView {
     let feed = Feed::expect();
     let actions = Actions::new();
-    // One that can't be loaded again stays.
-    let page = memo(move |before: Option<&Option<SessionPage>>| match list.get() {
-        Some(Ok(Loaded::Sessions(page))) => Some(page),
+    // The last page that could be loaded.
+    let page = Memo::new(move |before: Option<&Option<SessionPage>>| match list.get() {
+        Some(Ok(page)) => Some(page),
         _ => before.cloned().flatten(),
     });
     // Further pages, appended in the browser. Without it, the link leads to a page of its own.
     let more = RwSignal::new(None::<SessionPage>);
-    effect_after(move |before: Option<()>| {
+    Effect::new(move |before: Option<()>| {
         query.track();
         cursor.track();
         if before.is_some() {
             more.set(None);
         }
     });
-    let (loading, announce) = (Errand::new(&[]), announcing());
-    let load_more = move |cursor: String| {
-        let asked = query.get_untracked();
-        let ask = Ask::Sessions { query: asked.clone(), cursor: Some(cursor), again: 0 };
-        loading.run(ask.load(), move |loaded| {
-            // The search may have changed meanwhile.
-            if let Loaded::Sessions(page) = loaded
-                && query.with_untracked(|q| *q == asked)
-            {
-                announce(format!("{} more", text::count(page.sessions.len(), "session")));
-                more.update(|more| match more {
-                    Some(more) => {
-                        more.sessions.extend(page.sessions);
-                        more.next_cursor = page.next_cursor;
-                    }
-                    None => *more = Some(page),
-                });
-            }
-        });
-    };
+    let announce = announcing();
+    let load_more = Action::new(|(query, cursor): &(String, String)| {
+        let (query, cursor) = (query.clone(), cursor.clone());
+        async move { load(query.clone(), Some(cursor)).await.map(|page| (query, page)) }
+    });
+    Effect::new(move || {
+        let Some(Ok((asked, page))) = load_more.value().get() else { return };
+        // The search may have changed meanwhile.
+        if query.with_untracked(|query| *query == asked) {
+            announce(format!("{} more", text::count(page.sessions.len(), "session")));
+            more.update(|more| match more {
+                Some(more) => {
+                    more.sessions.extend(page.sessions);
+                    more.next_cursor = page.next_cursor;
+                }
+                None => *more = Some(page),
+            });
+        }
+    });
+    let more_error = move || load_more.value().get().and_then(Result::err);
     // What a fetch brings may be newer than what the rows know.
-    effect(move || {
+    Effect::new(move || {
         if let Some(page) = page.get() {
             for session in page.sessions {
                 if feed.view(session.id).is_some() {
@@ -190,7 +201,7 @@ fn Rows(list: Page, query: Memo<String>, cursor: Memo<Option<String>>) -> impl I
         }
     });
 
-    let sessions = memo(move |_| {
+    let sessions = Memo::new(move |_| {
         let mut sessions = page.get().map(|page| page.sessions).unwrap_or_default();
         // One that was made meanwhile moves the others down, and the next page repeats some.
         for session in more.get().map(|more| more.sessions).unwrap_or_default() {
@@ -202,72 +213,70 @@ fn Rows(list: Page, query: Memo<String>, cursor: Memo<Option<String>>) -> impl I
         sessions.retain(|s| !deleted.contains(&s.id));
         sessions
     });
-    let keys = move || sessions.with(|s| s.iter().map(|s| s.id.0.as_u128()).collect());
-    let row = move |key| {
-        let session = sessions.with_untracked(|s| s.iter().find(|s| s.id.0.as_u128() == key).cloned());
-        session.map(|session| view! { <SessionRow session actions/> }.into_any()).into_any()
-    };
     let next = move || more.get().or_else(|| page.get())?.next_cursor;
     let on_more = move |event: ev::MouseEvent, cursor: String| {
         if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
             event.prevent_default();
-            load_more(cursor);
+            load_more.dispatch((query.get_untracked(), cursor));
         }
     };
 
     view! {
-        {move || actions.error().map(|error| view! { <Alert message=error.message/> }.into_any())}
-        <When holds=Signal::derive(move || cursor.with(Option::is_some))>
-            <p><a href=move || query.with(|q| address(q, None))>"Back to the newest"</a></p>
-        </When>
+        {move || actions.error.get().map(|error| view! { <Alert message=error.message/> })}
+        <Show when=move || cursor.with(Option::is_some)>
+            <p><A href=move || query.with(|q| address(q, None))>"Back to the newest"</A></p>
+        </Show>
         // Its place is kept, so that nothing moves when there is something to say.
-        <When holds=Signal::derive(move || sessions.with(|s| !s.is_empty()))>
+        <Show when=move || sessions.with(|s| !s.is_empty())>
             <div class="list-connection">
-                <When holds=Signal::derive(move || feed.mode.get() != Mode::Off)><Connection/></When>
+                <Show when=move || feed.mode.get() != Mode::Off><Connection/></Show>
             </div>
-        </When>
-        <ul class="rows" data-testid="rows">{each(keys, row)}</ul>
-        <When holds=Signal::derive(move || page.with(Option::is_some) && sessions.with(Vec::is_empty))>
+        </Show>
+        <ul class="rows" data-testid="rows">
+            <For each=move || sessions.get() key=|session| session.id let(session)>
+                <SessionRow session actions/>
+            </For>
+        </ul>
+        <Show when=move || page.with(Option::is_some) && sessions.with(Vec::is_empty)>
             <Empty query/>
-        </When>
+        </Show>
         {move || next().map(|cursor| {
             let href = query.with(|q| address(q, Some(&cursor)));
             view! {
                 <p class="more">
                     <a class="button" href=href data-testid="load-more" on:click=move |event| on_more(event, cursor.clone())>
-                        {move || if loading.busy.get() { "Loading" } else { "Load more" }}
+                        {move || if load_more.pending().get() { "Loading" } else { "Load more" }}
                     </a>
                 </p>
             }
-            .into_any()
         })}
-        {move || loading.error.get().map(|error| view! { <Alert message=error.message/> }.into_any())}
+        {move || more_error().map(|error| view! { <Alert message=error.message/> })}
     }
 }
 
 /// What stands in place of an empty list.
 #[component]
 fn Empty(query: Memo<String>) -> impl IntoView {
-    let searched = memo(move |_| !query.with(String::is_empty));
+    let searched = Memo::new(move |_| !query.with(String::is_empty));
     view! {
         <section class="empty" data-testid="empty">
             <svg class="empty-art" viewBox="0 0 120 40" aria-hidden="true" focusable="false">
                 <path d="M4 20h8M20 14v12M30 6v28M40 12v16M50 3v34M60 16v8M70 9v22M80 14v12M90 17v6M104 20h12"></path>
             </svg>
-            <When holds=searched>
+            <Show when=move || searched.get()>
                 <h2>"Nothing found"</h2>
                 // What was typed may hold marks that turn the direction of text: they end with it.
                 <p>"No session has “" <bdi>{move || query.get()}</bdi> "” in its title."</p>
-                <p class="empty-actions"><a class="button" href="/">"Show all sessions"</a></p>
-            </When>
-            <When holds=Signal::derive(move || !searched.get())>
+                <p class="empty-actions"><A href="/" attr:class="button">"Show all sessions"</A></p>
+            </Show>
+            <Show when=move || !searched.get()>
                 <h2>"Nothing transcribed yet"</h2>
                 <p>"Upload a recording and watch it turn into text, line by line. Or see it work on a sample first."</p>
                 <div class="empty-actions">
-                    <a class="button primary" href="/upload"><Icon symbol=Symbol::Upload/>"Upload a recording"</a>
+                    <A href="/upload" attr:class="button primary"><Icon symbol=Symbol::Upload/>"Upload a recording"</A>
                     <TrySampleButton/>
                 </div>
-            </When>
+            </Show>
         </section>
     }
 }

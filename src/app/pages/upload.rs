@@ -3,26 +3,24 @@
 use crate::{
     api::{
         failed_form,
-        upload::{UPLOAD_PATH, UploadInfo},
+        upload::{UPLOAD_PATH, UploadInfo, load_upload_info},
     },
     app::{
         components::{
-            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, Loading, PageSkeleton, Symbol, TrySampleButton,
-            UploadItem, When,
+            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadBoundary, Symbol, TrySampleButton, UploadItem,
+            keep_trying,
         },
-        loading::{Answer, Ask, Loaded, load},
-        reactive::{each, effect, memo},
         uploads::Uploads,
     },
     feed::{
         browser::upload,
-        uploads::{Picked, Wishes, too_large},
+        uploads::{Picked, UploadOptions, too_large},
     },
-    model::{self, ApiError, bytes, duration, text},
+    model::{self, bytes, duration, text},
 };
 use leptos::{ev, html, prelude::*};
 use leptos_meta::Title;
-use leptos_router::hooks::use_navigate;
+use leptos_router::{components::A, hooks::use_navigate};
 
 /// What the file picker offers. The server looks at the content, not at the name.
 const ACCEPT: &str = "audio/*,video/*,.wav,.mp3,.m4a,.aac,.flac,.ogg,.oga,.opus,.webm,.mkv,.mp4,.mov,.aif,.aiff,.caf";
@@ -34,17 +32,16 @@ const COOKIES_BLOCKED: &str = "Your browser blocks Hark's cookie. Without it nob
 /// The page.
 #[component]
 pub fn UploadPage() -> impl IntoView {
-    let failed = StoredValue::new(failed_form(&[UPLOAD_PATH]));
-    let show = move |answer: Answer| {
-        answer.map(|loaded| match loaded {
-            Loaded::Upload(info) => view! { <UploadForm info failed=failed.get_value()/> }.into_any(),
-            _ => ().into_any(),
-        })
-    };
+    let info = Resource::new(|| (), |()| load_upload_info());
+    keep_trying(info);
     view! {
         <Title text="New transcription · Hark"/>
         <div class="page-head"><h1>"New transcription"</h1></div>
-        <Loading answer=load(|| Ask::Upload) skeleton=PageSkeleton show=Box::new(show)/>
+        // Why the form failed when it was sent without JavaScript.
+        {failed_form(&[UPLOAD_PATH]).map(|error| view! { <Alert message=error.message/> })}
+        <LoadBoundary on_retry=move |()| info.refetch()>
+            {move || Suspend::new(async move { info.await.map(|info| view! { <UploadForm info/> }) })}
+        </LoadBoundary>
         <section class="card aside" aria-labelledby="sample-heading">
             <h2 id="sample-heading">"No recording at hand?"</h2>
             <p>"See Hark at work on a short one that comes with it."</p>
@@ -55,23 +52,19 @@ pub fn UploadPage() -> impl IntoView {
 
 /// The form.
 #[component]
-fn UploadForm(
-    info: UploadInfo,
-    /// Why the form failed when it was sent without scripts.
-    failed: Option<ApiError>,
-) -> impl IntoView {
+fn UploadForm(info: UploadInfo) -> impl IntoView {
     let uploads = Uploads::expect();
     let limit = info.max_upload_bytes;
     let input = NodeRef::<html::Input>::new();
     let title = NodeRef::<html::Input>::new();
     let [language, engine] = [(); 2].map(|()| NodeRef::<html::Select>::new());
     let chosen = RwSignal::new(Vec::<Picked>::new());
-    let several = memo(move |_| chosen.with(|c| c.len() > 1));
+    let several = Memo::new(move |_| chosen.with(|c| c.len() > 1));
     let over = RwSignal::new(false);
     // Without JavaScript the server takes one file with each form.
-    let awake = RwSignal::new(false);
-    effect(move || {
-        awake.set(true);
+    let hydrated = RwSignal::new(false);
+    Effect::new(move || {
+        hydrated.set(true);
         // Chosen before hydration, or kept by the browser over a reload.
         chosen.set(upload::chosen(input));
     });
@@ -79,7 +72,7 @@ fn UploadForm(
     // A single file leads to its session, as the plain form does; several are listed.
     let navigate = use_navigate();
     uploads.arrived.set(None);
-    effect(move || {
+    Effect::new(move || {
         let Some(id) = uploads.arrived.get() else { return };
         if uploads.queue.with_untracked(|queue| queue.uploads.len() == 1) {
             uploads.queue.set(Default::default());
@@ -100,17 +93,16 @@ fn UploadForm(
         // From the elements: a browser may have filled them in before hydration.
         let value = |select: NodeRef<html::Select>| select.get_untracked().map(|s| s.value()).unwrap_or_default();
         let title = title.get_untracked().filter(|_| single).map(|t| t.value().trim().to_owned()).unwrap_or_default();
-        let wishes = Wishes { title, language: value(language), engine: value(engine) };
-        uploads.add(files, &wishes, limit);
+        let options = UploadOptions { title, language: value(language), engine: value(engine) };
+        uploads.add(files, &options, limit);
         chosen.set(Vec::new());
     };
     let able = info.engines.iter().any(|e| e.available);
     let usable = able && !info.cookies_blocked;
 
     view! {
-        {failed.map(|error| view! { <Alert message=error.message/> }.into_any())}
-        {info.cookies_blocked.then(|| view! { <Alert message=COOKIES_BLOCKED/> }.into_any())}
-        {(!able).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> }.into_any())}
+        {info.cookies_blocked.then(|| view! { <Alert message=COOKIES_BLOCKED/> })}
+        {(!able).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> })}
         <form
             class="card upload-form"
             method="post"
@@ -128,12 +120,12 @@ fn UploadForm(
                 on:drop=on_drop
             >
                 <Icon symbol=Symbol::Upload/>
-                <span class="drop-title">"Choose a recording"<span class:hidden=move || !awake.get()>", or drop it here"</span></span>
+                <span class="drop-title">"Choose a recording"<span class:hidden=move || !hydrated.get()>", or drop it here"</span></span>
                 <span class="muted">
                     {format!("Audio or video, up to {} and {}", bytes(limit), duration(info.max_duration))}
                 </span>
             </label>
-            {info.kept.map(|kept| view! { <p class="muted" data-testid="kept">{kept}</p> }.into_any())}
+            {info.kept.map(|kept| view! { <p class="muted" data-testid="kept">{kept}</p> })}
             <Chosen chosen limit/>
             // Before the file, so that the server can refuse them before it receives it.
             <div class="fields">
@@ -166,7 +158,7 @@ fn UploadForm(
                 name="file"
                 accept=ACCEPT
                 required
-                multiple=move || awake.get()
+                multiple=move || hydrated.get()
                 data-testid="file-input"
                 node_ref=input
                 on:change=move |_| chosen.set(upload::chosen(input))
@@ -192,30 +184,28 @@ fn Chosen(chosen: RwSignal<Vec<Picked>>, limit: u64) -> impl IntoView {
             .into_iter()
             .map(|file| {
                 let problem = too_large(file.bytes, limit)
-                    .map(|message| view! { <span class="problem" role="alert">{message}</span> }.into_any());
-                view! { <li>{file.name}" "<span class="muted">{bytes(file.bytes)}</span>" "{problem}</li> }.into_any()
+                    .map(|message| view! { <span class="problem" role="alert">{message}</span> });
+                view! { <li>{file.name}" "<span class="muted">{bytes(file.bytes)}</span>" "{problem}</li> }
             })
             .collect_view()
     };
-    move || {
-        (!chosen.with(Vec::is_empty))
-            .then(|| view! { <ul class="chosen" data-testid="chosen">{items()}</ul> }.into_any())
-    }
+    move || (!chosen.with(Vec::is_empty)).then(|| view! { <ul class="chosen" data-testid="chosen">{items()}</ul> })
 }
 
 /// The uploads of this visit.
 #[component]
 fn Queue() -> impl IntoView {
     let uploads = Uploads::expect();
-    let keys = move || uploads.queue.with(|queue| queue.uploads.iter().map(|u| u.key.into()).collect());
-    let item = move |key| u32::try_from(key).ok().map(|key| view! { <UploadItem uploads key/> }.into_any()).into_any();
+    let keys = move || uploads.queue.with(|queue| queue.uploads.iter().map(|upload| upload.key).collect::<Vec<_>>());
     view! {
-        <When holds=Signal::derive(move || uploads.queue.with(|queue| !queue.uploads.is_empty()))>
+        <Show when=move || uploads.queue.with(|queue| !queue.uploads.is_empty())>
             <section class="card" aria-labelledby="uploads-heading">
                 <h2 id="uploads-heading">"Uploads"</h2>
-                <ul class="uploads" data-testid="uploads">{each(keys, item)}</ul>
-                <p><a href="/">"All sessions"</a></p>
+                <ul class="uploads" data-testid="uploads">
+                    <For each=keys key=|key| *key let(key)><UploadItem uploads key/></For>
+                </ul>
+                <p><A href="/">"All sessions"</A></p>
             </section>
-        </When>
+        </Show>
     }
 }

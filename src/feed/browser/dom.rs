@@ -21,23 +21,31 @@ pub fn by_server(clock: Timestamp) -> Timestamp {
     super::beacon::measure(|measure| measure.by_server(clock))
 }
 
-fn date(at: Timestamp) -> js_sys::Date {
-    js_sys::Date::new(&JsValue::from_f64(at.0 as f64))
+/// The language of all pages, with days before months.
+const LOCALE: &str = "en-GB";
+const TIME: [(&str, &str); 3] = [("hour", "2-digit"), ("minute", "2-digit"), ("hourCycle", "h23")];
+const DAY: [(&str, &str); 3] = [("day", "numeric"), ("month", "short"), ("year", "numeric")];
+
+/// The parts of a time that are named, in the browser's time zone, as `Intl` writes them.
+fn local(at: Timestamp, parts: &[(&str, &str)]) -> String {
+    let options = js_sys::Object::new();
+    for (part, style) in parts {
+        // Fails only for objects that can't be changed.
+        let _ = js_sys::Reflect::set(&options, &JsValue::from_str(part), &JsValue::from_str(style));
+    }
+    js_sys::Date::new(&JsValue::from_f64(at.0 as f64)).to_locale_string(LOCALE, &options).into()
 }
 
 /// The day and time in the browser's time zone, such as `23 Nov 2026, 15:32`.
 #[must_use]
 pub fn local_date_time(at: Timestamp) -> String {
-    let d = date(at);
-    let day = text::day(d.get_full_year() as i32, d.get_month() + 1, d.get_date());
-    format!("{day}, {}", local_time(at))
+    local(at, &[DAY, TIME].concat())
 }
 
 /// The time of day in the browser's time zone, such as `15:32`.
 #[must_use]
 pub fn local_time(at: Timestamp) -> String {
-    let d = date(at);
-    format!("{:02}:{:02}", d.get_hours(), d.get_minutes())
+    local(at, &TIME)
 }
 
 /// Whether the document is the one of its address, which it keeps in `data-address`: entries of the history that one
@@ -71,10 +79,10 @@ pub enum Notifications {
     Blocked,
 }
 
-/// The key in the browser's storage under which the wish is kept.
+/// The key in the browser's storage under which the setting is kept.
 const NOTIFY: &str = "hark-notify";
 
-/// Whether notifications are wished for and allowed; none in a browser without them, or on a page that may have none.
+/// Whether notifications are switched on and allowed; none in a browser without them, or on a page that may have none.
 #[must_use]
 pub fn notifications() -> Option<Notifications> {
     if !js_sys::Reflect::has(&js_sys::global(), &JsValue::from_str("Notification")).unwrap_or(false)
@@ -82,10 +90,10 @@ pub fn notifications() -> Option<Notifications> {
     {
         return None;
     }
-    let wished = storage().and_then(|s| s.get_item(NOTIFY).ok().flatten()).is_some();
+    let on = storage().and_then(|s| s.get_item(NOTIFY).ok().flatten()).is_some();
     Some(match web_sys::Notification::permission() {
         web_sys::NotificationPermission::Denied => Notifications::Blocked,
-        web_sys::NotificationPermission::Granted if wished => Notifications::On,
+        web_sys::NotificationPermission::Granted if on => Notifications::On,
         _ => Notifications::Off,
     })
 }
@@ -94,10 +102,10 @@ fn storage() -> Option<web_sys::Storage> {
     window().local_storage().ok().flatten()
 }
 
-/// Keeps the wish, and has the browser ask for permission if it is needed; then tells what came of it.
+/// Keeps the setting, and has the browser ask for permission if it is needed; then tells what came of it.
 pub fn ask_for_notifications(on: bool, then: impl Fn(Option<Notifications>) + 'static) {
     if let Some(storage) = storage() {
-        // Fails only where storage is full or forbidden: the wish then lasts as long as nothing.
+        // Fails only where storage is full or forbidden: the setting is then lost with the page.
         let _ = if on { storage.set_item(NOTIFY, "1") } else { storage.remove_item(NOTIFY) };
     }
     let asked = on.then(web_sys::Notification::request_permission).and_then(Result::ok);

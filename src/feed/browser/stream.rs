@@ -1,7 +1,7 @@
 //! The status stream: one EventSource for all sessions of the caller.
 //! It never reconnects by itself: any error closes it, and the link decides what comes next.
 
-use super::{Driver, Message, beacon, json, signals::Listener};
+use super::{Driver, Message, beacon, signals::Listener};
 use crate::feed::link::Bye;
 use serde::Deserialize;
 use std::rc::Weak;
@@ -45,12 +45,14 @@ impl Stream {
             on("open", |_| Message::Opened),
             on("error", |_| Message::Failed),
             on("status", |text| {
-                json::read(text).map_or(Message::Unreadable, |status| Message::Status(Box::new(status)))
+                serde_json::from_str(text).map_or(Message::Unreadable, |status| Message::Status(Box::new(status)))
             }),
-            on("segment", |text| json::read(text).map_or(Message::Unreadable, Message::Segment)),
+            on("segment", |text| serde_json::from_str(text).map_or(Message::Unreadable, Message::Segment)),
             on("heartbeat", |_| Message::Heartbeat),
             on("bye", |text| {
-                Message::Bye(json::read::<ByeData>(text).map_or(Bye::Other, |bye| Bye::from_reason(&bye.reason)))
+                Message::Bye(
+                    serde_json::from_str::<ByeData>(text).map_or(Bye::Other, |bye| Bye::from_reason(&bye.reason)),
+                )
             }),
         ];
         Some(Self { source, _listeners: listeners })

@@ -1,7 +1,7 @@
 //! The tabs of this browser: the lock that one of them holds (Web Locks) and the channel between them
 //! (BroadcastChannel). What they decide is in `feed::tabs`.
 
-use super::{Driver, json, signals::Listener};
+use super::{Driver, signals::Listener};
 use crate::{
     feed::tabs::{Event, Note, TabId},
     model::{SegmentEvent, Status, StatusList},
@@ -31,9 +31,9 @@ impl News {
     pub(super) fn read(text: &str) -> Option<Self> {
         let (kind, json) = text.split_once('\n')?;
         match kind {
-            "status" => json::read(json).map(|status| Self::Status(Box::new(status))),
-            "segment" => json::read(json).map(Self::Segment),
-            "list" => json::read(json).map(Self::List),
+            "status" => serde_json::from_str(json).ok().map(|status| Self::Status(Box::new(status))),
+            "segment" => serde_json::from_str(json).ok().map(Self::Segment),
+            "list" => serde_json::from_str(json).ok().map(Self::List),
             "pulse" => Some(Self::Pulse),
             _ => None,
         }

@@ -1,17 +1,14 @@
 //! Uploads by XMLHttpRequest, which tells how much was sent; fetch doesn't. Keeps the files and the requests, which
 //! can't leave the thread, under plain keys. `app/uploads.rs` decides what is sent when.
 
-use super::json;
 use crate::{
-    feed::{
-        few::Few,
-        uploads::{Event, Picked, Wishes},
-    },
+    feed::uploads::{Event, Picked, UploadOptions},
     model::{ErrorBody, Session},
 };
 use leptos::{ev, html, prelude::*};
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     rc::Rc,
 };
 use wasm_bindgen::{JsCast, closure::Closure};
@@ -20,8 +17,8 @@ use web_sys::{File, FileList, FormData, ProgressEvent, XmlHttpRequest};
 const URL: &str = "/api/v1/sessions";
 
 thread_local! {
-    static FILES: RefCell<Few<u32, File>> = RefCell::default();
-    static REQUESTS: RefCell<Few<u32, Request>> = RefCell::default();
+    static FILES: RefCell<HashMap<u32, File>> = RefCell::default();
+    static REQUESTS: RefCell<HashMap<u32, Request>> = RefCell::default();
     static NEXT_KEY: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -81,21 +78,21 @@ pub fn now() -> f64 {
 }
 
 /// Sends a file that was taken, and tells what becomes of it.
-pub fn send(key: u32, wishes: &Wishes, on_event: impl Fn(Event) + 'static) {
+pub fn send(key: u32, options: &UploadOptions, on_event: impl Fn(Event) + 'static) {
     let on_event = Rc::new(on_event);
     let begun = FILES
         .with_borrow(|files| files.get(&key).cloned())
-        .and_then(|file| begin(key, &file, wishes, Rc::clone(&on_event) as Rc<dyn Fn(Event)>));
+        .and_then(|file| begin(key, &file, options, Rc::clone(&on_event) as Rc<dyn Fn(Event)>));
     match begun {
         Some(request) => REQUESTS.with_borrow_mut(|requests| drop(requests.insert(key, request))),
         None => on_event(Event::Failed("The browser can't read the file. Choose it again.".to_owned())),
     }
 }
 
-fn begin(key: u32, file: &File, wishes: &Wishes, on_event: Rc<dyn Fn(Event)>) -> Option<Request> {
+fn begin(key: u32, file: &File, options: &UploadOptions, on_event: Rc<dyn Fn(Event)>) -> Option<Request> {
     let form = FormData::new().ok()?;
     // Before the file, so that the server can refuse them before it receives it.
-    for (name, value) in [("title", &wishes.title), ("language", &wishes.language), ("engine", &wishes.engine)] {
+    for (name, value) in [("title", &options.title), ("language", &options.language), ("engine", &options.engine)] {
         if !value.is_empty() {
             form.append_with_str(name, value).ok()?;
         }
@@ -131,15 +128,15 @@ fn begin(key: u32, file: &File, wishes: &Wishes, on_event: Rc<dyn Fn(Event)>) ->
 
 fn answer(status: u16, body: &str) -> Event {
     if status == 201
-        && let Some(session) = json::read::<Session>(body)
+        && let Ok(session) = serde_json::from_str::<Session>(body)
     {
         return Event::Done(session.id);
     }
-    Event::Failed(match json::read::<ErrorBody>(body) {
-        Some(body) => body.error.message,
+    Event::Failed(match serde_json::from_str::<ErrorBody>(body) {
+        Ok(body) => body.error.message,
         // A proxy may answer in its own way, above all to what it finds too large.
-        None if status == 413 => "Something between here and Hark refuses files of this size.".to_owned(),
-        None => format!("The server answered with status {status}. Try again."),
+        Err(_) if status == 413 => "Something between here and Hark refuses files of this size.".to_owned(),
+        Err(_) => format!("The server answered with status {status}. Try again."),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Uploads while rendering on the server: there are no files.
 //! Its functions mirror those of `feed/browser/upload.rs`.
 
-use crate::feed::uploads::{Event, Picked, Wishes};
+use crate::feed::uploads::{Event, Picked, UploadOptions};
 use leptos::{ev, html, prelude::NodeRef};
 
 /// Nothing is chosen.
@@ -26,7 +26,7 @@ pub fn now() -> f64 {
 }
 
 /// Does nothing.
-pub fn send(_key: u32, _wishes: &Wishes, _on_event: impl Fn(Event) + 'static) {}
+pub fn send(_key: u32, _options: &UploadOptions, _on_event: impl Fn(Event) + 'static) {}
 
 /// Does nothing.
 pub fn abort(_key: u32) {}

@@ -6,7 +6,7 @@ import { badge, expectWhole, lines, slow, start, startAsleep } from './tones.ts'
 
 test.use({ harkEnv: slow(1) });
 
-/** Watches a session to its end on a page that never wakes up. */
+/** Watches a session to its end on a page that is never hydrated. */
 async function watchAsleep(page: Page) {
   await startAsleep(page, 12);
   await expect(state(page)).toHaveAttribute('data-state', /queued|processing/);

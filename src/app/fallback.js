@@ -1,14 +1,14 @@
 (() => {
   const root = document.documentElement;
   const address = () => location.pathname + location.search;
-  const awake = () => root.hasAttribute("data-hydrated");
+  const hydrated = () => root.hasAttribute("data-hydrated");
   const plain = () => {
-    if (awake()) return;
+    if (hydrated()) return;
     if (root.dataset.address !== address()) location.reload();
     document.querySelectorAll("noscript").forEach(e => (e.outerHTML = e.textContent));
   };
   const failed = error => {
-    if (!awake()) setTimeout(plain, 3000);
+    if (!hydrated()) setTimeout(plain, 3000);
     else if (error instanceof WebAssembly.RuntimeError) setTimeout(() => location.reload(), 3000);
   };
   root.dataset.address = address();
