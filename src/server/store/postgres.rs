@@ -1,9 +1,7 @@
-//! What is particular to PostgreSQL: opening a database (migrated, also by several nodes at once), and writing many rows
-//! in one statement. Called by `Store`.
+//! What is particular to PostgreSQL: opening a database (migrated, also by several nodes at once).
+//! Called by `Store`.
 
 use super::Dialect;
-use crate::model::{Status, Timestamp};
-use serde_json::json;
 use sqlx::{
     Connection, Executor, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -71,46 +69,4 @@ impl Dialect for PgPool {
     fn pick(&self, _sqlite: &'static str, postgres: &'static str) -> &'static str {
         postgres
     }
-}
-
-/// See `Store::report_steps`. The rows go as one JSON array.
-pub(super) async fn report_steps(
-    pool: &PgPool,
-    statuses: &[Status],
-    lease_until: Timestamp,
-) -> Result<(), sqlx::Error> {
-    let rows: Vec<_> = statuses
-        .iter()
-        .map(|s| {
-            json!({
-                "id": s.session_id,
-                "version": s.version,
-                "progress": s.progress,
-                "message": s.message,
-                "at": s.timestamp.0,
-                "processed": s.duration_processed,
-                "total": s.duration_total,
-                "completion": s.estimated_completion.map(|t| t.0),
-                "speed": s.processing_speed,
-            })
-        })
-        .collect();
-    sqlx::query(
-        // Locked in one order: other nodes store the same sessions, and each would wait for the other.
-        "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (id text, version bigint, \
-         progress double precision, message text, at bigint, processed double precision, total double precision, \
-         completion bigint, speed double precision)), \
-         locked AS MATERIALIZED (SELECT s.id FROM sessions s JOIN new ON s.id = new.id ORDER BY s.id FOR UPDATE OF s) \
-         UPDATE sessions SET version = new.version, progress = new.progress, message = new.message, \
-         updated_at = new.at, duration_processed = new.processed, duration_total = new.total, \
-         estimated_completion = new.completion, processing_speed = new.speed, lease_until = $2 \
-         FROM new JOIN locked ON locked.id = new.id \
-         WHERE sessions.id = new.id AND engine = 'external' AND status IN ('queued', 'processing') \
-         AND sessions.version < new.version",
-    )
-    .bind(serde_json::Value::from(rows).to_string())
-    .bind(lease_until.0)
-    .execute(pool)
-    .await
-    .map(drop)
 }

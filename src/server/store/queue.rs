@@ -103,7 +103,11 @@ const WAITING: &str = concat!(
      COUNT(*) FILTER (WHERE address IS NOT NULL), COALESCE(SUM(rest) FILTER (WHERE address IS NOT NULL), 0.0) \
      FROM (SELECT owner, address, ",
     rest!("$3"),
-    " AS rest FROM sessions WHERE status = 'queued' AND engine <> 'external') AS line"
+    " AS rest FROM sessions WHERE status = ",
+    state!(queued),
+    " AND engine <> ",
+    engine!(external),
+    ") AS line"
 );
 
 /// How much audio is taken before enough of a share has been taken up to make room for `$4` seconds; at least one
@@ -112,7 +116,11 @@ const AHEAD: &str = concat!(
     "WITH line AS (SELECT owner, address, turn, queued_at, id, rest, \
      SUM(rest) OVER (ORDER BY turn, queued_at, id) - rest AS ahead FROM (SELECT owner, address, turn, queued_at, id, ",
     rest!("$5"),
-    " AS rest FROM sessions WHERE status = 'queued' AND engine <> 'external') AS waiting), \
+    " AS rest FROM sessions WHERE status = ",
+    state!(queued),
+    " AND engine <> ",
+    engine!(external),
+    ") AS waiting), \
      share AS (SELECT ahead, SUM(rest) OVER (ORDER BY turn, queued_at, id) AS through FROM line \
      WHERE ($1 = '' OR owner = $1) AND ($2 = '' OR address = $2) AND (NOT $3 OR address IS NOT NULL)) \
      SELECT COALESCE(MIN(ahead) FILTER (WHERE through >= $4), MAX(ahead)) FROM share"
@@ -124,37 +132,59 @@ const RUNNING: &str = concat!(
     "SELECT COUNT(*), COALESCE(SUM(",
     rest!("$1"),
     "), 0.0), COALESCE(AVG(processing_speed), (SELECT AVG(last.speed) FROM (SELECT processing_speed AS speed \
-     FROM sessions WHERE status = 'completed' AND engine <> 'external' ORDER BY turn DESC, queued_at DESC, id DESC \
-     LIMIT 5) AS last)), MIN(estimated_completion) FROM sessions WHERE status = 'processing' AND engine <> 'external'"
+     FROM sessions WHERE status = ",
+    state!(completed),
+    " AND engine <> ",
+    engine!(external),
+    " ORDER BY turn DESC, queued_at DESC, id DESC \
+     LIMIT 5) AS last)), MIN(estimated_completion) FROM sessions WHERE status = ",
+    state!(processing),
+    " AND engine <> ",
+    engine!(external)
 );
 
 /// The audio that is left of what runs, in seconds, and of how many sessions that isn't known.
 const RUNNING_REST: &str = concat!(
     "SELECT COALESCE(SUM(",
     rest!("duration_processed"),
-    "), 0.0), COUNT(*) - COUNT(duration_total) FROM sessions WHERE status = 'processing' AND engine <> 'external'"
+    "), 0.0), COUNT(*) - COUNT(duration_total) FROM sessions WHERE status = ",
+    state!(processing),
+    " AND engine <> ",
+    engine!(external)
 );
 
 /// The queue in its order, as [`Waiting`].
 const LINE: &str = concat!(
     "SELECT id, CASE WHEN duration_total IS NOT NULL THEN ",
     rest!("duration_processed"),
-    " END AS rest, told_position, estimated_completion FROM sessions WHERE status = 'queued' AND engine <> 'external' \
+    " END AS rest, told_position, estimated_completion FROM sessions WHERE status = ",
+    state!(queued),
+    " AND engine <> ",
+    engine!(external),
+    " \
      ORDER BY turn, queued_at, id"
 );
 
 /// Writes what sessions are told, `$1`, of those that still wait. On SQLite the plus sign makes it look them up by id.
 const TELL_QUEUE: [&str; 2] = [
-    "UPDATE sessions SET version = version + 1, updated_at = $2, told_position = new.value ->> 'position', \
+    concat!(
+        "UPDATE sessions SET version = version + 1, updated_at = $2, told_position = new.value ->> 'position', \
      estimated_completion = new.value ->> 'completion' FROM json_each($1) AS new \
-     WHERE sessions.id = new.value ->> 'id' AND +status = 'queued' RETURNING id",
+     WHERE sessions.id = new.value ->> 'id' AND +status = ",
+        state!(queued),
+        " RETURNING id"
+    ),
     // Locked in one order: another node may be telling the same sessions.
-    "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (id text, position bigint, \
+    concat!(
+        "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (id text, position bigint, \
      completion bigint)), \
      locked AS MATERIALIZED (SELECT s.id FROM sessions s JOIN new ON s.id = new.id ORDER BY s.id FOR UPDATE OF s) \
      UPDATE sessions SET version = version + 1, updated_at = $2, told_position = new.position, \
      estimated_completion = new.completion FROM new JOIN locked ON locked.id = new.id \
-     WHERE sessions.id = new.id AND status = 'queued' RETURNING sessions.id",
+     WHERE sessions.id = new.id AND status = ",
+        state!(queued),
+        " RETURNING sessions.id"
+    ),
 ];
 
 /// The queued sessions of the list `$1`, with the position that they were told. `$ids` looks at the list.
@@ -163,7 +193,9 @@ macro_rules! told_sql {
         concat!(
             "SELECT ",
             session_columns!("s.told_position"),
-            " FROM sessions s WHERE s.status = 'queued' AND s.id IN (",
+            " FROM sessions s WHERE s.status = ",
+            state!(queued),
+            " AND s.id IN (",
             $ids,
             ") ORDER BY s.turn, s.queued_at, s.id"
         )
@@ -171,10 +203,16 @@ macro_rules! told_sql {
 }
 
 /// The turn of what is added for owner `$1` and, if it is a newcomer, address `$2`.
-const NEXT_TURN: &str = "SELECT COALESCE(MAX(turn), 0) FROM (SELECT MAX(turn) AS turn FROM turns \
+const NEXT_TURN: &str = concat!(
+    "SELECT COALESCE(MAX(turn), 0) FROM (SELECT MAX(turn) AS turn FROM turns \
      UNION ALL SELECT MAX(turn) + 1 FROM turns WHERE who IN ($1, $2) \
-     UNION ALL SELECT MAX(turn) + 1 FROM sessions WHERE status IN ('queued', 'processing') AND engine <> 'external' \
-     AND (owner = $1 OR address = $2)) AS bounds";
+     UNION ALL SELECT MAX(turn) + 1 FROM sessions WHERE status IN ",
+    state!(active),
+    " AND engine <> ",
+    engine!(external),
+    " \
+     AND (owner = $1 OR address = $2)) AS bounds"
+);
 
 /// Forgets who was served in turns that are over. PostgreSQL's steps over those who are just being served again.
 const OLD_TURNS: [&str; 2] = [
@@ -293,10 +331,14 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn has_history(&self, owner: &Owner, before: Timestamp) -> Result<bool, sqlx::Error> {
-        let found: Option<(i64,)> = on!(self, |pool| sqlx::query_as(
+        let found: Option<(i64,)> = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT CAST(1 AS BIGINT) AS found FROM sessions WHERE owner = $1 \
-             AND (engine = 'external' OR (status = 'completed' AND finished_at <= $2)) LIMIT 1",
-        )
+             AND (engine = ",
+            engine!(external),
+            " OR (status = ",
+            state!(completed),
+            " AND finished_at <= $2)) LIMIT 1"
+        ),)
         .bind(owner.as_str())
         .bind(before.0)
         .fetch_optional(pool)
@@ -350,10 +392,13 @@ impl Store {
     ) -> Result<Option<Event>, EnqueueError> {
         let changed = on!(self, |pool| {
             let mut tx = pool.begin_enqueue().await?;
-            let found: Option<(Option<f64>, f64)> = sqlx::query_as(
+            let found: Option<(Option<f64>, f64)> = sqlx::query_as(concat!(
                 "SELECT duration_total, duration_processed FROM sessions \
-                 WHERE id = $1 AND owner = $2 AND status IN ('failed', 'cancelled') AND engine <> 'external'",
-            )
+                 WHERE id = $1 AND owner = $2 AND status IN ",
+                state!(stopped),
+                " AND engine <> ",
+                engine!(external)
+            ))
             .bind(id.to_string())
             .bind(owner.as_str())
             .fetch_optional(&mut *tx)
@@ -366,12 +411,15 @@ impl Store {
                 }
             }
             let turn = next_turn!(&mut *tx, pool, owner, address);
-            let done = sqlx::query(
-                "UPDATE sessions SET status = 'queued', stage = NULL, progress = NULL, message = '', \
+            let done = sqlx::query(concat!(
+                "UPDATE sessions SET status = ",
+                state!(queued),
+                ", stage = NULL, progress = NULL, message = '', \
                  version = version + $4, updated_at = $3, queued_at = $3, finished_at = NULL, crashes = 0, \
                  error_code = NULL, error_message = NULL, turn = $5, address = $6 \
-                 WHERE id = $1 AND owner = $2 AND status IN ('failed', 'cancelled')",
-            )
+                 WHERE id = $1 AND owner = $2 AND status IN ",
+                state!(stopped)
+            ))
             .bind(id.to_string())
             .bind(owner.as_str())
             .bind(now.0)

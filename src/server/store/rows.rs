@@ -1,8 +1,37 @@
 //! How sessions and segments lie in their tables. Only `store` sees these.
 
-use super::super::owner::Owner;
-use crate::model::{Failure, Media, Segment, Session, SessionId, State, Status, Timestamp, Title, bytes};
+use super::{super::owner::Owner, status::StatusRow};
+use crate::model::{Media, Segment, Session, SessionId, Timestamp, Title};
 use std::{fmt, str::FromStr};
+
+/// The columns of a [`SessionRow`], from `sessions s`; its position in the queue is counted, or is the expression given.
+macro_rules! session_columns {
+    () => {
+        session_columns!(concat!(
+            "CASE WHEN s.status = ",
+            state!(queued),
+            " AND s.engine <> ",
+            engine!(external),
+            " THEN (SELECT COUNT(*) FROM sessions q \
+             WHERE q.status = ",
+            state!(queued),
+            " AND q.engine <> ",
+            engine!(external),
+            " \
+             AND (q.turn, q.queued_at, q.id) < (s.turn, s.queued_at, s.id)) END"
+        ))
+    };
+    ($position:expr) => {
+        concat!(
+            "s.id, s.owner, s.title, s.created_at, s.started_at, s.finished_at, s.engine, s.model, s.language, \
+             s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.crashes, s.needs_room, ",
+            selected_status!(),
+            ", ",
+            $position,
+            " AS queue_position"
+        )
+    };
+}
 
 #[derive(sqlx::FromRow)]
 pub(super) struct SessionRow {
@@ -12,7 +41,6 @@ pub(super) struct SessionRow {
     created_at: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
-    updated_at: i64,
     engine: String,
     model: Option<String>,
     language: Option<String>,
@@ -22,20 +50,9 @@ pub(super) struct SessionRow {
     codec: String,
     sample_rate: i64,
     channels: i64,
-    version: i64,
-    status: String,
-    stage: Option<String>,
-    progress: Option<f64>,
-    message: String,
-    duration_processed: f64,
-    duration_total: Option<f64>,
-    estimated_completion: Option<i64>,
-    processing_speed: Option<f64>,
-    segments: i64,
-    attempt: i64,
+    #[sqlx(flatten)]
+    status: StatusRow,
     crashes: i64,
-    error_code: Option<String>,
-    error_message: Option<String>,
     needs_room: Option<i64>,
     queue_position: Option<i64>,
 }
@@ -47,35 +64,8 @@ impl SessionRow {
 
     pub(super) fn into_session(self) -> Result<(Session, Owner), sqlx::Error> {
         let id: SessionId = parse(&self.id)?;
-        let state: State = parse(&self.status)?;
-        let queue_position = self.queue_position.map(small);
-        // The place in the queue changes without a write to this row, so its message is made on reading.
-        let message = match (queue_position, self.needs_room) {
-            (Some(_), Some(needed)) => {
-                format!("Waiting for room on the server's disk: needs about {}", bytes(needed as u64))
-            }
-            (Some(0), None) => "Next in line".to_owned(),
-            (Some(1), None) => "Waiting for 1 session before it".to_owned(),
-            (Some(n), None) => format!("Waiting for {n} sessions before it"),
-            (None, _) => self.message,
-        };
-        let status = Status {
-            session_id: id,
-            version: self.version as u64,
-            state,
-            stage: self.stage.as_deref().map(parse).transpose()?,
-            progress: self.progress,
-            message,
-            timestamp: Timestamp(self.updated_at),
-            duration_processed: self.duration_processed,
-            duration_total: self.duration_total,
-            estimated_completion: self.estimated_completion.map(Timestamp),
-            processing_speed: self.processing_speed,
-            segments: small(self.segments),
-            queue_position,
-            attempt: small(self.attempt),
-            error: self.error_code.map(|code| Failure { code, message: self.error_message.unwrap_or_default() }),
-        };
+        let needs_room = self.needs_room.map(|needed| needed as u64);
+        let status = self.status.into_status(id, self.queue_position.map(small), needs_room)?;
         let session = Session {
             id,
             title: Title::new(&self.title).map_err(|e| sqlx::Error::Decode(e.into()))?,

@@ -14,7 +14,7 @@ pub const STALLED_SECS: f64 = 60.0;
 /// Whether session `s` is stalled at `$1`: nothing has changed for `$2` milliseconds, or its lease has run out.
 macro_rules! stalled {
     () => {
-        "(s.status = 'processing' AND ($1 - s.updated_at > $2 OR s.lease_until < $1))"
+        concat!("(s.status = ", state!(processing), " AND ($1 - s.updated_at > $2 OR s.lease_until < $1))")
     };
 }
 
@@ -22,9 +22,13 @@ macro_rules! stalled {
 /// more than ten minutes and three times the length of the recording, as far as that is known.
 macro_rules! long_running {
     () => {
-        "(s.status = 'processing' AND $1 - COALESCE((SELECT MAX(b.at) FROM stages b WHERE b.session_id = s.id \
+        concat!(
+            "(s.status = ",
+            state!(processing),
+            " AND $1 - COALESCE((SELECT MAX(b.at) FROM stages b WHERE b.session_id = s.id \
          AND b.stage = 'decoding'), s.started_at, s.updated_at) \
          > 600000 + 3000 * COALESCE(s.duration_total, s.duration_processed))"
+        )
     };
 }
 
@@ -98,9 +102,14 @@ impl Store {
             long_running!(),
             " THEN 1 END), COUNT(CASE WHEN ",
             stalled!(),
-            " THEN 1 END), MIN(CASE WHEN s.status = 'queued' AND s.engine <> 'external' THEN COALESCE( \
+            " THEN 1 END), MIN(CASE WHEN s.status = ",
+            state!(queued),
+            " AND s.engine <> ",
+            engine!(external),
+            " THEN COALESCE( \
              (SELECT MAX(l.at) FROM stages l WHERE l.session_id = s.id AND l.stage IS NULL AND l.at > s.queued_at), \
-             s.queued_at) END) FROM sessions s WHERE s.status IN ('queued', 'processing')"
+             s.queued_at) END) FROM sessions s WHERE s.status IN ",
+            state!(active)
         ))
         .bind(now.0)
         .bind(millis(idle_secs))
@@ -120,7 +129,9 @@ impl Store {
             stalled!(),
             " THEN 1 ELSE 0 END AS BIGINT) AS stalled, CAST(CASE WHEN ",
             long_running!(),
-            " THEN 1 ELSE 0 END AS BIGINT) AS long_running FROM sessions s WHERE s.status = 'processing' AND ",
+            " THEN 1 ELSE 0 END AS BIGINT) AS long_running FROM sessions s WHERE s.status = ",
+            state!(processing),
+            " AND ",
             stuck!(),
             " ORDER BY s.updated_at, s.id"
         ))
@@ -147,17 +158,23 @@ impl Store {
         let (statement, reason) = match way {
             Way::Requeue => (
                 concat!(
-                    "UPDATE sessions AS s SET status = 'queued', stage = NULL, progress = NULL, message = $6, \
+                    "UPDATE sessions AS s SET status = ",
+                    state!(queued),
+                    ", stage = NULL, progress = NULL, message = $6, \
                      version = version + $5, updated_at = $1, worker = NULL, lease_until = NULL, \
                      estimated_completion = NULL, processing_speed = NULL \
-                     WHERE s.id = $3 AND s.attempt = $4 AND s.engine <> 'external' AND ",
+                     WHERE s.id = $3 AND s.attempt = $4 AND s.engine <> ",
+                    engine!(external),
+                    " AND ",
                     stuck!(),
                 ),
                 "",
             ),
             Way::Fail(reason) => (
                 concat!(
-                    "UPDATE sessions AS s SET status = 'failed', finished_at = $1, error_code = 'stuck', \
+                    "UPDATE sessions AS s SET status = ",
+                    state!(failed),
+                    ", finished_at = $1, error_code = 'stuck', \
                      error_message = $6, message = $6, version = version + $5, updated_at = $1, worker = NULL, \
                      lease_until = NULL, estimated_completion = NULL, processing_speed = NULL, address = NULL \
                      WHERE s.id = $3 AND s.attempt = $4 AND ",

@@ -1,0 +1,351 @@
+//! What workers do with sessions: take them from the queue, write what they come to, and give them back. Called by `jobs`.
+
+use super::{Db, Dialect, LEAP, Store, json_list, rows, rows::SessionRow, segments::words, status};
+use crate::{
+    model::{Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
+    server::{event::Event, owner::Owner},
+};
+
+/// Takes the session whose turn is next (see `queue`). `$lock` goes to the end of the look for it.
+macro_rules! claim_sql {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE sessions SET status = ",
+            state!(processing),
+            ", stage = 'decoding', progress = NULL, \
+             message = 'Reading the recording', attempt = attempt + 1, version = version + $4, worker = $1, \
+             needs_room = NULL, lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, \
+             estimated_completion = NULL, processing_speed = NULL \
+             WHERE status = ",
+            state!(queued),
+            " AND id = (SELECT id FROM sessions WHERE status = ",
+            state!(queued),
+            " AND engine <> ",
+            engine!(external),
+            " \
+             AND bytes <= $5 ORDER BY turn, queued_at, id LIMIT 1",
+            $lock,
+            ") RETURNING id"
+        )
+    };
+}
+
+/// Takes back sessions whose lease has run out, but for those in `$running`, a look at the list `$5`.
+macro_rules! reap_sql {
+    ($running:literal) => {
+        concat!(
+            "UPDATE sessions SET \
+             status = CASE WHEN crashes + 1 >= $3 THEN ",
+            state!(failed),
+            " ELSE ",
+            state!(queued),
+            " END, \
+             stage = CASE WHEN crashes + 1 >= $3 THEN stage ELSE NULL END, \
+             finished_at = CASE WHEN crashes + 1 >= $3 THEN $1 ELSE NULL END, \
+             error_code = CASE WHEN crashes + 1 >= $3 THEN 'worker_lost' ELSE NULL END, \
+             progress = CASE WHEN crashes + 1 >= $3 THEN progress ELSE NULL END, \
+             address = CASE WHEN crashes + 1 >= $3 THEN NULL ELSE address END, \
+             crashes = crashes + 1, version = version + $4, updated_at = $1, worker = NULL, lease_until = NULL, \
+             estimated_completion = NULL, processing_speed = NULL \
+             WHERE status = ",
+            state!(processing),
+            " AND engine <> ",
+            engine!(external),
+            " \
+             AND ($2 OR lease_until IS NULL OR lease_until < $1) AND id NOT IN (",
+            $running,
+            ") RETURNING id, crashes"
+        )
+    };
+}
+
+/// Writes a claimed session's status, if the claim is still valid and the version doesn't fall; tells whether it did.
+macro_rules! save_status {
+    ($executor:expr, $claim:expr, $status:expr) => {{
+        let (claim, status): (&Claim, &Status) = ($claim, $status);
+        let query = sqlx::query(concat!(
+            "UPDATE sessions SET segments = $3",
+            set_status!(),
+            " WHERE id = $1 AND attempt = $2 AND status = ",
+            state!(processing),
+            " AND version <= $8"
+        ));
+        let query = query
+            .bind(claim.session.id.to_string())
+            .bind(i64::from(claim.session.status.attempt))
+            .bind(i64::from(status.segments));
+        status::bind(query, status).execute($executor).await.map(|done| done.rows_affected() > 0)
+    }};
+}
+
+/// The right to work on a session, until the lease runs out or someone takes it away. Writes made with a claim that
+/// is no longer valid change nothing: the attempt fences them.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub session: Session,
+    pub owner: Owner,
+    /// Attempts that crashed before this one.
+    pub crashes: u32,
+}
+
+/// How a claimed session ends, or goes back to the queue.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    Completed,
+    Failed(Failure),
+    /// Back to the queue without blame: the worker is shutting down.
+    HandedBack,
+}
+
+impl Store {
+    /// Takes the session whose turn is next of those whose recordings are no larger than `room` bytes, if any, and
+    /// leases it to `worker` until `lease_until`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn claim(
+        &self,
+        worker: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+        room: u64,
+    ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
+        // One statement, so no other worker comes between the look and the taking. PostgreSQL's workers step over rows
+        // that another is about to take.
+        let taken: Option<(String,)> =
+            on!(self, |pool| sqlx::query_as(pool.pick(claim_sql!(""), claim_sql!(" FOR UPDATE SKIP LOCKED")))
+                .bind(worker)
+                .bind(now.0)
+                .bind(lease_until.0)
+                .bind(LEAP)
+                .bind(i64::try_from(room).unwrap_or(i64::MAX))
+                .fetch_optional(pool)
+                .await)?;
+        let Some((id,)) = taken else { return Ok(None) };
+        let row: SessionRow = on!(self, |pool| sqlx::query_as(concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions s WHERE s.id = $1"
+        ))
+        .bind(id)
+        .fetch_one(pool)
+        .await)?;
+        let crashes = row.crashes();
+        let (session, owner) = row.into_session()?;
+        let event = Event::status(owner.clone(), session.status.clone());
+        Ok(Some((Claim { session, owner, crashes }, event)))
+    }
+
+    /// Notes of queued sessions whether their recordings are larger than `room`, the bytes that a free worker has for
+    /// one, so that their pages say what they wait for.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn note_room(&self, room: u64, now: Timestamp) -> Result<Vec<Event>, sqlx::Error> {
+        let ids: Vec<(String,)> = on!(self, |pool| {
+            sqlx::query_as(concat!(
+                "UPDATE sessions SET needs_room = CASE WHEN bytes > $1 THEN bytes END, version = version + 1, \
+             updated_at = $2 WHERE status = ",
+                state!(queued),
+                " AND engine <> ",
+                engine!(external),
+                " AND (bytes > $1) <> (needs_room IS NOT NULL) RETURNING id"
+            ))
+            .bind(i64::try_from(room).unwrap_or(i64::MAX))
+            .bind(now.0)
+            .fetch_all(pool)
+            .await
+        })?;
+        let mut events = Vec::with_capacity(ids.len());
+        for (id,) in ids {
+            events.extend(self.event_if(true, rows::parse(&id)?).await?);
+        }
+        Ok(events)
+    }
+
+    /// Extends the lease of a claim. False if the claim is no longer valid.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn renew(&self, claim: &Claim, lease_until: Timestamp) -> Result<bool, sqlx::Error> {
+        let changed = on!(self, |pool| sqlx::query(concat!(
+            "UPDATE sessions SET lease_until = $3 WHERE id = $1 AND attempt = $2 AND status = ",
+            state!(processing)
+        ),)
+        .bind(claim.session.id.to_string())
+        .bind(i64::from(claim.session.status.attempt))
+        .bind(lease_until.0)
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected()))?;
+        Ok(changed > 0)
+    }
+
+    /// Writes the status of a claimed session. None if the claim is no longer valid.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn save(&self, claim: &Claim, status: &Status) -> Result<Option<Event>, sqlx::Error> {
+        let saved = on!(self, |pool| save_status!(pool, claim, status))?;
+        Ok(saved.then(|| Event::status(claim.owner.clone(), status.clone())))
+    }
+
+    /// Adds a segment and writes the status that counts it, both or neither. The event carries that status if its
+    /// version is `new`; otherwise the next status tells of it. None if the claim is no longer valid.
+    ///
+    /// # Errors
+    /// If the database fails, or the segment's index is taken.
+    pub async fn append(
+        &self,
+        claim: &Claim,
+        segment: &Segment,
+        status: &Status,
+        new: bool,
+    ) -> Result<Option<Event>, sqlx::Error> {
+        let words = words(segment)?;
+        on!(self, |pool| {
+            let mut tx = pool.begin_write().await?;
+            if !save_status!(&mut *tx, claim, status)? {
+                return Ok(None);
+            }
+            insert_segment!(&mut *tx, claim.session.id, segment, &words)?;
+            tx.commit().await?;
+        });
+        let owner = claim.owner.clone();
+        Ok(Some(if new {
+            Event::segment(owner, segment, status.clone())
+        } else {
+            Event::bare_segment(owner, status.session_id, segment)
+        }))
+    }
+
+    /// Notes which model works on a claimed session.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn save_model(&self, claim: &Claim, model: &str) -> Result<(), sqlx::Error> {
+        on!(self, |pool| sqlx::query("UPDATE sessions SET model = $3 WHERE id = $1 AND attempt = $2")
+            .bind(claim.session.id.to_string())
+            .bind(i64::from(claim.session.status.attempt))
+            .bind(model)
+            .execute(pool)
+            .await
+            .map(drop))
+    }
+
+    /// Ends a claimed session with `status` as the last word of its worker. None if the claim is no longer valid.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn end(&self, claim: &Claim, mut status: Status, ending: Ending) -> Result<Option<Event>, sqlx::Error> {
+        let now = status.timestamp;
+        status.estimated_completion = None;
+        let finished_at = match ending {
+            Ending::Completed => {
+                status.state = State::Completed;
+                status.progress = Some(100.0);
+                Some(now.0)
+            }
+            Ending::Failed(failure) => {
+                status.state = State::Failed;
+                status.message = failure.message.clone();
+                status.error = Some(failure);
+                Some(now.0)
+            }
+            Ending::HandedBack => {
+                status.state = State::Queued;
+                status.stage = None;
+                status.progress = None;
+                status.processing_speed = None;
+                None
+            }
+        };
+        on!(self, |pool| {
+            let mut tx = pool.begin_write().await?;
+            if !save_status!(&mut *tx, claim, &status)? {
+                return Ok(None);
+            }
+            sqlx::query(concat!(
+                "UPDATE sessions SET finished_at = $2, worker = NULL, lease_until = NULL, \
+                 address = CASE WHEN status = ",
+                state!(queued),
+                " THEN address END WHERE id = $1"
+            ))
+            .bind(claim.session.id.to_string())
+            .bind(finished_at)
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+        });
+        // Read back, because a queued session's place in the queue is part of its status.
+        self.event_if(true, claim.session.id).await
+    }
+
+    /// Takes back every session whose lease ran out before `now`, or, with `all`, every session that is being
+    /// processed (for a start, when no other worker can be there), but none of `running`, which are those that the
+    /// caller works on itself: it knows so without a clock. One that crashed `max_attempts` times fails.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn reap(
+        &self,
+        now: Timestamp,
+        all: bool,
+        running: &[SessionId],
+        max_attempts: u32,
+    ) -> Result<Vec<Event>, sqlx::Error> {
+        let running = json_list(running)?;
+        let ids: Vec<(String, i64)> = on!(self, |pool| sqlx::query_as(pool.pick(
+            reap_sql!("SELECT value FROM json_each($5)"),
+            reap_sql!("SELECT jsonb_array_elements_text(CAST($5 AS jsonb))"),
+        ))
+        .bind(now.0)
+        .bind(all)
+        .bind(i64::from(max_attempts))
+        .bind(LEAP)
+        .bind(&running)
+        .fetch_all(pool)
+        .await)?;
+        let mut events = Vec::with_capacity(ids.len());
+        for (id, crashes) in ids {
+            if crashes >= i64::from(max_attempts) {
+                let message = format!(
+                    "The worker stopped {} while working on this recording, so Hark gave up. \
+                     What was transcribed is kept; Retry goes on from there.",
+                    count(crashes as usize, "time")
+                );
+                on!(self, |pool| sqlx::query("UPDATE sessions SET message = $2, error_message = $2 WHERE id = $1")
+                    .bind(&id)
+                    .bind(message)
+                    .execute(pool)
+                    .await
+                    .map(drop))?;
+            }
+            events.extend(self.event_if(true, rows::parse(&id)?).await?);
+        }
+        Ok(events)
+    }
+
+    /// Puts a claimed session back into the queue after its engine crashed, counting the crash.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn requeue_crashed(&self, claim: &Claim, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
+        let changed = on!(self, |pool| sqlx::query(concat!(
+            "UPDATE sessions SET status = ",
+            state!(queued),
+            ", stage = NULL, progress = NULL, crashes = crashes + 1, \
+             version = version + $3, updated_at = $4, worker = NULL, lease_until = NULL, estimated_completion = NULL, \
+             processing_speed = NULL WHERE id = $1 AND attempt = $2 AND status = ",
+            state!(processing)
+        ),)
+        .bind(claim.session.id.to_string())
+        .bind(i64::from(claim.session.status.attempt))
+        .bind(LEAP)
+        .bind(now.0)
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected()))?;
+        self.event_if(changed > 0, claim.session.id).await
+    }
+}

@@ -1,0 +1,154 @@
+//! Sessions of workers outside Hark: what they report. Called by `outside`.
+
+use super::{Db, Dialect, LEAP, Store, rows, segments::words, status};
+use crate::{
+    model::{Segment, SessionId, Status, Timestamp},
+    server::event::Event,
+};
+
+/// Writes the steps `$1`, and extends their leases to `$2`. The plus sign keeps SQLite from going through all running
+/// sessions by their status, for each row again.
+const STEPS_SQLITE: &str = concat!(
+    "UPDATE sessions SET lease_until = $2",
+    set_step_sqlite!(),
+    " FROM json_each($1) AS new \
+     WHERE sessions.id = new.value ->> 'id' AND engine = ",
+    engine!(external),
+    " AND +status IN ",
+    state!(active),
+    " \
+     AND version < new.value ->> 'version'"
+);
+/// The same. Rows are locked in one order: other nodes store the same sessions, and each would wait for the other.
+const STEPS_POSTGRES: &str = concat!(
+    "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (",
+    step_record!(),
+    ")), \
+     locked AS MATERIALIZED (SELECT s.id FROM sessions s JOIN new ON s.id = new.id ORDER BY s.id FOR UPDATE OF s) \
+     UPDATE sessions SET lease_until = $2",
+    set_step_postgres!(),
+    " FROM new JOIN locked ON locked.id = new.id \
+     WHERE sessions.id = new.id AND engine = ",
+    engine!(external),
+    " AND status IN ",
+    state!(active),
+    " \
+     AND sessions.version < new.version"
+);
+
+impl Store {
+    /// Writes the status that an outside worker reported and extends its lease. False if the session has ended, is
+    /// gone, or has a newer version.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn report(&self, status: &Status, lease_until: Timestamp) -> Result<bool, sqlx::Error> {
+        let ended = status.state.is_terminal();
+        on!(self, |pool| {
+            let query = sqlx::query(concat!(
+                "UPDATE sessions SET lease_until = $2, attempt = $3, \
+                 started_at = COALESCE(started_at, CASE WHEN $4 = ",
+                state!(queued),
+                " THEN NULL ELSE $9 END), \
+                 finished_at = CASE WHEN $4 IN ",
+                state!(active),
+                " THEN NULL ELSE $9 END",
+                set_status!(),
+                " WHERE id = $1 AND engine = ",
+                engine!(external),
+                " AND status IN ",
+                state!(active),
+                " AND version < $8"
+            ));
+            let query = query
+                .bind(status.session_id.to_string())
+                .bind((!ended).then_some(lease_until.0))
+                .bind(i64::from(status.attempt));
+            status::bind(query, status).execute(pool).await.map(|done| done.rows_affected() > 0)
+        })
+    }
+
+    /// Writes several reported statuses, none of which changes the state or the stage, in one statement. Those that are
+    /// no longer newer are left out.
+    ///
+    /// # Errors
+    /// If the database fails; then none is written.
+    pub async fn report_steps(&self, statuses: &[Status], lease_until: Timestamp) -> Result<(), sqlx::Error> {
+        // As one JSON array: a statement for each would cost twenty times as much.
+        let rows: Vec<_> = statuses.iter().map(status::step_row).collect();
+        on!(self, |pool| sqlx::query(pool.pick(STEPS_SQLITE, STEPS_POSTGRES))
+            .bind(serde_json::Value::from(rows).to_string())
+            .bind(lease_until.0)
+            .execute(pool)
+            .await
+            .map(drop))
+    }
+
+    /// Adds segments that an outside worker sent, the first of which must have index `from`. False if the session has
+    /// ended, is gone, or has more or fewer segments than that.
+    ///
+    /// # Errors
+    /// If the database fails; then none is added.
+    pub async fn report_segments(
+        &self,
+        id: SessionId,
+        from: u32,
+        segments: &[Segment],
+        lease_until: Timestamp,
+    ) -> Result<bool, sqlx::Error> {
+        let words = segments.iter().map(words).collect::<Result<Vec<_>, _>>()?;
+        on!(self, |pool| {
+            let mut tx = pool.begin_write().await?;
+            let done = sqlx::query(concat!(
+                "UPDATE sessions SET segments = $3, lease_until = $4 \
+                 WHERE id = $1 AND segments = $2 AND engine = ",
+                engine!(external),
+                " AND status IN ",
+                state!(active)
+            ))
+            .bind(id.to_string())
+            .bind(i64::from(from))
+            .bind(i64::from(from) + segments.len() as i64)
+            .bind(lease_until.0)
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() == 0 {
+                return Ok(false);
+            }
+            for (segment, words) in segments.iter().zip(&words) {
+                insert_segment!(&mut *tx, id, segment, words)?;
+            }
+            tx.commit().await?;
+        });
+        Ok(true)
+    }
+
+    /// Fails every session whose outside worker has been silent beyond its lease.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn reap_outside(&self, now: Timestamp) -> Result<Vec<Event>, sqlx::Error> {
+        let ids: Vec<(String,)> = on!(self, |pool| sqlx::query_as(concat!(
+            "UPDATE sessions SET status = ",
+            state!(failed),
+            ", finished_at = $1, error_code = 'worker_lost', message = $2, \
+             error_message = $2, version = version + $3, updated_at = $1, lease_until = NULL, \
+             estimated_completion = NULL, processing_speed = NULL \
+             WHERE engine = ",
+            engine!(external),
+            " AND status IN ",
+            state!(active),
+            " AND lease_until < $1 RETURNING id"
+        ),)
+        .bind(now.0)
+        .bind("The worker that transcribes this recording went silent. What it sent is kept.")
+        .bind(LEAP)
+        .fetch_all(pool)
+        .await)?;
+        let mut events = Vec::with_capacity(ids.len());
+        for (id,) in ids {
+            events.extend(self.event_if(true, rows::parse(&id)?).await?);
+        }
+        Ok(events)
+    }
+}

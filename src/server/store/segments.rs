@@ -1,0 +1,78 @@
+//! Segments and waveforms: what a session's recording came to. Called by `sessions`, `stream` and `jobs`.
+
+use super::{Db, Store, rows::SegmentRow};
+use crate::model::{Segment, SessionId};
+
+/// Adds a segment.
+macro_rules! insert_segment {
+    ($executor:expr, $id:expr, $segment:expr, $words:expr) => {
+        sqlx::query(
+            "INSERT INTO segments (session_id, idx, start_s, end_s, text, confidence, words) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind($id.to_string())
+        .bind(i64::from($segment.index))
+        .bind($segment.start)
+        .bind($segment.end)
+        .bind(&$segment.text)
+        .bind($segment.confidence)
+        .bind($words)
+        .execute($executor)
+        .await
+    };
+}
+
+impl Store {
+    /// Segments of a session from index `from`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn segments(&self, id: SessionId, from: u32, limit: u32) -> Result<Vec<Segment>, sqlx::Error> {
+        let rows: Vec<SegmentRow> = on!(self, |pool| sqlx::query_as(
+            "SELECT idx, start_s, end_s, text, confidence, words FROM segments \
+             WHERE session_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3",
+        )
+        .bind(id.to_string())
+        .bind(i64::from(from))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(SegmentRow::into_segment).collect()
+    }
+
+    /// The waveform of a session's recording, once it has been decoded.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn waveform(&self, id: SessionId) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        let row: Option<(Vec<u8>,)> =
+            on!(self, |pool| sqlx::query_as("SELECT peaks FROM waveforms WHERE session_id = $1")
+                .bind(id.to_string())
+                .fetch_optional(pool)
+                .await)?;
+        Ok(row.map(|(peaks,)| peaks))
+    }
+
+    /// Keeps the waveform of a session's recording.
+    ///
+    /// # Errors
+    /// If the database fails, or the session is gone.
+    pub async fn save_waveform(&self, id: SessionId, peaks: &[u8]) -> Result<(), sqlx::Error> {
+        on!(self, |pool| {
+            sqlx::query(
+                "INSERT INTO waveforms (session_id, peaks) VALUES ($1, $2) \
+             ON CONFLICT (session_id) DO UPDATE SET peaks = $2",
+            )
+            .bind(id.to_string())
+            .bind(peaks)
+            .execute(pool)
+            .await
+            .map(drop)
+        })
+    }
+}
+
+/// The words of a segment as JSON, as the table has them.
+pub(super) fn words(segment: &Segment) -> Result<String, sqlx::Error> {
+    serde_json::to_string(&segment.words).map_err(|e| sqlx::Error::Encode(e.into()))
+}

@@ -1,0 +1,377 @@
+//! Sessions as their owners see them, and what others ask of any session. Called by `sessions`, `outside` and `bus`.
+
+use super::{Db, Dialect, LEAP, Store, fold::fold, json_list, rows, rows::SessionRow};
+use crate::{
+    model::{EngineId, Media, Session, SessionId, StageLog, State, Status, Timestamp, Title},
+    server::{event::Event, owner::Owner},
+};
+use std::collections::HashMap;
+
+/// Adds a session that comes in this turn of the queue.
+macro_rules! insert_session {
+    ($executor:expr, $new:expr, $turn:expr, $now:expr) => {
+        sqlx::query(
+            concat!("INSERT INTO sessions (id, owner, title, title_folded, created_at, queued_at, updated_at, engine, language, \
+             file_name, \
+             bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
+             duration_total, segments, attempt, crashes, lease_until, turn, address) \
+             VALUES ($1, $2, $3, $17, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, ", state!(queued), ", \
+             'Waiting for its worker', 0, $13, 0, 0, 0, $14, $15, $16)"),
+        )
+        .bind($new.id.to_string())
+        .bind($new.owner.as_str())
+        .bind($new.title.as_str())
+        .bind($now.0)
+        .bind($new.engine.as_str())
+        .bind(&$new.language)
+        .bind(&$new.media.file_name)
+        .bind($new.media.bytes as i64)
+        .bind(&$new.media.format)
+        .bind(&$new.media.codec)
+        .bind(i64::from($new.media.sample_rate))
+        .bind(i64::from($new.media.channels))
+        .bind($new.duration_total)
+        .bind($new.lease_until.map(|t| t.0))
+        .bind($turn)
+        .bind(&$new.address)
+        .bind($crate::server::store::fold::fold($new.title.as_str()))
+        .execute($executor)
+        .await
+        .map(drop)
+    };
+}
+
+/// What a new session is made of.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub id: SessionId,
+    pub owner: Owner,
+    pub title: Title,
+    pub engine: EngineId,
+    pub language: Option<String>,
+    pub media: Media,
+    /// Seconds, as the recording's container declares it.
+    pub duration_total: Option<f64>,
+    /// When a session of an outside worker fails unless the worker has said something.
+    pub lease_until: Option<Timestamp>,
+    /// A keyed hash of the address it comes from, if its owner is a newcomer and counts by that.
+    pub address: Option<String>,
+}
+
+impl Store {
+    /// Adds a session that an outside worker reports on. Those for Hark's own workers go through [`Store::enqueue`].
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<(Session, Event), sqlx::Error> {
+        on!(self, |pool| insert_session!(pool, new, 0_i64, now))?;
+        self.added(new.id).await
+    }
+
+    /// A session of this owner.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn session(&self, owner: &Owner, id: SessionId) -> Result<Option<Session>, sqlx::Error> {
+        let found = self.any(id).await?;
+        Ok(found.and_then(|(session, whose)| (whose == *owner).then_some(session)))
+    }
+
+    /// The owner's sessions, newest first, whose title contains `query` (see `fold` for what is taken for the same), older
+    /// than `before`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn list(
+        &self,
+        owner: &Owner,
+        query: &str,
+        before: Option<SessionId>,
+        limit: u32,
+    ) -> Result<Vec<Session>, sqlx::Error> {
+        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions s WHERE s.owner = $1 AND ($2 = '' OR s.title_folded LIKE $3 ESCAPE '\\') \
+             AND ($4 = '' OR s.id < $4) ORDER BY s.id DESC LIMIT $5"
+        ))
+        .bind(owner.as_str())
+        .bind(query)
+        .bind(like_pattern(query))
+        .bind(before.map(|id| id.to_string()).unwrap_or_default())
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(|row| row.into_session().map(|(session, _)| session)).collect()
+    }
+
+    /// The statuses that an owner's watcher must know: of every session that hasn't ended, or changed after `since`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn statuses(&self, owner: &Owner, since: Timestamp) -> Result<Vec<Status>, sqlx::Error> {
+        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions s WHERE s.owner = $1 AND (s.status IN ",
+            state!(active),
+            " OR s.updated_at >= $2) \
+             ORDER BY s.id"
+        ))
+        .bind(owner.as_str())
+        .bind(since.0)
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(|row| row.into_session().map(|(session, _)| session.status)).collect()
+    }
+
+    /// Changes the title of a session of this owner. False if there is none.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn rename(&self, owner: &Owner, id: SessionId, title: &Title) -> Result<bool, sqlx::Error> {
+        let changed = on!(self, |pool| sqlx::query(
+            "UPDATE sessions SET title = $3, title_folded = $4 WHERE id = $1 AND owner = $2"
+        )
+        .bind(id.to_string())
+        .bind(owner.as_str())
+        .bind(title.as_str())
+        .bind(fold(title.as_str()))
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected()))?;
+        Ok(changed > 0)
+    }
+
+    /// Cancels a session of this owner that is queued or processing. None if it is neither.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn cancel(&self, owner: &Owner, id: SessionId, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
+        let changed = on!(self, |pool| {
+            // Alone, as those who add to the queue are: two that closed up the same line would wait for each other.
+            let mut tx = pool.begin_enqueue().await?;
+            // If it waits, the owner's others move up into its turn.
+            sqlx::query(concat!(
+                "UPDATE sessions SET turn = turn - 1 WHERE owner = $2 AND status = ",
+                state!(queued),
+                " AND engine <> ",
+                engine!(external),
+                " \
+                 AND turn > (SELECT q.turn FROM sessions q WHERE q.id = $1 AND q.owner = $2 AND q.status = ",
+                state!(queued),
+                " \
+                 AND q.engine <> ",
+                engine!(external),
+                ")"
+            ))
+            .bind(id.to_string())
+            .bind(owner.as_str())
+            .execute(&mut *tx)
+            .await?;
+            let done = sqlx::query(concat!(
+                "UPDATE sessions SET status = ",
+                state!(cancelled),
+                ", message = 'Cancelled', version = version + $4, \
+                 updated_at = $3, finished_at = $3, estimated_completion = NULL, processing_speed = NULL, \
+                 worker = NULL, lease_until = NULL, address = NULL \
+                 WHERE id = $1 AND owner = $2 AND status IN ",
+                state!(active)
+            ))
+            .bind(id.to_string())
+            .bind(owner.as_str())
+            .bind(now.0)
+            .bind(LEAP)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+            tx.commit().await?;
+            done
+        });
+        self.event_if(changed > 0, id).await
+    }
+
+    /// Removes a session of this owner with its segments. False if there is none.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn delete(&self, owner: &Owner, id: SessionId) -> Result<bool, sqlx::Error> {
+        let changed = on!(self, |pool| sqlx::query("DELETE FROM sessions WHERE id = $1 AND owner = $2")
+            .bind(id.to_string())
+            .bind(owner.as_str())
+            .execute(pool)
+            .await
+            .map(|done| done.rows_affected()))?;
+        Ok(changed > 0)
+    }
+
+    /// Sessions with these ids, those that there are, whoever owns them.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn many(&self, ids: &[SessionId]) -> Result<Vec<(Session, Owner)>, sqlx::Error> {
+        let ids = json_list(ids)?;
+        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(pool.pick(
+            concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id IN (SELECT value FROM json_each($1))"),
+            concat!(
+                "SELECT ",
+                session_columns!(),
+                " FROM sessions s WHERE s.id IN (SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))"
+            ),
+        ))
+        .bind(ids)
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(SessionRow::into_session).collect()
+    }
+
+    /// Version and number of segments of those of these sessions that there are.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn versions(&self, ids: &[SessionId]) -> Result<HashMap<SessionId, (u64, u32)>, sqlx::Error> {
+        let ids = json_list(ids)?;
+        let rows: Vec<(String, i64, i64)> = on!(self, |pool| sqlx::query_as(pool.pick(
+            "SELECT id, version, segments FROM sessions WHERE id IN (SELECT value FROM json_each($1))",
+            "SELECT id, version, segments FROM sessions \
+             WHERE id IN (SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))",
+        ))
+        .bind(ids)
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(|(id, version, n)| Ok((rows::parse(&id)?, (version as u64, rows::small(n))))).collect()
+    }
+
+    /// Gives a session a version above `known`, which watchers were told and the database doesn't have. False for one that
+    /// is being processed: its worker's next write goes beyond by itself.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn raise_version(&self, id: SessionId, known: u64) -> Result<bool, sqlx::Error> {
+        let raised = on!(self, |pool| sqlx::query(concat!(
+            "UPDATE sessions SET version = $2 WHERE id = $1 AND version < $2 AND status <> ",
+            state!(processing)
+        ))
+        .bind(id.to_string())
+        .bind((known as i64).saturating_add(LEAP))
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected()))?;
+        Ok(raised > 0)
+    }
+
+    /// The versions of what [`Store::statuses`] tells, for several owners.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn versions_of_owners(
+        &self,
+        owners: &[Owner],
+        since: Timestamp,
+    ) -> Result<Vec<(SessionId, Owner, u64)>, sqlx::Error> {
+        let owners = json_list(&owners.iter().map(Owner::as_str).collect::<Vec<_>>())?;
+        let rows: Vec<(String, String, i64)> = on!(self, |pool| sqlx::query_as(pool.pick(
+            concat!(
+                "SELECT id, owner, version FROM sessions WHERE owner IN (SELECT value FROM json_each($1)) \
+             AND (status IN ",
+                state!(active),
+                " OR updated_at >= $2)"
+            ),
+            concat!(
+                "SELECT id, owner, version FROM sessions \
+             WHERE owner IN (SELECT jsonb_array_elements_text(CAST($1 AS jsonb))) \
+             AND (status IN ",
+                state!(active),
+                " OR updated_at >= $2)"
+            ),
+        ))
+        .bind(owners)
+        .bind(since.0)
+        .fetch_all(pool)
+        .await)?;
+        let rows = rows.into_iter();
+        rows.map(|(id, owner, version)| Ok((rows::parse(&id)?, Owner::from_store(owner), version as u64))).collect()
+    }
+
+    /// Whether a session exists, whoever owns it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn exists(&self, id: SessionId) -> Result<bool, sqlx::Error> {
+        let (found,): (i64,) = on!(self, |pool| sqlx::query_as("SELECT COUNT(*) FROM sessions WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_one(pool)
+            .await)?;
+        Ok(found > 0)
+    }
+
+    /// How many sessions there are by status, over all owners.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn counts(&self) -> Result<Vec<(State, u64)>, sqlx::Error> {
+        let rows: Vec<(String, i64)> =
+            on!(self, |pool| sqlx::query_as("SELECT status, COUNT(*) FROM sessions GROUP BY status")
+                .fetch_all(pool)
+                .await)?;
+        rows.into_iter().map(|(name, n)| Ok((rows::parse(&name)?, n as u64))).collect()
+    }
+
+    /// When a session entered which stage.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn stages(&self, id: SessionId) -> Result<StageLog, sqlx::Error> {
+        let rows: Vec<(i64, Option<String>)> =
+            on!(self, |pool| sqlx::query_as("SELECT at, stage FROM stages WHERE session_id = $1 ORDER BY seq")
+                .bind(id.to_string())
+                .fetch_all(pool)
+                .await)?;
+        let entries =
+            rows.into_iter().map(|(at, stage)| Ok((Timestamp(at), stage.as_deref().map(rows::parse).transpose()?)));
+        entries.collect::<Result<_, sqlx::Error>>().map(StageLog)
+    }
+
+    /// Folds the titles of sessions that were added before titles were kept folded, as databases can't do it.
+    pub(super) async fn fold_titles(&self) -> Result<(), sqlx::Error> {
+        const BATCH: i64 = 1000;
+        let mut after = String::new();
+        loop {
+            let rows: Vec<(String, String)> = on!(self, |pool| sqlx::query_as(
+                "SELECT id, title FROM sessions WHERE title_folded = '' AND id > $1 ORDER BY id LIMIT $2"
+            )
+            .bind(&after)
+            .bind(BATCH)
+            .fetch_all(pool)
+            .await)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            after.clone_from(last);
+            on!(self, |pool| {
+                let mut tx = pool.begin_write().await?;
+                for (id, title) in rows {
+                    // The title again: another node may be renaming it.
+                    sqlx::query("UPDATE sessions SET title_folded = $3 WHERE id = $1 AND title = $2")
+                        .bind(id)
+                        .bind(&title)
+                        .bind(fold(&title))
+                        .execute(&mut *tx)
+                        .await?;
+                }
+                tx.commit().await?;
+            });
+        }
+    }
+}
+
+/// A LIKE pattern that finds `query` anywhere in a folded title, its wildcards taken literally.
+fn like_pattern(query: &str) -> String {
+    let mut pattern = String::from("%");
+    for c in fold(query).chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
+}

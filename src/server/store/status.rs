@@ -1,0 +1,164 @@
+//! The columns of a status: one list, from which they are written, read back and bound on either database. A new field of
+//! [`Status`] is added to the end of a list below, to [`StatusRow`], and to the migrations.
+
+use super::rows::{parse, small};
+use crate::model::{Failure, SessionId, Status, Timestamp, bytes};
+use serde_json::{Map, Value, json};
+use sqlx::{Database, Encode, Type, query::Query};
+
+/// Makes of the list what statements are put together from. Parameters before `$4` are the statement's own.
+macro_rules! status_columns {
+    (
+        changes { $($change:ident $change_parameter:literal $of_change:expr;)+ }
+        steps { $($step:ident $step_parameter:literal $type:literal $of_step:expr;)+ }
+    ) => {
+        /// Sets every column of a status to what [`bind`] binds.
+        macro_rules! set_status {
+            () => {
+                concat!(
+                    $(", ", stringify!($change), " = ", $change_parameter,)+
+                    $(", ", stringify!($step), " = ", $step_parameter,)+
+                )
+            };
+        }
+
+        /// The columns of a [`StatusRow`], from `sessions s`.
+        macro_rules! selected_status {
+            () => {
+                concat!(
+                    "s.segments, s.attempt",
+                    $(", s.", stringify!($change),)+
+                    $(", s.", stringify!($step),)+
+                )
+            };
+        }
+
+        /// Sets the columns that a step changes from a [`step_row`]: on SQLite, where each is the `value` of `new`.
+        macro_rules! set_step_sqlite {
+            () => {
+                concat!($(", ", stringify!($step), " = new.value ->> '", stringify!($step), "'",)+)
+            };
+        }
+
+        /// The same on PostgreSQL, where `new` has columns.
+        macro_rules! set_step_postgres {
+            () => {
+                concat!($(", ", stringify!($step), " = new.", stringify!($step),)+)
+            };
+        }
+
+        /// Those columns with their types.
+        macro_rules! step_record {
+            () => {
+                concat!("id text", $(", ", stringify!($step), " ", $type,)+)
+            };
+        }
+
+        /// Binds every column of a status, after the statement's own three parameters.
+        pub(super) fn bind<'q, DB: Database>(
+            query: Query<'q, DB, DB::Arguments>,
+            status: &Status,
+        ) -> Query<'q, DB, DB::Arguments>
+        where
+            for<'t> i64: Encode<'t, DB> + Type<DB>,
+            for<'t> f64: Encode<'t, DB> + Type<DB>,
+            for<'t> String: Encode<'t, DB> + Type<DB>,
+            for<'t> Option<i64>: Encode<'t, DB>,
+            for<'t> Option<f64>: Encode<'t, DB>,
+            for<'t> Option<String>: Encode<'t, DB>,
+        {
+            query
+                $(.bind(value(status, $of_change)))+
+                $(.bind(value(status, $of_step)))+
+        }
+
+        /// What a step changes, as an object of JSON, of which a statement can take many.
+        pub(super) fn step_row(status: &Status) -> Value {
+            let mut row = Map::new();
+            row.insert("id".to_owned(), json!(status.session_id));
+            $(row.insert(stringify!($step).to_owned(), json!(value(status, $of_step)));)+
+            Value::Object(row)
+        }
+    };
+}
+
+/// A column's value.
+fn value<T>(status: &Status, of: impl Fn(&Status) -> T) -> T {
+    of(status)
+}
+
+status_columns! {
+    // What only a change of the state or the stage changes.
+    changes {
+        status "$4" |s| s.state.as_str().to_owned();
+        stage "$5" |s| s.stage.map(|stage| stage.as_str().to_owned());
+        error_code "$6" |s| s.error.as_ref().map(|error| error.code.clone());
+        error_message "$7" |s| s.error.as_ref().map(|error| error.message.clone());
+    }
+    // What any step changes, with its type on PostgreSQL.
+    steps {
+        version "$8" "bigint" |s| s.version as i64;
+        updated_at "$9" "bigint" |s| s.timestamp.0;
+        progress "$10" "double precision" |s| s.progress;
+        message "$11" "text" |s| s.message.clone();
+        duration_processed "$12" "double precision" |s| s.duration_processed;
+        duration_total "$13" "double precision" |s| s.duration_total;
+        estimated_completion "$14" "bigint" |s| s.estimated_completion.map(|at| at.0);
+        processing_speed "$15" "double precision" |s| s.processing_speed;
+    }
+}
+
+/// A status as it lies in the table.
+#[derive(sqlx::FromRow)]
+pub(super) struct StatusRow {
+    segments: i64,
+    attempt: i64,
+    status: String,
+    stage: Option<String>,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    version: i64,
+    updated_at: i64,
+    progress: Option<f64>,
+    message: String,
+    duration_processed: f64,
+    duration_total: Option<f64>,
+    estimated_completion: Option<i64>,
+    processing_speed: Option<f64>,
+}
+
+impl StatusRow {
+    /// The status, of a session at this position of the queue, which waits for so much room on the disk.
+    pub(super) fn into_status(
+        self,
+        session_id: SessionId,
+        queue_position: Option<u32>,
+        needs_room: Option<u64>,
+    ) -> Result<Status, sqlx::Error> {
+        // The position changes without a write to this row, so its message is made on reading.
+        let message = match (queue_position, needs_room) {
+            (Some(_), Some(needed)) => format!("Waiting for room on the server's disk: needs about {}", bytes(needed)),
+            (Some(0), None) => "Next in line".to_owned(),
+            (Some(1), None) => "Waiting for 1 session before it".to_owned(),
+            (Some(n), None) => format!("Waiting for {n} sessions before it"),
+            (None, _) => self.message,
+        };
+        Ok(Status {
+            session_id,
+            version: self.version as u64,
+            state: parse(&self.status)?,
+            stage: self.stage.as_deref().map(parse).transpose()?,
+            progress: self.progress,
+            message,
+            timestamp: Timestamp(self.updated_at),
+            duration_processed: self.duration_processed,
+            duration_total: self.duration_total,
+            estimated_completion: self.estimated_completion.map(Timestamp),
+            processing_speed: self.processing_speed,
+            segments: small(self.segments),
+            queue_position,
+            attempt: small(self.attempt),
+            error: self.error_code.map(|code| Failure { code, message: self.error_message.unwrap_or_default() }),
+        })
+    }
+}
