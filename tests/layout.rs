@@ -133,7 +133,7 @@ fn the_server_has_one_direction() {
 #[test]
 fn no_media_is_parsed_inside_the_server() {
     let decoders = ["decode", "sniff", "resample", "child"].map(|name| format!("server/audio/{name}.rs"));
-    let allowed: Vec<&str> = decoders.iter().map(String::as_str).collect();
+    let allowed: Vec<&str> = decoders.iter().map(String::as_str).chain(["server/audio/decode/"]).collect();
     let words = ["symphonia", "rubato::", "sniff::", "decode::", "resample::", "Recording::recognise"];
     let found = outside(&allowed, &words);
     // They are handed on for the fuzz targets.

@@ -22,6 +22,7 @@ mod fold;
 mod page;
 mod postgres;
 mod sqlite;
+mod values;
 #[macro_use]
 mod status;
 #[macro_use]

@@ -2,36 +2,30 @@
 //! become silence, so that times stay right, and only a file that is mostly bad is refused. Runs in a process of its own
 //! (`child`), because files of strangers take parsers down; and in the fuzz targets.
 
+mod codecs;
+mod output;
+
+use codecs::{CONTAINERS, JUNK, PANICKED, Traits, decode_mono, decoder, format_name, guard, seconds, seconds_signed};
+use output::{Block, Output};
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::LazyLock;
 
-use symphonia::core::codecs::CodecParameters;
-use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
-use symphonia::core::codecs::registry::CodecRegistry;
+use symphonia::core::codecs::audio::AudioDecoder;
 use symphonia::core::errors::Error;
-use symphonia::core::formats::probe::{Hint, Probe, ProbeOptions};
+use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::well_known::{
-    FORMAT_ID_ADTS, FORMAT_ID_AIFF, FORMAT_ID_CAF, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_MKV, FORMAT_ID_MP2,
-    FORMAT_ID_MP3, FORMAT_ID_OGG, FORMAT_ID_WAVE,
+    FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_MKV, FORMAT_ID_MP2, FORMAT_ID_MP3, FORMAT_ID_OGG,
 };
-use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
+use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
-use super::resample::{RATES, Resampler};
+use super::resample::RATES;
 use super::sniff::{self, Kind, Source};
-use super::{AudioError, AudioInfo, Limits, Problem, SAMPLE_RATE, is_cut};
-
-/// Samples given to the sink at once: half a second.
-const CHUNK: usize = SAMPLE_RATE as usize / 2;
-
-/// How far into a file a container may begin. Symphonia's own 1 MiB finds something MP3-like in any noise.
-const JUNK: u32 = 64 * 1024;
+use super::{AudioError, AudioInfo, Limits, Problem, is_cut};
 
 /// Failures in a row after which a file counts as ended: each takes a step forward, but a container that lost its
 /// place may offer thousands.
@@ -51,19 +45,6 @@ const LONGEST_GAP: f64 = 30.0;
 
 /// Frames beyond what an MP3's table counts that may be padding. More than that was appended, and is kept.
 const MOST_PADDING: usize = 4 * 1_152;
-
-static CONTAINERS: LazyLock<Probe> = LazyLock::new(|| {
-    let mut probe = Probe::new_with_options(&ProbeOptions { max_probe_depth: JUNK, ..ProbeOptions::default() });
-    symphonia::default::register_enabled_formats(&mut probe);
-    probe
-});
-
-static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
-    let mut codecs = CodecRegistry::new();
-    symphonia::default::register_enabled_codecs(&mut codecs);
-    codecs.register_audio_decoder::<symphonia_adapter_libopus::OpusDecoder>();
-    codecs
-});
 
 /// A file that may be a recording, known by its first bytes.
 pub struct Recording {
@@ -181,14 +162,6 @@ fn within(declared: Option<f64>, limits: &Limits) -> Result<(), AudioError> {
     }
 }
 
-/// What a call into Symphonia came to. It is meant not to panic whatever the file holds; where it does, that file is
-/// refused and nothing else suffers.
-fn guard<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Error::LimitError(PANICKED)))
-}
-
-const PANICKED: &str = "the decoder gave up";
-
 /// A recording that the built-in decoders read.
 struct Native {
     info: AudioInfo,
@@ -227,27 +200,6 @@ struct Native {
 struct Tally {
     packets: u64,
     seconds: f64,
-}
-
-/// How far a format's word is to be trusted.
-#[derive(Clone, Copy)]
-struct Traits {
-    /// A stream of frames without a container (MP3, ADTS): timestamps only count frames, and noise can look like it.
-    bare: bool,
-    /// Padding at the end is told by a count of frames that may be wrong, so it is cut here rather than by the decoder.
-    counted: bool,
-    /// Damaged parts go missing before packets are made of them, so timestamps tell how much.
-    loses: bool,
-    /// Ogg, where an unfinished last page is the sign of a cut.
-    pages: bool,
-    /// The declared length is that of all tracks together.
-    shared: bool,
-}
-
-/// Mono samples with their rate.
-struct Block {
-    rate: u32,
-    samples: Vec<f32>,
 }
 
 enum Step {
@@ -563,187 +515,5 @@ impl Native {
             }
             _ => Ok(()),
         }
-    }
-}
-
-fn decoder(track: &Track, traits: Traits) -> Result<Box<dyn AudioDecoder>, DecodeFailure> {
-    let Some(CodecParameters::Audio(params)) = &track.codec_params else {
-        return Err(DecodeFailure::NotHere(Problem::Unsupported));
-    };
-    // Symphonia also trims MP3 by lengths that it only estimated, so MP3 is trimmed here.
-    let options = AudioDecoderOptions::default().gapless(!traits.bare);
-    guard(|| CODECS.make_audio_decoder(params, &options)).map_err(|_| DecodeFailure::NotHere(Problem::Unsupported))
-}
-
-/// Decodes one packet into a block, channels averaged. Returns how many there were.
-fn decode_mono(
-    decoder: &mut dyn AudioDecoder,
-    packet: &Packet,
-    interleaved: &mut Vec<f32>,
-    block: &mut Block,
-) -> Result<u16, Error> {
-    let buffer = decoder.decode(packet)?;
-    block.rate = buffer.spec().rate();
-    let channels = buffer.num_planes();
-    if channels == 0 {
-        return Err(Error::DecodeError("no channels"));
-    }
-    buffer.copy_to_vec_interleaved(interleaved);
-    // Anything else in a float recording would spread over a whole block when it is resampled.
-    let clean = |sample: f32| {
-        if sample.is_finite() { sample.clamp(-1.0, 1.0) } else { 0.0 }
-    };
-    block.samples.clear();
-    if channels == 1 {
-        block.samples.extend(interleaved.iter().copied().map(clean));
-    } else {
-        let share = 1.0 / channels as f32;
-        block.samples.extend(interleaved.chunks_exact(channels).map(|frame| clean(frame.iter().sum::<f32>() * share)));
-    }
-    Ok(u16::try_from(channels).unwrap_or(u16::MAX))
-}
-
-/// The container's common short name.
-fn format_name(reader: &dyn FormatReader, file: &File) -> io::Result<&'static str> {
-    let info = reader.format_info();
-    Ok(match info.format {
-        FORMAT_ID_WAVE => "wav",
-        FORMAT_ID_AIFF => "aiff",
-        FORMAT_ID_CAF => "caf",
-        FORMAT_ID_MP2 => "mp2",
-        FORMAT_ID_MP3 => "mp3",
-        FORMAT_ID_ADTS => "aac",
-        FORMAT_ID_OGG => "ogg",
-        FORMAT_ID_FLAC => "flac",
-        FORMAT_ID_ISOMP4 if reader.first_track(TrackType::Video).is_some() => "mp4",
-        FORMAT_ID_ISOMP4 => "m4a",
-        FORMAT_ID_MKV if sniff::is_webm(file)? => "webm",
-        FORMAT_ID_MKV => "mkv",
-        _ => info.short_name,
-    })
-}
-
-fn seconds(time_base: Option<TimeBase>, ticks: Option<u64>) -> Option<f64> {
-    seconds_signed(time_base, i64::try_from(ticks?).ok()?)
-}
-
-fn seconds_signed(time_base: Option<TimeBase>, ticks: i64) -> Option<f64> {
-    let time_base = time_base?;
-    Some(ticks as f64 * f64::from(time_base.numer.get()) / f64::from(time_base.denom.get()))
-}
-
-/// From mono samples at any rate to the sink: resampled, rounded, in pieces of one size.
-struct Output<'a> {
-    sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
-    limit: f64,
-    resampler: Option<Resampler>,
-    resampled: Vec<f32>,
-    pending: Vec<i16>,
-    given: u64,
-    stopped: bool,
-}
-
-impl<'a> Output<'a> {
-    fn new(limits: &Limits, sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>) -> Self {
-        Self {
-            sink,
-            limit: limits.max_duration,
-            resampler: None,
-            resampled: Vec::new(),
-            pending: Vec::with_capacity(CHUNK),
-            given: 0,
-            stopped: false,
-        }
-    }
-
-    fn push(&mut self, block: &Block) -> Result<ControlFlow<()>, AudioError> {
-        if self.resampler.as_ref().is_none_or(|resampler| resampler.rate() != block.rate) {
-            // Joined recordings may differ in rate.
-            if self.flush()?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-            self.resampler = Resampler::new(block.rate);
-        }
-        if let Some(resampler) = &mut self.resampler {
-            resampler.push(&block.samples, &mut self.resampled);
-        }
-        self.convert()
-    }
-
-    fn silence(&mut self, seconds: f64) -> Result<ControlFlow<()>, AudioError> {
-        if let Some(resampler) = &mut self.resampler {
-            let frames = (seconds * f64::from(resampler.rate())).round() as usize;
-            resampler.push(&vec![0.0; frames], &mut self.resampled);
-        }
-        self.convert()
-    }
-
-    fn flush(&mut self) -> Result<ControlFlow<()>, AudioError> {
-        if let Some(mut resampler) = self.resampler.take() {
-            resampler.finish(&mut self.resampled);
-        }
-        self.convert()
-    }
-
-    fn convert(&mut self) -> Result<ControlFlow<()>, AudioError> {
-        let resampled = std::mem::take(&mut self.resampled);
-        let mut flow = ControlFlow::Continue(());
-        for part in resampled.chunks(CHUNK) {
-            let mut samples = [0_i16; CHUNK];
-            for (sample, value) in samples.iter_mut().zip(part) {
-                *sample = (value * 32_767.0).round() as i16;
-            }
-            flow = self.take(&samples[..part.len()])?;
-            if flow.is_break() {
-                break;
-            }
-        }
-        self.resampled = resampled;
-        self.resampled.clear();
-        Ok(flow)
-    }
-
-    /// Takes samples that are as they should be.
-    fn take(&mut self, mut samples: &[i16]) -> Result<ControlFlow<()>, AudioError> {
-        if self.stopped {
-            return Ok(ControlFlow::Break(()));
-        }
-        while !samples.is_empty() {
-            let (now, later) = samples.split_at(samples.len().min(CHUNK - self.pending.len()));
-            self.pending.extend_from_slice(now);
-            samples = later;
-            if self.pending.len() == CHUNK && self.give()?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    fn give(&mut self) -> Result<ControlFlow<()>, AudioError> {
-        if self.pending.is_empty() {
-            return Ok(ControlFlow::Continue(()));
-        }
-        self.given += self.pending.len() as u64;
-        let duration = self.duration();
-        if duration > self.limit {
-            return Err(AudioError::TooLong { duration, at_least: true, limit: self.limit });
-        }
-        let flow = (self.sink)(&self.pending)?;
-        self.pending.clear();
-        self.stopped = flow.is_break();
-        Ok(flow)
-    }
-
-    fn duration(&self) -> f64 {
-        self.given as f64 / f64::from(SAMPLE_RATE)
-    }
-
-    /// Seconds given, and whether the sink wanted no more.
-    fn finish(mut self) -> Result<(f64, bool), AudioError> {
-        if !self.stopped && self.flush()?.is_continue() {
-            // There is no more to stop.
-            let _ = self.give()?;
-        }
-        Ok((self.duration(), self.stopped))
     }
 }

@@ -234,3 +234,106 @@ pub(super) fn segment(new: NewSegment) -> Result<Segment, ReportError> {
     }
     Ok(Segment { index, start: new.start, end: new.end, text: new.text, confidence: new.confidence, words: new.words })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SessionId;
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    /// Transcribing, 40 of 100 seconds done, at version 7.
+    fn known() -> Status {
+        Status {
+            version: 7,
+            progress: Some(40.0),
+            duration_processed: 40.0,
+            duration_total: Some(100.0),
+            ..Status::new(SessionId(Uuid::from_u128(1)), State::Processing, Some(Stage::Transcribing), Timestamp(0))
+        }
+    }
+
+    fn after(known: &Status, report: Value) -> Result<Status, ReportError> {
+        status_after(known, serde_json::from_value(report).unwrap(), NOW)
+    }
+
+    fn refused(report: Value) -> Option<&'static str> {
+        match after(&known(), report) {
+            Ok(_) => None,
+            Err(ReportError::Invalid(_)) => Some("invalid"),
+            Err(ReportError::Late(code, _)) => Some(code),
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_stays_or_becomes_unknown() {
+        let next = after(&known(), json!({})).unwrap();
+        let wanted = Status { version: 8, timestamp: NOW, message: "Transcribing".to_owned(), ..known() };
+        assert_eq!(next, Status { progress: None, ..wanted });
+        let next = after(&known(), json!({"version": 20, "progress": 55.5, "processing_speed": 2.0})).unwrap();
+        assert_eq!((next.version, next.progress, next.processing_speed), (20, Some(55.5), Some(2.0)));
+    }
+
+    #[test]
+    fn an_end_is_told_whole() {
+        let next =
+            after(&known(), json!({"status": "completed", "estimated_completion": "2030-01-01T00:00:00Z"})).unwrap();
+        assert_eq!((next.progress, next.duration_processed), (Some(100.0), 100.0));
+        assert_eq!((next.message.as_str(), next.estimated_completion), ("Finished", None));
+        let next = after(&known(), json!({"status": "failed", "message": "no speech"})).unwrap();
+        assert_eq!(next.progress, Some(40.0), "the furthest it got");
+        assert_eq!(next.error, Some(Failure { code: "worker_failed".to_owned(), message: "no speech".to_owned() }));
+        for report in [json!({}), json!({"status": "queued"})] {
+            let known = Status { state: State::Failed, ..known() };
+            assert!(matches!(after(&known, report), Err(ReportError::Late("ended", _))));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        assert_eq!(refused(json!({"version": 7})), Some("stale_version"));
+        for report in [
+            json!({"version": Status::MAX_VERSION + 1}),
+            json!({"status": "queued"}),
+            json!({"progress": 39.9}),
+            json!({"progress": 100.0}),
+            json!({"progress": 101.0}),
+            json!({"status": "completed", "progress": 99.0}),
+            json!({"duration_total": -1.0}),
+            json!({"duration_processed": -0.1}),
+            json!({"processing_speed": 0.0}),
+            json!({"message": "x".repeat(MAX_TEXT + 1)}),
+            json!({"message": "a\0b"}),
+            json!({"error": {"code": "x", "message": "y"}}),
+            json!({"status": "failed", "error": {"code": "\0", "message": "y"}}),
+        ] {
+            assert_eq!(refused(report.clone()), Some("invalid"), "{report}");
+        }
+    }
+
+    #[test]
+    fn segments_are_checked() {
+        let checked = |report: Value| segment(serde_json::from_value(report).unwrap());
+        assert!(checked(json!({"index": 0, "start": 0.0, "end": 0.0, "text": ""})).is_ok());
+        for report in [
+            json!({"index": 0, "start": -0.1, "end": 1.0, "text": "a"}),
+            json!({"index": 0, "start": 2.0, "end": 1.0, "text": "a"}),
+            json!({"index": 0, "start": 0.0, "end": 1.0, "text": "x".repeat(MAX_TEXT + 1)}),
+            json!({"index": 0, "start": 0.0, "end": 1.0, "text": "a\0b"}),
+            json!({"index": 0, "start": 0.0, "end": 1.0, "text": "a", "confidence": 1.5}),
+        ] {
+            assert!(matches!(checked(report.clone()), Err(ReportError::Invalid(_))), "{report}");
+        }
+    }
+
+    #[test]
+    fn both_ways_say_the_same_of_it() {
+        let (invalid, late) = (ReportError::Invalid("x".to_owned()), ReportError::Late("ended", "y".to_owned()));
+        assert_eq!(Rejection::from(invalid.clone()), Rejection::Malformed);
+        assert_eq!(Rejection::from(late.clone()), Rejection::Stale);
+        assert!(matches!(Error::from(invalid), Error::InvalidReport(message) if message == "x"));
+        assert!(matches!(Error::from(late), Error::Conflict("ended", message) if message == "y"));
+    }
+}

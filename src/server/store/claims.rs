@@ -1,6 +1,6 @@
 //! What workers do with sessions: take them from the queue, write what they come to, and give them back. Called by `jobs`.
 
-use super::{Db, Dialect, LEAP, Store, json_list, rows, rows::SessionRow, segments::words, status};
+use super::{Db, Dialect, LEAP, Store, json_list, rows::SessionRow, segments::words, status, values};
 use crate::{
     model::{Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
     server::{event::Event, owner::Owner},
@@ -158,7 +158,7 @@ impl Store {
         })?;
         let mut events = Vec::with_capacity(ids.len());
         for (id,) in ids {
-            events.extend(self.event_if(true, rows::parse(&id)?).await?);
+            events.extend(self.event_if(true, values::parse(&id)?).await?);
         }
         Ok(events)
     }
@@ -321,7 +321,7 @@ impl Store {
                     .await
                     .map(drop))?;
             }
-            events.extend(self.event_if(true, rows::parse(&id)?).await?);
+            events.extend(self.event_if(true, values::parse(&id)?).await?);
         }
         Ok(events)
     }

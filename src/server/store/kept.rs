@@ -1,7 +1,7 @@
 //! What is kept: the sessions of all owners for an operator's list, those that ended long enough ago to go, and which
 //! node sees to that. Called by `retention` and `hark sessions`.
 
-use super::{Db, Store, rows, rows::SessionRow};
+use super::{Db, Store, rows::SessionRow, values};
 use crate::{
     model::{Session, SessionId, State, Timestamp},
     server::owner::Owner,
@@ -70,7 +70,12 @@ impl Store {
         .fetch_all(pool)
         .await)?;
         let ended = rows.into_iter().map(|(id, owner, at, bytes)| {
-            Ok(Ended { id: rows::parse(&id)?, owner: Owner::from_store(owner), at: Timestamp(at), bytes: bytes as u64 })
+            Ok(Ended {
+                id: values::parse(&id)?,
+                owner: Owner::from_store(owner),
+                at: Timestamp(at),
+                bytes: bytes as u64,
+            })
         });
         ended.collect()
     }

@@ -1,6 +1,6 @@
 //! Sessions of workers outside Hark: what they report. Called by `outside`.
 
-use super::{Db, Dialect, LEAP, Store, rows, segments::words, status};
+use super::{Db, Dialect, LEAP, Store, segments::words, status, values};
 use crate::{
     model::{Segment, SessionId, Status, Timestamp},
     server::event::Event,
@@ -147,7 +147,7 @@ impl Store {
         .await)?;
         let mut events = Vec::with_capacity(ids.len());
         for (id,) in ids {
-            events.extend(self.event_if(true, rows::parse(&id)?).await?);
+            events.extend(self.event_if(true, values::parse(&id)?).await?);
         }
         Ok(events)
     }

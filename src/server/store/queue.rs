@@ -7,7 +7,7 @@
 //! is being served. Sessions are taken by (turn, queued_at, id); place, arrival times and the claim all go by that.
 //! Owners without history have their turns by address.
 
-use super::{Db, Dialect, LEAP, NewSession, Store, rows, rows::SessionRow};
+use super::{Db, Dialect, LEAP, NewSession, Store, rows::SessionRow, values};
 use crate::{
     model::{Session, SessionId, Timestamp, arrival_moved, queue_arrival, queue_wait},
     server::{event::Event, owner::Owner},
@@ -277,9 +277,9 @@ macro_rules! queue_full {
                 let wait_secs = match first {
                     // The next to end makes room at once.
                     Some(first) if ahead <= 0.0 => Timestamp(first).seconds_since(now).max(0.0),
-                    _ => queue_wait(ahead + left, speed, rows::small(running)),
+                    _ => queue_wait(ahead + left, speed, values::small(running)),
                 };
-                let (waiting, measured) = (rows::small(waiting), speed.is_some() || first.is_some());
+                let (waiting, measured) = (values::small(waiting), speed.is_some() || first.is_some());
                 Some(QueueFull { whose, bound, waiting, waiting_secs, wait_secs, measured })
             }
         }

@@ -1,8 +1,11 @@
 //! How sessions and segments lie in their tables. Only `store` sees these.
 
-use super::{super::owner::Owner, status::StatusRow};
+use super::{
+    super::owner::Owner,
+    status::StatusRow,
+    values::{parse, small},
+};
 use crate::model::{Media, Segment, Session, SessionId, Timestamp, Title};
-use std::{fmt, str::FromStr};
 
 /// The columns of a [`SessionRow`], from `sessions s`; its position in the queue is counted, or is the expression given.
 macro_rules! session_columns {
@@ -110,14 +113,4 @@ impl SegmentRow {
             words: serde_json::from_str(&self.words).map_err(|e| sqlx::Error::Decode(e.into()))?,
         })
     }
-}
-
-/// A value kept as text. What was written by another version of Hark may not parse.
-pub(super) fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, sqlx::Error> {
-    text.parse().map_err(|e: T::Err| sqlx::Error::Decode(e.to_string().into()))
-}
-
-/// A count, which SQL keeps as a signed 64-bit number.
-pub(super) fn small(n: i64) -> u32 {
-    u32::try_from(n).unwrap_or(if n < 0 { 0 } else { u32::MAX })
 }

@@ -1,6 +1,6 @@
 //! Sessions as their owners see them, and what others ask of any session. Called by `sessions`, `outside` and `bus`.
 
-use super::{Db, Dialect, LEAP, Store, fold::fold, json_list, rows, rows::SessionRow};
+use super::{Db, Dialect, LEAP, Store, fold::fold, json_list, rows::SessionRow, values};
 use crate::{
     model::{EngineId, Media, Session, SessionId, StageLog, State, Status, Timestamp, Title},
     server::{event::Event, owner::Owner},
@@ -239,7 +239,7 @@ impl Store {
         .bind(ids)
         .fetch_all(pool)
         .await)?;
-        rows.into_iter().map(|(id, version, n)| Ok((rows::parse(&id)?, (version as u64, rows::small(n))))).collect()
+        rows.into_iter().map(|(id, version, n)| Ok((values::parse(&id)?, (version as u64, values::small(n))))).collect()
     }
 
     /// Gives a session a version above `known`, which watchers were told and the database doesn't have. False for one that
@@ -290,7 +290,7 @@ impl Store {
         .fetch_all(pool)
         .await)?;
         let rows = rows.into_iter();
-        rows.map(|(id, owner, version)| Ok((rows::parse(&id)?, Owner::from_store(owner), version as u64))).collect()
+        rows.map(|(id, owner, version)| Ok((values::parse(&id)?, Owner::from_store(owner), version as u64))).collect()
     }
 
     /// Whether a session exists, whoever owns it.
@@ -314,7 +314,7 @@ impl Store {
             on!(self, |pool| sqlx::query_as("SELECT status, COUNT(*) FROM sessions GROUP BY status")
                 .fetch_all(pool)
                 .await)?;
-        rows.into_iter().map(|(name, n)| Ok((rows::parse(&name)?, n as u64))).collect()
+        rows.into_iter().map(|(name, n)| Ok((values::parse(&name)?, n as u64))).collect()
     }
 
     /// When a session entered which stage.
@@ -328,7 +328,7 @@ impl Store {
                 .fetch_all(pool)
                 .await)?;
         let entries =
-            rows.into_iter().map(|(at, stage)| Ok((Timestamp(at), stage.as_deref().map(rows::parse).transpose()?)));
+            rows.into_iter().map(|(at, stage)| Ok((Timestamp(at), stage.as_deref().map(values::parse).transpose()?)));
         entries.collect::<Result<_, sqlx::Error>>().map(StageLog)
     }
 

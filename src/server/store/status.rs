@@ -1,7 +1,7 @@
 //! The columns of a status: one list, from which they are written, read back and bound on either database. A new field of
 //! [`Status`] is added to the end of a list below, to [`StatusRow`], and to the migrations.
 
-use super::rows::{parse, small};
+use super::values::{parse, small};
 use crate::model::{Failure, SessionId, Status, Timestamp, bytes};
 use serde_json::{Map, Value, json};
 use sqlx::{Database, Encode, Type, query::Query};

@@ -1,7 +1,7 @@
 //! Sessions that are being processed and don't come forward: how many, which, and what an operator can do about them.
 //! Called by `http::health` and by `hark sessions`.
 
-use super::{Db, LEAP, Store, rows};
+use super::{Db, LEAP, Store, values};
 use crate::{
     model::{EngineId, SessionId, Stage, Timestamp},
     server::event::Event,
@@ -200,11 +200,11 @@ impl Store {
 impl StuckRow {
     fn into_stuck(self) -> Result<Stuck, sqlx::Error> {
         Ok(Stuck {
-            id: rows::parse(&self.id)?,
-            engine: rows::parse(&self.engine)?,
-            stage: self.stage.as_deref().map(rows::parse).transpose()?,
+            id: values::parse(&self.id)?,
+            engine: values::parse(&self.engine)?,
+            stage: self.stage.as_deref().map(values::parse).transpose()?,
             progress: self.progress,
-            attempt: rows::small(self.attempt),
+            attempt: values::small(self.attempt),
             worker: self.worker,
             updated_at: Timestamp(self.updated_at),
             lease_until: self.lease_until.map(Timestamp),

@@ -1,0 +1,133 @@
+//! The way out of a decoder: mono samples at any rate become what engines read, in pieces of one size, up to the longest
+//! recording that is accepted.
+
+use super::super::{AudioError, Limits, SAMPLE_RATE, resample::Resampler};
+use std::{io, ops::ControlFlow};
+
+/// Samples given to the sink at once: half a second.
+const CHUNK: usize = SAMPLE_RATE as usize / 2;
+
+/// Mono samples with their rate.
+pub(super) struct Block {
+    pub(super) rate: u32,
+    pub(super) samples: Vec<f32>,
+}
+
+/// From mono samples at any rate to the sink: resampled, rounded, in pieces of one size.
+pub(super) struct Output<'a> {
+    sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
+    limit: f64,
+    resampler: Option<Resampler>,
+    resampled: Vec<f32>,
+    pending: Vec<i16>,
+    given: u64,
+    stopped: bool,
+}
+
+impl<'a> Output<'a> {
+    pub(super) fn new(limits: &Limits, sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>) -> Self {
+        Self {
+            sink,
+            limit: limits.max_duration,
+            resampler: None,
+            resampled: Vec::new(),
+            pending: Vec::with_capacity(CHUNK),
+            given: 0,
+            stopped: false,
+        }
+    }
+
+    /// Takes in decoded samples.
+    pub(super) fn push(&mut self, block: &Block) -> Result<ControlFlow<()>, AudioError> {
+        if self.resampler.as_ref().is_none_or(|resampler| resampler.rate() != block.rate) {
+            // Joined recordings may differ in rate.
+            if self.flush()?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.resampler = Resampler::new(block.rate);
+        }
+        if let Some(resampler) = &mut self.resampler {
+            resampler.push(&block.samples, &mut self.resampled);
+        }
+        self.convert()
+    }
+
+    /// Takes in so many seconds of silence.
+    pub(super) fn silence(&mut self, seconds: f64) -> Result<ControlFlow<()>, AudioError> {
+        if let Some(resampler) = &mut self.resampler {
+            let frames = (seconds * f64::from(resampler.rate())).round() as usize;
+            resampler.push(&vec![0.0; frames], &mut self.resampled);
+        }
+        self.convert()
+    }
+
+    pub(super) fn flush(&mut self) -> Result<ControlFlow<()>, AudioError> {
+        if let Some(mut resampler) = self.resampler.take() {
+            resampler.finish(&mut self.resampled);
+        }
+        self.convert()
+    }
+
+    fn convert(&mut self) -> Result<ControlFlow<()>, AudioError> {
+        let resampled = std::mem::take(&mut self.resampled);
+        let mut flow = ControlFlow::Continue(());
+        for part in resampled.chunks(CHUNK) {
+            let mut samples = [0_i16; CHUNK];
+            for (sample, value) in samples.iter_mut().zip(part) {
+                *sample = (value * 32_767.0).round() as i16;
+            }
+            flow = self.take(&samples[..part.len()])?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        self.resampled = resampled;
+        self.resampled.clear();
+        Ok(flow)
+    }
+
+    /// Takes samples that are as they should be.
+    pub(super) fn take(&mut self, mut samples: &[i16]) -> Result<ControlFlow<()>, AudioError> {
+        if self.stopped {
+            return Ok(ControlFlow::Break(()));
+        }
+        while !samples.is_empty() {
+            let (now, later) = samples.split_at(samples.len().min(CHUNK - self.pending.len()));
+            self.pending.extend_from_slice(now);
+            samples = later;
+            if self.pending.len() == CHUNK && self.give()?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn give(&mut self) -> Result<ControlFlow<()>, AudioError> {
+        if self.pending.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.given += self.pending.len() as u64;
+        let duration = self.duration();
+        if duration > self.limit {
+            return Err(AudioError::TooLong { duration, at_least: true, limit: self.limit });
+        }
+        let flow = (self.sink)(&self.pending)?;
+        self.pending.clear();
+        self.stopped = flow.is_break();
+        Ok(flow)
+    }
+
+    /// Seconds given so far.
+    pub(super) fn duration(&self) -> f64 {
+        self.given as f64 / f64::from(SAMPLE_RATE)
+    }
+
+    /// Seconds given, and whether the sink wanted no more.
+    pub(super) fn finish(mut self) -> Result<(f64, bool), AudioError> {
+        if !self.stopped && self.flush()?.is_continue() {
+            // There is no more to stop.
+            let _ = self.give()?;
+        }
+        Ok((self.duration(), self.stopped))
+    }
+}
