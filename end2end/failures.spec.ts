@@ -1,8 +1,11 @@
 // What goes wrong on the way between a server and a page. In each case the page comes to the whole transcript and the
 // last status without a reload, and says truthfully how it gets its updates.
 import { type Page } from '@playwright/test';
-import { expect, test } from './fixtures.ts';
+import { execFileSync } from 'node:child_process';
+import { expect, test, visit } from './fixtures.ts';
 import { startNginx } from './nginx.ts';
+import { create, ended } from './sessions.ts';
+import { clip } from './speech.ts';
 import { NOISE, badge, expectWhole, lines, slow, start } from './tones.ts';
 
 const STREAM = '**/api/v1/status/stream*';
@@ -236,5 +239,26 @@ test.describe('a page that can not be loaded', () => {
     await hark.restart();
     await expect(rows(page)).toHaveCount(1, { timeout: 60_000 });
     await expect(refusal(page)).toHaveCount(0);
+  });
+
+  test('although it came with the error, is loaded once it can be', async ({ page, hark, allow }) => {
+    allow(/status of 500/);
+    const id = await create(page, clip('wav'));
+    expect(await ended(page, id)).toBe('completed');
+    const rename = (from: string, to: string) =>
+      execFileSync('python3', [
+        '-c',
+        `import sqlite3; sqlite3.connect('${hark.data}/hark.sqlite', timeout=20).execute('ALTER TABLE ${from} RENAME TO ${to}')`,
+      ]);
+    for (const [address, loaded] of [['/', rows(page)], [`/sessions/${id}`, page.getByTestId('segment').first()]] as const) {
+      rename('sessions', 'elsewhere');
+      const response = await visit(page, address);
+      expect(response!.status()).toBe(500);
+      await expect(refusal(page)).toHaveCount(1);
+      await expect(page.getByText('This page keeps trying by itself.')).toBeVisible();
+      rename('elsewhere', 'sessions');
+      await expect(loaded).toBeVisible({ timeout: 60_000 });
+      await expect(refusal(page)).toHaveCount(0);
+    }
   });
 });

@@ -15,6 +15,8 @@ const BIN = path.resolve(import.meta.dirname, process.env.HARK_BIN ?? '../target
 export interface Hark {
   url: string;
   pid: number;
+  /** The folder of its data. */
+  data: string;
   /** What it has written so far. */
   log(): string;
   /** Ends it as a crash would. */
@@ -78,6 +80,7 @@ export const test = base.extend<Fixtures>({
       await use({
         url,
         pid: running.child.pid!,
+        data,
         log: () => log,
         kill: () => end('SIGKILL'),
         restart: async () => {

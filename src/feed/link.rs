@@ -225,7 +225,7 @@ impl Timing {
         let mut timing = Self::default();
         for (name, value) in text.split(',').filter_map(|part| part.split_once('=')) {
             let Ok(value) = value.trim().parse::<u32>() else { continue };
-            let place = match name.trim() {
+            let wait = match name.trim() {
                 "first" => &mut timing.first,
                 "silence" => &mut timing.silence,
                 "poll" => &mut timing.poll,
@@ -241,7 +241,7 @@ impl Timing {
                 }
                 _ => continue,
             };
-            *place = value.max(Self::SHORTEST);
+            *wait = value.max(Self::SHORTEST);
         }
         timing
     }

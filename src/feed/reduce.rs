@@ -52,11 +52,11 @@ impl View {
     }
 
     fn known(&self, index: u32) -> Option<&Segment> {
-        self.segments.get(index as usize).or_else(|| self.early.get(self.early_place(index).ok()?))
+        self.segments.get(index as usize).or_else(|| self.early.get(self.early_position(index).ok()?))
     }
 
     /// Where segment `index` stands among the early ones, or would have to stand.
-    fn early_place(&self, index: u32) -> Result<usize, usize> {
+    fn early_position(&self, index: u32) -> Result<usize, usize> {
         self.early.binary_search_by_key(&index, |segment| segment.index)
     }
 
@@ -82,9 +82,9 @@ impl View {
             *known = segment;
             return;
         }
-        match self.early_place(segment.index) {
+        match self.early_position(segment.index) {
             Ok(known) => self.early[known] = segment,
-            Err(place) => self.early.insert(place, segment),
+            Err(position) => self.early.insert(position, segment),
         }
         let next = self.segments.len() as u32;
         let fits = self.early.iter().zip(next..).take_while(|(segment, next)| segment.index == *next).count();

@@ -5,7 +5,7 @@ use leptos::prelude::*;
 
 /// How a step relates to where the session stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum StageRow {
     Past,
     Now,
     Ahead,
@@ -13,7 +13,7 @@ enum Place {
     Stopped,
 }
 
-impl Place {
+impl StageRow {
     fn name(self) -> &'static str {
         match self {
             Self::Past => "past",
@@ -35,20 +35,20 @@ impl Place {
 }
 
 /// Where step `step` of the path stands; the step after the last stage is the end. A recording that waits was received.
-fn place(status: &Status, step: usize) -> Place {
+fn row(status: &Status, step: usize) -> StageRow {
     let stage = status.stage.and_then(|s| Stage::ALL.iter().position(|other| *other == s));
     match status.state {
-        State::Completed => Place::Past,
-        State::Queued if step == 0 => Place::Past,
-        State::Queued => Place::Ahead,
+        State::Completed => StageRow::Past,
+        State::Queued if step == 0 => StageRow::Past,
+        State::Queued => StageRow::Ahead,
         State::Processing | State::Failed | State::Cancelled => {
             // One that is being taken up has been received already.
             let here = stage.unwrap_or(0).max(usize::from(status.state == State::Processing));
             match step.cmp(&here) {
-                std::cmp::Ordering::Less => Place::Past,
-                std::cmp::Ordering::Equal if status.state == State::Processing => Place::Now,
-                std::cmp::Ordering::Equal => Place::Stopped,
-                std::cmp::Ordering::Greater => Place::Ahead,
+                std::cmp::Ordering::Less => StageRow::Past,
+                std::cmp::Ordering::Equal if status.state == State::Processing => StageRow::Now,
+                std::cmp::Ordering::Equal => StageRow::Stopped,
+                std::cmp::Ordering::Greater => StageRow::Ahead,
             }
         }
     }
@@ -74,18 +74,18 @@ pub fn Stages(
     };
     let names = Stage::ALL.into_iter().map(|s| (s.as_str(), s.label())).chain([("done", "Done")]);
     let steps = names.enumerate().map(|(step, (name, label))| {
-        let place = Memo::new(move |_| status.with(|s| place(s, step)));
+        let row = Memo::new(move |_| status.with(|s| row(s, step)));
         let spent = Memo::new(move |_| spent(step));
         view! {
             <li
                 data-testid=format!("stage-{name}")
-                data-place=move || place.get().name()
-                aria-current=move || (place.get() == Place::Now).then_some("step")
+                data-place=move || row.get().name()
+                aria-current=move || (row.get() == StageRow::Now).then_some("step")
             >
                 <span class="stage-dot" aria-hidden="true"></span>
                 <span>
                     {label}
-                    <span class="hidden">{move || place.get().words()}</span>
+                    <span class="hidden">{move || row.get().words()}</span>
                     {move || spent.get().map(|spent| view! { <span class="stage-time" data-testid="stage-time">{spent}</span> })}
                 </span>
             </li>

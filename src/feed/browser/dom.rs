@@ -216,8 +216,8 @@ pub fn warn_before_leaving(on: bool) {
 /// How far from the left end of an element a point of the window is, 0 to 1.
 #[must_use]
 pub fn position_in(element: NodeRef<html::Div>, client_x: i32) -> Option<f64> {
-    let place = element.get_untracked()?.get_bounding_client_rect();
-    (place.width() > 0.0).then(|| ((f64::from(client_x) - place.left()) / place.width()).clamp(0.0, 1.0))
+    let bounds = element.get_untracked()?.get_bounding_client_rect();
+    (bounds.width() > 0.0).then(|| ((f64::from(client_x) - bounds.left()) / bounds.width()).clamp(0.0, 1.0))
 }
 
 /// Lets the page's icon show a progress in percent, or be itself again.
