@@ -209,23 +209,7 @@ mod tests {
     use uuid::Uuid;
 
     fn status(n: u128, version: u64, state: State) -> Status {
-        Status {
-            session_id: SessionId(Uuid::from_u128(n)),
-            version,
-            state,
-            stage: None,
-            progress: None,
-            message: String::new(),
-            timestamp: Timestamp(version as i64),
-            duration_processed: 0.0,
-            duration_total: None,
-            estimated_completion: None,
-            processing_speed: None,
-            segments: 0,
-            queue_position: None,
-            attempt: 1,
-            error: None,
-        }
+        Status { version, ..Status::new(SessionId(Uuid::from_u128(n)), state, None, Timestamp(version as i64)) }
     }
 
     fn segment(session_id: SessionId, index: u32) -> SegmentEvent {

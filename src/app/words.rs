@@ -129,21 +129,13 @@ mod tests {
 
     fn status(state: State, stage: Option<Stage>, progress: Option<f64>) -> Status {
         Status {
-            session_id: SessionId(Uuid::nil()),
-            version: 1,
-            state,
-            stage,
             progress,
-            message: String::new(),
-            timestamp: Timestamp(0),
             duration_processed: 130.0,
             duration_total: Some(302.0),
             estimated_completion: Some(Timestamp(1)),
             processing_speed: Some(2.3),
-            segments: 0,
             queue_position: (state == State::Queued).then_some(2),
-            attempt: 1,
-            error: None,
+            ..Status::new(SessionId(Uuid::nil()), state, stage, Timestamp(0))
         }
     }
 

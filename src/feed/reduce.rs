@@ -218,21 +218,10 @@ mod tests {
 
     fn status(version: u64, segments: u32) -> Status {
         Status {
-            session_id: id(1),
             version,
-            state: State::Processing,
-            stage: None,
-            progress: None,
             message: format!("version {version}"),
-            timestamp: Timestamp(version as i64),
-            duration_processed: 0.0,
-            duration_total: None,
-            estimated_completion: None,
-            processing_speed: None,
             segments,
-            queue_position: None,
-            attempt: 1,
-            error: None,
+            ..Status::new(id(1), State::Processing, None, Timestamp(version as i64))
         }
     }
 

@@ -1,6 +1,17 @@
-//! Numbers as people read them: clock positions, durations, sizes and times. English only, no locale data.
+//! Numbers as people read them: clock positions, durations, sizes and times. English only, no locale data. And text as
+//! addresses take it.
 
 use super::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+
+/// All but the unreserved characters of RFC 3986, 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A text as a part of an address or of a header may have it: with `%XX` for all that could mean something else there.
+#[must_use]
+pub fn percent_encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
+}
 
 /// A position in a recording: `0:07`, `12:30`, `1:02:03`. Fractions of a second are dropped.
 #[must_use]

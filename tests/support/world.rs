@@ -25,21 +25,10 @@ pub fn id() -> SessionId {
 
 pub fn status(version: u64, segments: u32, state: State) -> Status {
     Status {
-        session_id: id(),
         version,
-        state,
-        stage: Some(Stage::Transcribing),
-        progress: None,
         message: "Transcribing".to_owned(),
-        timestamp: Timestamp(0),
-        duration_processed: 0.0,
-        duration_total: None,
-        estimated_completion: None,
-        processing_speed: None,
         segments,
-        queue_position: None,
-        attempt: 1,
-        error: None,
+        ..Status::new(id(), state, Some(Stage::Transcribing), Timestamp(0))
     }
 }
 

@@ -20,18 +20,14 @@ use leptos_router::{
     components::A,
     hooks::{use_navigate, use_query_map},
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::Duration;
 
 /// The list waits this long for more typing before it searches.
 const TYPING: Duration = Duration::from_millis(250);
 
-/// What may not stand in a query as it is: all but the unreserved characters of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 /// The address of the list with this search and cursor.
 fn address(query: &str, cursor: Option<&str>) -> String {
-    let part = |name: &str, value: &str| format!("{name}={}", utf8_percent_encode(value, RESERVED));
+    let part = |name: &str, value: &str| format!("{name}={}", text::percent_encode(value));
     let query = (!query.is_empty()).then(|| part("q", query));
     let parts: Vec<String> = query.into_iter().chain(cursor.map(|cursor| part("cursor", cursor))).collect();
     if parts.is_empty() { "/".to_owned() } else { format!("/?{}", parts.join("&")) }

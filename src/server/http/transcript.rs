@@ -2,7 +2,7 @@
 
 use super::Id;
 use crate::{
-    model::{ErrorBody, transcript::Format},
+    model::{ErrorBody, text::percent_encode, transcript::Format},
     server::{error::Error, owner::Owner, state::AppState},
 };
 use axum::{
@@ -12,10 +12,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
-/// What is written as `%XX`: all but what RFC 3986, 2.3, calls unreserved.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A route for each format.
 pub(super) fn routes(mut router: Router<AppState>) -> Router<AppState> {
@@ -68,7 +64,7 @@ pub(super) fn disposition(kind: &str, name: &str) -> HeaderValue {
         .chars()
         .map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '%') || c == ' ' { c } else { '_' })
         .collect();
-    let encoded = utf8_percent_encode(name, RESERVED);
+    let encoded = percent_encode(name);
     HeaderValue::try_from(format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{encoded}"))
         .expect("only printable ASCII is left")
 }
