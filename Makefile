@@ -28,7 +28,7 @@ setup-test:
 test: setup-test ## Everything CI runs
 	@scripts/test
 
-check: setup-test ## Format, lints, and licences and known vulnerabilities of dependencies
+check: setup-test ## Format, lints, layers, and licences and known vulnerabilities of dependencies
 	@scripts/test check deny
 
 unit: setup-test ## Tests of the server and the shared code

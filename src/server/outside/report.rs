@@ -183,7 +183,6 @@ pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Re
         _ => report.duration_processed.unwrap_or(known.duration_processed),
     };
     Ok(Status {
-        session_id: known.session_id,
         version,
         state,
         stage,
@@ -194,10 +193,10 @@ pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Re
         duration_total,
         estimated_completion: report.estimated_completion.filter(|_| !state.is_terminal()),
         processing_speed: report.processing_speed,
-        segments: known.segments,
         queue_position: None,
         attempt: known.attempt.max(u32::from(state != State::Queued)),
         error,
+        ..known.clone()
     })
 }
 
