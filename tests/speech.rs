@@ -4,6 +4,7 @@
 mod support;
 #[cfg(feature = "whisper")]
 #[path = "support/whisper_model.rs"]
+#[allow(unreachable_pub, reason = "as in the other files of support")]
 mod whisper_model;
 
 use axum::{
