@@ -265,7 +265,7 @@ async fn every_route_ends_what_has_no_end(path: &str) {
     let chunk: &[u8] = format!("1000\r\n{}\r\n", "y".repeat(0x1000)).leak().as_bytes();
     attack_all(&address, &targets, |t| (t.head(cookie, "Content-Length: 1000000000000\r\n\r\n"), Rest::Endless(PIECE)))
         .await;
-    // The program's own pages count too, and come in when they are first needed.
+    // And attacked once in each way, so that the allocator has had its first peak.
     attack_all(&address, &targets, |t| (t.head(cookie, "Transfer-Encoding: chunked\r\n\r\n"), Rest::Endless(chunk)))
         .await;
     attack_all(&address, &targets[..4], |t| (t.head(cookie, "Content-Length: 5000\r\n\r\n"), Rest::Nothing)).await;

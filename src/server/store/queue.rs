@@ -452,7 +452,7 @@ impl Store {
         let (running, unknown): (f64, i64) = on!(self, |pool| sqlx::query_as(RUNNING_REST).fetch_one(pool).await)?;
         let line: Vec<Waiting> = on!(self, |pool| sqlx::query_as(LINE).fetch_all(pool).await)?;
         let ahead = (unknown == 0).then_some(running);
-        let moved = moved(&line, now, |ahead, own| queue_arrival(now, ahead, own, speed, workers), ahead);
+        let moved = moved(&line, ahead, now, speed, workers);
         if moved.is_empty() {
             return Ok(Vec::new());
         }
@@ -485,17 +485,18 @@ struct Waiting {
     estimated_completion: Option<i64>,
 }
 
-/// Which of those that wait must be told something new, as rows for [`TELL_QUEUE`]. `arrival` tells when one will be done,
-/// of the seconds of audio before it (at first `ahead`) and its own.
+/// Which of those that wait must be told something new, as rows for [`TELL_QUEUE`]. `ahead` is the audio that is left of what
+/// runs, in seconds, if that is known.
 fn moved(
     line: &[Waiting],
-    now: Timestamp,
-    arrival: impl Fn(f64, Option<f64>) -> Option<Timestamp>,
     mut ahead: Option<f64>,
+    now: Timestamp,
+    speed: Option<f64>,
+    workers: u32,
 ) -> Vec<serde_json::Value> {
     let mut rows = Vec::new();
     for (position, waiting) in (0_i64..).zip(line) {
-        let arrival = ahead.and_then(|ahead| arrival(ahead, waiting.rest));
+        let arrival = ahead.and_then(|ahead| queue_arrival(now, ahead, waiting.rest, speed, workers));
         if waiting.told_position != Some(position)
             || arrival_moved(waiting.estimated_completion.map(Timestamp), arrival, now)
         {
