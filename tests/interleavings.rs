@@ -158,7 +158,7 @@ proptest! {
     ) {
         let world = World::new(polls);
         let (wants, mut wanted) = mpsc::unbounded_channel();
-        world.hub.listen_beyond(wants);
+        world.hub.subscribe_remote(wants);
         let mut version = 1;
         world.store_status(version, State::Processing);
         let mut client = Client { stream: Some(world.stream(EventId::default())), ..Client::default() };
@@ -238,7 +238,7 @@ impl LossyBus {
 fn what_nobody_asked_for_is_not_held_where_others_publish_too() {
     let world = World::new(0);
     let (wants, mut wanted) = mpsc::unbounded_channel();
-    world.hub.listen_beyond(wants);
+    world.hub.subscribe_remote(wants);
     world.publish_status(1, State::Processing);
     world.publish_segment(2);
     assert!(world.hub.held().is_empty() && wanted.try_recv().is_err());

@@ -8,7 +8,7 @@ use hark::{
         event::Event,
         owner::Owner,
         shares::Standing,
-        stream::{Hub, Outgoing, Reading, Source, StatusStream, StreamLimits},
+        stream::{Hub, Outgoing, Source, SourceFuture, StatusStream, StreamLimits},
     },
 };
 use std::{
@@ -63,7 +63,7 @@ impl<T> Future for Slow<T> {
 struct Shelf(Arc<Stored>, Owner);
 
 impl Source for Shelf {
-    fn session(&self, _: SessionId) -> Reading<Option<(Owner, Status)>> {
+    fn session(&self, _: SessionId) -> SourceFuture<Option<(Owner, Status)>> {
         let (stored, owner) = (Arc::clone(&self.0), self.1.clone());
         Box::pin(Slow(
             self.0.polls,
@@ -71,14 +71,14 @@ impl Source for Shelf {
         ))
     }
 
-    fn segments(&self, _: SessionId, from: u32) -> Reading<Vec<Segment>> {
+    fn segments(&self, _: SessionId, from: u32) -> SourceFuture<Vec<Segment>> {
         let stored = Arc::clone(&self.0);
         // Pages of three, so that there are several.
         let read = move || Ok(stored.state.lock().unwrap().1.iter().skip(from as usize).take(3).cloned().collect());
         Box::pin(Slow(self.0.polls, Some(Box::new(read))))
     }
 
-    fn statuses(&self, _: &Owner) -> Reading<Vec<Status>> {
+    fn statuses(&self, _: &Owner) -> SourceFuture<Vec<Status>> {
         let stored = Arc::clone(&self.0);
         let read = move || Ok(stored.state.lock().unwrap().0.clone().into_iter().collect());
         Box::pin(Slow(self.0.polls, Some(Box::new(read))))

@@ -49,9 +49,9 @@ pub(super) fn connect(
     let (send, queue) = mpsc::channel(WAITING);
     let (connected, listens) = watch::channel(false);
     let publishes = Arc::new(AtomicBool::new(false));
-    let (want, wants) = mpsc::unbounded_channel();
+    let (subscribe, to_subscribe) = mpsc::unbounded_channel();
     if watched {
-        local.watchers().listen_beyond(want);
+        local.watchers().subscribe_remote(subscribe);
     }
     let (reads, rows) = mpsc::unbounded_channel();
     let listener = Listener {
@@ -59,7 +59,7 @@ pub(super) fn connect(
         signer: signer.clone(),
         store: store.clone(),
         foreign,
-        wants,
+        to_subscribe,
         reads,
         rows,
         connected,

@@ -31,5 +31,5 @@ pub trait Watchers: Debug + Send + Sync {
     /// Whether a change of this owner's session concerns anybody here.
     fn is_held(&self, owner: &Owner, id: SessionId) -> bool;
     /// Has each session that begins to be held sent to `wants`, because its changes come from elsewhere too.
-    fn listen_beyond(&self, wants: UnboundedSender<SessionId>);
+    fn subscribe_remote(&self, subscribe: UnboundedSender<SessionId>);
 }

@@ -54,7 +54,7 @@ pub(super) struct Listener {
     pub(super) signer: Signer,
     pub(super) store: Store,
     pub(super) foreign: Arc<Inbox>,
-    pub(super) wants: mpsc::UnboundedReceiver<SessionId>,
+    pub(super) to_subscribe: mpsc::UnboundedReceiver<SessionId>,
     pub(super) reads: mpsc::UnboundedSender<(Vec<SessionId>, Rows)>,
     pub(super) rows: mpsc::UnboundedReceiver<(Vec<SessionId>, Rows)>,
     pub(super) connected: watch::Sender<bool>,
@@ -111,7 +111,7 @@ impl Listener {
                     None => return Err(closed()),
                 },
                 Some((ids, rows)) = self.rows.recv() => self.learn(ids, rows),
-                n = self.wants.recv_many(&mut wanted, STEP), if self.watched => {
+                n = self.to_subscribe.recv_many(&mut wanted, STEP), if self.watched => {
                     if n > 0 {
                         self.subscribe(&mut sink, messages, std::mem::take(&mut wanted)).await?;
                     }
