@@ -57,7 +57,7 @@ pub enum StartError {
 }
 
 /// A node whose parts are ready. `watched`: whether it serves pages and streams.
-pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bool) -> Result<Node, StartError> {
+pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_streams: bool) -> Result<Node, StartError> {
     let folder = config.data.data_dir.clone();
     let broken = |error| StartError::Folder { path: folder.display().to_string(), error };
     folders::make_folder(&folder).map_err(broken)?;
@@ -85,14 +85,14 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bo
     let media = Recordings::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
     let metrics = telemetry::metrics();
     let capacity = Capacity::of_system(&config);
-    let limits = if watched { capacity.streams(&config) } else { StreamLimits::default() };
+    let limits = if serves_streams { capacity.streams(&config) } else { StreamLimits::default() };
     let hub = Arc::new(Hub::new(limits));
     let watchers = Arc::clone(&hub) as Arc<dyn Watchers>;
     let heard = Arc::new(Inbox::default());
     let (bus, background) = match &config.data.redis_url {
         Some(url) => {
             let signer = Signer::new(cookie_keys.masters());
-            Bus::over_redis(url, signer, watchers, &store, Arc::clone(&heard), watched)?
+            Bus::over_redis(url, signer, watchers, &store, Arc::clone(&heard), serves_streams)?
         }
         None => Bus::alone(watchers, &store),
     };
