@@ -245,7 +245,7 @@ async fn reap(workers: &Workers) {
 
 /// Fails the sessions whose workers, outside Hark, went silent; stores what the others reported. Runs until `stop`.
 pub async fn look_after_outside(outside: Arc<Outside>, stop: CancellationToken) {
-    let mut looks = time::interval(outside.look_every());
+    let mut looks = time::interval(outside.poll_interval());
     looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         let on = stop.run_until_cancelled(looks.tick()).await.is_some();

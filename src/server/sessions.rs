@@ -367,7 +367,7 @@ impl Sessions {
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn cancel(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
-        let _still = self.outside.hold_still(id).await?;
+        let _paused = self.outside.pause_reports(id).await?;
         let changed = self.store.cancel(owner, id, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was cancelled").await
     }
@@ -459,7 +459,7 @@ impl Sessions {
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn delete(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
         let (store, disk) = (&self.store, &self.disk);
-        let _still = disk.make_room(store, Error::is_full_disk, || self.outside.hold_still(id)).await?;
+        let _paused = disk.make_room(store, Error::is_full_disk, || self.outside.pause_reports(id)).await?;
         let now = Timestamp::now();
         if let Some(event) = disk.make_room(store, store::is_full, || store.cancel(owner, id, now)).await? {
             self.bus.publish(&event);
