@@ -101,7 +101,7 @@ pub async fn recover(workers: &Workers) -> Result<(), sqlx::Error> {
         }
     }
     workers.sessions.bus.publish_all(&events);
-    if let Err(error) = workers.sessions.take_back_cut_off() {
+    if let Err(error) = workers.sessions.remove_interrupted_uploads() {
         tracing::warn!(%error, "uploads that were cut off could not be looked for");
     }
     Ok(())

@@ -128,7 +128,7 @@ fn link_info(key: &LinkKey, expires_at: Option<Timestamp>) -> Result<LinkInfo, E
 pub async fn identity_info(caller: &Caller) -> Result<IdentityInfo, Error> {
     set_header(header::CACHE_CONTROL, "no-store");
     let (identities, keys, headers) = (&caller.state.identities, &caller.state.cookie_keys, request_headers());
-    let made = match cookies::link(keys, &headers) {
+    let made = match cookies::made_link(keys, &headers) {
         Some(made) if identities.still_opens(&caller.owner, &made).await? => Some(made),
         _ => None,
     };
@@ -181,7 +181,7 @@ pub async fn open_info(caller: &Caller, key: Option<&str>) -> Result<OpenInfo, E
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_link(caller: &Caller) -> Result<(), Error> {
     let made = caller.state.identities.make_link(&caller.owner).await?;
-    set_cookies([cookies::of_link(&made, &caller.state.cookie_keys, &request_headers())]);
+    set_cookies([cookies::link_cookie(&made, &caller.state.cookie_keys, &request_headers())]);
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
@@ -192,7 +192,7 @@ pub async fn make_link(caller: &Caller) -> Result<(), Error> {
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_recovery_key(caller: &Caller) -> Result<(), Error> {
     let key = caller.state.identities.make_recovery_key(&caller.owner).await?;
-    set_cookies([cookies::of_recovery_key(&key, &caller.state.cookie_keys, &request_headers())]);
+    set_cookies([cookies::recovery_key_cookie(&key, &caller.state.cookie_keys, &request_headers())]);
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
@@ -213,7 +213,7 @@ pub async fn revoke_recovery_key(caller: &Caller) -> Result<(), Error> {
 /// [`Error::InvalidKey`] if it opens none.
 pub async fn open_identity(caller: &Caller, key: &str) -> Result<(), Error> {
     let owner = caller.state.identities.open(&caller.owner, key).await?;
-    set_cookies(cookies::taking_over(&caller.state.cookie_keys, &request_headers(), &owner));
+    set_cookies(cookies::switch_cookies(&caller.state.cookie_keys, &request_headers(), &owner));
     leptos_axum::redirect("/");
     Ok(())
 }
@@ -228,7 +228,7 @@ pub async fn leave_identity(caller: &Caller, token: &str, sure: bool) -> Result<
     }
     caller.state.identities.check_leave_token(&caller.owner, token)?;
     caller.state.identities.leave(&caller.owner);
-    set_cookies(cookies::forgetting(&caller.state.cookie_keys, &request_headers()));
+    set_cookies(cookies::removal_cookies(&caller.state.cookie_keys, &request_headers()));
     leptos_axum::redirect("/");
     Ok(())
 }

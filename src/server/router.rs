@@ -93,12 +93,12 @@ pub fn router(state: AppState) -> Router {
         .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
         .layer(middleware::from_fn(to_its_end))
         .layer(middleware::from_fn(cookies::probe_cookies));
-    let owned = http::router(state.settings.monitored_elsewhere)
+    let owned = http::router(state.settings.separate_monitor)
         .merge(pages)
         // Bodies are counted by `guard`, and a recording's by `http::upload`.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(no_store))
-        .layer(middleware::from_fn_with_state(Forms { state: state.clone(), pages: &PAGES }, notice::carry))
+        .layer(middleware::from_fn_with_state(Forms { state: state.clone(), pages: &PAGES }, notice::handle_notices))
         .layer(middleware::from_fn_with_state(state.clone(), cookies::identify))
         .layer(CsrfLayer::new());
     let with_address = middleware::from_fn_with_state(state.clone(), find_address);
@@ -109,7 +109,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(http::healthz))
         .route("/readyz", get(http::readyz))
-        .merge(if state.settings.monitored_elsewhere { Router::new() } else { http::operators() })
+        .merge(if state.settings.separate_monitor { Router::new() } else { http::operators() })
         .merge(owned)
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm)))
         .layer(middleware::from_fn(cache))

@@ -66,7 +66,7 @@ impl Shares {
     /// What the store keeps of a newcomer's address while its session waits: a hash, from which the address can't be
     /// found without the key.
     #[must_use]
-    pub fn kept_address(&self, standing: Standing) -> Option<String> {
+    pub fn address_hash(&self, standing: Standing) -> Option<String> {
         let Standing::Newcomer(address) = standing else { return None };
         let mut hash = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
         hash.update(b"address ");
@@ -116,13 +116,13 @@ mod tests {
     fn an_address_is_kept_as_a_hash_that_only_the_key_can_make() {
         let from = |text: &str| Standing::Newcomer(ClientAddress::of(text.parse().unwrap()));
         let own = shares(b"a");
-        let kept = own.kept_address(from("192.0.2.1")).unwrap();
+        let kept = own.address_hash(from("192.0.2.1")).unwrap();
         assert_eq!(kept.len(), 1 + 2 * HASH_BYTES);
         assert!(kept.starts_with('@') && !kept.contains("192"), "{kept}");
-        assert_eq!(own.kept_address(from("::ffff:192.0.2.1")), Some(kept.clone()));
-        assert_ne!(own.kept_address(from("192.0.2.2")), Some(kept.clone()));
-        assert_ne!(shares(b"b").kept_address(from("192.0.2.1")), Some(kept));
-        assert_eq!(own.kept_address(Standing::Known), None);
+        assert_eq!(own.address_hash(from("::ffff:192.0.2.1")), Some(kept.clone()));
+        assert_ne!(own.address_hash(from("192.0.2.2")), Some(kept.clone()));
+        assert_ne!(shares(b"b").address_hash(from("192.0.2.1")), Some(kept));
+        assert_eq!(own.address_hash(Standing::Known), None);
     }
 
     #[test]

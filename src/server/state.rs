@@ -47,7 +47,7 @@ pub struct Settings {
     /// What workers outside Hark prove themselves with; none if they are switched off.
     pub worker_token: Option<String>,
     /// Whether operators ask on an address of their own, so that strangers get no metrics.
-    pub monitored_elsewhere: bool,
+    pub separate_monitor: bool,
     pub leptos: LeptosOptions,
 }
 

@@ -1,5 +1,5 @@
-//! `/api/v1/identity`: links to another browser, recovery keys, opening; and `/api/v1/logout`. JSON only: a form of another
-//! page can't send that, so nobody loses their sessions by a button that isn't Hark's.
+//! `/api/v1/identity`: links for another browser, recovery keys, opening them; and `/api/v1/logout`. The routes take
+//! JSON only, which a form of another site can't send, so a foreign button can't make anybody lose their sessions.
 
 pub mod cookies;
 
@@ -29,7 +29,7 @@ pub(super) struct Link {
     expires_at: Option<Timestamp>,
 }
 
-/// Where a key is opened. `site` is the scheme and host that the browser used.
+/// The address of the page that opens a key. `site` is the scheme and host that the browser used.
 #[must_use]
 pub fn link(site: &str, key: &LinkKey) -> String {
     format!("{site}{OPEN_PAGE}?key={}", key.reveal())
@@ -92,7 +92,7 @@ pub(super) async fn open(
     let Json(open) = open.map_err(|e| Error::BadRequest(format!("Send the key as JSON: {}", e.body_text())))?;
     let owner = state.identities.open(&before, &open.key).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
-    for cookie in cookies::taking_over(&state.cookie_keys, &headers, &owner) {
+    for cookie in cookies::switch_cookies(&state.cookie_keys, &headers, &owner) {
         set_cookie(response.headers_mut(), &cookie);
     }
     Ok(response)
@@ -121,7 +121,7 @@ pub(super) async fn logout(
     }
     state.identities.leave(&owner);
     let mut response = StatusCode::NO_CONTENT.into_response();
-    for cookie in cookies::forgetting(&state.cookie_keys, &headers) {
+    for cookie in cookies::removal_cookies(&state.cookie_keys, &headers) {
         set_cookie(response.headers_mut(), &cookie);
     }
     Ok(response)

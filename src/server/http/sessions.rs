@@ -1,4 +1,4 @@
-//! `/api/v1/sessions`: make, list, look at, rename, cancel, retry, delete; and the engines there are.
+//! `/api/v1/sessions`: create, list, get, rename, cancel, retry and delete; and `/api/v1/engines`.
 
 use super::{
     Id, Query, created,

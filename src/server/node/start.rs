@@ -134,7 +134,7 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
             streams: config.streams,
             uploads: config.uploads,
             worker_token: config.outside.worker_token,
-            monitored_elsewhere: monitor.is_some(),
+            separate_monitor: monitor.is_some(),
             leptos,
         }),
     };
