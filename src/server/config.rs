@@ -217,7 +217,7 @@ pub struct OutsideConfig {
     pub worker_silence_secs: u32,
 }
 
-/// A bearer token as a header can carry it: RFC 6750, 2.1, and no more than visible characters.
+/// Checks that a header can carry a bearer token: visible ASCII characters only (RFC 6750, 2.1).
 fn check_token(text: &str) -> Result<(), String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
@@ -293,7 +293,7 @@ impl DecodeConfig {
         reason = "`as` saturates, which is what is wanted"
     )]
     pub fn cpu_secs(&self, max_duration: f64) -> u64 {
-        // Up to what the system takes as a limit.
+        // Limited to a value that the system accepts as a limit.
         (f64::from(self.decode_cpu_secs) + self.decode_cpu_factor * max_duration).min(1e9) as u64
     }
 }
@@ -433,11 +433,11 @@ pub struct UploadConfig {
 }
 
 impl ServeConfig {
-    /// Reads the settings that are secret. No flag takes them, since other users of the machine could read it in the list
-    /// of processes: they come from a variable, or from a file that a flag or a variable names.
+    /// Reads the secret settings. They have no flags, because other users of the machine could read those in the list
+    /// of processes; they come from a variable, or from a file that a flag or a variable names.
     ///
     /// # Errors
-    /// If a file can't be read, a setting is given in both ways, or can't be what it says.
+    /// If a file can't be read, a setting is given in both ways, or isn't valid.
     pub fn read_secrets(&mut self) -> Result<(), String> {
         let (data, outside) = (&mut self.data, &mut self.outside);
         data.database_url = read_database_url(data.database_url_file.as_deref())?;
@@ -463,22 +463,22 @@ pub(super) fn read_database_url(file: Option<&Path>) -> Result<Option<String>, S
 /// # Errors
 /// If the file can't be read, or both are given.
 pub(super) fn read_secret(name: &str, file: Option<&Path>) -> Result<Option<String>, String> {
-    let given = match std::env::var(name) {
+    let from_variable = match std::env::var(name) {
         Ok(text) => Some(text),
         Err(VarError::NotPresent) => None,
         Err(VarError::NotUnicode(_)) => return Err(format!("{name} isn't UTF-8")),
     };
-    let held = match file {
+    let from_file = match file {
         Some(path) => {
             let text = std::fs::read_to_string(path);
             Some(text.map_err(|e| format!("{name}_FILE: {} can't be read: {e}", path.display()))?)
         }
         None => None,
     };
-    let said = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    match (said(given), said(held)) {
+    let non_empty = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    match (non_empty(from_variable), non_empty(from_file)) {
         (Some(_), Some(_)) => Err(format!("{name} and {name}_FILE are both set; leave one of them out")),
-        (given, held) => Ok(given.or(held)),
+        (from_variable, from_file) => Ok(from_variable.or(from_file)),
     }
 }
 
@@ -524,7 +524,7 @@ fn factor(text: &str) -> Result<f64, String> {
 /// If the file or a variable can't be read.
 pub fn leptos_options() -> Result<LeptosOptions, String> {
     let file = "Leptos.toml";
-    // Looked at first: the file would be blamed for it otherwise.
+    // Checked first, or the error would name the file.
     let addr = std::env::var("LEPTOS_SITE_ADDR").ok().map(|addr| {
         addr.parse::<SocketAddr>().map_err(|_| {
             format!("LEPTOS_SITE_ADDR: '{addr}' is no IP address with a port; give one like 127.0.0.1:3000")
@@ -544,23 +544,23 @@ pub fn leptos_options() -> Result<LeptosOptions, String> {
     Ok(options)
 }
 
-/// Makes sure that pages can be rendered without their files, and says what is missing. `program` is the folder of this
-/// program, where cargo-leptos puts the list of hashed names.
+/// Checks that the files of pages exist, and makes sure that pages can be rendered without them. Returns a warning if
+/// any is missing. `program` is the folder of this program, where cargo-leptos puts the list of hashed names.
 pub fn check_site(options: &mut LeptosOptions, program: &Path) -> Option<String> {
-    const LACK: &str = "Pages will have no style and no scripts";
+    const CONSEQUENCE: &str = "Pages will have no style and no scripts";
     let names = program.join(&*options.hash_file);
     if options.hash_files && !names.is_file() {
-        // Each page would fail on it.
+        // Otherwise rendering each page would fail.
         options.hash_files = false;
         return Some(format!(
-            "{LACK}: {} is missing. 'make build' makes it; keep it beside the program",
+            "{CONSEQUENCE}: {} is missing. 'make build' makes it; keep it beside the program",
             names.display()
         ));
     }
     let files = Path::new(&*options.site_root).join(&*options.site_pkg_dir);
     (!files.is_dir()).then(|| {
         format!(
-            "{LACK}: there is no folder {}. Start Hark where it was built, or set LEPTOS_SITE_ROOT",
+            "{CONSEQUENCE}: there is no folder {}. Start Hark where it was built, or set LEPTOS_SITE_ROOT",
             files.display()
         )
     })
@@ -571,7 +571,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_do_without_files_that_are_missing() {
+    fn missing_files_of_pages_are_reported_and_not_fatal() {
         let folder = tempfile::tempdir().unwrap();
         let options = || {
             let root = folder.path().join("site").display().to_string();

@@ -67,7 +67,7 @@ fn check(state: &AppState, request: &Request) -> Result<(), Error> {
         return Ok(());
     }
     match asked {
-        Some(asked) if hosts.iter().any(|host| host.fits(&asked)) => Ok(()),
+        Some(asked) if hosts.iter().any(|host| host.matches(&asked)) => Ok(()),
         _ => Err(Error::UnknownHost),
     }
 }
