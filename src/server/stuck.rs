@@ -18,9 +18,9 @@ const EXIT_STUCK: u8 = 3;
 /// `hark sessions`.
 #[derive(Subcommand)]
 pub enum SessionsArgs {
-    /// List the sessions that don't come forward: those of which nothing has changed for a while, whose worker's lease
-    /// has run out, or that have been processed for more than ten minutes and three times their length. With --requeue
-    /// or --fail also take them from their workers. Exits with 0 if none is stuck or left stuck, with 3 otherwise.
+    /// List the sessions that make no progress: nothing has changed for a while, the worker's lease has run out, or
+    /// they have been processed for more than ten minutes and three times their length. With --requeue or --fail also
+    /// take them from their workers. Exits with 0 if none is stuck or left stuck, with 3 otherwise.
     Stuck(StuckArgs),
     /// List the sessions of all owners, newest first.
     List(ListArgs),
@@ -34,7 +34,7 @@ pub enum SessionsArgs {
 pub struct StuckArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Put them back into the queue. The next attempt goes on after the last segment; this counts as no crash.
+    /// Put them back into the queue. The next attempt continues after the last segment; this doesn't count as a crash.
     #[arg(long, conflicts_with = "fail")]
     requeue: bool,
     /// Let them fail, with a reason for their owners, who can try them again.

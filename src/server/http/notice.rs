@@ -32,7 +32,7 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// The header by which a server function says that it failed: `server_fn::error::SERVER_FN_ERROR_HEADER`.
 const ERROR_HEADER: &str = "serverfnerror";
 /// The query parameters in which Leptos passes errors of forms.
-const LEPTOS_ERROR_PARAMETERS: [&str; 2] = ["__path", "__err"];
+const LEPTOS_ERROR: [&str; 2] = ["__path", "__err"];
 /// The state of [`handle_notices`].
 #[derive(Clone)]
 pub struct Forms {
@@ -158,7 +158,7 @@ fn without_leptos_error(uri: &Uri) -> Option<String> {
         let name = pair.split('=').next().unwrap_or_default();
         // Names may be percent-encoded.
         let name = percent_decoded(name);
-        LEPTOS_ERROR_PARAMETERS.iter().any(|error| name == *error)
+        LEPTOS_ERROR.iter().any(|error| name == *error)
     };
     let query = uri.query()?;
     let rest: Vec<&str> = query.split('&').filter(|pair| !is_error(pair)).collect();

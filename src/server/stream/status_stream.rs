@@ -293,7 +293,7 @@ impl StatusStream {
             (View::Session(_), ReadResult::Session(None)) => self.end(CloseReason::Ended),
             (View::Session(view), ReadResult::Segments(segments, until)) => {
                 if segments.is_empty() {
-                    // They were announced and are gone, so the session was deleted. SourceFuture again would never end.
+                    // They were announced and are gone, so the session was deleted. Reading again would never end.
                     return self.end(CloseReason::Ended);
                 }
                 let from = view.next;
