@@ -232,7 +232,7 @@ impl StatusStream {
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 if self.ready.is_empty() {
-                    self.ready = VecDeque::new(); // record_sent its memory back: a stream lives long
+                    self.ready = VecDeque::new(); // gives its memory back: a stream lives long
                 }
                 return Poll::Ready(Some(self.record_sent(Outgoing::stored(frame))));
             }
