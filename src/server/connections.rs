@@ -42,14 +42,14 @@ struct Open {
     last_warning: Option<Instant>,
 }
 
-/// Which limit is reached.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     Node,
     Address,
 }
 
-/// What becomes of a new connection.
+/// How a new connection is admitted.
 #[derive(Debug)]
 pub enum Admission {
     Served(ConnectionPermit),

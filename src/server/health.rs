@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 /// Scrapes within this time get the same numbers, so that nobody can keep the store counting.
 const CACHE_TIME: Duration = Duration::from_secs(10);
 
-/// Sessions by status, and those that don't come forward, over all owners.
+/// Sessions by status, and those that make no progress, over all owners.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct SessionsHealth {
     queued: u64,
@@ -23,7 +23,7 @@ pub struct SessionsHealth {
     long_running: u64,
     /// Of those in `processing`: nothing has changed for more than a minute, or the worker's lease has run out.
     stalled: u64,
-    /// How long the one has waited that has waited longest, in seconds; null if none waits. Sessions of workers outside
+    /// How long the session that waits longest has waited, in seconds; null if none waits. Sessions of workers outside
     /// Hark don't wait in this queue.
     oldest_queued_secs: Option<f64>,
 }

@@ -180,7 +180,7 @@ impl Identities {
         self.keys.sign(&value)
     }
 
-    /// Checks such a proof.
+    /// Checks a proof that [`Identities::leave_token`] made.
     ///
     /// # Errors
     /// [`Error::NotConfirmed`] if it is another owner's, or too old.

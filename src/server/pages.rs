@@ -218,7 +218,7 @@ pub async fn open_identity(caller: &Caller, key: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the caller's browser forget its sessions.
+/// Removes the caller's cookie, so that the browser forgets its sessions.
 ///
 /// # Errors
 /// [`Error::NotConfirmed`] if the caller hasn't confirmed it.

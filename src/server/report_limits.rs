@@ -12,7 +12,7 @@ const BURST: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 /// Reports per second, of all callers together.
 const PER_NODE: NonZeroU32 = NonZeroU32::new(200).expect("not zero");
 
-/// Who a report is counted for.
+/// By whom a report is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Reporter {
     Owner(Owner),

@@ -40,7 +40,7 @@ pub struct Sessions {
     pub disk: DiskWatch,
     /// The sessions that workers outside Hark report on.
     pub outside: Arc<Outside>,
-    /// How callers count where something is shared.
+    /// Decides how callers count towards shared limits.
     pub shares: Shares,
     pub limits: LimitConfig,
     pub queue: QueueLimits,

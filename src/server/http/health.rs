@@ -48,7 +48,7 @@ pub async fn metrics(State(state): State<AppState>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-/// How many sessions wait, run and have ended, and whether any hangs.
+/// How many sessions wait, run and have ended, and how many make no progress.
 #[utoipa::path(get, path = "/api/v1/health/sessions", responses((status = 200, body = SessionsHealth)))]
 pub(super) async fn sessions(State(state): State<AppState>) -> Result<Json<SessionsHealth>, Error> {
     Ok(Json(SessionsHealth::read(&state.sessions.store).await?))

@@ -17,7 +17,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What opens the caller's sessions in another browser.
+/// A key that opens the caller's sessions in another browser.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Link {
     /// The key alone, for `POST /api/v1/identity/open`.
@@ -64,7 +64,7 @@ pub(super) async fn make_recovery_key(
     Ok(Json(Link { key: key.reveal().to_owned(), url, expires_at: None }))
 }
 
-/// Makes the recovery key useless.
+/// Revokes the recovery key.
 #[utoipa::path(delete, path = "/api/v1/identity/recovery-key", responses((status = 204)))]
 pub(super) async fn revoke_recovery_key(
     State(state): State<AppState>,
@@ -80,7 +80,7 @@ pub(super) struct Open {
     key: String,
 }
 
-/// Makes the sessions that a key opens the caller's: the answer sets the cookie.
+/// Opens the sessions of a key in the caller's browser: the answer sets the cookie.
 #[utoipa::path(post, path = "/api/v1/identity/open", request_body = Open,
     responses((status = 204), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub(super) async fn open(
@@ -104,8 +104,8 @@ pub(super) struct Logout {
     confirm: bool,
 }
 
-/// Forgets who the caller is: ends its status streams and takes its cookie back. What it owns stays, for whoever has the
-/// cookie elsewhere or a recovery key.
+/// Logs the caller out: ends its status streams and removes its cookie. Its sessions stay, for whoever has the cookie
+/// elsewhere or a recovery key.
 #[utoipa::path(post, path = "/api/v1/logout", request_body = Logout,
     responses((status = 204), (status = 400, body = ErrorBody)))]
 pub(super) async fn logout(

@@ -139,7 +139,7 @@ struct Counted {
     segments: u32,
 }
 
-/// Adds segments to a session that an outside worker made, in order and without holes.
+/// Adds segments to a session that an outside worker made, in order and without gaps.
 #[utoipa::path(post, path = "/api/v1/sessions/{id}/segments", params(("id" = String, Path, description = "The session's id")),
     request_body = NewSegments, security(("worker_token" = [])),
     responses((status = 200, body = Counted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

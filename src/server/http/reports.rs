@@ -11,9 +11,9 @@ use metrics::{counter, histogram};
 /// Ten times the longest possible report, in bytes.
 const MAX_BODY: usize = 8 * 1024;
 
-/// What a page measured of its connection since it told last: sent by `navigator.sendBeacon`, as JSON of any type.
+/// Takes what a page measured of its connection since its last report: JSON of any content type.
 ///
-/// It is added to the metrics of the node, without a word of whose it was.
+/// It is added to the node's metrics, without its owner. Pages send it with `navigator.sendBeacon`.
 #[utoipa::path(post, path = "/api/v1/reports", request_body = ConnectionReport,
     responses((status = 204, description = "Counted"), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 pub(super) async fn create(

@@ -119,7 +119,7 @@ fn json_unless_known(request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StreamQuery {
-    /// As the header `Last-Event-ID`, for clients that can't set it. The header goes first.
+    /// The same as the header `Last-Event-ID`, for clients that can't set it. The header wins.
     last_event_id: Option<String>,
 }
 

@@ -28,12 +28,12 @@ pub struct Announcement {
 /// and `processing_speed`, which become unknown.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct Report {
-    /// Above that of every report before; one more than the last if left out.
+    /// Higher than in every earlier report; one more than the last if left out.
     pub(super) version: Option<u64>,
     /// `processing` if left out.
     pub(super) status: Option<State>,
     pub(super) stage: Option<Stage>,
-    /// 0 to 100; never falls; 100 only in `completed`; null where nothing honest can be said.
+    /// 0 to 100; never falls; 100 only in `completed`; null if unknown.
     pub(super) progress: Option<f64>,
     pub(super) message: Option<String>,
     pub(super) duration_processed: Option<f64>,

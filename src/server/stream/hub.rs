@@ -135,7 +135,7 @@ impl Hub {
     /// Takes a permit for a stream of this owner.
     ///
     /// # Errors
-    /// If the owner, its address, all newcomers or the node have as many as they may have.
+    /// If the limit of the owner, its address, all newcomers or the node is reached.
     pub fn admit(&self, owner: &Owner, standing: Standing) -> Result<StreamPermit, Refusal> {
         let permit = StreamPermits::take(&self.permits, owner, standing);
         if let Err(refusal) = &permit {

@@ -12,7 +12,7 @@ use std::sync::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum CloseReason {
-    /// The session ended, or is gone.
+    /// The session ended or was deleted.
     Ended,
     /// The client went away.
     Client,
@@ -110,7 +110,7 @@ impl Slot {
         self.waker.wake();
     }
 
-    /// Asks the stream to end. The first reason stays.
+    /// Asks the stream to end. The first reason is kept.
     pub(super) fn close(&self, why: CloseReason, now: Ticks) {
         if self.closing.compare_exchange(OPEN, why as u8, Relaxed, Relaxed).is_ok() {
             if let Some(peer) = self.peer.as_ref().filter(|_| why == CloseReason::Stalled) {
