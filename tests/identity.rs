@@ -494,7 +494,7 @@ async fn the_error_of_a_form_is_shown_once_and_cannot_be_forged() {
     let made: Value = me.upload(&app, "*/*").await.json().await.unwrap();
     let id = made["id"].as_str().unwrap();
     let page = format!("{}/sessions/{id}", app.url);
-    let told = async |url: &str| {
+    let shown_error = async |url: &str| {
         let html = me.open(url).await.text().await.unwrap();
         text(&html, "[data-testid=error-message]")
     };
@@ -512,13 +512,17 @@ async fn the_error_of_a_form_is_shown_once_and_cannot_be_forged() {
         let cookies = format!("{:?}", me.cookies());
         assert!(!cookies.contains("title"), "{cookies}");
         let url = format!("{}{to}", app.url);
-        assert_eq!(told(&url).await.as_deref(), Some("the title is empty; give it at least one character"), "{to}");
-        assert_eq!(told(&url).await, None, "told twice");
+        assert_eq!(
+            shown_error(&url).await.as_deref(),
+            Some("the title is empty; give it at least one character"),
+            "{to}"
+        );
+        assert_eq!(told(&url).await, None, "shown twice");
     }
     // A form that succeeds redirects back, within the site only.
     for (from, to) in [(page.as_str(), format!("/sessions/{id}")), ("https://evil.example/x", "/".to_owned())] {
         let sent = me.submit(&app, Some(from), RenameSession::PATH, &[("id", id), ("title", "New")]).await;
-        assert_eq!((location(&sent), told(&page).await), (to, None));
+        assert_eq!((location(&sent), shown_error(&page).await), (to, None));
     }
     // A malformed form fails too, with a message that is shown as text.
     me.submit(&app, Some(&page), RenameSession::PATH, &[("id", "</title><h1>"), ("title", "x")]).await;
@@ -532,6 +536,6 @@ async fn the_error_of_a_form_is_shown_once_and_cannot_be_forged() {
         let answer = me.open(&format!("{}{path}{forged}", app.url)).await;
         assert_eq!(location(&answer), path);
         assert!(!answer.text().await.unwrap().contains("Send money"));
-        assert_eq!(told(&format!("{}{path}", app.url)).await.filter(|text| text.contains("money")), None);
+        assert_eq!(shown_error(&format!("{}{path}", app.url)).await.filter(|text| text.contains("money")), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The contract of status streams, tested with independent clients and raw sockets, over both ways of serving them; and
+//! The contract of status streams, tested with independent clients and raw sockets, over both cases of serving them; and
 //! the checks of what workers outside Hark publish.
 
 mod support;
@@ -197,8 +197,8 @@ async fn independent_clients_read_the_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_reads_the_stream_over_http_1_and_2() {
-    let ways = [("direct", "--http1.1"), ("hyper", "--http1.1"), ("direct", "--http2-prior-knowledge")];
-    for ((path, version), packing) in ways.into_iter().flat_map(|way| PACKINGS.map(|p| (way, p))) {
+    let cases = [("direct", "--http1.1"), ("hyper", "--http1.1"), ("direct", "--http2-prior-knowledge")];
+    for ((path, version), packing) in cases.into_iter().flat_map(|case| PACKINGS.map(|p| (case, p))) {
         let app = node(path, &[]).await;
         let me = app.visitor();
         let worker = Worker::start(&me, "curl").await;
@@ -797,8 +797,8 @@ async fn reports_of_outside_workers_are_checked() {
     assert_eq!(worker.try_segments(both.clone()).await, (StatusCode::OK, json!({"segments": 2})));
     // Sent again because the answer got lost.
     assert_eq!(worker.try_segments(both).await, (StatusCode::OK, json!({"segments": 2})));
-    let (_, told) = worker.try_status(json!({"progress": 60.0})).await;
-    assert_eq!(told, json!({"version": 6}));
+    let (_, reported) = worker.try_status(json!({"progress": 60.0})).await;
+    assert_eq!(reported, json!({"version": 6}));
     // After cancelling, the worker's reports are refused.
     let cancelled = me.post(&format!("/api/v1/sessions/{}/cancel", worker.id)).await;
     assert_eq!(cancelled.json::<Value>().await.unwrap()["status"]["status"], "cancelled");

@@ -279,8 +279,8 @@ impl UploadBody {
         if self.waited < self.limits.window {
             return false;
         }
-        let wanted = f64::from(self.limits.rate) * self.waited.as_secs_f64();
-        let slow = (self.received as f64) < wanted;
+        let required = f64::from(self.limits.rate) * self.waited.as_secs_f64();
+        let slow = (self.received as f64) < required;
         (self.waited, self.received) = (Duration::ZERO, 0);
         slow
     }

@@ -79,17 +79,17 @@ pub async fn report(config: &ServeConfig) -> bool {
 
 /// Checks the services that nodes share, if they are set. True if all of them can be used.
 async fn services(data: &DataConfig) -> bool {
-    let mut fine = true;
+    let mut usable = true;
     if let Some(url) = &data.database_url {
-        fine &= report_service("PostgreSQL", "DATABASE_URL", Store::probe(url).await);
+        usable &= report_service("PostgreSQL", "DATABASE_URL", Store::probe(url).await);
     }
     if let Some(url) = &data.redis_url {
-        fine &= report_service("Redis", "REDIS_URL", Bus::probe(url).await);
+        usable &= report_service("Redis", "REDIS_URL", Bus::probe(url).await);
     }
     if let Some(url) = &data.recordings_url {
-        fine &= report_service("place of the recordings", "HARK_RECORDINGS_URL", Recordings::probe(url).await);
+        usable &= report_service("place of the recordings", "HARK_RECORDINGS_URL", Recordings::probe(url).await);
     }
-    fine
+    usable
 }
 
 fn report_service(what: &str, setting: &str, found: Result<(), impl Display>) -> bool {

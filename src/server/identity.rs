@@ -61,7 +61,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// A new link, as the cookie of the person who made it holds it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MadeLink {
+pub struct NewLink {
     pub key: LinkKey,
     pub expires_at: Timestamp,
 }
@@ -93,9 +93,9 @@ impl Identities {
     ///
     /// # Errors
     /// [`Error::NoSessions`] if there is nothing to open.
-    pub async fn make_link(&self, owner: &Owner) -> Result<MadeLink, Error> {
+    pub async fn make_link(&self, owner: &Owner) -> Result<NewLink, Error> {
         let now = Timestamp::now();
-        let made = MadeLink { key: LinkKey::fresh(), expires_at: now.plus_seconds(LINK_SECS) };
+        let made = NewLink { key: LinkKey::fresh(), expires_at: now.plus_seconds(LINK_SECS) };
         self.add(owner, &made.key, Some(made.expires_at), now).await?;
         Ok(made)
     }
@@ -144,9 +144,9 @@ impl Identities {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn is_valid_link(&self, owner: &Owner, made: &MadeLink) -> Result<bool, Error> {
-        let whose = self.store.link(&made.key.hash(), Timestamp::now()).await?;
-        Ok(whose.is_some_and(|(whose, _)| whose == *owner))
+    pub async fn is_valid_link(&self, owner: &Owner, made: &NewLink) -> Result<bool, Error> {
+        let found = self.store.link(&made.key.hash(), Timestamp::now()).await?;
+        Ok(found.is_some_and(|(found, _)| found == *owner))
     }
 
     /// The owner whose sessions a key opens. Doesn't use the key up.

@@ -128,7 +128,7 @@ fn link_info(key: &LinkKey, expires_at: Option<Timestamp>) -> Result<LinkInfo, E
 pub async fn identity_info(caller: &Caller) -> Result<IdentityInfo, Error> {
     set_header(header::CACHE_CONTROL, "no-store");
     let (identities, keys, headers) = (&caller.state.identities, &caller.state.cookie_keys, request_headers());
-    let made = match cookies::made_link(keys, &headers) {
+    let made = match cookies::link_from_cookie(keys, &headers) {
         Some(made) if identities.is_valid_link(&caller.owner, &made).await? => Some(made),
         _ => None,
     };

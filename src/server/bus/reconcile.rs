@@ -104,8 +104,8 @@ pub(super) async fn compare(
     }
     for owners in watchers.held_owners().chunks(BATCH) {
         let all = store.versions_of_owners(owners, recently()).await?;
-        let news = all.into_iter().filter(|(id, owner, version)| watchers.known_to_owner(owner, *id) < Some(*version));
-        changed.extend(news.map(|(id, ..)| id));
+        let newer = all.into_iter().filter(|(id, owner, version)| watchers.known_to_owner(owner, *id) < Some(*version));
+        changed.extend(newer.map(|(id, ..)| id));
     }
     for (id, known) in overdue {
         ahead.0.remove(&id);

@@ -20,8 +20,8 @@ impl Capacity {
     pub(super) fn of_system(config: &ServeConfig) -> Self {
         let files = raise_file_limit();
         let capacity = Self::of(files, config);
-        let wanted = config.http.max_connections.unwrap_or_default().max(config.streams.max_streams);
-        if capacity.connections.all < wanted || capacity.streams < config.streams.max_streams {
+        let requested = config.http.max_connections.unwrap_or_default().max(config.streams.max_streams);
+        if capacity.connections.all < requested || capacity.streams < config.streams.max_streams {
             tracing::warn!(
                 open_files = files,
                 max_streams = config.streams.max_streams,

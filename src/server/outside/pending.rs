@@ -47,7 +47,7 @@ impl PendingReports {
 
     /// Notes that a status was stored, or that the store has a newer one. It is removed, unless a newer one came
     /// meanwhile; that one is urgent only if its state or stage differs from what was stored.
-    pub(super) fn done(&self, stored: &Status) {
+    pub(super) fn mark_stored(&self, stored: &Status) {
         if let Entry::Occupied(mut entry) = self.lock().entry(stored.session_id) {
             if entry.get().status.version <= stored.version {
                 entry.remove();
@@ -87,15 +87,15 @@ mod tests {
         // While the first is being stored, a newer one comes: progress, then a change of state.
         pending.put(status(2, 2), false);
         assert_eq!(pending.due(false), [Pending { status: status(2, 2), urgent: true }]);
-        pending.done(&status(2, 1));
+        pending.mark_stored(&status(2, 1));
         assert_eq!(pending.newest(status(2, 0).session_id), Some(status(2, 2)));
         assert_eq!(pending.due(false), []);
         let ended = Status { state: State::Completed, ..status(2, 3) };
         pending.put(ended.clone(), true);
-        pending.done(&status(2, 2));
+        pending.mark_stored(&status(2, 2));
         assert_eq!(pending.due(false), [Pending { status: ended.clone(), urgent: true }]);
-        pending.done(&ended);
-        pending.done(&status(1, 1));
+        pending.mark_stored(&ended);
+        pending.mark_stored(&status(1, 1));
         assert!(pending.due(true).is_empty());
     }
 

@@ -29,7 +29,7 @@ const STORE_INTERVAL: Duration = Duration::from_secs(1);
 /// `stop`.
 pub async fn listen(outside: Arc<Outside>, inbox: Arc<Inbox>, stop: CancellationToken) {
     let pending = PendingReports::default();
-    let take = async {
+    let process = async {
         loop {
             let message = inbox.take().await;
             match outside.process(&message, &pending).await {
@@ -52,25 +52,26 @@ pub async fn listen(outside: Arc<Outside>, inbox: Arc<Inbox>, stop: Cancellation
             }
         }
     };
-    stop.run_until_cancelled(async { tokio::join!(take, store) }).await;
+    stop.run_until_cancelled(async { tokio::join!(process, store) }).await;
     store_pending(&outside, &pending, true).await;
 }
 
 /// Stores pending reports: all, or only the urgent ones. What can't be stored is kept for the next time.
 async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
     let until = outside.lease_until(Timestamp::now());
-    let (changes, steps): (Vec<Pending>, Vec<Pending>) = pending.due(all).into_iter().partition(|w| w.urgent);
+    let (urgent, progress): (Vec<Pending>, Vec<Pending>) =
+        pending.due(all).into_iter().partition(|report| report.urgent);
     let stored = async {
-        for Pending { status, .. } in changes {
+        for Pending { status, .. } in urgent {
             if outside.store.report(&status, until).await? && status.state.is_terminal() {
                 telemetry::count_ended(status.state);
             }
-            pending.done(&status);
+            pending.mark_stored(&status);
         }
-        let steps: Vec<Status> = steps.into_iter().map(|step| step.status).collect();
-        for batch in steps.chunks(BATCH) {
+        let progress: Vec<Status> = progress.into_iter().map(|report| report.status).collect();
+        for batch in progress.chunks(BATCH) {
             outside.store.report_steps(batch, until).await?;
-            batch.iter().for_each(|status| pending.done(status));
+            batch.iter().for_each(|status| pending.mark_stored(status));
         }
         Ok::<(), sqlx::Error>(())
     };

@@ -274,7 +274,7 @@ impl Writer {
     }
 
     /// Takes the events that the stream has now, up to a batch, and whether there are more.
-    fn take(&mut self, cx: &mut Context<'_>) -> (Batch, More) {
+    fn take_batch(&mut self, cx: &mut Context<'_>) -> (Batch, More) {
         let mut batch = Batch::default();
         while batch.len < BATCH && batch.bytes < BATCH_BYTES {
             match self.stream.poll_next(cx) {
@@ -359,7 +359,7 @@ impl Future for Writer {
                 }
                 Err(_) => return Poll::Ready(()),
             }
-            let (batch, more) = this.take(cx);
+            let (batch, more) = this.take_batch(cx);
             let last = more == More::Never;
             if (batch.len > 0 || last) && this.poll_batch(cx, &batch, last).is_err() {
                 return Poll::Ready(());

@@ -5,7 +5,7 @@
 use crate::{
     model::Timestamp,
     server::{
-        identity::{LINK_SECS, LinkKey, MadeLink},
+        identity::{LINK_SECS, LinkKey, NewLink},
         keys::{CookieKeys, Https, cookie, removal, set_cookie},
         owner::Owner,
         state::AppState,
@@ -155,7 +155,7 @@ pub fn removal_cookies(keys: &CookieKeys, request: &HeaderMap) -> Vec<Cookie<'st
 
 /// The cookie that lets the page show a new link until it expires.
 #[must_use]
-pub fn link_cookie(made: &MadeLink, keys: &CookieKeys, request: &HeaderMap) -> Cookie<'static> {
+pub fn link_cookie(made: &NewLink, keys: &CookieKeys, request: &HeaderMap) -> Cookie<'static> {
     let text = serde_json::to_string(made).unwrap_or_default();
     let mut cookie = keys.sealed(LINK, &text, request);
     cookie.set_max_age(Duration::seconds(LINK_SECS as i64));
@@ -164,7 +164,7 @@ pub fn link_cookie(made: &MadeLink, keys: &CookieKeys, request: &HeaderMap) -> C
 
 /// The link that the request's cookie holds.
 #[must_use]
-pub fn made_link(keys: &CookieKeys, request: &HeaderMap) -> Option<MadeLink> {
+pub fn link_from_cookie(keys: &CookieKeys, request: &HeaderMap) -> Option<NewLink> {
     serde_json::from_str(&keys.unsealed(request, LINK)?).ok()
 }
 
