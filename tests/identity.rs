@@ -517,7 +517,7 @@ async fn the_error_of_a_form_is_shown_once_and_cannot_be_forged() {
             Some("the title is empty; give it at least one character"),
             "{to}"
         );
-        assert_eq!(told(&url).await, None, "shown twice");
+        assert_eq!(shown_error(&url).await, None, "shown twice");
     }
     // A form that succeeds redirects back, within the site only.
     for (from, to) in [(page.as_str(), format!("/sessions/{id}")), ("https://evil.example/x", "/".to_owned())] {
