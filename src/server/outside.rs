@@ -3,9 +3,9 @@
 //! database at once, because the next report may reach another node. Called by `http::outside` and `sessions`;
 //! [`listen`] processes what the bus receives, and `jobs` fails the sessions of silent workers.
 
-mod redis_reports;
 mod live;
 mod pending;
+mod redis_reports;
 mod report;
 
 use super::{
@@ -19,9 +19,9 @@ use super::{
     stream::Hub,
 };
 use crate::model::{EngineId, Media, Session, SessionId, Timestamp, Title};
-pub use redis_reports::listen;
 pub use live::Live;
 use live::LiveSessions;
+pub use redis_reports::listen;
 pub use report::{Announcement, NewSegment, Report};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::OwnedMutexGuard;

@@ -18,12 +18,12 @@ mod topic;
 mod watchers;
 
 pub use body::StatusBody;
-pub(crate) use direct::{Dispatch, HeadLimits, dispatch};
 pub use direct::{Direct, Handover};
+pub(crate) use direct::{Dispatch, HeadLimits, dispatch};
 pub use frame::{Bye, Frame, Kind};
 pub use hub::{Current, Hub, StreamLimits};
 pub use permits::{Refusal, StreamPermit};
 pub use socket::Peer;
-pub(crate) use socket::{InFlightResponse, InFlightRequest, ConnectionTimeouts, Socket, prepare};
+pub(crate) use socket::{ConnectionTimeouts, InFlightRequest, InFlightResponse, Socket, prepare};
 pub use status_stream::{Source, SourceError, SourceFuture, StatusStream};
 pub use topic::Outgoing;
