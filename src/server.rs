@@ -1,4 +1,4 @@
-//! The server: what it is made of. `node` puts it together and runs it; `main` and the tests call [`Node::start`] and
+//! The modules of the server. `node` puts them together and runs them; `main` and the tests call [`Node::start`] and
 //! [`Node::serve`].
 
 mod accept;

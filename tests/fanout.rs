@@ -1,5 +1,5 @@
-//! What a change costs for each more stream, by a counting allocator. One test alone in its program: others would
-//! allocate meanwhile.
+//! Measures what a change costs for each additional stream, with a counting allocator. The program has only one test,
+//! because others would allocate at the same time.
 
 #[path = "support/world.rs"]
 mod world;
@@ -19,9 +19,9 @@ use world::{World, drain, poll, status};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 #[test]
-fn what_a_stream_costs() {
+fn the_cost_of_a_stream() {
     a_frame_costs_no_allocation_for_one_more_stream();
-    a_stream_nobody_reads_costs_nothing_and_misses_nothing();
+    an_unread_stream_takes_no_memory_and_misses_nothing();
 }
 
 fn a_frame_costs_no_allocation_for_one_more_stream() {
@@ -35,7 +35,7 @@ fn a_frame_costs_no_allocation_for_one_more_stream() {
             drain(stream);
             assert!(poll(stream).is_pending());
         }
-        // The first changes may grow what all share.
+        // The first changes may grow shared buffers.
         for version in 2..6 {
             world.publish_status(version, State::Processing);
             all.iter_mut().for_each(|stream| assert!(matches!(poll(stream), Poll::Ready(Some(_)))));
@@ -57,7 +57,7 @@ fn a_frame_costs_no_allocation_for_one_more_stream() {
     }
 }
 
-fn a_stream_nobody_reads_costs_nothing_and_misses_nothing() {
+fn an_unread_stream_takes_no_memory_and_misses_nothing() {
     let world = World::new(0);
     world.publish_status(1, State::Processing);
     let mut stream = world.stream(EventId::default());

@@ -1,5 +1,5 @@
-//! Who a browser is, and how that is kept: the cookie over changed secrets, several Harks on one host, caches and time;
-//! the way to another device; leaving. And that failures of forms can't be forged.
+//! Tests of identity: the owner's cookie with changed secrets, several Harks on one host, caches and renewal; opening
+//! sessions on another device; leaving. And that errors of forms can't be forged.
 
 mod support;
 
@@ -20,8 +20,8 @@ use std::{collections::BTreeMap, sync::Mutex};
 use support::{TestApp, wav};
 use tempfile::TempDir;
 
-/// A browser as far as cookies go (RFC 6265bis): one jar for all ports of the host, names with rules, ends. It follows
-/// no redirects.
+/// A browser's handling of cookies (RFC 6265bis): one jar for all ports of the host, rules for names, removal. It
+/// follows no redirects.
 struct Browser {
     client: reqwest::Client,
     jar: Mutex<BTreeMap<String, String>>,
@@ -43,7 +43,7 @@ impl Browser {
         self.jar.lock().unwrap().clone()
     }
 
-    /// The names of the cookies that say who one is.
+    /// The names of the cookies that identify the owner.
     fn owners(&self) -> Vec<String> {
         self.cookies().into_keys().filter(|name| name.contains("hark_owner")).collect()
     }
@@ -114,7 +114,7 @@ impl Browser {
         self.send(request.multipart(multipart::Form::new().part("file", part))).await
     }
 
-    /// How many sessions it sees.
+    /// How many sessions the browser sees.
     async fn sessions(&self, app: &TestApp) -> usize {
         self.json(app, "GET", "/api/v1/sessions", None).await.1["sessions"].as_array().unwrap().len()
     }
@@ -130,7 +130,7 @@ fn secret(byte: u8) -> String {
     format!("{byte:02x}").repeat(64)
 }
 
-/// A node that transcribes nothing.
+/// A node without workers.
 async fn node(secrets: &[u8]) -> TestApp {
     on(TempDir::new().unwrap(), secrets).await
 }
@@ -144,7 +144,7 @@ async fn on(folder: TempDir, secrets: &[u8]) -> TestApp {
     .await
 }
 
-/// What an element of a page says; none if there is none.
+/// The text of an element of a page; none if there is no such element.
 fn text(html: &str, selector: &str) -> Option<String> {
     let element = Html::parse_document(html).select(&Selector::parse(selector).unwrap()).next()?.text().collect();
     Some(element)
@@ -161,10 +161,10 @@ fn location(response: &Response) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cookie_is_set_on_private_answers_only_and_once() {
+async fn the_cookie_is_set_once_and_on_private_answers_only() {
     let app = node(&[1]).await;
     let stranger = Browser::new();
-    // Tests serve the files of the project itself.
+    // In tests, the node serves the project's own files.
     for path in ["/README.md", "/api/openapi.json", "/healthz", "/api/v1/nothing", "/no/such/page", "/sessions/none"] {
         let response = stranger.open(&format!("{}{path}", app.url)).await;
         assert!(!response.headers().contains_key("set-cookie"), "{path}: {:?}", response.headers());
@@ -184,7 +184,7 @@ async fn the_cookie_is_set_on_private_answers_only_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_said_about_sessions_is_stored_nowhere() {
+async fn answers_about_sessions_are_not_cached() {
     let app = node(&[1]).await;
     let me = Browser::new();
     let made: Value = me.upload(&app, "*/*").await.json().await.unwrap();
@@ -200,7 +200,7 @@ async fn what_is_said_about_sessions_is_stored_nowhere() {
         assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
         assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/json"), "{path}");
     }
-    // What has not changed isn't sent again all the same.
+    // Conditional requests still work.
     let path = format!("{}/api/v1/sessions/{id}/status", app.url);
     let etag = me.open(&path).await.headers()["etag"].clone();
     let known = me.send(me.client.get(&path).header("if-none-match", etag)).await;
@@ -213,7 +213,7 @@ async fn what_is_said_about_sessions_is_stored_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_harks_on_one_host_leave_each_other_alone() {
+async fn two_harks_on_one_host_keep_separate_cookies() {
     let (one, two) = tokio::join!(node(&[1]), node(&[2]));
     let me = Browser::new();
     for app in [&one, &two, &one, &two] {
@@ -229,16 +229,17 @@ async fn a_secret_can_be_changed_and_changed_back() {
     let app = node(&[1]).await;
     me.upload(&app, "*/*").await;
     let old = me.owners();
-    // The new one signs, the old one is still accepted; who comes meanwhile is then known by the new one alone.
+    // The new key signs and the old one is still accepted; a browser that comes meanwhile gets a cookie with the new
+    // key.
     let app = on(app.stop().await, &[2, 1]).await;
     assert_eq!(me.sessions(&app).await, 1);
     assert_eq!(me.owners().len(), 2);
     let app = on(app.stop().await, &[2]).await;
     assert_eq!(me.sessions(&app).await, 1);
-    // A backup restored with the first key still knows who had been there.
+    // With the first key, as after a backup was restored, the browser is still known.
     let app = on(app.stop().await, &[1]).await;
     assert_eq!(me.sessions(&app).await, 1);
-    // One that nobody knew of loses nothing for good.
+    // With an unknown key the browser is a new owner, but its old cookies stay.
     let app = on(app.stop().await, &[3]).await;
     assert_eq!(me.sessions(&app).await, 0);
     me.upload(&app, "*/*").await;
@@ -248,7 +249,7 @@ async fn a_secret_can_be_changed_and_changed_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cookies_are_renewed_after_a_month_and_those_of_before_are_taken() {
+async fn cookies_are_renewed_after_a_month_and_old_forms_are_accepted() {
     let app = node(&[1]).await;
     let keys = CookieKeys::parse(&secret(1)).unwrap();
     let name = keys.name("hark_owner", Https(false));
@@ -268,11 +269,11 @@ async fn cookies_are_renewed_after_a_month_and_those_of_before_are_taken() {
         let signed = keys.verify(&now.unwrap()).unwrap();
         assert!(signed.starts_with("ann."), "{signed}");
     }
-    // All three were the same.
+    // All three cookies named the same owner.
     let me = Browser::new();
     me.set(&name, &keys.sign(&format!("ann.{}", days_ago(0.0))));
     assert_eq!(me.sessions(&app).await, 3);
-    // What another key signed stays, whatever its name.
+    // A cookie that was signed by another key stays, whatever its name.
     let me = Browser::new();
     me.set("hark_owner", &other.sign("ann"));
     me.open(&app.url).await;
@@ -287,7 +288,7 @@ async fn behind_https_no_other_host_can_set_the_cookie() {
     me.open(&app.url).await;
     assert!(me.owners()[0].starts_with("__Host-hark_owner_"), "{:?}", me.owners());
     me.upload(&app, "*/*").await;
-    // A host beside it has set its own, without the prefix.
+    // Another host of the domain has set a cookie without the prefix.
     let keys = CookieKeys::parse(&secret(1)).unwrap();
     me.set(&keys.name("hark_owner", Https(false)), &keys.sign("mallory"));
     assert_eq!(me.sessions(&app).await, 1);
@@ -299,7 +300,7 @@ async fn a_link_opens_sessions_once_on_another_device() {
     let (me, phone, other) = (Browser::new(), Browser::new(), Browser::new());
     let page = |path: &str| format!("{}{path}", app.url);
     me.open(&page("/")).await;
-    // Nothing to take along.
+    // Without sessions there is nothing to open.
     let none = me.submit(&app, Some(&page("/identity")), MakeLink::PATH, &[]).await;
     assert_eq!(location(&none), "/identity");
     let html = me.open(&page("/identity")).await.text().await.unwrap();
@@ -310,7 +311,7 @@ async fn a_link_opens_sessions_once_on_another_device() {
     let made = me.submit(&app, Some(&page("/identity")), MakeLink::PATH, &[]).await;
     assert_eq!((made.status(), location(&made).as_str()), (StatusCode::FOUND, "/identity"));
     let mut urls = Vec::new();
-    // It stays there until it is used.
+    // The page shows the link until it is used.
     for _ in 0..2 {
         let html = me.open(&page("/identity")).await.text().await.unwrap();
         assert!(attribute(&html, "[data-testid=link-qr] path", "d").unwrap().starts_with("M0 0h1v1h-1z"));
@@ -320,7 +321,7 @@ async fn a_link_opens_sessions_once_on_another_device() {
     let url = &urls[0];
     assert!(url.starts_with(&page("/identity/open?key=")), "{url}");
 
-    // Looking changes nothing, for nobody.
+    // Opening the page changes nothing for either browser.
     phone.upload(&app, "*/*").await;
     let before = phone.cookies();
     for _ in 0..2 {
@@ -348,7 +349,7 @@ async fn a_link_opens_sessions_once_on_another_device() {
     assert_eq!(id(mine), id(there));
     assert_eq!(phone.owners().len(), 1);
 
-    // Once.
+    // A link works once.
     let again = other.submit(&app, None, OpenIdentity::PATH, &[("key", key)]).await;
     assert_eq!((again.status(), location(&again).as_str()), (StatusCode::SEE_OTHER, "/identity/open"));
     let html = other.open(&page("/identity/open")).await.text().await.unwrap();
@@ -360,7 +361,7 @@ async fn a_link_opens_sessions_once_on_another_device() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recovery_key_brings_one_back_until_it_is_replaced() {
+async fn a_recovery_key_opens_sessions_until_it_is_replaced() {
     let app = node(&[1]).await;
     let me = Browser::over_https();
     me.upload(&app, "*/*").await;
@@ -370,14 +371,14 @@ async fn a_recovery_key_brings_one_back_until_it_is_replaced() {
         let html = me.open(&page("/identity")).await.text().await.unwrap();
         let url = attribute(&html, "[data-testid=recovery-url]", "value").unwrap();
         assert!(url.starts_with("https://"), "{url}");
-        // Shown once.
+        // The page shows the key once.
         let html = me.open(&page("/identity")).await.text().await.unwrap();
         assert_eq!(text(&html, "[data-testid=recovery-url]"), None);
         assert!(text(&html, "[data-testid=recovery-made]").is_some());
         url
     };
     let first = make().await;
-    // The whole link can be pasted, into whatever browser, any number of times.
+    // The whole link can be pasted, in any browser, any number of times.
     for _ in 0..2 {
         let browser = Browser::new();
         browser.submit(&app, None, OpenIdentity::PATH, &[("key", &format!(" {first} "))]).await;
@@ -397,7 +398,7 @@ async fn a_recovery_key_brings_one_back_until_it_is_replaced() {
     me.submit(&app, Some(&page("/identity")), RevokeRecoveryKey::PATH, &[]).await;
     assert!(!opens(&second).await);
 
-    // The same for programs.
+    // The same over the API.
     let (status, link) = me.json(&app, "POST", "/api/v1/identity/link", None).await;
     assert_eq!(status, StatusCode::CREATED);
     assert!(link["expires_at"].is_string() && link["url"].as_str().unwrap().ends_with(link["key"].as_str().unwrap()));
@@ -410,7 +411,7 @@ async fn a_recovery_key_brings_one_back_until_it_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_leaves_by_accident() {
+async fn leaving_needs_a_confirmation_on_ones_own_page() {
     let app = node(&[1]).await;
     let (me, you) = (Browser::new(), Browser::new());
     me.upload(&app, "*/*").await;
@@ -420,7 +421,7 @@ async fn nobody_leaves_by_accident() {
         attribute(&html, "input[name=token]", "value").unwrap()
     };
     let (mine, yours) = (token(&me).await, token(&you).await);
-    // A button of another page, the forms that it can send, and a page made for somebody else.
+    // A button on another site, with the forms that it can send; then missing, foreign and invalid proofs.
     let logout = format!("{}/api/v1/logout", app.url);
     for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
         let request = me.client.post(&logout).header("content-type", kind).header("accept", "text/html");
@@ -443,7 +444,7 @@ async fn nobody_leaves_by_accident() {
         assert!(text(&html, "[data-testid=error-message]").is_some(), "{fields:?}");
         assert_eq!(me.sessions(&app).await, 1, "{fields:?}");
     }
-    // The proof is no cookie.
+    // The proof isn't valid as a cookie.
     let mallory = Browser::new();
     let keys = CookieKeys::parse(&secret(1)).unwrap();
     mallory.set(&keys.name("hark_owner", Https(false)), &mine);
@@ -469,7 +470,7 @@ async fn without_cookies_the_upload_page_says_so_before_anything_is_sent() {
     let html = blocked.open(&format!("{upload}?cookies=set")).await.text().await.unwrap();
     assert!(text(&html, "[data-testid=error-message]").unwrap().contains("blocks Hark's cookie"), "{html}");
     assert!(attribute(&html, "[data-testid=upload-submit]", "disabled").is_some());
-    // Who sends all the same is told, and nothing is made.
+    // A browser that sends a recording anyway is redirected to the error, and no session is created.
     let sent = blocked.upload(&app, "text/html").await;
     assert_eq!((sent.status(), location(&sent).as_str()), (StatusCode::SEE_OTHER, "/upload?cookies=set"));
     let sample = blocked.submit(&app, Some(&upload), TrySample::PATH, &[]).await;
@@ -482,18 +483,18 @@ async fn without_cookies_the_upload_page_says_so_before_anything_is_sent() {
     assert_eq!(location(&me.open(&format!("{upload}?cookies=set")).await), "/upload");
     let html = me.open(&upload).await.text().await.unwrap();
     assert_eq!(text(&html, "[data-testid=error-message]").filter(|t| t.contains("cookie")), None);
-    // A program needs none.
+    // A program needs no cookie.
     assert_eq!(Browser::new().upload(&app, "*/*").await.status(), StatusCode::CREATED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn why_a_form_failed_is_told_once_and_cannot_be_forged() {
+async fn the_error_of_a_form_is_shown_once_and_cannot_be_forged() {
     let app = node(&[1]).await;
     let me = Browser::new();
     let made: Value = me.upload(&app, "*/*").await.json().await.unwrap();
     let id = made["id"].as_str().unwrap();
     let page = format!("{}/sessions/{id}", app.url);
-    let told = async |url: &str| {
+    let shown_error = async |url: &str| {
         let html = me.open(url).await.text().await.unwrap();
         text(&html, "[data-testid=error-message]")
     };
@@ -511,15 +512,19 @@ async fn why_a_form_failed_is_told_once_and_cannot_be_forged() {
         let cookies = format!("{:?}", me.cookies());
         assert!(!cookies.contains("title"), "{cookies}");
         let url = format!("{}{to}", app.url);
-        assert_eq!(told(&url).await.as_deref(), Some("the title is empty; give it at least one character"), "{to}");
-        assert_eq!(told(&url).await, None, "told twice");
+        assert_eq!(
+            shown_error(&url).await.as_deref(),
+            Some("the title is empty; give it at least one character"),
+            "{to}"
+        );
+        assert_eq!(shown_error(&url).await, None, "shown twice");
     }
-    // One that works leads back, also only within the site.
+    // A form that succeeds redirects back, within the site only.
     for (from, to) in [(page.as_str(), format!("/sessions/{id}")), ("https://evil.example/x", "/".to_owned())] {
         let sent = me.submit(&app, Some(from), RenameSession::PATH, &[("id", id), ("title", "New")]).await;
-        assert_eq!((location(&sent), told(&page).await), (to, None));
+        assert_eq!((location(&sent), shown_error(&page).await), (to, None));
     }
-    // What can't even be read fails as well, in words that are shown as text.
+    // A malformed form fails too, with a message that is shown as text.
     me.submit(&app, Some(&page), RenameSession::PATH, &[("id", "</title><h1>"), ("title", "x")]).await;
     let html = me.open(&page).await.text().await.unwrap();
     assert!(text(&html, "[data-testid=error-message]").unwrap().starts_with("The request was malformed"), "{html}");
@@ -531,6 +536,6 @@ async fn why_a_form_failed_is_told_once_and_cannot_be_forged() {
         let answer = me.open(&format!("{}{path}{forged}", app.url)).await;
         assert_eq!(location(&answer), path);
         assert!(!answer.text().await.unwrap().contains("Send money"));
-        assert_eq!(told(&format!("{}{path}", app.url)).await.filter(|text| text.contains("money")), None);
+        assert_eq!(shown_error(&format!("{}{path}", app.url)).await.filter(|text| text.contains("money")), None);
     }
 }

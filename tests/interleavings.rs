@@ -1,4 +1,4 @@
-//! That no order of publishing, connecting, reading and coming back loses or doubles anything.
+//! Tests that no order of publishing, connecting, reading and reconnecting loses or duplicates anything.
 
 #[path = "support/world.rs"]
 mod world;
@@ -15,28 +15,28 @@ use std::task::Poll;
 use tokio::sync::mpsc;
 use world::{World, id, poll};
 
-/// What happens to one client while a session runs.
+/// One step of a test: something happens to the client or to the session.
 #[derive(Clone, Debug)]
-enum Act {
+enum Step {
     Status,
     Segment,
-    /// Polls the stream this often.
+    /// Polls the stream so many times.
     Read(u8),
     Disconnect,
     Connect,
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => Just(Act::Status),
-        3 => Just(Act::Segment),
-        5 => (0u8..6).prop_map(Act::Read),
-        1 => Just(Act::Disconnect),
-        2 => Just(Act::Connect),
+        3 => Just(Step::Status),
+        3 => Just(Step::Segment),
+        5 => (0u8..6).prop_map(Step::Read),
+        1 => Just(Step::Disconnect),
+        2 => Just(Step::Connect),
     ]
 }
 
-/// A client that does what EventSource does: keeps the last event id and comes back with it.
+/// A client that behaves like EventSource: it keeps the last event id and reconnects with it.
 #[derive(Default)]
 struct Client {
     stream: Option<StatusStream>,
@@ -72,8 +72,8 @@ impl Client {
 }
 
 impl Client {
-    /// Reads on: every segment has come once, versions have risen, and the last is that of the end.
-    fn comes_to_the_end(mut self, world: &World, last: u64) -> TestCaseResult {
+    /// Reads to the end, and checks that every segment came once, that versions rose, and that the last one is `last`.
+    fn reads_to_the_end(mut self, world: &World, last: u64) -> TestCaseResult {
         for _ in 0..2000 {
             if self.ended {
                 break;
@@ -94,33 +94,33 @@ proptest! {
 
     #[test]
     fn any_order_of_events_gives_every_segment_once_and_the_end(
-        acts in proptest::collection::vec(act(), 0..60),
+        steps in proptest::collection::vec(step(), 0..60),
         polls in 0u8..4,
     ) {
         let world = World::new(polls);
         let mut version = 1;
         world.publish_status(version, State::Processing);
         let mut client = Client::default();
-        for act in acts {
-            match act {
-                Act::Status => { version += 1; world.publish_status(version, State::Processing); }
-                Act::Segment => { version += 1; world.publish_segment(version); }
-                Act::Read(times) => (0..times).for_each(|_| client.read()),
-                Act::Disconnect => client.stream = None,
-                Act::Connect if client.stream.is_none() => client.stream = Some(world.stream(client.last)),
-                Act::Connect => {}
+        for step in steps {
+            match step {
+                Step::Status => { version += 1; world.publish_status(version, State::Processing); }
+                Step::Segment => { version += 1; world.publish_segment(version); }
+                Step::Read(times) => (0..times).for_each(|_| client.read()),
+                Step::Disconnect => client.stream = None,
+                Step::Connect if client.stream.is_none() => client.stream = Some(world.stream(client.last)),
+                Step::Connect => {}
             }
         }
         world.publish_status(version + 1, State::Completed);
         if client.stream.is_none() {
             client.stream = Some(world.stream(client.last));
         }
-        client.comes_to_the_end(&world, version + 1)?;
+        client.reads_to_the_end(&world, version + 1)?;
     }
 
     #[test]
     fn a_stream_of_all_sessions_ends_up_with_the_newest(
-        acts in proptest::collection::vec(act(), 0..60),
+        steps in proptest::collection::vec(step(), 0..60),
         polls in 0u8..4,
     ) {
         let world = World::new(polls);
@@ -128,17 +128,17 @@ proptest! {
         world.publish_status(version, State::Processing);
         let mut client = Client { stream: Some(world.owner_stream()), ..Client::default() };
         let mut connected_at = 0;
-        for act in acts {
-            match act {
-                Act::Status => { version += 1; world.publish_status(version, State::Processing); }
-                Act::Segment => { version += 1; world.publish_segment(version); }
-                Act::Read(times) => (0..times).for_each(|_| client.read()),
-                Act::Disconnect => client.stream = None,
-                Act::Connect if client.stream.is_none() => {
+        for step in steps {
+            match step {
+                Step::Status => { version += 1; world.publish_status(version, State::Processing); }
+                Step::Segment => { version += 1; world.publish_segment(version); }
+                Step::Read(times) => (0..times).for_each(|_| client.read()),
+                Step::Disconnect => client.stream = None,
+                Step::Connect if client.stream.is_none() => {
                     client = Client { stream: Some(world.owner_stream()), ..Client::default() };
                     connected_at = world.stored.state.lock().unwrap().1.len() as u32;
                 }
-                Act::Connect => {}
+                Step::Connect => {}
             }
         }
         if client.stream.is_some() {
@@ -151,48 +151,48 @@ proptest! {
     }
 
     #[test]
-    fn a_bus_that_loses_doubles_and_delays_changes_nothing_in_the_end(
-        acts in proptest::collection::vec((act(), fate(), fate()), 0..60),
+    fn lost_duplicate_and_late_messages_do_not_change_the_result(
+        steps in proptest::collection::vec((step(), fate(), fate()), 0..60),
         polls in 0u8..4,
         last in fate(),
     ) {
         let world = World::new(polls);
-        let (wants, mut wanted) = mpsc::unbounded_channel();
-        world.hub.listen_beyond(wants);
+        let (subscribe, mut requested) = mpsc::unbounded_channel();
+        world.hub.subscribe_remote(subscribe);
         let mut version = 1;
         world.store_status(version, State::Processing);
         let mut client = Client { stream: Some(world.stream(EventId::default())), ..Client::default() };
         let mut bus = LossyBus::default();
-        for (act, first, second) in acts {
-            match act {
-                Act::Status => {
+        for (step, first, second) in steps {
+            match step {
+                Step::Status => {
                     version += 1;
                     bus.carry(&world, world.store_status(version, State::Processing), first);
                 }
-                Act::Segment => {
+                Step::Segment => {
                     version += 1;
                     let (segment, status) = world.store_segment(version);
                     bus.carry(&world, Event::bare_segment(world.owner.clone(), id(), &segment), first);
                     bus.carry(&world, Event::status(world.owner.clone(), status), second);
                 }
-                Act::Read(0) => world.compare(),
-                Act::Read(times) => (0..times).for_each(|_| client.read()),
-                Act::Disconnect => client.stream = None,
-                Act::Connect if client.stream.is_none() => client.stream = Some(world.stream(client.last)),
-                Act::Connect => {}
+                Step::Read(0) => world.compare(),
+                Step::Read(times) => (0..times).for_each(|_| client.read()),
+                Step::Disconnect => client.stream = None,
+                Step::Connect if client.stream.is_none() => client.stream = Some(world.stream(client.last)),
+                Step::Connect => {}
             }
         }
-        prop_assert_eq!(wanted.try_recv(), Ok(id()), "nobody would listen for the session");
+        prop_assert_eq!(requested.try_recv(), Ok(id()), "no subscription to the session was requested");
         bus.carry(&world, world.store_status(version + 1, State::Completed), last);
         if client.stream.is_none() {
             client.stream = Some(world.stream(client.last));
         }
         world.compare();
-        client.comes_to_the_end(&world, version + 1)?;
+        client.reads_to_the_end(&world, version + 1)?;
     }
 }
 
-/// What becomes of a message on its way between nodes.
+/// What happens to a message between nodes.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Arrives,
@@ -235,17 +235,18 @@ impl LossyBus {
 }
 
 #[test]
-fn what_nobody_asked_for_is_not_held_where_others_publish_too() {
+fn with_other_nodes_only_requested_sessions_are_held() {
     let world = World::new(0);
-    let (wants, mut wanted) = mpsc::unbounded_channel();
-    world.hub.listen_beyond(wants);
+    let (subscribe, mut requested) = mpsc::unbounded_channel();
+    world.hub.subscribe_remote(subscribe);
     world.publish_status(1, State::Processing);
     world.publish_segment(2);
-    assert!(world.hub.held().is_empty() && wanted.try_recv().is_err());
-    // An owner's stream makes its sessions wanted, each segment comes once, and a session that is gone is let go.
+    assert!(world.hub.held().is_empty() && requested.try_recv().is_err());
+    // An owner's stream requests subscriptions to its sessions, each segment comes once, and a deleted session is
+    // dropped.
     let mut client = Client { stream: Some(world.owner_stream()), ..Client::default() };
     (0..10).for_each(|_| client.read());
-    assert_eq!(wanted.try_recv(), Ok(id()));
+    assert_eq!(requested.try_recv(), Ok(id()));
     assert_eq!(world.hub.held().get(&id()), Some(&(2, 1)));
     let (segment, status) = world.store_segment(3);
     for _ in 0..2 {

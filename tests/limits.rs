@@ -1,5 +1,6 @@
-//! What strangers send to `hark serve`, a process of its own whose memory and open files can be looked at: bodies, heads
-//! and connections without end, of all sizes and speeds, on every route. Each ends in time, and memory stays flat.
+//! Attacks on `hark serve`, which runs as a process of its own so that its memory and open files can be measured:
+//! endless bodies, heads and connections, of all sizes and speeds, on every route. Each must end in time, and memory
+//! must stay flat.
 
 #[path = "support/process.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
@@ -23,10 +24,10 @@ use tokio::{
 
 const TOKEN: &str = "token-of-the-tests";
 const PATHS: [&str; 2] = ["direct", "hyper"];
-/// By how much an attack may raise the memory of a node, in bytes.
+/// How many bytes an attack may add to a node's memory.
 const ALLOWED: u64 = 10_000_000;
 
-/// A node whose times are short.
+/// A node with short timeouts.
 fn node(folder: &TempDir, flags: &[&str]) -> Setup {
     let own = [
         ["--workers", "0"],
@@ -50,7 +51,7 @@ fn address(url: &str) -> String {
     url.strip_prefix("http://").unwrap().to_owned()
 }
 
-/// What a connection was answered with until it ended.
+/// What was received on a connection until it ended.
 struct Ended {
     status: Option<u16>,
     text: String,
@@ -77,9 +78,9 @@ impl Ended {
 #[derive(Clone, Copy, Debug)]
 enum Rest {
     Nothing,
-    /// The same over and over.
+    /// The same bytes again and again.
     Endless(&'static [u8]),
-    /// The same over and over, with a pause of milliseconds between.
+    /// The same bytes again and again, with so many milliseconds between.
     Slowly(&'static [u8], u64),
 }
 
@@ -90,7 +91,7 @@ async fn send(address: &str, first: &[u8], rest: Rest) -> Ended {
     let sending = tokio::spawn(async move {
         match rest {
             Rest::Nothing => std::future::pending().await,
-            // Until the node hangs up.
+            // Until the node closes the connection.
             Rest::Endless(bytes) => while write.write_all(bytes).await.is_ok() {},
             Rest::Slowly(bytes, millis) => {
                 while write.write_all(bytes).await.is_ok() {
@@ -103,7 +104,7 @@ async fn send(address: &str, first: &[u8], rest: Rest) -> Ended {
     let mut answer = Vec::new();
     let reading = async {
         let mut piece = [0; 4096];
-        // One that is cut off has ended as well.
+        // A connection that is reset has ended too.
         while let Ok(n @ 1..) = read.read(&mut piece).await {
             answer.extend_from_slice(&piece[..n]);
         }
@@ -124,7 +125,7 @@ async fn ask(address: &str, head: &str) -> Ended {
     send(address, format!("{head}\r\nConnection: close\r\n\r\n").as_bytes(), Rest::Nothing).await
 }
 
-/// Memory of the node now, and the most since [`forget_peak`].
+/// A value of the node's memory, in bytes: now, or the peak since [`forget_peak`].
 fn memory(node: &Process, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
@@ -135,9 +136,9 @@ fn forget_peak(node: &Process) {
     std::fs::write(format!("/proc/{}/clear_refs", node.id()), "5").unwrap();
 }
 
-/// Runs an attack, and fails if memory rises by more than it may, also if only for a moment. Threads and the allocator take
-/// what they keep at their first peak, whenever that is, so one rise is looked at again: what an attack costs, it costs each
-/// time. Pages of the program's own file are not counted: a development build has 100 MB of them.
+/// Runs an attack, and fails if memory rises by more than [`ALLOWED`], even for a moment. Threads and the allocator
+/// keep what they take at their first peak, so an attack that raises memory is repeated, up to three times: a real cost
+/// occurs each time. Pages of the program's own file aren't counted, because a development build has 100 MB of them.
 async fn with_flat_memory<T>(node: &Process, attack: impl AsyncFn() -> T) -> T {
     let mut rises = Vec::new();
     loop {
@@ -155,13 +156,13 @@ async fn with_flat_memory<T>(node: &Process, attack: impl AsyncFn() -> T) -> T {
     }
 }
 
-/// Something that can be asked for: a method, a path, and the type of its body.
+/// A target of attacks: a method, a path, and the type of its body.
 #[derive(Clone, Debug)]
 struct Target {
     method: Method,
     path: String,
     kind: &'static str,
-    /// What a well-formed body begins with.
+    /// The beginning of a well-formed body.
     begins: &'static str,
 }
 
@@ -190,7 +191,7 @@ impl Target {
 
 const FILE: &str = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n";
 
-/// A session of this visitor's, which no engine works on.
+/// Creates a session of this visitor that no engine works on.
 async fn session(me: &Visitor) -> String {
     let request = me.request("POST", "/api/v1/sessions").bearer_auth(TOKEN).json(&json!({"title": "x"}));
     let response = me.send(request).await;
@@ -198,7 +199,7 @@ async fn session(me: &Visitor) -> String {
     response.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
-/// Every route of the OpenAPI document, every server function, and what is in neither.
+/// Every route of the OpenAPI document, every server function, and the routes that are in neither.
 async fn targets(me: &Visitor) -> Vec<Target> {
     let document = me.json("/api/openapi.json").await;
     let mut targets = Vec::new();
@@ -229,13 +230,13 @@ async fn targets(me: &Visitor) -> Vec<Target> {
     targets
 }
 
-/// Attacks all targets, some at a time, and returns what became of each.
+/// Attacks all targets, several at a time, and returns the results.
 async fn attack_all(
     address: &str,
     targets: &[Target],
     attack: impl Fn(&Target) -> (String, Rest),
 ) -> Vec<(Target, Ended)> {
-    // Those that send as much as they can keep the machine busy.
+    // Fewer at a time if they send as fast as they can, which keeps the machine busy.
     let endless = targets.first().is_some_and(|target| matches!(attack(target).1, Rest::Endless(_)));
     let some = Arc::new(Semaphore::new(if endless { 6 } else { 12 }));
     let mut attacks = JoinSet::new();
@@ -250,13 +251,13 @@ async fn attack_all(
     attacks.join_all().await
 }
 
-async fn every_route_ends_what_has_no_end(path: &str) {
+async fn every_route_limits_endless_requests(path: &str) {
     let folder = TempDir::new().unwrap();
     let node = node(&folder, &["--stream-path", path]).start();
     let (me, address) = (node.visitor(), address(&node.url));
     let cookie = &me.cookie().await;
     let targets = targets(&me).await;
-    // Each is asked once as it should be, so that what it makes at its first use is there.
+    // Uses each route once normally, so that what it allocates at its first use exists.
     attack_all(&address, &targets, |t| {
         (t.head(cookie, "Connection: close\r\nContent-Length: 1\r\n\r\nx"), Rest::Nothing)
     })
@@ -270,7 +271,7 @@ async fn every_route_ends_what_has_no_end(path: &str) {
         .await;
     attack_all(&address, &targets[..4], |t| (t.head(cookie, "Content-Length: 5000\r\n\r\n"), Rest::Nothing)).await;
     with_flat_memory(&node, async || {
-        // More than any route takes, as it says itself.
+        // A body whose declared size is larger than any route allows.
         let sized = attack_all(&address, &targets, |t| {
             (t.head(cookie, &format!("Content-Length: 1000000000000\r\n\r\n{}", t.begins)), Rest::Endless(PIECE))
         });
@@ -280,7 +281,7 @@ async fn every_route_ends_what_has_no_end(path: &str) {
             let code = if error["error"].is_object() { &error["error"]["code"] } else { &error["code"] };
             assert_eq!(code, "too_large", "{target:?}: {error}");
         }
-        // The same without saying so.
+        // The same without a declared size.
         let chunked = attack_all(&address, &targets, |t| {
             let begins = format!("{:x}\r\n{}\r\n", t.begins.len(), t.begins);
             (t.head(cookie, &format!("Transfer-Encoding: chunked\r\n\r\n{begins}")), Rest::Endless(chunk))
@@ -291,7 +292,7 @@ async fn every_route_ends_what_has_no_end(path: &str) {
                 assert_eq!(ended.status, Some(413), "{target:?}: {}", ended.text);
             }
         }
-        // A body that never comes, and one that comes a byte at a time.
+        // A body that never comes, and one that comes byte by byte.
         for rest in [Rest::Nothing, Rest::Slowly(b"y", 300)] {
             let never = attack_all(&address, &targets, |t| {
                 (t.head(cookie, &format!("Content-Length: 5000\r\n\r\n{}", t.begins)), rest)
@@ -303,7 +304,7 @@ async fn every_route_ends_what_has_no_end(path: &str) {
                 }
             }
         }
-        // A head that comes a line or a byte at a time, and one that is larger than any.
+        // A head that comes line by line or byte by byte, and one that is too large.
         for rest in [Rest::Slowly(b"X: y\r\n", 300), Rest::Slowly(b"y", 300)] {
             for (target, ended) in attack_all(&address, &targets, |t| (t.head(cookie, "X: y"), rest)).await {
                 assert_eq!(ended.status, Some(408), "{target:?}: {}", ended.text);
@@ -319,13 +320,13 @@ async fn every_route_ends_what_has_no_end(path: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_ends_what_has_no_end_direct() {
-    every_route_ends_what_has_no_end("direct").await;
+async fn every_route_limits_endless_requests_direct() {
+    every_route_limits_endless_requests("direct").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_ends_what_has_no_end_hyper() {
-    every_route_ends_what_has_no_end("hyper").await;
+async fn every_route_limits_endless_requests_hyper() {
+    every_route_limits_endless_requests("hyper").await;
 }
 
 /// The head of an upload of `length` bytes, or in chunks.
@@ -338,7 +339,7 @@ fn upload_head(cookie: &str, length: Option<u64>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forms_whose_parts_have_no_end_are_refused_at_once() {
+async fn forms_with_endless_parts_are_refused_at_once() {
     let folder = TempDir::new().unwrap();
     let node = node(&folder, &["--max-upload-bytes", "1000000000"]).start();
     let (me, address) = (node.visitor(), &address(&node.url));
@@ -359,14 +360,14 @@ async fn forms_whose_parts_have_no_end_are_refused_at_once() {
             let ended = send(address, format!("{head}{begins}").as_bytes(), rest).await;
             assert_eq!((ended.status, ended.code().as_str()), (Some(400), "bad_request"), "{begins}: {}", ended.text);
         }
-        // A line between parts that is longer than any may be.
+        // A boundary that is too long.
         let long = head.replace("boundary=x", &format!("boundary={}", "x".repeat(71)));
         let ended = send(address, long.as_bytes(), Rest::Nothing).await;
         assert_eq!((ended.status, ended.code().as_str()), (Some(400), "bad_request"), "{}", ended.text);
     })
     .await;
     assert_eq!(std::fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
-    // Fields of later versions are skipped, also large ones; the whole request has a limit.
+    // Unknown fields are skipped, even large ones; the whole request has a limit.
     let form = reqwest::multipart::Form::new()
         .text("later", "y".repeat(500_000))
         .part("file", reqwest::multipart::Part::bytes(wav(1.0, 1.0)).file_name("a.wav"));
@@ -375,14 +376,14 @@ async fn forms_whose_parts_have_no_end_are_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_uploads_have_few_places_and_lose_them() {
+async fn slow_uploads_are_limited_and_given_up() {
     let folder = TempDir::new().unwrap();
     let flags = ["--max-uploads", "6", "--max-uploads-per-address", "5", "--max-uploads-per-owner", "2"];
     let node = node(&folder, &[&flags[..], &["--trusted-proxies", "127.0.0.1"]].concat()).start();
     let (me, address) = (node.visitor(), &address(&node.url));
     let cookie = &me.cookie().await;
     me.upload("a.wav", wav(1.0, 1.0), &[]).await;
-    // Of an owner with a cookie, of an address without one, and of all addresses.
+    // Tests the limits of an owner with a cookie, of an address without one, and of the node.
     let slow = |from: u8, cookie: &str| {
         let head = upload_head(cookie, Some(900_000));
         let head = head.replace("Host: hark", &format!("Host: hark\r\nX-Forwarded-For: 192.0.2.{from}"));
@@ -413,17 +414,17 @@ async fn slow_uploads_have_few_places_and_lose_them() {
         }
     }
     let slow = counts[&(408, "upload_too_slow".to_owned())];
-    // At least as many as there are places; more if some came when others had ended.
+    // At least as many as there are permits; more if some came after others had ended.
     assert!((6..=30).contains(&slow), "{counts:?}");
     let full = counts.get(&(429, "too_many_uploads".to_owned())).copied().unwrap_or_default();
     let all = counts.get(&(503, "too_many_uploads".to_owned())).copied().unwrap_or_default();
     assert_eq!(slow + full + all, 60, "{counts:?}");
-    // All places are free again.
+    // All permits were given back.
     assert_eq!(me.upload("a.wav", wav(1.0, 1.0), &[]).await.status(), StatusCode::CREATED);
     assert_eq!(std::fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
 }
 
-/// Opens connections that say nothing.
+/// Opens connections that send nothing.
 async fn silent(address: &str, n: usize) -> Vec<TcpStream> {
     let mut sockets = Vec::new();
     for _ in 0..n {
@@ -433,7 +434,7 @@ async fn silent(address: &str, n: usize) -> Vec<TcpStream> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_sockets_leave_room_for_a_health_check_and_end() {
+async fn silent_connections_end_and_leave_room_for_health_checks() {
     let folder = TempDir::new().unwrap();
     let node = node(&folder, &["--head-secs", "8"]).by(&["prlimit", "--nofile=256:256"]).start();
     let address = &address(&node.url);
@@ -447,7 +448,7 @@ async fn silent_sockets_leave_room_for_a_health_check_and_end() {
         assert_eq!((ended.status, ended.code().as_str()), (Some(503), "too_many_connections"), "{}", ended.text);
         assert!(ended.text.contains("retry-after: 10"), "{}", ended.text);
     }
-    // They are still there, as far as they are concerned: the node is what ends them.
+    // The client keeps them open, so the node must close them.
     let ended = async {
         for mut socket in silent {
             let mut byte = [0];
@@ -460,7 +461,7 @@ async fn silent_sockets_leave_room_for_a_health_check_and_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_has_its_part_of_the_connections() {
+async fn connections_are_limited_by_address() {
     let flags = ["--max-connections-per-address", "20", "--head-secs", "60"];
     for (proxies, status) in [(None, 429), (Some("127.0.0.0/8"), 200)] {
         let proxies: Vec<&str> = proxies.into_iter().flat_map(|network| ["--trusted-proxies", network]).collect();
@@ -480,11 +481,11 @@ async fn an_address_has_its_part_of_the_connections() {
                 time::sleep(Duration::from_millis(50)).await;
             }
         };
-        time::timeout(PATIENCE, again).await.expect("places come back");
+        time::timeout(PATIENCE, again).await.expect("permits are given back");
     }
 }
 
-/// The least of an HTTP/2 client: RFC 9113.
+/// A minimal HTTP/2 client: RFC 9113.
 struct Http2 {
     socket: TcpStream,
 }
@@ -520,7 +521,7 @@ impl Http2 {
         Some((head[3], head[4], payload))
     }
 
-    /// Answers what must be answered until the connection ends; returns the kinds of frames that came.
+    /// Acknowledges settings and pings until the connection ends; returns the types of the frames received.
     async fn until_the_end(&mut self) -> Vec<u8> {
         let mut kinds = Vec::new();
         let all = async {
@@ -536,9 +537,9 @@ impl Http2 {
         kinds
     }
 
-    /// Begins a request with a body.
+    /// Starts a request with a body.
     async fn post(&mut self, path: &str, length: Option<&str>) {
-        // HPACK, RFC 7541: POST, http, and literals that aren't indexed.
+        // HPACK, RFC 7541: POST, http, and literals without indexing.
         let mut block = vec![0x83, 0x86];
         let mut literal = |name: u8, value: &str| {
             if name > 14 {
@@ -581,32 +582,32 @@ impl Http2 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http2_connections_end_when_they_are_silent() {
+async fn silent_http2_connections_end() {
     let folder = TempDir::new().unwrap();
     for path in PATHS {
         let node = node(&folder, &["--stream-path", path, "--max-body-bytes", "20000"]).start();
         let address = &address(&node.url);
-        // The preface never comes, or half of it.
+        // The preface never comes, or only half of it.
         for first in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM"] {
             let ended = send(address, first, Rest::Nothing).await;
             assert!(ended.status.is_none_or(|status| status == 408), "{}", ended.text);
         }
-        // Nothing after it: no answer to a ping.
+        // Nothing after the preface, so no ping is answered.
         let mut silent = Http2::connect(address).await;
         let gone = async { while silent.read().await.is_some() {} };
         time::timeout(PATIENCE, gone).await.expect("a client that answers no ping is gone");
-        // All pings are answered, and nothing is asked for.
+        // All pings are answered, and nothing is requested.
         let mut idle = Http2::connect(address).await;
         let kinds = idle.until_the_end().await;
         assert!(kinds.contains(&PING) && kinds.contains(&GOAWAY), "{kinds:?}");
-        // An answer that the client has no room for.
+        // An answer for which the client opens no window.
         let mut full = Http2::connect(address).await;
         full.write(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
         full.get("/api/openapi.json").await;
         let kinds = full.until_the_end().await;
         assert!(kinds.contains(&HEADERS) && !kinds.contains(&DATA), "{kinds:?}");
-        // A body that never comes, one without end, and one that says it is too large. A status that isn't in HPACK's
-        // table is a literal whose name is (8), of three digits.
+        // A body that never comes, an endless one, and one whose declared size is too large. A status that isn't in
+        // HPACK's static table is a literal of three digits, with the name of index 8.
         let literal = |status: &str, block: &[u8]| {
             let huffman: &[u8] = match status {
                 "408" => &[0x83, 0x68, 0x0f, 0x7f],
@@ -632,13 +633,13 @@ async fn http2_connections_end_when_they_are_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_kept_alive_may_rest_and_then_begins_in_time() {
+async fn idle_connections_and_slow_second_heads_time_out() {
     let folder = TempDir::new().unwrap();
     for path in PATHS {
         let node = node(&folder, &["--stream-path", path]).start();
         let address = &address(&node.url);
         let first = b"GET /healthz HTTP/1.1\r\nHost: hark\r\n\r\n";
-        // Nothing after the first answer; then a second head that never ends.
+        // Nothing after the first answer; and a second head that never ends.
         for rest in [Rest::Nothing, Rest::Slowly(b"y", 300)] {
             let ended = send(address, first, rest).await;
             assert_eq!(ended.status, Some(200), "{}", ended.text);
@@ -647,7 +648,7 @@ async fn a_connection_kept_alive_may_rest_and_then_begins_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_names_one_host_which_is_ours() {
+async fn a_request_names_exactly_one_allowed_host() {
     for path in PATHS {
         let app = TestApp::with(&["--stream-path", path, "--hosts", "hark.example.org,127.0.0.1"]).await;
         let address = &address(&app.url);
@@ -662,7 +663,7 @@ async fn a_request_names_one_host_which_is_ours() {
                 );
             }
         }
-        // As a page of evil.example whose name has come to stand for this machine.
+        // As from a page of evil.example after DNS rebinding to this machine.
         for target in ["/", "/api/v1/sessions", "/api/v1/status/stream", "/pkg/hark.js", "http://evil.example/"] {
             let ended = ask(address, &format!("GET {target} HTTP/1.1\r\nHost: evil.example")).await;
             assert_eq!((ended.status, ended.code().as_str()), (Some(421), "unknown_host"), "{target}: {}", ended.text);
@@ -680,7 +681,7 @@ async fn a_request_names_one_host_which_is_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn methods_that_hark_has_not_are_refused_in_words() {
+async fn unknown_methods_are_refused_with_a_message() {
     let app = TestApp::start().await;
     let address = &address(&app.url);
     for head in [
@@ -698,7 +699,7 @@ async fn methods_that_hark_has_not_are_refused_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_answer_has_the_headers_that_keep_it_apart() {
+async fn every_answer_has_the_security_headers() {
     for path in PATHS {
         let app = TestApp::with(&["--stream-path", path, "--worker-token", TOKEN]).await;
         let address = &address(&app.url);
@@ -730,7 +731,7 @@ async fn every_answer_has_the_headers_that_keep_it_apart() {
             let plain = ask(address, &format!("{line} HTTP/1.1\r\nHost: hark")).await;
             assert!(!plain.text.contains("strict-transport-security"), "{}", plain.text);
         }
-        // An open stream, of which only the head is read.
+        // A stream, of which only the head is read.
         let mut socket = TcpStream::connect(address).await.unwrap();
         socket.write_all(b"GET /api/v1/status/stream HTTP/1.1\r\nHost: hark\r\n\r\n").await.unwrap();
         let mut text = String::new();
@@ -746,7 +747,7 @@ async fn every_answer_has_the_headers_that_keep_it_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compressed_body_stays_what_it_is() {
+async fn compressed_bodies_are_not_decompressed() {
     let app = TestApp::start().await;
     let me = app.visitor();
     me.cookie().await;

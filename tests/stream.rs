@@ -1,5 +1,5 @@
-//! The contract of status streams, through independent clients and raw sockets, over both ways of serving them; and
-//! what workers outside Hark may publish.
+//! The contract of status streams, tested with independent clients and raw sockets, over both cases of serving them; and
+//! the checks of what workers outside Hark publish.
 
 mod support;
 
@@ -26,7 +26,7 @@ use tokio::{
 
 const TOKEN: &str = "token-of-the-tests";
 const PATHS: [&str; 2] = ["direct", "hyper"];
-/// What is added to a stream's address for it to be plain, or compressed.
+/// The query of a stream's address: for a plain stream, and for a compressed one.
 const PACKINGS: [&str; 2] = ["", "?compress=gzip"];
 
 async fn node(path: &str, flags: &[&str]) -> TestApp {
@@ -41,7 +41,7 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Makes a session of the visitor's.
+    /// Creates a session of the visitor.
     async fn start(visitor: &'a Visitor, title: &str) -> Self {
         visitor.cookie().await;
         let body = json!({"title": title, "duration_total": 100.0});
@@ -84,7 +84,7 @@ async fn answer(visitor: &Visitor, request: reqwest::RequestBuilder) -> (StatusC
     (response.status(), response.json().await.unwrap())
 }
 
-/// Texts that break careless framing.
+/// Texts that break naive framing of events.
 fn texts() -> Vec<String> {
     vec![
         "plain".to_owned(),
@@ -105,7 +105,7 @@ struct Seen {
     data: String,
 }
 
-/// A client in a process of its own that prints what it sees, one line of JSON an event.
+/// A client in a process of its own that prints each event as a line of JSON.
 struct Client {
     child: tokio::process::Child,
     lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
@@ -139,8 +139,8 @@ impl Client {
     }
 }
 
-/// Publishes a whole session while a client watches; `next` gives what the client sees.
-async fn tell(worker: &Worker<'_>) {
+/// Publishes a whole session.
+async fn publish_session(worker: &Worker<'_>) {
     for (index, text) in texts().iter().enumerate() {
         worker.segment(index, text).await;
         worker.status(json!({"version": 10 + index, "stage": "transcribing", "progress": index})).await;
@@ -148,12 +148,12 @@ async fn tell(worker: &Worker<'_>) {
     worker.status(json!({"version": 100, "status": "completed"})).await;
 }
 
-/// What every client must have seen in the end.
+/// Checks the events that every client must have received in the end.
 fn check(events: &[Seen], who: &str) {
-    let told: Vec<&Seen> = events.iter().filter(|e| e.event == "segment").collect();
+    let segments: Vec<&Seen> = events.iter().filter(|e| e.event == "segment").collect();
     let json = |e: &Seen| serde_json::from_str::<Value>(&e.data).unwrap_or_else(|_| panic!("{who}: {}", e.data));
-    let heard: Vec<String> = told.iter().map(|e| json(e)["text"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(heard, texts(), "{who}");
+    let texts_seen: Vec<String> = segments.iter().map(|e| json(e)["text"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(texts_seen, texts(), "{who}");
     let statuses: Vec<&Seen> = events.iter().filter(|e| e.event == "status").collect();
     let versions: Vec<u64> = statuses.iter().map(|e| json(e)["version"].as_u64().unwrap()).collect();
     assert!(versions.windows(2).all(|w| w[0] < w[1]), "{who}: {versions:?}");
@@ -166,8 +166,8 @@ fn check(events: &[Seen], who: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_written_by_others_read_the_stream() {
-    // Where scripts/setup puts it.
+async fn independent_clients_read_the_stream() {
+    // The path where scripts/setup installs it.
     let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap()));
     let python = format!("{home}/hark/python-clients/bin/python");
     let clients = [("node", "eventsource.mjs"), ("node", "parser.mjs"), (python.as_str(), "httpx_client.py")];
@@ -180,11 +180,11 @@ async fn clients_written_by_others_read_the_stream() {
             let url = format!("{}{}{packing}", app.url, worker.stream_path());
             let mut client = Client::start(program, script, &url, &me.cookie().await);
             let mut events = Vec::new();
-            // It must be there before the rest is published, or this would only test snapshots.
+            // The client must be connected before the rest is published, or this would only test snapshots.
             while !events.iter().any(|e: &Seen| e.event == "status") {
                 events.push(client.next().await.expect(script));
             }
-            tell(&worker).await;
+            publish_session(&worker).await;
             events.extend(client.rest().await);
             check(&events, &format!("{script} over {path}{packing}"));
             if script == "eventsource.mjs" {
@@ -197,8 +197,8 @@ async fn clients_written_by_others_read_the_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_reads_the_stream_over_http_1_and_2() {
-    let ways = [("direct", "--http1.1"), ("hyper", "--http1.1"), ("direct", "--http2-prior-knowledge")];
-    for ((path, version), packing) in ways.into_iter().flat_map(|way| PACKINGS.map(|p| (way, p))) {
+    let cases = [("direct", "--http1.1"), ("hyper", "--http1.1"), ("direct", "--http2-prior-knowledge")];
+    for ((path, version), packing) in cases.into_iter().flat_map(|case| PACKINGS.map(|p| (case, p))) {
         let app = node(path, &[]).await;
         let me = app.visitor();
         let worker = Worker::start(&me, "curl").await;
@@ -211,10 +211,10 @@ async fn curl_reads_the_stream_over_http_1_and_2() {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        tell(&worker).await;
+        publish_session(&worker).await;
         let done = time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
         let text = String::from_utf8(done.stdout).unwrap();
-        // 0: the response was whole, its end was no accident.
+        // 0: the response was complete.
         assert_eq!(done.status.code(), Some(0), "{path} {version}");
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let head = head.to_lowercase();
@@ -246,12 +246,12 @@ async fn events(visitor: &Visitor, path: &str) -> Vec<Seen> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rust_client_reads_what_it_missed_and_is_told_when_it_is_over() {
+async fn a_rust_client_resumes_and_gets_204_at_the_end() {
     for path in PATHS {
         let app = node(path, &[]).await;
         let me = app.visitor();
         let worker = Worker::start(&me, "rust").await;
-        tell(&worker).await;
+        publish_session(&worker).await;
         let all = events(&me, &worker.stream_path()).await;
         check(&all, path);
         let later = events(&me, &format!("{}?last_event_id=14.5", worker.stream_path())).await;
@@ -268,17 +268,17 @@ async fn a_rust_client_reads_what_it_missed_and_is_told_when_it_is_over() {
     }
 }
 
-/// A compressed stream, as far as it can be read.
-struct Unpacked {
+/// A compressed stream, and the text that can be decoded so far.
+struct GzipStream {
     response: reqwest::Response,
     packed: Vec<u8>,
-    /// Of what follows gzip's header.
+    /// Decodes what follows gzip's header.
     inflate: Box<InflateState>,
     taken: usize,
     text: String,
 }
 
-impl Unpacked {
+impl GzipStream {
     async fn open(visitor: &Visitor, path: &str) -> Self {
         let request = visitor.request("GET", &format!("{path}?compress=gzip")).header("accept-encoding", "br, gzip");
         let response = visitor.send(request).await;
@@ -290,7 +290,7 @@ impl Unpacked {
         Self { response, packed: Vec::new(), inflate, taken: 10, text: String::new() }
     }
 
-    /// Takes in what comes next. False at the end.
+    /// Reads and decodes the next bytes. False at the end.
     async fn more(&mut self) -> bool {
         let next = time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream goes on").unwrap();
         let Some(bytes) = next else { return false };
@@ -321,14 +321,14 @@ async fn each_event_of_a_compressed_stream_can_be_read_when_it_comes() {
         let me = app.visitor();
         let worker = Worker::start(&me, "packed").await;
         worker.status(json!({"version": 2, "message": "the snapshot"})).await;
-        let mut one = Unpacked::open(&me, &worker.stream_path()).await;
-        let mut all = Unpacked::open(&me, "/api/v1/status/stream").await;
+        let mut one = GzipStream::open(&me, &worker.stream_path()).await;
+        let mut all = GzipStream::open(&me, "/api/v1/status/stream").await;
         for stream in [&mut one, &mut all] {
             stream.read_until("the snapshot\"").await;
             assert!(stream.text.starts_with("retry: "), "{}", stream.text);
         }
-        // Its goodbye is compressed as well, and ends it.
-        let mut third = Unpacked::open(&me, "/api/v1/status/stream").await;
+        // The `bye` of a refused stream is compressed too, and ends it.
+        let mut third = GzipStream::open(&me, "/api/v1/status/stream").await;
         while third.more().await {}
         assert!(third.text.ends_with("data: {\"reason\":\"limit\"}\n\n"), "{}", third.text);
         worker.status(json!({"version": 3, "message": "a change"})).await;
@@ -339,7 +339,7 @@ async fn each_event_of_a_compressed_stream_can_be_read_when_it_comes() {
         for stream in [&mut one, &mut all] {
             stream.read_until("a line of text\"").await;
         }
-        // More than a batch, and than what is kept to refer to.
+        // More than a batch, and more than the dictionary holds.
         let long: Vec<String> = (0..20).map(|n| format!("{n}:").repeat(3_000)).collect();
         for (index, text) in long.iter().enumerate() {
             worker.segment(index + 1, text).await;
@@ -350,7 +350,7 @@ async fn each_event_of_a_compressed_stream_can_be_read_when_it_comes() {
             assert!(one.text.contains(text));
         }
         assert!(one.text.contains("\"status\":\"completed\""));
-        // The end is gzip's, or a browser would take it for an accident.
+        // The gzip file is complete, or a browser would report a broken stream.
         for stream in [one, third] {
             let (mut whole, mut file) = (String::new(), GzDecoder::new(stream.packed.as_slice()));
             file.read_to_string(&mut whole).unwrap();
@@ -392,7 +392,7 @@ async fn a_stream_is_plain_unless_both_the_address_and_the_header_ask_for_gzip()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_with_a_goodbye() {
+async fn a_stream_ends_with_a_bye() {
     for path in PATHS {
         let app = node(path, &["--stream-lifetime-secs", "2", "--stream-idle-secs", "300"]).await;
         let me = app.visitor();
@@ -427,9 +427,9 @@ async fn logging_out_ends_the_streams() {
     }
 }
 
-/// A real process, because a signal goes to one.
+/// Uses a real process, because a signal goes to a process.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminated_node_says_goodbye_to_five_thousand_streams() {
+async fn a_terminated_node_ends_five_thousand_streams_with_a_bye() {
     const STREAMS: usize = 5000;
     for path in PATHS {
         let folder = tempfile::TempDir::new().unwrap();
@@ -446,7 +446,7 @@ async fn a_terminated_node_says_goodbye_to_five_thousand_streams() {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        // Borrowed only for its client: the node it would start isn't asked.
+        // Used only for its client; no request goes to this node.
         let app = TestApp::start().await;
         let mut me = app.visitor();
         me.url = format!("http://{addr}");
@@ -480,21 +480,21 @@ async fn a_terminated_node_says_goodbye_to_five_thousand_streams() {
             waits.insert(text.split_once("retry: ").unwrap().1.lines().next().unwrap().to_owned());
         }
         assert!(waits.len() > 100, "{path}: each has a wait of its own: {waits:?}");
-        // The node gives up on stragglers after 8 s; nobody straggled.
+        // The node cuts slow connections off after 8 s, and none was slow.
         let status = time::timeout(PATIENCE, child.wait()).await.expect("it exits").unwrap();
         assert!(status.success(), "{path}: {status}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_session_keeps_its_stream_however_quiet() {
+async fn the_stream_of_a_running_session_is_not_closed_as_idle() {
     let app = node("direct", &["--stream-idle-secs", "1"]).await;
     let me = app.visitor();
     let worker = Worker::start(&me, "quiet").await;
     worker.status(json!({"version": 2})).await;
     let response = me.get(&worker.stream_path()).await;
     let reading = tokio::spawn(async move { response.text().await.unwrap() });
-    // Several rounds of the sweep, each of which would close an idle stream.
+    // Lasts several sweeps, each of which would close an idle stream.
     time::sleep(Duration::from_secs(4)).await;
     worker.status(json!({"version": 3, "status": "completed"})).await;
     let text = time::timeout(PATIENCE, reading).await.unwrap().unwrap();
@@ -502,7 +502,7 @@ async fn a_running_session_keeps_its_stream_however_quiet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn newcomers_are_refused_with_a_goodbye_and_places_come_back() {
+async fn streams_beyond_the_limit_get_a_bye_and_permits_are_given_back() {
     for path in PATHS {
         let app = node(path, &["--max-streams-per-owner", "2", "--max-streams", "3"]).await;
         let (me, other) = (app.visitor(), app.visitor());
@@ -520,7 +520,7 @@ async fn newcomers_are_refused_with_a_goodbye_and_places_come_back() {
         drop(first);
         admitted(&app, &me, &worker.stream_path()).await;
         drop((second, third));
-        // The places of a session that has ended are free as well.
+        // The permits of streams that have ended are given back too.
         let open = [open(&app, &me, &worker.stream_path()).await, open(&app, &me, &worker.stream_path()).await];
         worker.status(json!({"version": 3, "status": "completed"})).await;
         let next = Worker::start(&me, "next").await;
@@ -530,7 +530,7 @@ async fn newcomers_are_refused_with_a_goodbye_and_places_come_back() {
     }
 }
 
-/// A stream over a raw socket, opened and with its first bytes read.
+/// Opens a stream over a raw socket and reads its first status.
 async fn open(app: &TestApp, visitor: &Visitor, path: &str) -> TcpStream {
     let mut socket = raw(app).await;
     let cookie = visitor.cookie().await;
@@ -555,7 +555,7 @@ async fn read_until(socket: &mut TcpStream, wanted: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Waits until a stream is admitted again: its place is free.
+/// Waits until a stream is admitted again, because a permit was given back.
 async fn admitted(app: &TestApp, visitor: &Visitor, path: &str) {
     let cookie = visitor.cookie().await;
     let trying = async {
@@ -570,7 +570,7 @@ async fn admitted(app: &TestApp, visitor: &Visitor, path: &str) {
             time::sleep(Duration::from_millis(100)).await;
         }
     };
-    time::timeout(PATIENCE, trying).await.expect("the place becomes free");
+    time::timeout(PATIENCE, trying).await.expect("the permit is given back");
 }
 
 async fn read_until_event(socket: &mut TcpStream) -> String {
@@ -580,17 +580,17 @@ async fn read_until_event(socket: &mut TcpStream) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn peers_that_leave_half_way_or_without_a_word_free_their_places() {
+async fn closed_and_reset_connections_give_their_permits_back() {
     for path in PATHS {
         let app = node(path, &["--max-streams-per-owner", "1"]).await;
         let me = app.visitor();
         let worker = Worker::start(&me, "gone").await;
         worker.status(json!({"version": 2})).await;
-        // Half-closed: it says that it has nothing more to say.
+        // Half-closed by the client.
         let mut half = open(&app, &me, &worker.stream_path()).await;
         half.shutdown().await.unwrap();
         admitted(&app, &me, &worker.stream_path()).await;
-        // Gone with a reset.
+        // Closed by a reset.
         let lost = open_when_free(&app, &me, &worker).await;
         lost.set_zero_linger().unwrap();
         drop(lost);
@@ -611,24 +611,24 @@ async fn open_when_free(app: &TestApp, me: &Visitor, worker: &Worker<'_>) -> Tcp
             }
         }
     };
-    time::timeout(PATIENCE, trying).await.expect("the place becomes free")
+    time::timeout(PATIENCE, trying).await.expect("the permit is given back")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_reads_nothing_is_cut_off_and_misses_nothing() {
+async fn a_client_that_reads_nothing_is_disconnected_and_can_resume() {
     for path in PATHS {
         let app = node(path, &["--max-streams-per-owner", "1"]).await;
         let me = app.visitor();
         let worker = Worker::start(&me, "slow").await;
         worker.status(json!({"version": 2})).await;
         let mut slow = open(&app, &me, &worker.stream_path()).await;
-        // More than any buffer on the way holds.
+        // More than all buffers on the way hold.
         let text = "y".repeat(60_000);
         for index in 0..200 {
             worker.segment(index, &text).await;
         }
         admitted(&app, &me, &worker.stream_path()).await;
-        // What it reads now is whole as far as it goes; with the last id it gets the rest.
+        // What it still reads is intact up to the cut; with the last id it gets the rest.
         let mut read = Vec::new();
         let _ = time::timeout(PATIENCE, slow.read_to_end(&mut read)).await.expect("the connection was closed");
         let read = String::from_utf8_lossy(&read);
@@ -647,7 +647,7 @@ async fn a_client_that_reads_nothing_is_cut_off_and_misses_nothing() {
     }
 }
 
-/// The events of a stream that may be refused at first.
+/// Reads a stream, which may be refused at first.
 async fn retried(visitor: &Visitor, path: &str) -> Vec<Seen> {
     loop {
         let events = events(visitor, path).await;
@@ -659,7 +659,7 @@ async fn retried(visitor: &Visitor, path: &str) -> Vec<Seen> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn malformed_requests_are_refused_and_harm_nobody() {
+async fn malformed_requests_are_refused_and_disturb_no_other_stream() {
     for path in PATHS {
         let app = node(path, &[]).await;
         let me = app.visitor();
@@ -671,7 +671,7 @@ async fn malformed_requests_are_refused_and_harm_nobody() {
         let long = "a".repeat(100_000);
         for (request, wanted) in [
             ("\0\u{1}\u{2}\r\n\r\n".to_owned(), "400"),
-            (format!("{line}\r\n"), "HTTP/1.1 "), // without Host and cookie: somebody else
+            (format!("{line}\r\n"), "HTTP/1.1 "), // without Host and cookie: another owner
             (format!("{line}Host: a\r\nBad Header: x\r\n\r\n"), "400"),
             (format!("{line}Host: a\r\nCookie: {cookie}\r\nLast-Event-ID: 1;2\r\n\r\n"), "400"),
             (format!("{line}Host: a\r\nX: {long}\r\n\r\n"), "HTTP/1.1 431"),
@@ -691,11 +691,12 @@ async fn malformed_requests_are_refused_and_harm_nobody() {
             };
             time::timeout(PATIENCE, reading).await.expect(&request);
             let text = String::from_utf8_lossy(&text).into_owned();
-            // hyper may close on a head that is too long before the client has sent it all, which resets the answer.
+            // hyper may close the connection before the client has sent all of a head that is too long, which resets
+            // the answer.
             let reset = request.len() > 50_000 && text.is_empty();
             assert!(text.contains(wanted) || reset, "{path}: {} gave {text}", &request[..request.len().min(200)]);
         }
-        // Bytes after the request are no second request.
+        // Bytes after the request aren't treated as a second request.
         steady.write_all(b"garbage\0garbage").await.unwrap();
         worker.status(json!({"version": 3, "message": "still here"})).await;
         if path == "direct" {
@@ -705,7 +706,7 @@ async fn malformed_requests_are_refused_and_harm_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pipelined_head_in_single_bytes_is_still_a_stream() {
+async fn a_head_sent_byte_by_byte_opens_a_stream() {
     for path in PATHS {
         let app = node(path, &[]).await;
         let me = app.visitor();
@@ -730,7 +731,7 @@ async fn polls_are_answered_from_memory() {
     worker.status(json!({"version": 2, "progress": 10.0})).await;
     let one = format!("/api/v1/sessions/{}/status", worker.id);
     me.json("/api/v1/status").await;
-    // Not written to the store yet: what the poll says can only come from the hub.
+    // Not stored yet, so the poll's answer can only come from the hub.
     worker.status(json!({"version": 3, "progress": 20.0})).await;
     let store = hark::server::store::Store::open(&app.folder.path().join("hark.sqlite")).await.unwrap();
     let (stored, _) = store.any(worker.id.parse().unwrap()).await.unwrap().unwrap();
@@ -747,7 +748,7 @@ async fn polls_are_answered_from_memory() {
     worker.status(json!({"version": 4, "progress": 30.0})).await;
     let all = me.get("/api/v1/status").await;
     assert_eq!(all.json::<Value>().await.unwrap()["statuses"][0]["version"], 4);
-    // What was only in memory is stored when the node stops.
+    // A status that was only in memory is stored when the node stops.
     let folder = app.stop().await;
     let store = hark::server::store::Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
     let (stored, _) = store.any(worker.id.parse().unwrap()).await.unwrap().unwrap();
@@ -755,7 +756,7 @@ async fn polls_are_answered_from_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_outside_workers_report_is_checked() {
+async fn reports_of_outside_workers_are_checked() {
     let app = node("direct", &[]).await;
     let me = app.visitor();
     let worker = Worker::start(&me, "checked").await;
@@ -796,9 +797,9 @@ async fn what_outside_workers_report_is_checked() {
     assert_eq!(worker.try_segments(both.clone()).await, (StatusCode::OK, json!({"segments": 2})));
     // Sent again because the answer got lost.
     assert_eq!(worker.try_segments(both).await, (StatusCode::OK, json!({"segments": 2})));
-    let (_, told) = worker.try_status(json!({"progress": 60.0})).await;
-    assert_eq!(told, json!({"version": 6}));
-    // Cancelling ends it for the worker.
+    let (_, reported) = worker.try_status(json!({"progress": 60.0})).await;
+    assert_eq!(reported, json!({"version": 6}));
+    // After cancelling, the worker's reports are refused.
     let cancelled = me.post(&format!("/api/v1/sessions/{}/cancel", worker.id)).await;
     assert_eq!(cancelled.json::<Value>().await.unwrap()["status"]["status"], "cancelled");
     assert_eq!(worker.try_status(json!({"version": 5_000_000})).await.1["error"]["code"], "ended");
@@ -835,11 +836,11 @@ async fn a_session_whose_outside_worker_goes_silent_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_node_counts_what_it_does() {
+async fn the_metrics_of_streams_are_counted() {
     let app = node("direct", &[]).await;
     let me = app.visitor();
     let worker = Worker::start(&me, "counted").await;
-    tell(&worker).await;
+    publish_session(&worker).await;
     events(&me, &worker.stream_path()).await;
     me.json("/api/v1/status").await;
     let text = me.get("/metrics").await.text().await.unwrap();
@@ -859,12 +860,12 @@ async fn the_node_counts_what_it_does() {
     assert!(!text.contains(&worker.id), "a session's id is a label");
 }
 
-/// A stream that is opened from this address, as the proxy in front says; refused if it has no place.
+/// Opens a stream from this address, as a proxy in front would report it. None if it is refused.
 async fn stream_from(app: &TestApp, visitor: &Visitor, address: &str) -> Option<Sse> {
     let before = app.hub().open();
     let request = visitor.request("GET", "/api/v1/status/stream").header("x-forwarded-for", address);
     let mut stream = Sse::new(visitor.send(request).await);
-    // A place is taken before the answer.
+    // The permit is taken before the answer.
     if app.hub().open() > before {
         return Some(stream);
     }
@@ -873,32 +874,32 @@ async fn stream_from(app: &TestApp, visitor: &Visitor, address: &str) -> Option<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_stranger_cannot_take_all_places() {
+async fn one_address_cannot_take_all_streams() {
     for path in PATHS {
         let flags = ["--max-streams", "8", "--max-streams-per-address", "2", "--trusted-proxies", "127.0.0.1"];
         let app = node(path, &flags).await;
         let friend = app.visitor();
         let worker = Worker::start(&friend, "friend").await;
         worker.status(json!({"version": 2})).await;
-        // Opens one after the other, each with a new cookie, and claims to be somewhere else each time.
+        // Opens one stream after the other, each with a new cookie and a forged address in front.
         let mut held = Vec::new();
         for n in 0..20 {
             held.extend(stream_from(&app, &app.visitor(), &format!("198.51.100.{n}, 2001:db8::{n:x}")).await);
         }
-        assert_eq!(held.len(), 2, "{path}: one network has the places of one address");
-        // Others do get in, though newcomers together only to the half of all.
+        assert_eq!(held.len(), 2, "{path}: one network counts as one address");
+        // Other addresses are admitted, but all newcomers together take only half of the streams.
         for address in ["192.0.2.1", "192.0.2.2"] {
             held.push(stream_from(&app, &app.visitor(), address).await.expect("another gets in"));
         }
         assert!(stream_from(&app, &app.visitor(), "192.0.2.3").await.is_none(), "{path}");
-        // The other half is kept for who has sessions, also at the stranger's address.
+        // The other half is kept for owners with sessions, also at the same address.
         for _ in 0..4 {
-            let mut stream = stream_from(&app, &friend, "2001:db8::7").await.expect("its places are kept");
+            let mut stream = stream_from(&app, &friend, "2001:db8::7").await.expect("its permits are kept");
             assert_eq!(stream.next().await.unwrap().event, "status", "{path}");
             held.push(stream);
         }
         assert_eq!(app.hub().open(), 8);
-        // A header that no trusted proxy wrote changes nothing.
+        // A header that no trusted proxy set changes nothing.
         let plain = node(path, &["--max-streams-per-address", "1"]).await;
         let first = stream_from(&plain, &plain.visitor(), "192.0.2.1").await;
         assert!(first.is_some() && stream_from(&plain, &plain.visitor(), "192.0.2.2").await.is_none(), "{path}");

@@ -1,5 +1,6 @@
-//! The accept loop: how many connections there may be, how long each may be silent, and who serves it: `stream::direct`
-//! if its first request opens a stream, hyper otherwise. Called by a node that serves, and for a worker's monitor.
+//! The accept loop: it limits how many connections there are and how long each may be silent, and decides who serves
+//! it: `stream::direct` if its first request opens a stream, hyper otherwise. A node that serves calls it, and so does
+//! any node with an address for monitoring.
 
 use super::{
     address::{self, ClientAddress, PeerAddress},
@@ -7,7 +8,7 @@ use super::{
     connections::{Admission, ConnectionLimits, ConnectionPermit, Connections, Full, SpareConnection},
     error::Error,
     state::AppState,
-    stream::{self, AnswerUnderWay, Begun, Hub, Peer, RequestUnderWay, Silence},
+    stream::{self, ConnectionTimeouts, Dispatch, Hub, InFlightRequest, InFlightResponse, Peer},
 };
 use axum::{
     Router,
@@ -40,22 +41,22 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
-/// How long open requests have to finish once the node is told to stop.
-const GRACE: Duration = Duration::from_secs(8);
-/// What HTTP/2 holds of a request's body that nobody has read yet, and of an answer that its client doesn't take, in
-/// bytes; and what of all bodies of a connection.
+/// How long requests in flight have to finish when the node stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
+/// How much HTTP/2 buffers of a request's body that wasn't read yet, and of an answer that its client doesn't read, in
+/// bytes; and how much of all bodies of a connection.
 const STREAM_BUFFER: u32 = 64 * 1024;
 const CONNECTION_BUFFER: u32 = 256 * 1024;
-/// How long a connection beyond the limits has for its request and the answer.
-const SPARE_TIME: Duration = Duration::from_secs(5);
-/// The smallest buffer that hyper takes. A health check is smaller.
+/// How long a connection beyond the limits has for its request and its answer.
+const SPARE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The smallest buffer that hyper allows. A health check is smaller.
 const SPARE_BUFFER: usize = 8 * 1024;
-/// How long an HTTP/2 client has to go once it is told that its idle connection ends.
-const GOODBYE: Duration = Duration::from_secs(2);
-/// What is answered also beyond the limits.
+/// How long an HTTP/2 client has to close an idle connection after it received `GOAWAY`.
+const HTTP2_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The paths that are answered beyond the limits too.
 const HEALTH: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// Serves `router` on `listener` until `stop`, then ends what is open.
+/// Serves `router` on `listener` until `stop`, then closes all connections.
 pub(super) async fn accept(
     state: &AppState,
     router: Router,
@@ -74,17 +75,17 @@ pub(super) async fn accept(
                 let counted = (!proxy).then(|| ClientAddress::of(peer.ip()));
                 match Connections::admit(&server.connections, counted) {
                     Admission::Served(permit) => {
-                        drop(tasks.spawn(Arc::clone(&server).begin(socket, from, permit, tasks.clone())));
+                        drop(tasks.spawn(Arc::clone(&server).dispatch(socket, from, permit, tasks.clone())));
                     }
                     Admission::Refused(spare, full) => {
                         drop(tasks.spawn(Arc::clone(&server).refuse(socket, from, spare, full)));
-                        server.connections.settle().await;
+                        server.connections.wait_for_evicted().await;
                     }
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                // Out of file descriptors: waiting gives others time to close theirs.
+                tracing::warn!(%error, "a connection could not be accepted; trying again in 100 ms");
+                // The usual reason is a lack of file descriptors; waiting gives other connections time to close.
                 time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -93,9 +94,13 @@ pub(super) async fn accept(
     state.hub.close();
     server.stop.cancel();
     tasks.close();
-    if time::timeout(GRACE, tasks.wait()).await.is_err() {
-        let open = tasks.len();
-        tracing::warn!(grace_secs = GRACE.as_secs(), open, "some requests did not end in time and were cut off");
+    if time::timeout(SHUTDOWN_TIMEOUT, tasks.wait()).await.is_err() {
+        let (open, secs) = (tasks.len(), SHUTDOWN_TIMEOUT.as_secs());
+        tracing::warn!(
+            open,
+            grace_secs = secs,
+            "{open} connections did not end within {secs} s of the stop and were cut off"
+        );
     }
 }
 
@@ -109,7 +114,7 @@ struct Server {
     connections: Arc<Connections>,
     limits: ConnectionLimits,
     head: stream::HeadLimits,
-    silence: Silence,
+    timeouts: ConnectionTimeouts,
     stop: CancellationToken,
 }
 
@@ -118,7 +123,7 @@ impl Server {
         let config: &HttpConfig = &state.settings.http;
         let secs = |secs: u32| Duration::from_secs(secs.into());
         let mut http1 = http1::Builder::new();
-        // How long a head may take is watched here, so that a connection may be idle for longer than that.
+        // `drive` limits the time for a head, so that a connection may be idle for longer than that.
         http1.max_buf_size(config.max_head_bytes as usize).header_read_timeout(None);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
@@ -139,7 +144,7 @@ impl Server {
             connections: Arc::new(Connections::new(limits)),
             limits,
             head: stream::HeadLimits { bytes: config.max_head_bytes as usize, time: secs(config.head_secs) },
-            silence: Silence {
+            timeouts: ConnectionTimeouts {
                 idle: secs(config.idle_secs),
                 head: Some(secs(config.head_secs)),
                 answer: secs(config.stalled_secs),
@@ -148,9 +153,9 @@ impl Server {
         }
     }
 
-    /// The first request of a connection decides who serves it. What goes on for long is a task of its own, so that
-    /// it isn't as large as everything that came before.
-    async fn begin(
+    /// Decides by a connection's first request who serves it. The rest of the connection runs in a task of its own, so
+    /// that the task holds nothing that only the beginning needed.
+    async fn dispatch(
         self: Arc<Self>,
         socket: TcpStream,
         from: PeerAddress,
@@ -158,57 +163,74 @@ impl Server {
         tasks: TaskTracker,
     ) {
         let direct = (self.path == StreamPath::Direct).then_some(&self.router);
-        let begun = self.stop.run_until_cancelled(stream::begin(socket, from, self.head, direct)).await;
-        match begun.unwrap_or(Begun::Gone) {
-            Begun::Stream(writer) => drop(tasks.spawn(writer.counted(permit))),
-            Begun::Http1(socket, before) => drop(tasks.spawn(self.serve_http1(socket, from, before, permit))),
-            Begun::Http2(socket, before) => drop(tasks.spawn(self.serve_http2(socket, from, before, permit))),
-            Begun::Gone => {}
+        let dispatched = self.stop.run_until_cancelled(stream::dispatch(socket, from, self.head, direct)).await;
+        match dispatched.unwrap_or(Dispatch::Closed) {
+            Dispatch::Stream(writer) => drop(tasks.spawn(writer.with_permit(permit))),
+            Dispatch::Http1(socket, already_read) => {
+                drop(tasks.spawn(self.serve_http1(socket, from, already_read, permit)))
+            }
+            Dispatch::Http2(socket, already_read) => {
+                drop(tasks.spawn(self.serve_http2(socket, from, already_read, permit)))
+            }
+            Dispatch::Closed => {}
         }
     }
 
-    async fn serve_http1(self: Arc<Self>, socket: TcpStream, from: PeerAddress, before: Bytes, _: ConnectionPermit) {
+    async fn serve_http1(
+        self: Arc<Self>,
+        socket: TcpStream,
+        from: PeerAddress,
+        already_read: Bytes,
+        _: ConnectionPermit,
+    ) {
         let peer = self.hub.peer();
-        let socket = TokioIo::new(stream::Socket::new(socket, before, Arc::clone(&peer)));
+        let socket = TokioIo::new(stream::Socket::new(socket, already_read, Arc::clone(&peer)));
         let connection = self.http1.serve_connection(socket, self.service(from, Arc::clone(&peer)));
-        self.drive(connection, &peer, self.silence).await;
+        self.drive(connection, &peer, self.timeouts).await;
     }
 
-    async fn serve_http2(self: Arc<Self>, socket: TcpStream, from: PeerAddress, before: Bytes, _: ConnectionPermit) {
+    async fn serve_http2(
+        self: Arc<Self>,
+        socket: TcpStream,
+        from: PeerAddress,
+        already_read: Bytes,
+        _: ConnectionPermit,
+    ) {
         let peer = self.hub.peer();
-        let socket = TokioIo::new(stream::Socket::new(socket, before, Arc::clone(&peer)));
+        let socket = TokioIo::new(stream::Socket::new(socket, already_read, Arc::clone(&peer)));
         let connection = self.http2.serve_connection(socket, self.service(from, Arc::clone(&peer)));
-        // Its heads come in frames between those of other requests, and whoever keeps one back can't answer a ping.
-        self.drive(connection, &peer, Silence { head: None, ..self.silence }).await;
+        // There is no timeout for heads: they come in frames between those of other requests, and a client that stops
+        // in the middle of one can't answer a ping.
+        self.drive(connection, &peer, ConnectionTimeouts { head: None, ..self.timeouts }).await;
     }
 
-    /// The routes, for hyper.
+    /// The routes as a service for hyper.
     fn service(
         &self,
         from: PeerAddress,
         peer: Arc<Peer>,
     ) -> impl hyper::service::Service<
         Request<Incoming>,
-        Response = Response<TrackedBody>,
+        Response = Response<InFlightBody>,
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
         let router = self.router.clone();
         service_fn(move |request: Request<Incoming>| {
-            let under_way = RequestUnderWay::new(&peer);
+            let in_flight = InFlightRequest::new(&peer);
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(from);
             request.extensions_mut().insert(Arc::clone(&peer));
             let answer = router.clone().call(request);
             async move {
                 let Ok(response) = answer.await;
-                Ok(response.map(|body| TrackedBody { body, under_way: AnswerUnderWay::new(under_way) }))
+                Ok(response.map(|body| InFlightBody { body, in_flight: InFlightResponse::new(in_flight) }))
             }
         })
     }
 
-    /// Runs a connection until it ends, is cut off, is silent for too long, or the node stops.
-    async fn drive<C>(&self, connection: C, peer: &Peer, silence: Silence)
+    /// Runs a connection until it ends, is cut off, reaches a timeout, or the node stops.
+    async fn drive<C>(&self, connection: C, peer: &Peer, timeouts: ConnectionTimeouts)
     where
         C: GracefulConnection,
         C::Error: std::fmt::Display,
@@ -216,9 +238,9 @@ impl Server {
         tokio::pin!(connection);
         let stopped = self.stop.cancelled();
         tokio::pin!(stopped);
-        let look = time::sleep(silence.first_look());
-        tokio::pin!(look);
-        let (mut stopping, mut leaving) = (false, false);
+        let check = time::sleep(timeouts.first_check());
+        tokio::pin!(check);
+        let (mut stopping, mut closing) = (false, false);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -232,29 +254,30 @@ impl Server {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = look.as_mut() => match peer.next_look(silence) {
-                    Some(later) => look.as_mut().reset(time::Instant::now() + later),
-                    None if leaving || silence.head.is_some() => return,
+                () = check.as_mut() => match peer.next_check(timeouts) {
+                    Some(later) => check.as_mut().reset(time::Instant::now() + later),
+                    None if closing || timeouts.head.is_some() => return,
                     None => {
-                        leaving = true;
+                        closing = true;
                         connection.as_mut().graceful_shutdown();
-                        look.as_mut().reset(time::Instant::now() + GOODBYE);
+                        check.as_mut().reset(time::Instant::now() + HTTP2_CLOSE_TIMEOUT);
                     }
                 },
             }
         }
     }
 
-    /// Answers a connection beyond the limits: a health check as ever, and everybody else that they must come back.
+    /// Answers a connection beyond the limits: a health check as usual, any other request with the error that says when
+    /// to come back.
     async fn refuse(self: Arc<Self>, socket: TcpStream, from: PeerAddress, spare: SpareConnection, full: Full) {
         let service = service_fn(|request: Request<Incoming>| {
-            let healthy = HEALTH.contains(&request.uri().path());
+            let is_health_check = HEALTH.contains(&request.uri().path());
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(from);
             let mut router = self.router.clone();
             let limit = self.limits.per_address;
             async move {
-                if healthy {
+                if is_health_check {
                     return router.call(request).await;
                 }
                 let error = match full {
@@ -272,25 +295,25 @@ impl Server {
             .header_read_timeout(None)
             .serve_connection(socket, service);
         tokio::select! {
-            _ = time::timeout(SPARE_TIME, connection) => {}
+            _ = time::timeout(SPARE_TIMEOUT, connection) => {}
             () = spare.evicted() => {}
             () = self.stop.cancelled() => {}
         }
     }
 }
 
-/// The body of an answer. The request is under way until it has been sent or given up.
-struct TrackedBody {
+/// The body of an answer. The request is in flight until the body was sent or abandoned.
+struct InFlightBody {
     body: Body,
-    under_way: AnswerUnderWay,
+    in_flight: InFlightResponse,
 }
 
-impl HttpBody for TrackedBody {
+impl HttpBody for InFlightBody {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.under_way.goes_on();
+        self.in_flight.mark_progress();
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -1,6 +1,6 @@
-//! Who is at the other end of a connection, as an address: the peer's own, or, where the peer is a proxy that the
-//! operator trusts, the one that it names. What has no history yet is counted by it. Called by the accept loop, which
-//! knows the peer, and by `router`, which puts a [`ClientAddress`] into every request.
+//! The client's address: the peer's own, or, if the peer is a proxy that the operator trusts, the one that it names.
+//! Newcomers are counted by it. Called by the accept loop, which knows the peer, and by `router`, which puts a
+//! [`ClientAddress`] into every request.
 
 use axum::http::{HeaderMap, HeaderName, header};
 use clap::ValueEnum;
@@ -12,9 +12,9 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-/// The name that most proxies use; there is no RFC for it.
+/// The header that most proxies set; no RFC defines it.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// Providers give a household or a server a whole /64 of IPv6 addresses (RFC 6177, 2), so that is what counts as one.
+/// Providers give a household or a server a whole /64 of IPv6 addresses (RFC 6177, 2), so a /64 counts as one address.
 const IPV6_PREFIX: u8 = 64;
 
 /// The other end of a request's connection. Put into every request by the accept loop.
@@ -26,7 +26,7 @@ pub struct PeerAddress(pub IpAddr);
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
-    /// The address as far as it counts: IPv4 written as IPv6 is IPv4, and IPv6 keeps its first 64 bits.
+    /// The part of the address that counts: IPv4-mapped IPv6 becomes IPv4, and IPv6 keeps its first 64 bits.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -45,12 +45,12 @@ impl fmt::Display for ClientAddress {
     }
 }
 
-/// A network of proxies whose word on the client's address is believed: an address, or one with a prefix length.
+/// A network of proxies that are trusted to name the client's address: an address, or one with a prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedProxy(IpNet);
 
 impl TrustedProxy {
-    fn holds(&self, address: IpAddr) -> bool {
+    fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
 }
@@ -70,10 +70,11 @@ impl FromStr for TrustedProxy {
 /// Whether a peer is one of these proxies.
 #[must_use]
 pub fn is_proxy(peer: IpAddr, trusted: &[TrustedProxy]) -> bool {
-    trusted.iter().any(|proxy| proxy.holds(peer))
+    trusted.iter().any(|proxy| proxy.contains(peer))
 }
 
-/// Which header trusted proxies write. Only this one is read: the other one, a proxy may pass on as a stranger wrote it.
+/// The header that trusted proxies set. Only this one is read, because a proxy may pass the other one on as the client
+/// sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`, as nginx, Caddy, HAProxy, Cloudflare and load balancers write it.
@@ -84,30 +85,34 @@ pub enum ForwardedHeader {
 
 /// The client of a request that came from `peer`.
 #[must_use]
-pub fn find(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy], header: ForwardedHeader) -> ClientAddress {
-    warn_of_proxy(peer, headers, trusted);
+pub fn find_client(
+    peer: IpAddr,
+    headers: &HeaderMap,
+    trusted: &[TrustedProxy],
+    header: ForwardedHeader,
+) -> ClientAddress {
+    warn_about_proxy(peer, headers, trusted);
     ClientAddress::of(client(peer, headers, trusted, header))
 }
 
-/// Says once that a request seems to come through a proxy that isn't trusted: all clients behind it count as one. Only of
-/// peers within the operator's own networks, because anybody can write the header.
-fn warn_of_proxy(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy]) {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    let near = match peer.to_canonical() {
+/// Warns once that a request seems to come through a proxy that isn't trusted, because all clients behind it count as
+/// one. Only for peers in private networks, because anybody can send the header.
+fn warn_about_proxy(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy]) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    let is_local = match peer.to_canonical() {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
     };
     let forwarded = headers.contains_key(&X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED);
-    if near && forwarded && !trusted.iter().any(|proxy| proxy.holds(peer)) && !SAID.swap(true, Relaxed) {
+    if is_local && forwarded && !trusted.iter().any(|proxy| proxy.contains(peer)) && !WARNED.swap(true, Relaxed) {
         tracing::warn!(
             %peer,
-            "a request came through a proxy that isn't in HARK_TRUSTED_PROXIES: all clients behind it count as one address"
+            "a request came through a proxy that isn't in HARK_TRUSTED_PROXIES, so all clients behind it count as one address; add the proxy's address there"
         );
     }
 }
 
-/// The client as far as it can be believed: from the peer backwards through the proxies that are trusted, to the first
-/// address that isn't one of them.
+/// The client's address: from the peer backwards through the trusted proxies, the first address that isn't one of them.
 fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy], header: ForwardedHeader) -> IpAddr {
     let is_trusted = |address: IpAddr| is_proxy(address, trusted);
     let mut client = peer;
@@ -115,11 +120,11 @@ fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy], header: F
         return client;
     }
     let hops: Vec<Option<IpAddr>> = match header {
-        ForwardedHeader::XForwardedFor => elements(headers, &X_FORWARDED_FOR).map(hop).collect(),
+        ForwardedHeader::XForwardedFor => elements(headers, &X_FORWARDED_FOR).map(parse_hop).collect(),
         ForwardedHeader::Forwarded => elements(headers, &header::FORWARDED).map(forwarded_for).collect(),
     };
     for hop in hops.into_iter().rev() {
-        // Something unreadable was written by the last trusted proxy: what stands before it can't be believed either.
+        // An unreadable entry was added by the last trusted proxy, so the entries before it can't be trusted.
         let Some(address) = hop else { break };
         client = address;
         if !is_trusted(client) {
@@ -129,16 +134,16 @@ fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy], header: F
     client
 }
 
-/// The elements of a header that is a list, over all its lines.
+/// The elements of a list header, over all its lines.
 fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers.get_all(name).iter().flat_map(|line| line.to_str().unwrap_or_default().split(',')).map(str::trim)
 }
 
 /// An address as proxies write it: with or without a port, IPv6 with or without brackets.
-fn hop(text: &str) -> Option<IpAddr> {
+fn parse_hop(text: &str) -> Option<IpAddr> {
     let bare = match text.strip_prefix('[') {
         Some(rest) => rest.split(']').next()?,
-        // A single colon parts the port of an IPv4 address; several are an IPv6 address.
+        // A single colon separates the port of an IPv4 address; several mean an IPv6 address.
         None => text.split_once(':').filter(|(_, port)| !port.contains(':')).map_or(text, |(address, _)| address),
     };
     bare.parse().ok()
@@ -150,7 +155,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
         let (name, value) = pair.split_once('=')?;
         name.trim().eq_ignore_ascii_case("for").then_some(value)
     })?;
-    hop(value.trim().trim_matches('"'))
+    parse_hop(value.trim().trim_matches('"'))
 }
 
 #[cfg(test)]
@@ -172,11 +177,11 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_trusted_proxies_name_the_client() {
         use ForwardedHeader::XForwardedFor as X;
         assert_eq!(found("192.0.2.1", X, &[("x-forwarded-for", "203.0.113.9")]), "192.0.2.1");
         assert_eq!(found("127.0.0.1", X, &[("x-forwarded-for", "203.0.113.9")]), "203.0.113.9");
-        // What a stranger wrote in front of what the proxy added.
+        // Forged entries in front of those that the proxies added.
         assert_eq!(found("127.0.0.1", X, &[("x-forwarded-for", "10.9.9.9, 203.0.113.9, 10.0.0.2")]), "203.0.113.9");
         assert_eq!(
             found("127.0.0.1", X, &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9")]),
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_read_as_its_rfc_says() {
+    fn forwarded_is_parsed_by_its_rfc() {
         use ForwardedHeader::Forwarded as F;
         let lines = [("forwarded", "for=\"[2001:db8:cafe::17]:4711\";proto=https, For=10.0.0.5")];
         assert_eq!(found("fd00::1", F, &lines), "2001:db8:cafe::17");
@@ -199,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_is_its_network() {
+    fn an_ipv6_client_counts_by_its_network() {
         let of = |text: &str| ClientAddress::of(address(text));
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
@@ -209,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_say_what_they_want() {
+    fn a_wrong_setting_shows_valid_forms() {
         assert!("10.0.0.1".parse::<TrustedProxy>().is_ok());
         assert!("proxy.example".parse::<TrustedProxy>().unwrap_err().contains("172.16.0.0/12"));
     }

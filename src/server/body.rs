@@ -1,6 +1,6 @@
-//! Bodies of requests with limits in bytes and in time, for all routes: small ones by [`Limited`], uploads by
-//! [`Uploaded`]. What went wrong is noted beside the body, since what reads it tells errors in its own words or not at
-//! all. Called by `guard` and `http::upload`.
+//! Limits on bodies of requests, in bytes and in time: [`LimitedBody`] for small ones, [`UploadBody`] for uploads. A
+//! fault is also noted outside the body, because what reads a body may hide or reword its errors. Called by `guard` and
+//! `http::upload`.
 
 use super::{config::UploadConfig, error::Error};
 use axum::body::Body;
@@ -19,18 +19,18 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// What is wrong with a body.
+/// Why a body was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is larger than allowed.
     TooLarge,
-    /// It wasn't there in time.
+    /// It didn't arrive in time.
     TooSlow,
-    /// Nothing came of it for too long.
+    /// The client sent nothing for too long.
     Silent,
     /// Too much came between the parts of a form.
     LongPartHead,
-    /// The client sent it badly, or has gone.
+    /// The client sent it in a broken way, or has gone.
     BrokenOff,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The first fault of a body, known to those who gave the body away.
+/// The first fault of a body, shared with whoever passed the body on.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<Option<Fault>>>);
 
@@ -64,14 +64,14 @@ impl Faults {
     }
 }
 
-/// A body that tells whether it was read to its end.
-pub struct Tracked {
+/// A body that records whether it was read to its end.
+pub struct TrackedBody {
     inner: Body,
     ended: Arc<AtomicBool>,
 }
 
-impl Tracked {
-    /// The body, and what becomes true with its end.
+impl TrackedBody {
+    /// The body, and a flag that becomes true at its end.
     #[must_use]
     pub fn new(inner: Body) -> (Self, Arc<AtomicBool>) {
         let ended = Arc::new(AtomicBool::new(http_body::Body::is_end_stream(&inner)));
@@ -79,7 +79,7 @@ impl Tracked {
     }
 }
 
-impl http_body::Body for Tracked {
+impl http_body::Body for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -100,11 +100,11 @@ impl http_body::Body for Tracked {
     }
 }
 
-/// A timer that is made when it is first needed: most bodies are there when they are asked for.
+/// A timer that is created when it is first needed: most bodies are complete when they are read.
 #[derive(Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
+struct LazyTimer(Option<Pin<Box<Sleep>>>);
 
-impl Alarm {
+impl LazyTimer {
     fn poll(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if sleep.deadline() != at {
@@ -114,27 +114,28 @@ impl Alarm {
     }
 }
 
-/// A body of at most so many bytes that comes within a time, counted from when it is first asked for.
-pub struct Limited {
+/// A body with a limit in bytes and a deadline, which starts when the body is first read.
+pub struct LimitedBody {
     inner: Body,
-    left: u64,
+    remaining: u64,
     time: Duration,
     deadline: Option<Instant>,
-    alarm: Alarm,
+    timer: LazyTimer,
     faults: Faults,
 }
 
-impl Limited {
-    /// The body with its limits, and where a fault will be noted.
+impl LimitedBody {
+    /// The body with its limits, and where its fault is noted.
     #[must_use]
     pub fn new(inner: Body, bytes: u64, time: Duration) -> (Self, Faults) {
         let faults = Faults::default();
-        let body = Self { inner, left: bytes, time, deadline: None, alarm: Alarm::default(), faults: faults.clone() };
+        let body =
+            Self { inner, remaining: bytes, time, deadline: None, timer: LazyTimer::default(), faults: faults.clone() };
         (body, faults)
     }
 }
 
-impl http_body::Body for Limited {
+impl http_body::Body for LimitedBody {
     type Data = Bytes;
     type Error = Fault;
 
@@ -148,24 +149,24 @@ impl http_body::Body for Limited {
         let fault = match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                // Also a client that always has another byte ready must come to an end.
-                if bytes > this.left {
+                // The deadline also holds for a client that always has another byte ready.
+                if bytes > this.remaining {
                     Fault::TooLarge
                 } else if Instant::now() >= deadline {
                     Fault::TooSlow
                 } else {
-                    this.left -= bytes;
+                    this.remaining -= bytes;
                     return Poll::Ready(Some(Ok(frame)));
                 }
             }
             Poll::Ready(Some(Err(_))) => Fault::BrokenOff,
             Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => match this.alarm.poll(deadline, cx) {
+            Poll::Pending => match this.timer.poll(deadline, cx) {
                 Poll::Ready(()) => Fault::TooSlow,
                 Poll::Pending => return Poll::Pending,
             },
         };
-        // What it still sends is dropped with its connection.
+        // What the client still sends is dropped with its connection.
         this.inner = Body::empty();
         Poll::Ready(Some(Err(this.faults.note(fault))))
     }
@@ -179,21 +180,21 @@ impl http_body::Body for Limited {
     }
 }
 
-/// What an upload must keep to.
+/// The limits of an upload.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// The whole request, in bytes.
+pub struct UploadLimits {
+    /// The size of the whole request, in bytes.
     pub bytes: u64,
     pub silence: Duration,
-    /// Bytes a second.
+    /// The lowest rate, in bytes a second.
     pub rate: u32,
-    /// What the rate is measured over: time spent waiting for the client, since a disk that is slow here is no fault of
-    /// its.
+    /// How long the rate is averaged over. Only time spent waiting for the client counts, because a slow disk of the
+    /// server isn't its fault.
     pub window: Duration,
 }
 
-impl Pace {
-    /// As configured, for a request of at most so many bytes.
+impl UploadLimits {
+    /// The limits as configured, for a request of at most so many bytes.
     #[must_use]
     pub fn new(config: &UploadConfig, bytes: u64) -> Self {
         Self {
@@ -205,109 +206,110 @@ impl Pace {
     }
 }
 
-/// How much may come between the data of two parts of a form, and before the first. The parser holds it all, and looks
-/// for its end anew with every piece.
+/// How many bytes may come between the data of two parts of a form, and before the first part. The parser holds all of
+/// them, and searches them from the start with every piece.
 const MAX_PART_HEAD: u32 = 8 * 1024;
-/// The parser is in the data of a part, which it passes on as it comes.
+/// Says that the parser is in the data of a part, which it passes on as it comes.
 const IN_DATA: u32 = u32::MAX;
 
-/// Where the parser of an upload's form is, which only its caller can know.
+/// How many bytes the parser of an upload's form may still hold. The parser's caller sets it, because only it knows
+/// where the parser is.
 #[derive(Clone, Debug)]
-pub struct Parsing(Arc<AtomicU32>);
+pub struct ParserState(Arc<AtomicU32>);
 
-impl Parsing {
-    /// The parser looks for the next part.
-    pub fn looks_for_part(&self) {
+impl ParserState {
+    /// Says that the parser searches for the next part.
+    pub fn searches_part(&self) {
         self.0.store(MAX_PART_HEAD, Relaxed);
     }
 
-    /// The parser reads a part's data.
+    /// Says that the parser reads a part's data.
     pub fn reads_data(&self) {
         self.0.store(IN_DATA, Relaxed);
     }
 }
 
-/// The body of an upload, as pieces for the form's parser.
-pub struct Uploaded {
+/// The body of an upload, as a stream of pieces for the form's parser.
+pub struct UploadBody {
     inner: Body,
-    pace: Pace,
-    left: u64,
-    parsing: Parsing,
-    /// Since when nothing has come, while something is waited for.
-    silent: Option<Instant>,
-    /// Since when that counts into this window.
-    waiting: Option<Instant>,
-    /// Waited before in this window, and received.
+    limits: UploadLimits,
+    remaining: u64,
+    parser_state: ParserState,
+    /// Since when the client has sent nothing while more is expected.
+    silent_since: Option<Instant>,
+    /// Since when that time counts into the current window.
+    waiting_since: Option<Instant>,
+    /// The earlier time spent waiting in this window, and the bytes received in it.
     waited: Duration,
     received: u64,
-    alarm: Alarm,
-    /// A piece was passed on just now.
-    passed_on: bool,
+    timer: LazyTimer,
+    /// Whether the last poll passed a piece on.
+    just_yielded: bool,
     faults: Faults,
 }
 
-impl Uploaded {
-    /// The body with its limits, where a fault will be noted, and where its reader says what it reads.
+impl UploadBody {
+    /// The body with its limits, where its fault is noted, and where the parser's caller says what the parser reads.
     #[must_use]
-    pub fn new(inner: Body, pace: Pace) -> (Self, Faults, Parsing) {
-        let (faults, parsing) = (Faults::default(), Parsing(Arc::new(AtomicU32::new(MAX_PART_HEAD))));
+    pub fn new(inner: Body, limits: UploadLimits) -> (Self, Faults, ParserState) {
+        let (faults, parser_state) = (Faults::default(), ParserState(Arc::new(AtomicU32::new(MAX_PART_HEAD))));
         let body = Self {
             inner,
-            pace,
-            left: pace.bytes,
-            parsing: parsing.clone(),
-            silent: None,
-            waiting: None,
+            limits,
+            remaining: limits.bytes,
+            parser_state: parser_state.clone(),
+            silent_since: None,
+            waiting_since: None,
             waited: Duration::ZERO,
             received: 0,
-            alarm: Alarm::default(),
-            passed_on: false,
+            timer: LazyTimer::default(),
+            just_yielded: false,
             faults: faults.clone(),
         };
-        (body, faults, parsing)
+        (body, faults, parser_state)
     }
 
-    fn fails(&mut self, fault: Fault) -> Poll<Option<Result<Bytes, Fault>>> {
+    fn fail(&mut self, fault: Fault) -> Poll<Option<Result<Bytes, Fault>>> {
         self.inner = Body::empty();
         Poll::Ready(Some(Err(self.faults.note(fault))))
     }
 
-    /// Whether a window has passed in which too little came. Begins the next one.
+    /// Whether a window has passed in which too little came. If a window has passed, starts the next one.
     fn is_slow(&mut self) -> bool {
-        if self.waited < self.pace.window {
+        if self.waited < self.limits.window {
             return false;
         }
-        let wanted = f64::from(self.pace.rate) * self.waited.as_secs_f64();
-        let slow = (self.received as f64) < wanted;
+        let required = f64::from(self.limits.rate) * self.waited.as_secs_f64();
+        let slow = (self.received as f64) < required;
         (self.waited, self.received) = (Duration::ZERO, 0);
         slow
     }
 
-    /// A piece was received; whether it may be passed on.
+    /// Counts a received piece, and checks whether it may be passed on.
     fn take(&mut self, piece: &Bytes) -> Result<(), Fault> {
         let bytes = piece.len() as u64;
-        self.silent = None;
-        if let Some(since) = self.waiting.take() {
+        self.silent_since = None;
+        if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
         }
-        self.left = self.left.checked_sub(bytes).ok_or(Fault::TooLarge)?;
+        self.remaining = self.remaining.checked_sub(bytes).ok_or(Fault::TooLarge)?;
         self.received += bytes;
         if self.is_slow() {
             return Err(Fault::TooSlow);
         }
-        match self.parsing.0.load(Relaxed) {
+        match self.parser_state.0.load(Relaxed) {
             IN_DATA => {}
             0 => return Err(Fault::LongPartHead),
             left => {
                 let left = left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
-                self.parsing.0.store(left, Relaxed);
+                self.parser_state.0.store(left, Relaxed);
             }
         }
         Ok(())
     }
 }
 
-impl Stream for Uploaded {
+impl Stream for UploadBody {
     type Item = Result<Bytes, Fault>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -315,8 +317,9 @@ impl Stream for Uploaded {
         if let Some(fault) = this.faults.get() {
             return Poll::Ready(Some(Err(fault)));
         }
-        if std::mem::take(&mut this.passed_on) {
-            // The parser takes all that is ready before it looks at any of it.
+        if std::mem::take(&mut this.just_yielded) {
+            // Returns pending between two pieces, because the parser reads all that is ready before it parses any of
+            // it.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -324,41 +327,41 @@ impl Stream for Uploaded {
             match http_body::Body::poll_frame(Pin::new(&mut this.inner), cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(piece) = frame.into_data() else { continue };
-                    this.passed_on = true;
+                    this.just_yielded = true;
                     return match this.take(&piece) {
                         Ok(()) => Poll::Ready(Some(Ok(piece))),
-                        Err(fault) => this.fails(fault),
+                        Err(fault) => this.fail(fault),
                     };
                 }
-                Poll::Ready(Some(Err(_))) => return this.fails(Fault::BrokenOff),
+                Poll::Ready(Some(Err(_))) => return this.fail(Fault::BrokenOff),
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {}
             }
             let now = Instant::now();
-            let silent = *this.silent.get_or_insert(now) + this.pace.silence;
-            let measured = *this.waiting.get_or_insert(now) + this.pace.window.saturating_sub(this.waited);
-            if this.alarm.poll(silent.min(measured), cx).is_pending() {
+            let silent = *this.silent_since.get_or_insert(now) + this.limits.silence;
+            let measured = *this.waiting_since.get_or_insert(now) + this.limits.window.saturating_sub(this.waited);
+            if this.timer.poll(silent.min(measured), cx).is_pending() {
                 return Poll::Pending;
             }
             if silent <= measured {
-                return this.fails(Fault::Silent);
+                return this.fail(Fault::Silent);
             }
-            this.waited = this.pace.window;
-            this.waiting = Some(measured);
+            this.waited = this.limits.window;
+            this.waiting_since = Some(measured);
             if this.is_slow() {
-                return this.fails(Fault::TooSlow);
+                return this.fail(Fault::TooSlow);
             }
         }
     }
 }
 
-/// What a form's reader is told instead of its parser's own words.
+/// The error for a fault of an upload, used instead of the form parser's own message.
 #[must_use]
-pub fn upload_error(fault: Fault, pace: &Pace, limit: u64) -> Error {
+pub fn upload_error(fault: Fault, limits: &UploadLimits, limit: u64) -> Error {
     match fault {
         Fault::TooLarge => Error::TooLarge { size: None, limit },
-        Fault::TooSlow => Error::UploadTooSlow { rate: pace.rate },
-        Fault::Silent => Error::UploadSilent { secs: pace.silence.as_secs() },
+        Fault::TooSlow => Error::UploadTooSlow { rate: limits.rate },
+        Fault::Silent => Error::UploadSilent { secs: limits.silence.as_secs() },
         Fault::LongPartHead => Error::BadRequest(format!(
             "What stands before a part of the form is longer than {MAX_PART_HEAD} bytes. Send the recording as a \
              browser or curl does."
@@ -375,10 +378,14 @@ mod tests {
     use std::convert::Infallible;
     use tokio::{sync::mpsc, time};
 
-    const PACE: Pace =
-        Pace { bytes: 100_000, silence: Duration::from_secs(60), rate: 100, window: Duration::from_millis(200) };
+    const LIMITS: UploadLimits = UploadLimits {
+        bytes: 100_000,
+        silence: Duration::from_secs(60),
+        rate: 100,
+        window: Duration::from_millis(200),
+    };
 
-    /// A body that is sent piece by piece.
+    /// A body whose pieces are sent by the test.
     fn body() -> (mpsc::UnboundedSender<Bytes>, Body) {
         let (send, receive) = mpsc::unbounded_channel::<Bytes>();
         let pieces = futures::stream::unfold(receive, |mut receive| async {
@@ -388,11 +395,11 @@ mod tests {
         (send, Body::from_stream(pieces))
     }
 
-    /// Receives all of an upload that sends `pieces` of `piece` bytes with pauses between.
-    async fn upload(pace: Pace, piece: usize, pieces: usize) -> (u64, Option<Fault>) {
+    /// Receives an upload of `pieces` pieces of `piece` bytes, with pauses between.
+    async fn upload(limits: UploadLimits, piece: usize, pieces: usize) -> (u64, Option<Fault>) {
         let (send, inner) = body();
-        let (mut uploaded, faults, parsing) = Uploaded::new(inner, pace);
-        parsing.reads_data();
+        let (mut uploaded, faults, parser_state) = UploadBody::new(inner, limits);
+        parser_state.reads_data();
         tokio::spawn(async move {
             for _ in 0..pieces {
                 time::sleep(Duration::from_millis(20)).await;
@@ -411,23 +418,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_is_as_fast_as_it_must_be_or_ends() {
-        assert_eq!(upload(PACE, 1000, 30).await, (30_000, None));
-        let (bytes, fault) = upload(Pace { rate: 1_000_000, ..PACE }, 191, 100_000).await;
+    async fn an_upload_that_is_too_slow_silent_or_large_ends() {
+        assert_eq!(upload(LIMITS, 1000, 30).await, (30_000, None));
+        let (bytes, fault) = upload(UploadLimits { rate: 1_000_000, ..LIMITS }, 191, 100_000).await;
         assert_eq!(fault, Some(Fault::TooSlow));
         assert!(bytes < 1_000_000, "{bytes}");
-        let silent = Pace { silence: Duration::from_millis(100), window: Duration::from_secs(60), ..PACE };
+        let silent = UploadLimits { silence: Duration::from_millis(100), window: Duration::from_secs(60), ..LIMITS };
         assert_eq!(upload(silent, 1, 0).await, (0, Some(Fault::Silent)));
-        assert_eq!(upload(PACE, 0, 100_000).await.1, Some(Fault::TooSlow));
-        assert_eq!(upload(PACE, 50_001, 3).await, (50_001, Some(Fault::TooLarge)));
+        assert_eq!(upload(LIMITS, 0, 100_000).await.1, Some(Fault::TooSlow));
+        assert_eq!(upload(LIMITS, 50_001, 3).await, (50_001, Some(Fault::TooLarge)));
     }
 
     #[tokio::test]
-    async fn what_is_slow_here_is_no_fault_of_the_client() {
+    async fn a_slow_server_does_not_count_against_the_client() {
         let (send, inner) = body();
-        let pace = Pace { rate: 1_000_000, silence: Duration::from_millis(100), ..PACE };
-        let (mut uploaded, faults, parsing) = Uploaded::new(inner, pace);
-        parsing.reads_data();
+        let limits = UploadLimits { rate: 1_000_000, silence: Duration::from_millis(100), ..LIMITS };
+        let (mut uploaded, faults, parser_state) = UploadBody::new(inner, limits);
+        parser_state.reads_data();
         for _ in 0..4 {
             send.send(Bytes::from_static(b"x")).unwrap();
             time::sleep(Duration::from_millis(150)).await;
@@ -437,16 +444,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn little_may_come_between_parts() {
+    async fn the_bytes_between_parts_are_limited() {
         let (send, inner) = body();
-        let (mut uploaded, faults, parsing) = Uploaded::new(inner, PACE);
+        let (mut uploaded, faults, parser_state) = UploadBody::new(inner, LIMITS);
         let piece = || Bytes::from(vec![0; 5000]);
-        parsing.reads_data();
+        parser_state.reads_data();
         for _ in 0..3 {
             send.send(piece()).unwrap();
             assert!(uploaded.next().await.unwrap().is_ok());
         }
-        parsing.looks_for_part();
+        parser_state.searches_part();
         for n in 0..3 {
             send.send(piece()).unwrap();
             assert_eq!(uploaded.next().await.unwrap().is_ok(), n < 2);
@@ -458,7 +465,7 @@ mod tests {
     async fn a_small_body_has_a_size_and_a_deadline() {
         let read = async |sizes: &[usize], time, pause| {
             let (send, inner) = body();
-            let (limited, faults) = Limited::new(inner, 10, time);
+            let (limited, faults) = LimitedBody::new(inner, 10, time);
             let sizes = sizes.to_owned();
             tokio::spawn(async move {
                 for size in sizes {

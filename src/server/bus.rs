@@ -1,5 +1,5 @@
-//! Carries every change from where it was stored to everyone who watches. `sessions`, `jobs` and `outside` publish; the
-//! hub fans out to streams, and workers listen for what concerns them. With `REDIS_URL` it reaches all nodes.
+//! The bus carries every change from where it was stored to everyone who watches. `sessions`, `jobs` and `outside`
+//! publish; the hub fans out to streams, and workers receive signals. With `REDIS_URL` changes reach all nodes.
 
 mod inbox;
 mod local;
@@ -19,7 +19,7 @@ use std::{future::Future, sync::Arc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 pub use watchers::Watchers;
-pub use wire::{Foreign, Rejection};
+pub use wire::{OutsideMessage, Rejection};
 
 /// Publishes changes to the streams and workers of this node, and to the other nodes if there are any.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Bus {
     remote: Option<redis::Publisher>,
 }
 
-/// What a bus does in the background, to be given to [`Background::run`].
+/// The background work of a bus; started by [`Background::run`].
 #[derive(Debug)]
 pub struct Background {
     watchers: Arc<dyn Watchers>,
@@ -44,22 +44,22 @@ impl Bus {
         (Self { local: Local::new(watchers), remote: None }, background)
     }
 
-    /// A bus over the Redis at `url`, which need not be there yet. What nodes say there is signed by `signer`. What workers
-    /// in other languages publish for sessions of outside workers goes to `foreign`. `watched` tells whether this node has
-    /// streams at all.
+    /// A bus over the Redis at `url`, which need not be running yet. `signer` signs the messages of this node. What
+    /// outside workers publish about their sessions goes to `inbox`. `serves_streams` says whether this node has
+    /// streams.
     ///
     /// # Errors
-    /// If the address can't be one.
+    /// If the address isn't valid.
     pub fn over_redis(
         url: &str,
         signer: Signer,
         watchers: Arc<dyn Watchers>,
         store: &Store,
-        foreign: Arc<Inbox>,
-        watched: bool,
+        inbox: Arc<Inbox>,
+        serves_streams: bool,
     ) -> Result<(Self, Background), ::redis::RedisError> {
         let local = Local::new(Arc::clone(&watchers));
-        let (publisher, remote) = redis::connect(url, signer, &local, store, foreign, watched)?;
+        let (publisher, remote) = redis::connect(url, signer, &local, store, inbox, serves_streams)?;
         let background = Background { watchers, store: store.clone(), remote: Some(remote) };
         Ok((Self { local, remote: Some(publisher) }, background))
     }
@@ -67,12 +67,12 @@ impl Bus {
     /// Whether the Redis at `url` answers.
     ///
     /// # Errors
-    /// If it doesn't within 3 seconds, or the address can't be one.
+    /// If it doesn't within 3 seconds, or the address isn't valid.
     pub async fn probe(url: &str) -> Result<(), ::redis::RedisError> {
         redis::probe(url).await
     }
 
-    /// Announces a change that this node has stored, and counts it if a session has ended with it.
+    /// Publishes a change that this node has stored, and counts the session if it has ended.
     pub fn publish(&self, event: &Event) {
         if let Some(status) = event.new_status().filter(|status| status.state.is_terminal()) {
             telemetry::count_ended(status.state);
@@ -83,14 +83,14 @@ impl Bus {
         }
     }
 
-    /// Announces several changes, in order.
+    /// Publishes several changes, in order.
     pub fn publish_all<'a>(&self, events: impl IntoIterator<Item = &'a Event>) {
         for event in events {
             self.publish(event);
         }
     }
 
-    /// Announces a change that only watchers must hear of, not workers.
+    /// Publishes a change to watchers, not to workers.
     pub fn tell_watchers(&self, event: &Event) {
         self.local.tell_watchers(event);
         if let Some(remote) = &self.remote {
@@ -98,7 +98,8 @@ impl Bus {
         }
     }
 
-    /// Shows a change to the watchers of this node; the others hear of it from whoever announced it here.
+    /// Publishes a change to the watchers of this node only: whoever published it over Redis has reached the other
+    /// nodes too.
     pub fn tell_watchers_here(&self, event: &Event) {
         self.local.tell_watchers(event);
     }
@@ -111,13 +112,13 @@ impl Bus {
         }
     }
 
-    /// The newest status that this node's watchers were told.
+    /// The newest status that this node's watchers have.
     #[must_use]
     pub fn newest(&self, id: SessionId) -> Option<(Owner, Status)> {
         self.local.watchers().newest(id)
     }
 
-    /// What a worker must hear from now on.
+    /// Subscribes a worker to the signals from now on.
     #[must_use]
     pub fn signals(&self) -> broadcast::Receiver<Signal> {
         self.local.signals()
@@ -131,29 +132,29 @@ impl Bus {
 }
 
 impl Background {
-    /// Carries changes between the nodes, and compares what is watched with the store. Until `stop`.
+    /// Carries changes between the nodes, and compares what is watched with the store, until `stop`.
     pub fn run(self, stop: CancellationToken) -> impl Future<Output = ()> + Send {
         let Self { watchers, store, remote } = self;
         async move {
-            let every = match &remote {
-                Some(remote) => reconcile::Every::UnlessConnected(remote.connected()),
-                None if store.is_shared() => reconcile::Every::Second,
-                None => reconcile::Every::Rarely,
+            let frequency = match &remote {
+                Some(remote) => reconcile::Frequency::UnlessConnected(remote.connected()),
+                None if store.is_shared() => reconcile::Frequency::EverySecond,
+                None => reconcile::Frequency::Rarely,
             };
             let carry = async {
                 if let Some(remote) = remote {
                     remote.run(&stop).await;
                 }
             };
-            let compare = reconcile::run(&*watchers, &store, every, &stop);
+            let compare = reconcile::run(&*watchers, &store, frequency, &stop);
             tokio::join!(carry, compare);
         }
     }
 }
 
-/// Counts a message that came over Redis by what became of it.
-pub fn count(taken: Result<(), Rejection>) {
-    let outcome = taken.map_or_else(Rejection::as_str, |()| "taken");
+/// Counts a message that came over Redis by its outcome.
+pub fn count(result: Result<(), Rejection>) {
+    let outcome = result.map_or_else(Rejection::as_str, |()| "taken");
     metrics::counter!("hark_bus_messages_total", "outcome" => outcome).increment(1);
 }
 
@@ -168,7 +169,7 @@ mod tests {
     use uuid::Uuid;
 
     #[tokio::test]
-    async fn an_end_is_counted_wherever_it_comes_from() {
+    async fn every_published_end_of_a_session_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
         let (bus, _background) = Bus::alone(Arc::new(Hub::new(StreamLimits::default())), &store);

@@ -24,9 +24,9 @@ pub enum Command {
     Serve(Box<config::ServeConfig>),
     /// Run a node that only works on sessions, of a database shared with the nodes that serve.
     Worker(Box<config::ServeConfig>),
-    /// Tell what works on this machine and what is missing.
+    /// Show what works on this machine and what is missing.
     Doctor(Box<config::ServeConfig>),
-    /// Look after sessions while Hark serves, on the same settings.
+    /// Manage sessions while Hark runs, with the same settings.
     #[command(subcommand)]
     Sessions(SessionsArgs),
     /// Fetch speech models.

@@ -76,10 +76,10 @@ pub struct DataConfig {
     /// What that file or REDIS_URL holds.
     #[arg(skip)]
     pub redis_url: Option<String>,
-    /// The file with the key that signs cookies and what nodes tell each other, as at least 128 hexadecimal digits. Or set
-    /// HARK_SECRET. Of several, with commas or blanks between, the first signs and all are accepted, so that a secret can
-    /// be changed without anybody losing their sessions. Without any a key is made, and kept in the data folder or in the
-    /// database that the nodes share.
+    /// The file with the key that signs cookies and the messages between nodes, as at least 128 hexadecimal digits. Or
+    /// set HARK_SECRET. Of several, with commas or blanks between, the first signs and all are accepted, so that a
+    /// secret can be changed without anybody losing their sessions. Without any a key is made, and kept in the data
+    /// folder or in the database that the nodes share.
     #[arg(long, env = "HARK_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// What that file or HARK_SECRET holds.
@@ -112,7 +112,7 @@ pub struct LimitConfig {
 #[derive(Args, Clone, Debug)]
 pub struct ShareConfig {
     /// How much audio may wait in the queue, of all owners together, in hours. A recording of unknown length counts as
-    /// long as may be.
+    /// the longest that is accepted.
     #[arg(long, env = "HARK_MAX_QUEUE_HOURS", default_value_t = 500.0, value_name = "HOURS", value_parser = hours)]
     pub max_queue_hours: f64,
     /// How much audio of one owner may wait in the queue, in hours.
@@ -162,11 +162,12 @@ pub struct KeepConfig {
 /// Connections and where they come from.
 #[derive(Args, Clone, Debug)]
 pub struct NetworkConfig {
-    /// The proxies whose word on a client's address is believed, as addresses or networks: `10.0.0.1,172.16.0.0/12`.
+    /// The proxies that are trusted to name the client's address, as addresses or networks: `10.0.0.1,172.16.0.0/12`.
     /// Without it, clients behind a proxy count as one.
     #[arg(long, env = "HARK_TRUSTED_PROXIES", value_name = "NETWORK,…", value_delimiter = ',')]
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// The header in which those proxies name the client. The other one is ignored, since a stranger may have written it.
+    /// The header in which those proxies name the client. The other one is ignored, because a client may have forged
+    /// it.
     #[arg(long, env = "HARK_FORWARDED_HEADER", default_value = "x-forwarded-for")]
     pub forwarded_header: ForwardedHeader,
 }
@@ -183,7 +184,8 @@ pub struct StreamConfig {
     /// How long a stream lives, in seconds, plus or minus a fifth. Its client then comes back, perhaps to another node.
     #[arg(long, env = "HARK_STREAM_LIFETIME_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub stream_lifetime_secs: u32,
-    /// A stream that had nothing to tell for this long, in seconds, is closed unless something it tells of is running.
+    /// A stream that sent no event for this long, in seconds, is closed, unless a session that it covers is being
+    /// processed.
     #[arg(long, env = "HARK_STREAM_IDLE_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub stream_idle_secs: u32,
     /// How long pages wait before they think a stream blocked, try again and so on, in milliseconds, such as
@@ -217,7 +219,7 @@ pub struct OutsideConfig {
     pub worker_silence_secs: u32,
 }
 
-/// A bearer token as a header can carry it: RFC 6750, 2.1, and no more than visible characters.
+/// Checks that a header can carry a bearer token: visible ASCII characters only (RFC 6750, 2.1).
 fn check_token(text: &str) -> Result<(), String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
@@ -234,18 +236,19 @@ pub struct JobConfig {
     /// How long a worker may be silent before its session is given to another, in seconds.
     #[arg(long, env = "HARK_LEASE_SECS", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(3..=3600))]
     pub lease_secs: u32,
-    /// How often a worker says that it is alive, in seconds, and learns without Redis that its session was cancelled or taken
-    /// back on another node. At least three times within the lease, whatever this says.
+    /// How often a worker renews its lease, in seconds. It then also learns, without Redis, that its session was
+    /// cancelled or taken from it on another node. It renews the lease at least three times before that runs out,
+    /// whatever this says.
     #[arg(long, env = "HARK_HEARTBEAT_SECS", default_value_t = 1, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=1200))]
     pub heartbeat_secs: u32,
     /// How often a session is tried when its worker or engine crashes.
     #[arg(long, env = "HARK_MAX_ATTEMPTS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub max_attempts: u32,
-    /// An engine that says nothing for this long counts as stalled, in seconds. Longer recordings add to it.
+    /// An engine that sends nothing for this long counts as stalled, in seconds. Longer recordings add to it.
     #[arg(long, env = "HARK_STALL_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(5..=86_400))]
     pub stall_secs: u32,
-    /// Seconds added to that for each second of the recording that is still to be done; of a recording whose length
-    /// isn't known, as if it were as long as may be.
+    /// Seconds added to that for each second of the recording that remains; a recording of unknown length counts as the
+    /// longest that is accepted.
     #[arg(long, env = "HARK_STALL_FACTOR", default_value_t = 0.1, value_name = "FACTOR", value_parser = factor)]
     pub stall_factor: f64,
 }
@@ -253,17 +256,18 @@ pub struct JobConfig {
 /// What decoders of recordings may use. Each is a process of its own.
 #[derive(Args, Clone, Debug)]
 pub struct DecodeConfig {
-    /// How many uploads are looked at once, and how many recordings are measured for workers at once. As many as there are
-    /// processors if left out. Each running session has another decoder, which waits for its engine.
+    /// How many uploads are probed at once, and how many recordings are measured for workers at once. As many as there
+    /// are processors if left out. Each running session has another decoder, which waits for its engine.
     #[arg(long, env = "HARK_DECODERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub decoders: Option<u32>,
     /// The memory a decoder may use, in bytes. A recording that takes more is refused.
     #[arg(long, env = "HARK_DECODE_MEMORY_BYTES", default_value_t = 256 << 20, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(64 << 20..))]
     pub decode_memory_bytes: u64,
-    /// How long an upload may be looked at, in seconds. One that takes longer is refused.
+    /// How long the probe of an upload may take, in seconds. An upload that takes longer is refused.
     #[arg(long, env = "HARK_PROBE_SECS", default_value_t = 6, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
     pub probe_secs: u32,
-    /// How long an upload waits for a decoder that could look at it, in seconds. Its sender is asked to come back then.
+    /// How long an upload waits for a free decoder, in seconds. Then it is refused with the time after which to try
+    /// again.
     #[arg(long, env = "HARK_PROBE_WAIT_SECS", default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=600))]
     pub probe_wait_secs: u32,
     /// The processor time that decoding a recording may take, in seconds.
@@ -272,7 +276,7 @@ pub struct DecodeConfig {
     /// Seconds added to that for each second of the longest recording accepted.
     #[arg(long, env = "HARK_DECODE_CPU_FACTOR", default_value_t = 0.1, value_name = "FACTOR", value_parser = factor)]
     pub decode_cpu_factor: f64,
-    /// A decoder that says nothing for this long counts as stalled, in seconds.
+    /// A decoder that sends nothing for this long counts as stalled, in seconds.
     #[arg(long, env = "HARK_DECODE_STALL_SECS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub decode_stall_secs: u32,
 }
@@ -293,7 +297,7 @@ impl DecodeConfig {
         reason = "`as` saturates, which is what is wanted"
     )]
     pub fn cpu_secs(&self, max_duration: f64) -> u64 {
-        // Up to what the system takes as a limit.
+        // Limited to a value that the system accepts as a limit.
         (f64::from(self.decode_cpu_secs) + self.decode_cpu_factor * max_duration).min(1e9) as u64
     }
 }
@@ -374,18 +378,18 @@ pub struct HttpConfig {
     /// How long such a body may take to arrive, in seconds.
     #[arg(long, env = "HARK_BODY_SECS", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub body_secs: u32,
-    /// A connection on which no request is under way is closed after so many seconds. Longer than the 60 s after which
-    /// nginx closes one, so that a proxy doesn't send a request just then.
+    /// A connection without a request in flight is closed after so many seconds. Longer than the 60 s after which nginx
+    /// closes one, so that a proxy doesn't send a request just then.
     #[arg(long, env = "HARK_IDLE_SECS", default_value_t = 75, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub idle_secs: u32,
-    /// A connection on which nothing is under way but answers is closed if its client takes nothing of them for so many
+    /// A connection with nothing in flight but answers is closed if its client reads nothing of them for so many
     /// seconds. Status streams have a shorter limit of their own.
     #[arg(long, env = "HARK_STALLED_SECS", default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub stalled_secs: u32,
-    /// Every so many seconds an HTTP/2 client is asked whether it is there, and it has as long to answer.
+    /// How often an HTTP/2 client is sent a ping, in seconds; it has as long to answer.
     #[arg(long, env = "HARK_PING_SECS", default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub ping_secs: u32,
-    /// How many requests an HTTP/2 connection may have under way.
+    /// How many requests an HTTP/2 connection may have in flight.
     #[arg(long, env = "HARK_MAX_REQUESTS_PER_CONNECTION", default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_requests_per_connection: u32,
     /// How many connections this node may have open; fewer if the system allows fewer open files, and as many as it
@@ -396,15 +400,15 @@ pub struct HttpConfig {
     /// one; trusted proxies have no such limit.
     #[arg(long, env = "HARK_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections_per_address: u32,
-    /// How many connections beyond those limits are heard for a moment, so that /healthz, /readyz and /metrics are
-    /// answered and everybody else is told to come back.
+    /// How many connections beyond those limits are served for a moment, so that /healthz, /readyz and /metrics are
+    /// answered and everybody else is asked to try again later.
     #[arg(long, env = "HARK_SPARE_CONNECTIONS", default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub spare_connections: u32,
     /// The names that this node is reached by, such as `hark.example.org,192.0.2.7:3000`; a name without a port fits
     /// any. Requests for other hosts are refused, which is what stops DNS rebinding. Any host if left out.
     #[arg(long, env = "HARK_HOSTS", value_name = "HOST,…", value_delimiter = ',')]
     pub hosts: Vec<AllowedHost>,
-    /// How long browsers that came over https shall come over https only, in seconds; 0 for not at all.
+    /// How long browsers that came over https must use only https (HSTS), in seconds; 0 turns it off.
     #[arg(long, env = "HARK_HSTS_SECS", default_value_t = 180 * 86_400, value_name = "SECONDS")]
     pub hsts_secs: u32,
 }
@@ -421,7 +425,7 @@ pub struct UploadConfig {
     /// How many uploads from one address it receives at once.
     #[arg(long, env = "HARK_MAX_UPLOADS_PER_ADDRESS", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_uploads_per_address: u32,
-    /// An upload of which nothing comes for so many seconds is given up.
+    /// An upload of which nothing arrives for so many seconds is given up.
     #[arg(long, env = "HARK_UPLOAD_SILENCE_SECS", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub upload_silence_secs: u32,
     /// An upload that comes in slower than this is given up, in bytes a second, averaged over the window that follows.
@@ -433,11 +437,11 @@ pub struct UploadConfig {
 }
 
 impl ServeConfig {
-    /// Reads the settings that are secret. No flag takes them, since other users of the machine could read it in the list
-    /// of processes: they come from a variable, or from a file that a flag or a variable names.
+    /// Reads the secret settings. They have no flags, because other users of the machine could read those in the list
+    /// of processes; they come from a variable, or from a file that a flag or a variable names.
     ///
     /// # Errors
-    /// If a file can't be read, a setting is given in both ways, or can't be what it says.
+    /// If a file can't be read, a setting is given in both ways, or isn't valid.
     pub fn read_secrets(&mut self) -> Result<(), String> {
         let (data, outside) = (&mut self.data, &mut self.outside);
         data.database_url = read_database_url(data.database_url_file.as_deref())?;
@@ -463,22 +467,22 @@ pub(super) fn read_database_url(file: Option<&Path>) -> Result<Option<String>, S
 /// # Errors
 /// If the file can't be read, or both are given.
 pub(super) fn read_secret(name: &str, file: Option<&Path>) -> Result<Option<String>, String> {
-    let given = match std::env::var(name) {
+    let from_variable = match std::env::var(name) {
         Ok(text) => Some(text),
         Err(VarError::NotPresent) => None,
         Err(VarError::NotUnicode(_)) => return Err(format!("{name} isn't UTF-8")),
     };
-    let held = match file {
+    let from_file = match file {
         Some(path) => {
             let text = std::fs::read_to_string(path);
             Some(text.map_err(|e| format!("{name}_FILE: {} can't be read: {e}", path.display()))?)
         }
         None => None,
     };
-    let said = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    match (said(given), said(held)) {
+    let non_empty = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    match (non_empty(from_variable), non_empty(from_file)) {
         (Some(_), Some(_)) => Err(format!("{name} and {name}_FILE are both set; leave one of them out")),
-        (given, held) => Ok(given.or(held)),
+        (from_variable, from_file) => Ok(from_variable.or(from_file)),
     }
 }
 
@@ -524,7 +528,7 @@ fn factor(text: &str) -> Result<f64, String> {
 /// If the file or a variable can't be read.
 pub fn leptos_options() -> Result<LeptosOptions, String> {
     let file = "Leptos.toml";
-    // Looked at first: the file would be blamed for it otherwise.
+    // Checked first, or the error would name the file.
     let addr = std::env::var("LEPTOS_SITE_ADDR").ok().map(|addr| {
         addr.parse::<SocketAddr>().map_err(|_| {
             format!("LEPTOS_SITE_ADDR: '{addr}' is no IP address with a port; give one like 127.0.0.1:3000")
@@ -544,23 +548,23 @@ pub fn leptos_options() -> Result<LeptosOptions, String> {
     Ok(options)
 }
 
-/// Makes sure that pages can be rendered without their files, and says what is missing. `program` is the folder of this
-/// program, where cargo-leptos puts the list of hashed names.
+/// Checks that the files of pages exist, and makes sure that pages can be rendered without them. Returns a warning if
+/// any is missing. `program` is the folder of this program, where cargo-leptos puts the list of hashed names.
 pub fn check_site(options: &mut LeptosOptions, program: &Path) -> Option<String> {
-    const LACK: &str = "Pages will have no style and no scripts";
+    const CONSEQUENCE: &str = "Pages will have no style and no scripts";
     let names = program.join(&*options.hash_file);
     if options.hash_files && !names.is_file() {
-        // Each page would fail on it.
+        // Otherwise rendering each page would fail.
         options.hash_files = false;
         return Some(format!(
-            "{LACK}: {} is missing. 'make build' makes it; keep it beside the program",
+            "{CONSEQUENCE}: {} is missing. 'make build' makes it; keep it beside the program",
             names.display()
         ));
     }
     let files = Path::new(&*options.site_root).join(&*options.site_pkg_dir);
     (!files.is_dir()).then(|| {
         format!(
-            "{LACK}: there is no folder {}. Start Hark where it was built, or set LEPTOS_SITE_ROOT",
+            "{CONSEQUENCE}: there is no folder {}. Start Hark where it was built, or set LEPTOS_SITE_ROOT",
             files.display()
         )
     })
@@ -571,7 +575,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_do_without_files_that_are_missing() {
+    fn missing_files_of_pages_are_reported_and_not_fatal() {
         let folder = tempfile::tempdir().unwrap();
         let options = || {
             let root = folder.path().join("site").display().to_string();

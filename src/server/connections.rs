@@ -1,5 +1,5 @@
-//! How many connections a node and an address may have open. What comes beyond is heard for a moment on a spare
-//! connection, so that an operator's health check is still answered. Called by the accept loop in `accept`.
+//! How many connections a node and an address may have open. A connection beyond the limits is served for a moment as a
+//! spare connection, so that an operator's health check is still answered. Called by the accept loop in `accept`.
 
 use super::address::ClientAddress;
 use std::{
@@ -12,15 +12,15 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often the log says that connections are refused.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+/// How often at most the log says that connections are refused.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many there may be.
+/// The limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     pub all: u32,
     pub per_address: u32,
-    /// Beyond the others.
+    /// Spare connections, beyond the others.
     pub spare: u32,
 }
 
@@ -37,35 +37,35 @@ struct Open {
     all: u32,
     by_address: HashMap<ClientAddress, u32>,
     spare: VecDeque<(u64, CancellationToken)>,
-    /// Also those whose tasks haven't heard yet that they must go.
+    /// The number of spare connections whose tasks haven't ended, evicted ones included.
     spare_open: u32,
-    warned: Option<Instant>,
+    last_warning: Option<Instant>,
 }
 
-/// Which limit is reached.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     Node,
     Address,
 }
 
-/// What becomes of a new connection.
+/// How a new connection is admitted.
 #[derive(Debug)]
 pub enum Admission {
     Served(ConnectionPermit),
-    /// Only to tell it so.
+    /// Served only to answer that the limit is reached.
     Refused(SpareConnection, Full),
 }
 
-/// One of the open connections; counted until dropped.
+/// The right to have a connection open; given back when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     connections: Arc<Connections>,
-    /// None if it counts for no address.
+    /// None for a trusted proxy, which counts for no address.
     address: Option<ClientAddress>,
 }
 
-/// A connection beyond the limits, which gives way to those that come after it.
+/// A connection beyond the limits, which is evicted when too many newer ones come.
 #[derive(Debug)]
 pub struct SpareConnection {
     connections: Arc<Connections>,
@@ -83,8 +83,8 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a new connection, from an address unless it is a proxy's. Of the spare ones the oldest goes if there are
-    /// too many: a health check sends its request at once, and those who say nothing are the older ones.
+    /// Admits a new connection; `address` is none for a trusted proxy's. If there are too many spare connections, the
+    /// oldest is evicted: a health check sends its request at once, so the silent ones are the older ones.
     #[must_use]
     pub fn admit(connections: &Arc<Self>, address: Option<ClientAddress>) -> Admission {
         let limits = connections.limits;
@@ -111,13 +111,13 @@ impl Connections {
         {
             oldest.cancel();
         }
-        let warn = open.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY);
+        let warn = open.last_warning.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
         if warn {
-            open.warned = Some(Instant::now());
+            open.last_warning = Some(Instant::now());
         }
         drop(open);
         if warn {
-            tell(full, limits, address);
+            warn_refused(full, limits, address);
         }
         let by = match full {
             Full::Node => "node",
@@ -129,26 +129,26 @@ impl Connections {
 }
 
 impl Connections {
-    /// Waits until spare connections that had to give way are closed: they can come faster than they go, and each holds
-    /// a file descriptor.
-    pub async fn settle(&self) {
+    /// Waits until evicted spare connections are closed: new ones can come faster than old ones close, and each holds a
+    /// file descriptor.
+    pub async fn wait_for_evicted(&self) {
         while self.lock().spare_open > self.limits.spare {
             tokio::task::yield_now().await;
         }
     }
 }
 
-fn tell(full: Full, limits: ConnectionLimits, address: Option<ClientAddress>) {
+fn warn_refused(full: Full, limits: ConnectionLimits, address: Option<ClientAddress>) {
     match full {
         Full::Node => tracing::warn!(
             limit = limits.all,
-            "connections are refused: {} are open. More are possible with HARK_MAX_CONNECTIONS and ulimit -n",
+            "connections are refused: {} are open, which is the limit. To allow more, raise HARK_MAX_CONNECTIONS and ulimit -n",
             limits.all
         ),
         Full::Address => tracing::warn!(
             limit = limits.per_address,
             address = address.map(tracing::field::display),
-            "connections are refused: one address has {} open. If it is your proxy's, name it in HARK_TRUSTED_PROXIES",
+            "connections are refused: one address has {} open, which is the limit. If it is your proxy's, add it to HARK_TRUSTED_PROXIES",
             limits.per_address
         ),
     }
@@ -170,7 +170,7 @@ impl Drop for ConnectionPermit {
 }
 
 impl SpareConnection {
-    /// Ready once a newer one needs its place.
+    /// Completes when a newer spare connection evicts this one.
     pub async fn evicted(&self) {
         self.evicted.cancelled().await;
     }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_part_and_a_proxy_has_none() {
+    fn an_address_has_a_limit_and_a_trusted_proxy_has_none() {
         let all = Arc::new(Connections::new(ConnectionLimits { all: 5, per_address: 2, spare: 2 }));
         let mut held: Vec<_> = (0..2).map(|_| served(Connections::admit(&all, address("2001:db8::1")))).collect();
         // Another address of the same /64.
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_spare_connection_gives_way() {
+    fn the_oldest_spare_connection_is_evicted() {
         let all = Arc::new(Connections::new(ConnectionLimits { all: 1, per_address: 1, spare: 2 }));
         let _held = served(Connections::admit(&all, None));
         let spare: Vec<_> = (0..4).map(|_| refused(Connections::admit(&all, None)).0).collect();

@@ -1,9 +1,9 @@
-//! How many of something each key has: uploads of an owner, streams of an address. Keys that have none take no memory.
-//! Called by `uploads` and `stream::permits`.
+//! Counts by key, such as the uploads of an owner or the streams of an address. A key with a count of 0 takes no
+//! memory. Called by `uploads` and `stream::permits`.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// A count for each key; 0 for those that are not there.
+/// A count for each key; 0 for keys that aren't in the map.
 #[derive(Debug)]
 pub(super) struct Counts<K>(HashMap<K, u32>);
 
@@ -22,7 +22,7 @@ impl<K: Eq + Hash> Counts<K> {
         *self.0.entry(key).or_default() += 1;
     }
 
-    /// Takes one off. Nothing happens to a key that has none.
+    /// Subtracts one. A count of 0 stays.
     pub(super) fn remove(&mut self, key: &K) {
         if let Some(count) = self.0.get_mut(key) {
             *count -= 1;
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_without_any_are_forgotten() {
+    fn keys_with_a_count_of_zero_are_removed() {
         let mut counts = Counts::default();
         counts.add("a");
         counts.add("a");

@@ -1,5 +1,5 @@
-//! `hark doctor`: tells an operator what works here and what is missing. Changes nothing; where recordings are shared it
-//! writes a file and removes it.
+//! `hark doctor`: shows an operator what works here and what is missing. Changes nothing, except that it writes and
+//! removes a file where recordings are shared.
 
 use super::{
     audio::{self, Decoders},
@@ -61,38 +61,38 @@ pub async fn report(config: &ServeConfig) -> bool {
     );
     let folder = &config.data.data_dir;
     let shown = folder.display();
-    // Where it isn't there yet, it depends on the nearest folder above.
-    let place = folder.ancestors().find(|path| path.exists()).filter(|path| !path.as_os_str().is_empty());
-    let place = place.unwrap_or(Path::new("."));
-    let writable = rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).is_ok();
-    if !place.is_dir() {
-        println!("wrong    {} is not a folder; choose another data folder with HARK_DATA_DIR", place.display());
+    // If the folder doesn't exist yet, the nearest existing parent is checked.
+    let existing = folder.ancestors().find(|path| path.exists()).filter(|path| !path.as_os_str().is_empty());
+    let existing = existing.unwrap_or(Path::new("."));
+    let writable = rustix::fs::access(existing, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    if !existing.is_dir() {
+        println!("wrong    {} is not a folder; choose another data folder with HARK_DATA_DIR", existing.display());
     } else if !writable {
-        println!("wrong    {} can't be written to; choose another data folder with HARK_DATA_DIR", place.display());
-    } else if place == folder {
+        println!("wrong    {} can't be written to; choose another data folder with HARK_DATA_DIR", existing.display());
+    } else if existing == folder {
         println!("ok       data folder {shown}");
     } else {
         println!("ok       data folder {shown} will be made at the first start");
     }
-    services(&config.data).await && usable && place.is_dir() && writable
+    services(&config.data).await && usable && existing.is_dir() && writable
 }
 
-/// What nodes share, as far as it is set. True if all of it can be used.
+/// Checks the services that nodes share, if they are set. True if all of them can be used.
 async fn services(data: &DataConfig) -> bool {
-    let mut fine = true;
+    let mut usable = true;
     if let Some(url) = &data.database_url {
-        fine &= tell("PostgreSQL", "DATABASE_URL", Store::probe(url).await);
+        usable &= report_service("PostgreSQL", "DATABASE_URL", Store::probe(url).await);
     }
     if let Some(url) = &data.redis_url {
-        fine &= tell("Redis", "REDIS_URL", Bus::probe(url).await);
+        usable &= report_service("Redis", "REDIS_URL", Bus::probe(url).await);
     }
     if let Some(url) = &data.recordings_url {
-        fine &= tell("place of the recordings", "HARK_RECORDINGS_URL", Recordings::probe(url).await);
+        usable &= report_service("place of the recordings", "HARK_RECORDINGS_URL", Recordings::probe(url).await);
     }
-    fine
+    usable
 }
 
-fn tell(what: &str, setting: &str, found: Result<(), impl Display>) -> bool {
+fn report_service(what: &str, setting: &str, found: Result<(), impl Display>) -> bool {
     match &found {
         Ok(()) => println!("ok       {what}"),
         Err(error) => println!("wrong    {what}: {error}; see {setting}"),

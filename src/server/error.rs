@@ -1,5 +1,5 @@
-//! The server's one error. Routes return it as JSON, server functions through `pages`; both say the same.
-//! Details of an internal error go to the log, never to the caller.
+//! The error type of the server. Routes return it as JSON, server functions through `pages`, both with the same code
+//! and message. Details of an internal error go to the log, never to the caller.
 
 use super::{
     audio::{AudioError, ProbeError},
@@ -18,10 +18,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-/// The methods that Hark has.
+/// The methods that Hark knows.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Everything a request can fail with.
+/// Every error of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("There is no such session, or it isn't yours. It may have been deleted.")]
@@ -41,7 +41,7 @@ pub enum Error {
     TooLarge { size: Option<u64>, limit: u64 },
     #[error("The disk is almost full: {} are free. Delete old sessions, or make room on the server.", bytes(*free))]
     DiskFull { free: u64 },
-    /// The database's disk has no room, not even for a few bytes.
+    /// The database's disk is full.
     #[error(
         "The server's disk is full, so nothing can be saved at the moment. Delete old sessions, or make room on the server."
     )]
@@ -62,7 +62,7 @@ pub enum Error {
     UploadTooSlow { rate: u32 },
     #[error("Nothing came of the upload for {secs} s, so it was given up. Check the connection and send it again.")]
     UploadSilent { secs: u64 },
-    /// Of an owner, or of an address.
+    /// The limit of an owner, or of an address.
     #[error("Too many uploads are under way: {of} limit is {limit} at once. Try again when one of them has ended.")]
     TooManyUploads { limit: u32, of: &'static str },
     #[error("This server receives as many uploads as it can, which is {limit} at once. Try again in a minute.")]
@@ -103,7 +103,7 @@ pub enum Error {
     InvalidReport(String),
     #[error("Too many reports: send one every 10 seconds at most.")]
     TooManyReports,
-    /// A request that doesn't fit what the session has become, by its code.
+    /// A request that conflicts with the session's current state; with the error's code and message.
     #[error("{1}")]
     Conflict(&'static str, String),
     #[error("The upload broke off before the file was complete. Please send it again.")]
@@ -121,18 +121,18 @@ pub enum Error {
     Store(sqlx::Error),
     #[error("The recording of this session isn't here.")]
     NoRecording,
-    /// With what the log may know.
+    /// With details for the log.
     #[error("The storage of recordings doesn't work at the moment. Try again in a minute.")]
     Storage(String),
     #[error("{0}")]
     Internal(String),
-    /// The log has it already.
+    /// Logged already.
     #[error("a panic")]
     Panic,
 }
 
 impl Error {
-    /// The HTTP status that tells it.
+    /// The HTTP status of the error.
     #[must_use]
     pub fn status_code(&self) -> StatusCode {
         match self {
@@ -161,7 +161,7 @@ impl Error {
             | Self::TooManyUploads { .. }
             | Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Conflict(..) => StatusCode::CONFLICT,
-            // RFC 4331 has this status for a quota, too.
+            // RFC 4331 uses this status for quotas too.
             Self::DiskFull { .. } | Self::NothingSaved | Self::Quota { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Audio(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -170,7 +170,7 @@ impl Error {
         }
     }
 
-    /// The stable code that programs go by.
+    /// The stable code for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -213,13 +213,13 @@ impl Error {
         }
     }
 
-    /// Whether a disk without room is the reason.
+    /// Whether a full disk is the reason.
     #[must_use]
     pub fn is_full_disk(&self) -> bool {
         matches!(self, Self::DiskFull { .. } | Self::NothingSaved)
     }
 
-    /// After how many seconds to try again, where that can be told.
+    /// After how many seconds to try again, if known.
     #[must_use]
     pub fn retry_after(&self) -> Option<u32> {
         match self {
@@ -231,7 +231,7 @@ impl Error {
         }
     }
 
-    /// The error as a caller may see it. Logs what a caller may not see.
+    /// The error as the caller may see it. Logs the details of internal errors.
     #[must_use]
     pub fn public(&self) -> ApiError {
         if self.status_code() == StatusCode::INTERNAL_SERVER_ERROR {
@@ -241,7 +241,7 @@ impl Error {
             return ApiError::new("internal", "Something went wrong on the server. Try again; its log says more.");
         }
         if let Self::Storage(detail) = self {
-            tracing::error!(error = %detail, "a request failed on the recordings");
+            tracing::error!(error = %detail, "a request failed because the storage of recordings failed");
         }
         ApiError::new(self.code(), self.to_string().trim_end())
     }
@@ -269,7 +269,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// What a full queue tells people: whose share it is, the limit, how long it will take in truth, and how much waits.
+/// The message about a full queue: whose share is full, its limit, the real waiting time, and how much waits.
 fn queue_full(full: &QueueFull) -> String {
     let whose = match full.whose {
         Whose::All => "The queue",
@@ -281,7 +281,7 @@ fn queue_full(full: &QueueFull) -> String {
         Bound::Sessions(n) => count(n as usize, "recording"),
         Bound::Seconds(seconds) => format!("{} of audio", duration(seconds)),
     };
-    // Not cut off as the header is: a person should know what they are in for.
+    // Not limited as in `Retry-After`, because a person should know the real waiting time.
     let wait = remaining(full.wait_secs.max(f64::from(retry_after(full.wait_secs.min(1.0), full.measured))));
     let or = if full.whose == Whose::Owner { ", or cancel one that waits" } else { "" };
     format!(
@@ -347,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_tells_the_truth() {
+    fn a_full_queue_reports_the_real_waiting_time() {
         let full = QueueFull {
             whose: Whose::All,
             bound: Bound::Sessions(1000),

@@ -1,5 +1,5 @@
-//! What is announced: a change of a session with its owner. `store` returns one from every call that changes a status;
-//! `bus` carries it, and `stream` shows it.
+//! Events: a change of a session with its owner. `store` returns one from every call that changes a status, `bus`
+//! carries it, and `stream` sends it.
 
 use super::owner::Owner;
 use crate::model::{Segment, SegmentEvent, SessionId, Status};
@@ -18,7 +18,7 @@ pub enum Change {
     Status(Status),
     /// A new segment, and the status that counts it unless that is announced on its own.
     Segment(SegmentEvent, Option<Status>),
-    /// The session is gone.
+    /// The session was deleted.
     Deleted(SessionId),
 }
 
@@ -36,7 +36,7 @@ impl Event {
         Self { owner, change: Change::Segment(announced, Some(status)) }
     }
 
-    /// A segment whose worker announces its statuses on its own.
+    /// A segment without a status, from a worker that reports statuses separately.
     #[must_use]
     pub fn bare_segment(owner: Owner, id: SessionId, segment: &Segment) -> Self {
         Self { owner, change: Change::Segment(SegmentEvent::new(id, segment), None) }

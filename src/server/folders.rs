@@ -1,5 +1,5 @@
-//! Folders and files that no other user of the machine may read: recordings, texts and keys are private. For `main`, and
-//! for whoever makes a folder.
+//! Folders and files that no other user of the machine may read, because recordings, texts and keys are private. Called
+//! by `main`, and by everything that creates a folder.
 
 use rustix::fs::Mode;
 use std::{
@@ -9,22 +9,22 @@ use std::{
     path::Path,
 };
 
-/// Lets no other user of the machine read what this process and its children make from now on: recordings, texts and keys.
+/// Sets the umask, so that no other user of the machine can read files that this process and its children create from
+/// now on.
 pub fn keep_files_private() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Whether users of other groups, or anybody, may enter a folder. It may have been made by hand.
+/// Whether other users may enter a folder, which may have been made by hand.
 #[must_use]
 pub fn is_open_to_others(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
 }
 
-/// Makes a folder and those above it, where they are missing. No other user of the machine may look into them: recordings
-/// and texts are private.
+/// Creates a folder and its missing parents, which no other user of the machine may enter.
 ///
 /// # Errors
-/// If it can't be made, or isn't a folder.
+/// If it can't be created, or isn't a folder.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

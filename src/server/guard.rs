@@ -1,8 +1,8 @@
-//! What every request must keep to, whatever its route: a method that Hark has, one host and the right one, a body
-//! within its limits. And the headers that every answer has. `router` puts it around all routes.
+//! Checks of every request, whatever its route: a method that Hark knows, exactly one host and an allowed one, a body
+//! within its limits. It also adds the headers that every answer has. `router` wraps all routes in it.
 
 use super::{
-    body::{Fault, Limited, Tracked},
+    body::{Fault, LimitedBody, TrackedBody},
     config::is_host,
     error::Error,
     http::{self, BodyLimit},
@@ -21,9 +21,9 @@ use axum::{
 };
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-/// What operators' programs ask for, by whatever name they know the node.
+/// The paths that monitoring programs may request under any host name.
 const MONITORING: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/v1/health/sessions"];
-/// Nothing that pages use.
+/// Browser features that the pages don't use.
 const PERMISSIONS: &str = "camera=(), display-capture=(), geolocation=(), hid=(), microphone=(), midi=(), payment=(), \
     publickey-credentials-get=(), serial=(), usb=()";
 const COOP: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
@@ -35,21 +35,21 @@ pub async fn guard(State(state): State<AppState>, request: Request, next: Next) 
     let https = is_https(request.headers());
     let version = request.version();
     let (parts, body) = request.into_parts();
-    let (body, read) = Tracked::new(body);
+    let (body, read) = TrackedBody::new(body);
     let request = Request::from_parts(parts, Body::new(body));
     let mut response = match check(&state, &request) {
-        Ok(()) => pass_on(&state, request, next).await,
+        Ok(()) => forward(&state, request, next).await,
         Err(error) => refuse(error, false),
     };
     if response.status() == StatusCode::METHOD_NOT_ALLOWED && response.body().size_hint().exact() == Some(0) {
-        // The router's own answer, which only names the methods that there are.
+        // The router's own answer has no error in its body, only the header with the allowed methods.
         let allow = response.headers().get(header::ALLOW).cloned();
         response = Error::MethodNotAllowed.into_response();
         response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
     }
     if version < Version::HTTP_2 && !read.load(Relaxed) {
-        // The connection ends after the rest of the body was thrown away: RFC 9112, 9.3. A client that doesn't know
-        // would send its next request there.
+        // The connection ends after the rest of the body was thrown away (RFC 9112, 9.3). Without this header the
+        // client would send its next request on it.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     add_headers(response.headers_mut(), https.then_some(state.settings.http.hsts_secs));
@@ -67,13 +67,13 @@ fn check(state: &AppState, request: &Request) -> Result<(), Error> {
         return Ok(());
     }
     match asked {
-        Some(asked) if hosts.iter().any(|host| host.fits(&asked)) => Ok(()),
+        Some(asked) if hosts.iter().any(|host| host.matches(&asked)) => Ok(()),
         _ => Err(Error::UnknownHost),
     }
 }
 
-/// The host that a request is for. RFC 9112, 3.2: with HTTP/1.1 there is exactly one `Host`, which a target with a host
-/// of its own overrides.
+/// The host that a request is for. RFC 9112, 3.2: an HTTP/1.1 request has exactly one `Host` header, which a target
+/// with a host overrides.
 fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, Error> {
     let mut lines = headers.get_all(header::HOST).iter();
     let (line, second) = (lines.next(), lines.next());
@@ -93,12 +93,12 @@ fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Autho
     }
 }
 
-async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
+async fn forward(state: &AppState, request: Request, next: Next) -> Response {
     let path = request.extensions().get().map_or("", MatchedPath::as_str);
     let (limit, message) = match http::body_limit(request.method(), path) {
         BodyLimit::Small => (state.settings.http.max_body_bytes.into(), false),
         BodyLimit::Message(limit) => (limit, true),
-        // Counted where it is read.
+        // `http::upload` applies the limits.
         BodyLimit::Upload => return next.run(request).await,
     };
     let too_large = || if message { Error::MessageTooLarge { limit } } else { Error::RequestTooLarge { limit } };
@@ -111,7 +111,7 @@ async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
     }
     let secs = state.settings.http.body_secs;
     let (parts, body) = request.into_parts();
-    let (body, faults) = Limited::new(body, limit, Duration::from_secs(secs.into()));
+    let (body, faults) = LimitedBody::new(body, limit, Duration::from_secs(secs.into()));
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
     match faults.get() {
         Some(Fault::TooLarge) => refuse(too_large(), form),
@@ -120,13 +120,13 @@ async fn pass_on(state: &AppState, request: Request, next: Next) -> Response {
     }
 }
 
-/// The answer to a request that is refused. Server functions write their errors without a frame around them.
+/// The answer to a refused request. Server functions send the error itself, not within `{"error": …}`.
 fn refuse(error: Error, bare: bool) -> Response {
     if bare { (error.status_code(), Json(error.public())).into_response() } else { error.into_response() }
 }
 
-/// Whether the client came over https, to the proxy in front. A client that claims it without a proxy only binds itself:
-/// browsers take the answer's header on https alone (RFC 6797, 8.1).
+/// Whether the client used https, as the proxy in front says. A client that forges the header affects only itself:
+/// browsers obey the answer's header only over https (RFC 6797, 8.1).
 fn is_https(headers: &HeaderMap) -> bool {
     headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_one_host() {
+    fn a_request_has_exactly_one_host() {
         let (one, two) = (Version::HTTP_11, Version::HTTP_2);
         let bad = Err(StatusCode::BAD_REQUEST);
         assert_eq!(asked(one, "/", &["a:3000"]), Ok(Some("a:3000".to_owned())));

@@ -1,4 +1,4 @@
-//! Counts of sessions for operators, over all owners: as the API tells them, and as gauges for Prometheus. Called by
+//! Counts of sessions for operators, over all owners, for the API and as gauges for Prometheus. Called by
 //! `http::health`.
 
 use super::store::{STALLED_SECS, Store};
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::{sync::Mutex, time::Instant};
 use utoipa::ToSchema;
 
-/// Scrapes that come sooner get the numbers of the last one, so that nobody can make the store count all the time.
-const FRESH: Duration = Duration::from_secs(10);
+/// Scrapes within this time get the same numbers, so that nobody can keep the store counting.
+const CACHE_TIME: Duration = Duration::from_secs(10);
 
-/// Sessions by status, and those that don't come forward, over all owners.
+/// Sessions by status, and those that make no progress, over all owners.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct SessionsHealth {
     queued: u64,
@@ -23,20 +23,20 @@ pub struct SessionsHealth {
     long_running: u64,
     /// Of those in `processing`: nothing has changed for more than a minute, or the worker's lease has run out.
     stalled: u64,
-    /// How long the one has waited that has waited longest, in seconds; null if none waits. Sessions of workers outside
+    /// How long the session that waits longest has waited, in seconds; null if none waits. Sessions of workers outside
     /// Hark don't wait in this queue.
     oldest_queued_secs: Option<f64>,
 }
 
 impl SessionsHealth {
-    /// Asks the store.
+    /// Reads the counts from the store.
     ///
     /// # Errors
     /// If it fails.
     pub async fn read(store: &Store) -> Result<Self, sqlx::Error> {
         let mut sessions = Self::default();
         for (status, n) in store.counts().await? {
-            *sessions.of(status) = n;
+            *sessions.count_of(status) = n;
         }
         let now = Timestamp::now();
         let health = store.health(now, STALLED_SECS).await?;
@@ -46,7 +46,7 @@ impl SessionsHealth {
         Ok(sessions)
     }
 
-    fn of(&mut self, status: State) -> &mut u64 {
+    fn count_of(&mut self, status: State) -> &mut u64 {
         match status {
             State::Queued => &mut self.queued,
             State::Processing => &mut self.processing,
@@ -57,21 +57,23 @@ impl SessionsHealth {
     }
 }
 
-/// The same as gauges of Prometheus: when the store was last asked.
+/// The counts as gauges for Prometheus; holds when they were last read.
 #[derive(Debug, Default)]
 pub struct SessionGauges(Mutex<Option<Instant>>);
 
 impl SessionGauges {
-    /// Asks the store, unless that was done just now. Of scrapes at once one asks, and the others wait for it.
+    /// Reads the counts from the store, unless that was done within [`CACHE_TIME`]. Of concurrent scrapes one reads,
+    /// and the others wait for it.
     pub async fn refresh(&self, store: &Store) {
-        let mut asked = self.0.lock().await;
-        if asked.is_some_and(|at| at.elapsed() < FRESH) {
+        let mut last_read = self.0.lock().await;
+        if last_read.is_some_and(|at| at.elapsed() < CACHE_TIME) {
             return;
         }
         match SessionsHealth::read(store).await {
             Ok(mut sessions) => {
                 for status in State::ALL {
-                    metrics::gauge!("hark_sessions", "status" => status.as_str()).set(*sessions.of(status) as f64);
+                    metrics::gauge!("hark_sessions", "status" => status.as_str())
+                        .set(*sessions.count_of(status) as f64);
                 }
                 metrics::gauge!("hark_sessions_long_running").set(sessions.long_running as f64);
                 metrics::gauge!("hark_sessions_stalled").set(sessions.stalled as f64);
@@ -79,7 +81,7 @@ impl SessionGauges {
             }
             Err(error) => tracing::warn!(%error, "the sessions could not be counted; the metrics show the last count"),
         }
-        // Also after a failure: a store that is down would hold up every scrape.
-        *asked = Some(Instant::now());
+        // Set after a failure too, or every scrape would wait for a store that is down.
+        *last_read = Some(Instant::now());
     }
 }

@@ -49,8 +49,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 )]
 struct Description;
 
-/// The API's routes, and its description at `/api/openapi.json`. `monitored_elsewhere`: without what only operators ask.
-pub fn router(monitored_elsewhere: bool) -> Router<AppState> {
+/// The API's routes, and its description at `/api/openapi.json`. `separate_monitor`: without the routes that only
+/// operators use.
+pub fn router(separate_monitor: bool) -> Router<AppState> {
     let health = OpenApiRouter::new().routes(routes!(health::sessions));
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(sessions::list, sessions::create))
@@ -70,7 +71,7 @@ pub fn router(monitored_elsewhere: bool) -> Router<AppState> {
         .routes(routes!(status::stream_one))
         .routes(routes!(status::stream_all))
         .routes(routes!(reports::create))
-        .merge(if monitored_elsewhere { OpenApiRouter::new() } else { health })
+        .merge(if separate_monitor { OpenApiRouter::new() } else { health })
         .split_for_parts();
     transcript::routes(router)
         .route(
@@ -80,33 +81,33 @@ pub fn router(monitored_elsewhere: bool) -> Router<AppState> {
         .route("/api/{*rest}", axum::routing::any(async || Error::NoRoute))
 }
 
-/// What Prometheus asks.
+/// The route that Prometheus scrapes.
 pub fn operators() -> Router<AppState> {
     Router::new().route("/metrics", get(metrics))
 }
 
-/// The counts of sessions for operators, as [`router`] has them.
+/// The route with the counts of sessions for operators, as in [`router`].
 pub fn session_health() -> Router<AppState> {
     OpenApiRouter::new().routes(routes!(health::sessions)).into()
 }
 
-/// The routes of workers outside Hark, which have no owner.
+/// The routes of workers outside Hark, whose requests have no owner.
 pub fn workers() -> Router<AppState> {
     let no_store = HeaderValue::from_static("no-store");
     outside::routes().layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store))
 }
 
-/// What the body of a request may be.
+/// The kind of body that a request may have.
 pub enum BodyLimit {
-    /// As small as most.
+    /// A small one, like most: `HARK_MAX_BODY_BYTES` at most.
     Small,
-    /// What an outside worker publishes, in bytes.
+    /// A report of an outside worker, with its limit in bytes.
     Message(u64),
-    /// A recording, which its route counts.
+    /// A recording, whose route checks the limits itself.
     Upload,
 }
 
-/// How large the body of a request may be, by the route that it matched.
+/// The limit for the body of a request, by its route.
 #[must_use]
 pub fn body_limit(method: &Method, route: &str) -> BodyLimit {
     match (method, route) {
@@ -118,7 +119,7 @@ pub fn body_limit(method: &Method, route: &str) -> BodyLimit {
     }
 }
 
-/// Describes how outside workers prove themselves.
+/// Adds the authentication of outside workers to the API's description.
 struct WorkerToken;
 
 impl utoipa::Modify for WorkerToken {
@@ -129,13 +130,13 @@ impl utoipa::Modify for WorkerToken {
     }
 }
 
-/// The answer to a program that has made a session.
+/// The answer to a program that has created a session.
 fn created(session: Session) -> Response {
     let location = format!("/api/v1/sessions/{}", session.id);
     (StatusCode::CREATED, [(header::LOCATION, location)], Json(session)).into_response()
 }
 
-/// A session's id from the path. What isn't an id names no session.
+/// A session's id from the path. Anything that isn't an id gives 404.
 struct Id(SessionId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
@@ -147,7 +148,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// Query parameters, with an error of ours when they can't be read.
+/// Query parameters, with Hark's own error when they can't be read.
 struct Query<T>(T);
 
 impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Query<T> {

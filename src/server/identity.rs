@@ -1,6 +1,6 @@
-//! How sessions are taken to another browser, kept for later, and left: links that work once, recovery keys, and what it
-//! takes to leave. For the JSON API and the pages alike. A link's key is seen by whoever made it and by nobody else: the
-//! store has its hash, and the log nothing.
+//! Opening sessions in another browser, with links that work once or with a recovery key; and leaving them. For the
+//! JSON API and the pages alike. Only the person who made a key sees it: the store has its hash, and the log has
+//! nothing.
 
 use super::{bus::Bus, error::Error, keys::CookieKeys, owner::Owner, store::Store};
 use crate::model::Timestamp;
@@ -8,27 +8,28 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{fmt, sync::Arc};
 
-/// How long a link works, in seconds: enough to take up another device, too short for what is left lying about.
+/// How long a link works, in seconds: long enough to reach for another device, short enough that a forgotten link is
+/// harmless.
 pub const LINK_SECS: f64 = 600.0;
-/// Random bytes of a key: 160 bits, which nobody guesses however often they try.
+/// Random bytes of a key: 160 bits, which can't be guessed.
 const KEY_BYTES: usize = 20;
-/// How long a page on which one may leave is good for, in seconds.
-const LEAVE_SECS: f64 = 3600.0;
-/// What a signed value begins with that proves that somebody has read what leaving means.
-const LEAVE: &str = "leave:";
+/// How long the form for leaving is valid, in seconds.
+const LEAVE_TOKEN_SECS: f64 = 3600.0;
+/// The prefix of the signed value which proves that the page about leaving was shown.
+const LEAVE_PREFIX: &str = "leave:";
 
-/// What opens somebody's sessions in another browser.
+/// The key that opens an owner's sessions in another browser.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkKey(String);
 
 impl LinkKey {
-    /// A new one, unlike any other.
+    /// A new random key.
     #[must_use]
     pub fn fresh() -> Self {
         Self(hex(&rand::random::<[u8; KEY_BYTES]>()))
     }
 
-    /// A key as it was typed, with whatever blanks and hyphens, or the whole link it stands in.
+    /// Parses a key as it was typed, with any blanks and hyphens, or the whole link that has it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.rsplit_once("key=").map_or(text, |(_, key)| key);
@@ -58,23 +59,23 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A link as the cookie of whoever made it holds it.
+/// A new link, as the cookie of the person who made it holds it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MadeLink {
+pub struct NewLink {
     pub key: LinkKey,
     pub expires_at: Timestamp,
 }
 
-/// What can be done with an identity.
+/// The use cases of identities.
 pub struct Identities {
     store: Store,
     bus: Bus,
-    /// They sign the proof that somebody has read what leaving means.
+    /// The keys that sign the proof that the page about leaving was shown.
     keys: Arc<CookieKeys>,
 }
 
 impl Identities {
-    /// Those of the sessions in `store`.
+    /// The identities of the sessions in `store`.
     #[must_use]
     pub fn new(store: Store, bus: Bus, keys: Arc<CookieKeys>) -> Self {
         Self { store, bus, keys }
@@ -92,9 +93,9 @@ impl Identities {
     ///
     /// # Errors
     /// [`Error::NoSessions`] if there is nothing to open.
-    pub async fn make_link(&self, owner: &Owner) -> Result<MadeLink, Error> {
+    pub async fn make_link(&self, owner: &Owner) -> Result<NewLink, Error> {
         let now = Timestamp::now();
-        let made = MadeLink { key: LinkKey::fresh(), expires_at: now.plus_seconds(LINK_SECS) };
+        let made = NewLink { key: LinkKey::fresh(), expires_at: now.plus_seconds(LINK_SECS) };
         self.add(owner, &made.key, Some(made.expires_at), now).await?;
         Ok(made)
     }
@@ -116,7 +117,7 @@ impl Identities {
         expires_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), Error> {
-        // So that strangers who come and go can't fill the table.
+        // Requires a session, so that visitors without any can't fill the table.
         if self.sessions(owner).await? == 0 {
             return Err(Error::NoSessions);
         }
@@ -131,7 +132,7 @@ impl Identities {
         Ok(self.store.recovery_key(owner).await?)
     }
 
-    /// Takes the owner's recovery key away.
+    /// Removes the owner's recovery key.
     ///
     /// # Errors
     /// If the store fails.
@@ -139,60 +140,60 @@ impl Identities {
         Ok(self.store.revoke_recovery_key(owner).await?)
     }
 
-    /// Whether a link that was made for this owner still works.
+    /// Whether a link of this owner still works.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn still_opens(&self, owner: &Owner, made: &MadeLink) -> Result<bool, Error> {
-        let whose = self.store.link(&made.key.hash(), Timestamp::now()).await?;
-        Ok(whose.is_some_and(|(whose, _)| whose == *owner))
+    pub async fn is_valid_link(&self, owner: &Owner, made: &NewLink) -> Result<bool, Error> {
+        let found = self.store.link(&made.key.hash(), Timestamp::now()).await?;
+        Ok(found.is_some_and(|(found, _)| found == *owner))
     }
 
-    /// Whose sessions a key opens. Changes nothing.
+    /// The owner whose sessions a key opens. Doesn't use the key up.
     ///
     /// # Errors
     /// [`Error::InvalidKey`] if it opens none.
-    pub async fn look(&self, key: &str) -> Result<(LinkKey, Owner), Error> {
+    pub async fn find_owner(&self, key: &str) -> Result<(LinkKey, Owner), Error> {
         let key = LinkKey::parse(key).ok_or(Error::InvalidKey)?;
         let found = self.store.link(&key.hash(), Timestamp::now()).await?;
         let (owner, _) = found.ok_or(Error::InvalidKey)?;
         Ok((key, owner))
     }
 
-    /// Whose sessions a key opens, and uses it up if it is a link's. The streams of `before`, who the browser was, end: its
-    /// other tabs come back as who it is now.
+    /// The owner whose sessions a key opens; uses the key up if it is a link's. Ends the streams of `before`, the
+    /// browser's owner until now, so that its other tabs reconnect as the new owner.
     ///
     /// # Errors
     /// [`Error::InvalidKey`] if it opens none.
     pub async fn open(&self, before: &Owner, key: &str) -> Result<Owner, Error> {
         let key = LinkKey::parse(key).ok_or(Error::InvalidKey)?;
         let owner = self.store.take_link(&key.hash(), Timestamp::now()).await?.ok_or(Error::InvalidKey)?;
-        tracing::info!(?owner, "somebody's sessions were opened in another browser");
+        tracing::info!(?owner, "the sessions of an owner were opened in another browser");
         self.bus.log_out(before);
         Ok(owner)
     }
 
-    /// Proof that the page which says what leaving means was made for this owner.
+    /// A signed proof that the page about leaving was shown to this owner.
     #[must_use]
     pub fn leave_token(&self, owner: &Owner) -> String {
-        let value = format!("{LEAVE}{}.{}", owner.as_str(), Timestamp::now().0);
+        let value = format!("{LEAVE_PREFIX}{}.{}", owner.as_str(), Timestamp::now().0);
         self.keys.sign(&value)
     }
 
-    /// Checks such a proof.
+    /// Checks a proof that [`Identities::leave_token`] made.
     ///
     /// # Errors
-    /// [`Error::NotConfirmed`] if it is another's, or old.
+    /// [`Error::NotConfirmed`] if it is another owner's, or too old.
     pub fn check_leave_token(&self, owner: &Owner, token: &str) -> Result<(), Error> {
         let value = self.keys.verify(token);
-        let said = value.as_deref().and_then(|value| value.strip_prefix(LEAVE)?.rsplit_once('.'));
-        let (whose, at) = said.ok_or(Error::NotConfirmed)?;
+        let parts = value.as_deref().and_then(|value| value.strip_prefix(LEAVE_PREFIX)?.rsplit_once('.'));
+        let (token_owner, at) = parts.ok_or(Error::NotConfirmed)?;
         let at = at.parse().map(Timestamp).map_err(|_| Error::NotConfirmed)?;
-        let fresh = Timestamp::now().seconds_since(at) <= LEAVE_SECS;
-        if whose == owner.as_str() && fresh { Ok(()) } else { Err(Error::NotConfirmed) }
+        let fresh = Timestamp::now().seconds_since(at) <= LEAVE_TOKEN_SECS;
+        if token_owner == owner.as_str() && fresh { Ok(()) } else { Err(Error::NotConfirmed) }
     }
 
-    /// Ends the owner's status streams. The rest is forgetting the cookie.
+    /// Ends the owner's status streams. The caller removes the cookie.
     pub fn leave(&self, owner: &Owner) {
         self.bus.log_out(owner);
     }

@@ -101,7 +101,7 @@ pub async fn recover(workers: &Workers) -> Result<(), sqlx::Error> {
         }
     }
     workers.sessions.bus.publish_all(&events);
-    if let Err(error) = workers.sessions.take_back_cut_off() {
+    if let Err(error) = workers.sessions.remove_interrupted_uploads() {
         tracing::warn!(%error, "uploads that were cut off could not be looked for");
     }
     Ok(())
@@ -245,7 +245,7 @@ async fn reap(workers: &Workers) {
 
 /// Fails the sessions whose workers, outside Hark, went silent; stores what the others reported. Runs until `stop`.
 pub async fn look_after_outside(outside: Arc<Outside>, stop: CancellationToken) {
-    let mut looks = time::interval(outside.look_every());
+    let mut looks = time::interval(outside.poll_interval());
     looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         let on = stop.run_until_cancelled(looks.tick()).await.is_some();

@@ -1,21 +1,22 @@
-//! The keys of the cookies: the first signs, all verify, so that a secret can be changed without anybody losing their
-//! sessions. A cookie is named after its key: what another Hark has signed, on another port of the same host or before a
-//! backup was restored, lies beside it and isn't overwritten. Made by `server` at the start; `owner`, `notice` and
-//! `identity` read and write cookies with it.
+//! The keys of cookies: the first signs, all verify, so that a secret can be changed without anybody losing their
+//! sessions. A cookie is named after its key, so that it doesn't overwrite the cookie of another Hark, on another port
+//! of the same host or before a backup was restored. Made by `node` at the start; `http::identity`, `http::notice` and
+//! `identity` use them.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use cookie::{Cookie, CookieJar, Key, SameSite, time::Duration};
 use sha2::{Digest, Sha256};
 
-/// Bytes of a key's hash in the names of its cookies: enough that two keys hardly ever share one, and telling nothing.
+/// Bytes of a key's hash in the names of its cookies: enough that two keys hardly ever share a name, and too few to
+/// reveal anything.
 const NAME_BYTES: usize = 4;
 /// The fewest bytes of a secret.
 const MIN_BYTES: usize = 64;
-/// A browser takes a cookie with this prefix only over https, for this host alone and for all its paths (RFC 6265bis,
-/// 4.1.3.2). So no other host of the domain can set or replace it.
+/// A browser accepts a cookie with this prefix only over https, for this host alone and for all its paths (RFC 6265bis,
+/// 4.1.3.2), so no other host of the domain can set or replace it.
 const HOST_PREFIX: &str = "__Host-";
 
-/// The keys, the one that signs first.
+/// The keys; the first one signs.
 #[derive(Clone)]
 pub struct CookieKeys(Vec<NamedKey>);
 
@@ -26,12 +27,12 @@ struct NamedKey {
     hash: String,
 }
 
-/// Whether the browser spoke https.
+/// Whether the browser used https.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Https(pub bool);
 
 impl Https {
-    /// As the proxy in front says: Hark itself speaks plain HTTP only.
+    /// As the proxy in front says, because Hark itself serves plain HTTP only.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         Self(headers.get("x-forwarded-proto").is_some_and(|v| v == "https"))
@@ -46,13 +47,13 @@ pub struct Signed {
 }
 
 impl CookieKeys {
-    /// A single key, of at least 64 bytes.
+    /// A single key; none if it has fewer than 64 bytes.
     #[must_use]
     pub fn one(bytes: &[u8]) -> Option<Self> {
         Some(Self(vec![NamedKey::new(bytes)?]))
     }
 
-    /// Keys as a setting lists them: each at least 128 hexadecimal digits, with commas or white space between.
+    /// Parses a setting that lists keys: each at least 128 hexadecimal digits, separated by commas or white space.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let secrets = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|secret| !secret.is_empty());
@@ -60,7 +61,7 @@ impl CookieKeys {
         keys.filter(|keys| !keys.is_empty()).map(Self)
     }
 
-    /// The keys themselves, to derive others for other purposes from, in their order.
+    /// The keys themselves, in order, to derive keys for other purposes from.
     pub fn masters(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|named| named.key.master())
     }
@@ -69,15 +70,14 @@ impl CookieKeys {
         &self.0[0]
     }
 
-    /// The name of a cookie for `purpose` when it is set.
+    /// The name of a new cookie for `purpose`.
     #[must_use]
     pub fn name(&self, purpose: &str, https: Https) -> String {
         self.first().cookie_name(purpose, https)
     }
 
-    /// The cookies for `purpose` with a valid signature, the best first: by the order of the keys, and where a browser has
-    /// both names, the one that no other host can have set. Last those whose name has no key, as it was before keys were
-    /// named.
+    /// The cookies for `purpose` with a valid signature, the most trusted first: by the order of the keys, and for each
+    /// key first the name that no other host can set. Old cookies, whose name has no key, come last.
     #[must_use]
     pub fn signed(&self, headers: &HeaderMap, purpose: &str) -> Vec<Signed> {
         let jar = jar_of(headers);
@@ -91,7 +91,7 @@ impl CookieKeys {
         of_keys.chain(before).flatten().collect()
     }
 
-    /// `value` with a signature. The signature doesn't cover what it is for, so the value must say it.
+    /// `value` with a signature. The signature doesn't cover its purpose, so the value must include it.
     #[must_use]
     pub fn sign(&self, value: &str) -> String {
         let mut jar = CookieJar::new();
@@ -99,7 +99,7 @@ impl CookieKeys {
         jar.get("signed").map(|cookie| cookie.value().to_owned()).unwrap_or_default()
     }
 
-    /// What [`CookieKeys::sign`] was given, if the signature is valid with any of the keys.
+    /// The value that was passed to [`CookieKeys::sign`], if the signature is valid with any of the keys.
     #[must_use]
     pub fn verify(&self, signed: &str) -> Option<String> {
         let cookie = Cookie::new("signed", signed.to_owned());
@@ -107,7 +107,7 @@ impl CookieKeys {
         self.0.iter().find_map(|named| Some(jar.signed(&named.key).verify(cookie.clone())?.value().to_owned()))
     }
 
-    /// A cookie whose value only Hark can read.
+    /// A cookie with an encrypted value.
     #[must_use]
     pub fn sealed(&self, purpose: &str, value: &str, request: &HeaderMap) -> Cookie<'static> {
         let https = Https::of(request);
@@ -118,13 +118,13 @@ impl CookieKeys {
         cookie(name, value, https)
     }
 
-    /// A cookie that makes the browser drop what [`CookieKeys::sealed`] made for `purpose`.
+    /// A cookie that removes the one that [`CookieKeys::sealed`] made for `purpose`.
     #[must_use]
     pub fn removal(&self, purpose: &str, request: &HeaderMap) -> Cookie<'static> {
         removal(self.name(purpose, Https::of(request)))
     }
 
-    /// What the request's cookie for `purpose` holds that [`CookieKeys::sealed`] made.
+    /// The decrypted value of the request's cookie that [`CookieKeys::sealed`] made for `purpose`.
     #[must_use]
     pub fn unsealed(&self, headers: &HeaderMap, purpose: &str) -> Option<String> {
         let jar = jar_of(headers);
@@ -151,16 +151,17 @@ impl NamedKey {
     }
 }
 
-/// A cookie as all of Hark's are: for every path, not for scripts, and not sent along by other sites' forms.
+/// A cookie with the attributes that all of Hark's have: for every path, hidden from scripts, and not sent with other
+/// sites' forms.
 #[must_use]
 pub fn cookie(name: String, value: String, https: Https) -> Cookie<'static> {
     Cookie::build((name, value)).path("/").http_only(true).secure(https.0).same_site(SameSite::Lax).build()
 }
 
-/// A cookie that makes the browser drop the one of this name.
+/// A cookie that removes the one of this name.
 #[must_use]
 pub fn removal(name: String) -> Cookie<'static> {
-    // A name with the prefix is only taken from a cookie that is secure, also for its removal.
+    // Browsers accept a name with the prefix only from a secure cookie, for its removal too.
     let https = Https(name.starts_with(HOST_PREFIX));
     let mut cookie = cookie(name, String::new(), https);
     cookie.set_max_age(Duration::ZERO);
@@ -231,16 +232,16 @@ mod tests {
         assert_eq!(values(&both, std::slice::from_ref(&of_old)), ["ann"]);
         assert_eq!(values(&new, std::slice::from_ref(&of_old)), [""; 0]);
         assert_eq!(cookie(&both, "x"), cookie(&new, "x"));
-        // A value under another key's name isn't that key's.
+        // A value that was signed with one key isn't valid under the name of another.
         assert_eq!(values(&both, &[(of_new.0.clone(), of_old.1.clone())]), [""; 0]);
-        // As it was before names had a key.
+        // An old cookie, whose name has no key.
         assert_eq!(values(&both, &[("who".to_owned(), of_old.1), of_new]), ["bob", "ann"]);
         assert_eq!(both.verify(&old.sign("x")), Some("x".to_owned()));
         assert_eq!(new.verify(&old.sign("x")), None);
     }
 
     #[test]
-    fn the_name_that_no_other_host_can_set_goes_first() {
+    fn the_cookie_that_no_other_host_can_set_comes_first() {
         let keys = keys(&[1]);
         let cookies = [Https(false), Https(true)].map(|https| {
             let value = keys.sign(if https.0 { "safe" } else { "plain" });
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_only_its_key_reads() {
+    fn only_its_key_decrypts_a_sealed_cookie() {
         let (old, new, both) = (keys(&[1]), keys(&[2]), keys(&[2, 1]));
         let sealed = old.sealed("note", "a secret", &HeaderMap::new());
         assert!(!sealed.value().contains("secret"));

@@ -1,11 +1,11 @@
-//! The language of a recording, as people and programs say it. For `sessions` and `outside`.
+//! Checks the language of a recording. Called by `sessions` and `outside`.
 
 use super::error::Error;
 
-/// A language tag that has been checked; none if it is empty.
+/// The checked language tag; none if it is empty.
 ///
 /// # Errors
-/// If it has another form.
+/// If it isn't a language tag.
 pub(super) fn language(tag: Option<&str>) -> Result<Option<String>, Error> {
     match tag.map(str::trim).filter(|tag| !tag.is_empty()) {
         Some(tag) if !is_language_tag(tag) => Err(Error::BadRequest(
@@ -15,8 +15,8 @@ pub(super) fn language(tag: Option<&str>) -> Result<Option<String>, Error> {
     }
 }
 
-/// Whether a text has the form of a language tag: RFC 5646, 2.1, with 35 characters at most as its 4.4.1 advises. It begins
-/// with a letter, so no program takes it for an option.
+/// Whether a text has the form of a language tag: RFC 5646, 2.1, with 35 characters at most as its 4.4.1 advises. A tag
+/// begins with a letter, so no program takes it for an option.
 fn is_language_tag(tag: &str) -> bool {
     let mut parts = tag.split('-');
     let language = parts.next().unwrap_or_default();
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn languages_are_tags() {
+    fn only_language_tags_are_accepted() {
         for tag in ["en", "pt-BR", "zh-Hant-TW", "sl-rozaj-biske-1994", "en-a-bbb-x-a-ccc"] {
             assert_eq!(language(Some(tag)).unwrap().as_deref(), Some(tag));
         }

@@ -1,6 +1,6 @@
-//! `hark sessions list` and `delete`: what an operator sees of the sessions of all owners, and removes. Works beside a
-//! running Hark, on its database and its recordings; the running nodes find out by the store. Called by `stuck`, which
-//! has the other subcommand.
+//! `hark sessions list` and `delete`: lists and deletes sessions of all owners for an operator. They work beside
+//! running nodes, on the same database and recordings; the nodes find the changes in the store. Called by `stuck`,
+//! which has the other subcommand.
 
 use super::{
     config::{RecordingsUrl, read_database_url},
@@ -19,10 +19,10 @@ use std::{
     path::PathBuf,
 };
 
-/// Sessions read at once.
+/// The number of sessions read at once.
 const PAGE: u32 = 200;
 
-/// Where the Hark has its sessions that an operator looks after.
+/// Where the sessions are stored that an operator manages.
 #[derive(Args)]
 pub struct StoreArgs {
     /// The data folder of the Hark that has the sessions.
@@ -34,16 +34,16 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// Opens the database, which must be there.
+    /// Opens the database, which must exist.
     ///
     /// # Errors
-    /// If it isn't, or can't be opened, in words for the operator.
+    /// If it doesn't exist or can't be opened, as a message for the operator.
     pub async fn open(&self) -> Result<Store, String> {
         let opened = match read_database_url(self.database_url_file.as_deref())? {
             Some(url) => Store::connect(&url).await,
             None => {
                 let path = self.data_dir.join("hark.sqlite");
-                // An empty one must not be made where somebody mistyped the folder.
+                // Otherwise a mistyped folder would get an empty database.
                 if !path.exists() {
                     return Err(format!(
                         "there is no database {}. Name the folder with HARK_DATA_DIR, or the database with DATABASE_URL",
@@ -106,14 +106,14 @@ struct Listed<'a> {
 /// Lists sessions, newest first.
 ///
 /// # Errors
-/// If the database can't be read, in words for the operator.
+/// If the database can't be read, as a message for the operator.
 pub async fn list(args: &ListArgs) -> Result<(), String> {
     let store = args.store.open().await?;
     let which = Kept { owner: args.owner.clone().map(Owner::from_store), state: args.status, ended_before: None };
     let (mut found, mut before) = (0, None);
     loop {
         let page = store.kept(&which, before, PAGE).await.map_err(broken)?;
-        if !args.json && found == 0 && !page.is_empty() && !say(&heads()) {
+        if !args.json && found == 0 && !page.is_empty() && !print_line(&header_line()) {
             break;
         }
         found += page.len();
@@ -126,14 +126,14 @@ pub async fn list(args: &ListArgs) -> Result<(), String> {
             }
         });
         let lines: Vec<String> = lines.collect::<Result<_, _>>()?;
-        // Who reads it may have seen enough, as `head` has.
-        if !lines.is_empty() && !say(&lines.join("\n")) {
+        // Stops when the reader has closed the pipe, as `head` does.
+        if !lines.is_empty() && !print_line(&lines.join("\n")) {
             break;
         }
         before = page.last().map(|(session, _)| session.id);
         if page.len() < PAGE as usize {
             if !args.json {
-                say(&format!("found: {}", count(found, "session")));
+                print_line(&format!("found: {}", count(found, "session")));
             }
             break;
         }
@@ -142,10 +142,10 @@ pub async fn list(args: &ListArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// Deletes sessions with their recordings, or says which it would. True if all are gone that were meant.
+/// Deletes sessions with their recordings, or lists them without `--yes`. True if all of them were deleted.
 ///
 /// # Errors
-/// If the database or the recordings can't be reached, in words for the operator.
+/// If the database or the recordings can't be reached, as a message for the operator.
 pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
     let store = args.store.open().await?;
     let media = if args.yes {
@@ -160,7 +160,7 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
         state: None,
         ended_before: args.older_than.map(days_ago),
     };
-    let (mut done, mut freed, mut left) = (0, 0, 0);
+    let (mut done, mut freed, mut not_deleted) = (0, 0, 0);
     let mut before = None;
     loop {
         let page = if args.ids.is_empty() {
@@ -170,24 +170,24 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
         };
         for (session, owner) in &page {
             let Some(media) = &media else {
-                say(&row(session, owner));
+                print_line(&row(session, owner));
                 (done, freed) = (done + 1, freed + session.media.bytes);
                 continue;
             };
             match remove(&store, media, session, owner).await {
                 Ok(()) => {
-                    say(&format!("{} is deleted", session.id));
+                    print_line(&format!("{} is deleted", session.id));
                     (done, freed) = (done + 1, freed + session.media.bytes);
                 }
                 Err(message) => {
                     eprintln!("hark: {} was left: {message}", session.id);
-                    left += 1;
+                    not_deleted += 1;
                 }
             }
         }
         for id in args.ids.iter().filter(|id| !page.iter().any(|(session, _)| session.id == **id)) {
             eprintln!("hark: there is no session {id}");
-            left += 1;
+            not_deleted += 1;
         }
         before = page.last().map(|(session, _)| session.id);
         if !args.ids.is_empty() || page.len() < PAGE as usize {
@@ -196,11 +196,12 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
     }
     store.close().await;
     let sum = format!("{}, {} of recordings", count(done, "session"), bytes(freed));
-    say(&if args.yes { format!("deleted: {sum}") } else { format!("to delete: {sum}; --yes does it") });
-    Ok(left == 0)
+    print_line(&if args.yes { format!("deleted: {sum}") } else { format!("to delete: {sum}; --yes does it") });
+    Ok(not_deleted == 0)
 }
 
-/// As a person's own deletion goes: the worker loses the session, then the recording goes, then the rest.
+/// Deletes one session in the same order as for its owner: the worker loses it, then the recording is removed, then the
+/// rest.
 async fn remove(store: &Store, media: &Recordings, session: &Session, owner: &Owner) -> Result<(), String> {
     let id = session.id;
     store.cancel(owner, id, Timestamp::now()).await.map_err(broken)?;
@@ -213,24 +214,24 @@ fn broken(error: sqlx::Error) -> String {
     format!("the database doesn't answer: {error}")
 }
 
-/// Writes a line; false if nobody reads any more.
-fn say(line: &str) -> bool {
+/// Writes a line; false if the output is closed.
+fn print_line(line: &str) -> bool {
     writeln!(io::stdout(), "{line}").is_ok()
 }
 
-/// Columns of fixed width: lists may be long, and are written as they are read.
-fn line(cells: [&str; 8]) -> String {
+/// Formats one line in columns of fixed width, because long lists are written while they are read.
+fn format_line(cells: [&str; 8]) -> String {
     let [id, owner, status, created, ended, length, size, title] = cells;
     format!("{id:36}  {owner:32}  {status:10}  {created:22}  {ended:22}  {length:>12}  {size:>9}  {title}")
 }
 
-fn heads() -> String {
-    line(["SESSION", "OWNER", "STATUS", "CREATED", "ENDED", "LENGTH", "SIZE", "TITLE"])
+fn header_line() -> String {
+    format_line(["SESSION", "OWNER", "STATUS", "CREATED", "ENDED", "LENGTH", "SIZE", "TITLE"])
 }
 
 fn row(session: &Session, owner: &Owner) -> String {
     let none = || "-".to_owned();
-    line([
+    format_line([
         &session.id.to_string(),
         owner.as_str(),
         session.status.state.as_str(),
@@ -242,7 +243,7 @@ fn row(session: &Session, owner: &Owner) -> String {
     ])
 }
 
-/// A title as a terminal may show it: what would move the cursor or turn the line around is spelt out.
+/// A title that is safe for a terminal: characters that move the cursor or change the direction of text are escaped.
 fn printable(title: &str) -> String {
     let bidi = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     title.chars().fold(String::new(), |mut text, c| {
@@ -277,7 +278,7 @@ mod tests {
         };
         let owner = Owner::from_store("0123456789abcdef0123456789abcdef".to_owned());
         assert_eq!(
-            heads(),
+            header_line(),
             "SESSION                               OWNER                             STATUS      CREATED                 ENDED                         LENGTH       SIZE  TITLE"
         );
         assert_eq!(

@@ -1,5 +1,4 @@
-//! A node: everything that runs between its start and its stop. `main` and the tests call [`Node::start`] and
-//! [`Node::serve`].
+//! A node, from its start to its stop. `main` and the tests call [`Node::start`] and [`Node::serve`].
 
 mod capacity;
 mod start;
@@ -19,28 +18,28 @@ use std::{fs::File, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
 
-/// How often the hub looks at its clock.
+/// How often the hub's clock is advanced.
 const TICK: Duration = Duration::from_millis(250);
-/// How long the last changes may take to reach the other nodes.
-const LAST_WORDS: Duration = Duration::from_millis(1500);
-/// Connections of operators, where they have an address of their own.
+/// How long publishing the last changes to the other nodes may take.
+const BUS_FLUSH_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The most connections on the separate address for monitoring.
 const MONITOR_CONNECTIONS: u32 = 32;
 
-/// A node that has its data folder and is ready to serve.
+/// A node that has locked its data folder and is ready to serve.
 pub struct Node {
     pub state: AppState,
     workers: Workers,
     bus: bus::Background,
-    heard: Arc<Inbox>,
+    inbox: Arc<Inbox>,
     connections: ConnectionLimits,
-    /// Where operators ask, if that is elsewhere than where pages are served.
+    /// The separate address for monitoring, if there is one.
     monitor: Option<TcpListener>,
-    /// Held for as long as the node lives: one node to a data folder.
+    /// Held while the node runs, so that a data folder has only one node.
     _lock: File,
 }
 
 impl Node {
-    /// Opens the data folder and takes back what an earlier run left unfinished.
+    /// Opens the data folder and recovers what an earlier run left unfinished.
     ///
     /// # Errors
     /// If the folder, the key or the database can't be used.
@@ -48,10 +47,10 @@ impl Node {
         start::open(config, leptos, true).await
     }
 
-    /// The same for a node without watchers.
+    /// The same for a node that serves no pages and streams.
     ///
     /// # Errors
-    /// As [`Node::start`], and if no database is shared.
+    /// As [`Node::start`], and if there is no shared database.
     pub async fn start_worker(config: ServeConfig) -> Result<Self, StartError> {
         if config.data.database_url.is_none() {
             return Err(StartError::WorkerAlone);
@@ -59,26 +58,28 @@ impl Node {
         start::open(config, LeptosOptions::builder().output_name("hark").build(), false).await
     }
 
-    /// Serves `listener` and works on sessions until `stop`; then says goodbye to the streams, hands running sessions
-    /// back to the queue, and returns.
+    /// Serves `listener` and works on sessions until `stop`; then ends the streams with a `bye`, puts running sessions
+    /// back into the queue, and returns.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let state = self.state.clone();
-        let front = accept::accept(&state, router::router(state.clone()), self.connections, listener, &stop);
-        self.run(front, stop.clone()).await;
+        let server = accept::accept(&state, router::router(state.clone()), self.connections, listener, &stop);
+        self.run(server, stop.clone()).await;
     }
 
-    /// Works on sessions without serving pages until `stop`; then hands running sessions back to the queue, and returns.
+    /// Works on sessions without serving pages until `stop`; then puts running sessions back into the queue, and
+    /// returns.
     pub async fn work(self, stop: CancellationToken) {
         self.run(stop.clone().cancelled_owned(), stop).await;
     }
 
-    async fn run(self, front: impl Future<Output = ()>, stop: CancellationToken) {
+    async fn run(self, server: impl Future<Output = ()>, stop: CancellationToken) {
         let workers = jobs::run(self.workers, stop.clone());
         let outside = jobs::look_after_outside(Arc::clone(&self.state.outside), stop.clone());
         let retention = jobs::delete_expired(Arc::clone(&self.state.sessions), stop.clone());
         let clock = {
             let hub = Arc::clone(&self.state.hub);
-            // Until the last stream is gone: stuck ones are cut off also while the node goes down.
+            // Runs until the last stream has ended, because stalled ones must be disconnected while the node stops,
+            // too.
             async move {
                 let mut ticks = time::interval(TICK);
                 loop {
@@ -91,7 +92,7 @@ impl Node {
             let metrics = self.state.metrics.clone();
             let stop = stop.clone();
             async move {
-                // The exporter must be swept, or its histograms grow without bound.
+                // Without this, the exporter's histograms grow without bound.
                 let mut ticks = time::interval(Duration::from_secs(5));
                 while stop.run_until_cancelled(ticks.tick()).await.is_some() {
                     metrics.run_upkeep();
@@ -101,20 +102,20 @@ impl Node {
         let monitor = serve_monitor(self.state.clone(), self.monitor, self.connections.spare, stop.clone());
         let sessions = &self.state.sessions;
         let disk = sessions.disk.run(&sessions.media, &stop);
-        let foreign = outside::listen(Arc::clone(&self.state.outside), self.heard, stop.clone());
-        // The bus goes on until everyone else has said their last words.
-        let silence = CancellationToken::new();
-        let bus = self.bus.run(silence.clone());
+        let redis_reports = outside::listen(Arc::clone(&self.state.outside), self.inbox, stop.clone());
+        // The bus is stopped last, after everybody else has published.
+        let bus_stop = CancellationToken::new();
+        let bus = self.bus.run(bus_stop.clone());
         let work = async {
-            tokio::join!(front, workers, outside, retention, foreign, upkeep, monitor, disk);
-            silence.cancel();
+            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk);
+            bus_stop.cancel();
         };
         let all = async {
             tokio::join!(work, async {
                 tokio::pin!(bus);
                 tokio::select! {
                     () = &mut bus => {}
-                    () = silence.cancelled() => drop(time::timeout(LAST_WORDS, bus).await),
+                    () = bus_stop.cancelled() => drop(time::timeout(BUS_FLUSH_TIMEOUT, bus).await),
                 }
             });
         };
@@ -123,7 +124,7 @@ impl Node {
     }
 }
 
-/// Answers operators on an address of their own until `stop`, if there is one.
+/// Serves the separate address for monitoring until `stop`, if there is one.
 async fn serve_monitor(state: AppState, listener: Option<TcpListener>, spare: u32, stop: CancellationToken) {
     let Some(listener) = listener else { return };
     let limits = ConnectionLimits { all: MONITOR_CONNECTIONS, per_address: MONITOR_CONNECTIONS, spare };

@@ -1,11 +1,11 @@
-//! Workers outside Hark, which publish over HTTP or Redis: their reports are checked like any input, go to the watchers at
-//! once, and reach the store at every change of stage and otherwise every few seconds; over a shared database at once,
-//! for the next report may reach another node. Called by `http::outside` and `sessions`; [`listen`] takes what the bus
-//! hears, and `jobs` looks after those that went silent.
+//! Sessions of workers outside Hark, which publish over HTTP or Redis. Their reports are checked like any input and go
+//! to the watchers at once. They are stored at every change of stage and otherwise every few seconds; in a shared
+//! database at once, because the next report may reach another node. Called by `http::outside` and `sessions`;
+//! [`listen`] processes what the bus receives, and `jobs` fails the sessions of silent workers.
 
-mod heard;
 mod live;
 mod pending;
+mod redis_reports;
 mod report;
 
 use super::{
@@ -19,16 +19,16 @@ use super::{
     stream::Hub,
 };
 use crate::model::{EngineId, Media, Session, SessionId, Timestamp, Title};
-pub use heard::listen;
 pub use live::Live;
 use live::LiveSessions;
+pub use redis_reports::listen;
 pub use report::{Announcement, NewSegment, Report};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-/// How often a report without a version is tried again when another node was faster.
-const TRIES: u32 = 5;
+/// How often a report without a version is tried when another node takes the version first.
+const MAX_TRIES: u32 = 5;
 
 /// The sessions of workers outside Hark.
 pub struct Outside {
@@ -40,43 +40,44 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Nothing has been reported yet.
+    /// Starts without any reports.
     #[must_use]
     pub fn new(store: Store, bus: Bus, hub: Arc<Hub>, config: &OutsideConfig) -> Self {
         let live = LiveSessions::new(store.is_shared());
         Self { store, bus, hub, silence_secs: config.worker_silence_secs, live }
     }
 
-    /// When a session fails of which nothing is reported from now on.
-    fn silence(&self, now: Timestamp) -> Timestamp {
+    /// When a session fails if nothing more is reported on it.
+    fn lease_until(&self, now: Timestamp) -> Timestamp {
         now.plus_seconds(f64::from(self.silence_secs))
     }
 
-    /// How often to call [`Outside::store_steps`] and [`Outside::fail_silent`]: as often as the store's lag and the leases
-    /// need it, no more, for there may be thousands of sessions to go through.
+    /// How often to call [`Outside::store_steps`] and [`Outside::fail_silent`]: no more often than the store's lag and
+    /// the leases require, because each call may go through thousands of sessions.
     #[must_use]
-    pub fn look_every(&self) -> Duration {
+    pub fn poll_interval(&self) -> Duration {
         Duration::from_secs(u64::from(self.silence_secs / 10).clamp(1, 10))
     }
 
-    /// Stores what a session's worker reported last and holds back further reports until the guard is dropped; they
-    /// then look into the store again. For changes that don't come from the worker.
+    /// Stores the last report on a session and makes further reports wait until the guard is dropped; they then read
+    /// the session from the store again. For changes that don't come from the worker.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn hold_still(&self, id: SessionId) -> Result<Option<OwnedMutexGuard<Live>>, Error> {
-        self.live.hold_still(&self.store, id).await
+    pub async fn pause_reports(&self, id: SessionId) -> Result<Option<OwnedMutexGuard<Live>>, Error> {
+        self.live.pause_reports(&self.store, id).await
     }
 
-    /// Stores what has waited long enough, or, with `all`, everything; forgets what is no longer reported on.
+    /// Stores the statuses that have waited long enough, or all with `all`; drops sessions that aren't reported on any
+    /// more.
     ///
     /// # Errors
-    /// If the database fails; what couldn't be stored is kept for the next time.
+    /// If the database fails; what couldn't be stored is kept for the next call.
     pub async fn store_steps(&self, all: bool) -> Result<(), sqlx::Error> {
         self.live.store_steps(&self.store, self.silence_secs, all).await
     }
 
-    /// Fails the sessions whose workers went silent.
+    /// Fails the sessions on which nothing was reported for `HARK_WORKER_SILENCE_SECS`.
     ///
     /// # Errors
     /// If the database fails.
@@ -84,16 +85,16 @@ impl Outside {
         let events = self.store.reap_outside(Timestamp::now()).await?;
         for status in events.iter().filter_map(|e| e.new_status()) {
             let id = status.session_id;
-            tracing::warn!(session_id = %id, "the outside worker of session {id} went silent");
+            tracing::warn!(session_id = %id, "session {id} failed: its outside worker sent nothing for too long");
         }
         self.bus.publish_all(&events);
         Ok(())
     }
 
-    /// Makes a session that an outside worker will report on.
+    /// Creates a session that an outside worker will report on.
     ///
     /// # Errors
-    /// If the title, the length, the language or the owner can't be.
+    /// If the title, the length, the language or the owner isn't valid.
     pub async fn announce(&self, caller: &Owner, new: Announcement) -> Result<Session, Error> {
         let owner = match new.owner.as_deref().map(str::trim) {
             None | Some("") => caller.clone(),
@@ -107,7 +108,7 @@ impl Outside {
             }
         };
         if let Some(seconds) = new.duration_total {
-            report::duration("duration_total", seconds)?;
+            report::check_duration("duration_total", seconds)?;
         }
         let title = match new.title.as_deref().map(str::trim).filter(|t| !t.is_empty()) {
             Some(title) => Title::new(title)?,
@@ -123,30 +124,30 @@ impl Outside {
             language,
             media: Media::default(),
             duration_total: new.duration_total,
-            lease_until: Some(self.silence(now)),
+            lease_until: Some(self.lease_until(now)),
             address: None,
         };
         let (session, event) = self.store.insert(&new, now).await?;
         if self.bus.is_connected().is_some() {
-            // Its worker may go on over Redis: somebody must listen before there are watchers.
+            // Its worker may continue over Redis, so this node must subscribe before there are watchers.
             self.hub.hold(session.id);
             self.hub.learn(&event.owner, &session.status);
         }
         metrics::counter!("hark_sessions_created_total").increment(1);
-        tracing::debug!(session_id = %session.id, "session {} was announced by an outside worker", session.id);
+        tracing::debug!(session_id = %session.id, "session {} was created by an outside worker", session.id);
         self.bus.publish(&event);
         Ok(session)
     }
 
-    /// Takes in the status that an outside worker reports, and tells the watchers. Returns the version it got.
+    /// Takes in a status from an outside worker and publishes it. Returns its version.
     ///
     /// # Errors
-    /// If the report can't be true, is out of date, or the session has ended.
+    /// If the report isn't valid or is out of date, or the session has ended.
     pub async fn report(&self, id: SessionId, reported: Report) -> Result<u64, Error> {
-        let tries = if reported.version.is_none() { TRIES } else { 1 };
+        let tries = if reported.version.is_none() { MAX_TRIES } else { 1 };
         for _ in 1..tries {
             match self.report_once(id, reported.clone()).await {
-                // Another node was faster; the next version is another now.
+                // Another node took this version; the next one is higher now.
                 Err(Error::Conflict("changed", _)) => {}
                 done => return done,
             }
@@ -160,7 +161,7 @@ impl Outside {
         let status = report::status_after(&live.status, reported, now)?;
         let known = &live.status;
         if self.live.shared || status.changes(known) {
-            if !self.store.report(&status, self.silence(now)).await? {
+            if !self.store.report(&status, self.lease_until(now)).await? {
                 self.live.forget(&mut live);
                 return Err(Error::Conflict(
                     "changed",
@@ -168,9 +169,9 @@ impl Outside {
                 ));
             }
             live.stored = now;
-            live.unsaved = false;
+            live.dirty = false;
         } else {
-            live.unsaved = true;
+            live.dirty = true;
         }
         live.status = status;
         let version = live.status.version;
@@ -181,18 +182,18 @@ impl Outside {
         Ok(version)
     }
 
-    /// Takes in segments that an outside worker sends, and tells the watchers. Those that are there already are
-    /// ignored. Returns how many there are now.
+    /// Takes in segments from an outside worker and publishes them. Known ones are ignored. Returns how many the
+    /// session has now.
     ///
     /// # Errors
-    /// If the segments can't be true, leave a hole, or the session has ended.
+    /// If the segments aren't valid or leave a gap, or the session has ended.
     pub async fn report_segments(&self, id: SessionId, segments: Vec<NewSegment>) -> Result<u32, Error> {
         let mut live = self.live.live(&self.store, id).await?;
-        report::not_ended(&live.status)?;
+        report::check_not_ended(&live.status)?;
         let known = live.status.segments;
-        let mut fresh = Vec::new();
+        let mut new_segments = Vec::new();
         for segment in segments {
-            let expected = known + fresh.len() as u32;
+            let expected = known + new_segments.len() as u32;
             if segment.index < expected {
                 continue; // sent again, perhaps because the answer got lost
             }
@@ -205,18 +206,18 @@ impl Outside {
                     ),
                 ));
             }
-            fresh.push(report::segment(segment)?);
+            new_segments.push(report::check_segment(segment)?);
         }
-        if fresh.is_empty() {
+        if new_segments.is_empty() {
             return Ok(known);
         }
         let now = Timestamp::now();
-        if !self.store.report_segments(id, known, &fresh, self.silence(now)).await? {
+        if !self.store.report_segments(id, known, &new_segments, self.lease_until(now)).await? {
             self.live.forget(&mut live);
             return Err(Error::Conflict("changed", "The session was changed elsewhere; look at it again.".to_owned()));
         }
-        live.status.segments += fresh.len() as u32;
-        for segment in &fresh {
+        live.status.segments += new_segments.len() as u32;
+        for segment in &new_segments {
             self.bus.publish(&Event::bare_segment(live.owner.clone(), id, segment));
         }
         Ok(live.status.segments)

@@ -1,5 +1,5 @@
-//! Whose a session is. Every browser has an opaque owner and sees its own sessions only; the store knows nothing but the
-//! opaque id, so accounts can take this place later. `http::identity` reads it from a cookie.
+//! The owner of sessions. Every browser has an opaque owner and sees its own sessions only. The store knows nothing but
+//! the id, so accounts could replace it later. `http::identity` reads it from a cookie.
 
 use std::{fmt, sync::Arc};
 use uuid::Uuid;
@@ -9,13 +9,13 @@ use uuid::Uuid;
 pub struct Owner(Arc<str>);
 
 impl Owner {
-    /// A new owner, unlike any other.
+    /// A new owner with a random id.
     #[must_use]
     pub fn fresh() -> Self {
         Self(Uuid::new_v4().simple().to_string().into())
     }
 
-    /// An owner as the store or a signed cookie holds it.
+    /// An owner by its id, from the store or a signed cookie.
     #[must_use]
     pub fn from_store(id: String) -> Self {
         Self(id.into())
@@ -29,7 +29,7 @@ impl Owner {
 }
 
 impl fmt::Debug for Owner {
-    /// Shortened: a log must not hold what could be used to pose as someone.
+    /// Shortened, because a log must not have what could be used to impersonate somebody.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Owner({}…)", self.0.get(..6).unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! What the bodies of server functions need: the caller, and errors mapped to what a page may see.
+//! Helpers for the bodies of server functions: the caller, and errors as a page may see them.
 
 use super::{
     address::ClientAddress,
@@ -30,7 +30,7 @@ use leptos::prelude::{expect_context, use_context};
 use leptos_axum::ResponseOptions;
 use qrcodegen::{QrCode, QrCodeEcc};
 
-/// Who calls, and the node that answers.
+/// The caller of a server function, and the node's state.
 pub struct Caller {
     pub state: AppState,
     pub owner: Owner,
@@ -52,7 +52,7 @@ pub async fn answer<T>(work: impl AsyncFnOnce(Caller) -> Result<T, Error>) -> Re
         Err(error) => Err(Error::Internal(format!("a page was rendered without its owner: {error}"))),
     };
     result.map_err(|error| {
-        // A form sent without JavaScript is led back to its page, which shows the error; that answer is a redirect.
+        // The answer to a form sent without JavaScript is a redirect to its page, which shows the error.
         if !is_form() {
             set_status(error.status_code());
             if let Some(seconds) = error.retry_after() {
@@ -70,7 +70,7 @@ fn is_form() -> bool {
     })
 }
 
-/// The form sent without JavaScript whose failure the page that is being rendered has to tell.
+/// The path and error of the failed form that the page being rendered must show; for forms sent without JavaScript.
 #[must_use]
 pub fn failed_form() -> Option<(String, ApiError)> {
     let notice = use_context::<Parts>()?.extensions.get::<Notice>().cloned()?;
@@ -92,7 +92,7 @@ pub fn upload_info(caller: &Caller) -> UploadInfo {
         max_upload_bytes: caller.state.sessions.limits.max_upload_bytes,
         max_duration: caller.state.sessions.limits.max_duration,
         cookies_blocked: !caller.identity.known && probed,
-        kept: retention::told(&caller.state.sessions.kept),
+        kept: retention::policy_text(&caller.state.sessions.kept),
     }
 }
 
@@ -121,15 +121,15 @@ fn link_info(key: &LinkKey, expires_at: Option<Timestamp>) -> Result<LinkInfo, E
     Ok(LinkInfo { url, qr_size: size.unsigned_abs(), qr_path, expires_at })
 }
 
-/// What the page about the caller's identity shows. What it shows is kept nowhere.
+/// What the page about the caller's identity shows. The answer must not be cached.
 ///
 /// # Errors
 /// If the store fails.
 pub async fn identity_info(caller: &Caller) -> Result<IdentityInfo, Error> {
     set_header(header::CACHE_CONTROL, "no-store");
     let (identities, keys, headers) = (&caller.state.identities, &caller.state.cookie_keys, request_headers());
-    let made = match cookies::link(keys, &headers) {
-        Some(made) if identities.still_opens(&caller.owner, &made).await? => Some(made),
+    let made = match cookies::link_from_cookie(keys, &headers) {
+        Some(made) if identities.is_valid_link(&caller.owner, &made).await? => Some(made),
         _ => None,
     };
     let recovery_made_at = identities.recovery_key(&caller.owner).await?;
@@ -146,18 +146,18 @@ pub async fn identity_info(caller: &Caller) -> Result<IdentityInfo, Error> {
     })
 }
 
-/// What the page shows that a link leads to.
+/// What the page behind a link shows.
 ///
 /// # Errors
 /// If the store fails.
 pub async fn open_info(caller: &Caller, key: Option<&str>) -> Result<OpenInfo, Error> {
     set_header(header::CACHE_CONTROL, "no-store");
-    // The address holds the key, so no other one learns it from here. Not `no-referrer`: with that, browsers send forms
-    // from `Origin: null`, which is refused as another site's.
+    // The address has the key, so it must not be sent as `Referer`. `no-referrer` isn't used, because browsers then
+    // send forms with `Origin: null`, which is refused as another site's.
     set_header(header::REFERRER_POLICY, "strict-origin");
     let identities = &caller.state.identities;
     let (opens, invalid) = match key.map(str::trim).filter(|key| !key.is_empty()) {
-        Some(key) => match identities.look(key).await {
+        Some(key) => match identities.find_owner(key).await {
             Ok((key, owner)) => {
                 let sessions = identities.sessions(&owner).await?;
                 (Some(Opens { key: key.reveal().to_owned(), sessions, same: owner == caller.owner }), false)
@@ -175,29 +175,29 @@ pub async fn open_info(caller: &Caller, key: Option<&str>) -> Result<OpenInfo, E
     })
 }
 
-/// Makes a link, for the page to show.
+/// Creates a link, and a cookie that lets the page show it.
 ///
 /// # Errors
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_link(caller: &Caller) -> Result<(), Error> {
     let made = caller.state.identities.make_link(&caller.owner).await?;
-    set_cookies([cookies::of_link(&made, &caller.state.cookie_keys, &request_headers())]);
+    set_cookies([cookies::link_cookie(&made, &caller.state.cookie_keys, &request_headers())]);
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
 
-/// Makes a recovery key, for the page to show once.
+/// Creates a recovery key, and a cookie that lets the page show it once.
 ///
 /// # Errors
 /// [`Error::NoSessions`] if there is nothing to open.
 pub async fn make_recovery_key(caller: &Caller) -> Result<(), Error> {
     let key = caller.state.identities.make_recovery_key(&caller.owner).await?;
-    set_cookies([cookies::of_recovery_key(&key, &caller.state.cookie_keys, &request_headers())]);
+    set_cookies([cookies::recovery_key_cookie(&key, &caller.state.cookie_keys, &request_headers())]);
     leptos_axum::redirect(IDENTITY_PAGE);
     Ok(())
 }
 
-/// Takes the recovery key away.
+/// Removes the recovery key.
 ///
 /// # Errors
 /// If the store fails.
@@ -213,22 +213,22 @@ pub async fn revoke_recovery_key(caller: &Caller) -> Result<(), Error> {
 /// [`Error::InvalidKey`] if it opens none.
 pub async fn open_identity(caller: &Caller, key: &str) -> Result<(), Error> {
     let owner = caller.state.identities.open(&caller.owner, key).await?;
-    set_cookies(cookies::taking_over(&caller.state.cookie_keys, &request_headers(), &owner));
+    set_cookies(cookies::switch_cookies(&caller.state.cookie_keys, &request_headers(), &owner));
     leptos_axum::redirect("/");
     Ok(())
 }
 
-/// Makes the caller's browser forget its sessions.
+/// Removes the caller's cookie, so that the browser forgets its sessions.
 ///
 /// # Errors
-/// [`Error::NotConfirmed`] if that isn't what the caller said.
+/// [`Error::NotConfirmed`] if the caller hasn't confirmed it.
 pub async fn leave_identity(caller: &Caller, token: &str, sure: bool) -> Result<(), Error> {
     if !sure {
         return Err(Error::NotConfirmed);
     }
     caller.state.identities.check_leave_token(&caller.owner, token)?;
     caller.state.identities.leave(&caller.owner);
-    set_cookies(cookies::forgetting(&caller.state.cookie_keys, &request_headers()));
+    set_cookies(cookies::removal_cookies(&caller.state.cookie_keys, &request_headers()));
     leptos_axum::redirect("/");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! How long sessions are kept: what is due to be deleted, and what people are told of it. `jobs` deletes it; pages and
-//! `sessions` ask what is due.
+//! How long sessions are kept: which are due to be deleted, and the text about it on pages. `jobs` deletes them;
+//! `sessions` checks whether one is due.
 
 use super::config::KeepConfig;
 use crate::model::{
@@ -10,15 +10,15 @@ use crate::model::{
 /// Seconds in a day.
 pub const DAY_SECS: f64 = 86_400.0;
 
-/// Whether a session that ended then is to be deleted.
+/// Whether a session that ended at `finished_at` is to be deleted.
 #[must_use]
 pub fn is_due(keep_days: Option<f64>, finished_at: Option<Timestamp>, now: Timestamp) -> bool {
     keep_days.zip(finished_at).is_some_and(|(days, at)| now.seconds_since(at) > days * DAY_SECS)
 }
 
-/// How long and how much is kept, for people; nothing if neither is limited.
+/// The text that tells people how long and how much is kept; none if neither is limited.
 #[must_use]
-pub fn told(kept: &KeepConfig) -> Option<String> {
+pub fn policy_text(kept: &KeepConfig) -> Option<String> {
     let days = kept.keep_days.map(|days| {
         let long = match days {
             days if days >= 1.0 && days.fract() == 0.0 => count(days as usize, "day"),
@@ -28,8 +28,8 @@ pub fn told(kept: &KeepConfig) -> Option<String> {
         format!("Sessions are deleted with their recordings {long} after they have ended.")
     });
     let most = kept.max_bytes_per_owner.map(|most| format!("You can keep recordings of up to {} here.", bytes(most)));
-    let told: Vec<String> = days.into_iter().chain(most).collect();
-    (!told.is_empty()).then(|| told.join(" "))
+    let sentences: Vec<String> = days.into_iter().chain(most).collect();
+    (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 
 #[cfg(test)]
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_ended_long_enough_ago_is_due() {
+    fn only_sessions_that_ended_long_enough_ago_are_due() {
         let now = Timestamp(10 * 86_400_000);
         let ended = |days_ago: i64| Some(Timestamp(now.0 - days_ago * 86_400_000));
         assert!(is_due(Some(2.0), ended(3), now));
@@ -47,16 +47,16 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_what_is_kept() {
-        let told = |keep_days, max_bytes_per_owner| told(&KeepConfig { keep_days, max_bytes_per_owner });
-        assert_eq!(told(None, None), None);
+    fn the_text_states_the_limits() {
+        let policy_text = |keep_days, max_bytes_per_owner| policy_text(&KeepConfig { keep_days, max_bytes_per_owner });
+        assert_eq!(policy_text(None, None), None);
         assert_eq!(
-            told(Some(30.0), Some(10_000_000_000)).unwrap(),
+            policy_text(Some(30.0), Some(10_000_000_000)).unwrap(),
             "Sessions are deleted with their recordings 30 days after they have ended. You can keep recordings of up \
              to 10.0 GB here."
         );
-        assert!(told(Some(1.0), None).unwrap().contains("recordings 1 day after"));
-        assert!(told(Some(0.5), None).unwrap().contains("recordings 12 h after"));
-        assert!(told(Some(1.5), None).unwrap().contains("recordings 1.5 days after"));
+        assert!(policy_text(Some(1.0), None).unwrap().contains("recordings 1 day after"));
+        assert!(policy_text(Some(0.5), None).unwrap().contains("recordings 12 h after"));
+        assert!(policy_text(Some(1.5), None).unwrap().contains("recordings 1.5 days after"));
     }
 }

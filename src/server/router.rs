@@ -48,12 +48,13 @@ use tower_http::{
 };
 use tracing::{Instrument, Level};
 
-/// The app's pages, found out once for the process. While Leptos does that, no page anywhere in the process may be rendered:
-/// what it loads would never come (docs/upstream.md).
+/// The app's pages, listed once for the process. While Leptos lists them, no page in the process may be rendered,
+/// because its resources would never load (docs/upstream.md).
 static ROUTES: LazyLock<Vec<AxumRouteListing>> = LazyLock::new(|| generate_route_list(App));
 
-/// Where forms stand that are on one page only. That of a link doesn't say where it is, because its address is a secret.
-const PAGES: [(&str, &str); 5] = [
+/// The forms that are on one page only, with that page. The page of a link sends no usable `Referer`, because its
+/// address is a secret.
+const FORM_PAGES: [(&str, &str); 5] = [
     (OpenIdentity::PATH, OPEN_PAGE),
     (MakeLink::PATH, IDENTITY_PAGE),
     (MakeRecoveryKey::PATH, IDENTITY_PAGE),
@@ -61,7 +62,7 @@ const PAGES: [(&str, &str); 5] = [
     (LeaveIdentity::PATH, IDENTITY_PAGE),
 ];
 
-/// The node as one service.
+/// All routes of a node.
 pub fn router(state: AppState) -> Router {
     let routes = ROUTES.clone();
     let options = state.settings.leptos.clone();
@@ -91,30 +92,33 @@ pub fn router(state: AppState) -> Router {
     let pages = Router::new()
         .leptos_routes_with_context(&state, routes, context.clone(), shell_of)
         .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
-        .layer(middleware::from_fn(to_its_end))
+        .layer(middleware::from_fn(render_to_end))
         .layer(middleware::from_fn(cookies::probe_cookies));
-    let owned = http::router(state.settings.monitored_elsewhere)
+    let owned = http::router(state.settings.separate_monitor)
         .merge(pages)
-        // Bodies are counted by `guard`, and a recording's by `http::upload`.
+        // `guard` limits bodies, and `http::upload` those of recordings.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(no_store))
-        .layer(middleware::from_fn_with_state(Forms { state: state.clone(), pages: &PAGES }, notice::carry))
+        .layer(middleware::from_fn_with_state(
+            Forms { state: state.clone(), pages: &FORM_PAGES },
+            notice::handle_notices,
+        ))
         .layer(middleware::from_fn_with_state(state.clone(), cookies::identify))
         .layer(CsrfLayer::new());
     let with_address = middleware::from_fn_with_state(state.clone(), find_address);
     let streams = NotForContentType::const_new("text/event-stream");
     let audio = NotForContentType::const_new("audio/");
-    // Released with compressed copies beside it; in development its 17 MB would keep a core busy for seconds.
+    // A release has compressed copies of the file; in development, compressing its 17 MB would take seconds.
     let wasm = NotForContentType::const_new("application/wasm");
     Router::new()
         .route("/healthz", get(http::healthz))
         .route("/readyz", get(http::readyz))
-        .merge(if state.settings.monitored_elsewhere { Router::new() } else { http::operators() })
+        .merge(if state.settings.separate_monitor { Router::new() } else { http::operators() })
         .merge(owned)
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm)))
         .layer(middleware::from_fn(cache))
         .layer(with_address)
-        // The log has what the panic said.
+        // The panic's message is in the log.
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| Error::Panic.into_response()))
         .layer(
             TraceLayer::new_for_http()
@@ -124,13 +128,13 @@ pub fn router(state: AppState) -> Router {
                 .on_response(tower_http::trace::DefaultOnResponse::new().level(Level::DEBUG))
                 .on_failure(()),
         )
-        // Without the layers, which do nothing for a program that sends thousands of reports a second.
+        // Without the layers above, which do nothing for a program that sends thousands of reports a second.
         .merge(http::workers())
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .with_state(state)
 }
 
-/// What operators ask of a node on an address of their own.
+/// The routes on the separate address for monitoring.
 pub fn monitor(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(http::healthz))
@@ -141,9 +145,10 @@ pub fn monitor(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// What a page may load and run: its own, and scripts with this answer's nonce. Widths of bars are style attributes.
+/// The Content-Security-Policy of a page: its own resources, and scripts with this answer's nonce. Inline style
+/// attributes are allowed, because the widths of bars need them.
 fn policy(nonce: &str, watching: bool) -> String {
-    // `cargo leptos watch` reloads pages over a socket on a port of its own.
+    // `cargo leptos watch` reloads pages over a WebSocket on another port.
     let reload = if watching { " ws:" } else { "" };
     format!(
         "default-src 'self'; script-src 'self' 'nonce-{nonce}' 'wasm-unsafe-eval'; \
@@ -157,15 +162,15 @@ fn policy(nonce: &str, watching: bool) -> String {
 async fn find_address(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     if let Some(PeerAddress(peer)) = request.extensions().get().copied() {
         let network = &state.settings.network;
-        let client = address::find(peer, request.headers(), &network.trusted_proxies, network.forwarded_header);
+        let client = address::find_client(peer, request.headers(), &network.trusted_proxies, network.forwarded_header);
         request.extensions_mut().insert(client);
     }
     next.run(request).await
 }
 
-/// Renders a page to its end, also when nobody waits for it any more: what Leptos still has under way would find its
-/// signals gone, and panic.
-async fn to_its_end(request: Request, next: Next) -> Response {
+/// Renders a page to its end even if the client has gone. Otherwise Leptos' pending tasks would find their signals
+/// disposed, and panic.
+async fn render_to_end(request: Request, next: Next) -> Response {
     match tokio::spawn(next.run(request).in_current_span()).await {
         Ok(response) => response,
         Err(error) => match error.try_into_panic() {
@@ -175,8 +180,8 @@ async fn to_its_end(request: Request, next: Next) -> Response {
     }
 }
 
-/// Answers of the API say what belongs to one person, so nothing keeps them: neither caches on the way nor the browser
-/// for the next who uses it. Recordings and downloads say for themselves how they may be kept.
+/// Forbids caching the API's answers, because they are private: neither proxies nor the browser may keep them for its
+/// next user. Recordings and downloads set their own rules.
 async fn no_store(request: Request, next: Next) -> Response {
     let api = request.uri().path().starts_with("/api/");
     let mut response = next.run(request).await;
@@ -192,7 +197,7 @@ async fn no_store(request: Request, next: Next) -> Response {
     response
 }
 
-/// Lets files be kept whose names change with what they hold.
+/// Lets browsers cache files whose names have a hash of their content.
 async fn cache(request: Request, next: Next) -> Response {
     let immutable = request.method() == Method::GET && is_hashed(request.uri().path());
     let mut response = next.run(request).await;
@@ -205,7 +210,7 @@ async fn cache(request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether a path under `/pkg` carries a content hash: `hark.<hash>.css`.
+/// Whether a path under `/pkg` has a content hash: `hark.<hash>.css`.
 fn is_hashed(path: &str) -> bool {
     path.strip_prefix("/pkg/").is_some_and(|name| name.split('.').count() >= 3)
 }

@@ -1,5 +1,5 @@
-//! What can be done with sessions, for the JSON API and the pages alike: each checks the owner, changes the store,
-//! and publishes the event that the store returned.
+//! The use cases of sessions, for the JSON API and the pages alike. Each checks the owner, changes the store, and
+//! publishes the event that the store returned.
 
 use super::{
     address::ClientAddress,
@@ -25,11 +25,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time;
 use uuid::Uuid;
 
-/// Pauses between tries to take back a recording that never became a session, while the storage or the store fails.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// The first and the longest pause between tries to remove a recording that never became a session, while the storage
+/// or the store fails.
+const MIN_RETRY_PAUSE: Duration = Duration::from_secs(1);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
 
-/// The sessions of a node: the use cases, and what they are made of. Routes, pages and workers share one.
+/// The sessions of a node: the use cases and the parts that they need. Routes, pages and workers share one.
 pub struct Sessions {
     pub store: Store,
     pub media: Recordings,
@@ -37,33 +38,33 @@ pub struct Sessions {
     pub engines: Engines,
     pub decoders: Decoders,
     pub disk: DiskWatch,
-    /// Those that workers outside Hark report on.
+    /// The sessions that workers outside Hark report on.
     pub outside: Arc<Outside>,
-    /// How callers count where something is shared.
+    /// Decides how callers count towards shared limits.
     pub shares: Shares,
     pub limits: LimitConfig,
     pub queue: QueueLimits,
     pub kept: KeepConfig,
 }
 
-/// What a person or program says about a recording.
+/// The options that come with a recording, as they were sent.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes {
+pub struct UploadOptions {
     pub title: Option<String>,
     pub language: Option<String>,
     pub engine: Option<String>,
 }
 
-/// Wishes that have been checked.
+/// Upload options that were checked.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct CheckedOptions {
     title: Option<Title>,
     language: Option<String>,
     engine: EngineId,
 }
 
 impl Sessions {
-    /// How an owner counts, coming from this address.
+    /// Whether the owner, coming from this address, counts as a newcomer.
     pub async fn standing(&self, owner: &Owner, address: Option<ClientAddress>) -> Standing {
         self.shares.standing(&self.store, owner, address).await
     }
@@ -71,7 +72,7 @@ impl Sessions {
     /// The owner's sessions, newest first.
     ///
     /// # Errors
-    /// If the cursor isn't one of ours, or the store fails.
+    /// If the cursor isn't valid, or the store fails.
     pub async fn list(
         &self,
         owner: &Owner,
@@ -108,7 +109,7 @@ impl Sessions {
     pub async fn transcript(&self, owner: &Owner, id: SessionId) -> Result<Transcript, Error> {
         let session = self.get(owner, id).await?;
         let mut segments = Vec::with_capacity(session.status.segments as usize);
-        // Only what the status counts, so that the two fit together while more is being added.
+        // Reads only the segments that the status counts, so that both agree while more are being added.
         while let wanted @ 1.. = session.status.segments - segments.len() as u32 {
             let page = self.store.segments(id, segments.len() as u32, wanted.min(SEGMENT_PAGE)).await?;
             if page.is_empty() {
@@ -119,7 +120,8 @@ impl Sessions {
         Ok(Transcript { session, segments })
     }
 
-    /// All that the session's page shows: lines, but not the times of their words, which would be most of its bytes.
+    /// Everything that the session's page shows. The times of words are left out, because they would be most of the
+    /// bytes.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
@@ -143,7 +145,7 @@ impl Sessions {
         Ok(self.store.waveform(id).await?.unwrap_or_default())
     }
 
-    /// The statuses a watcher of all the owner's sessions must know.
+    /// The statuses that a watcher of all the owner's sessions needs.
     ///
     /// # Errors
     /// If the store fails.
@@ -151,15 +153,16 @@ impl Sessions {
         Ok(self.store.statuses(owner, recently()).await?)
     }
 
-    /// Checks what is wished of a recording, before it is received.
+    /// Checks the options of an upload before the recording is received.
     ///
     /// # Errors
-    /// If the title, the language or the engine can't be, or the engine isn't available.
-    pub fn plan(&self, wishes: &Wishes) -> Result<Plan, Error> {
-        let said = |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
-        let title = said(&wishes.title).map(|t| Title::new(&t)).transpose()?;
-        let language = language(wishes.language.as_deref())?;
-        let engine = match said(&wishes.engine) {
+    /// If the title, the language or the engine isn't valid, or the engine isn't available.
+    pub fn check_options(&self, options: &UploadOptions) -> Result<CheckedOptions, Error> {
+        let non_empty =
+            |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
+        let title = non_empty(&options.title).map(|t| Title::new(&t)).transpose()?;
+        let language = language(options.language.as_deref())?;
+        let engine = match non_empty(&options.engine) {
             Some(name) => match name.parse()? {
                 EngineId::External => {
                     return Err(Error::BadRequest(
@@ -182,7 +185,7 @@ impl Sessions {
             let install = (!install.is_empty()).then_some(install);
             return Err(Error::EngineUnavailable { reason, install });
         }
-        Ok(Plan { title, language, engine })
+        Ok(CheckedOptions { title, language, engine })
     }
 
     /// Promises room for a recording of `size` bytes (if known), before any of it is read.
@@ -197,8 +200,8 @@ impl Sessions {
         Ok(self.media.reserve_upload(size)?)
     }
 
-    /// Whether another recording of this owner, of `size` bytes if that is known, may be queued and kept; for those who
-    /// want to know before they receive it.
+    /// Checks whether another recording of this owner, of `size` bytes if that is known, may be queued and kept. Called
+    /// before the recording is received; [`Sessions::create`] checks again.
     ///
     /// # Errors
     /// [`Error::QueueFull`] or [`Error::Quota`] if not.
@@ -215,36 +218,37 @@ impl Sessions {
                 return Err(Error::Quota { used, limit });
             }
         }
-        let address = self.kept_address(owner, address).await;
+        let address = self.address_hash(owner, address).await;
         match self.store.queue_full(owner, address.as_deref(), limits, Timestamp::now()).await? {
             Some(full) => Err(full.into()),
             None => Ok(()),
         }
     }
 
-    /// The hash of a newcomer's address, which its sessions in the queue count by; none for an owner with history.
-    async fn kept_address(&self, owner: &Owner, address: Option<ClientAddress>) -> Option<String> {
-        self.shares.kept_address(self.standing(owner, address).await)
+    /// The hash of a newcomer's address, by which its sessions in the queue are counted; none for an owner with
+    /// history.
+    async fn address_hash(&self, owner: &Owner, address: Option<ClientAddress>) -> Option<String> {
+        self.shares.address_hash(self.standing(owner, address).await)
     }
 
     /// Counts a recording that was refused.
     pub fn count_refusal(&self, error: &Error) {
-        // What broke off or failed here was not refused.
+        // An upload that broke off, or failed by an error of the server, wasn't refused.
         if !matches!(error, Error::BrokenUpload) && error.code() != "internal" {
             metrics::counter!("hark_uploads_refused_total", "reason" => error.code()).increment(1);
         }
     }
 
-    /// Begins to receive a recording, in the room that was promised for it.
+    /// Creates the scratch file for a recording, in the room that was promised for it.
     ///
     /// # Errors
-    /// If no file can be made.
+    /// If the file can't be created.
     pub fn receive(&self, room: UploadRoom) -> Result<(SessionId, Upload), Error> {
         let id = SessionId(Uuid::now_v7());
         Ok((id, self.media.receive(id, room)?))
     }
 
-    /// Makes a session of a received recording and queues it.
+    /// Creates a session for a received recording and queues it.
     ///
     /// # Errors
     /// If the recording can't be read as audio, is too long, can't be stored, or the queue or the owner's quota has
@@ -256,24 +260,26 @@ impl Sessions {
         id: SessionId,
         upload: Upload,
         file_name: &str,
-        plan: Plan,
+        options: CheckedOptions,
     ) -> Result<Session, Error> {
-        let address = self.kept_address(owner, address).await;
+        let address = self.address_hash(owner, address).await;
         let (sessions, owner, file_name) = (Arc::clone(self), owner.clone(), file_name.to_owned());
-        // In a task of its own: where the sender hangs up now, this still comes to one end or the other.
-        let making = async move {
+        // Runs in a task of its own, so that it ends with a session or with nothing even if the sender hangs up.
+        let creating = async move {
             let received = upload.finish().await?;
-            let made = sessions.create_received(&owner, address, id, &received, &file_name, plan).await;
-            if let Err((error, true)) = made {
-                tokio::spawn(take_back(sessions, id, received));
+            let created = sessions.create_received(&owner, address, id, &received, &file_name, options).await;
+            if let Err((error, true)) = created {
+                tokio::spawn(remove_orphan(sessions, id, received));
                 return Err(error);
             }
-            made.map_err(|(error, _)| error)
+            created.map_err(|(error, _)| error)
         };
-        tokio::spawn(making).await.unwrap_or_else(|e| Err(Error::Internal(format!("making a session broke off: {e}"))))
+        tokio::spawn(creating)
+            .await
+            .unwrap_or_else(|e| Err(Error::Internal(format!("the task that creates a session failed: {e}"))))
     }
 
-    /// An error comes with whether the recording may be in the storage.
+    /// An error comes with a flag that says whether the recording may be in the storage.
     async fn create_received(
         &self,
         owner: &Owner,
@@ -281,9 +287,9 @@ impl Sessions {
         id: SessionId,
         received: &Received,
         file_name: &str,
-        plan: Plan,
+        options: CheckedOptions,
     ) -> Result<Session, (Error, bool)> {
-        let mut new = self.look_at(owner, id, received, file_name, plan).await.map_err(|e| (e, false))?;
+        let mut new = self.probe(owner, id, received, file_name, options).await.map_err(|e| (e, false))?;
         new.address = address;
         self.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
         let added = self.store.enqueue(&new, &self.queue, Timestamp::now()).await;
@@ -296,13 +302,13 @@ impl Sessions {
         Ok(session)
     }
 
-    async fn look_at(
+    async fn probe(
         &self,
         owner: &Owner,
         id: SessionId,
         received: &Received,
         file_name: &str,
-        plan: Plan,
+        options: CheckedOptions,
     ) -> Result<NewSession, Error> {
         let limits = audio::Limits { max_duration: self.limits.max_duration };
         let info = self.decoders.probe(received.path(), limits).await?;
@@ -310,9 +316,9 @@ impl Sessions {
         Ok(NewSession {
             id,
             owner: owner.clone(),
-            title: plan.title.unwrap_or_else(|| Title::from_file_name(&file_name)),
-            engine: plan.engine,
-            language: plan.language,
+            title: options.title.unwrap_or_else(|| Title::from_file_name(&file_name)),
+            engine: options.engine,
+            language: options.language,
             media: Media {
                 file_name,
                 bytes: received.bytes,
@@ -327,39 +333,40 @@ impl Sessions {
         })
     }
 
-    /// Removes the recordings that an earlier run of this node had received and that never became sessions. Nobody waits
-    /// for it.
+    /// Removes the recordings that an earlier run of this node received and that never became sessions, in the
+    /// background.
     ///
     /// # Errors
     /// If the scratch folder can't be read.
-    pub fn take_back_cut_off(self: &Arc<Self>) -> std::io::Result<()> {
+    pub fn remove_interrupted_uploads(self: &Arc<Self>) -> std::io::Result<()> {
         for (id, received) in self.media.cut_off()? {
-            tracing::info!(session_id = %id, "an upload was cut off by the last stop");
-            tokio::spawn(take_back(Arc::clone(self), id, received));
+            tracing::info!(session_id = %id, "the upload of session {id} was interrupted by the last stop; removing what is left of it");
+            tokio::spawn(remove_orphan(Arc::clone(self), id, received));
         }
         Ok(())
     }
 
-    /// Makes a session of the bundled sample.
+    /// Creates a session for the bundled sample.
     ///
     /// # Errors
-    /// As [`Sessions::plan`] and [`Sessions::create`].
+    /// As [`Sessions::check_options`] and [`Sessions::create`].
     pub async fn create_sample(
         self: &Arc<Self>,
         owner: &Owner,
         address: Option<ClientAddress>,
     ) -> Result<Session, Error> {
-        self.sample(owner, address).await.inspect_err(|error| self.count_refusal(error))
+        self.enqueue_sample(owner, address).await.inspect_err(|error| self.count_refusal(error))
     }
 
-    async fn sample(self: &Arc<Self>, owner: &Owner, address: Option<ClientAddress>) -> Result<Session, Error> {
+    async fn enqueue_sample(self: &Arc<Self>, owner: &Owner, address: Option<ClientAddress>) -> Result<Session, Error> {
         const SAMPLE: &[u8] = include_bytes!("../../public/sample.mp3");
-        let plan = self.plan(&Wishes { title: Some("Sample recording".to_owned()), ..Wishes::default() })?;
+        let options = self
+            .check_options(&UploadOptions { title: Some("Sample recording".to_owned()), ..UploadOptions::default() })?;
         let room = self.reserve(Some(SAMPLE.len() as u64))?;
         self.check_share(owner, address, Some(SAMPLE.len() as u64)).await?;
         let (id, mut upload) = self.receive(room)?;
         upload.write(SAMPLE).await?;
-        self.create(owner, address, id, upload, "sample.mp3", plan).await
+        self.create(owner, address, id, upload, "sample.mp3", options).await
     }
 
     /// Cancels a session. One that has ended stays as it is.
@@ -367,7 +374,7 @@ impl Sessions {
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn cancel(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
-        let _still = self.outside.hold_still(id).await?;
+        let _paused = self.outside.pause_reports(id).await?;
         let changed = self.store.cancel(owner, id, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was cancelled").await
     }
@@ -378,13 +385,13 @@ impl Sessions {
     /// [`Error::NotFound`] if there is none of this owner; [`Error::Conflict`] if its worker is outside Hark;
     /// [`Error::QueueFull`] if too many wait.
     pub async fn retry(&self, owner: &Owner, address: Option<ClientAddress>, id: SessionId) -> Result<Session, Error> {
-        self.can_be_queued(owner, id).await?;
+        self.check_can_be_queued(owner, id).await?;
         self.queue_again(owner, address, id, Some(&self.queue)).await
     }
 
-    async fn can_be_queued(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
+    async fn check_can_be_queued(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
         let session = self.get(owner, id).await?;
-        // What is due is as good as gone: its recording may be removed at any moment.
+        // A session that is due to be deleted counts as deleted: its recording may be removed at any moment.
         if retention::is_due(self.kept.keep_days, session.finished_at, Timestamp::now()) {
             return Err(Error::NotFound);
         }
@@ -402,12 +409,12 @@ impl Sessions {
         id: SessionId,
         limits: Option<&QueueLimits>,
     ) -> Result<Session, Error> {
-        let address = self.kept_address(owner, address).await;
+        let address = self.address_hash(owner, address).await;
         let changed = self.store.retry(owner, id, address.as_deref(), limits, Timestamp::now()).await?;
         self.announce(owner, id, changed, "was queued again").await
     }
 
-    /// Stops a session that seems stuck, and queues it again; it goes on after its last segment. One that has ended
+    /// Stops a session that seems stuck, and queues it again; it continues after its last segment. One that has ended
     /// is queued again as well.
     ///
     /// # Errors
@@ -418,9 +425,9 @@ impl Sessions {
         address: Option<ClientAddress>,
         id: SessionId,
     ) -> Result<Session, Error> {
-        self.can_be_queued(owner, id).await?;
+        self.check_can_be_queued(owner, id).await?;
         let stopped = self.store.cancel(owner, id, Timestamp::now()).await?;
-        // One that waited or ran has been let in already, and doesn't lose its work to a full queue.
+        // A session that waited or ran was admitted before, so it doesn't lose its work to a full queue.
         let limits = if stopped.is_some() { None } else { Some(&self.queue) };
         self.announce(owner, id, stopped, "was cancelled").await?;
         self.queue_again(owner, address, id, limits).await
@@ -452,20 +459,21 @@ impl Sessions {
         self.get(owner, id).await
     }
 
-    /// Removes a session with its recording and segments; a running one is cancelled first. Also on a full disk, where
-    /// it is what makes room.
+    /// Deletes a session with its recording and segments; a running one is cancelled first. Works on a full disk too,
+    /// because deleting is what makes room.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn delete(&self, owner: &Owner, id: SessionId) -> Result<(), Error> {
         let (store, disk) = (&self.store, &self.disk);
-        let _still = disk.make_room(store, Error::is_full_disk, || self.outside.hold_still(id)).await?;
+        let _paused = disk.make_room(store, Error::is_full_disk, || self.outside.pause_reports(id)).await?;
         let now = Timestamp::now();
         if let Some(event) = disk.make_room(store, store::is_full, || store.cancel(owner, id, now)).await? {
             self.bus.publish(&event);
         }
         self.get(owner, id).await?;
-        // First, so that no recording stays behind a session that is gone: if this fails, one can try again.
+        // The recording is removed first, so that none is left without a session: if this fails, the user can try
+        // again.
         self.media.remove(id).await?;
         if !disk.make_room(store, store::is_full, || store.delete(owner, id)).await? {
             return Err(Error::NotFound);
@@ -476,11 +484,11 @@ impl Sessions {
     }
 }
 
-/// Removes a recording that was received and maybe stored, unless it became a session after all. Goes on until that is
-/// sure; what is left of the scratch file lets the next start go on.
-async fn take_back(sessions: Arc<Sessions>, id: SessionId, received: Received) {
+/// Removes a recording that was received and maybe stored, unless it became a session after all. Tries until it
+/// succeeds; the emptied scratch file stays meanwhile, so that the next start of the node continues.
+async fn remove_orphan(sessions: Arc<Sessions>, id: SessionId, received: Received) {
     received.empty();
-    let mut pause = FIRST_PAUSE;
+    let mut pause = MIN_RETRY_PAUSE;
     loop {
         let done = match sessions.store.exists(id).await {
             Ok(true) => return,
@@ -489,9 +497,11 @@ async fn take_back(sessions: Arc<Sessions>, id: SessionId, received: Received) {
         };
         match done {
             Ok(()) => return,
-            Err(error) => tracing::warn!(session_id = %id, %error, "a recording could not be taken back; trying again"),
+            Err(error) => {
+                tracing::warn!(session_id = %id, %error, "the recording of session {id}, which was never created, could not be removed; trying again")
+            }
         }
         time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_PAUSE);
+        pause = (pause * 2).min(MAX_RETRY_PAUSE);
     }
 }

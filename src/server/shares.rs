@@ -1,5 +1,5 @@
-//! How a caller counts where something is shared: an owner with history by itself, a newcomer by its address, because a
-//! new cookie costs nothing. Asked by `http` and `sessions` before they take a place for somebody.
+//! Decides how a caller counts towards shared limits: an owner with history by itself, a newcomer by its address,
+//! because a new cookie costs nothing. Called by `http` and `sessions` before they take a permit or queue a session.
 
 use super::{address::ClientAddress, config::ShareConfig, owner::Owner, store::Store};
 use crate::model::Timestamp;
@@ -13,23 +13,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long an owner's history is remembered; after that the store is asked again, for it may have been deleted.
-const REMEMBERED: Duration = Duration::from_secs(600);
-/// How many owners are remembered at most. Only those with history are, and a new cookie has none.
-const MOST: usize = 10_000;
-/// Bytes of an address's hash that are kept: enough to tell some millions apart.
+/// How long it is cached that an owner has history; then the store is asked again, because the sessions may have been
+/// deleted.
+const CACHE_TIME: Duration = Duration::from_secs(600);
+/// How many owners are cached at most. Only owners with history are, so new cookies don't fill the cache.
+const MAX_CACHED: usize = 10_000;
+/// Bytes of an address' hash that are stored: enough to distinguish some millions.
 const HASH_BYTES: usize = 8;
 
-/// How a caller counts.
+/// How a caller counts towards shared limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// By the owner alone.
+    /// An owner with history, counted by the owner alone.
     Known,
-    /// By the owner and by this address.
+    /// A newcomer, counted by the owner and by this address.
     Newcomer(ClientAddress),
 }
 
-/// Tells how callers count.
+/// Decides how callers count, and caches owners with history.
 pub struct Shares {
     newcomer_secs: f64,
     key: Vec<u8>,
@@ -37,14 +38,14 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// With `key` to hash addresses with, which all nodes share.
+    /// `key` is for hashing addresses; all nodes share it.
     #[must_use]
     pub fn new(config: &ShareConfig, key: &[u8]) -> Self {
         Self { newcomer_secs: config.newcomer_hours * 3600.0, key: key.to_vec(), known: Mutex::default() }
     }
 
-    /// How the owner counts, coming from this address. A newcomer while the database doesn't answer, unless it is known
-    /// that it is none.
+    /// How the owner counts, coming from this address. While the database doesn't answer, an owner that isn't in the
+    /// cache counts as a newcomer.
     pub async fn standing(&self, store: &Store, owner: &Owner, address: Option<ClientAddress>) -> Standing {
         let newcomer = Standing::Newcomer(address.unwrap_or(ClientAddress::of(IpAddr::V4(Ipv4Addr::UNSPECIFIED))));
         if self.remembers(owner) {
@@ -63,15 +64,15 @@ impl Shares {
         }
     }
 
-    /// What the store keeps of a newcomer's address while its session waits: a hash, from which the address can't be
-    /// found without the key.
+    /// The hash of a newcomer's address, which the store keeps while a session of it waits. The address can't be found
+    /// from it without the key.
     #[must_use]
-    pub fn kept_address(&self, standing: Standing) -> Option<String> {
+    pub fn address_hash(&self, standing: Standing) -> Option<String> {
         let Standing::Newcomer(address) = standing else { return None };
         let mut hash = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
         hash.update(b"address ");
         hash.update(address.to_string().as_bytes());
-        // Owners' ids have no such sign: neither can be taken for the other.
+        // No owner's id has this sign, so a hash and an id can't be confused.
         let mut text = "@".to_owned();
         for byte in &hash.finalize().into_bytes()[..HASH_BYTES] {
             let _ = write!(text, "{byte:02x}");
@@ -81,16 +82,16 @@ impl Shares {
 
     fn remembers(&self, owner: &Owner) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(owner).is_some_and(|since| since.elapsed() < REMEMBERED)
+        known.get(owner).is_some_and(|since| since.elapsed() < CACHE_TIME)
     }
 
     fn remember(&self, owner: &Owner) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
-            known.retain(|_, since| since.elapsed() < REMEMBERED);
+        if known.len() >= MAX_CACHED {
+            known.retain(|_, since| since.elapsed() < CACHE_TIME);
         }
-        // Rather ask again than hold more.
-        if known.len() >= MOST {
+        // Emptied rather than made larger; the owners are looked up again.
+        if known.len() >= MAX_CACHED {
             known.clear();
         }
         known.insert(owner.clone(), Instant::now());
@@ -113,32 +114,32 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_kept_as_a_hash_that_only_the_key_can_make() {
+    fn an_address_is_stored_as_a_keyed_hash() {
         let from = |text: &str| Standing::Newcomer(ClientAddress::of(text.parse().unwrap()));
         let own = shares(b"a");
-        let kept = own.kept_address(from("192.0.2.1")).unwrap();
+        let kept = own.address_hash(from("192.0.2.1")).unwrap();
         assert_eq!(kept.len(), 1 + 2 * HASH_BYTES);
         assert!(kept.starts_with('@') && !kept.contains("192"), "{kept}");
-        assert_eq!(own.kept_address(from("::ffff:192.0.2.1")), Some(kept.clone()));
-        assert_ne!(own.kept_address(from("192.0.2.2")), Some(kept.clone()));
-        assert_ne!(shares(b"b").kept_address(from("192.0.2.1")), Some(kept));
-        assert_eq!(own.kept_address(Standing::Known), None);
+        assert_eq!(own.address_hash(from("::ffff:192.0.2.1")), Some(kept.clone()));
+        assert_ne!(own.address_hash(from("192.0.2.2")), Some(kept.clone()));
+        assert_ne!(shares(b"b").address_hash(from("192.0.2.1")), Some(kept));
+        assert_eq!(own.address_hash(Standing::Known), None);
     }
 
     #[test]
-    fn few_owners_are_remembered() {
+    fn the_cache_of_owners_is_limited() {
         let shares = shares(b"a");
         let first = Owner::fresh();
         shares.remember(&first);
         assert!(shares.remembers(&first) && !shares.remembers(&Owner::fresh()));
-        for _ in 0..MOST + 10 {
+        for _ in 0..MAX_CACHED + 10 {
             shares.remember(&Owner::fresh());
         }
-        assert!(shares.known.lock().unwrap().len() <= MOST);
+        assert!(shares.known.lock().unwrap().len() <= MAX_CACHED);
     }
 
     #[test]
-    fn newcomers_have_a_part_of_everything_and_never_nothing() {
+    fn newcomers_have_a_share_of_at_least_one() {
         let mut shares = Flags::parse_from(["hark"]).shares;
         assert_eq!([1, 3, 1000, u32::MAX].map(|n| shares.of_newcomers(n)), [1, 2, 500, 2_147_483_648]);
         shares.newcomer_percent = 100;

@@ -1,5 +1,5 @@
-//! Space on this node's disks: bytes are promised before they are written, so that all who write much leave free together
-//! what must stay free. Asked by `media`, for uploads and for the copies that workers make.
+//! Room on this node's disks: bytes are promised before they are written, so that concurrent writers together leave
+//! free what must stay free. Called by `media`, for uploads and for the copies that workers make.
 
 use std::{
     collections::HashMap,
@@ -9,62 +9,62 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Why no room can be promised.
+/// Why room can't be promised.
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
-    /// With the bytes that are free and not promised.
+    /// The disk is full; with the bytes that are free and not promised.
     #[error("the disk is full: {0} bytes are free")]
     Full(u64),
-    #[error("the disk doesn't tell its room: {0}")]
+    #[error("the free room of the disk can't be read: {0}")]
     Unknown(#[from] io::Error),
 }
 
-/// What this node is about to write, on each of its disks. All who write much ask here first, so that together they
-/// leave free what must stay free.
+/// The bytes that this node is about to write, for each of its disks. Everything that writes much asks here first, so
+/// that all writers together leave free what must stay free.
 #[derive(Debug)]
 pub struct Ledger {
     /// Bytes that must stay free on each disk.
-    spare: u64,
+    min_free: u64,
     /// Bytes promised and not written yet, by the disk's device number.
     promised: Mutex<HashMap<u64, u64>>,
-    /// How to ask a disk: [`free_bytes`], but for tests.
+    /// Returns the free bytes of a disk: [`free_bytes`], except in tests.
     free: fn(&Path) -> io::Result<u64>,
 }
 
-/// Bytes on a disk that nobody else is promised. What hasn't been written is given back when it is dropped.
+/// A promise of bytes on a disk. Bytes that weren't written are given back when it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     ledger: Arc<Ledger>,
     folder: PathBuf,
     device: u64,
-    /// All bytes that were ever promised to this.
+    /// All bytes that were promised so far.
     covered: u64,
-    /// Those of them that haven't been written.
+    /// The promised bytes that aren't written yet.
     held: u64,
 }
 
 impl Ledger {
-    /// Nothing is promised yet, and `spare` bytes must stay free.
+    /// A ledger without promises; `min_free` bytes must stay free.
     #[must_use]
-    pub fn new(spare: u64) -> Arc<Self> {
-        Arc::new(Self { spare, promised: Mutex::default(), free: free_bytes })
+    pub fn new(min_free: u64) -> Arc<Self> {
+        Arc::new(Self { min_free, promised: Mutex::default(), free: free_bytes })
     }
 
     /// Bytes that can still be promised in `folder`.
     ///
     /// # Errors
-    /// If the system doesn't tell.
+    /// If the system can't tell.
     pub fn room(&self, folder: &Path) -> io::Result<u64> {
         let device = device(folder)?;
         let promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
         let promised = promised.get(&device).copied().unwrap_or(0);
-        Ok((self.free)(folder)?.saturating_sub(promised).saturating_sub(self.spare))
+        Ok((self.free)(folder)?.saturating_sub(promised).saturating_sub(self.min_free))
     }
 
-    /// Promises `bytes` in `folder`. None at all may be promised where less is free than must stay so.
+    /// Promises `bytes` in `folder`, unless fewer would then be free than must stay free.
     ///
     /// # Errors
-    /// If there aren't as many.
+    /// If there isn't enough room.
     pub fn reserve(self: &Arc<Self>, folder: &Path, bytes: u64) -> Result<Reservation, RoomError> {
         let device = device(folder)?;
         self.promise(folder, device, bytes)?;
@@ -73,11 +73,11 @@ impl Ledger {
     }
 
     fn promise(&self, folder: &Path, device: u64, bytes: u64) -> Result<(), RoomError> {
-        // Held while the disk is asked, so that no two are promised the same bytes.
+        // Locked while the free bytes are read, so that no bytes are promised twice.
         let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = promised.entry(device).or_default();
         let free = (self.free)(folder)?.saturating_sub(*taken);
-        if free.saturating_sub(bytes) < self.spare || free < bytes {
+        if free.saturating_sub(bytes) < self.min_free || free < bytes {
             return Err(RoomError::Full(free));
         }
         *taken += bytes;
@@ -93,11 +93,11 @@ impl Ledger {
 }
 
 impl Reservation {
-    /// Sees that `total` bytes are promised in all. Takes up to `step` at once where there are so many, so that not
-    /// every small piece has to ask.
+    /// Extends the promise to `total` bytes in all. Takes up to `step` bytes at once if there is room, so that not
+    /// every small piece asks again.
     ///
     /// # Errors
-    /// If there aren't as many.
+    /// If there isn't enough room.
     pub fn cover(&mut self, total: u64, step: u64) -> Result<(), RoomError> {
         let Some(needed) = total.checked_sub(self.covered).filter(|needed| *needed > 0) else { return Ok(()) };
         let mut more = needed.max(step);
@@ -113,7 +113,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Notes that `total` bytes of it are on the disk by now, and need no promise any more.
+    /// Notes that `total` bytes were written, which need no promise any more.
     pub fn written(&mut self, total: u64) {
         let open = self.covered.saturating_sub(total).min(self.held);
         self.ledger.give_back(self.device, self.held - open);
@@ -130,13 +130,13 @@ impl Drop for Reservation {
 /// Bytes free on the disk of `folder`.
 ///
 /// # Errors
-/// If the system doesn't tell.
+/// If the system can't tell.
 pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(folder)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// The number of the disk that `folder` lies on.
+/// The device number of the disk of `folder`.
 ///
 /// # Errors
 /// If there is no such folder.
@@ -151,13 +151,13 @@ mod tests {
 
     const GB: u64 = 1_000_000_000;
 
-    /// A ledger of disks on which 3 GB are free, of which one must stay so.
+    /// A ledger of disks on which 3 GB are free, of which 1 GB must stay free.
     fn ledger() -> Arc<Ledger> {
-        Arc::new(Ledger { spare: GB, promised: Mutex::default(), free: |_| Ok(3 * GB) })
+        Arc::new(Ledger { min_free: GB, promised: Mutex::default(), free: |_| Ok(3 * GB) })
     }
 
     #[test]
-    fn what_is_promised_to_one_is_not_promised_to_another() {
+    fn no_bytes_are_promised_twice() {
         let folder = TempDir::new().unwrap();
         let ledger = ledger();
         let first = ledger.reserve(folder.path(), 3 * GB / 2).unwrap();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_needs_no_promise() {
+    fn written_bytes_need_no_promise() {
         let folder = TempDir::new().unwrap();
         let ledger = ledger();
         let mut one = ledger.reserve(folder.path(), GB).unwrap();
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(promised(), 3 * GB / 4);
         one.written(GB / 4);
         assert_eq!(promised(), 3 * GB / 4);
-        // More than was declared: in steps, and smaller ones where there is no room for a whole one.
+        // More than was declared: in steps, with smaller ones if there is no room for a whole one.
         one.cover(GB + 1, GB / 2).unwrap();
         assert_eq!(promised(), 5 * GB / 4);
         one.written(3 * GB / 2);

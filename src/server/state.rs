@@ -1,4 +1,4 @@
-//! What every request of a node shares. Cheap to clone: each has one.
+//! The state that all requests of a node share. Cheap to clone; each request has a clone.
 
 use super::{
     config::{HttpConfig, NetworkConfig, StreamConfig, UploadConfig},
@@ -16,38 +16,38 @@ use leptos::config::LeptosOptions;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 
-/// What requests are answered with.
+/// The parts of a node that handlers of requests use.
 #[derive(Clone)]
 pub struct AppState {
     pub sessions: Arc<Sessions>,
-    /// The sessions of workers outside Hark.
+    /// The sessions that workers outside Hark report on.
     pub outside: Arc<Outside>,
     pub identities: Arc<Identities>,
     pub hub: Arc<Hub>,
-    /// The store as status streams read it.
+    /// The store, for status streams.
     pub source: Arc<dyn Source>,
-    /// What signs the cookies.
+    /// The keys that sign and encrypt cookies.
     pub cookie_keys: Arc<CookieKeys>,
-    /// The uploads under way.
+    /// The permits of uploads.
     pub uploads: Arc<UploadPermits>,
-    /// How often pages may report on their connection.
+    /// The limits on reports of pages about their connection.
     pub reports: Arc<ReportLimits>,
-    /// What Prometheus is told of the sessions.
+    /// The counts of sessions for Prometheus.
     pub session_gauges: Arc<SessionGauges>,
     pub metrics: PrometheusHandle,
     pub settings: Arc<Settings>,
 }
 
-/// What routes and connections must keep to.
+/// The settings that routes and connections need.
 pub struct Settings {
     pub http: HttpConfig,
     pub network: NetworkConfig,
     pub streams: StreamConfig,
     pub uploads: UploadConfig,
-    /// What workers outside Hark prove themselves with; none if they are switched off.
+    /// The token that workers outside Hark must send; none if they are switched off.
     pub worker_token: Option<String>,
-    /// Whether operators ask on an address of their own, so that strangers get no metrics.
-    pub monitored_elsewhere: bool,
+    /// Whether monitoring has an address of its own, so that the public one serves no metrics.
+    pub separate_monitor: bool,
     pub leptos: LeptosOptions,
 }
 

@@ -1,5 +1,5 @@
-//! The status plane: every change becomes one frame, and every stream hands out clones of it.
-//! `http::status` opens streams, the bus publishes into the hub, the accept loop gives connections to `direct`.
+//! Status streams: every change is encoded once as a frame, and every stream sends clones of it. `http::status` opens
+//! streams, the bus publishes into the hub, and the accept loop gives connections to `direct`.
 
 mod body;
 mod direct;
@@ -18,12 +18,12 @@ mod topic;
 mod watchers;
 
 pub use body::StatusBody;
-pub(crate) use direct::{Begun, HeadLimits, begin};
 pub use direct::{Direct, Handover};
+pub(crate) use direct::{Dispatch, HeadLimits, dispatch};
 pub use frame::{Bye, Frame, Kind};
 pub use hub::{Current, Hub, StreamLimits};
 pub use permits::{Refusal, StreamPermit};
 pub use socket::Peer;
-pub(crate) use socket::{AnswerUnderWay, RequestUnderWay, Silence, Socket, prepare};
-pub use status_stream::{Reading, Source, SourceError, StatusStream};
+pub(crate) use socket::{ConnectionTimeouts, InFlightRequest, InFlightResponse, Socket, prepare};
+pub use status_stream::{Source, SourceError, SourceFuture, StatusStream};
 pub use topic::Outgoing;

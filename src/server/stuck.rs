@@ -1,5 +1,5 @@
-//! `hark sessions stuck`: shows an operator the sessions that don't come forward, and takes them from their workers.
-//! Works beside a running Hark, on its database; the running nodes find out by the store. Called by `main`.
+//! `hark sessions stuck`: lists the sessions that make no progress, and takes them from their workers. Works beside
+//! running nodes, on the same database; the nodes find the changes in the store. Called by `main`.
 
 use super::{
     manage::{self, DeleteArgs, ListArgs, StoreArgs},
@@ -12,15 +12,15 @@ use crate::model::{
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
-/// The exit code that says that sessions are stuck and were left so, for scripts that watch.
-const STUCK: u8 = 3;
+/// The exit code if sessions are stuck and stay so, for monitoring scripts.
+const EXIT_STUCK: u8 = 3;
 
 /// `hark sessions`.
 #[derive(Subcommand)]
 pub enum SessionsArgs {
-    /// List the sessions that don't come forward: those of which nothing has changed for a while, whose worker's lease
-    /// has run out, or that have been processed for more than ten minutes and three times their length. With --requeue
-    /// or --fail also take them from their workers. Exits with 0 if none is stuck or left stuck, with 3 otherwise.
+    /// List the sessions that make no progress: nothing has changed for a while, the worker's lease has run out, or
+    /// they have been processed for more than ten minutes and three times their length. With --requeue or --fail also
+    /// take them from their workers. Exits with 0 if none is stuck or left stuck, with 3 otherwise.
     Stuck(StuckArgs),
     /// List the sessions of all owners, newest first.
     List(ListArgs),
@@ -34,7 +34,7 @@ pub enum SessionsArgs {
 pub struct StuckArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Put them back into the queue. The next attempt goes on after the last segment; this counts as no crash.
+    /// Put them back into the queue. The next attempt continues after the last segment; this doesn't count as a crash.
     #[arg(long, conflicts_with = "fail")]
     requeue: bool,
     /// Let them fail, with a reason for their owners, who can try them again.
@@ -48,7 +48,7 @@ pub struct StuckArgs {
 /// Runs a subcommand of `hark sessions`.
 pub async fn run(args: SessionsArgs) -> ExitCode {
     let done = match args {
-        SessionsArgs::Stuck(args) => stuck(&args).await.map(|left| if left { STUCK } else { 0 }),
+        SessionsArgs::Stuck(args) => stuck(&args).await.map(|left_stuck| if left_stuck { EXIT_STUCK } else { 0 }),
         SessionsArgs::List(args) => manage::list(&args).await.map(|()| 0),
         SessionsArgs::Delete(args) => manage::delete(&args).await.map(|all| u8::from(!all)),
     };
@@ -61,7 +61,7 @@ pub async fn run(args: SessionsArgs) -> ExitCode {
     }
 }
 
-/// Whether sessions were left stuck.
+/// Lists stuck sessions, and requeues or fails them if asked to. True if any stays stuck.
 async fn stuck(args: &StuckArgs) -> Result<bool, String> {
     let store = args.store.open().await?;
     let idle = f64::from(args.idle_secs);
@@ -77,7 +77,7 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
         println!("stuck: {}; --requeue puts them back into the queue, --fail ends them", count(found.len(), "session"));
         return Ok(true);
     }
-    let mut left = false;
+    let mut left_stuck = false;
     for session in &found {
         let now = Timestamp::now();
         let way = if args.requeue { Way::Requeue } else { Way::Fail(reason(session, now)) };
@@ -86,7 +86,7 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
             (true, Way::Requeue) => "is back in the queue",
             (true, Way::Fail(_)) => "has failed",
             (false, Way::Requeue) if session.engine == EngineId::External => {
-                left = true;
+                left_stuck = true;
                 "was left: its worker is outside Hark and has to start it again; --fail would end it"
             }
             (false, _) => "was left: it moved on meanwhile",
@@ -94,10 +94,10 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
         println!("{} {became}", session.id);
     }
     store.close().await;
-    Ok(left)
+    Ok(left_stuck)
 }
 
-/// What the owner of a session that is ended reads.
+/// The reason that the owner of a failed session reads.
 fn reason(session: &Stuck, now: Timestamp) -> String {
     let why = if session.stalled {
         format!("nothing had changed for {}", duration(now.seconds_since(session.updated_at).max(0.0)))
@@ -107,7 +107,7 @@ fn reason(session: &Stuck, now: Timestamp) -> String {
     format!("An operator ended this session, because {why}. What was transcribed is kept; Retry goes on from there.")
 }
 
-/// The sessions as a table, each column as wide as it needs to be.
+/// The sessions as a table with columns as wide as their content.
 fn table(sessions: &[Stuck], now: Timestamp) -> String {
     let heads = ["SESSION", "STATUS", "STAGE", "PROGRESS", "ATTEMPT", "WORKER", "UNCHANGED FOR", "LEASE", "WHY"];
     let mut rows = vec![heads.map(str::to_owned)];
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_lines_up() {
+    fn the_table_is_aligned() {
         let outside = Stuck {
             engine: EngineId::External,
             stage: None,

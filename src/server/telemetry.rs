@@ -1,4 +1,4 @@
-//! The log and the metrics. Set up once, by `main` and by the tests.
+//! The log and the metrics. `main` and the tests set them up once.
 
 use super::config::{LogConfig, LogFormat};
 use crate::model::{DELAY_BOUNDS_MS, State};
@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// If the filter can't be read.
 pub fn log(config: &LogConfig) -> Result<(), String> {
-    // PostgreSQL notices at every start that the table of migrations exists.
+    // Hides PostgreSQL's notice at every start that the table of migrations exists.
     let filter = EnvFilter::try_new(format!("sqlx::postgres::notice=warn,{}", config.log))
         .map_err(|e| format!("--log: '{}' is no filter ({e}); give one like 'info' or 'hark=debug'", config.log))?;
     let builder = tracing_subscriber::fmt()
@@ -29,14 +29,14 @@ pub fn log(config: &LogConfig) -> Result<(), String> {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    set.map_err(|e| format!("the log could not be started: {e}"))?;
+    set.map_err(|e| format!("the log can't be started: {e}"))?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// Writes a panic to the log as everything else: text in between would break a log of JSON.
+/// Writes a panic to the log, because plain text on standard error would break a JSON log.
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload_as_str().unwrap_or("a panic without words");
+    let message = panic.payload_as_str().unwrap_or("a panic without a message");
     let location = panic.location().map(tracing::field::display);
     let thread = std::thread::current();
     let backtrace = Backtrace::capture();
@@ -49,7 +49,7 @@ pub fn count_ended(state: State) {
     metrics::counter!("hark_sessions_ended_total", "status" => state.as_str()).increment(1);
 }
 
-/// The recorder of this process, made at the first call.
+/// The metrics' recorder of this process, made at the first call.
 pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE
@@ -75,7 +75,7 @@ pub fn metrics() -> PrometheusHandle {
                 .map(PrometheusBuilder::build_recorder)
                 .unwrap_or_else(|_| PrometheusBuilder::new().build_recorder());
             let handle = recorder.handle();
-            // Fails only if another recorder is set, whose numbers are then shown instead of ours: nowhere.
+            // Fails only if another recorder is set, which never happens.
             let _ = metrics::set_global_recorder(recorder);
             describe_gauge!("hark_streams_open", "Status streams open now, by what they tell of");
             describe_counter!("hark_streams_opened_total", "Status streams opened, by what they tell of");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_a_line_of_a_log_of_json() {
+    fn a_panic_is_one_line_of_a_json_log() {
         let written = Written::default();
         let writer = written.clone();
         let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();

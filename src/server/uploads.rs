@@ -1,10 +1,10 @@
-//! How many uploads a node receives at once: in all, of an owner and from an address. A permit is taken before the
-//! first byte of the recording is read. Called by `http::upload`.
+//! Limits on the uploads that a node receives at once: in all, of an owner and from an address. A permit is taken
+//! before the first byte of the recording is read. Called by `http::upload`.
 
 use super::{address::ClientAddress, config::UploadConfig, counts::Counts, error::Error, owner::Owner};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The uploads under way.
+/// The permits for uploads.
 #[derive(Debug)]
 pub struct UploadPermits {
     all: u32,
@@ -20,7 +20,7 @@ struct Taken {
     by_address: Counts<ClientAddress>,
 }
 
-/// Leave to receive one upload; given back when dropped.
+/// The right to receive one upload; given back when dropped.
 #[derive(Debug)]
 pub struct UploadPermit {
     permits: Arc<UploadPermits>,
@@ -29,11 +29,11 @@ pub struct UploadPermit {
 }
 
 impl UploadPermits {
-    /// As configured, and never more than `room`.
+    /// Permits as configured, and never more than `capacity`.
     #[must_use]
-    pub fn new(config: &UploadConfig, room: u32) -> Self {
+    pub fn new(config: &UploadConfig, capacity: u32) -> Self {
         Self {
-            all: config.max_uploads.min(room.max(1)),
+            all: config.max_uploads.min(capacity.max(1)),
             per_owner: config.max_uploads_per_owner,
             per_address: config.max_uploads_per_address,
             taken: Mutex::default(),
@@ -44,10 +44,10 @@ impl UploadPermits {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leave to receive an upload. `address` is none where it isn't known, as in a test without a socket.
+    /// Takes a permit for an upload. `address` is none where it isn't known, as in a test without a socket.
     ///
     /// # Errors
-    /// [`Error::TooManyUploads`] or [`Error::UploadsFull`] if as many as may be are under way.
+    /// [`Error::TooManyUploads`] or [`Error::UploadsFull`] if a limit is reached.
     pub fn take(permits: &Arc<Self>, owner: &Owner, address: Option<ClientAddress>) -> Result<UploadPermit, Error> {
         let mut taken = permits.lock();
         if taken.by_owner.get(owner) >= permits.per_owner {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn few_open_files_allow_few_uploads() {
+    fn a_low_limit_of_open_files_allows_fewer_uploads() {
         let config = UploadConfig {
             max_uploads: 128,
             max_uploads_per_owner: 8,

@@ -1,5 +1,5 @@
-//! What the integration tests share: a real node on a real socket with a data folder of its own, clients that keep
-//! their cookie, speech made on the spot, and the word error rate.
+//! Shared by the integration tests: a real node on a real socket with a data folder of its own, clients that keep their
+//! cookie, synthetic speech, and the word error rate.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use clap::Parser;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
-/// Long enough for a loaded machine; what hangs fails here instead of never.
+/// A timeout long enough for a loaded machine, so that what hangs fails.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 #[derive(Parser)]
@@ -70,7 +70,7 @@ impl TestApp {
         Self { url: format!("http://{addr}"), folder, hub, stop, task }
     }
 
-    /// What the node holds in memory.
+    /// The node's hub.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
@@ -82,14 +82,14 @@ impl TestApp {
         std::mem::replace(&mut self.folder, TempDir::new().unwrap())
     }
 
-    /// A browser that comes for the first time.
+    /// A browser without a cookie.
     pub fn visitor(&self) -> Visitor {
         Visitor::new(&self.url)
     }
 }
 
-/// Takes out what has no flag in the program, because `ps` would show it: there it comes from variables or files, which
-/// nodes in one process would share.
+/// Separates the secret settings, which have no flags in the program because `ps` would show them. The program reads
+/// them from variables or files, which nodes in one process would share.
 fn without_secrets<'a>(flags: &[&'a str]) -> (Vec<&'a str>, Vec<(&'a str, &'a str)>) {
     let (mut rest, mut secrets) = (Vec::new(), Vec::new());
     let mut flags = flags.iter().copied();
@@ -117,18 +117,18 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// One that has no cookie yet.
+    /// A visitor without a cookie.
     pub fn new(url: &str) -> Self {
         Self { url: url.to_owned(), client: reqwest::Client::new(), cookie: Mutex::default() }
     }
 
-    /// The same one at another node.
+    /// The same visitor at another node.
     pub fn at(&self, url: &str) -> Self {
         let cookie = Mutex::new(self.cookie.lock().unwrap().clone());
         Self { url: url.to_owned(), client: self.client.clone(), cookie }
     }
 
-    /// The cookie, for programs that speak for this visitor; visits once if there is none yet.
+    /// The visitor's cookie, for programs that act for it; makes a request first if there is none yet.
     pub async fn cookie(&self) -> String {
         self.get("/api/v1/sessions").await;
         self.cookie.lock().unwrap().clone().expect("the first answer sets it")
@@ -186,7 +186,7 @@ impl Visitor {
         body["id"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until a session's status is `wanted`; fails if it ends otherwise.
+    /// Waits until a session's status is `wanted`; fails if the session ends with another.
     pub async fn wait(&self, id: &str, wanted: &str) -> Value {
         let waiting = async {
             loop {
@@ -217,7 +217,7 @@ impl SseEvent {
     }
 }
 
-/// Reads a stream as the standard says, event by event.
+/// Parses a stream of server-sent events as the standard defines it.
 pub struct Sse {
     response: Response,
     buffer: String,
@@ -283,17 +283,17 @@ pub fn wav_of(samples: impl IntoIterator<Item = i16>) -> Vec<u8> {
     file
 }
 
-/// Speech by Debian's flite.
+/// Synthetic speech by Debian's flite.
 pub fn speech(text: &str, folder: &Path) -> Vec<u8> {
     let (read, file) = (folder.join("speech.txt"), folder.join("speech.wav"));
     std::fs::write(&read, text).unwrap();
-    // From a file, unlike from an argument, flite speaks sentence by sentence, with pauses between.
+    // Read from a file, because only then flite speaks sentence by sentence, with pauses between.
     let done = Command::new("flite").args(["-voice", "rms", "-f"]).arg(read).arg("-o").arg(&file).status();
     assert!(done.expect("flite is installed by scripts/setup test").success());
     std::fs::read(file).unwrap()
 }
 
-/// Words wrong, missing or too many, over the words spoken.
+/// The number of wrong, missing and extra words, divided by the number of spoken words.
 pub fn word_error_rate(spoken: &str, heard: &str) -> f64 {
     let words = |text: &str| -> Vec<String> {
         let plain: String =

@@ -1,4 +1,4 @@
-//! A hub with streams, without a network: sessions, what is stored of them, and readings that take their time.
+//! A hub with streams, without a network: sessions, a stand-in for the store, and reads that take several polls.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use futures::task::noop_waker;
@@ -8,7 +8,7 @@ use hark::{
         event::Event,
         owner::Owner,
         shares::Standing,
-        stream::{Hub, Outgoing, Reading, Source, StatusStream, StreamLimits},
+        stream::{Hub, Outgoing, Source, SourceFuture, StatusStream, StreamLimits},
     },
 };
 use std::{
@@ -37,16 +37,16 @@ pub fn segment(index: u32) -> Segment {
     Segment { index, start, end: start + 1.0, text: format!("line {index}"), confidence: None, words: Vec::new() }
 }
 
-/// The store of these tests: what was stored, and readings that take as many polls as they are told to.
+/// The store of these tests: what was stored, and how many polls each read takes.
 #[derive(Default)]
 pub struct Stored {
     pub state: Mutex<(Option<Status>, Vec<Segment>)>,
     pub polls: u8,
 }
 
-struct Slow<T>(u8, Option<Box<dyn FnOnce() -> T + Send>>);
+struct SlowRead<T>(u8, Option<Box<dyn FnOnce() -> T + Send>>);
 
-impl<T> Future for Slow<T> {
+impl<T> Future for SlowRead<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
@@ -59,29 +59,29 @@ impl<T> Future for Slow<T> {
     }
 }
 
-/// A clone shares what is stored.
-struct Shelf(Arc<Stored>, Owner);
+/// The source of streams, which reads from the shared [`Stored`].
+struct StoredSource(Arc<Stored>, Owner);
 
-impl Source for Shelf {
-    fn session(&self, _: SessionId) -> Reading<Option<(Owner, Status)>> {
+impl Source for StoredSource {
+    fn session(&self, _: SessionId) -> SourceFuture<Option<(Owner, Status)>> {
         let (stored, owner) = (Arc::clone(&self.0), self.1.clone());
-        Box::pin(Slow(
+        Box::pin(SlowRead(
             self.0.polls,
             Some(Box::new(move || Ok(stored.state.lock().unwrap().0.clone().map(|s| (owner, s))))),
         ))
     }
 
-    fn segments(&self, _: SessionId, from: u32) -> Reading<Vec<Segment>> {
+    fn segments(&self, _: SessionId, from: u32) -> SourceFuture<Vec<Segment>> {
         let stored = Arc::clone(&self.0);
-        // Pages of three, so that there are several.
+        // Pages of three segments, so that there are several pages.
         let read = move || Ok(stored.state.lock().unwrap().1.iter().skip(from as usize).take(3).cloned().collect());
-        Box::pin(Slow(self.0.polls, Some(Box::new(read))))
+        Box::pin(SlowRead(self.0.polls, Some(Box::new(read))))
     }
 
-    fn statuses(&self, _: &Owner) -> Reading<Vec<Status>> {
+    fn statuses(&self, _: &Owner) -> SourceFuture<Vec<Status>> {
         let stored = Arc::clone(&self.0);
         let read = move || Ok(stored.state.lock().unwrap().0.clone().into_iter().collect());
-        Box::pin(Slow(self.0.polls, Some(Box::new(read))))
+        Box::pin(SlowRead(self.0.polls, Some(Box::new(read))))
     }
 }
 
@@ -97,18 +97,18 @@ impl World {
         let limits = StreamLimits { per_owner: 100_000, per_node: 100_000, ..StreamLimits::default() };
         let stored = Arc::new(Stored { polls, ..Stored::default() });
         let owner = Owner::from_store("me".to_owned());
-        let source: Arc<dyn Source> = Arc::new(Shelf(Arc::clone(&stored), owner.clone()));
+        let source: Arc<dyn Source> = Arc::new(StoredSource(Arc::clone(&stored), owner.clone()));
         Self { hub: Arc::new(Hub::new(limits)), stored, source, owner }
     }
 
     pub fn stream(&self, last: EventId) -> StatusStream {
-        let place = self.hub.admit(&self.owner, Standing::Known).unwrap();
-        StatusStream::of_session(&self.hub, self.source.clone(), place, id(), last, None)
+        let permit = self.hub.admit(&self.owner, Standing::Known).unwrap();
+        StatusStream::of_session(&self.hub, self.source.clone(), permit, id(), last, None)
     }
 
     pub fn owner_stream(&self) -> StatusStream {
-        let place = self.hub.admit(&self.owner, Standing::Known).unwrap();
-        StatusStream::of_owner(&self.hub, self.source.clone(), place, self.owner.clone(), None)
+        let permit = self.hub.admit(&self.owner, Standing::Known).unwrap();
+        StatusStream::of_owner(&self.hub, self.source.clone(), permit, self.owner.clone(), None)
     }
 
     pub fn publish_status(&self, version: u64, state: State) {
@@ -120,7 +120,7 @@ impl World {
         self.hub.publish(&Event::segment(self.owner.clone(), &segment, status));
     }
 
-    /// Only stores it: what another node does, which announces it as it can.
+    /// Stores a status without publishing it, as another node does whose messages may get lost.
     pub fn store_status(&self, version: u64, state: State) -> Event {
         let mut stored = self.stored.state.lock().unwrap();
         let status = status(version, stored.1.len() as u32, state);
@@ -138,7 +138,7 @@ impl World {
         (segment, status)
     }
 
-    /// Tells the hub what the store knows and it doesn't, as the comparison with the store does.
+    /// Updates the hub with what the store has and it doesn't, as `bus::reconcile` does.
     pub fn compare(&self) {
         let Some(status) = self.stored.state.lock().unwrap().0.clone() else { return };
         let held = self.hub.held().get(&id()).copied();

@@ -1,7 +1,8 @@
-//! What outside workers publish over Redis and nobody has looked at yet: of each session the newest status, and the segments
-//! in order. Filled by `redis`, emptied by `outside::listen`. However much comes at once, no session's last word is lost.
+//! Messages that outside workers published over Redis and that weren't processed yet: of each session the newest
+//! status, and the segments in order. Filled by `redis`, emptied by `outside::listen`. However much comes at once, no
+//! session's last status is lost.
 
-use super::{Foreign, Rejection};
+use super::{OutsideMessage, Rejection};
 use crate::model::SessionId;
 use serde::{Deserialize, de::IgnoredAny};
 use std::{
@@ -10,12 +11,12 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Bytes of messages that may wait, of all sessions, before segments are turned away: more than any workers say while a
-/// database is restarted. Statuses, of which each session has one or a few, may take as much again.
-const SEGMENT_BYTES: usize = 32 * 1024 * 1024;
-const ALL_BYTES: usize = 2 * SEGMENT_BYTES;
+/// Bytes of messages that may wait, of all sessions, before segments are dropped: more than workers publish while a
+/// database restarts. Statuses, of which each session has one or a few, may take as much again.
+const MAX_BYTES_WITH_SEGMENTS: usize = 32 * 1024 * 1024;
+const MAX_BYTES: usize = 2 * MAX_BYTES_WITH_SEGMENTS;
 
-/// The part of a message that tells what it may replace.
+/// The fields of a message that say which message it may replace.
 #[derive(Deserialize)]
 struct Head {
     session_id: SessionId,
@@ -23,9 +24,10 @@ struct Head {
     version: Option<u64>,
 }
 
-/// What is published about one session and hasn't been looked at: the segments in order, and between them the newest status.
+/// The messages about one session that weren't processed yet: the segments in order, and between them the newest
+/// status.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct SessionMessages {
     messages: VecDeque<Message>,
     bytes: usize,
 }
@@ -44,7 +46,7 @@ impl Message {
         }
         match (head.index, head.version) {
             (Some(_), _) => Ok(Self::Segment(payload.to_vec())),
-            // Without a version nobody could tell which of two messages is newer.
+            // Without a version it would be unknown which of two messages is newer.
             (None, version) => Ok(Self::Status(version.ok_or(Rejection::Malformed)?, payload.to_vec())),
         }
     }
@@ -62,11 +64,11 @@ impl Message {
     }
 }
 
-impl Said {
-    /// Takes a message in. A status replaces the one before it, unless a segment came between.
+impl SessionMessages {
+    /// Adds a message. A status replaces the one before it, unless a segment came between.
     ///
     /// # Errors
-    /// If it can be neither a status nor a segment, is about another session, or is older than the status that waits.
+    /// If it is neither a status nor a segment, is about another session, or is older than the waiting status.
     pub(super) fn put(&mut self, id: SessionId, payload: &[u8]) -> Result<(), Rejection> {
         self.push(Message::read(id, payload)?)
     }
@@ -96,7 +98,7 @@ impl Said {
         self.bytes
     }
 
-    /// The messages in their order.
+    /// The messages, in order.
     pub(super) fn into_payloads(self) -> impl Iterator<Item = Vec<u8>> {
         self.messages.into_iter().map(Message::into_payload)
     }
@@ -111,38 +113,38 @@ pub struct Inbox {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// The sessions that have messages, each once: one that says much takes its turn like the others.
-    turns: VecDeque<SessionId>,
-    messages: HashMap<SessionId, Said>,
+    /// The sessions that have messages, each once, so that one with many messages doesn't delay the others.
+    order: VecDeque<SessionId>,
+    sessions: HashMap<SessionId, SessionMessages>,
     bytes: usize,
 }
 
 impl Inbox {
-    /// Takes a message in, as [`Said::put`] does. False if too much waits.
+    /// Adds a message, as [`SessionMessages::put`] does. False if too much waits.
     ///
     /// # Errors
-    /// As there.
+    /// As [`SessionMessages::put`].
     pub(super) fn put(&self, id: SessionId, payload: &[u8]) -> Result<bool, Rejection> {
         let message = Message::read(id, payload)?;
         let mut waiting = self.lock();
         let waiting = &mut *waiting;
-        let limit = if matches!(message, Message::Segment(_)) { SEGMENT_BYTES } else { ALL_BYTES };
+        let limit = if matches!(message, Message::Segment(_)) { MAX_BYTES_WITH_SEGMENTS } else { MAX_BYTES };
         if waiting.bytes + payload.len() > limit {
             return Ok(false);
         }
-        let said = waiting.messages.entry(id).or_default();
-        let before = said.bytes();
-        if said.messages.is_empty() {
-            waiting.turns.push_back(id);
+        let messages = waiting.sessions.entry(id).or_default();
+        let before = messages.bytes();
+        if messages.messages.is_empty() {
+            waiting.order.push_back(id);
         }
-        said.push(message)?;
-        waiting.bytes = waiting.bytes - before + said.bytes();
+        messages.push(message)?;
+        waiting.bytes = waiting.bytes - before + messages.bytes();
         self.arrived.notify_one();
         Ok(true)
     }
 
-    /// The next message, once there is one. For one taker.
-    pub async fn take(&self) -> Foreign {
+    /// Waits for the next message. For one consumer.
+    pub async fn take(&self) -> OutsideMessage {
         loop {
             let arrived = self.arrived.notified();
             if let Some(message) = self.next() {
@@ -152,18 +154,18 @@ impl Inbox {
         }
     }
 
-    fn next(&self) -> Option<Foreign> {
+    fn next(&self) -> Option<OutsideMessage> {
         let mut waiting = self.lock();
-        let id = waiting.turns.pop_front()?;
-        let said = waiting.messages.get_mut(&id)?;
-        let message = said.pop()?;
-        if said.messages.is_empty() {
-            waiting.messages.remove(&id);
+        let id = waiting.order.pop_front()?;
+        let messages = waiting.sessions.get_mut(&id)?;
+        let message = messages.pop()?;
+        if messages.messages.is_empty() {
+            waiting.sessions.remove(&id);
         } else {
-            waiting.turns.push_back(id);
+            waiting.order.push_back(id);
         }
         waiting.bytes -= message.payload().len();
-        Some(Foreign { id, payload: message.into_payload() })
+        Some(OutsideMessage { id, payload: message.into_payload() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -208,19 +210,19 @@ mod tests {
         }
         inbox.put(id(1), &status(10_001)).unwrap();
         inbox.put(id(1), &status(10_002)).unwrap();
-        let told: Vec<String> = all(&inbox).into_iter().map(|(_, text)| text).collect();
+        let messages: Vec<String> = all(&inbox).into_iter().map(|(_, text)| text).collect();
         let wanted = [status(9_999), segment(0), segment(1), segment(2), status(10_002)];
-        assert_eq!(told, wanted.map(|m| String::from_utf8(m).unwrap()));
+        assert_eq!(messages, wanted.map(|m| String::from_utf8(m).unwrap()));
         assert_eq!(inbox.lock().bytes, 0);
-        assert!(inbox.lock().messages.is_empty());
+        assert!(inbox.lock().sessions.is_empty());
     }
 
     #[test]
-    fn sessions_take_turns_and_bytes_have_a_bound() {
+    fn sessions_take_turns_and_bytes_are_limited() {
         let inbox = Inbox::default();
         let mut large = segment(0);
         large.resize(256 * 1024, b' ');
-        for _ in 0..SEGMENT_BYTES / large.len() {
+        for _ in 0..MAX_BYTES_WITH_SEGMENTS / large.len() {
             assert_eq!(inbox.put(id(1), &large), Ok(true));
         }
         assert_eq!(inbox.put(id(1), &segment(1)), Ok(false));
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_refused_at_once() {
+    fn messages_that_are_neither_status_nor_segment_are_rejected() {
         let inbox = Inbox::default();
         let own = |field: &str| format!(r#"{{"session_id":"{}"{field}}}"#, id(1));
         for payload in ["", "nonsense", "[]", "{}", &own(""), &own(r#","version":-1"#), &own(r#","version":"1""#)] {

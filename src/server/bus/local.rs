@@ -11,10 +11,11 @@ use crate::{
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
-/// Deep enough for a burst of cancellations; a worker that lags looks into the store anyway.
-const SIGNALS: usize = 256;
+/// How many signals are buffered: enough for a burst of cancellations. A worker that lags reads the store anyway.
+const SIGNAL_CAPACITY: usize = 256;
 
-/// What a worker must react to at once. Missing one is no harm: the store tells the same at the next look.
+/// A change that workers react to at once. Missing one does no harm, because a worker finds the same in the store at
+/// its next poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// A session waits in the queue.
@@ -24,7 +25,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// What workers must hear of a change, if anything.
+    /// The signal for a change, if workers need one.
     #[must_use]
     pub fn of(change: &Change) -> Option<Self> {
         match change {
@@ -45,7 +46,7 @@ pub(super) struct Local {
 
 impl Local {
     pub(super) fn new(watchers: Arc<dyn Watchers>) -> Self {
-        Self { watchers, signals: broadcast::channel(SIGNALS).0 }
+        Self { watchers, signals: broadcast::channel(SIGNAL_CAPACITY).0 }
     }
 
     pub(super) fn watchers(&self) -> &dyn Watchers {
@@ -59,13 +60,13 @@ impl Local {
         }
     }
 
-    /// Returns whether it was news to any of them.
+    /// Returns whether it was new to any of them.
     pub(super) fn tell_watchers(&self, event: &Event) -> bool {
         self.watchers.publish(event)
     }
 
     pub(super) fn signal(&self, signal: Signal) {
-        let _ = self.signals.send(signal); // fails when no worker listens, which is fine
+        let _ = self.signals.send(signal); // fails when no worker is subscribed, which is fine
     }
 
     pub(super) fn log_out(&self, owner: &Owner) {

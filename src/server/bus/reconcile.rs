@@ -1,5 +1,6 @@
-//! Compares what watchers were told with the store: what another node or an operator's command changed and nobody
-//! announced here, or what got lost on the way. Seldom where all changes pass this node, often where they can't be heard.
+//! Compares what watchers have with the store, to find changes that didn't reach this node: made by another node or an
+//! operator's command, or lost on the way. It runs rarely where all changes reach this node, and every second where
+//! they can't.
 
 use super::Watchers;
 use crate::{
@@ -10,34 +11,35 @@ use std::{collections::HashMap, time::Duration};
 use tokio::{sync::watch, time, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How long a lost change stays unseen at most, in general.
-const RARELY: Duration = Duration::from_secs(10);
-/// The same while changes of other nodes can't be heard.
-const OFTEN: Duration = Duration::from_secs(1);
-/// Sessions compared in one statement, and owners whose sessions are.
-const STEP: usize = 500;
-/// How long watchers may know a newer version than the store does: what outside workers report is stored within half a
-/// minute. After that the store is right, for example because it was restored from a copy.
-const AHEAD: Duration = Duration::from_secs(60);
+/// How long a lost change stays unseen at most.
+const LONG_INTERVAL: Duration = Duration::from_secs(10);
+/// The same while changes of other nodes can't be received.
+const SHORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Sessions, or owners, compared in one statement.
+const BATCH: usize = 500;
+/// How long watchers may have a newer version than the store: reports of outside workers are stored within 30 seconds.
+/// After that the store is right, for example because it was restored from a backup.
+const MAX_AHEAD: Duration = Duration::from_secs(60);
 
 /// How often to compare.
-pub(super) enum Every {
+pub(super) enum Frequency {
     Rarely,
-    Second,
-    /// Rarely while this says that changes are heard, at once when they are again, and every second otherwise.
+    EverySecond,
+    /// Rarely while this is true, which says that changes are received; every second while it isn't; and at once when
+    /// it becomes true.
     UnlessConnected(watch::Receiver<bool>),
 }
 
 /// Compares until `stop`.
-pub(super) async fn run(watchers: &dyn Watchers, store: &Store, mut every: Every, stop: &CancellationToken) {
+pub(super) async fn run(watchers: &dyn Watchers, store: &Store, mut frequency: Frequency, stop: &CancellationToken) {
     let mut ahead = Ahead::default();
     let work = async {
         loop {
-            match &mut every {
-                Every::Rarely => time::sleep(RARELY).await,
-                Every::Second => time::sleep(OFTEN).await,
-                Every::UnlessConnected(connected) => {
-                    let pause = if *connected.borrow_and_update() { RARELY } else { OFTEN };
+            match &mut frequency {
+                Frequency::Rarely => time::sleep(LONG_INTERVAL).await,
+                Frequency::EverySecond => time::sleep(SHORT_INTERVAL).await,
+                Frequency::UnlessConnected(connected) => {
+                    let pause = if *connected.borrow_and_update() { LONG_INTERVAL } else { SHORT_INTERVAL };
                     tokio::select! {
                         () = time::sleep(pause) => {}
                         changed = connected.changed() => if changed.is_err() { return },
@@ -45,33 +47,33 @@ pub(super) async fn run(watchers: &dyn Watchers, store: &Store, mut every: Every
                 }
             }
             if let Err(error) = compare(watchers, store, &mut ahead, Instant::now()).await {
-                tracing::warn!(%error, "what is watched could not be compared with the store; trying again");
+                tracing::warn!(%error, "watched sessions could not be compared with the store; trying again");
             }
         }
     };
     stop.run_until_cancelled(work).await;
 }
 
-/// Sessions of which watchers know more than the store does: since when, and what the store knew then.
+/// Sessions of which watchers have a newer version than the store: since when, and the store's version at that time.
 #[derive(Debug, Default)]
 pub(super) struct Ahead(HashMap<SessionId, (Instant, u64)>);
 
 impl Ahead {
-    /// Notes that watchers of a session are ahead of version `stored`. True if they have been for too long.
+    /// Notes that the watchers of a session are ahead of version `stored`. True if they have been for [`MAX_AHEAD`].
     fn is_overdue(&mut self, id: SessionId, stored: u64, now: Instant) -> bool {
-        let noted = self.0.entry(id).or_insert((now, stored));
-        if noted.1 != stored {
-            *noted = (now, stored);
+        let since = self.0.entry(id).or_insert((now, stored));
+        if since.1 != stored {
+            *since = (now, stored);
         }
-        now.duration_since(noted.0) >= AHEAD
+        now.duration_since(since.0) >= MAX_AHEAD
     }
 }
 
-/// Tells the watchers what the store knows and they don't. What they have known and the store hasn't, for too long, is
-/// taken back: the session gets a version above theirs.
+/// Sends the watchers what the store has and they don't. Where they have been ahead of the store for too long, the
+/// session gets a version above theirs, so that the store's status replaces theirs.
 ///
 /// # Errors
-/// If the database fails; some may have been told by then.
+/// If the database fails; some watchers may have been updated by then.
 pub(super) async fn compare(
     watchers: &dyn Watchers,
     store: &Store,
@@ -83,10 +85,10 @@ pub(super) async fn compare(
     let held = watchers.held();
     let ids: Vec<SessionId> = held.keys().copied().collect();
     ahead.0.retain(|id, _| held.contains_key(id));
-    for step in ids.chunks(STEP) {
-        let there = store.versions(step).await?;
+    for step in ids.chunks(BATCH) {
+        let stored = store.versions(step).await?;
         for id in step {
-            match (there.get(id), held.get(id)) {
+            match (stored.get(id), held.get(id)) {
                 (Some((version, segments)), Some((known, counted))) if version > known || segments > counted => {
                     changed.push(*id);
                 }
@@ -100,21 +102,21 @@ pub(super) async fn compare(
             }
         }
     }
-    for owners in watchers.held_owners().chunks(STEP) {
+    for owners in watchers.held_owners().chunks(BATCH) {
         let all = store.versions_of_owners(owners, recently()).await?;
-        let news = all.into_iter().filter(|(id, owner, version)| watchers.known_to_owner(owner, *id) < Some(*version));
-        changed.extend(news.map(|(id, ..)| id));
+        let newer = all.into_iter().filter(|(id, owner, version)| watchers.known_to_owner(owner, *id) < Some(*version));
+        changed.extend(newer.map(|(id, ..)| id));
     }
     for (id, known) in overdue {
         ahead.0.remove(&id);
         if store.raise_version(id, known).await? {
-            tracing::warn!(session_id = %id, "watchers of session {id} knew more than the database has; they are set right");
+            tracing::warn!(session_id = %id, "watchers of session {id} had a newer status than the database for a minute; they now get the database's");
             changed.push(id);
         }
     }
     changed.sort_unstable();
     changed.dedup();
-    for step in changed.chunks(STEP) {
+    for step in changed.chunks(BATCH) {
         for (session, owner) in store.many(step).await? {
             watchers.refresh(&owner, &session.status);
         }
@@ -136,7 +138,7 @@ mod tests {
     use uuid::Uuid;
 
     #[tokio::test]
-    async fn watchers_that_know_too_much_are_set_right() {
+    async fn watchers_that_are_ahead_of_the_store_for_a_minute_get_its_status() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
         let (id, owner) = (SessionId(Uuid::from_u128(7)), Owner::from_store("me".to_owned()));
@@ -154,7 +156,7 @@ mod tests {
         store.insert(&new, Timestamp(0)).await.unwrap();
         let hub = Hub::new(StreamLimits::default());
         hub.hold(id);
-        // What the store doesn't have, as after it was restored from a copy.
+        // A status that the store doesn't have, as after it was restored from a backup.
         let phantom = Status { version: 50, ..Status::new(id, State::Processing, None, Timestamp(0)) };
         hub.learn(&owner, &phantom);
         let (mut ahead, start) = (Ahead::default(), Instant::now());

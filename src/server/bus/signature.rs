@@ -1,5 +1,5 @@
-//! Signatures on what nodes of Hark tell each other over Redis, which anybody may publish on who can reach it. A signed
-//! message is the JSON it was, with a last field `signature`, so that other programs read it as before. Called by `wire`.
+//! Signatures on the messages of nodes over Redis, where anybody who can connect may publish. A signed message is the
+//! same JSON with a last field `signature`, so that other programs read it as before. Called by `wire`.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -8,19 +8,20 @@ use std::{fmt, sync::Arc};
 /// HMAC with SHA-256, RFC 2104.
 type HmacSha256 = Hmac<Sha256>;
 
-/// What the key for signatures is derived with from the key of the cookies, so that neither can stand in for the other.
+/// The label with which the key for signatures is derived from the key of the cookies, so that neither key works in
+/// place of the other.
 const PURPOSE: &[u8] = b"hark: messages between nodes, version 1";
-/// What stands before the signature's 64 hexadecimal digits, and after them.
-const BEFORE: &str = r#","signature":""#;
-const AFTER: &str = r#""}"#;
+/// The text before the signature's 64 hexadecimal digits, and the text after them.
+const PREFIX: &str = r#","signature":""#;
+const SUFFIX: &str = r#""}"#;
 const DIGITS: usize = 64;
 
-/// Signs with the first of the nodes' keys, and verifies with all. Cheap to clone.
+/// Signs with the first of the nodes' keys, and verifies with any of them. Cheap to clone.
 #[derive(Clone)]
 pub struct Signer(Arc<[HmacSha256]>);
 
 impl Signer {
-    /// A signer with the keys that the nodes share; the first signs.
+    /// A signer with the keys that the nodes share; the first one signs.
     ///
     /// # Panics
     /// If there is no key.
@@ -40,22 +41,22 @@ impl Signer {
     pub(super) fn sign(&self, channel: &str, mut json: Vec<u8>) -> Vec<u8> {
         debug_assert!(json.len() > 2 && json.ends_with(b"}"), "a message is an object with fields");
         json.pop();
-        let signature = over(&self.0[0], channel, &json).finalize().into_bytes();
-        json.extend_from_slice(BEFORE.as_bytes());
+        let signature = mac_over(&self.0[0], channel, &json).finalize().into_bytes();
+        json.extend_from_slice(PREFIX.as_bytes());
         json.extend(signature.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()));
-        json.extend_from_slice(AFTER.as_bytes());
+        json.extend_from_slice(SUFFIX.as_bytes());
         json
     }
 
     /// Whether a message on `channel` was signed by a node with one of these keys.
     #[must_use]
     pub(super) fn verifies(&self, channel: &str, message: &[u8]) -> bool {
-        let Some(rest) = message.strip_suffix(AFTER.as_bytes()) else { return false };
+        let Some(rest) = message.strip_suffix(SUFFIX.as_bytes()) else { return false };
         let Some((rest, digits)) = rest.len().checked_sub(DIGITS).map(|at| rest.split_at(at)) else { return false };
-        let Some(signed) = rest.strip_suffix(BEFORE.as_bytes()) else { return false };
-        let Some(signature) = bytes(digits) else { return false };
-        // In a time that doesn't tell how much of it is right.
-        self.0.iter().any(|key| over(key, channel, signed).verify_slice(&signature).is_ok())
+        let Some(signed) = rest.strip_suffix(PREFIX.as_bytes()) else { return false };
+        let Some(signature) = decode_hex(digits) else { return false };
+        // Compared in constant time, so that the time doesn't tell how much of it is right.
+        self.0.iter().any(|key| mac_over(key, channel, signed).verify_slice(&signature).is_ok())
     }
 }
 
@@ -69,12 +70,12 @@ fn with_key(key: &[u8]) -> HmacSha256 {
     HmacSha256::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
-/// The channel counts too, or what was said of one session could be repeated of another.
-fn over(key: &HmacSha256, channel: &str, signed: &[u8]) -> HmacSha256 {
+/// The HMAC covers the channel too, or a message about one session could be replayed on the channel of another.
+fn mac_over(key: &HmacSha256, channel: &str, signed: &[u8]) -> HmacSha256 {
     key.clone().chain_update(channel).chain_update([0]).chain_update(signed)
 }
 
-fn bytes(digits: &[u8]) -> Option<Vec<u8>> {
+fn decode_hex(digits: &[u8]) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
     digits.chunks_exact(2).map(|pair| Some(digit(&pair[0])? << 4 | digit(&pair[1])?)).collect()
 }
@@ -97,7 +98,7 @@ mod tests {
         for at in 0..message.len() {
             let mut changed = message.clone();
             changed[at] ^= 1;
-            // The case of a hexadecimal digit is the only thing that doesn't count.
+            // Every byte counts but for the case of hexadecimal digits, which flipping the lowest bit doesn't change.
             assert!(!ours.verifies("a", &changed), "{}", String::from_utf8_lossy(&changed));
             assert!(!ours.verifies("a", &message[..at]));
         }
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_key_goes_on_to_verify() {
+    fn an_older_key_still_verifies() {
         let (old, both) = (Signer::new([&b"old"[..]]), Signer::new([&b"new"[..], b"old"]));
         assert!(both.verifies("a", &old.sign("a", br#"{"a":1}"#.to_vec())));
         assert!(!old.verifies("a", &both.sign("a", br#"{"a":1}"#.to_vec())));

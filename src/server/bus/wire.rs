@@ -1,8 +1,10 @@
-//! What goes over Redis between nodes, and what workers in any language may publish there. Pure: bytes in, changes out.
+//! The messages between nodes over Redis, and those that workers in any language may publish there. Pure: bytes in,
+//! changes out.
 //!
-//! - `transcription:status:{session_id}`: a status or a segment, as streams and polls give them. Nodes sign theirs; for the
-//!   sessions of outside workers anybody's are taken.
-//! - `transcription:nodes`: [`NodeNotice`] of sessions that appear, end or go, for nodes that don't listen for them yet. Signed.
+//! - `transcription:status:{session_id}`: a status or a segment, as in streams and polls. Nodes sign theirs; for the
+//!   sessions of outside workers unsigned ones are accepted.
+//! - `transcription:nodes`: a [`NodeNotice`] about sessions that appear, end or are deleted, for nodes that haven't
+//!   subscribed to them. Signed.
 
 use super::signature::Signer;
 use crate::{
@@ -11,14 +13,14 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What precedes a session's id in the name of its channel.
-const STATUS: &str = "transcription:status:";
-/// The channel that every node listens to.
+/// The prefix of the name of a session's channel.
+const STATUS_PREFIX: &str = "transcription:status:";
+/// The channel that every node subscribes to.
 pub(super) const NODES: &str = "transcription:nodes";
-/// The largest message taken in, in bytes: the same as over HTTP.
+/// The largest message accepted, in bytes: the same as over HTTP.
 pub(super) const MAX_MESSAGE: usize = 256 * 1024;
 
-/// What every node must hear, whatever it listens for.
+/// A message to every node, whatever it has subscribed to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
 pub(super) enum NodeNotice {
@@ -32,18 +34,18 @@ pub(super) enum NodeNotice {
     Compare,
 }
 
-/// Why a message is ignored. The label of the metric.
+/// Why a message is ignored. Used as label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// It isn't JSON, or says what can't be.
+    /// It isn't JSON, or has impossible values.
     Malformed,
     /// It is larger than messages may be.
     Oversized,
-    /// It is older than what is known, comes twice, or leaves a hole.
+    /// It is older than what is known, a duplicate, or leaves a gap in the segments.
     Stale,
-    /// It is about no session that this node listens for, or about another than its channel's.
+    /// It is about a session that this node hasn't subscribed to, or about another than its channel's.
     Foreign,
-    /// Only a node may say this, and none with this node's key has signed it.
+    /// Only a node may publish it, and it isn't signed with a key of this node.
     Unsigned,
 }
 
@@ -61,41 +63,43 @@ impl Rejection {
     }
 }
 
-/// A message about a session of an outside worker, to be checked as what comes over HTTP is.
+/// A message about a session of an outside worker, to be checked like a report over HTTP.
 #[derive(Clone, Debug)]
-pub struct Foreign {
+pub struct OutsideMessage {
     pub id: SessionId,
     pub payload: Vec<u8>,
 }
 
 /// The channel of a session.
 pub(super) fn channel(id: SessionId) -> String {
-    format!("{STATUS}{id}")
+    format!("{STATUS_PREFIX}{id}")
 }
 
 /// The session of a channel.
 pub(super) fn session_of(channel: &str) -> Option<SessionId> {
-    channel.strip_prefix(STATUS)?.parse().ok()
+    channel.strip_prefix(STATUS_PREFIX)?.parse().ok()
 }
 
-/// The messages that announce a change, each with its channel. `news`: whether nodes that don't listen must hear of it.
-pub(super) fn messages(event: &Event, news: bool, signer: &Signer) -> Vec<(String, Vec<u8>)> {
+/// The messages that announce a change, each with its channel. `notify_all`: whether nodes without a subscription to
+/// the session must learn of it.
+pub(super) fn messages(event: &Event, notify_all: bool, signer: &Signer) -> Vec<(String, Vec<u8>)> {
     let sign = |(channel, json): (String, Vec<u8>)| {
         let signed = signer.sign(&channel, json);
         (channel, signed)
     };
-    unsigned_messages(event, news).into_iter().map(sign).collect()
+    unsigned_messages(event, notify_all).into_iter().map(sign).collect()
 }
 
-fn unsigned_messages(event: &Event, news: bool) -> Vec<(String, Vec<u8>)> {
+fn unsigned_messages(event: &Event, notify_all: bool) -> Vec<(String, Vec<u8>)> {
     let owner = || event.owner.as_str().to_owned();
     let mut messages = Vec::with_capacity(2);
     match &event.change {
         Change::Status(status) => {
             messages.push((channel(status.session_id), json(status)));
-            if news && status.state != State::Processing {
-                let news = NodeNotice::Changed { session_id: status.session_id, owner: owner(), status: status.state };
-                messages.push((NODES.to_owned(), json(&news)));
+            if notify_all && status.state != State::Processing {
+                let notice =
+                    NodeNotice::Changed { session_id: status.session_id, owner: owner(), status: status.state };
+                messages.push((NODES.to_owned(), json(&notice)));
             }
         }
         Change::Segment(segment, status) => {
@@ -110,50 +114,50 @@ fn unsigned_messages(event: &Event, news: bool) -> Vec<(String, Vec<u8>)> {
     messages
 }
 
-/// The message of some news.
+/// The signed message of a notice, with its channel.
 pub(super) fn notice(notice: &NodeNotice, signer: &Signer) -> (String, Vec<u8>) {
     (NODES.to_owned(), signer.sign(NODES, json(notice)))
 }
 
-/// Reads what a node said on the channel of nodes.
+/// Parses a node's message on the channel of nodes.
 ///
 /// # Errors
 /// Why it must be ignored.
-pub(super) fn read_notice(payload: &[u8], signer: &Signer) -> Result<NodeNotice, Rejection> {
+pub(super) fn parse_notice(payload: &[u8], signer: &Signer) -> Result<NodeNotice, Rejection> {
     if !signer.verifies(NODES, payload) {
         return Err(Rejection::Unsigned);
     }
     serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)
 }
 
-/// Reads what a node said on the channel of a session of Hark's own workers.
+/// Parses a node's message on the channel of a session of Hark's own workers.
 ///
 /// # Errors
 /// Why it must be ignored.
-pub(super) fn read(id: SessionId, payload: &[u8], signer: &Signer) -> Result<Change, Rejection> {
+pub(super) fn parse(id: SessionId, payload: &[u8], signer: &Signer) -> Result<Change, Rejection> {
     if !signer.verifies(&channel(id), payload) {
         return Err(Rejection::Unsigned);
     }
-    let said: Said = serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)?;
-    match said {
-        Said::Segment(segment) if segment.session_id != id => Err(Rejection::Foreign),
-        Said::Status(status) if status.session_id != id => Err(Rejection::Foreign),
-        Said::Segment(segment) if 0.0 <= segment.start && segment.start <= segment.end => {
+    let payload: Payload = serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)?;
+    match payload {
+        Payload::Segment(segment) if segment.session_id != id => Err(Rejection::Foreign),
+        Payload::Status(status) if status.session_id != id => Err(Rejection::Foreign),
+        Payload::Segment(segment) if 0.0 <= segment.start && segment.start <= segment.end => {
             Ok(Change::Segment(segment, None))
         }
-        Said::Status(status) if can_be(&status) => Ok(Change::Status(status)),
-        Said::Segment(_) | Said::Status(_) => Err(Rejection::Malformed),
+        Payload::Status(status) if is_possible(&status) => Ok(Change::Status(status)),
+        Payload::Segment(_) | Payload::Status(_) => Err(Rejection::Malformed),
     }
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Said {
+enum Payload {
     Status(Status),
     Segment(SegmentEvent),
 }
 
-fn can_be(status: &Status) -> bool {
+fn is_possible(status: &Status) -> bool {
     let completed = status.state == State::Completed;
     let progress = match status.progress {
         Some(p) => (0.0..=100.0).contains(&p) && (p == 100.0) == completed,
@@ -201,31 +205,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_is_read_again() {
+    fn published_messages_can_be_parsed() {
         let owner = Owner::from_store("me".to_owned());
         let line =
             Segment { index: 3, start: 1.0, end: 2.0, text: "a\u{2028}b".to_owned(), confidence: None, words: vec![] };
         let sent = messages(&Event::segment(owner.clone(), &line, status()), true, &signer());
         assert_eq!(sent.iter().map(|(c, _)| session_of(c)).collect::<Vec<_>>(), [Some(id()), Some(id())]);
         assert!(
-            matches!(read(id(), &sent[0].1, &signer()), Ok(Change::Segment(segment, None)) if segment.text == "a\u{2028}b")
+            matches!(parse(id(), &sent[0].1, &signer()), Ok(Change::Segment(segment, None)) if segment.text == "a\u{2028}b")
         );
-        assert!(matches!(read(id(), &sent[1].1, &signer()), Ok(Change::Status(read)) if read == status()));
+        assert!(matches!(parse(id(), &sent[1].1, &signer()), Ok(Change::Status(read)) if read == status()));
         let queued =
             messages(&Event::status(owner.clone(), Status { state: State::Queued, ..status() }), true, &signer());
-        let news = read_notice(&queued[1].1, &signer());
-        assert_eq!(news, Ok(NodeNotice::Changed { session_id: id(), owner: "me".to_owned(), status: State::Queued }));
+        let notice = parse_notice(&queued[1].1, &signer());
+        assert_eq!(notice, Ok(NodeNotice::Changed { session_id: id(), owner: "me".to_owned(), status: State::Queued }));
         let others = Signer::new([&b"another cluster's"[..]]);
-        assert_eq!(read_notice(&queued[1].1, &others), Err(Rejection::Unsigned));
-        assert!(matches!(read(id(), &queued[0].1, &others), Err(Rejection::Unsigned)));
-        assert!(matches!(read(id(), &json(&status()), &signer()), Err(Rejection::Unsigned)));
+        assert_eq!(parse_notice(&queued[1].1, &others), Err(Rejection::Unsigned));
+        assert!(matches!(parse(id(), &queued[0].1, &others), Err(Rejection::Unsigned)));
+        assert!(matches!(parse(id(), &json(&status()), &signer()), Err(Rejection::Unsigned)));
         let quiet = messages(&Event::status(owner, Status { state: State::Queued, ..status() }), false, &signer());
         assert_eq!(quiet.len(), 1);
     }
 
     #[test]
-    fn what_can_not_be_is_rejected() {
-        let rejected = |payload: &[u8]| read(id(), &signer().sign(&channel(id()), payload.to_vec()), &signer()).err();
+    fn impossible_values_are_rejected() {
+        let rejected = |payload: &[u8]| parse(id(), &signer().sign(&channel(id()), payload.to_vec()), &signer()).err();
         assert_eq!(rejected(br#"{"a"}"#), Some(Rejection::Malformed));
         assert_eq!(rejected(br#"{"a":1}"#), Some(Rejection::Malformed));
         assert_eq!(rejected(&with(json!({"session_id": Uuid::nil()}))), Some(Rejection::Foreign));

@@ -1,9 +1,9 @@
-//! A name that the node may be reached by, as `HARK_HOSTS` lists them; `guard` holds requests against it.
+//! An allowed host name, as `HARK_HOSTS` lists them; `guard` checks requests against them.
 
 use axum::http::uri::Authority;
 use std::str::FromStr;
 
-/// A name that the node may be reached by: a host, and a port if only that one is meant.
+/// An allowed host name, with a port if only that port is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
     name: String,
@@ -13,10 +13,10 @@ pub struct AllowedHost {
 impl AllowedHost {
     /// Whether a request for `asked` is for this name.
     #[must_use]
-    pub fn fits(&self, asked: &Authority) -> bool {
-        // A request without a port is for the scheme's own, and a proxy may have taken the scheme away.
-        let fits = |port: u16| asked.port_u16().map_or(port == 80 || port == 443, |asked| asked == port);
-        self.name == plain(asked.host()) && self.port.is_none_or(fits)
+    pub fn matches(&self, asked: &Authority) -> bool {
+        // A request without a port is for the scheme's default port, and a proxy may hide the scheme.
+        let matches = |port: u16| asked.port_u16().map_or(port == 80 || port == 443, |asked| asked == port);
+        self.name == normalise(asked.host()) && self.port.is_none_or(matches)
     }
 }
 
@@ -26,19 +26,19 @@ impl FromStr for AllowedHost {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim().parse::<Authority>() {
             Ok(authority) if is_host(&authority) => {
-                Ok(Self { name: plain(authority.host()), port: authority.port_u16() })
+                Ok(Self { name: normalise(authority.host()), port: authority.port_u16() })
             }
             _ => Err(format!("'{text}' is no host; give one like hark.example.org, 192.0.2.7:3000 or [2001:db8::7]")),
         }
     }
 }
 
-/// Names are the same in any case, and with the dot of the root.
-fn plain(host: &str) -> String {
+/// Normalises a host name: case doesn't matter, nor does a final dot.
+fn normalise(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// Whether there is a host, and no user before it or nonsense after it.
+/// Whether it has a host, no user before it, and nothing but a port after it.
 pub(in crate::server) fn is_host(authority: &Authority) -> bool {
     let text = authority.as_str();
     let rest = text.strip_prefix(authority.host()).unwrap_or("?");
@@ -51,9 +51,9 @@ mod tests {
 
     #[test]
     fn hosts_are_compared_as_names() {
-        let fits = |allowed: &str, asked: &str| {
+        let matches = |allowed: &str, asked: &str| {
             let allowed: AllowedHost = allowed.parse().unwrap();
-            allowed.fits(&asked.parse().unwrap())
+            allowed.matches(&asked.parse().unwrap())
         };
         for (allowed, asked) in [
             ("hark.example.org", "hark.example.org"),
@@ -62,7 +62,7 @@ mod tests {
             ("hark.example.org:443", "hark.example.org"),
             ("[2001:db8::7]", "[2001:db8::7]:3000"),
         ] {
-            assert!(fits(allowed, asked), "{allowed} {asked}");
+            assert!(matches(allowed, asked), "{allowed} {asked}");
         }
         for (allowed, asked) in [
             ("hark.example.org", "hark.example.org.evil.example"),
@@ -70,7 +70,7 @@ mod tests {
             ("hark.example.org:3000", "hark.example.org:3001"),
             ("hark.example.org:3000", "hark.example.org"),
         ] {
-            assert!(!fits(allowed, asked), "{allowed} {asked}");
+            assert!(!matches(allowed, asked), "{allowed} {asked}");
         }
         for bad in ["", "user@host", "http://host", "a b", "host/path", "host:port"] {
             assert!(bad.parse::<AllowedHost>().is_err(), "{bad}");

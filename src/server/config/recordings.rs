@@ -1,12 +1,12 @@
-//! Where recordings are kept, as `HARK_RECORDINGS_URL` says it; `media` opens it.
+//! The location of recordings, as set with `HARK_RECORDINGS_URL`; `media` opens it.
 
 use object_store::path::Path as Key;
 use std::{path::PathBuf, str::FromStr};
 
-/// Where to keep recordings instead of in the data folder.
+/// The location of recordings, if it isn't the data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordingsUrl {
-    /// A folder that is there, and that several nodes may share.
+    /// An existing folder, which several nodes may share.
     Folder(PathBuf),
     /// A bucket of an S3-compatible server, under the prefix.
     Bucket { name: String, prefix: Key },
@@ -16,18 +16,18 @@ impl FromStr for RecordingsUrl {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const HOW: &str = "must be file:///folder or s3://bucket/prefix; leave it out to use the data folder";
-        let url = reqwest::Url::parse(text).map_err(|_| HOW)?;
+        const USAGE: &str = "must be file:///folder or s3://bucket/prefix; leave it out to use the data folder";
+        let url = reqwest::Url::parse(text).map_err(|_| USAGE)?;
         let plain = url.username().is_empty() && url.port().is_none() && url.query().or(url.fragment()).is_none();
         match (url.scheme(), url.host_str()) {
             ("file", None) if plain && text.starts_with("file:///") => {
-                url.to_file_path().ok().filter(|path| path.parent().is_some()).map(Self::Folder).ok_or(HOW)
+                url.to_file_path().ok().filter(|path| path.parent().is_some()).map(Self::Folder).ok_or(USAGE)
             }
             ("s3", Some(name)) if plain => {
-                let prefix = Key::from_url_path(url.path()).map_err(|_| HOW)?;
+                let prefix = Key::from_url_path(url.path()).map_err(|_| USAGE)?;
                 Ok(Self::Bucket { name: name.to_owned(), prefix })
             }
-            _ => Err(HOW),
+            _ => Err(USAGE),
         }
     }
 }

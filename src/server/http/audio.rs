@@ -2,7 +2,7 @@
 
 use super::{
     Id, etag,
-    range::{self, Wanted},
+    range::{self, RequestedRange},
     transcript::disposition,
 };
 use crate::{
@@ -29,7 +29,7 @@ pub(super) async fn get(
 ) -> Result<Response, Error> {
     let session = state.sessions.get(&owner, id).await?;
     let size = session.media.bytes;
-    // A recording never changes, so its id tells it apart.
+    // A recording never changes, so its id serves as ETag.
     let etag = format!("\"{id}\"");
     let sent = |name: header::HeaderName| request.get(name).and_then(|v| v.to_str().ok());
     let mut headers = HeaderMap::new();
@@ -51,12 +51,13 @@ pub(super) async fn get(
             headers.insert(name, value);
         }
     };
-    // A range of another file than the client has seen would be spliced into it (RFC 9110, 13.1.5).
+    // If `If-Range` names another version, the whole file is sent, or the client would mix parts of two (RFC 9110,
+    // 13.1.5).
     let valid = sent(header::IF_RANGE).is_none_or(|tag| tag == etag);
     let (status, part) = match range::parse(sent(header::RANGE).filter(|_| valid), size) {
-        Wanted::Whole => (StatusCode::OK, None),
-        Wanted::Outside => return Err(Error::RangeNotSatisfiable(size)),
-        Wanted::Part(part) => {
+        RequestedRange::Whole => (StatusCode::OK, None),
+        RequestedRange::Unsatisfiable => return Err(Error::RangeNotSatisfiable(size)),
+        RequestedRange::Part(part) => {
             set(header::CONTENT_RANGE, format!("bytes {}-{}/{size}", part.start, part.end - 1));
             (StatusCode::PARTIAL_CONTENT, Some(part))
         }
@@ -66,7 +67,7 @@ pub(super) async fn get(
     Ok((status, headers, Body::from_stream(bytes)).into_response())
 }
 
-/// The media type of a container format, as browsers know it. Never one that a browser would run.
+/// The media type of a container format, as browsers know it. Never a type that a browser would execute.
 fn content_type(format: &str) -> &'static str {
     match format {
         "wav" => "audio/wav",

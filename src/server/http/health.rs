@@ -1,4 +1,4 @@
-//! For operators: alive, able to serve, what the queue looks like, and Prometheus.
+//! Routes for operators: liveness, readiness, counts of sessions, and metrics for Prometheus.
 
 use crate::{
     model::bytes,
@@ -11,16 +11,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-/// Alive: the process answers.
+/// Liveness: the process answers.
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Able to serve: the database takes a write. A node without Redis still serves, and tells its watchers from the store; if
-/// all nodes called themselves unready for that, nobody would serve at all. The same goes for a disk that is almost full:
+/// Readiness: the database accepts a write. A node without Redis is ready, because it reads changes from the store; if
+/// all nodes were unready when Redis fails, nobody would serve. A node with an almost full disk is ready too, because
 /// only uploads are refused.
 pub async fn readyz(State(state): State<AppState>) -> Response {
-    let trouble = match state.sessions.disk.condition(&state.sessions.store, &state.sessions.media).await {
+    let problem = match state.sessions.disk.condition(&state.sessions.store, &state.sessions.media).await {
         Condition::Writable { low: Some(free) } => {
             let (free, spare) = (bytes(free), bytes(state.sessions.limits.min_free_bytes));
             let text =
@@ -36,19 +36,19 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
             format!("the database's disk is full; the data folder's has {} free\n", bytes(free))
         }
         Condition::ReadOnly => "the database may only be read\n".to_owned(),
-        Condition::Away => "the store does not answer\n".to_owned(),
+        Condition::Unreachable => "the store does not answer\n".to_owned(),
     };
-    (StatusCode::SERVICE_UNAVAILABLE, trouble).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, problem).into_response()
 }
 
-/// Prometheus' text format.
+/// Metrics in Prometheus' text format.
 pub async fn metrics(State(state): State<AppState>) -> Response {
     state.session_gauges.refresh(&state.sessions.store).await;
     let text = state.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-/// How many sessions wait, run and have ended, and whether any hangs.
+/// How many sessions wait, run and have ended, and how many make no progress.
 #[utoipa::path(get, path = "/api/v1/health/sessions", responses((status = 200, body = SessionsHealth)))]
 pub(super) async fn sessions(State(state): State<AppState>) -> Result<Json<SessionsHealth>, Error> {
     Ok(Json(SessionsHealth::read(&state.sessions.store).await?))

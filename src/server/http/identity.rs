@@ -1,5 +1,5 @@
-//! `/api/v1/identity`: links to another browser, recovery keys, opening; and `/api/v1/logout`. JSON only: a form of another
-//! page can't send that, so nobody loses their sessions by a button that isn't Hark's.
+//! `/api/v1/identity`: links for another browser, recovery keys, opening them; and `/api/v1/logout`. The routes take
+//! JSON only, which a form of another site can't send, so a foreign button can't make anybody lose their sessions.
 
 pub mod cookies;
 
@@ -17,7 +17,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What opens the caller's sessions in another browser.
+/// A key that opens the caller's sessions in another browser.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Link {
     /// The key alone, for `POST /api/v1/identity/open`.
@@ -29,7 +29,7 @@ pub(super) struct Link {
     expires_at: Option<Timestamp>,
 }
 
-/// Where a key is opened. `site` is the scheme and host that the browser used.
+/// The address of the page that opens a key. `site` is the scheme and host that the browser used.
 #[must_use]
 pub fn link(site: &str, key: &LinkKey) -> String {
     format!("{site}{OPEN_PAGE}?key={}", key.reveal())
@@ -64,7 +64,7 @@ pub(super) async fn make_recovery_key(
     Ok(Json(Link { key: key.reveal().to_owned(), url, expires_at: None }))
 }
 
-/// Makes the recovery key useless.
+/// Revokes the recovery key.
 #[utoipa::path(delete, path = "/api/v1/identity/recovery-key", responses((status = 204)))]
 pub(super) async fn revoke_recovery_key(
     State(state): State<AppState>,
@@ -80,7 +80,7 @@ pub(super) struct Open {
     key: String,
 }
 
-/// Makes the sessions that a key opens the caller's: the answer sets the cookie.
+/// Opens the sessions of a key in the caller's browser: the answer sets the cookie.
 #[utoipa::path(post, path = "/api/v1/identity/open", request_body = Open,
     responses((status = 204), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub(super) async fn open(
@@ -92,7 +92,7 @@ pub(super) async fn open(
     let Json(open) = open.map_err(|e| Error::BadRequest(format!("Send the key as JSON: {}", e.body_text())))?;
     let owner = state.identities.open(&before, &open.key).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
-    for cookie in cookies::taking_over(&state.cookie_keys, &headers, &owner) {
+    for cookie in cookies::switch_cookies(&state.cookie_keys, &headers, &owner) {
         set_cookie(response.headers_mut(), &cookie);
     }
     Ok(response)
@@ -104,8 +104,8 @@ pub(super) struct Logout {
     confirm: bool,
 }
 
-/// Forgets who the caller is: ends its status streams and takes its cookie back. What it owns stays, for whoever has the
-/// cookie elsewhere or a recovery key.
+/// Logs the caller out: ends its status streams and removes its cookie. Its sessions stay, for whoever has the cookie
+/// elsewhere or a recovery key.
 #[utoipa::path(post, path = "/api/v1/logout", request_body = Logout,
     responses((status = 204), (status = 400, body = ErrorBody)))]
 pub(super) async fn logout(
@@ -121,7 +121,7 @@ pub(super) async fn logout(
     }
     state.identities.leave(&owner);
     let mut response = StatusCode::NO_CONTENT.into_response();
-    for cookie in cookies::forgetting(&state.cookie_keys, &headers) {
+    for cookie in cookies::removal_cookies(&state.cookie_keys, &headers) {
         set_cookie(response.headers_mut(), &cookie);
     }
     Ok(response)

@@ -1,6 +1,6 @@
-//! Why a form failed that was sent without scripts: told on the next page, once. It travels in a cookie that only Hark can
-//! read, never in an address, where anybody could write it. [`carry`] is around all pages and server functions; Leptos
-//! would put such errors into the address of the page that the form stood on.
+//! Shows on the next page, once, why a form failed that was sent without scripts. The error is kept in an encrypted
+//! cookie, never in an address, where anybody could write one; Leptos itself would put it into the address of the
+//! form's page. [`handle_notices`] wraps all pages and server functions.
 
 use super::{identity::cookies, site::host};
 use crate::{
@@ -21,38 +21,38 @@ use axum::{
 use cookie::time::Duration;
 use serde::{Deserialize, Serialize};
 
-/// What the cookie is called, before its key.
+/// The cookie's name, before the hash of its key.
 const PURPOSE: &str = "hark_notice";
-/// A notice whose page isn't opened within this long is no news any more.
+/// How long a notice waits for its page to be opened.
 const MAX_AGE: Duration = Duration::minutes(5);
-/// The longest message that is carried, in characters: a cookie may have 4096 bytes (RFC 6265bis, 5.6).
+/// The longest message in a cookie, in characters: a cookie may have 4096 bytes (RFC 6265bis, 5.6).
 const MAX_CHARS: usize = 400;
 /// The largest error that a server function answers with, in bytes.
-const MAX_ERROR: usize = 64 * 1024;
-/// The header of a server function's answer that says it failed: `server_fn::error::SERVER_FN_ERROR_HEADER`.
-const FAILED: &str = "serverfnerror";
-/// What Leptos puts into addresses, and reads there.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// The header by which a server function says that it failed: `server_fn::error::SERVER_FN_ERROR_HEADER`.
+const ERROR_HEADER: &str = "serverfnerror";
+/// The query parameters in which Leptos passes errors of forms.
 const LEPTOS_ERROR: [&str; 2] = ["__path", "__err"];
-/// What [`carry`] must know.
+/// The state of [`handle_notices`].
 #[derive(Clone)]
 pub struct Forms {
     pub state: AppState,
-    /// The path of each form that is on one page only, and that page.
+    /// The path of each form that is on one page only, with that page.
     pub pages: &'static [(&'static str, &'static str)],
 }
 
 /// Why a form failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// Where the form was sent.
+    /// The path to which the form was sent.
     pub form: String,
     pub error: ApiError,
 }
 
 impl Notice {
-    /// The answer to a browser whose form failed: the page at `to`, which will tell why.
+    /// The answer to a browser whose form failed: a redirect to the page `to`, which will show the error.
     #[must_use]
-    pub fn on(mut self, to: &str, keys: &CookieKeys, request: &HeaderMap) -> Response {
+    pub fn redirect_to(mut self, to: &str, keys: &CookieKeys, request: &HeaderMap) -> Response {
         if self.error.message.chars().count() > MAX_CHARS {
             self.error.message = self.error.message.chars().take(MAX_CHARS).chain(['…']).collect();
         }
@@ -66,14 +66,14 @@ impl Notice {
         response
     }
 
-    fn of(keys: &CookieKeys, headers: &HeaderMap) -> Option<Self> {
+    fn read(keys: &CookieKeys, headers: &HeaderMap) -> Option<Self> {
         serde_json::from_str(&keys.unsealed(headers, PURPOSE)?).ok()
     }
 }
 
-/// Puts the [`Notice`] that a page is to tell into its request, and takes it back once told. Makes one of each form that
-/// fails, and keeps all redirects of server functions within this site.
-pub async fn carry(State(forms): State<Forms>, mut request: Request, next: Next) -> Response {
+/// Puts the [`Notice`] for a page into its request, and removes the cookie once the page was rendered. Makes a notice
+/// of the error of each form that fails, and keeps all redirects of server functions within this site.
+pub async fn handle_notices(State(forms): State<Forms>, mut request: Request, next: Next) -> Response {
     let (keys, headers) = (&forms.state.cookie_keys, request.headers().clone());
     let api = request.uri().path().starts_with("/api/");
     let page = !api && request.method() == Method::GET;
@@ -83,50 +83,52 @@ pub async fn carry(State(forms): State<Forms>, mut request: Request, next: Next)
     let host = host(request.uri(), request.headers());
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let form = accept.contains("text/html");
-    let back = request.headers().get(header::REFERER).and_then(|v| here(v.to_str().ok()?, host.as_deref()));
-    let notice = if page { Notice::of(keys, request.headers()) } else { None };
-    let told = notice.is_some();
+    let referer_path =
+        request.headers().get(header::REFERER).and_then(|v| local_path(v.to_str().ok()?, host.as_deref()));
+    let notice = if page { Notice::read(keys, request.headers()) } else { None };
+    let has_notice = notice.is_some();
     if let Some(notice) = notice {
         request.extensions_mut().insert(notice);
     }
     let mut response = next.run(request).await;
-    if told && is_html(response.headers()) {
+    if has_notice && is_html(response.headers()) {
         set_cookie(response.headers_mut(), &keys.removal(PURPOSE, &headers));
     }
     if api && response.headers().contains_key(header::LOCATION) {
         let page_of =
             |path: &str| forms.pages.iter().find(|(form, _)| *form == path).map(|(_, page)| (*page).to_owned());
-        return stay_here(response, form, back, host.as_deref(), keys, &headers, page_of).await;
+        return keep_local(response, form, referer_path, host.as_deref(), keys, &headers, page_of).await;
     }
     response
 }
 
-/// An answer that leads somewhere, so that it leads to a page of this site; with the error in a cookie if there is one.
-async fn stay_here(
+/// Rewrites an answer that redirects, so that it leads to a page of this site; with the error in a cookie if there is
+/// one.
+async fn keep_local(
     response: Response,
-    form: bool,
-    back: Option<String>,
+    is_form: bool,
+    referer_path: Option<String>,
     host: Option<&str>,
     keys: &CookieKeys,
     request: &HeaderMap,
     page_of: impl Fn(&str) -> Option<String>,
 ) -> Response {
     let (mut parts, body) = response.into_parts();
-    let failed = parts.headers.get(FAILED).filter(|_| form).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let failed = parts.headers.get(ERROR_HEADER).filter(|_| is_form).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let Some(form) = failed else {
-        let to = parts.headers.get(header::LOCATION).and_then(|v| here(v.to_str().ok()?, host));
+        let to = parts.headers.get(header::LOCATION).and_then(|v| local_path(v.to_str().ok()?, host));
         let to = HeaderValue::try_from(to.unwrap_or_else(|| "/".to_owned()));
         parts.headers.insert(header::LOCATION, to.unwrap_or_else(|_| HeaderValue::from_static("/")));
         return Response::from_parts(parts, body);
     };
-    let error = to_bytes(body, MAX_ERROR).await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let error = to_bytes(body, MAX_ERROR_BYTES).await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let error = error.unwrap_or_else(|| ApiError::new("internal", "Something went wrong. Try again."));
     let mut answer = if error.code == Error::CookiesBlocked.code() {
-        // Nothing can be carried in a cookie, but that page knows by itself what to say.
+        // A notice needs a cookie, and the browser blocks them; the upload page shows this error without one.
         cookies::probe()
     } else {
-        let page = page_of(&form).or(back).unwrap_or_else(|| "/".to_owned());
-        Notice { form, error }.on(&page, keys, request)
+        let page = page_of(&form).or(referer_path).unwrap_or_else(|| "/".to_owned());
+        Notice { form, error }.redirect_to(&page, keys, request)
     };
     for cookie in parts.headers.get_all(header::SET_COOKIE) {
         answer.headers_mut().append(header::SET_COOKIE, cookie.clone());
@@ -134,27 +136,27 @@ async fn stay_here(
     answer
 }
 
-/// The path and query of an address on this host, without an error of Leptos'. None if it leads elsewhere.
-fn here(address: &str, host: Option<&str>) -> Option<String> {
-    // Browsers read a backslash as a slash, and two of them begin a host.
+/// The path and query of an address on this host, without Leptos' error parameters. None if it leads to another host.
+fn local_path(address: &str, host: Option<&str>) -> Option<String> {
+    // Browsers treat a backslash as a slash, and a host follows two slashes.
     let bytes = address.as_bytes();
     if bytes.first() == Some(&b'/') && !matches!(bytes.get(1), Some(b'/' | b'\\')) && !address.contains('\\') {
         let uri: Uri = address.parse().ok()?;
         let clean = without_leptos_error(&uri).unwrap_or_else(|| address.to_owned());
-        // What server functions leave of a query that is empty now.
+        // Server functions leave the question mark of an empty query.
         return Some(clean.strip_suffix('?').map(str::to_owned).unwrap_or(clean));
     }
     let uri: Uri = address.parse().ok()?;
     let ours = matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().map(|a| a.as_str()) == host;
     let path = uri.path_and_query().filter(|_| ours)?.as_str().to_owned();
-    here(&path, None)
+    local_path(&path, None)
 }
 
-/// A page's address without what Leptos takes for the error of a form; none if there is nothing of it.
+/// A page's address without Leptos' error parameters; none if it has none.
 fn without_leptos_error(uri: &Uri) -> Option<String> {
     let is_error = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
-        // Names can be written in other ways, too.
+        // Names may be percent-encoded.
         let name = percent_decoded(name);
         LEPTOS_ERROR.iter().any(|error| name == *error)
     };
@@ -164,7 +166,7 @@ fn without_leptos_error(uri: &Uri) -> Option<String> {
         return None;
     }
     let path = uri.path();
-    // A path that begins so would lead to another host.
+    // Such a path would lead to another host.
     let path = if path.starts_with("//") || path.contains('\\') { "/" } else { path };
     Some(if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) })
 }
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn redirects_stay_on_this_host() {
-        let here = |address| here(address, Some("hark.example:3000"));
+        let local_path = |address| local_path(address, Some("hark.example:3000"));
         for (address, path) in [
             ("http://hark.example:3000/", "/"),
             ("https://hark.example:3000/sessions/1?reload=off", "/sessions/1?reload=off"),
@@ -194,7 +196,7 @@ mod tests {
             ("/?__err=x", "/"),
             ("/sessions/1?", "/sessions/1"),
         ] {
-            assert_eq!(here(address).as_deref(), Some(path), "{address}");
+            assert_eq!(local_path(address).as_deref(), Some(path), "{address}");
         }
         for address in [
             "https://evil.example/",
@@ -207,12 +209,12 @@ mod tests {
             "javascript:alert(1)",
             "",
         ] {
-            assert_eq!(here(address), None, "{address}");
+            assert_eq!(local_path(address), None, "{address}");
         }
     }
 
     #[test]
-    fn errors_are_taken_out_of_addresses() {
+    fn error_parameters_are_removed_from_addresses() {
         let clean = |uri: &str| without_leptos_error(&uri.parse().unwrap());
         assert_eq!(clean("/?q=a").as_deref(), None);
         assert_eq!(clean("/?q=__err").as_deref(), None);
@@ -225,7 +227,7 @@ mod tests {
     fn a_long_message_fits_into_a_cookie() {
         let keys = CookieKeys::one(&[7; 64]).unwrap();
         let notice = Notice { form: "/api/x".to_owned(), error: ApiError::new("code", "\u{1}🦀".repeat(3000)) };
-        let answer = notice.on(
+        let answer = notice.redirect_to(
             "/",
             &keys,
             &HeaderMap::from_iter([("x-forwarded-proto".parse().unwrap(), HeaderValue::from_static("https"))]),
@@ -235,7 +237,7 @@ mod tests {
         let pair = set.split(';').next().unwrap();
         assert!(pair.len() < 4096, "{}", pair.len());
         let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_str(pair).unwrap())]);
-        let told = Notice::of(&keys, &headers).unwrap();
-        assert!(told.error.message.ends_with('…') && told.error.message.chars().count() == MAX_CHARS + 1);
+        let shown = Notice::read(&keys, &headers).unwrap();
+        assert!(shown.error.message.ends_with('…') && shown.error.message.chars().count() == MAX_CHARS + 1);
     }
 }

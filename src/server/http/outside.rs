@@ -1,11 +1,11 @@
-//! Where workers outside Hark publish: sessions without a file, statuses, segments. With a bearer token, as RFC 6750
-//! has it, and only where the operator has set one.
+//! Routes on which workers outside Hark publish sessions without a file, statuses and segments. They need a bearer
+//! token (RFC 6750), and are off unless the operator has set one.
 
 use super::Id;
 use crate::{
     model::{ErrorBody, Session},
     server::{
-        body::{Fault, Limited},
+        body::{Fault, LimitedBody},
         error::Error,
         outside::{Announcement, NewSegment, Report},
         owner::Owner,
@@ -24,15 +24,15 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
-/// The largest body an outside worker may send, in bytes.
+/// The largest body that an outside worker may send, in bytes.
 pub(super) const MAX_BODY: u64 = 256 * 1024;
 
-/// The routes that only workers use. `sessions` calls [`create`], for its route is that of uploads too.
+/// The routes that only workers use. `sessions` calls [`create`], because its route also takes uploads.
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/v1/sessions/{id}/status", put(report))
         .route("/api/v1/sessions/{id}/segments", post(segments))
-        // `guard` counts the bytes.
+        // `guard` limits the body.
         .layer(DefaultBodyLimit::disable())
 }
 
@@ -47,7 +47,7 @@ impl Worker {
             scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
         });
         match given {
-            // In a time that doesn't tell where the two differ.
+            // Compared in constant time, so that the time doesn't tell where the two differ.
             Some(given) if given.as_bytes().ct_eq(token.as_bytes()).into() => Ok(Self),
             _ => Err(Error::Unauthorised),
         }
@@ -62,14 +62,14 @@ impl FromRequestParts<AppState> for Worker {
     }
 }
 
-/// A body of JSON, whatever its declared type, with errors of ours.
+/// A JSON body, whatever its content type, with Hark's own errors.
 struct Body<T>(T);
 
 impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        // One that is too large or too slow is answered by `guard`.
+        // `guard` answers if the body is too large or too slow.
         let broke_off = |_| Error::BadRequest("The message broke off; send it again.".to_owned());
         let bytes = Bytes::from_request(request, state).await.map_err(broke_off)?;
         match serde_json::from_slice(&bytes) {
@@ -89,10 +89,10 @@ pub(super) fn is_announcement(headers: &HeaderMap) -> bool {
 /// Makes a session without a file, for an outside worker.
 pub(super) async fn create(state: &AppState, owner: &Owner, request: Request) -> Result<Session, Error> {
     Worker::check(request.headers(), state)?;
-    // On this route recordings come in as well, so `guard` has set no limit.
+    // `guard` sets no limit on this route, because it also takes recordings.
     let secs = state.settings.http.body_secs;
     let (parts, body) = request.into_parts();
-    let (body, faults) = Limited::new(body, MAX_BODY, Duration::from_secs(secs.into()));
+    let (body, faults) = LimitedBody::new(body, MAX_BODY, Duration::from_secs(secs.into()));
     let request = Request::from_parts(parts, axum::body::Body::new(body));
     let read = Body::<Announcement>::from_request(request, state).await;
     let Body(new) = read.map_err(|error| match faults.get() {
@@ -139,7 +139,7 @@ struct Counted {
     segments: u32,
 }
 
-/// Adds segments to a session that an outside worker made, in order and without holes.
+/// Adds segments to a session that an outside worker made, in order and without gaps.
 #[utoipa::path(post, path = "/api/v1/sessions/{id}/segments", params(("id" = String, Path, description = "The session's id")),
     request_body = NewSegments, security(("worker_token" = [])),
     responses((status = 200, body = Counted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

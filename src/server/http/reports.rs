@@ -1,5 +1,5 @@
-//! What pages measured of their own connection, added to this node's metrics. Believed within limits only: anybody can
-//! send it.
+//! Adds what pages measured of their connection to this node's metrics. Reports are limited and checked, because
+//! anybody can send them.
 
 use crate::{
     model::{ConnectionReport, Delays, ErrorBody},
@@ -8,12 +8,12 @@ use crate::{
 use axum::{Extension, body::Bytes, extract::State, http::StatusCode};
 use metrics::{counter, histogram};
 
-/// Ten times the longest report there can be, in bytes.
+/// Ten times the longest possible report, in bytes.
 const MAX_BODY: usize = 8 * 1024;
 
-/// What a page measured of its connection since it told last: sent by `navigator.sendBeacon`, as JSON of any type.
+/// Takes what a page measured of its connection since its last report: JSON of any content type.
 ///
-/// It is added to the metrics of the node, without a word of whose it was.
+/// It is added to the node's metrics, without its owner. Pages send it with `navigator.sendBeacon`.
 #[utoipa::path(post, path = "/api/v1/reports", request_body = ConnectionReport,
     responses((status = 204, description = "Counted"), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 pub(super) async fn create(
@@ -26,7 +26,7 @@ pub(super) async fn create(
         counter!("hark_client_reports_total", "result" => why).increment(1);
         error
     };
-    // First, so that no more of them ask the database.
+    // Checked first, so that reports beyond this limit don't query the database.
     let mut admitted = state.reports.admit_any();
     if admitted {
         let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;

@@ -1,4 +1,4 @@
-//! `/api/v1/sessions/{id}/segments` and `/waveform`: what a page or a program reads besides the status.
+//! `/api/v1/sessions/{id}/segments` and `/waveform`: what pages and programs read besides the status.
 
 use super::{Id, Query};
 use crate::{

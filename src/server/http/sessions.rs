@@ -1,4 +1,4 @@
-//! `/api/v1/sessions`: make, list, look at, rename, cancel, retry, delete; and the engines there are.
+//! `/api/v1/sessions`: create, list, get, rename, cancel, retry and delete; and `/api/v1/engines`.
 
 use super::{
     Id, Query, created,
@@ -122,7 +122,7 @@ pub(super) async fn cancel(
     Ok(Json(state.sessions.cancel(&owner, id).await?))
 }
 
-/// Queues a failed or cancelled session again; it goes on after its last segment. Any other stays as it is.
+/// Queues a failed or cancelled session again; it continues after its last segment. Any other stays as it is.
 #[utoipa::path(post, path = "/api/v1/sessions/{id}/retry",
     params(("id" = String, Path, description = "The session's id")),
     responses((status = 200, body = Session), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -136,7 +136,7 @@ pub(super) async fn retry(
     Ok(Json(state.sessions.retry(&owner, address.map(|Extension(address)| address), id).await?))
 }
 
-/// The speech engines, and why one that isn't available isn't.
+/// The speech engines, with the reason for each that isn't available.
 #[utoipa::path(get, path = "/api/v1/engines", responses((status = 200, body = Vec<EngineInfo>)))]
 pub(super) async fn engines(State(state): State<AppState>) -> Json<Vec<EngineInfo>> {
     Json(state.sessions.engines.list())

@@ -1,4 +1,4 @@
-//! Status by stream and by polling: of one session, and of all of the caller's in one request.
+//! Status by stream and by polling, of one session or of all sessions of the caller.
 
 use super::{Id, Query, etag};
 use crate::{
@@ -35,19 +35,19 @@ pub(super) async fn one(
     request: HeaderMap,
 ) -> Result<Response, Error> {
     let current = current(&state, &owner, id).await?;
-    Ok(unless_known(&request, &format!("\"{}\"", current.version), || current.frame.json().into()))
+    Ok(json_unless_known(&request, &format!("\"{}\"", current.version), || current.frame.json().into()))
 }
 
-/// The newest status of the caller's session: from the hub, or from the store, after which the hub has it.
+/// The newest status of the caller's session, from the hub; or from the store, and then the hub holds it.
 async fn current(state: &AppState, owner: &Owner, id: SessionId) -> Result<Current, Error> {
     if let Some(current) = state.hub.current(id) {
         return if current.owner == *owner { Ok(current) } else { Err(Error::NotFound) };
     }
-    // Somebody else's id must not make the hub hold anything.
+    // Checks the owner first, so that the id of another's session doesn't make the hub hold anything.
     let status = state.sessions.get(owner, id).await?.status;
     if state.hub.owner_of(id).is_none() {
         state.hub.hold(id);
-        // What was published since the first reading is in this one.
+        // Read again, because a change may have been published before the hub held the session.
         let status = state.sessions.get(owner, id).await?.status;
         state.hub.learn(owner, &status);
     }
@@ -72,18 +72,18 @@ pub(super) async fn all(
     let since = recently();
     let (tag, frames) = match state.hub.list(&owner, since) {
         Some(list) => list,
-        // What has no session takes no memory: a program without a cookie is a new owner with each request.
+        // An owner without sessions takes no memory: a program without a cookie is a new owner with each request.
         None if state.sessions.store.statuses(&owner, since).await?.is_empty() => (0, Vec::new()),
         None => {
             state.hub.hold_list(&owner);
             let statuses = state.sessions.store.statuses(&owner, since).await?;
             state.hub.learn_list(&owner, &statuses);
-            // Only a sweep between these lines could have taken it out again.
+            // Only a sweep between these lines could have dropped it.
             let list = state.hub.list(&owner, since);
-            list.ok_or_else(|| Error::Internal("the hub forgot an owner at once".to_owned()))?
+            list.ok_or_else(|| Error::Internal("the hub dropped an owner that was just loaded".to_owned()))?
         }
     };
-    Ok(unless_known(&request, &format!("\"{tag:016x}\""), || {
+    Ok(json_unless_known(&request, &format!("\"{tag:016x}\""), || {
         let mut json = Vec::with_capacity(frames.iter().map(|f| f.text().len()).sum());
         json.extend_from_slice(b"{\"statuses\":[");
         for (n, frame) in frames.iter().enumerate() {
@@ -97,7 +97,7 @@ pub(super) async fn all(
     }))
 }
 
-fn unless_known(request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body) -> Response {
+fn json_unless_known(request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body) -> Response {
     let known = etag::is_known(request, tag);
     let answer = if known { "304" } else { "200" };
     metrics::counter!("hark_polls_total", "answer" => answer).increment(1);
@@ -111,7 +111,7 @@ fn unless_known(request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body) -> 
         headers.insert(header::ETAG, value);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Lets a page estimate this clock, and so how late updates come. `Date` has seconds only.
+    // Lets a page estimate this clock, and so the delay of updates. `Date` has only seconds.
     headers.insert("hark-time", HeaderValue::from(Timestamp::now().0));
     response
 }
@@ -119,27 +119,27 @@ fn unless_known(request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body) -> 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StreamQuery {
-    /// As the header `Last-Event-ID`, for clients that can't set it. The header goes first.
+    /// The same as the header `Last-Event-ID`, for clients that can't set it. The header wins.
     last_event_id: Option<String>,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct PackingQuery {
+pub(super) struct CompressionQuery {
     /// Asks for the stream as a gzip file, each event readable when it comes. It needs `Accept-Encoding: gzip` too;
     /// that alone changes nothing, because many clients send it and then keep events back until a buffer is full.
     #[param(inline)]
-    compress: Option<Packing>,
+    compress: Option<Compression>,
 }
 
 /// How a stream may be compressed.
 #[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Packing {
+enum Compression {
     Gzip,
 }
 
-/// What the connection of a stream brings along.
+/// What a stream needs to know of its connection.
 type Connection = (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>, Option<Extension<ClientAddress>>);
 
 /// The status and segments of one session, as server-sent events: `status`, `segment`, `heartbeat`, `bye`.
@@ -148,7 +148,7 @@ type Connection = (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer
 /// gets 204, which stops an EventSource for good. When there are too many streams, the only event is a `bye` with the
 /// reason `limit`.
 #[utoipa::path(get, path = "/api/v1/sessions/{id}/status/stream",
-    params(("id" = String, Path, description = "The session's id"), StreamQuery, PackingQuery,
+    params(("id" = String, Path, description = "The session's id"), StreamQuery, CompressionQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen")),
     responses((status = 200, content_type = "text/event-stream", description = "The events"),
         (status = 204, description = "The session has ended and the client knows it"),
@@ -158,7 +158,7 @@ pub(super) async fn stream_one(
     Extension(owner): Extension<Owner>,
     Id(id): Id,
     Query(query): Query<StreamQuery>,
-    Query(packing): Query<PackingQuery>,
+    Query(compression): Query<CompressionQuery>,
     (version, direct, peer, address): Connection,
     request: HeaderMap,
 ) -> Result<Response, Error> {
@@ -179,7 +179,7 @@ pub(super) async fn stream_one(
             StatusStream::of_session(&state.hub, state.source.clone(), permit, id, last, peer)
         },
     );
-    Ok(events(stream, packing, &request, direct.is_some(), version))
+    Ok(events(stream, compression, &request, direct.is_some(), version))
 }
 
 /// The statuses and new segments of all sessions of the caller, as server-sent events.
@@ -187,13 +187,13 @@ pub(super) async fn stream_one(
 /// Begins with the status of every session that hasn't ended or changed in the last 10 minutes. Compare `segments`
 /// with what you have, and fetch what is missing by range. When there are too many streams, the only event is a `bye`
 /// with the reason `limit`.
-#[utoipa::path(get, path = "/api/v1/status/stream", params(PackingQuery),
+#[utoipa::path(get, path = "/api/v1/status/stream", params(CompressionQuery),
     responses((status = 200, content_type = "text/event-stream", description = "The events"),
         (status = 400, body = ErrorBody)))]
 pub(super) async fn stream_all(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
-    Query(packing): Query<PackingQuery>,
+    Query(compression): Query<CompressionQuery>,
     (version, direct, peer, address): Connection,
     request: HeaderMap,
 ) -> Response {
@@ -205,7 +205,7 @@ pub(super) async fn stream_all(
             StatusStream::of_owner(&state.hub, state.source.clone(), permit, owner, peer)
         },
     );
-    events(stream, packing, &request, direct.is_some(), version)
+    events(stream, compression, &request, direct.is_some(), version)
 }
 
 fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<EventId>, Error> {
@@ -218,7 +218,7 @@ fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<Event
 }
 
 /// Whether a request's `Accept-Encoding` allows gzip (RFC 9110, 12.5.3). One without the header gets plain text.
-fn takes_gzip(request: &HeaderMap) -> bool {
+fn accepts_gzip(request: &HeaderMap) -> bool {
     let mut others = false;
     let values = request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     for coding in values.flat_map(|value| value.split(',')) {
@@ -236,13 +236,13 @@ fn takes_gzip(request: &HeaderMap) -> bool {
 
 fn events(
     stream: StatusStream,
-    packing: PackingQuery,
+    compression: CompressionQuery,
     request: &HeaderMap,
     direct: bool,
     version: Version,
 ) -> Response {
-    let packed = packing.compress.is_some() && takes_gzip(request);
-    let stream = if packed { stream.gzipped() } else { stream };
+    let gzipped = compression.compress.is_some() && accepts_gzip(request);
+    let stream = if gzipped { stream.gzipped() } else { stream };
     let mut response = if direct {
         let mut response = Response::new(Body::empty());
         response.extensions_mut().insert(Handover::new(stream));
@@ -254,14 +254,14 @@ fn events(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    if packing.compress.is_some() {
+    if compression.compress.is_some() {
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     }
-    if packed {
+    if gzipped {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     if version == Version::HTTP_11 {
-        // The next stream comes on a connection of its own, which a load balancer may give to another node.
+        // The next stream uses a new connection, which a load balancer may give to another node.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -272,20 +272,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_taken_where_the_request_allows_it() {
-        let takes = |values: &[&'static str]| {
+    fn gzip_is_used_where_the_request_allows_it() {
+        let accepts = |values: &[&'static str]| {
             let all = values.iter().map(|value| (header::ACCEPT_ENCODING, HeaderValue::from_static(value)));
-            takes_gzip(&all.collect())
+            accepts_gzip(&all.collect())
         };
         for yes in
             ["gzip", "br, gzip", "GZIP;q=0.1", "x-gzip", "*", "gzip;q=1.0, *;q=0", "*;q=0, gzip", "br,  gzip ; q=0.5"]
         {
-            assert!(takes(&[yes]), "{yes}");
+            assert!(accepts(&[yes]), "{yes}");
         }
         for no in ["", "identity", "br, deflate", "gzip;q=0", "gzip; q=0.000", "*;q=0", "gzip;q=0, *", "*, gzip;q=0"] {
-            assert!(!takes(&[no]), "{no}");
+            assert!(!accepts(&[no]), "{no}");
         }
-        assert!(takes(&["br", "gzip"]));
-        assert!(!takes(&[]));
+        assert!(accepts(&["br", "gzip"]));
+        assert!(!accepts(&[]));
     }
 }

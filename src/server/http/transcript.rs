@@ -1,4 +1,4 @@
-//! `/api/v1/sessions/{id}/transcript.{txt,srt,vtt,json}`: downloads, also of what is there so far.
+//! `/api/v1/sessions/{id}/transcript.{txt,srt,vtt,json}`: downloads, also of unfinished transcripts.
 
 use super::Id;
 use crate::{
@@ -43,7 +43,7 @@ pub(super) async fn download(
     Ok((headers, format.write(&transcript)).into_response())
 }
 
-/// A title without the ending of a file's name; what follows a dot in "Part 3.5" or "Dr. Smith" is none.
+/// A title without a file extension. The text after the dot in "Part 3.5" or "Dr. Smith" isn't one.
 fn without_ending(title: &str) -> &str {
     match title.rsplit_once('.') {
         Some((stem, ending))
@@ -58,7 +58,7 @@ fn without_ending(title: &str) -> &str {
     }
 }
 
-/// A `Content-Disposition` with any name (RFC 6266): plain ASCII for old clients, and the real one (RFC 8187).
+/// A `Content-Disposition` with any file name (RFC 6266): an ASCII form for old clients, and the real one (RFC 8187).
 pub(super) fn disposition(kind: &str, name: &str) -> HeaderValue {
     let plain: String = name
         .chars()
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_ending_of_a_file_is_left_out() {
+    fn only_a_file_extension_is_removed() {
         for (title, stem) in [
             ("talk.mp3", "talk"),
             ("a.b.m4a", "a.b"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn any_name_makes_a_header() {
+    fn any_file_name_makes_a_valid_header() {
         assert_eq!(
             disposition("attachment", "naïve \"talk\"\r\n.srt"),
             "attachment; filename=\"na_ve _talk___.srt\"; filename*=UTF-8''na%C3%AFve%20%22talk%22%0D%0A.srt"

@@ -1,5 +1,5 @@
-//! Uploads: a recording comes in as a form, is received as a stream and goes straight to storage. Called by `sessions` for
-//! `POST /api/v1/sessions`.
+//! Uploads: a recording comes as a form, which is read as a stream and written to a scratch file. Called by `sessions`
+//! for `POST /api/v1/sessions`.
 
 use super::{
     created,
@@ -10,11 +10,11 @@ use crate::{
     model::{Session, SessionId, page::UPLOAD_PATH},
     server::{
         address::ClientAddress,
-        body::{Pace, Parsing, Uploaded, upload_error},
+        body::{ParserState, UploadBody, UploadLimits, upload_error},
         error::Error,
         media::{Upload, UploadRoom},
         owner::Owner,
-        sessions::Wishes,
+        sessions::UploadOptions,
         state::AppState,
         uploads::UploadPermits,
     },
@@ -27,12 +27,13 @@ use axum::{
 };
 use utoipa::ToSchema;
 
-/// Longest text field of the form, in bytes.
+/// The longest text field of the form, in bytes.
 const MAX_FIELD: usize = 4096;
-/// What a form may hold beside the recording: its text fields, the heads of its parts, and fields of later versions.
+/// Bytes that a form may have besides the recording: its text fields, the heads of its parts, and fields of later
+/// versions.
 const FORM_BYTES: u64 = 64 * 1024;
 const MAX_PARTS: usize = 16;
-/// The longest line between the parts of a form: RFC 2046, 5.1.1.
+/// The longest boundary between the parts of a form: RFC 2046, 5.1.1.
 const MAX_BOUNDARY: usize = 70;
 
 /// The form of an upload. The text fields may stand before or after the file.
@@ -50,7 +51,7 @@ pub(super) struct UploadForm {
     engine: Option<String>,
 }
 
-/// Receives a recording and queues it. A browser's plain form is led on to a page, a program gets the session.
+/// Receives a recording and queues it. A browser's plain form is redirected to a page, a program gets the session.
 pub(super) async fn create(
     state: &AppState,
     owner: &Owner,
@@ -61,7 +62,8 @@ pub(super) async fn create(
     let headers = request.headers().clone();
     let page = wants_page(&headers);
     if page && !identity.known {
-        // Its page has set the cookie, if the browser lets it; without one, the session would be nobody's.
+        // The form's page has set the cookie unless the browser blocks it; without one, nobody could find the session
+        // again.
         return cookies::probe();
     }
     match receive(state, owner, address, request).await {
@@ -73,18 +75,19 @@ pub(super) async fn create(
                 return error.into_response();
             }
             let notice = Notice { form: UPLOAD_PATH.to_owned(), error: error.public() };
-            notice.on("/upload", &state.cookie_keys, &headers)
+            notice.redirect_to("/upload", &state.cookie_keys, &headers)
         }
     }
 }
 
-/// A browser that sends a form asks for a page; programs and scripts ask for anything or for JSON.
+/// Whether the client asks for HTML, as a browser that sends a form does. Programs and scripts ask for anything or for
+/// JSON.
 fn wants_page(headers: &HeaderMap) -> bool {
     headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// Receives the recording, once there is a permit for it and room in the queue and on the disk. Nothing of it is read
-/// before.
+/// Receives the recording. Nothing of it is read before there is a permit for it, and room in the queue and on the
+/// disk.
 async fn receive(
     state: &AppState,
     owner: &Owner,
@@ -92,7 +95,7 @@ async fn receive(
     request: Request,
 ) -> Result<Session, Error> {
     let _permit = UploadPermits::take(&state.uploads, owner, address)?;
-    // The form's own lines come on top of the file; the exact count is made while it is received.
+    // An estimate: the form's own lines come on top of the file. The exact size is counted while it is received.
     let size = request.body().size_hint().exact().map(|n| n.saturating_sub(FORM_BYTES));
     let room = state.sessions.reserve(size)?;
     state.sessions.check_share(owner, address, size).await?;
@@ -100,27 +103,26 @@ async fn receive(
         || Error::BadRequest("Send the recording as multipart/form-data with a field named 'file'.".to_owned());
     check_boundary(request.headers()).ok_or_else(no_form)?;
     let limit = state.sessions.limits.max_upload_bytes;
-    let pace = Pace::new(&state.settings.uploads, limit.saturating_add(FORM_BYTES));
+    let limits = UploadLimits::new(&state.settings.uploads, limit.saturating_add(FORM_BYTES));
     let (head, body) = request.into_parts();
-    let (body, faults, parsing) = Uploaded::new(body, pace);
+    let (body, faults, parser_state) = UploadBody::new(body, limits);
     let request = Request::from_parts(head, Body::from_stream(body));
     let form = Multipart::from_request(request, &()).await.map_err(|_| no_form())?;
-    let received = receive_form(state, owner, address, Form { form, parsing, parts: 0 }, room).await;
-    received.map_err(|error| faults.get().map_or(error, |fault| upload_error(fault, &pace, limit)))
+    let received = receive_form(state, owner, address, Form { form, parser_state, parts: 0 }, room).await;
+    received.map_err(|error| faults.get().map_or(error, |fault| upload_error(fault, &limits, limit)))
 }
 
-/// Whether the form's parts have a line between them that is no longer than may be: the parser looks for it in all that
-/// comes.
+/// Whether the form has a boundary that isn't too long: the parser searches for it in all data.
 fn check_boundary(headers: &HeaderMap) -> Option<()> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let boundary = multer::parse_boundary(kind).ok()?;
     (boundary.len() <= MAX_BOUNDARY).then_some(())
 }
 
-/// The form, read part by part within its limits.
+/// A form that is read part by part, within the limits.
 struct Form {
     form: Multipart,
-    parsing: Parsing,
+    parser_state: ParserState,
     parts: usize,
 }
 
@@ -130,9 +132,9 @@ impl Form {
             return Err(Error::BadRequest(format!("The form has more than {MAX_PARTS} fields; leave some out.")));
         }
         self.parts += 1;
-        self.parsing.looks_for_part();
+        self.parser_state.searches_part();
         let field = self.form.next_field().await?;
-        self.parsing.reads_data();
+        self.parser_state.reads_data();
         Ok(field)
     }
 }
@@ -145,16 +147,16 @@ async fn receive_form(
     room: UploadRoom,
 ) -> Result<Session, Error> {
     let mut room = Some(room);
-    let mut wishes = Wishes::default();
+    let mut options = UploadOptions::default();
     let mut received: Option<(SessionId, Upload, String)> = None;
     while let Some(field) = form.next().await? {
         match field.name().unwrap_or_default() {
-            "title" => wishes.title = Some(text(field).await?),
-            "language" => wishes.language = Some(text(field).await?),
-            "engine" => wishes.engine = Some(text(field).await?),
+            "title" => options.title = Some(text(field).await?),
+            "language" => options.language = Some(text(field).await?),
+            "engine" => options.engine = Some(text(field).await?),
             "file" if let Some(room) = room.take() => {
-                // What stands before the file is checked before the file is received.
-                state.sessions.plan(&wishes)?;
+                // Options that come before the file are checked before the file is received.
+                state.sessions.check_options(&options)?;
                 let name = field.file_name().unwrap_or("recording").to_owned();
                 let (id, upload) = file(state, field, room).await?;
                 received = Some((id, upload, name));
@@ -172,11 +174,11 @@ async fn receive_form(
             "No file was sent. Choose a recording and send it in the field 'file'.".to_owned(),
         ));
     };
-    let plan = state.sessions.plan(&wishes)?;
-    state.sessions.create(owner, address, id, upload, &name, plan).await
+    let options = state.sessions.check_options(&options)?;
+    state.sessions.create(owner, address, id, upload, &name, options).await
 }
 
-/// Writes the recording to a scratch file, which is made when the first of it has come.
+/// Writes the recording to a scratch file, which is created when the first bytes have come.
 async fn file(state: &AppState, mut field: Field<'_>, room: UploadRoom) -> Result<(SessionId, Upload), Error> {
     let limit = state.sessions.limits.max_upload_bytes;
     let mut piece = field.chunk().await.map_err(|_| Error::BrokenUpload)?;

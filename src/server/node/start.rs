@@ -1,4 +1,4 @@
-//! The start of a node: opens the data folder, the database and the storage, and puts the parts together.
+//! Starts a node: opens the data folder, the database and the storage, and connects the parts.
 
 use super::{Node, capacity::Capacity};
 use crate::server::{
@@ -48,19 +48,19 @@ pub enum StartError {
     #[error("REDIS_URL isn't an address like redis://host:6379/ ({0})")]
     Redis(#[from] redis::RedisError),
     #[error(
-        "a node that only works shares its sessions with others, so it needs DATABASE_URL; \
-         an SQLite database has one node, 'hark serve'"
+        "'hark worker' shares its sessions with other nodes, so it needs DATABASE_URL; \
+         an SQLite database can have only one node, 'hark serve'"
     )]
     WorkerAlone,
     #[error("{addr} can't be listened on: {error}. Choose another address with HARK_MONITOR_ADDR")]
     Monitor { addr: std::net::SocketAddr, error: std::io::Error },
 }
 
-/// A node whose parts are ready. `watched`: whether it serves pages and streams.
-pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bool) -> Result<Node, StartError> {
+/// Opens a node. `serves_streams`: whether it serves pages and streams.
+pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_streams: bool) -> Result<Node, StartError> {
     let folder = config.data.data_dir.clone();
-    let broken = |error| StartError::Folder { path: folder.display().to_string(), error };
-    folders::make_folder(&folder).map_err(broken)?;
+    let folder_error = |error| StartError::Folder { path: folder.display().to_string(), error };
+    folders::make_folder(&folder).map_err(folder_error)?;
     if folders::is_open_to_others(&folder) {
         let shown = folder.display();
         tracing::warn!(
@@ -68,7 +68,7 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bo
                  close it with: chmod 700 {shown}"
         );
     }
-    let lock = File::create(folder.join("hark.lock")).map_err(broken)?;
+    let lock = File::create(folder.join("hark.lock")).map_err(folder_error)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| StartError::InUse(folder.display().to_string()))?;
     let monitor = match config.monitor_addr {
@@ -85,14 +85,14 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bo
     let media = Recordings::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
     let metrics = telemetry::metrics();
     let capacity = Capacity::of_system(&config);
-    let limits = if watched { capacity.streams(&config) } else { StreamLimits::default() };
+    let limits = if serves_streams { capacity.streams(&config) } else { StreamLimits::default() };
     let hub = Arc::new(Hub::new(limits));
     let watchers = Arc::clone(&hub) as Arc<dyn Watchers>;
-    let heard = Arc::new(Inbox::default());
+    let inbox = Arc::new(Inbox::default());
     let (bus, background) = match &config.data.redis_url {
         Some(url) => {
             let signer = Signer::new(cookie_keys.masters());
-            Bus::over_redis(url, signer, watchers, &store, Arc::clone(&heard), watched)?
+            Bus::over_redis(url, signer, watchers, &store, Arc::clone(&inbox), serves_streams)?
         }
         None => Bus::alone(watchers, &store),
     };
@@ -134,36 +134,36 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, watched: bo
             streams: config.streams,
             uploads: config.uploads,
             worker_token: config.outside.worker_token,
-            monitored_elsewhere: monitor.is_some(),
+            separate_monitor: monitor.is_some(),
             leptos,
         }),
     };
     jobs::recover(&workers).await?;
     let connections = capacity.connections;
-    Ok(Node { state, workers, bus: background, heard, connections, monitor, _lock: lock })
+    Ok(Node { state, workers, bus: background, inbox, connections, monitor, _lock: lock })
 }
 
-/// The database that nodes share, or this node's own file.
+/// Opens the shared database, or this node's own file.
 async fn open_store(url: Option<&str>, file: &Path, ballast: &Ballast) -> Result<Store, sqlx::Error> {
     match url {
         Some(url) => Store::connect(url).await,
         None => match Store::open(file).await {
-            // Opening takes some room too, and without the sessions nobody could delete any.
+            // Opening needs room too, and nobody could delete sessions without it.
             Err(_) if ballast.release() => Store::open(file).await,
             opened => opened,
         },
     }
 }
 
-/// Says what this machine lacks to confine decoders.
+/// Logs what this machine lacks to confine decoders.
 async fn check_decoders(decoders: Decoders) {
     let missing = decoders.check().await;
     if !missing.is_empty() {
-        tracing::warn!("recordings are decoded with fewer limits than Hark could set: {}", missing.join("; "));
+        tracing::warn!("decoders run with fewer restrictions than Hark would set: {}", missing.join("; "));
     }
 }
 
-/// The limits of the queue, and of what is kept.
+/// The limits of the queue, and of the recordings that an owner may keep.
 fn queue_limits(config: &ServeConfig) -> QueueLimits {
     let (limits, shares) = (&config.limits, &config.shares);
     let share = |sessions, hours: f64| Share { sessions, seconds: hours * 3600.0 };
@@ -180,31 +180,32 @@ fn queue_limits(config: &ServeConfig) -> QueueLimits {
     }
 }
 
-/// The keys of cookies: given, or one made once and kept in the data folder, or in the database where nodes share one.
+/// The keys of cookies: from the settings, or one that was generated and is kept in the data folder, or in a shared
+/// database.
 async fn cookie_keys(data: &DataConfig, store: &Store) -> Result<CookieKeys, StartError> {
     if let Some(secrets) = &data.secret {
         return CookieKeys::parse(secrets).ok_or(StartError::Secret);
     }
     let path = data.data_dir.join("secret.key");
     if store.is_shared() {
-        // That of a node which ran alone before goes on to be valid.
+        // A node that ran alone before brings its key along, so that it stays valid.
         let own = std::fs::read(&path).ok().filter(|bytes| bytes.len() >= 64);
         let candidate = own.unwrap_or_else(|| Key::generate().master().to_vec());
         let key = store.cookie_key(&candidate).await?;
         return CookieKeys::one(&key).ok_or(StartError::Secret);
     }
-    let broken = |error| StartError::Folder { path: path.display().to_string(), error };
+    let folder_error = |error| StartError::Folder { path: path.display().to_string(), error };
     let key = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = Key::generate().master().to_vec();
-            write_private(&path, &key).map_err(broken)?;
+            write_private(&path, &key).map_err(folder_error)?;
             key
         }
-        Err(error) => return Err(broken(error)),
+        Err(error) => return Err(folder_error(error)),
     };
     CookieKeys::one(&key).ok_or_else(|| {
-        broken(std::io::Error::other("secret.key is shorter than 64 bytes; remove it to have a new one made"))
+        folder_error(std::io::Error::other("secret.key is shorter than 64 bytes; remove it to have a new one made"))
     })
 }
 

@@ -1,5 +1,5 @@
-//! What this node knows of the sessions that outside workers report on: the newest status of each, which may be ahead of
-//! the store by some steps. Called by `outside`.
+//! A cache of the sessions that outside workers report on: the newest status of each, which may be ahead of the store
+//! by some progress. Called by `outside`.
 
 use crate::{
     model::{EngineId, SessionId, Status, Timestamp},
@@ -11,11 +11,11 @@ use std::{
 };
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-/// How long a status that is only another step may wait to be stored, in seconds. The hub has it meanwhile.
+/// How long a status that only reports progress may wait to be stored, in seconds. The hub has it meanwhile.
 const STORE_AFTER: f64 = 30.0;
-/// A session that hasn't been reported on for this long is read from the store again, in seconds.
-const FORGET_AFTER: f64 = 60.0;
-/// How many statuses are stored in one go, so that other writers get their turn.
+/// A session that wasn't reported on for this long is dropped from the cache, in seconds.
+const EVICT_AFTER: f64 = 60.0;
+/// How many statuses are stored at once, so that other writers aren't delayed.
 pub(super) const BATCH: usize = 200;
 
 /// The sessions that are reported on.
@@ -31,15 +31,15 @@ pub(super) struct LiveSessions {
 pub struct Live {
     pub(super) owner: Owner,
     pub(super) status: Status,
-    /// When it was last stored, and whether it has changed since.
+    /// When the status was last stored, and whether it has changed since.
     pub(super) stored: Timestamp,
-    pub(super) unsaved: bool,
-    /// Taken out: read it from the store again.
-    pub(super) gone: bool,
+    pub(super) dirty: bool,
+    /// Whether it was dropped from the cache, so that it must be read from the store again.
+    pub(super) evicted: bool,
 }
 
 impl LiveSessions {
-    /// Nothing is known yet. `shared`: whether other nodes may take in reports on the same sessions.
+    /// An empty cache. `shared`: whether other nodes may take in reports on the same sessions.
     pub(super) fn new(shared: bool) -> Self {
         Self { shared, sessions: Mutex::default() }
     }
@@ -48,7 +48,7 @@ impl LiveSessions {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session to report on, locked: reports come one after another.
+    /// A session to report on, locked, so that its reports are processed one after another.
     pub(super) async fn live(&self, store: &Store, id: SessionId) -> Result<OwnedMutexGuard<Live>, Error> {
         loop {
             let known = self.table().get(&id).cloned();
@@ -63,16 +63,16 @@ impl LiveSessions {
                         ));
                     }
                     let stored = session.status.timestamp;
-                    let live = Live { owner, status: session.status, stored, unsaved: false, gone: false };
+                    let live = Live { owner, status: session.status, stored, dirty: false, evicted: false };
                     Arc::clone(self.table().entry(id).or_insert_with(|| Arc::new(AsyncMutex::new(live))))
                 }
             };
             let mut live = live.lock_owned().await;
-            if live.gone {
+            if live.evicted {
                 continue;
             }
             if self.shared {
-                // Another node may have taken in more than this one knows.
+                // Another node may have taken in newer reports.
                 let (session, owner) = store.any(id).await?.ok_or(Error::NotFound)?;
                 live.owner = owner;
                 live.status = session.status;
@@ -81,39 +81,40 @@ impl LiveSessions {
         }
     }
 
-    /// Forgets a session that was locked by [`LiveSessions::live`]: the store knows better, or it has ended.
+    /// Drops a session that was locked by [`LiveSessions::live`], because the store is ahead of it or it has ended.
     pub(super) fn forget(&self, live: &mut Live) {
-        live.gone = true;
+        live.evicted = true;
         self.table().remove(&live.status.session_id);
     }
 
-    /// Stores what a session's worker reported last and holds back further reports until the guard is dropped; they
-    /// then look into the store again. For changes that don't come from the worker.
+    /// Stores the last report on a session and makes further reports wait until the guard is dropped; they then read
+    /// the session from the store again. For changes that don't come from the worker.
     ///
     /// # Errors
     /// If the database fails.
-    pub(super) async fn hold_still(
+    pub(super) async fn pause_reports(
         &self,
         store: &Store,
         id: SessionId,
     ) -> Result<Option<OwnedMutexGuard<Live>>, Error> {
         let Some(live) = self.table().get(&id).cloned() else { return Ok(None) };
         let mut live = live.lock_owned().await;
-        if live.unsaved {
-            store.report(&live.status, live.stored.plus_seconds(FORGET_AFTER)).await?;
-            live.unsaved = false;
+        if live.dirty {
+            store.report(&live.status, live.stored.plus_seconds(EVICT_AFTER)).await?;
+            live.dirty = false;
         }
         self.forget(&mut live);
         Ok(Some(live))
     }
 
-    /// Stores what has waited long enough, or, with `all`, everything; forgets what is no longer reported on.
+    /// Stores the statuses that have waited long enough, or all with `all`; drops sessions that aren't reported on any
+    /// more.
     ///
     /// # Errors
-    /// If the database fails; what couldn't be stored is kept for the next time.
+    /// If the database fails; what couldn't be stored is kept for the next call.
     pub(super) async fn store_steps(&self, store: &Store, silence_secs: u32, all: bool) -> Result<(), sqlx::Error> {
         let now = Timestamp::now();
-        // Storing a step also extends the lease, which must not run out before.
+        // Storing also extends the lease, so it must happen before the lease runs out.
         let after = STORE_AFTER.min(f64::from(silence_secs) / 3.0);
         let sessions: Vec<Arc<AsyncMutex<Live>>> = self.table().values().map(Arc::clone).collect();
         let mut due = Vec::new();
@@ -121,12 +122,12 @@ impl LiveSessions {
             if n % 64 == 63 {
                 tokio::task::yield_now().await; // reports go first
             }
-            // One that is being reported on right now has its turn next time.
+            // A session that is being reported on right now is skipped until the next call.
             let live = if all { Some(live.lock_owned().await) } else { live.try_lock_owned().ok() };
             let Some(mut live) = live else { continue };
-            if live.unsaved && (all || now.seconds_since(live.stored) >= after) {
+            if live.dirty && (all || now.seconds_since(live.stored) >= after) {
                 due.push(live);
-            } else if !live.unsaved && now.seconds_since(live.status.timestamp) >= FORGET_AFTER {
+            } else if !live.dirty && now.seconds_since(live.status.timestamp) >= EVICT_AFTER {
                 self.forget(&mut live);
             }
             if due.len() == BATCH {
@@ -149,7 +150,7 @@ async fn write(
     let statuses: Vec<Status> = due.iter().map(|live| live.status.clone()).collect();
     store.report_steps(&statuses, now.plus_seconds(f64::from(silence_secs))).await?;
     for mut live in due.drain(..) {
-        live.unsaved = false;
+        live.dirty = false;
         live.stored = now;
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! What outside workers published over Redis and the store doesn't have yet: of each session the newest status. So the store
-//! may take its time, or be away, and what is heard is shown meanwhile. Called by `heard`.
+//! Reports that outside workers published over Redis and that aren't stored yet: of each session the newest status. So
+//! reports are shown at once, even while the database is slow or away. Called by `redis_reports`.
 
 use crate::model::{SessionId, Status};
 use std::{
@@ -8,45 +8,46 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Statuses that are to be stored. Filled by who hears them, stored by another, and left here until that is done.
+/// Statuses that are to be stored. One task adds them, another stores them, and they stay here until they are stored.
 #[derive(Debug, Default)]
 pub(super) struct PendingReports {
     statuses: Mutex<HashMap<SessionId, Pending>>,
-    urged: Notify,
+    urgent_added: Notify,
 }
 
-/// A status that waits.
+/// A status that waits to be stored.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pending {
     pub(super) status: Status,
-    /// The state or the stage has changed, which is stored at once; other steps may gather.
+    /// Whether the state or the stage has changed, which is stored at once. Progress may wait and be replaced by newer
+    /// progress.
     pub(super) urgent: bool,
 }
 
 impl PendingReports {
-    /// Takes in a status that is newer than those before. One that has to be stored at once stays so with those after it.
+    /// Adds a status that is newer than those before. A session that has an urgent one stays urgent.
     pub(super) fn put(&self, status: Status, urgent: bool) {
         let mut statuses = self.lock();
         let urgent_before = statuses.get(&status.session_id).is_some_and(|before| before.urgent);
         statuses.insert(status.session_id, Pending { status, urgent: urgent || urgent_before });
         if urgent {
-            self.urged.notify_one();
+            self.urgent_added.notify_one();
         }
     }
 
-    /// The newest status of a session, if it waits.
+    /// The newest status of a session, if it isn't stored yet.
     pub(super) fn newest(&self, id: SessionId) -> Option<Status> {
         self.lock().get(&id).map(|waiting| waiting.status.clone())
     }
 
-    /// Those that must be stored at once, or all.
+    /// The urgent ones, or all.
     pub(super) fn due(&self, all: bool) -> Vec<Pending> {
         self.lock().values().filter(|waiting| all || waiting.urgent).cloned().collect()
     }
 
-    /// A status has been stored, or the store has a newer one. It goes unless a newer one came meanwhile, which may
-    /// gather unless it is another change.
-    pub(super) fn done(&self, stored: &Status) {
+    /// Notes that a status was stored, or that the store has a newer one. It is removed, unless a newer one came
+    /// meanwhile; that one is urgent only if its state or stage differs from what was stored.
+    pub(super) fn mark_stored(&self, stored: &Status) {
         if let Entry::Occupied(mut entry) = self.lock().entry(stored.session_id) {
             if entry.get().status.version <= stored.version {
                 entry.remove();
@@ -56,9 +57,9 @@ impl PendingReports {
         }
     }
 
-    /// Waits until one has to be stored at once. For one waiter.
-    pub(super) async fn urged(&self) {
-        self.urged.notified().await;
+    /// Waits for an urgent status. For one waiter.
+    pub(super) async fn wait_urgent(&self) {
+        self.urgent_added.notified().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Pending>> {
@@ -77,31 +78,31 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_waits_until_it_is_stored() {
+    fn the_newest_status_is_kept_until_it_is_stored() {
         let pending = PendingReports::default();
         pending.put(status(1, 1), false);
         pending.put(status(2, 1), true);
         assert_eq!(pending.due(false), [Pending { status: status(2, 1), urgent: true }]);
         assert_eq!(pending.due(true).len(), 2);
-        // While the first is being stored, a newer one comes: a step, then a change.
+        // While the first is being stored, a newer one comes: progress, then a change of state.
         pending.put(status(2, 2), false);
         assert_eq!(pending.due(false), [Pending { status: status(2, 2), urgent: true }]);
-        pending.done(&status(2, 1));
+        pending.mark_stored(&status(2, 1));
         assert_eq!(pending.newest(status(2, 0).session_id), Some(status(2, 2)));
         assert_eq!(pending.due(false), []);
         let ended = Status { state: State::Completed, ..status(2, 3) };
         pending.put(ended.clone(), true);
-        pending.done(&status(2, 2));
+        pending.mark_stored(&status(2, 2));
         assert_eq!(pending.due(false), [Pending { status: ended.clone(), urgent: true }]);
-        pending.done(&ended);
-        pending.done(&status(1, 1));
+        pending.mark_stored(&ended);
+        pending.mark_stored(&status(1, 1));
         assert!(pending.due(true).is_empty());
     }
 
     #[tokio::test]
-    async fn what_is_urgent_is_told_of_even_before_it_is_waited_for() {
+    async fn an_urgent_status_is_noticed_even_if_nobody_waits_yet() {
         let pending = PendingReports::default();
         pending.put(status(1, 1), true);
-        pending.urged().await;
+        pending.wait_urgent().await;
     }
 }

@@ -1,5 +1,5 @@
-//! What an outside worker may report, and what becomes of it: the rule that every report must keep to, whichever way it
-//! came. Pure. Called by `outside` for reports over HTTP and by `heard` for those over Redis.
+//! The rules for reports of outside workers: which are valid, and which status they lead to. Pure. Called by `outside`
+//! for reports over HTTP and by `redis_reports` for those over Redis.
 
 use crate::{
     model::{Failure, Segment, Stage, State, Status, Timestamp, Word},
@@ -8,7 +8,7 @@ use crate::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-/// Longest text of a segment or a message, in bytes.
+/// The longest text of a segment or a message, in bytes.
 const MAX_TEXT: usize = 64 * 1024;
 
 /// What a new session of an outside worker is made of.
@@ -28,12 +28,12 @@ pub struct Announcement {
 /// and `processing_speed`, which become unknown.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct Report {
-    /// Above that of every report before; one more than the last if left out.
+    /// Higher than in every earlier report; one more than the last if left out.
     pub(super) version: Option<u64>,
     /// `processing` if left out.
     pub(super) status: Option<State>,
     pub(super) stage: Option<Stage>,
-    /// 0 to 100; never falls; 100 only in `completed`; null where nothing honest can be said.
+    /// 0 to 100; never falls; 100 only in `completed`; null if unknown.
     pub(super) progress: Option<f64>,
     pub(super) message: Option<String>,
     pub(super) duration_processed: Option<f64>,
@@ -58,22 +58,22 @@ pub struct NewSegment {
     pub(super) words: Vec<Word>,
 }
 
-/// Why a report is not taken in.
+/// Why a report is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
-    /// It can't be true.
+    /// A value isn't valid.
     #[error("{0}")]
     Invalid(String),
-    /// It doesn't follow on what is known: its code, and why.
+    /// It conflicts with the session's current state: the error's code and message.
     #[error("{1}")]
-    Late(&'static str, String),
+    Conflict(&'static str, String),
 }
 
 impl From<ReportError> for Error {
     fn from(error: ReportError) -> Self {
         match error {
             ReportError::Invalid(message) => Self::InvalidReport(message),
-            ReportError::Late(code, message) => Self::Conflict(code, message),
+            ReportError::Conflict(code, message) => Self::Conflict(code, message),
         }
     }
 }
@@ -82,14 +82,14 @@ impl From<ReportError> for Rejection {
     fn from(error: ReportError) -> Self {
         match error {
             ReportError::Invalid(_) => Self::Malformed,
-            ReportError::Late(..) => Self::Stale,
+            ReportError::Conflict(..) => Self::Stale,
         }
     }
 }
 
-pub(super) fn not_ended(known: &Status) -> Result<(), ReportError> {
+pub(super) fn check_not_ended(known: &Status) -> Result<(), ReportError> {
     if known.state.is_terminal() {
-        return Err(ReportError::Late(
+        return Err(ReportError::Conflict(
             "ended",
             format!("The session is {}: nothing more can be reported.", known.state),
         ));
@@ -97,16 +97,16 @@ pub(super) fn not_ended(known: &Status) -> Result<(), ReportError> {
     Ok(())
 }
 
-/// The status that a report makes of the one before it.
+/// The status that follows from the known one and a report.
 ///
 /// # Errors
-/// If it can't be true, or comes too late.
+/// If the report isn't valid, or conflicts with the known status.
 pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Result<Status, ReportError> {
     let invalid = |message: String| Err(ReportError::Invalid(message));
-    not_ended(known)?;
+    check_not_ended(known)?;
     let version = report.version.unwrap_or(known.version + 1);
     if version <= known.version {
-        return Err(ReportError::Late(
+        return Err(ReportError::Conflict(
             "stale_version",
             format!("The version must be above {}, which is known already; {version} isn't.", known.version),
         ));
@@ -134,15 +134,15 @@ pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Re
             return invalid(format!("The progress never falls: it was {before}, and {p} is less."));
         }
         None if state == State::Completed => Some(100.0),
-        // The furthest it got stays on view when it failed or was cancelled.
+        // A session that failed or was cancelled keeps the progress that it had.
         None if state.is_terminal() => known.progress,
         p => p,
     };
     if let Some(seconds) = report.duration_total {
-        duration("duration_total", seconds)?;
+        check_duration("duration_total", seconds)?;
     }
     if let Some(seconds) = report.duration_processed {
-        duration("duration_processed", seconds)?;
+        check_duration("duration_processed", seconds)?;
     }
     if let Some(speed) = report.processing_speed
         && !(speed.is_finite() && speed > 0.0)
@@ -153,11 +153,11 @@ pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Re
         return invalid(format!("The message is longer than {MAX_TEXT} bytes."));
     }
     if let Some(message) = &report.message {
-        storable("message", message)?;
+        check_storable("message", message)?;
     }
     if let Some(error) = &report.error {
-        storable("error's code", &error.code)?;
-        storable("error's message", &error.message)?;
+        check_storable("error's code", &error.code)?;
+        check_storable("error's message", &error.message)?;
     }
     let error = match (state, report.error) {
         (State::Failed, Some(error)) => Some(error),
@@ -200,22 +200,22 @@ pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Re
     })
 }
 
-pub(super) fn duration(name: &str, seconds: f64) -> Result<(), ReportError> {
+pub(super) fn check_duration(name: &str, seconds: f64) -> Result<(), ReportError> {
     if seconds.is_finite() && seconds >= 0.0 {
         return Ok(());
     }
     Err(ReportError::Invalid(format!("The {name} must be a number of seconds from 0 on; {seconds} isn't.")))
 }
 
-/// PostgreSQL has no place for the character 0, and what was heard over Redis would wait for it forever.
-fn storable(name: &str, text: &str) -> Result<(), ReportError> {
+/// Rejects the character 0, which PostgreSQL can't store: a report over Redis would be tried again for ever.
+fn check_storable(name: &str, text: &str) -> Result<(), ReportError> {
     if text.contains('\0') {
         return Err(ReportError::Invalid(format!("The {name} contains the character 0; leave it out.")));
     }
     Ok(())
 }
 
-pub(super) fn segment(new: NewSegment) -> Result<Segment, ReportError> {
+pub(super) fn check_segment(new: NewSegment) -> Result<Segment, ReportError> {
     let index = new.index;
     if !(new.start.is_finite() && new.end.is_finite() && 0.0 <= new.start && new.start <= new.end) {
         return Err(ReportError::Invalid(format!(
@@ -227,7 +227,7 @@ pub(super) fn segment(new: NewSegment) -> Result<Segment, ReportError> {
             "The text of segment {index} is longer than {MAX_TEXT} bytes; send it as several segments."
         )));
     }
-    storable(&format!("text of segment {index}"), &new.text)?;
+    check_storable(&format!("text of segment {index}"), &new.text)?;
     if new.confidence.is_some_and(|c| !(0.0..=1.0).contains(&c)) {
         return Err(ReportError::Invalid(format!("The confidence of segment {index} must be from 0 to 1.")));
     }
@@ -262,12 +262,12 @@ mod tests {
         match after(&known(), report) {
             Ok(_) => None,
             Err(ReportError::Invalid(_)) => Some("invalid"),
-            Err(ReportError::Late(code, _)) => Some(code),
+            Err(ReportError::Conflict(code, _)) => Some(code),
         }
     }
 
     #[test]
-    fn what_is_left_out_stays_or_becomes_unknown() {
+    fn missing_fields_keep_their_value_or_become_unknown() {
         let next = after(&known(), json!({})).unwrap();
         let wanted = Status { version: 8, timestamp: NOW, message: "Transcribing".to_owned(), ..known() };
         assert_eq!(next, Status { progress: None, ..wanted });
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_whole() {
+    fn a_terminal_status_is_complete() {
         let next =
             after(&known(), json!({"status": "completed", "estimated_completion": "2030-01-01T00:00:00Z"})).unwrap();
         assert_eq!((next.progress, next.duration_processed), (Some(100.0), 100.0));
@@ -286,12 +286,12 @@ mod tests {
         assert_eq!(next.error, Some(Failure { code: "worker_failed".to_owned(), message: "no speech".to_owned() }));
         for report in [json!({}), json!({"status": "queued"})] {
             let known = Status { state: State::Failed, ..known() };
-            assert!(matches!(after(&known, report), Err(ReportError::Late("ended", _))));
+            assert!(matches!(after(&known, report), Err(ReportError::Conflict("ended", _))));
         }
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_values_are_refused() {
         assert_eq!(refused(json!({"version": 7})), Some("stale_version"));
         for report in [
             json!({"version": Status::MAX_VERSION + 1}),
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn segments_are_checked() {
-        let checked = |report: Value| segment(serde_json::from_value(report).unwrap());
+        let checked = |report: Value| check_segment(serde_json::from_value(report).unwrap());
         assert!(checked(json!({"index": 0, "start": 0.0, "end": 0.0, "text": ""})).is_ok());
         for report in [
             json!({"index": 0, "start": -0.1, "end": 1.0, "text": "a"}),
@@ -328,11 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_say_the_same_of_it() {
-        let (invalid, late) = (ReportError::Invalid("x".to_owned()), ReportError::Late("ended", "y".to_owned()));
+    fn http_and_redis_report_the_same_errors() {
+        let (invalid, conflict) =
+            (ReportError::Invalid("x".to_owned()), ReportError::Conflict("ended", "y".to_owned()));
         assert_eq!(Rejection::from(invalid.clone()), Rejection::Malformed);
-        assert_eq!(Rejection::from(late.clone()), Rejection::Stale);
+        assert_eq!(Rejection::from(conflict.clone()), Rejection::Stale);
         assert!(matches!(Error::from(invalid), Error::InvalidReport(message) if message == "x"));
-        assert!(matches!(Error::from(late), Error::Conflict("ended", message) if message == "y"));
+        assert!(matches!(Error::from(conflict), Error::Conflict("ended", message) if message == "y"));
     }
 }

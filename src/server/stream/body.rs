@@ -19,13 +19,13 @@ impl Body for StatusBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let out = ready!(self.0.poll_next(cx));
         let text = out.as_ref().map(|out| out.frame.text().clone());
-        let bytes = match self.0.pack(text.iter(), text.is_none()) {
-            Some(packed) => Some(packed).filter(|packed| !packed.is_empty()),
+        let bytes = match self.0.compress(text.iter(), text.is_none()) {
+            Some(compressed) => Some(compressed).filter(|compressed| !compressed.is_empty()),
             None => text,
         };
         Poll::Ready(bytes.map(|bytes| {
-            // hyper writes it at once unless the socket is blocked, which the connection itself watches.
-            self.0.sent(&out, bytes.len());
+            // hyper writes it at once unless the socket is blocked, which `Socket` notices.
+            self.0.record_events(&out, bytes.len());
             Ok(Frame::data(bytes))
         }))
     }

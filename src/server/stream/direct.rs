@@ -1,7 +1,7 @@
-//! Status streams over HTTP/1.1 without hyper, which keeps some ten kilobytes for a connection. A connection's first
-//! request is read here; one that opens a stream is answered by the same routes as any other, and its socket then
-//! moves into a [`Writer`], which holds a few hundred bytes. Anything else goes on to hyper with the bytes already read.
-//! Framing: RFC 9112, 7.1 "Chunked Transfer Coding". Called by the accept loop in `server`.
+//! Status streams over HTTP/1.1 without hyper, which keeps some ten kilobytes for each connection. This module reads a
+//! connection's first request. If it opens a stream, the same routes as ever answer it, and its socket moves into a
+//! [`Writer`], which holds a few hundred bytes. Every other connection goes to hyper with the bytes already read.
+//! Framing: RFC 9112, 7.1 "Chunked Transfer Coding". Called by the accept loop in `accept`.
 
 use super::{Outgoing, StatusStream, socket};
 use crate::server::{address::PeerAddress, connections::ConnectionPermit};
@@ -27,18 +27,18 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-/// Requests with more are left to hyper.
+/// Requests with more headers are left to hyper.
 const MAX_HEADERS: usize = 64;
-/// How a connection of HTTP/2 begins: RFC 9113, 3.4.
+/// The first bytes of an HTTP/2 connection: RFC 9113, 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The answer to a head that didn't come in time.
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-/// Events written at once.
+/// The answer to a head that didn't arrive in time.
+const TIMEOUT_RESPONSE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// The most events written at once.
 const BATCH: usize = 8;
-/// Bytes after which nothing more is added to a batch.
+/// The size in bytes from which on no event is added to a batch.
 const BATCH_BYTES: usize = 16 * 1024;
 
-/// Put into a request by [`begin`]: a stream answered to it may be handed over with [`Handover`].
+/// Put into a request by [`dispatch`]: its stream may be handed over with [`Handover`].
 #[derive(Clone, Copy, Debug)]
 pub struct Direct;
 
@@ -58,75 +58,75 @@ impl Handover {
     }
 }
 
-/// What becomes of a new connection.
+/// Who serves a new connection.
 #[expect(clippy::large_enum_variant, reason = "it is moved once, into the task that the stream becomes")]
-pub(crate) enum Begun {
-    /// A stream: run it to its end.
+pub(crate) enum Dispatch {
+    /// A stream: run the writer to its end.
     Stream(Writer),
-    /// Anything else of HTTP/1, and what may be nothing of the kind: for hyper, with what was already read.
+    /// Anything else, HTTP/1 or malformed: for hyper, with the bytes already read.
     Http1(TcpStream, Bytes),
     Http2(TcpStream, Bytes),
-    /// Nothing came, or the client has gone.
-    Gone,
+    /// Nobody: nothing came in time, or the client has gone.
+    Closed,
 }
 
-/// What the first head of a connection must keep to.
+/// Limits of the first head of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadLimits {
     pub(crate) bytes: usize,
-    /// From the first look at the connection to the end of the head.
+    /// From accepting the connection to the end of the head.
     pub(crate) time: Duration,
 }
 
-/// Reads the head of a connection's first request. If that opens a stream and there are `routes` for it, answers it.
-pub(crate) async fn begin(
+/// Reads the head of a connection's first request. If it opens a stream and there are `routes` for it, answers it.
+pub(crate) async fn dispatch(
     mut stream: TcpStream,
     from: PeerAddress,
     limits: HeadLimits,
     routes: Option<&Router>,
-) -> Begun {
+) -> Dispatch {
     let mut read = BytesMut::with_capacity(1024);
     let head = match time::timeout(limits.time, read_head(&mut stream, &mut read, limits.bytes)).await {
         Ok(Ok(head)) => head,
-        Ok(Err(_)) => return Begun::Gone,
+        Ok(Err(_)) => return Dispatch::Closed,
         Err(_) => {
-            // Whoever has said nothing expects no answer.
+            // A client that has sent nothing expects no answer.
             if !read.is_empty() {
-                let _ = stream.try_write(TOO_SLOW);
+                let _ = stream.try_write(TIMEOUT_RESPONSE);
             }
-            return Begun::Gone;
+            return Dispatch::Closed;
         }
     };
     let mut request = match (head, routes) {
         (Head::Stream(request), Some(_)) => *request,
-        (Head::Http2, _) => return Begun::Http2(stream, read.freeze()),
-        _ => return Begun::Http1(stream, read.freeze()),
+        (Head::Http2, _) => return Dispatch::Http2(stream, read.freeze()),
+        _ => return Dispatch::Http1(stream, read.freeze()),
     };
-    let Some(router) = routes else { return Begun::Http1(stream, read.freeze()) };
+    let Some(router) = routes else { return Dispatch::Http1(stream, read.freeze()) };
     request.extensions_mut().insert(from);
     let Ok(response) = router.clone().oneshot(request).await;
-    let Some(taken) = response.extensions().get::<Handover>().and_then(Handover::take) else {
-        // Not a stream after all: hyper answers it, with everything that a plain answer needs.
-        return Begun::Http1(stream, read.freeze());
+    let Some(status_stream) = response.extensions().get::<Handover>().and_then(Handover::take) else {
+        // Refused or not found: hyper answers it, because the writer knows streams only.
+        return Dispatch::Http1(stream, read.freeze());
     };
     socket::prepare_stream(&stream);
-    Begun::Stream(Writer::new(stream, taken, response_head(&response)))
+    Dispatch::Stream(Writer::new(stream, status_stream, response_head(&response)))
 }
 
-/// Reads until a head is there, or is longer than `max`, or can't be one.
+/// Reads until the head is complete, longer than `max`, or invalid.
 async fn read_head(stream: &mut TcpStream, read: &mut BytesMut, max: usize) -> io::Result<Head> {
     loop {
         let before = read.len();
         if stream.read_buf(read).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // A head ends with a line, so what comes byte by byte is looked at once for each line.
+        // A head ends with a line break, so a head that comes byte by byte is parsed once for each line.
         if before > 0 && !read[before..].contains(&b'\n') && read.len() < max {
             continue;
         }
         match head(read) {
             Head::Partial if read.len() < max => {}
-            // hyper says what is wrong with it.
+            // Left to hyper, which answers with the error.
             Head::Partial => return Ok(Head::Other),
             head => return Ok(head),
         }
@@ -140,7 +140,7 @@ enum Head {
     Stream(Box<Request<Body>>),
 }
 
-/// Reads a request's head as far as it is there. Anything unusual is left to hyper.
+/// Parses a request's head as far as it was received. Anything unusual is left to hyper.
 fn head(bytes: &[u8]) -> Head {
     if bytes.starts_with(PREFACE) {
         return Head::Http2;
@@ -161,13 +161,13 @@ fn head(bytes: &[u8]) -> Head {
     request(&parsed).map_or(Head::Other, |request| Head::Stream(Box::new(request)))
 }
 
-/// Whether a request's target is one of the two stream routes.
+/// Whether a request's target is one of the two routes of streams.
 fn is_stream(target: &str) -> bool {
     let path = target.split('?').next().unwrap_or(target);
     path == "/api/v1/status/stream" || (path.starts_with("/api/v1/sessions/") && path.ends_with("/status/stream"))
 }
 
-/// The request, if it is one of HTTP/1.1 without a body that wants no other protocol.
+/// The request, if it is HTTP/1.1, has no body and asks for no other protocol.
 fn request(parsed: &httparse::Request<'_, '_>) -> Option<Request<Body>> {
     if parsed.version != Some(1) {
         return None;
@@ -191,7 +191,7 @@ fn request(parsed: &httparse::Request<'_, '_>) -> Option<Request<Body>> {
     Some(request)
 }
 
-/// The head of a chunked response that is the connection's last.
+/// The head of a chunked response that is the last of its connection.
 fn response_head(response: &Response<Body>) -> Bytes {
     let date = httpdate::fmt_http_date(SystemTime::now());
     let head = format!("HTTP/1.1 {}\r\ndate: {date}\r\n", response.status());
@@ -214,27 +214,27 @@ fn response_head(response: &Response<Body>) -> Bytes {
 pub(crate) struct Writer {
     socket: TcpStream,
     stream: StatusStream,
-    /// What the socket hasn't taken yet; empty unless it is blocked.
-    rest: VecDeque<Bytes>,
-    /// The last chunk is among the rest.
+    /// What the socket hasn't accepted yet; empty unless it is blocked.
+    unsent: VecDeque<Bytes>,
+    /// Whether the last chunk was written or is in `unsent`.
     finished: bool,
-    /// The connection counts as open for as long as this lives.
+    /// Keeps the connection counted as open.
     permit: Option<ConnectionPermit>,
 }
 
 impl Writer {
     fn new(socket: TcpStream, stream: StatusStream, head: Bytes) -> Self {
-        Self { socket, stream, rest: VecDeque::from([head]), finished: false, permit: None }
+        Self { socket, stream, unsent: VecDeque::from([head]), finished: false, permit: None }
     }
 
     /// Keeps the connection's permit until it ends.
-    pub(crate) fn counted(mut self, permit: ConnectionPermit) -> Self {
+    pub(crate) fn with_permit(mut self, permit: ConnectionPermit) -> Self {
         self.permit = Some(permit);
         self
     }
 
-    /// Ready when the client has closed its side or the connection broke. What it sends is thrown away: a stream's
-    /// connection carries no second request.
+    /// Ready when the client has closed its side or the connection broke. What the client sends is thrown away: the
+    /// connection of a stream carries no second request.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut bytes = [std::mem::MaybeUninit::uninit(); 256];
         loop {
@@ -247,34 +247,34 @@ impl Writer {
         }
     }
 
-    /// Writes what the socket didn't take before. Ready with an error when the connection is broken.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(bytes) = self.rest.front_mut() {
+    /// Writes what the socket didn't accept before. Ready with an error when the connection is broken.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(bytes) = self.unsent.front_mut() {
             match Pin::new(&mut self.socket).poll_write(cx, bytes) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => {
                     bytes.advance(n);
                     if bytes.is_empty() {
-                        self.rest.pop_front();
+                        self.unsent.pop_front();
                     }
-                    self.stream.wrote(true);
+                    self.stream.record_write(true);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    self.stream.wrote(false);
+                    self.stream.record_write(false);
                     self.stream.register(cx);
                     return Poll::Pending;
                 }
             }
         }
-        if self.rest.capacity() > 0 {
-            self.rest = VecDeque::new();
+        if self.unsent.capacity() > 0 {
+            self.unsent = VecDeque::new();
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Takes what the stream has now, up to a batch, and whether there is more.
-    fn take(&mut self, cx: &mut Context<'_>) -> (Batch, More) {
+    /// Takes the events that the stream has now, up to a batch, and whether there are more.
+    fn take_batch(&mut self, cx: &mut Context<'_>) -> (Batch, More) {
         let mut batch = Batch::default();
         while batch.len < BATCH && batch.bytes < BATCH_BYTES {
             match self.stream.poll_next(cx) {
@@ -286,13 +286,13 @@ impl Writer {
         (batch, More::Now)
     }
 
-    /// Writes a batch as one chunk, without copying it unless it is packed; what the socket doesn't take becomes the
-    /// rest.
+    /// Writes a batch as one chunk, without a copy unless it is compressed. What the socket doesn't accept goes to
+    /// `unsent`.
     fn poll_batch(&mut self, cx: &mut Context<'_>, batch: &Batch, last: bool) -> io::Result<()> {
-        let packed = self.stream.pack(batch.texts(), last);
-        let plain = packed.is_none().then(|| batch.texts());
-        let pieces = || packed.iter().chain(plain.clone().into_iter().flatten());
-        let bytes = packed.as_ref().map_or(batch.bytes, Bytes::len);
+        let compressed = self.stream.compress(batch.texts(), last);
+        let plain = compressed.is_none().then(|| batch.texts());
+        let pieces = || compressed.iter().chain(plain.clone().into_iter().flatten());
+        let bytes = compressed.as_ref().map_or(batch.bytes, Bytes::len);
         let mut size = [0; 18];
         let size = match bytes {
             0 => &[],
@@ -316,25 +316,25 @@ impl Writer {
             Poll::Ready(result) => result?,
             Poll::Pending => 0,
         };
-        self.stream.sent(batch.iter(), bytes);
+        self.stream.record_events(batch.iter(), bytes);
         if written < parts.iter().map(|part| part.len()).sum() {
-            self.rest.push_back(Bytes::copy_from_slice(size));
-            self.rest.extend(pieces().cloned());
-            self.rest.push_back(Bytes::from_static(end));
-            self.skip(written);
+            self.unsent.push_back(Bytes::copy_from_slice(size));
+            self.unsent.extend(pieces().cloned());
+            self.unsent.push_back(Bytes::from_static(end));
+            self.skip_written(written);
         }
         self.finished |= last;
         Ok(())
     }
 
-    /// Leaves out the first `written` bytes of the rest.
-    fn skip(&mut self, mut written: usize) {
-        while let Some(bytes) = self.rest.front_mut() {
+    /// Removes the first `written` bytes of `unsent`.
+    fn skip_written(&mut self, mut written: usize) {
+        while let Some(bytes) = self.unsent.front_mut() {
             if bytes.len() > written {
                 return bytes.advance(written);
             }
             written -= bytes.len();
-            self.rest.pop_front();
+            self.unsent.pop_front();
         }
     }
 }
@@ -351,7 +351,7 @@ impl Future for Writer {
             if this.stream.is_cut() {
                 return Poll::Ready(());
             }
-            match ready!(this.poll_rest(cx)) {
+            match ready!(this.poll_unsent(cx)) {
                 Ok(()) if !this.finished => {}
                 Ok(()) => {
                     let _ = Pin::new(&mut this.socket).poll_shutdown(cx);
@@ -359,12 +359,12 @@ impl Future for Writer {
                 }
                 Err(_) => return Poll::Ready(()),
             }
-            let (batch, more) = this.take(cx);
+            let (batch, more) = this.take_batch(cx);
             let last = more == More::Never;
             if (batch.len > 0 || last) && this.poll_batch(cx, &batch, last).is_err() {
                 return Poll::Ready(());
             }
-            if more == More::Later && this.rest.is_empty() {
+            if more == More::Later && this.unsent.is_empty() {
                 return Poll::Pending;
             }
         }
@@ -375,12 +375,12 @@ impl Future for Writer {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum More {
     Now,
-    /// The task is woken then.
+    /// Later; the task is woken then.
     Later,
     Never,
 }
 
-/// Events that are written together. Lives on the stack of one poll.
+/// Events that are written together. It lives on the stack during one poll.
 #[derive(Default)]
 struct Batch {
     events: [Option<Outgoing>; BATCH],
@@ -416,15 +416,18 @@ fn chunk_size(line: &mut [u8; 18], bytes: usize) -> &[u8] {
 mod tests {
     use super::*;
 
-    fn is_taken(text: &str) -> bool {
+    fn is_stream_request(text: &str) -> bool {
         matches!(head(text.as_bytes()), Head::Stream(_))
     }
 
     #[test]
-    fn only_plain_requests_for_a_stream_are_taken() {
+    fn only_plain_requests_for_a_stream_are_answered_here() {
         let request = |line: &str, more: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
-        assert!(is_taken(&request("GET /api/v1/status/stream", "")));
-        assert!(is_taken(&request("GET /api/v1/sessions/x/status/stream?last_event_id=1.2", "Last-Event-ID: 3.4\r\n")));
+        assert!(is_stream_request(&request("GET /api/v1/status/stream", "")));
+        assert!(is_stream_request(&request(
+            "GET /api/v1/sessions/x/status/stream?last_event_id=1.2",
+            "Last-Event-ID: 3.4\r\n"
+        )));
         for line in [
             "GET /",
             "GET /api/v1/status",
@@ -432,13 +435,13 @@ mod tests {
             "POST /api/v1/status/stream",
             "GET /api/v1/status/streams",
         ] {
-            assert!(!is_taken(&request(line, "")), "{line}");
+            assert!(!is_stream_request(&request(line, "")), "{line}");
         }
         for more in ["Content-Length: 3\r\n", "Upgrade: h2c\r\n", "Host: b\r\n", "Transfer-Encoding: chunked\r\n"] {
-            assert!(!is_taken(&request("GET /api/v1/status/stream", more)), "{more}");
+            assert!(!is_stream_request(&request("GET /api/v1/status/stream", more)), "{more}");
         }
-        assert!(!is_taken("GET /api/v1/status/stream HTTP/1.0\r\nHost: a\r\n\r\n"));
-        assert!(!is_taken("GET /api/v1/status/stream HTTP/1.1\r\n\r\n"));
+        assert!(!is_stream_request("GET /api/v1/status/stream HTTP/1.0\r\nHost: a\r\n\r\n"));
+        assert!(!is_stream_request("GET /api/v1/status/stream HTTP/1.1\r\n\r\n"));
         assert!(matches!(head(PREFACE), Head::Http2));
         assert!(matches!(head(b"\x16\x03\x01\x02"), Head::Other));
     }
@@ -452,7 +455,7 @@ mod tests {
                 assert!(matches!(head(&whole[..cut]), Head::Partial), "{cut}");
             }
         }
-        assert!(is_taken(text));
+        assert!(is_stream_request(text));
     }
 
     #[test]

@@ -5,16 +5,16 @@ use crate::model::{EventId, Heartbeat, SegmentEvent, Status, Timestamp};
 use bytes::Bytes;
 use serde::Serialize;
 
-/// Why the server ends a stream on purpose, or refuses one.
+/// Why the server ends or refuses a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bye {
-    /// The node is going down.
+    /// The node is stopping.
     Shutdown,
-    /// The stream is as old as streams get; another node may take the next.
+    /// The stream's lifetime is over; another node may serve the next one.
     Lifetime,
-    /// There are too many streams: poll instead.
+    /// There are too many streams; the client should poll instead.
     Limit,
-    /// Nothing happens that could be told.
+    /// Nothing has happened for too long.
     Idle,
     /// The owner logged out.
     Logout,
@@ -34,10 +34,10 @@ impl Bye {
     }
 }
 
-/// What a frame holds, by the name of its event.
+/// The kind of a frame, which is the name of its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only how long to wait before a reconnect; no event.
+    /// No event, only how long to wait before a reconnect.
     Retry,
     Status,
     Segment,
@@ -67,7 +67,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     text: Bytes,
-    /// Where the data begins; it ends before the two line breaks at the end.
+    /// The offset at which the data begins; it ends before the two final line breaks.
     data: u32,
     kind: Kind,
 }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_under_another_id_says_the_same() {
+    fn changing_the_id_of_a_frame_keeps_its_data() {
         let frame = Frame::heartbeat(Timestamp(0)).counting(EventId { version: 3, segments: 12 });
         let same = "id: 3.12\nevent: heartbeat\ndata: {\"timestamp\":\"1970-01-01T00:00:00.000Z\"}\n\n";
         assert_eq!(text(&frame), same);

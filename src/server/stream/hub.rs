@@ -1,12 +1,13 @@
-//! Who watches what, and the fan-out: a change is encoded once, kept as the newest of its session, and every stream
-//! that watches is woken to take a clone. One sweep a tick looks after heartbeats, lifetimes and stuck clients.
+//! The hub knows who watches what and fans changes out: a change is encoded once, kept as the newest of its session,
+//! and every stream that watches is woken to take a clone. A sweep every second handles heartbeats, lifetimes and
+//! stalled clients.
 
 use super::{
     Bye, Frame, Outgoing,
     lock::{lock, read, write},
     meters::{Meters, Scope},
-    permits::{Most, Refusal, StreamPermit, StreamPermits},
-    slot::{Close, Slot},
+    permits::{PermitLimits, Refusal, StreamPermit, StreamPermits},
+    slot::{CloseReason, Slot},
     socket::Peer,
     ticks::{Clock, PER_SECOND, Ticks},
     topic::{OwnerTopic, SessionTopic, segment_frame},
@@ -33,20 +34,21 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// A stream that has been silent for this long sends a heartbeat, so that both ends notice a dead connection.
 const HEARTBEAT: Ticks = 15 * PER_SECOND;
-/// A client that takes nothing in for this long is cut off.
-const STUCK: Ticks = 10 * PER_SECOND;
-/// What nobody watches, asks for or publishes to is forgotten after this long. Longer than the store may lag behind.
-const LINGER: Ticks = 60 * PER_SECOND;
-/// How many sessions or owners the sweep looks at before it lets others go on.
-const STEP: usize = 64;
+/// A client that reads nothing for this long is disconnected.
+const STALL_TIMEOUT: Ticks = 10 * PER_SECOND;
+/// A topic that nobody watches, asks for or publishes to is dropped after this long. Longer than the store may lag
+/// behind.
+const TOPIC_IDLE_TIMEOUT: Ticks = 60 * PER_SECOND;
+/// How many topics the sweep checks before it yields to other tasks.
+const SWEEP_BATCH: usize = 64;
 
 /// How long a client should wait before it reconnects, in milliseconds. Random, so that a thousand clients don't come
 /// back at once.
 const RETRY_MS: RangeInclusive<u32> = 250..=750;
-/// The same after a refusal: places don't become free within a second.
+/// The same after a refusal: permits aren't given back within a second.
 const RETRY_REFUSED_MS: RangeInclusive<u32> = 20_000..=40_000;
 
-/// How streams end, and how many there may be.
+/// How long streams live, and how many there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamLimits {
     /// Of one owner, on this node.
@@ -55,11 +57,12 @@ pub struct StreamLimits {
     pub per_address: u32,
     /// Of all newcomers, on this node.
     pub newcomers: u32,
-    /// On this node.
+    /// Of all, on this node.
     pub per_node: u32,
     /// Seconds a stream lives, plus or minus a fifth.
     pub lifetime_secs: u32,
-    /// Seconds without any event but heartbeats after which a stream is closed if nothing it tells of is running.
+    /// Seconds without any event but heartbeats after which a stream is closed, unless a session that it covers is
+    /// processing.
     pub idle_secs: u32,
 }
 
@@ -71,7 +74,7 @@ impl Default for StreamLimits {
 
 type Topic<T> = Arc<Mutex<T>>;
 
-/// All streams of this node, and what they tell of.
+/// All streams of this node, and the topics that they watch.
 #[derive(Debug)]
 pub struct Hub {
     limits: StreamLimits,
@@ -79,11 +82,11 @@ pub struct Hub {
     owners: RwLock<HashMap<Owner, Topic<OwnerTopic>>>,
     permits: Arc<StreamPermits>,
     closed: AtomicBool,
-    /// Told of each session that begins to be held, where changes also come from other nodes.
-    wants: OnceLock<UnboundedSender<SessionId>>,
+    /// Receives the id of each session that the hub begins to hold. Set if changes also come from other nodes.
+    subscribe: OnceLock<UnboundedSender<SessionId>>,
     clock: Clock,
     started: Instant,
-    beat: Mutex<Frame>,
+    heartbeat: Mutex<Frame>,
     pub(super) meters: Meters,
 }
 
@@ -94,25 +97,25 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// A hub without streams. Its [`Hub::tick`] must be called four times a second.
+    /// Makes a hub without streams. [`Hub::tick`] must be called four times a second.
     #[must_use]
     pub fn new(limits: StreamLimits) -> Self {
         Self {
             limits,
             sessions: RwLock::default(),
             owners: RwLock::default(),
-            permits: Arc::new(StreamPermits::new(Most {
+            permits: Arc::new(StreamPermits::new(PermitLimits {
                 owner: limits.per_owner,
                 address: limits.per_address,
                 newcomers: limits.newcomers,
                 node: limits.per_node,
             })),
             closed: AtomicBool::new(false),
-            wants: OnceLock::new(),
-            // Not from 0, which a slot takes for "never".
+            subscribe: OnceLock::new(),
+            // Starts at 1, because a slot takes 0 for "never".
             clock: Arc::new(AtomicU32::new(1)),
             started: Instant::now(),
-            beat: Mutex::new(Frame::heartbeat(Timestamp::now())),
+            heartbeat: Mutex::new(Frame::heartbeat(Timestamp::now())),
             meters: Meters::new(),
         }
     }
@@ -123,16 +126,16 @@ impl Hub {
         self.permits.taken()
     }
 
-    /// What a connection needs so that a stuck stream on it can be cut off.
+    /// The state of a new connection, by which a stalled stream on it can be disconnected.
     #[must_use]
     pub fn peer(&self) -> Arc<Peer> {
         Arc::new(Peer::new(Arc::clone(&self.clock)))
     }
 
-    /// Leave for a stream of this owner.
+    /// Takes a permit for a stream of this owner.
     ///
     /// # Errors
-    /// If the owner, its address, all newcomers or the node have as many as they may have.
+    /// If the limit of the owner, its address, all newcomers or the node is reached.
     pub fn admit(&self, owner: &Owner, standing: Standing) -> Result<StreamPermit, Refusal> {
         let permit = StreamPermits::take(&self.permits, owner, standing);
         if let Err(refusal) = &permit {
@@ -141,7 +144,7 @@ impl Hub {
         permit
     }
 
-    /// Whose session it is, if the hub holds it.
+    /// The owner of a session, if the hub holds it.
     #[must_use]
     pub fn owner_of(&self, id: SessionId) -> Option<Owner> {
         let topics = read(&self.sessions);
@@ -166,21 +169,21 @@ impl Hub {
         })
     }
 
-    /// From now on changes come from other nodes too: `wants` is told which sessions to listen for, and what is published
-    /// here is kept only if somebody watches it or asks for it.
-    pub fn listen_beyond(&self, wants: UnboundedSender<SessionId>) {
-        // A second call would come from a second bus, which a node doesn't have.
-        let _ = self.wants.set(wants);
+    /// Says that changes come from other nodes too. From now on, `subscribe` receives the ids of the sessions to
+    /// subscribe to, and changes published here are kept only if somebody watches or asks for them.
+    pub fn subscribe_remote(&self, subscribe: UnboundedSender<SessionId>) {
+        // Ignored: a second call would come from a second bus, which a node doesn't have.
+        let _ = self.subscribe.set(subscribe);
     }
 
-    fn want(&self, id: SessionId) {
-        if let Some(wants) = self.wants.get() {
-            let _ = wants.send(id); // fails when the node goes down, and then it doesn't matter
+    fn request_subscription(&self, id: SessionId) {
+        if let Some(subscribe) = self.subscribe.get() {
+            let _ = subscribe.send(id); // fails only while the node stops
         }
     }
 
-    /// The sessions that are watched or asked for and haven't ended, with the version and the number of segments that
-    /// the least informed of their watchers has been told.
+    /// The sessions that are watched or asked for and haven't ended, with the lowest version and number of segments
+    /// that any of their watchers knows.
     #[must_use]
     pub fn held(&self) -> HashMap<SessionId, (u64, u32)> {
         let mut held = HashMap::new();
@@ -199,20 +202,20 @@ impl Hub {
         held
     }
 
-    /// The owners whose sessions are watched or asked for as a whole.
+    /// The owners of whom all sessions are watched or asked for.
     #[must_use]
     pub fn held_owners(&self) -> Vec<Owner> {
         let topics = read(&self.owners);
         topics.iter().filter(|(_, topic)| lock(topic).loaded).map(|(owner, _)| owner.clone()).collect()
     }
 
-    /// The version of a session's newest status as the watchers of its owner know it; none if they don't know it.
+    /// The version of a session that the watchers of all its owner's sessions know, if any.
     #[must_use]
     pub fn known_to_owner(&self, owner: &Owner, id: SessionId) -> Option<u64> {
         read(&self.owners).get(owner).and_then(|topic| lock(topic).version_of(id))
     }
 
-    /// Whether anybody here watches a session or asks for it, alone or with all others of its owner.
+    /// Whether anybody here watches or asks for a session, alone or with all others of its owner.
     #[must_use]
     pub fn is_held(&self, owner: &Owner, id: SessionId) -> bool {
         read(&self.sessions).contains_key(&id) || read(&self.owners).contains_key(owner)
@@ -224,7 +227,8 @@ impl Hub {
         read(&self.sessions).get(&id).and_then(|topic| lock(topic).latest.as_ref().map(|latest| latest.version))
     }
 
-    /// The newest status of a session, if the hub holds it, with all segments that were announced.
+    /// Owner and newest status of a session, if the hub holds it; its count of segments includes all that were
+    /// announced.
     #[must_use]
     pub fn newest(&self, id: SessionId) -> Option<(Owner, Status)> {
         let topics = read(&self.sessions);
@@ -235,14 +239,14 @@ impl Hub {
         Some((topic.owner.clone()?, status))
     }
 
-    /// Takes in the status of a session as the store has it, for all who watch it in any way.
+    /// Takes in a status read from the store, for the watchers of its session and of all its owner's sessions.
     pub fn refresh(&self, owner: &Owner, status: &Status) {
         self.learn(owner, status);
         let out = Outgoing::stored(Frame::status(status));
         self.offer_to_owner(owner, status, &out, self.now());
     }
 
-    /// Takes out a session that is gone, whoever owns it.
+    /// Drops a session that was deleted, whoever owns it.
     pub fn forget(&self, id: SessionId) {
         if let Some(topic) = write(&self.sessions).remove(&id) {
             let mut topic = lock(&topic);
@@ -254,13 +258,14 @@ impl Hub {
         }
     }
 
-    /// Begins to hold a session. Do this before reading it from the store, and hand what was read to [`Hub::learn`].
+    /// Begins to hold a session. Call this before reading the session from the store, and pass what was read to
+    /// [`Hub::learn`].
     pub fn hold(&self, id: SessionId) {
         self.with_session(id, |topic| topic.used = self.now());
-        self.want(id);
+        self.request_subscription(id);
     }
 
-    /// Takes in the status of a session as the store has it.
+    /// Takes in a status read from the store, for the watchers of its session.
     pub fn learn(&self, owner: &Owner, status: &Status) {
         if let Some(topic) = read(&self.sessions).get(&status.session_id) {
             let mut topic = lock(topic);
@@ -280,34 +285,35 @@ impl Hub {
         topic.loaded.then(|| topic.statuses())
     }
 
-    /// Begins to hold an owner's sessions. Do this before reading them, and hand them to [`Hub::learn_list`].
+    /// Begins to hold an owner's sessions. Call this before reading them from the store, and pass them to
+    /// [`Hub::learn_list`].
     pub fn hold_list(&self, owner: &Owner) {
         let mut topics = write(&self.owners);
         lock(topics.entry(owner.clone()).or_default()).used = self.now();
     }
 
-    /// Takes in the statuses of an owner's sessions as the store has them.
+    /// Takes in the statuses of an owner's sessions, read from the store.
     pub fn learn_list(&self, owner: &Owner, statuses: &[Status]) {
         let topics = read(&self.owners);
         let Some(mut topic) = topics.get(owner).map(|topic| lock(topic)) else { return };
         for status in statuses {
             topic.offer(status, &Outgoing::stored(Frame::status(status)));
             if !status.state.is_terminal() {
-                self.want(status.session_id);
+                self.request_subscription(status.session_id);
             }
         }
         topic.loaded = true;
         topic.wake(self.now());
     }
 
-    /// Hands a change to every stream that watches. Returns whether it was news to any of them.
+    /// Publishes a change to every stream that watches. Returns whether it was new to any of them.
     pub fn publish(&self, event: &Event) -> bool {
         let published = Instant::now();
         match &event.change {
             Change::Status(status) => self.publish_status(&event.owner, status, published),
             Change::Segment(segment, Some(status)) => {
-                let heard = self.publish_segment(&event.owner, segment, Some(status.version - 1), published);
-                self.publish_status(&event.owner, status, published) || heard
+                let segment_is_new = self.publish_segment(&event.owner, segment, Some(status.version - 1), published);
+                self.publish_status(&event.owner, status, published) || segment_is_new
             }
             Change::Segment(segment, None) => self.publish_segment(&event.owner, segment, None, published),
             Change::Deleted(id) => {
@@ -327,19 +333,19 @@ impl Hub {
     fn publish_status(&self, owner: &Owner, status: &Status, published: Instant) -> bool {
         let out = Outgoing { frame: Frame::status(status), published: Some(published) };
         let now = self.now();
-        let known = self.if_held(owner, status.session_id, |topic| {
+        let is_new = self.if_held(owner, status.session_id, |topic| {
             topic.used = now;
-            let news = topic.offer(owner, status, out.clone());
-            if news {
+            let is_new = topic.offer(owner, status, out.clone());
+            if is_new {
                 topic.wake(now);
             }
-            news
+            is_new
         });
-        // A session that was ended may be queued again.
-        if known.is_some() && status.state == State::Queued {
-            self.want(status.session_id);
+        // A session that had ended may be queued again.
+        if is_new.is_some() && status.state == State::Queued {
+            self.request_subscription(status.session_id);
         }
-        self.offer_to_owner(owner, status, &out, now) || known == Some(true)
+        self.offer_to_owner(owner, status, &out, now) || is_new == Some(true)
     }
 
     fn offer_to_owner(&self, owner: &Owner, status: &Status, out: &Outgoing, now: Ticks) -> bool {
@@ -351,7 +357,7 @@ impl Hub {
         }
         topic.wake(now);
         if !open && !status.state.is_terminal() {
-            self.want(status.session_id);
+            self.request_subscription(status.session_id);
         }
         true
     }
@@ -376,15 +382,15 @@ impl Hub {
         true
     }
 
-    /// Ends every stream with a `bye`, and those that come later.
+    /// Ends all streams with a `bye`, those that are opened later too.
     pub fn close(&self) {
         self.closed.store(true, Relaxed);
         let now = self.now();
         for (_, topic) in self.topics() {
-            lock(&topic).watchers.iter().for_each(|(_, slot)| slot.close(Close::Shutdown, now));
+            lock(&topic).watchers.iter().for_each(|(_, slot)| slot.close(CloseReason::Shutdown, now));
         }
         for topic in read(&self.owners).values() {
-            lock(topic).watchers.iter().for_each(|(_, slot)| slot.close(Close::Shutdown, now));
+            lock(topic).watchers.iter().for_each(|(_, slot)| slot.close(CloseReason::Shutdown, now));
         }
     }
 
@@ -394,16 +400,16 @@ impl Hub {
         for topic in read(&self.sessions).values() {
             let topic = lock(topic);
             if topic.owner.as_ref() == Some(owner) {
-                topic.watchers.iter().for_each(|(_, slot)| slot.close(Close::Logout, now));
+                topic.watchers.iter().for_each(|(_, slot)| slot.close(CloseReason::Logout, now));
             }
         }
         if let Some(topic) = read(&self.owners).get(owner) {
-            lock(topic).watchers.iter().for_each(|(_, slot)| slot.close(Close::Logout, now));
+            lock(topic).watchers.iter().for_each(|(_, slot)| slot.close(CloseReason::Logout, now));
         }
     }
 
-    /// Moves the hub's clock on, and every second looks after the streams. Call it four times a second; more or fewer
-    /// calls change only how finely it looks.
+    /// Advances the hub's clock, and checks the streams once a second. Call it four times a second; another rate
+    /// changes only the precision.
     pub async fn tick(&self) {
         let before = self.now();
         self.set_clock(self.started.elapsed());
@@ -417,62 +423,62 @@ impl Hub {
         self.clock.store(u32::try_from(ticks).unwrap_or(u32::MAX), Relaxed);
     }
 
-    /// Goes round in small steps, so that changes don't wait for it.
+    /// Checks all topics in small batches, so that changes don't wait for it.
     async fn sweep(&self) {
         let now = self.now();
-        *lock(&self.beat) = Frame::heartbeat(Timestamp::now());
-        let old = |used: Ticks| now.saturating_sub(used) >= LINGER;
-        let forgotten = |topic: &SessionTopic| topic.watchers.is_empty() && old(topic.used);
-        let mut out = Vec::new();
-        for step in self.topics().chunks(STEP) {
+        *lock(&self.heartbeat) = Frame::heartbeat(Timestamp::now());
+        let is_old = |used: Ticks| now.saturating_sub(used) >= TOPIC_IDLE_TIMEOUT;
+        let is_expired = |topic: &SessionTopic| topic.watchers.is_empty() && is_old(topic.used);
+        let mut expired = Vec::new();
+        for step in self.topics().chunks(SWEEP_BATCH) {
             for (id, topic) in step {
                 let topic = lock(topic);
                 let running = topic.is_running();
-                topic.watchers.iter().for_each(|(_, slot)| self.look_after(slot, running, now));
-                if forgotten(&topic) {
-                    out.push(*id);
+                topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, now));
+                if is_expired(&topic) {
+                    expired.push(*id);
                 }
             }
             tokio::task::yield_now().await;
         }
-        if !out.is_empty() {
+        if !expired.is_empty() {
             let mut sessions = write(&self.sessions);
-            for id in out {
-                if sessions.get(&id).is_some_and(|topic| forgotten(&lock(topic))) {
+            for id in expired {
+                if sessions.get(&id).is_some_and(|topic| is_expired(&lock(topic))) {
                     sessions.remove(&id);
                 }
             }
         }
         self.meters.entries(Scope::Session, read(&self.sessions).len());
-        let forgotten = |topic: &OwnerTopic| topic.watchers.is_empty() && old(topic.used);
-        let mut any_forgotten = false;
-        for step in self.owner_topics().chunks(STEP) {
+        let is_expired = |topic: &OwnerTopic| topic.watchers.is_empty() && is_old(topic.used);
+        let mut any_expired = false;
+        for step in self.owner_topics().chunks(SWEEP_BATCH) {
             for topic in step {
                 let topic = lock(topic);
                 let running = topic.is_running();
-                topic.watchers.iter().for_each(|(_, slot)| self.look_after(slot, running, now));
-                any_forgotten |= forgotten(&topic);
+                topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, now));
+                any_expired |= is_expired(&topic);
             }
             tokio::task::yield_now().await;
         }
-        if any_forgotten {
-            write(&self.owners).retain(|_, topic| !forgotten(&lock(topic)));
+        if any_expired {
+            write(&self.owners).retain(|_, topic| !is_expired(&lock(topic)));
         }
         self.meters.entries(Scope::Owner, read(&self.owners).len());
     }
 
-    /// Ends a stream whose time has come, or has it send a heartbeat.
-    fn look_after(&self, slot: &Slot, running: bool, now: Ticks) {
-        let quiet = |since: Ticks| now.saturating_sub(since);
+    /// Ends a stream that has reached a limit, or requests a heartbeat.
+    fn check_stream(&self, slot: &Slot, running: bool, now: Ticks) {
+        let elapsed = |since: Ticks| now.saturating_sub(since);
         let idle = self.limits.idle_secs.saturating_mul(PER_SECOND);
-        if slot.stuck_since().is_some_and(|since| quiet(since) >= STUCK) {
-            slot.close(Close::Stalled, now);
+        if slot.stalled_since().is_some_and(|since| elapsed(since) >= STALL_TIMEOUT) {
+            slot.close(CloseReason::Stalled, now);
         } else if now >= slot.expires {
-            slot.close(Close::Lifetime, now);
-        } else if !running && quiet(slot.last_told()) >= idle {
-            slot.close(Close::Idle, now);
-        } else if quiet(slot.last_sent()) >= HEARTBEAT {
-            slot.beat(now);
+            slot.close(CloseReason::Lifetime, now);
+        } else if !running && elapsed(slot.last_event()) >= idle {
+            slot.close(CloseReason::Idle, now);
+        } else if elapsed(slot.last_sent()) >= HEARTBEAT {
+            slot.request_heartbeat(now);
         }
     }
 
@@ -491,7 +497,7 @@ impl Hub {
     }
 
     pub(super) fn heartbeat(&self) -> Frame {
-        lock(&self.beat).clone()
+        lock(&self.heartbeat).clone()
     }
 
     fn slot(&self, peer: Option<Arc<Peer>>) -> Arc<Slot> {
@@ -500,7 +506,7 @@ impl Hub {
         let spread = lifetime / 5;
         let expires = now.saturating_add(rand::rng().random_range(lifetime - spread..=lifetime + spread));
         if let Some(peer) = &peer {
-            peer.streams();
+            peer.mark_stream();
         }
         Arc::new(Slot::new(now, expires, peer))
     }
@@ -511,7 +517,7 @@ impl Hub {
         let topic = Arc::clone(topics.entry(id).or_default());
         let key = lock(&topic).watchers.insert(Arc::clone(&slot));
         drop(topics);
-        self.want(id);
+        self.request_subscription(id);
         self.watching(topic, slot, key)
     }
 
@@ -527,19 +533,20 @@ impl Hub {
     fn watching<T: Watched>(self: &Arc<Self>, topic: Topic<T>, slot: Arc<Slot>, key: usize) -> Watch<T> {
         self.meters.opened(T::SCOPE);
         if self.closed.load(Relaxed) {
-            slot.close(Close::Shutdown, self.now());
+            slot.close(CloseReason::Shutdown, self.now());
         }
-        Watch { hub: Arc::clone(self), topic, slot, key: key as u32, end: Close::Client }
+        Watch { hub: Arc::clone(self), topic, slot, key: key as u32, end_reason: CloseReason::Client }
     }
 
-    /// Changes a session's topic for a change that is published: made if there is none, so that polls find it here. With
-    /// other nodes only if somebody here watches it or asks for it, for each has to be listened for.
+    /// Updates a session's topic with a published change. A missing topic is made, so that polls are answered from
+    /// here; with other nodes only if somebody here watches or asks for the session, because each topic needs a
+    /// subscription.
     fn if_held<R>(&self, owner: &Owner, id: SessionId, change: impl FnOnce(&mut SessionTopic) -> R) -> Option<R> {
-        (self.wants.get().is_none() || self.is_held(owner, id)).then(|| self.with_session(id, change))
+        (self.subscribe.get().is_none() || self.is_held(owner, id)).then(|| self.with_session(id, change))
     }
 
-    /// Changes a session's topic, made if there is none. The table stays locked meanwhile, so that the sweep can't take
-    /// out what is being changed.
+    /// Updates a session's topic, made if there is none. The table stays locked meanwhile, so that the sweep can't drop
+    /// the topic.
     fn with_session<R>(&self, id: SessionId, change: impl FnOnce(&mut SessionTopic) -> R) -> R {
         {
             let topics = read(&self.sessions);
@@ -559,11 +566,11 @@ pub struct Current {
     pub version: u64,
     pub segments: u32,
     pub ended: bool,
-    /// Its event; [`Frame::json`] is the status.
+    /// Its `status` event; [`Frame::json`] is the status alone.
     pub frame: Frame,
 }
 
-/// What can be watched.
+/// A topic that can be watched.
 pub(super) trait Watched {
     const SCOPE: Scope;
     fn watchers(&mut self) -> &mut slab::Slab<Arc<Slot>>;
@@ -583,31 +590,31 @@ impl Watched for OwnerTopic {
     }
 }
 
-/// A stream's place in the hub. Dropping it takes the stream out.
+/// A stream's registration in the hub. Dropping it removes the stream.
 pub(super) struct Watch<T: Watched> {
     pub(super) hub: Arc<Hub>,
     pub(super) topic: Topic<T>,
     pub(super) slot: Arc<Slot>,
     key: u32,
-    /// Why it ended, as far as is known: that of a stream which is dropped is that its client went away.
-    pub(super) end: Close,
+    /// Why the stream ended. A stream that is dropped without another reason ended because its client went away.
+    pub(super) end_reason: CloseReason,
 }
 
 impl<T: Watched> Drop for Watch<T> {
     fn drop(&mut self) {
         lock(&self.topic).watchers().try_remove(self.key as usize);
-        let why = self.slot.closing().unwrap_or(self.end);
+        let why = self.slot.closing().unwrap_or(self.end_reason);
         self.hub.meters.closed(T::SCOPE, why);
     }
 }
 
-/// A `bye` with a wait of its own.
+/// A `bye` with a random wait before the reconnect.
 pub(super) fn bye(reason: Bye) -> Frame {
     let range = if reason == Bye::Limit { RETRY_REFUSED_MS } else { RETRY_MS };
     Frame::bye(reason, rand::rng().random_range(range))
 }
 
-/// The first words of a stream.
+/// The first frame of a stream.
 pub(super) fn retry() -> Frame {
     Frame::retry(rand::rng().random_range(RETRY_MS))
 }

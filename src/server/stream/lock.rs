@@ -1,5 +1,5 @@
-//! Locks of the status plane. A thread that panicked while holding one can have left nothing half done: every change is a
-//! plain store.
+//! Locks that ignore poisoning. A thread that panics while it holds one of these can't leave a change half done,
+//! because every change is a plain assignment.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

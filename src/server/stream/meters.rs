@@ -1,10 +1,10 @@
-//! What the status plane counts about itself. The handles are made once: looking one up costs more than counting.
-//! Made with the hub, after the recorder.
+//! The metrics of status streams. The handles are made once, because looking one up costs more than counting. The hub
+//! makes them, after the recorder was installed.
 
-use super::{Kind, permits::Refusal, slot::Close};
+use super::{Kind, permits::Refusal, slot::CloseReason};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-/// Whether a stream tells of one session or of all of its owner's.
+/// Whether a stream covers one session or all of its owner's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     Session,
@@ -20,7 +20,7 @@ impl Scope {
     }
 }
 
-/// Handles of every metric of the status plane.
+/// Handles of all metrics of status streams.
 pub(crate) struct Meters {
     open: [Gauge; 2],
     opened: [Counter; 2],
@@ -40,7 +40,7 @@ impl Meters {
         Self {
             open: scopes.map(|s| gauge!("hark_streams_open", "kind" => s.as_str())),
             opened: scopes.map(|s| counter!("hark_streams_opened_total", "kind" => s.as_str())),
-            closed: Close::ALL.map(|c| counter!("hark_streams_closed_total", "reason" => c.as_str())),
+            closed: CloseReason::ALL.map(|c| counter!("hark_streams_closed_total", "reason" => c.as_str())),
             refused: Refusal::ALL.map(|r| counter!("hark_streams_refused_total", "limit" => r.as_str())),
             events: Kind::ALL.map(|k| counter!("hark_stream_events_total", "event" => k.as_str())),
             bytes: counter!("hark_stream_bytes_total"),
@@ -56,7 +56,7 @@ impl Meters {
         self.opened[scope as usize].increment(1);
     }
 
-    pub(super) fn closed(&self, scope: Scope, why: Close) {
+    pub(super) fn closed(&self, scope: Scope, why: CloseReason) {
         self.open[scope as usize].decrement(1.0);
         self.closed[why as usize].increment(1);
     }

@@ -1,17 +1,17 @@
-//! How many streams an owner, a newcomer's address and the node may have. Who comes too late is refused; nobody is put
-//! out for somebody else.
+//! How many streams an owner, a newcomer's address and the node may have. A stream beyond a limit is refused; an open
+//! one is never closed in favour of a new one.
 
 use super::lock::lock;
 use crate::server::{address::ClientAddress, counts::Counts, owner::Owner, shares::Standing};
 use std::sync::{Arc, Mutex};
 
-/// Which limit is reached.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Owner,
-    /// Of the newcomers at the caller's address.
+    /// That of the newcomers at the caller's address.
     Address,
-    /// Of all newcomers: what is left is kept for owners with history.
+    /// That of all newcomers: the rest is kept for owners with history.
     Newcomers,
     Node,
 }
@@ -31,7 +31,7 @@ impl Refusal {
 
 /// How many streams there may be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Most {
+pub(super) struct PermitLimits {
     pub(super) owner: u32,
     pub(super) address: u32,
     pub(super) newcomers: u32,
@@ -40,7 +40,7 @@ pub(super) struct Most {
 
 #[derive(Debug)]
 pub(super) struct StreamPermits {
-    most: Most,
+    limits: PermitLimits,
     taken: Mutex<Taken>,
 }
 
@@ -52,18 +52,18 @@ struct Taken {
     by_address: Counts<ClientAddress>,
 }
 
-/// Leave for one stream; given back when dropped.
+/// The right to one stream; given back when dropped.
 #[derive(Debug)]
 pub struct StreamPermit {
     permits: Arc<StreamPermits>,
     owner: Owner,
-    /// Of a newcomer. Boxed: there are many streams, and most are not a newcomer's.
+    /// A newcomer's address. Boxed, because there are many streams and most are not a newcomer's.
     address: Option<Box<ClientAddress>>,
 }
 
 impl StreamPermits {
-    pub(super) fn new(most: Most) -> Self {
-        Self { most, taken: Mutex::default() }
+    pub(super) fn new(limits: PermitLimits) -> Self {
+        Self { limits, taken: Mutex::default() }
     }
 
     pub(super) fn taken(&self) -> usize {
@@ -71,19 +71,19 @@ impl StreamPermits {
     }
 
     pub(super) fn take(permits: &Arc<Self>, owner: &Owner, standing: Standing) -> Result<StreamPermit, Refusal> {
-        let (mut taken, most) = (lock(&permits.taken), permits.most);
-        if taken.all >= most.node {
+        let (mut taken, limits) = (lock(&permits.taken), permits.limits);
+        if taken.all >= limits.node {
             return Err(Refusal::Node);
         }
-        if taken.by_owner.get(owner) >= most.owner {
+        if taken.by_owner.get(owner) >= limits.owner {
             return Err(Refusal::Owner);
         }
         let mut counted_at = None;
         if let Standing::Newcomer(address) = standing {
-            if taken.by_address.get(&address) >= most.address {
+            if taken.by_address.get(&address) >= limits.address {
                 return Err(Refusal::Address);
             }
-            if taken.newcomers >= most.newcomers {
+            if taken.newcomers >= limits.newcomers {
                 return Err(Refusal::Newcomers);
             }
             taken.newcomers += 1;
@@ -123,8 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn latecomers_are_refused_and_permits_come_back() {
-        let permits = Arc::new(StreamPermits::new(Most { owner: 2, address: 9, newcomers: 9, node: 3 }));
+    fn streams_beyond_a_limit_are_refused_and_permits_are_given_back() {
+        let permits = Arc::new(StreamPermits::new(PermitLimits { owner: 2, address: 9, newcomers: 9, node: 3 }));
         let (a, b) = (Owner::fresh(), Owner::fresh());
         let first = StreamPermits::take(&permits, &a, Standing::Known).unwrap();
         let second = StreamPermits::take(&permits, &a, Standing::Known).unwrap();
@@ -138,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_with_a_new_cookie_each_time_takes_the_share_of_an_address() {
-        let permits = Arc::new(StreamPermits::new(Most { owner: 6, address: 3, newcomers: 4, node: 8 }));
+    fn a_new_cookie_for_each_stream_is_limited_by_address() {
+        let permits = Arc::new(StreamPermits::new(PermitLimits { owner: 6, address: 3, newcomers: 4, node: 8 }));
         let take = |standing| StreamPermits::take(&permits, &Owner::fresh(), standing);
         let stranger: Vec<StreamPermit> = std::iter::from_fn(|| take(at("2001:db8::1")).ok()).take(100).collect();
         assert_eq!(stranger.len(), 3);
         assert_eq!(take(at("2001:db8::ffff")).unwrap_err(), Refusal::Address, "the same network");
-        // All strangers together don't get at what is kept for owners with history.
+        // All newcomers together can't use what is kept for owners with history.
         let other = take(at("192.0.2.1")).unwrap();
         assert_eq!(take(at("192.0.2.2")).unwrap_err(), Refusal::Newcomers);
         let known: Vec<StreamPermit> = std::iter::from_fn(|| take(Standing::Known).ok()).take(100).collect();

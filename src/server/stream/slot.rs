@@ -1,5 +1,5 @@
-//! What the hub keeps of one open stream: how to wake it, when it last sent something, and why it must end.
-//! A few atomics, so that the fan-out neither locks nor allocates for a stream.
+//! The hub's record of one open stream: how to wake it, when it last sent something, and why it must end. It consists
+//! of a few atomics, so that the fan-out neither locks nor allocates for a stream.
 
 use super::{Bye, socket::Peer, ticks::Ticks};
 use futures::task::AtomicWaker;
@@ -11,12 +11,12 @@ use std::sync::{
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Close {
-    /// The session ended, or is gone.
+pub(super) enum CloseReason {
+    /// The session ended or was deleted.
     Ended,
     /// The client went away.
     Client,
-    /// The client took nothing in for too long.
+    /// The client read nothing for too long.
     Stalled,
     /// The store could not be read.
     Error,
@@ -26,8 +26,8 @@ pub(super) enum Close {
     Logout,
 }
 
-impl Close {
-    pub(super) const ALL: [Close; 8] = [
+impl CloseReason {
+    pub(super) const ALL: [CloseReason; 8] = [
         Self::Ended,
         Self::Client,
         Self::Stalled,
@@ -52,7 +52,7 @@ impl Close {
         }
     }
 
-    /// What the client is told, where the server ends the stream on purpose.
+    /// The `bye` to send, where the server ends the stream on purpose.
     pub(super) fn bye(self) -> Option<Bye> {
         match self {
             Self::Ended | Self::Client | Self::Stalled | Self::Error => None,
@@ -64,7 +64,7 @@ impl Close {
     }
 }
 
-/// No reason to close.
+/// The value of `closing` while there is no reason to close.
 const OPEN: u8 = u8::MAX;
 
 /// An open stream as the hub sees it.
@@ -72,16 +72,17 @@ const OPEN: u8 = u8::MAX;
 pub(super) struct Slot {
     waker: AtomicWaker,
     closing: AtomicU8,
-    /// A heartbeat is due.
-    beat: AtomicBool,
-    /// When the last event went out, of any kind and other than a heartbeat.
-    sent: AtomicU32,
-    told: AtomicU32,
-    /// Since when something waits to be sent and none of it went out; 0 while nothing waits.
-    waiting: AtomicU32,
-    /// When the stream has lived long enough.
+    /// Whether a heartbeat is due.
+    heartbeat_due: AtomicBool,
+    /// When the last event was sent, heartbeats included.
+    last_sent: AtomicU32,
+    /// When the last event other than a heartbeat was sent.
+    last_event: AtomicU32,
+    /// Since when events are pending and none of them was sent; 0 while none is pending.
+    pending_since: AtomicU32,
+    /// When the stream's lifetime is over.
     pub(super) expires: Ticks,
-    /// The connection, where hyper writes to it and the stream can't see whether its bytes get through.
+    /// The connection, if hyper writes to it: then the stream can't see whether its bytes are sent.
     pub(super) peer: Option<Arc<Peer>>,
 }
 
@@ -90,10 +91,10 @@ impl Slot {
         Self {
             waker: AtomicWaker::new(),
             closing: AtomicU8::new(OPEN),
-            beat: AtomicBool::new(false),
-            sent: AtomicU32::new(now),
-            told: AtomicU32::new(now),
-            waiting: AtomicU32::new(0),
+            heartbeat_due: AtomicBool::new(false),
+            last_sent: AtomicU32::new(now),
+            last_event: AtomicU32::new(now),
+            pending_since: AtomicU32::new(0),
             expires,
             peer,
         }
@@ -103,67 +104,67 @@ impl Slot {
         self.waker.register(waker);
     }
 
-    /// Tells the stream that there is something to send.
+    /// Wakes the stream's task, because there is something to send.
     pub(super) fn wake(&self, now: Ticks) {
-        self.waits(now);
+        self.mark_pending(now);
         self.waker.wake();
     }
 
-    /// Asks the stream to end. The first reason stays.
-    pub(super) fn close(&self, why: Close, now: Ticks) {
+    /// Asks the stream to end. The first reason is kept.
+    pub(super) fn close(&self, why: CloseReason, now: Ticks) {
         if self.closing.compare_exchange(OPEN, why as u8, Relaxed, Relaxed).is_ok() {
-            if let Some(peer) = self.peer.as_ref().filter(|_| why == Close::Stalled) {
+            if let Some(peer) = self.peer.as_ref().filter(|_| why == CloseReason::Stalled) {
                 peer.cut();
             }
             self.wake(now);
         }
     }
 
-    pub(super) fn closing(&self) -> Option<Close> {
-        Close::ALL.get(usize::from(self.closing.load(Relaxed))).copied()
+    pub(super) fn closing(&self) -> Option<CloseReason> {
+        CloseReason::ALL.get(usize::from(self.closing.load(Relaxed))).copied()
     }
 
-    pub(super) fn beat(&self, now: Ticks) {
-        self.beat.store(true, Relaxed);
+    pub(super) fn request_heartbeat(&self, now: Ticks) {
+        self.heartbeat_due.store(true, Relaxed);
         self.wake(now);
     }
 
-    pub(super) fn take_beat(&self) -> bool {
-        self.beat.load(Relaxed) && self.beat.swap(false, Relaxed)
+    pub(super) fn take_heartbeat_request(&self) -> bool {
+        self.heartbeat_due.load(Relaxed) && self.heartbeat_due.swap(false, Relaxed)
     }
 
     pub(super) fn sent(&self, now: Ticks, heartbeat: bool) {
-        self.sent.store(now, Relaxed);
+        self.last_sent.store(now, Relaxed);
         if !heartbeat {
-            self.told.store(now, Relaxed);
+            self.last_event.store(now, Relaxed);
         }
     }
 
     pub(super) fn last_sent(&self) -> Ticks {
-        self.sent.load(Relaxed)
+        self.last_sent.load(Relaxed)
     }
 
-    pub(super) fn last_told(&self) -> Ticks {
-        self.told.load(Relaxed)
+    pub(super) fn last_event(&self) -> Ticks {
+        self.last_event.load(Relaxed)
     }
 
-    /// Something waits to be sent.
-    pub(super) fn waits(&self, now: Ticks) {
-        if self.waiting.load(Relaxed) == 0 {
-            self.waiting.store(now.max(1), Relaxed);
+    /// Notes that something is pending.
+    pub(super) fn mark_pending(&self, now: Ticks) {
+        if self.pending_since.load(Relaxed) == 0 {
+            self.pending_since.store(now.max(1), Relaxed);
         }
     }
 
-    /// Nothing waits any more, or some of it went out.
-    pub(super) fn goes_on(&self) {
-        if self.waiting.load(Relaxed) != 0 {
-            self.waiting.store(0, Relaxed);
+    /// Notes that nothing is pending any more, or that some of it was sent.
+    pub(super) fn mark_progress(&self) {
+        if self.pending_since.load(Relaxed) != 0 {
+            self.pending_since.store(0, Relaxed);
         }
     }
 
-    /// Since when the client has taken nothing although something waits for it.
-    pub(super) fn stuck_since(&self) -> Option<Ticks> {
-        let own = Some(self.waiting.load(Relaxed)).filter(|since| *since != 0);
+    /// Since when the client has read nothing although something is pending.
+    pub(super) fn stalled_since(&self) -> Option<Ticks> {
+        let own = Some(self.pending_since.load(Relaxed)).filter(|since| *since != 0);
         let below = self.peer.as_ref().and_then(|peer| peer.blocked_since());
         own.into_iter().chain(below).min()
     }

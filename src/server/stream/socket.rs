@@ -1,5 +1,5 @@
-//! A connection as hyper sees it: what was already read comes first, and a write that gets stuck is noticed, so that
-//! a client which reads nothing can be cut off.
+//! A connection as hyper sees it. It returns the bytes that were already read first, and notices writes that block, so
+//! that a client which reads nothing can be disconnected.
 
 use super::ticks::{Clock, PER_SECOND, Ticks};
 use bytes::{Buf, Bytes};
@@ -21,88 +21,89 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// What the kernel may hold of a stream that its client doesn't read, in bytes (it doubles the figure for its own
-/// needs). A status is half a kilobyte; what waits here is stale when the client reads on.
+/// The kernel's send buffer for a stream, in bytes (it doubles the figure for its own needs). A status is half a
+/// kilobyte, and what waits here is stale when the client reads on.
 const SEND_BUFFER: usize = 16 * 1024;
-/// A peer that acknowledges nothing for this long is gone.
+/// A peer that acknowledges nothing for this long counts as gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client that is answered while it still sends can only read the answer once it has sent all, and loses it if the
-/// connection is closed on what it sent. So up to this much is read and thrown away, for at most this long.
+/// A client that is answered while it still sends may read the answer only once it has sent all, and loses it if the
+/// connection is closed while it sends. So up to this many bytes are read and thrown away, for at most this long.
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(10);
-/// A client of which nothing comes for this long has nothing more to send.
-const LINGER_SILENCE: Duration = Duration::from_secs(1);
+/// A client that sends nothing for this long has nothing more to send.
+const LINGER_IDLE: Duration = Duration::from_secs(1);
 
-/// What streams and their connection tell each other.
+/// The state that streams share with their connection.
 #[derive(Debug)]
 pub struct Peer {
     clock: Clock,
-    blocked: AtomicU32,
-    /// Whether a status stream runs on it; a recording may be paused for as long as its listener likes.
-    streams: AtomicBool,
+    blocked_since: AtomicU32,
+    /// Whether it carries a status stream. Other answers, such as a recording that is played, may be paused for as long
+    /// as the client likes.
+    has_stream: AtomicBool,
     cut: AtomicBool,
     waker: AtomicWaker,
-    /// Requests under way, up to the end of their answers.
+    /// The number of requests in flight; each counts up to the end of its answer.
     requests: AtomicU32,
-    /// Those of them that are being answered.
+    /// The number of those that are being answered.
     answers: AtomicU32,
-    /// When something was last taken of an answer.
-    taken: AtomicU32,
-    /// Since when there is none.
+    /// When the client last read something of an answer.
+    last_progress: AtomicU32,
+    /// Since when no request is in flight.
     idle: AtomicU32,
-    /// Since when the head of a request comes in, while no other is under way; 0 if none does.
+    /// Since when the head of a request is being received while no other is in flight; 0 if none is.
     head: AtomicU32,
 }
 
-/// How long a connection may be silent.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Silence {
-    /// Without a request under way.
+pub(crate) struct ConnectionTimeouts {
+    /// Without a request in flight.
     pub(crate) idle: Duration,
     /// Between the first and the last byte of a request's head.
     pub(crate) head: Option<Duration>,
-    /// With nothing under way but answers of which the client takes nothing.
+    /// With nothing in flight but answers of which the client reads nothing.
     pub(crate) answer: Duration,
 }
 
-impl Silence {
-    /// When to look at a new connection.
-    pub(crate) fn first_look(self) -> Duration {
+impl ConnectionTimeouts {
+    /// After how long to check a new connection.
+    pub(crate) fn first_check(self) -> Duration {
         self.head.map_or(self.idle, |head| head.min(self.idle)).min(self.answer)
     }
 }
 
-/// A request that came over a connection, until its answer has been sent or given up.
+/// A request on a connection, until its answer was sent or abandoned.
 #[derive(Debug)]
-pub(crate) struct RequestUnderWay(Arc<Peer>);
+pub(crate) struct InFlightRequest(Arc<Peer>);
 
-/// The answer to one, until it has been sent or given up.
+/// The answer to a request, until it was sent or abandoned.
 #[derive(Debug)]
-pub(crate) struct AnswerUnderWay(RequestUnderWay);
+pub(crate) struct InFlightResponse(InFlightRequest);
 
-impl AnswerUnderWay {
-    pub(crate) fn new(request: RequestUnderWay) -> Self {
+impl InFlightResponse {
+    pub(crate) fn new(request: InFlightRequest) -> Self {
         request.0.answers.fetch_add(1, Relaxed);
         let answer = Self(request);
-        answer.goes_on();
+        answer.mark_progress();
         answer
     }
 
-    /// The client has taken something, and more is asked for.
-    pub(crate) fn goes_on(&self) {
-        let Peer { clock, taken, .. } = &*self.0.0;
-        taken.store(clock.load(Relaxed), Relaxed);
+    /// Notes that the client has read something and more is asked for.
+    pub(crate) fn mark_progress(&self) {
+        let Peer { clock, last_progress, .. } = &*self.0.0;
+        last_progress.store(clock.load(Relaxed), Relaxed);
     }
 }
 
-impl Drop for AnswerUnderWay {
+impl Drop for InFlightResponse {
     fn drop(&mut self) {
         self.0.0.answers.fetch_sub(1, Relaxed);
     }
 }
 
-impl RequestUnderWay {
+impl InFlightRequest {
     pub(crate) fn new(peer: &Arc<Peer>) -> Self {
         peer.requests.fetch_add(1, Relaxed);
         peer.head.store(0, Relaxed);
@@ -110,7 +111,7 @@ impl RequestUnderWay {
     }
 }
 
-impl Drop for RequestUnderWay {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
         self.0.idle.store(self.0.clock.load(Relaxed), Relaxed);
         self.0.requests.fetch_sub(1, Relaxed);
@@ -128,23 +129,23 @@ impl Peer {
         Self {
             requests: AtomicU32::new(0),
             answers: AtomicU32::new(0),
-            taken: AtomicU32::new(now),
+            last_progress: AtomicU32::new(now),
             idle: AtomicU32::new(now),
             head: AtomicU32::new(0),
             clock,
-            blocked: AtomicU32::new(0),
-            streams: AtomicBool::new(false),
+            blocked_since: AtomicU32::new(0),
+            has_stream: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
 
-    pub(super) fn streams(&self) {
-        self.streams.store(true, Relaxed);
+    pub(super) fn mark_stream(&self) {
+        self.has_stream.store(true, Relaxed);
     }
 
     pub(super) fn blocked_since(&self) -> Option<Ticks> {
-        Some(self.blocked.load(Relaxed)).filter(|since| *since != 0)
+        Some(self.blocked_since.load(Relaxed)).filter(|since| *since != 0)
     }
 
     pub(super) fn cut(&self) {
@@ -152,17 +153,17 @@ impl Peer {
         self.waker.wake();
     }
 
-    /// After how long to look at the connection again; none if it has been silent for too long.
-    pub(crate) fn next_look(&self, silence: Silence) -> Option<Duration> {
+    /// After how long to check the connection again; none if a timeout has passed.
+    pub(crate) fn next_check(&self, timeouts: ConnectionTimeouts) -> Option<Duration> {
         let now = self.clock.load(Relaxed);
         let requests = self.requests.load(Relaxed);
         if requests > 0 {
-            let stuck =
-                self.answers.load(Relaxed) == requests && elapsed(now, self.taken.load(Relaxed)) >= silence.answer;
-            return (!stuck).then(|| silence.first_look());
+            let stuck = self.answers.load(Relaxed) == requests
+                && elapsed(now, self.last_progress.load(Relaxed)) >= timeouts.answer;
+            return (!stuck).then(|| timeouts.first_check());
         }
-        let idle = silence.idle.checked_sub(elapsed(now, self.idle.load(Relaxed))).filter(|left| !left.is_zero())?;
-        let head = match (silence.head, self.head.load(Relaxed)) {
+        let idle = timeouts.idle.checked_sub(elapsed(now, self.idle.load(Relaxed))).filter(|left| !left.is_zero())?;
+        let head = match (timeouts.head, self.head.load(Relaxed)) {
             (None, _) => return Some(idle),
             (Some(head), 0) => head,
             (Some(head), since) => head.checked_sub(elapsed(now, since)).filter(|left| !left.is_zero())?,
@@ -170,8 +171,8 @@ impl Peer {
         Some(idle.min(head))
     }
 
-    /// Something was read.
-    fn noted_read(&self) {
+    /// Notes that something was read.
+    fn mark_read(&self) {
         if self.requests.load(Relaxed) == 0 && self.head.load(Relaxed) == 0 {
             self.head.store(self.clock.load(Relaxed).max(1), Relaxed);
         }
@@ -184,13 +185,13 @@ impl Peer {
     }
 }
 
-/// Sets what every connection needs. A socket that refuses still works.
+/// Sets the options of every connection. A socket that refuses one still works.
 pub(crate) fn prepare(socket: &TcpStream) {
     let _ = socket.set_nodelay(true);
     let _ = sockopt::set_tcp_user_timeout(socket, USER_TIMEOUT.as_millis() as u32);
 }
 
-/// Keeps the kernel from hoarding what a status stream's client doesn't read.
+/// Limits how much the kernel buffers of a status stream that its client doesn't read.
 pub(super) fn prepare_stream(socket: &TcpStream) {
     let _ = sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER);
 }
@@ -198,35 +199,35 @@ pub(super) fn prepare_stream(socket: &TcpStream) {
 /// A TCP connection under hyper.
 pub(crate) struct Socket {
     inner: TcpStream,
-    before: Bytes,
+    already_read: Bytes,
     peer: Arc<Peer>,
     prepared: bool,
-    /// Once the last of the answers has been sent.
+    /// Set once the last answer was sent.
     linger: Option<Linger>,
 }
 
-/// What is left of a connection to which nothing more will be written.
+/// The rest of a connection to which nothing more will be written: what the client still sends is thrown away.
 struct Linger {
     bytes: usize,
     end: Instant,
-    silence: Pin<Box<Sleep>>,
+    idle_timer: Pin<Box<Sleep>>,
 }
 
 impl Socket {
-    pub(crate) fn new(inner: TcpStream, before: Bytes, peer: Arc<Peer>) -> Self {
-        Self { inner, before, peer, prepared: false, linger: None }
+    pub(crate) fn new(inner: TcpStream, already_read: Bytes, peer: Arc<Peer>) -> Self {
+        Self { inner, already_read, peer, prepared: false, linger: None }
     }
 
-    fn noted<T>(&mut self, result: Poll<T>) -> Poll<T> {
-        let blocked = &self.peer.blocked;
+    fn track_blocking<T>(&mut self, result: Poll<T>) -> Poll<T> {
+        let blocked_since = &self.peer.blocked_since;
         match &result {
-            Poll::Ready(_) => blocked.store(0, Relaxed),
-            Poll::Pending if blocked.load(Relaxed) == 0 => {
-                blocked.store(self.peer.clock.load(Relaxed).max(1), Relaxed);
+            Poll::Ready(_) => blocked_since.store(0, Relaxed),
+            Poll::Pending if blocked_since.load(Relaxed) == 0 => {
+                blocked_since.store(self.peer.clock.load(Relaxed).max(1), Relaxed);
             }
             Poll::Pending => {}
         }
-        if !self.prepared && self.peer.streams.load(Relaxed) {
+        if !self.prepared && self.peer.has_stream.load(Relaxed) {
             self.prepared = true;
             prepare_stream(&self.inner);
         }
@@ -236,19 +237,19 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.before.is_empty() {
+        if self.already_read.is_empty() {
             let before = buf.filled().len();
             let read = Pin::new(&mut self.inner).poll_read(cx, buf);
             if buf.filled().len() > before {
-                self.peer.noted_read();
+                self.peer.mark_read();
             }
             return read;
         }
-        let n = self.before.len().min(buf.remaining());
-        buf.put_slice(&self.before[..n]);
-        self.before.advance(n);
-        if self.before.is_empty() {
-            self.before = Bytes::new();
+        let n = self.already_read.len().min(buf.remaining());
+        buf.put_slice(&self.already_read[..n]);
+        self.already_read.advance(n);
+        if self.already_read.is_empty() {
+            self.already_read = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }
@@ -257,7 +258,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.noted(result)
+        self.track_blocking(result)
     }
 
     fn poll_write_vectored(
@@ -266,7 +267,7 @@ impl AsyncWrite for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.noted(result)
+        self.track_blocking(result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -286,11 +287,11 @@ impl AsyncWrite for Socket {
         let linger = this.linger.get_or_insert_with(|| Linger {
             bytes: LINGER_BYTES,
             end: now + LINGER_TIME,
-            silence: Box::pin(sleep_until(now + LINGER_SILENCE)),
+            idle_timer: Box::pin(sleep_until(now + LINGER_IDLE)),
         });
         let mut bytes = [std::mem::MaybeUninit::uninit(); 16 * 1024];
         loop {
-            if linger.silence.as_mut().poll(cx).is_ready() {
+            if linger.idle_timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             let mut buf = ReadBuf::uninit(&mut bytes);
@@ -298,7 +299,7 @@ impl AsyncWrite for Socket {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() && linger.bytes > buf.filled().len() => {
                     linger.bytes -= buf.filled().len();
-                    linger.silence.as_mut().reset(linger.end.min(now + LINGER_SILENCE));
+                    linger.idle_timer.as_mut().reset(linger.end.min(now + LINGER_IDLE));
                 }
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
             }

@@ -1,6 +1,6 @@
 //! The store as streams read it.
 
-use super::{Reading, Source};
+use super::{Source, SourceFuture};
 use crate::{
     model::{Segment, SessionId, Status},
     server::{
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Source for Store {
-    fn session(&self, id: SessionId) -> Reading<Option<(Owner, Status)>> {
+    fn session(&self, id: SessionId) -> SourceFuture<Option<(Owner, Status)>> {
         let store = self.clone();
         Box::pin(async move {
             let found = store.any(id).await?;
@@ -18,12 +18,12 @@ impl Source for Store {
         })
     }
 
-    fn segments(&self, id: SessionId, from: u32) -> Reading<Vec<Segment>> {
+    fn segments(&self, id: SessionId, from: u32) -> SourceFuture<Vec<Segment>> {
         let store = self.clone();
         Box::pin(async move { Ok(store.segments(id, from, SEGMENT_PAGE).await?) })
     }
 
-    fn statuses(&self, owner: &Owner) -> Reading<Vec<Status>> {
+    fn statuses(&self, owner: &Owner) -> SourceFuture<Vec<Status>> {
         let (store, owner) = (self.clone(), owner.clone());
         Box::pin(async move { Ok(store.statuses(&owner, recently()).await?) })
     }

@@ -1,12 +1,13 @@
-//! One status stream: what its client has seen, and what it must be sent next. Subscribes before it reads the store,
-//! and reads the store only for what the hub doesn't hold. `body` and `direct` write what it gives out.
+//! One status stream: what its client has seen, and what must be sent next. It subscribes before it reads the store, so
+//! that nothing is missed, and reads the store only for what the hub doesn't hold. `body` and `direct` write its
+//! events.
 
 use super::{
     Bye, Frame, Kind, Outgoing, StreamPermit,
     gzip::Gzip,
     hub::{self, Hub, Watch, bye},
     lock::lock,
-    slot::{Close, Slot},
+    slot::{CloseReason, Slot},
     socket::Peer,
     topic::{Next, OwnerTopic, SessionTopic},
 };
@@ -23,36 +24,36 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// Why a reading failed.
+/// Why reading from the source failed.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
-/// A reading under way.
-pub type Reading<T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + Send>>;
+/// A read from the source that hasn't finished.
+pub type SourceFuture<T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + Send>>;
 
-/// Where streams read what the hub doesn't hold: the store.
+/// Where streams read what the hub doesn't hold: the store, or a stand-in in tests.
 pub trait Source: Send + Sync + 'static {
     /// A session's owner and status; none if there is no such session.
-    fn session(&self, id: SessionId) -> Reading<Option<(Owner, Status)>>;
+    fn session(&self, id: SessionId) -> SourceFuture<Option<(Owner, Status)>>;
     /// A page of segments from index `from` on.
-    fn segments(&self, id: SessionId, from: u32) -> Reading<Vec<Segment>>;
+    fn segments(&self, id: SessionId, from: u32) -> SourceFuture<Vec<Segment>>;
     /// The statuses of an owner's sessions that haven't ended or changed lately.
-    fn statuses(&self, owner: &Owner) -> Reading<Vec<Status>>;
+    fn statuses(&self, owner: &Owner) -> SourceFuture<Vec<Status>>;
 }
 
 /// A status stream, without the connection that carries it.
 pub struct StatusStream {
     view: View,
-    /// Read from the store and not yet sent.
+    /// Frames read from the store and not yet sent.
     ready: VecDeque<Frame>,
-    reading: Option<Reading<Read>>,
+    reading: Option<SourceFuture<ReadResult>>,
     ended: bool,
-    /// Packs what is written, for a client that asked for it.
+    /// Compresses the stream, for a client that asked for it.
     gzip: Option<Box<Gzip>>,
 }
 
 enum View {
     Session(SessionView),
     Owner(OwnerView),
-    /// A refusal: only a goodbye.
+    /// A refusal: the stream is only a `bye`.
     Refused,
 }
 
@@ -60,10 +61,10 @@ struct SessionView {
     watch: Watch<SessionTopic>,
     source: Arc<dyn Source>,
     id: SessionId,
-    /// The version the client has seen, and the next segment it needs.
+    /// The version that the client has seen, and the next segment that it needs.
     seen: u64,
     next: u32,
-    turn: Option<u32>,
+    status_number: Option<u32>,
     _permit: StreamPermit,
 }
 
@@ -71,15 +72,15 @@ struct OwnerView {
     watch: Watch<OwnerTopic>,
     source: Arc<dyn Source>,
     owner: Owner,
-    /// The number of the next change, and of the first whose segments this stream is to have.
+    /// The number of the next change to send, and that of the first change whose segment is sent.
     next: u64,
     since: u64,
-    /// Whether the end of the snapshot was told.
-    greeted: bool,
+    /// Whether the end of the snapshot was sent.
+    snapshot_end_sent: bool,
     _permit: StreamPermit,
 }
 
-enum Read {
+enum ReadResult {
     Session(Option<(Owner, Status)>),
     Segments(Vec<Segment>, u32),
     Statuses(Vec<Status>),
@@ -87,13 +88,13 @@ enum Read {
 
 enum Step {
     Send(Outgoing),
-    Read(Reading<Read>),
-    End(Close),
+    Read(SourceFuture<ReadResult>),
+    End(CloseReason),
     Wait,
 }
 
 impl StatusStream {
-    /// A stream of one session, for a client that has seen what `last` names. Subscribes at once.
+    /// A stream of one session, for a client that has seen everything up to `last`. Subscribes at once.
     #[must_use]
     pub fn of_session(
         hub: &Arc<Hub>,
@@ -110,7 +111,7 @@ impl StatusStream {
             id,
             seen: last.version,
             next: last.segments,
-            turn: None,
+            status_number: None,
             _permit: permit,
         }))
     }
@@ -126,10 +127,18 @@ impl StatusStream {
     ) -> Self {
         let watch = hub.watch_owner(&owner, peer);
         let since = lock(&watch.topic).end();
-        Self::new(View::Owner(OwnerView { watch, source, owner, next: 0, since, greeted: false, _permit: permit }))
+        Self::new(View::Owner(OwnerView {
+            watch,
+            source,
+            owner,
+            next: 0,
+            since,
+            snapshot_end_sent: false,
+            _permit: permit,
+        }))
     }
 
-    /// A stream that only says why there is none.
+    /// A stream that holds only the `bye` of a refusal.
     #[must_use]
     pub fn refused() -> Self {
         let mut stream = Self::new(View::Refused);
@@ -149,9 +158,9 @@ impl StatusStream {
         self
     }
 
-    /// What to write for these events in place of their texts, and for the end if they are the `last`; none where the
-    /// texts are written as they are.
-    pub(super) fn pack<'a>(&mut self, texts: impl Iterator<Item = &'a Bytes> + Clone, last: bool) -> Option<Bytes> {
+    /// The bytes to write for these events, and for the end if they are the `last`; none if the stream isn't compressed
+    /// and the texts are written as they are.
+    pub(super) fn compress<'a>(&mut self, texts: impl Iterator<Item = &'a Bytes> + Clone, last: bool) -> Option<Bytes> {
         self.gzip.as_mut().map(|gzip| gzip.write(texts, last))
     }
 
@@ -171,40 +180,40 @@ impl StatusStream {
         }
     }
 
-    fn end(&mut self, why: Close) {
+    fn end(&mut self, why: CloseReason) {
         self.ended = true;
         match &mut self.view {
-            View::Session(view) => view.watch.end = why,
-            View::Owner(view) => view.watch.end = why,
+            View::Session(view) => view.watch.end_reason = why,
+            View::Owner(view) => view.watch.end_reason = why,
             View::Refused => {}
         }
     }
 
-    /// Whether the client took in nothing for too long: nothing more must be written.
+    /// Whether the client read nothing for too long, so that nothing more may be written.
     pub(super) fn is_cut(&self) -> bool {
-        self.slot().is_some_and(|slot| slot.closing() == Some(Close::Stalled))
+        self.slot().is_some_and(|slot| slot.closing() == Some(CloseReason::Stalled))
     }
 
-    /// Wakes this task when the hub has something, also while the socket is blocked.
+    /// Has this task woken when the hub has something for it, also while the socket is blocked.
     pub(super) fn register(&self, cx: &Context<'_>) {
         if let Some(slot) = self.slot() {
             slot.register(cx.waker());
         }
     }
 
-    /// Notes that the socket took some of what waits, or nothing.
-    pub(super) fn wrote(&self, some: bool) {
+    /// Notes whether the socket accepted some of what is pending.
+    pub(super) fn record_write(&self, some: bool) {
         let (Some(slot), Some(hub)) = (self.slot(), self.hub()) else { return };
         if some {
-            slot.goes_on();
+            slot.mark_progress();
         } else {
-            slot.waits(hub.now());
+            slot.mark_pending(hub.now());
         }
     }
 
-    /// Notes that events were written as so many bytes: the hub counts them, and how long they took since they were
+    /// Records in the metrics that events were written as so many bytes, and how long they took since they were
     /// published.
-    pub(super) fn sent<'a>(&self, events: impl IntoIterator<Item = &'a Outgoing>, bytes: usize) {
+    pub(super) fn record_events<'a>(&self, events: impl IntoIterator<Item = &'a Outgoing>, bytes: usize) {
         let Some(hub) = self.hub() else { return };
         hub.meters.bytes.increment(bytes as u64);
         for out in events {
@@ -215,17 +224,17 @@ impl StatusStream {
         }
     }
 
-    /// The next thing to send; none at the end.
+    /// The next event to send; none at the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
         if let Some(slot) = self.slot() {
-            slot.goes_on();
+            slot.mark_progress();
         }
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 if self.ready.is_empty() {
-                    self.ready = VecDeque::new(); // a stream lives long, and what it held is never needed again
+                    self.ready = VecDeque::new(); // gives its memory back: a stream lives long
                 }
-                return Poll::Ready(Some(self.gives(Outgoing::stored(frame))));
+                return Poll::Ready(Some(self.record_sent(Outgoing::stored(frame))));
             }
             if self.ended {
                 return Poll::Ready(None);
@@ -234,10 +243,10 @@ impl StatusStream {
                 let read = ready!(reading.as_mut().poll(cx));
                 self.reading = None;
                 match read {
-                    Ok(read) => self.take_in(read),
+                    Ok(read) => self.apply(read),
                     Err(error) => {
-                        tracing::error!(%error, "a status stream could not read the store");
-                        self.end(Close::Error);
+                        tracing::error!(%error, "a status stream was closed because the store could not be read");
+                        self.end(CloseReason::Error);
                     }
                 }
                 continue;
@@ -253,48 +262,49 @@ impl StatusStream {
             let step = match &mut self.view {
                 View::Session(view) => view.step(),
                 View::Owner(view) => view.step(),
-                View::Refused => Step::End(Close::Ended),
+                View::Refused => Step::End(CloseReason::Ended),
             };
             match step {
-                Step::Send(out) => return Poll::Ready(Some(self.gives(out))),
+                Step::Send(out) => return Poll::Ready(Some(self.record_sent(out))),
                 Step::Read(reading) => self.reading = Some(reading),
                 Step::End(why) => self.end(why),
                 Step::Wait => {
                     let Some(slot) = self.slot() else { continue };
-                    if !slot.take_beat() {
+                    if !slot.take_heartbeat_request() {
                         return Poll::Pending;
                     }
                     let Some(hub) = self.hub() else { continue };
-                    return Poll::Ready(Some(self.gives(Outgoing::stored(hub.heartbeat()))));
+                    return Poll::Ready(Some(self.record_sent(Outgoing::stored(hub.heartbeat()))));
                 }
             }
         }
     }
 
-    fn gives(&self, out: Outgoing) -> Outgoing {
+    fn record_sent(&self, out: Outgoing) -> Outgoing {
         if let (Some(slot), Some(hub)) = (self.slot(), self.hub()) {
             slot.sent(hub.now(), out.frame.kind() == Kind::Heartbeat);
         }
         out
     }
 
-    fn take_in(&mut self, read: Read) {
+    fn apply(&mut self, read: ReadResult) {
         match (&mut self.view, read) {
-            (View::Session(view), Read::Session(Some((owner, status)))) => view.watch.hub.learn(&owner, &status),
-            (View::Session(_), Read::Session(None)) => self.end(Close::Ended),
-            (View::Session(view), Read::Segments(segments, until)) => {
+            (View::Session(view), ReadResult::Session(Some((owner, status)))) => view.watch.hub.learn(&owner, &status),
+            (View::Session(_), ReadResult::Session(None)) => self.end(CloseReason::Ended),
+            (View::Session(view), ReadResult::Segments(segments, until)) => {
                 if segments.is_empty() {
-                    // Announced, but no longer there: deleted meanwhile. Asking again would go on for ever.
-                    return self.end(Close::Ended);
+                    // They were announced and are gone, so the session was deleted. Reading again would never end.
+                    return self.end(CloseReason::Ended);
                 }
                 let from = view.next;
                 for segment in segments.iter().filter(|s| (from..until).contains(&s.index)) {
-                    // Before the status that counts it, as in `Hub::publish`: what was seen stays what it was.
+                    // Sent before the status that counts it, as in `Hub::publish`, so its id has the version already
+                    // seen.
                     self.ready.push_back(Frame::segment(&SegmentEvent::new(view.id, segment), view.seen));
                     view.next = segment.index + 1;
                 }
             }
-            (View::Owner(view), Read::Statuses(statuses)) => view.watch.hub.learn_list(&view.owner, &statuses),
+            (View::Owner(view), ReadResult::Statuses(statuses)) => view.watch.hub.learn_list(&view.owner, &statuses),
             _ => {}
         }
     }
@@ -302,40 +312,40 @@ impl StatusStream {
 
 impl SessionView {
     fn step(&mut self) -> Step {
-        let next = lock(&self.watch.topic).next(self.seen, self.next, self.turn);
+        let next = lock(&self.watch.topic).next(self.seen, self.next, self.status_number);
         match next {
             Next::Load => {
                 self.watch.hub.meters.snapshot_reads.increment(1);
                 let reading = self.source.session(self.id);
-                Step::Read(Box::pin(async move { reading.await.map(Read::Session) }))
+                Step::Read(Box::pin(async move { reading.await.map(ReadResult::Session) }))
             }
             Next::Segments(from, until) => {
                 self.watch.hub.meters.snapshot_reads.increment(1);
                 let reading = self.source.segments(self.id, from);
-                Step::Read(Box::pin(async move { reading.await.map(|read| Read::Segments(read, until)) }))
+                Step::Read(Box::pin(async move { reading.await.map(|read| ReadResult::Segments(read, until)) }))
             }
             Next::Send(mut out, version) => {
                 self.next += 1;
                 if version < self.seen {
-                    // Overtaken by a status: its id must not say that this is still to come.
+                    // A newer status was sent before it, so its id must name that one's version.
                     out.frame = out.frame.counting(EventId { version: self.seen, segments: self.next });
                 }
                 Step::Send(out)
             }
             Next::Status { latest, skipped } => {
                 self.seen = latest.version;
-                self.turn = Some(latest.turn);
+                self.status_number = Some(latest.status_number);
                 if skipped > 0 {
                     self.watch.hub.meters.conflated.increment(u64::from(skipped));
                 }
                 let mut out = latest.out;
                 if latest.segments < self.next {
-                    // One that was overtaken by segments: its id must not say that they are still to come.
+                    // Newer segments were sent before it, so its id must count them.
                     out.frame = out.frame.counting(EventId { version: latest.version, segments: self.next });
                 }
                 Step::Send(out)
             }
-            Next::End => Step::End(Close::Ended),
+            Next::End => Step::End(CloseReason::Ended),
             Next::Wait => Step::Wait,
         }
     }
@@ -348,16 +358,17 @@ impl OwnerView {
             drop(topic);
             self.watch.hub.meters.snapshot_reads.increment(1);
             let reading = self.source.statuses(&self.owner);
-            return Step::Read(Box::pin(async move { reading.await.map(Read::Statuses) }));
+            return Step::Read(Box::pin(async move { reading.await.map(ReadResult::Statuses) }));
         }
         match topic.next(self.next, self.since) {
             Some((next, out)) => {
                 self.next = next;
                 Step::Send(out)
             }
-            None if !self.greeted => {
-                self.greeted = true;
-                // An owner without sessions has an empty snapshot; this tells the client that events get through.
+            None if !self.snapshot_end_sent => {
+                self.snapshot_end_sent = true;
+                // The snapshot of an owner without sessions is empty; a heartbeat shows the client that events get
+                // through.
                 Step::Send(Outgoing::stored(Frame::heartbeat(Timestamp::now())))
             }
             None => Step::Wait,

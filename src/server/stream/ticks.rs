@@ -1,5 +1,5 @@
-//! The hub's coarse clock, which streams and their connections share: a tick is cheap to read, and exact enough for what
-//! lasts seconds.
+//! The hub's coarse clock, which streams and their connections share: a tick is cheap to read, and exact enough for
+//! timeouts of seconds.
 
 use std::sync::{Arc, atomic::AtomicU32};
 
@@ -8,5 +8,5 @@ pub(super) type Ticks = u32;
 /// Ticks in a second.
 pub(super) const PER_SECOND: Ticks = 4;
 
-/// The present tick, shared with connections.
+/// The current tick, shared with connections.
 pub(super) type Clock = Arc<AtomicU32>;

@@ -1,6 +1,6 @@
 //! What the hub holds of one session and of one owner: the newest status as a frame (a state, so the latest wins) and
-//! the last segments (a log, so each has its number). Streams keep a place in it and nothing else, which is why a slow
-//! reader costs nothing and still gets every segment.
+//! the last segments (a log, so each has its number). A stream keeps only its position in it, so a slow reader costs
+//! nothing and still gets every segment.
 
 use super::{Frame, slot::Slot, ticks::Ticks};
 use crate::{
@@ -22,7 +22,7 @@ const RECENT_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     pub frame: Frame,
-    /// When its change was published; none for what came from the store.
+    /// When its change was published; none if it was read from the store.
     pub published: Option<Instant>,
 }
 
@@ -38,21 +38,21 @@ pub(super) struct Latest {
     pub(super) version: u64,
     pub(super) segments: u32,
     pub(super) state: State,
-    /// When this version came to be.
+    /// When this version was made.
     pub(super) at: Timestamp,
-    /// Counts the statuses of this topic, to tell how many a slow stream skipped.
-    pub(super) turn: u32,
+    /// The number of this status among those of its topic, to count how many a slow stream skipped.
+    pub(super) status_number: u32,
     pub(super) out: Outgoing,
 }
 
 impl Latest {
-    fn new(status: &Status, out: Outgoing, turn: u32) -> Self {
+    fn new(status: &Status, out: Outgoing, status_number: u32) -> Self {
         Self {
             version: status.version,
             segments: status.segments,
             state: status.state,
             at: status.timestamp,
-            turn,
+            status_number,
             out,
         }
     }
@@ -73,40 +73,40 @@ pub(super) struct SessionTopic {
     pub(super) used: Ticks,
 }
 
-/// What a stream of one session has to do next.
+/// The next step of a stream of one session.
 pub(super) enum Next {
     /// Nothing is known yet: read the session from the store.
     Load,
     /// Read the segments from the first index up to the second, without it, from the store.
     Segments(u32, u32),
-    /// A segment, and the version that its id names.
+    /// Send a segment; with the version that its event id names.
     Send(Outgoing, u64),
-    /// A status, and how many were skipped to get to it.
+    /// Send a status; with the number of statuses that were skipped before it.
     Status {
         latest: Latest,
         skipped: u32,
     },
-    /// Nothing more will come.
+    /// End the stream: nothing more will come.
     End,
     Wait,
 }
 
 impl SessionTopic {
-    /// Takes in a status that is newer than what is known. False if it isn't.
+    /// Stores a status if it is newer than the known one. False if it isn't.
     pub(super) fn offer(&mut self, owner: &Owner, status: &Status, out: Outgoing) -> bool {
         if self.owner.is_none() {
             self.owner = Some(owner.clone());
         }
-        let turn = match &self.latest {
+        let status_number = match &self.latest {
             Some(latest) if latest.version >= status.version => return false,
-            Some(latest) => latest.turn.wrapping_add(1),
+            Some(latest) => latest.status_number.wrapping_add(1),
             None => 0,
         };
-        self.latest = Some(Latest::new(status, out, turn));
+        self.latest = Some(Latest::new(status, out, status_number));
         true
     }
 
-    /// Takes in a segment. One that was announced before is ignored; after a hole only the newer ones are kept.
+    /// Stores a segment. One that was announced before is ignored; after a gap only the newer ones are kept.
     pub(super) fn announce(&mut self, index: u32, version: u64, out: &Outgoing) -> bool {
         match self.recent.back() {
             Some((last, ..)) if index <= *last => return false,
@@ -142,14 +142,15 @@ impl SessionTopic {
         self.recent.back().map_or(0, |(last, ..)| last + 1).max(latest.segments)
     }
 
-    /// What comes next for a stream that has seen version `seen`, the segments before `next`, and a status of `turn`.
-    pub(super) fn next(&self, seen: u64, next: u32, turn: Option<u32>) -> Next {
+    /// The next step of a stream that has seen version `seen`, the segments before `next`, and the status numbered
+    /// `status_number`.
+    pub(super) fn next(&self, seen: u64, next: u32, status_number: Option<u32>) -> Next {
         if self.gone {
             return Next::End;
         }
         let Some(latest) = &self.latest else { return Next::Load };
-        // Segments that a status counts go before it, and those that came since after it: so the id of each event says
-        // truly what was sent up to it.
+        // The segments that a status counts are sent before it and later ones after it, so that the id of each event
+        // says exactly what was sent up to it.
         let due = latest.version > seen;
         let until = if due { latest.segments } else { self.announced(latest) };
         if next < until {
@@ -158,7 +159,7 @@ impl SessionTopic {
             return found.map_or(Next::Segments(next, until), |(_, version, out)| Next::Send(out.clone(), *version));
         }
         if due {
-            let skipped = turn.map_or(0, |turn| latest.turn.wrapping_sub(turn).saturating_sub(1));
+            let skipped = status_number.map_or(0, |before| latest.status_number.wrapping_sub(before).saturating_sub(1));
             return Next::Status { latest: latest.clone(), skipped };
         }
         if latest.state.is_terminal() { Next::End } else { Next::Wait }
@@ -170,16 +171,16 @@ impl SessionTopic {
         }
     }
 
-    /// Whether the session is being worked on, as far as is known.
+    /// Whether the session is processing, as far as is known.
     pub(super) fn is_running(&self) -> bool {
         self.latest.as_ref().is_some_and(|latest| latest.state == State::Processing)
     }
 }
 
-/// All sessions of an owner that haven't ended or changed lately, and their changes in order.
+/// The sessions of an owner that haven't ended or have changed lately, and their changes in order.
 #[derive(Debug, Default)]
 pub(super) struct OwnerTopic {
-    /// Whether the store's snapshot has been taken in; until then only what was published since is known.
+    /// Whether the sessions were read from the store; until then only what was published since is known.
     pub(super) loaded: bool,
     sessions: HashMap<SessionId, (u64, Latest)>,
     /// By the number of the change: the newest status of each session once, and the last segments.
@@ -188,7 +189,7 @@ pub(super) struct OwnerTopic {
     segment_bytes: usize,
     /// The number of the next change.
     end: u64,
-    /// Hash of what the list of statuses holds; the order doesn't matter to it.
+    /// A hash of the statuses that doesn't depend on their order.
     hash: u64,
     pub(super) watchers: Slab<Arc<Slot>>,
     pub(super) used: Ticks,
@@ -201,26 +202,27 @@ enum Item {
 }
 
 impl OwnerTopic {
-    /// Takes in a status that is newer than what is known of its session. False if it isn't.
+    /// Stores a status if it is newer than the known one of its session. False if it isn't.
     pub(super) fn offer(&mut self, status: &Status, out: &Outgoing) -> bool {
         let id = status.session_id;
-        let mut turn = 0;
+        let mut status_number = 0;
         if let Some((number, latest)) = self.sessions.get(&id) {
             if latest.version >= status.version {
                 return false;
             }
-            turn = latest.turn.wrapping_add(1);
+            status_number = latest.status_number.wrapping_add(1);
             self.hash ^= hash_of(id, latest.version);
             self.order.remove(number);
         }
         self.hash ^= hash_of(id, status.version);
         self.order.insert(self.end, Item::Status(id));
-        self.sessions.insert(id, (self.end, Latest::new(status, out.clone(), turn)));
+        self.sessions.insert(id, (self.end, Latest::new(status, out.clone(), status_number)));
         self.end += 1;
         true
     }
 
-    /// Takes in a segment for those who watch now. Whoever reads too slowly to get it finds out by the count.
+    /// Stores a segment for those who watch now. A client that reads too slowly to get it notices by the status' count
+    /// of segments.
     pub(super) fn announce(&mut self, out: &Outgoing) {
         self.order.insert(self.end, Item::Segment(out.clone()));
         self.segments.push_back(self.end);
@@ -261,7 +263,7 @@ impl OwnerTopic {
         open.map(|(id, (_, latest))| (*id, latest.version, latest.segments))
     }
 
-    /// Whether a session is known not to have ended.
+    /// Whether a session is known and hasn't ended.
     pub(super) fn is_open(&self, id: SessionId) -> bool {
         self.sessions.get(&id).is_some_and(|(_, latest)| !latest.state.is_terminal())
     }
@@ -271,12 +273,13 @@ impl OwnerTopic {
         self.sessions.get(&id).map(|(_, latest)| latest.version)
     }
 
-    /// The number that the next change gets: a new stream needs no segment from before.
+    /// The number of the next change. A new stream needs no segment with a lower one.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// The first change from number `from` on, and the number to go on from. Segments before `since` are left out.
+    /// The first change numbered `from` or higher, and the number to continue from. Segments numbered below `since` are
+    /// left out.
     pub(super) fn next(&self, from: u64, since: u64) -> Option<(u64, Outgoing)> {
         self.order.range(from..).find_map(|(number, item)| match item {
             Item::Status(id) => {
@@ -302,13 +305,13 @@ impl OwnerTopic {
         }
     }
 
-    /// Whether any session is being worked on.
+    /// Whether any session is processing.
     pub(super) fn is_running(&self) -> bool {
         self.sessions.values().any(|(_, latest)| latest.state == State::Processing)
     }
 }
 
-/// The same on every node of one build, so that polls may go to any of them.
+/// A hash that is the same on every node of one build, so that polls may go to any of them.
 fn hash_of(id: SessionId, version: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
     (id, version).hash(&mut hasher);

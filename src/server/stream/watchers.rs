@@ -1,4 +1,4 @@
-//! The hub as the bus knows it.
+//! Implements the bus' trait for the hub.
 
 use super::Hub;
 use crate::{
@@ -49,7 +49,7 @@ impl Watchers for Hub {
         self.is_held(owner, id)
     }
 
-    fn listen_beyond(&self, wants: UnboundedSender<SessionId>) {
-        self.listen_beyond(wants);
+    fn subscribe_remote(&self, subscribe: UnboundedSender<SessionId>) {
+        self.subscribe_remote(subscribe);
     }
 }

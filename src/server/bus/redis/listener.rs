@@ -1,15 +1,15 @@
-//! Listens for the changes of other nodes and for what outside workers publish: over one connection, for the sessions that
-//! somebody watches here. Redis keeps nothing for who isn't there, so after every subscription what it is about is read
-//! from the store.
+//! Receives the changes of other nodes and the messages of outside workers over one connection, for the sessions that
+//! somebody watches here. Redis doesn't keep messages for later subscribers, so after every subscription the sessions
+//! are read from the store.
 
 use super::{
     super::{
         Inbox, Rejection, Signal, Signer, count,
-        inbox::Said,
+        inbox::SessionMessages,
         local::Local,
         wire::{self, NodeNotice},
     },
-    link::{ANSWER, Pause, RETRY, answer, closed, silent},
+    link::{Backoff, RESPONSE_TIMEOUT, RETRY_WAIT, connection_closed, timed_out, with_timeout},
 };
 use crate::{
     model::{EngineId, Session, SessionId, State},
@@ -27,25 +27,26 @@ use tokio::{
     time,
 };
 
-/// Channels named in one command.
-const STEP: usize = 500;
-/// How often a quiet connection is asked whether it is alive, and unneeded subscriptions are given up.
-const LOOK: Duration = Duration::from_secs(5);
-/// Bytes of messages that may wait until the store has told whose their sessions are. More come only if it doesn't answer.
-const EARLY_BYTES: usize = 32 * 1024 * 1024;
+/// The most channels named in one command.
+const BATCH: usize = 500;
+/// How often the connection is checked with a ping, and unneeded subscriptions are dropped.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Bytes of messages that may wait until their sessions were read from the store. More come only if the store doesn't
+/// answer.
+const MAX_BUFFERED_BYTES: usize = 32 * 1024 * 1024;
 
-/// A session that this node listens for.
+/// A session that this node has subscribed to.
 #[derive(Debug)]
 pub(super) enum Subscribed {
-    /// The store hasn't told yet whose it is; what came meanwhile.
-    Asked(Said),
-    /// Its owner, and whether its worker is outside Hark.
+    /// It is being read from the store; with the messages that came meanwhile.
+    Loading(SessionMessages),
+    /// It was read: its owner, and whether its worker is outside Hark.
     Known { owner: Owner, outside: bool },
-    /// There is none.
-    Nobody,
+    /// There is no such session.
+    Unknown,
 }
 
-/// What the store tells of sessions.
+/// Sessions and owners as read from the store.
 pub(super) type Rows = Result<Vec<(Session, Owner)>, sqlx::Error>;
 
 #[derive(Debug)]
@@ -53,33 +54,36 @@ pub(super) struct Listener {
     pub(super) local: Local,
     pub(super) signer: Signer,
     pub(super) store: Store,
-    pub(super) foreign: Arc<Inbox>,
-    pub(super) wants: mpsc::UnboundedReceiver<SessionId>,
-    pub(super) reads: mpsc::UnboundedSender<(Vec<SessionId>, Rows)>,
-    pub(super) rows: mpsc::UnboundedReceiver<(Vec<SessionId>, Rows)>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) to_subscribe: mpsc::UnboundedReceiver<SessionId>,
+    pub(super) loaded_sender: mpsc::UnboundedSender<(Vec<SessionId>, Rows)>,
+    pub(super) loaded_receiver: mpsc::UnboundedReceiver<(Vec<SessionId>, Rows)>,
     pub(super) connected: watch::Sender<bool>,
     pub(super) sessions: HashMap<SessionId, Subscribed>,
-    /// Bytes of messages taken in for sessions of which the store hasn't told yet.
-    pub(super) early_bytes: usize,
-    pub(super) watched: bool,
+    /// Bytes of the messages that wait for their sessions to be read.
+    pub(super) buffered_bytes: usize,
+    pub(super) serves_streams: bool,
 }
 
 impl Listener {
-    /// Listens for as long as it is polled; connects again whenever the connection breaks off.
+    /// Runs until it is dropped; connects again whenever the connection breaks.
     pub(super) async fn run(&mut self, client: &Client) {
-        let mut pause = Pause::default();
+        let mut backoff = Backoff::default();
         loop {
-            match answer(client.get_async_pubsub()).await {
+            match with_timeout(client.get_async_pubsub()).await {
                 Ok(pubsub) => {
                     let (sink, messages) = pubsub.split();
-                    if let Err(error) = self.listen(sink, messages, &mut pause).await {
-                        tracing::warn!(%error, "the connection to Redis broke off; watchers are told from the store meanwhile");
+                    if let Err(error) = self.listen(sink, messages, &mut backoff).await {
+                        tracing::warn!(%error, "the connection to Redis broke; connecting again, and reading changes from the store every second until then");
                     }
                     self.connected.send_replace(false);
                 }
-                Err(error) => pause.tell("Redis can't be reached; watchers are told from the store meanwhile", &error),
+                Err(error) => backoff.warn_once(
+                    "Redis can't be reached; changes of other nodes are read from the store every second",
+                    &error,
+                ),
             }
-            time::sleep(pause.next()).await;
+            time::sleep(backoff.next()).await;
         }
     }
 
@@ -87,63 +91,63 @@ impl Listener {
         &mut self,
         mut sink: PubSubSink,
         mut messages: impl StreamExt<Item = Msg> + Unpin,
-        pause: &mut Pause,
+        backoff: &mut Backoff,
     ) -> Result<(), RedisError> {
         self.sessions.clear();
-        self.early_bytes = 0;
+        self.buffered_bytes = 0;
         let messages = &mut messages;
-        self.answered(messages, sink.subscribe(wire::NODES)).await?;
+        self.await_reply(messages, sink.subscribe(wire::NODES)).await?;
         let held: Vec<SessionId> = self.local.watchers().held().into_keys().collect();
-        if self.watched {
+        if self.serves_streams {
             self.subscribe(&mut sink, messages, held).await?;
         }
-        // Everything that is held is compared with the store now that nothing can be missed any more.
+        // From here on nothing is missed, so everything that is held is compared with the store once.
         self.connected.send_replace(true);
-        *pause = Pause::default();
-        tracing::info!(sessions = self.sessions.len(), "changes of other nodes are heard through Redis");
+        *backoff = Backoff::default();
+        tracing::info!(sessions = self.sessions.len(), "connected to Redis: receiving the changes of other nodes");
         let mut wanted = Vec::new();
-        let mut looks = time::interval(LOOK);
-        looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut pings = time::interval(PING_INTERVAL);
+        pings.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = messages.next() => match message {
-                    Some(message) => self.hear(&message),
-                    None => return Err(closed()),
+                    Some(message) => self.handle(&message),
+                    None => return Err(connection_closed()),
                 },
-                Some((ids, rows)) = self.rows.recv() => self.learn(ids, rows),
-                n = self.wants.recv_many(&mut wanted, STEP), if self.watched => {
+                Some((ids, rows)) = self.loaded_receiver.recv() => self.loaded(ids, rows),
+                n = self.to_subscribe.recv_many(&mut wanted, BATCH), if self.serves_streams => {
                     if n > 0 {
                         self.subscribe(&mut sink, messages, std::mem::take(&mut wanted)).await?;
                     }
                 }
-                _ = looks.tick() => {
-                    self.answered(messages, sink.ping::<redis::Value>()).await?;
-                    if self.watched {
-                        self.tidy(&mut sink, messages).await?;
+                _ = pings.tick() => {
+                    self.await_reply(messages, sink.ping::<redis::Value>()).await?;
+                    if self.serves_streams {
+                        self.prune_subscriptions(&mut sink, messages).await?;
                     }
                 }
             }
         }
     }
 
-    /// Waits for the answer to a command and hears messages meanwhile. The answer stands behind those that are under way,
-    /// which may take long, but as long as any come the connection is alive.
-    async fn answered<T>(
+    /// Waits for the reply to a command and handles messages meanwhile. The reply comes after the messages that are
+    /// already on their way, which may take long; but while any arrive, the connection is alive.
+    async fn await_reply<T>(
         &mut self,
         messages: &mut (impl StreamExt<Item = Msg> + Unpin),
-        asked: impl Future<Output = Result<T, RedisError>>,
+        reply: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, RedisError> {
-        let mut asked = pin!(asked);
+        let mut reply = pin!(reply);
         loop {
             tokio::select! {
-                answer = &mut asked => return answer,
-                message = messages.next() => self.hear(&message.ok_or_else(closed)?),
-                () = time::sleep(ANSWER) => return Err(silent()),
+                answer = &mut reply => return answer,
+                message = messages.next() => self.handle(&message.ok_or_else(connection_closed)?),
+                () = time::sleep(RESPONSE_TIMEOUT) => return Err(timed_out()),
             }
         }
     }
 
-    /// Listens for sessions, and then reads them: what was published before is in the store.
+    /// Subscribes to sessions, and then reads them: what was published before is in the store.
     async fn subscribe(
         &mut self,
         sink: &mut PubSubSink,
@@ -153,128 +157,128 @@ impl Listener {
         let mut new: Vec<SessionId> = ids.into_iter().filter(|id| !self.sessions.contains_key(id)).collect();
         new.sort_unstable();
         new.dedup();
-        for step in new.chunks(STEP) {
+        for step in new.chunks(BATCH) {
             let channels: Vec<String> = step.iter().map(|id| wire::channel(*id)).collect();
-            // Before Redis is asked: the first messages may come with its answer.
-            self.sessions.extend(step.iter().map(|id| (*id, Subscribed::Asked(Said::default()))));
-            self.answered(messages, sink.subscribe(&channels)).await?;
+            // Entered before Redis is asked, because the first messages may come with its reply.
+            self.sessions.extend(step.iter().map(|id| (*id, Subscribed::Loading(SessionMessages::default()))));
+            self.await_reply(messages, sink.subscribe(&channels)).await?;
             self.read(step.to_vec(), Duration::ZERO);
         }
         metrics::gauge!("hark_bus_subscriptions").set(self.sessions.len() as f64);
         Ok(())
     }
 
-    /// Gives up what nobody holds any more, and takes up what was missed.
-    async fn tidy(
+    /// Unsubscribes from sessions that nobody holds any more, and subscribes to held ones that are missing.
+    async fn prune_subscriptions(
         &mut self,
         sink: &mut PubSubSink,
         messages: &mut (impl StreamExt<Item = Msg> + Unpin),
     ) -> Result<(), RedisError> {
         let held = self.local.watchers().held();
         let unneeded: Vec<SessionId> = self.sessions.keys().filter(|id| !held.contains_key(id)).copied().collect();
-        for step in unneeded.chunks(STEP) {
+        for step in unneeded.chunks(BATCH) {
             let channels: Vec<String> = step.iter().map(|id| wire::channel(*id)).collect();
-            self.answered(messages, sink.unsubscribe(&channels)).await?;
+            self.await_reply(messages, sink.unsubscribe(&channels)).await?;
             for id in step {
-                if let Some(Subscribed::Asked(waiting)) = self.sessions.remove(id) {
-                    self.early_bytes -= waiting.bytes();
+                if let Some(Subscribed::Loading(waiting)) = self.sessions.remove(id) {
+                    self.buffered_bytes -= waiting.bytes();
                 }
             }
         }
         self.subscribe(sink, messages, held.into_keys().collect()).await
     }
 
-    /// Reads sessions from the store `after` a while, for [`Listener::learn`].
-    fn read(&self, ids: Vec<SessionId>, after: Duration) {
-        let (store, reads) = (self.store.clone(), self.reads.clone());
+    /// Reads sessions from the store after `delay`, for [`Listener::loaded`].
+    fn read(&self, ids: Vec<SessionId>, delay: Duration) {
+        let (store, loaded) = (self.store.clone(), self.loaded_sender.clone());
         tokio::spawn(async move {
-            time::sleep(after).await;
+            time::sleep(delay).await;
             let rows = store.many(&ids).await;
-            let _ = reads.send((ids, rows)); // fails when the node goes down
+            let _ = loaded.send((ids, rows)); // fails only while the node stops
         });
     }
 
-    fn learn(&mut self, ids: Vec<SessionId>, rows: Rows) {
+    fn loaded(&mut self, ids: Vec<SessionId>, rows: Rows) {
         let rows = match rows {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::warn!(%error, "sessions could not be read from the store; trying again");
-                self.read(ids, RETRY.1);
+                self.read(ids, RETRY_WAIT.1);
                 return;
             }
         };
-        let mut early = Vec::new();
+        let mut buffered = Vec::new();
         for (session, owner) in rows {
             self.local.watchers().refresh(&owner, &session.status);
             let known = Subscribed::Known { owner, outside: session.engine == EngineId::External };
             if let Some(subscribed) = self.sessions.get_mut(&session.id)
-                && let Subscribed::Asked(waiting) = std::mem::replace(subscribed, known)
+                && let Subscribed::Loading(waiting) = std::mem::replace(subscribed, known)
             {
-                self.early_bytes -= waiting.bytes();
-                early.extend(waiting.into_payloads().map(|payload| (session.id, payload)));
+                self.buffered_bytes -= waiting.bytes();
+                buffered.extend(waiting.into_payloads().map(|payload| (session.id, payload)));
             }
         }
         for id in ids {
             if let Some(subscribed) = self.sessions.get_mut(&id)
-                && let Subscribed::Asked(waiting) = subscribed
+                && let Subscribed::Loading(waiting) = subscribed
             {
-                self.early_bytes -= waiting.bytes();
-                *subscribed = Subscribed::Nobody;
+                self.buffered_bytes -= waiting.bytes();
+                *subscribed = Subscribed::Unknown;
             }
         }
-        for (id, payload) in early {
-            self.take_in(id, &payload);
+        for (id, payload) in buffered {
+            self.handle_session_message(id, &payload);
         }
     }
 
-    fn hear(&mut self, message: &Msg) {
+    fn handle(&mut self, message: &Msg) {
         let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
         if payload.len() > wire::MAX_MESSAGE {
             count(Err(Rejection::Oversized));
         } else if channel == wire::NODES {
-            match wire::read_notice(payload, &self.signer) {
+            match wire::parse_notice(payload, &self.signer) {
                 Ok(notice) => self.notice(notice),
                 Err(rejection) => count(Err(rejection)),
             }
         } else if let Some(id) = wire::session_of(channel) {
-            self.take_in(id, payload);
+            self.handle_session_message(id, payload);
         } else {
             count(Err(Rejection::Foreign));
         }
     }
 
-    fn take_in(&mut self, id: SessionId, payload: &[u8]) {
+    fn handle_session_message(&mut self, id: SessionId, payload: &[u8]) {
         match self.sessions.get_mut(&id) {
-            Some(Subscribed::Asked(waiting)) if self.early_bytes + payload.len() <= EARLY_BYTES => {
+            Some(Subscribed::Loading(waiting)) if self.buffered_bytes + payload.len() <= MAX_BUFFERED_BYTES => {
                 let before = waiting.bytes();
                 if let Err(rejection) = waiting.put(id, payload) {
                     count(Err(rejection));
                 }
-                self.early_bytes = self.early_bytes - before + waiting.bytes();
+                self.buffered_bytes = self.buffered_bytes - before + waiting.bytes();
             }
-            Some(Subscribed::Asked(_)) => metrics::counter!("hark_bus_dropped_total").increment(1),
+            Some(Subscribed::Loading(_)) => metrics::counter!("hark_bus_dropped_total").increment(1),
             Some(Subscribed::Known { outside: true, .. }) => {
-                match self.foreign.put(id, payload) {
-                    Ok(true) => {} // counted when it has been looked at
+                match self.inbox.put(id, payload) {
+                    Ok(true) => {} // counted when it is processed
                     Ok(false) => metrics::counter!("hark_bus_dropped_total").increment(1),
                     Err(rejection) => count(Err(rejection)),
                 }
             }
             Some(Subscribed::Known { owner, outside: false }) => {
-                match wire::read(id, payload, &self.signer) {
+                match wire::parse(id, payload, &self.signer) {
                     Ok(change) => {
-                        let older = matches!(&change, Change::Status(status)
+                        let is_older = matches!(&change, Change::Status(status)
                             if self.local.watchers().version_of(id).is_some_and(|known| status.version < known));
-                        let news = self.local.tell_watchers(&Event { owner: owner.clone(), change });
-                        // What is just known already is most often this node's own.
-                        if news || older {
-                            count(if news { Ok(()) } else { Err(Rejection::Stale) });
+                        let is_new = self.local.tell_watchers(&Event { owner: owner.clone(), change });
+                        // A change that is neither new nor older is usually this node's own, which isn't counted.
+                        if is_new || is_older {
+                            count(if is_new { Ok(()) } else { Err(Rejection::Stale) });
                         }
                     }
                     Err(rejection) => count(Err(rejection)),
                 }
             }
-            Some(Subscribed::Nobody) | None => count(Err(Rejection::Foreign)),
+            Some(Subscribed::Unknown) | None => count(Err(Rejection::Foreign)),
         }
     }
 
@@ -289,8 +293,8 @@ impl Listener {
                 if let Some(signal) = signal {
                     self.local.signal(signal);
                 }
-                // Also what this node listens for: its own message may have been the one that got lost.
-                if self.watched && self.local.watchers().is_held(&Owner::from_store(owner), session_id) {
+                // Read even if this node has subscribed to it, because the message on its own channel may be lost.
+                if self.serves_streams && self.local.watchers().is_held(&Owner::from_store(owner), session_id) {
                     self.read(vec![session_id], Duration::ZERO);
                 }
             }
@@ -298,7 +302,7 @@ impl Listener {
                 self.local.publish(&Event { owner: Owner::from_store(owner), change: Change::Deleted(session_id) });
             }
             NodeNotice::LoggedOut { owner } => self.local.log_out(&Owner::from_store(owner)),
-            // The comparison begins anew when the connection does.
+            // Setting it makes `reconcile` compare at once, as after a new connection.
             NodeNotice::Compare => drop(self.connected.send_replace(true)),
         }
     }

@@ -1,11 +1,11 @@
-//! Publishes this node's changes: what is given to the [`Publisher`] goes to Redis over one connection, in batches.
+//! Publishes this node's changes: [`Publisher`] queues them, and they go to Redis over one connection, in batches.
 
 use super::{
     super::{
         Signer,
         wire::{self, NodeNotice},
     },
-    link::{ANSWER, Pause, answer},
+    link::{Backoff, RESPONSE_TIMEOUT, with_timeout},
 };
 use crate::server::{
     event::{Change, Event},
@@ -22,30 +22,30 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Changes that may wait to be published, and the bytes of their texts. More come only while Redis doesn't answer, and then
-/// the store tells them.
-pub(super) const WAITING: usize = 8192;
-const WAITING_BYTES: usize = 32 * 1024 * 1024;
-/// Changes published in one go.
+/// How many changes may be queued, and how many bytes their texts may have. More come only while Redis doesn't answer,
+/// and then other nodes read them from the store.
+pub(super) const QUEUE_CAPACITY: usize = 8192;
+const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
+/// The most changes published at once.
 const BATCH: usize = 512;
 
-/// Gives changes to Redis. Never waits: what can't be taken in is dropped and counted.
+/// Queues changes for Redis. It never waits: what doesn't fit is dropped and counted.
 #[derive(Clone, Debug)]
 pub(in crate::server::bus) struct Publisher {
-    pub(super) queue: mpsc::Sender<Outgoing>,
-    pub(super) waiting_bytes: Arc<AtomicUsize>,
-    pub(super) publishes: Arc<AtomicBool>,
-    pub(super) listens: watch::Receiver<bool>,
+    pub(super) queue: mpsc::Sender<QueuedMessage>,
+    pub(super) queued_bytes: Arc<AtomicUsize>,
+    pub(super) publisher_connected: Arc<AtomicBool>,
+    pub(super) listener_connected: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
-pub(super) enum Outgoing {
+pub(super) enum QueuedMessage {
     Event(Box<Event>, bool),
     Notice(NodeNotice),
 }
 
-impl Outgoing {
-    /// Bytes of its texts, about: what else it takes is bounded by the number of messages.
+impl QueuedMessage {
+    /// The bytes of its texts, roughly. The rest of its memory is limited by [`QUEUE_CAPACITY`].
     fn size(&self) -> usize {
         let Self::Event(event, _) = self else { return 0 };
         let status = event.new_status();
@@ -59,62 +59,64 @@ impl Outgoing {
 }
 
 impl Publisher {
-    /// Publishes a change. `news`: whether nodes that don't listen for the session must hear of it too.
-    pub(in crate::server::bus) fn publish(&self, event: Event, news: bool) {
-        self.send(Outgoing::Event(Box::new(event), news));
+    /// Publishes a change. `notify_all`: whether nodes without a subscription to the session must learn of it too.
+    pub(in crate::server::bus) fn publish(&self, event: Event, notify_all: bool) {
+        self.send(QueuedMessage::Event(Box::new(event), notify_all));
     }
 
     pub(in crate::server::bus) fn log_out(&self, owner: Owner) {
-        self.send(Outgoing::Notice(NodeNotice::LoggedOut { owner: owner.as_str().to_owned() }));
+        self.send(QueuedMessage::Notice(NodeNotice::LoggedOut { owner: owner.as_str().to_owned() }));
     }
 
     pub(in crate::server::bus) fn is_connected(&self) -> bool {
-        self.publishes.load(Relaxed) && *self.listens.borrow()
+        self.publisher_connected.load(Relaxed) && *self.listener_connected.borrow()
     }
 
-    fn send(&self, out: Outgoing) {
+    fn send(&self, out: QueuedMessage) {
         let size = out.size();
-        let fits = self.waiting_bytes.fetch_add(size, Relaxed) + size <= WAITING_BYTES;
+        let fits = self.queued_bytes.fetch_add(size, Relaxed) + size <= MAX_QUEUED_BYTES;
         if !fits || self.queue.try_send(out).is_err() {
-            self.waiting_bytes.fetch_sub(size, Relaxed);
+            self.queued_bytes.fetch_sub(size, Relaxed);
             metrics::counter!("hark_bus_dropped_total").increment(1);
         }
     }
 }
 
-/// Publishes what comes over `queue`, until `stop` and then what is left.
+/// Publishes what is queued, until `stop`, and then the rest of the queue.
 pub(super) async fn publish(
     client: &Client,
     signer: &Signer,
-    mut queue: mpsc::Receiver<Outgoing>,
-    waiting_bytes: &AtomicUsize,
-    publishes: &AtomicBool,
+    mut queue: mpsc::Receiver<QueuedMessage>,
+    queued_bytes: &AtomicUsize,
+    publisher_connected: &AtomicBool,
     stop: &CancellationToken,
 ) {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(RESPONSE_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
     let mut connection: Option<MultiplexedConnection> = None;
-    let mut pause = Pause::default();
-    // Whether something was dropped that others must look for in the store.
+    let mut backoff = Backoff::default();
+    // Whether a batch was lost, so that other nodes must compare with the store.
     let mut lost = false;
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         if connection.is_none() {
-            match answer(client.get_multiplexed_async_connection_with_config(&config)).await {
+            match with_timeout(client.get_multiplexed_async_connection_with_config(&config)).await {
                 Ok(open) => {
-                    tracing::info!("changes are published to Redis");
-                    publishes.store(true, Relaxed);
-                    pause = Pause::default();
+                    tracing::info!("connected to Redis: publishing changes");
+                    publisher_connected.store(true, Relaxed);
+                    backoff = Backoff::default();
                     connection = Some(open);
                     if std::mem::take(&mut lost) {
-                        batch.push(Outgoing::Notice(NodeNotice::Compare));
+                        batch.push(QueuedMessage::Notice(NodeNotice::Compare));
                     }
                 }
                 Err(error) => {
                     if stop.is_cancelled() {
                         return;
                     }
-                    pause.tell("Redis can't be reached, so changes don't get to other nodes at once", &error);
-                    time::sleep(pause.next()).await;
+                    backoff.warn_once("Redis can't be reached; other nodes see changes up to a second late", &error);
+                    time::sleep(backoff.next()).await;
                     continue;
                 }
             }
@@ -126,17 +128,17 @@ pub(super) async fn publish(
                     if n == 0 {
                         return;
                     }
-                    waiting_bytes.fetch_sub(batch.iter().map(Outgoing::size).sum(), Relaxed);
+                    queued_bytes.fetch_sub(batch.iter().map(QueuedMessage::size).sum(), Relaxed);
                 }
-                // Told after everything that was published before the node went down.
+                // `biased` checks this last, so the queue is empty by then.
                 () = stop.cancelled() => return,
             }
         }
         let mut pipe = redis::pipe();
         for out in batch.drain(..) {
             let messages = match out {
-                Outgoing::Event(event, news) => wire::messages(&event, news, signer),
-                Outgoing::Notice(news) => vec![wire::notice(&news, signer)],
+                QueuedMessage::Event(event, notify_all) => wire::messages(&event, notify_all, signer),
+                QueuedMessage::Notice(notice) => vec![wire::notice(&notice, signer)],
             };
             for (channel, payload) in messages {
                 pipe.cmd("PUBLISH").arg(channel).arg(payload).ignore();
@@ -145,9 +147,9 @@ pub(super) async fn publish(
         if let Some(open) = &mut connection
             && let Err(error) = pipe.query_async::<()>(open).await
         {
-            tracing::warn!(%error, "Redis took no changes; connecting again");
+            tracing::warn!(%error, "changes could not be published to Redis and were dropped; connecting again");
             metrics::counter!("hark_bus_dropped_total").increment(pipe.cmd_iter().count() as u64);
-            publishes.store(false, Relaxed);
+            publisher_connected.store(false, Relaxed);
             connection = None;
             lost = true;
         }

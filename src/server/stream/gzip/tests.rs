@@ -1,4 +1,5 @@
-//! Against two decoders: flate2's, which checks the sums, and miniz_oxide, which shares nothing with the encoder.
+//! Tests against two decoders: flate2's, which verifies checksum and length, and miniz_oxide, which shares no code with
+//! the encoder.
 
 use super::*;
 use crate::model::{SegmentEvent, SessionId, Stage, State, Status, Timestamp};
@@ -11,7 +12,7 @@ use miniz_oxide::inflate::{
 use proptest::prelude::*;
 use std::io::Read;
 
-/// What a client can read of the bytes that have arrived, and whether the file has ended.
+/// What a client can decode of the bytes that have arrived, and whether the file has ended.
 fn readable(packed: &[u8]) -> (Vec<u8>, bool) {
     assert_eq!(packed[..HEADER.len()], HEADER);
     let mut plain = vec![0; 1 << 20];
@@ -22,7 +23,7 @@ fn readable(packed: &[u8]) -> (Vec<u8>, bool) {
     (plain, status == TINFLStatus::Done)
 }
 
-/// Writes each batch; returns all that was packed.
+/// Writes each batch; returns the compressed file.
 fn write_all(batches: &[Vec<Bytes>], after_each: impl Fn(&Gzip, &[u8], &[u8])) -> Vec<u8> {
     let mut gzip = Gzip::default();
     let (mut packed, mut plain) = (Vec::new(), Vec::new());
@@ -37,9 +38,9 @@ fn write_all(batches: &[Vec<Bytes>], after_each: impl Fn(&Gzip, &[u8], &[u8])) -
 
 fn any_event() -> impl Strategy<Value = Bytes> {
     prop_oneof![
-        // Much alike, as events are.
+        // Similar to each other, as events are.
         4 => "id: [0-9]{1,3}\nevent: (status|segment)\ndata: [a-f]{0,300}\n\n".prop_map(Bytes::from),
-        1 => proptest::collection::vec(any::<u8>(), 0..2 * BYTES).prop_map(Bytes::from),
+        1 => proptest::collection::vec(any::<u8>(), 0..2 * DICTIONARY_BYTES).prop_map(Bytes::from),
         1 => (any::<u8>(), 0..100_000_usize).prop_map(|(byte, n)| vec![byte; n].into()),
     ]
 }
@@ -71,19 +72,19 @@ proptest! {
     ) {
         write_all(&batches, |gzip, _, _| {
             assert_eq!(gzip.recent.iter().map(Bytes::len).sum::<usize>(), gzip.recent_bytes);
-            assert!(gzip.recent_bytes <= BYTES && gzip.recent.capacity() <= EVENTS);
+            assert!(gzip.recent_bytes <= DICTIONARY_BYTES && gzip.recent.capacity() <= DICTIONARY_EVENTS);
         });
     }
 }
 
 #[test]
 fn a_kept_event_is_shared_unless_it_is_long() {
-    let (short, long) = (Bytes::from(vec![b'a'; BYTES / 2]), Bytes::from(vec![b'b'; 10 * BYTES]));
+    let (short, long) = (Bytes::from(vec![b'a'; DICTIONARY_BYTES / 2]), Bytes::from(vec![b'b'; 10 * DICTIONARY_BYTES]));
     let mut gzip = Gzip::default();
     gzip.write([short.clone()].iter(), false);
     assert!(gzip.recent[0].as_ptr() == short.as_ptr());
     gzip.write([long.clone()].iter(), false);
-    assert!(long.is_unique() && gzip.recent[0].len() == BYTES, "a few bytes must not keep a large event");
+    assert!(long.is_unique() && gzip.recent[0].len() == DICTIONARY_BYTES, "a few bytes must not keep a large event");
 }
 
 #[test]

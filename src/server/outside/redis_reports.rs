@@ -1,5 +1,5 @@
-//! What outside workers publish over Redis: the bus hears it, and it is checked by the same rule as what comes over HTTP.
-//! Run by `server`.
+//! Processes the reports that outside workers publish over Redis. The bus puts them into its inbox, and they are
+//! checked by the same rules as those over HTTP. Run by `node`.
 
 use super::{
     Outside,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     model::{SessionId, Status, Timestamp},
     server::{
-        bus::{self, Foreign, Inbox, Rejection},
+        bus::{self, Inbox, OutsideMessage, Rejection},
         event::Event,
         owner::Owner,
         telemetry,
@@ -21,64 +21,66 @@ use std::{sync::Arc, time::Duration};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-/// How often what was heard is stored.
-const STORE_HEARD: Duration = Duration::from_secs(1);
+/// How often pending reports are stored.
+const STORE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Takes in what outside workers publish over Redis: shows it to this node's watchers at once, and stores it. Other nodes
-/// that listen do the same, and the store takes each version and each segment once. Runs until `stop`.
-pub async fn listen(outside: Arc<Outside>, heard: Arc<Inbox>, stop: CancellationToken) {
+/// Takes in the reports that outside workers publish over Redis: publishes each to this node's watchers at once, and
+/// stores it. Other subscribed nodes do the same, and the store takes each version and each segment once. Runs until
+/// `stop`.
+pub async fn listen(outside: Arc<Outside>, inbox: Arc<Inbox>, stop: CancellationToken) {
     let pending = PendingReports::default();
-    let take = async {
+    let process = async {
         loop {
-            let message = heard.take().await;
-            match outside.take_heard(&message, &pending).await {
+            let message = inbox.take().await;
+            match outside.process(&message, &pending).await {
                 Ok(true) => bus::count(Ok(())),
                 Ok(false) => {}
                 Err(rejection) => bus::count(Err(rejection)),
             }
-            // However much comes, storing and `stop` get their turn.
+            // Lets storing and `stop` run, however much comes.
             tokio::task::consume_budget().await;
         }
     };
-    // Beside it, so that nobody who watches waits for the database.
+    // Runs concurrently, so that watchers don't wait for the database.
     let store = async {
-        let mut looks = time::interval(STORE_HEARD);
-        looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut interval = time::interval(STORE_INTERVAL);
+        interval.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = pending.urged() => store_heard(&outside, &pending, false).await,
-                _ = looks.tick() => store_heard(&outside, &pending, true).await,
+                () = pending.wait_urgent() => store_pending(&outside, &pending, false).await,
+                _ = interval.tick() => store_pending(&outside, &pending, true).await,
             }
         }
     };
-    stop.run_until_cancelled(async { tokio::join!(take, store) }).await;
-    store_heard(&outside, &pending, true).await;
+    stop.run_until_cancelled(async { tokio::join!(process, store) }).await;
+    store_pending(&outside, &pending, true).await;
 }
 
-/// Stores what was heard: all of it, or only what mustn't wait. What can't be stored stays for the next time.
-async fn store_heard(outside: &Outside, pending: &PendingReports, all: bool) {
-    let until = outside.silence(Timestamp::now());
-    let (changes, steps): (Vec<Pending>, Vec<Pending>) = pending.due(all).into_iter().partition(|w| w.urgent);
+/// Stores pending reports: all, or only the urgent ones. What can't be stored is kept for the next time.
+async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
+    let until = outside.lease_until(Timestamp::now());
+    let (urgent, progress): (Vec<Pending>, Vec<Pending>) =
+        pending.due(all).into_iter().partition(|report| report.urgent);
     let stored = async {
-        for Pending { status, .. } in changes {
+        for Pending { status, .. } in urgent {
             if outside.store.report(&status, until).await? && status.state.is_terminal() {
                 telemetry::count_ended(status.state);
             }
-            pending.done(&status);
+            pending.mark_stored(&status);
         }
-        let steps: Vec<Status> = steps.into_iter().map(|step| step.status).collect();
-        for batch in steps.chunks(BATCH) {
+        let progress: Vec<Status> = progress.into_iter().map(|report| report.status).collect();
+        for batch in progress.chunks(BATCH) {
             outside.store.report_steps(batch, until).await?;
-            batch.iter().for_each(|status| pending.done(status));
+            batch.iter().for_each(|status| pending.mark_stored(status));
         }
         Ok::<(), sqlx::Error>(())
     };
     if let Err(error) = stored.await {
-        tracing::error!(%error, "what outside workers published could not be stored; trying again");
+        tracing::error!(%error, "reports of outside workers over Redis could not be stored; trying again");
     }
 }
 
-/// The part of a message that tells which kind it is.
+/// The fields of a message that say which kind it is, and those that only a node of Hark sends.
 #[derive(Deserialize)]
 struct Head {
     index: Option<u32>,
@@ -87,8 +89,8 @@ struct Head {
 }
 
 impl Outside {
-    /// Whether it was news. Rejects what can't be.
-    async fn take_heard(&self, message: &Foreign, pending: &PendingReports) -> Result<bool, Rejection> {
+    /// Processes a message. True if it was new.
+    async fn process(&self, message: &OutsideMessage, pending: &PendingReports) -> Result<bool, Rejection> {
         fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Rejection> {
             serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)
         }
@@ -107,11 +109,11 @@ impl Outside {
         let reported: Report = read(&message.payload)?;
         let version = reported.version.ok_or(Rejection::Malformed)?;
         if version == known.version {
-            return Ok(false); // what this node, or one that stored it before, has shown already
+            return Ok(false); // published already, by this node or by one that has stored it
         }
         let now = Timestamp::now();
         let mut status = report::status_after(&known, reported, now)?;
-        // Also what another node of Hark says of it comes this way, and must look alike on all.
+        // The message may come from another node of Hark, and all nodes must show the same.
         status.timestamp = head.timestamp.unwrap_or(now);
         status.attempt = head.attempt.unwrap_or(status.attempt);
         self.bus.tell_watchers_here(&Event::status(owner, status.clone()));
@@ -122,21 +124,21 @@ impl Outside {
 
     async fn take_segment(&self, owner: Owner, known: &Status, segment: NewSegment) -> Result<bool, Rejection> {
         let id = known.session_id;
-        let segment = report::segment(segment)?;
+        let segment = report::check_segment(segment)?;
         if segment.index < known.segments {
             return Ok(false);
         }
-        report::not_ended(known)?;
-        let until = self.silence(Timestamp::now());
+        report::check_not_ended(known)?;
+        let until = self.lease_until(Timestamp::now());
         let added = self.store.report_segments(id, segment.index, std::slice::from_ref(&segment), until).await;
         match added {
             Ok(true) => {}
-            // Another node was faster, or it leaves a hole.
+            // Another node stored it first, or it leaves a gap.
             Ok(false) if self.stored(id).await?.1.segments > segment.index => {}
             Ok(false) => return Err(Rejection::Stale),
             Err(error) => {
-                tracing::error!(session_id = %id, %error, "a segment of session {id} could not be stored");
-                return Ok(false); // nothing is shown that could get lost
+                tracing::error!(session_id = %id, %error, "a segment of session {id} could not be stored and was dropped");
+                return Ok(false); // not published, because it could get lost
             }
         }
         self.bus.tell_watchers_here(&Event::bare_segment(owner, id, &segment));
@@ -148,7 +150,7 @@ impl Outside {
             Ok(Some((session, owner))) => Ok((owner, session.status)),
             Ok(None) => Err(Rejection::Foreign),
             Err(error) => {
-                tracing::error!(session_id = %id, %error, "session {id} could not be read");
+                tracing::error!(session_id = %id, %error, "session {id} could not be read, so a report on it was dropped");
                 Err(Rejection::Foreign)
             }
         }
