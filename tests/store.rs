@@ -10,8 +10,8 @@ use hark::{
     server::{
         owner::Owner,
         store::{
-            Bound, Claim, Ending, EnqueueError, Kept, NewSession, QueueFull, QueueLimits, STALLED_SECS, Share, Store,
-            Way, Whose,
+            ReachedLimit, Claim, Ending, EnqueueError, SessionFilter, NewSession, QueueFull, QueueLimits, STALLED_SECS, Share, Store,
+            Resolution, LimitScope,
         },
     },
 };
@@ -205,7 +205,7 @@ async fn a_session_goes_its_way(store: &Store) {
     // The same index twice is refused as a whole.
     let again = Status { segments: 9, ..next(&status) };
     assert!(store.append(&claimed, &segment(1), &again, true).await.is_err());
-    assert_eq!(store.any(id).await.unwrap().unwrap().0.status.segments, 2);
+    assert_eq!(store.find(id).await.unwrap().unwrap().0.status.segments, 2);
     assert_eq!(store.segments(id, 1, 10).await.unwrap(), [segment(1)]);
     assert_eq!(store.segments(id, 0, 1).await.unwrap(), [segment(0)]);
     store.save_model(&claimed, "en-us").await.unwrap();
@@ -219,7 +219,7 @@ async fn a_session_goes_its_way(store: &Store) {
     let ended = store.end(&claimed, next(&status), Ending::Completed).await.unwrap().unwrap();
     let ended = ended.new_status().unwrap().clone();
     assert_eq!((ended.state, ended.progress, ended.segments), (State::Completed, Some(100.0), 2));
-    let session = store.any(id).await.unwrap().unwrap().0;
+    let session = store.find(id).await.unwrap().unwrap().0;
     assert_eq!((session.model.as_deref(), session.finished_at), (Some("en-us"), Some(ended.timestamp)));
     assert!(store.save(&claimed, &next(&ended)).await.unwrap().is_none(), "what has ended stays as it is");
     // When it entered which stage, and that it left the last.
@@ -328,7 +328,7 @@ async fn the_queue_has_an_order(store: &Store) {
     for title in ["one", "two", "three"] {
         ids.push(add(store, "queue", title, EngineId::Pocketsphinx).await);
     }
-    let place = async |id| store.any(id).await.unwrap().unwrap().0.status.queue_position;
+    let place = async |id| store.find(id).await.unwrap().unwrap().0.status.queue_position;
     assert_eq!([place(ids[0]).await, place(ids[2]).await], [Some(0), Some(2)]);
     let first = claim(store, later()).await.unwrap();
     assert_eq!(first.session.id, ids[0]);
@@ -414,7 +414,7 @@ async fn the_queue_goes_round_by_owner(store: &Store) {
     let mine = [enqueue(store, "round-a", None, None).await, enqueue(store, "round-a", None, None).await];
     let third = enqueue(store, "round-a", None, None).await;
     let theirs = [enqueue(store, "round-b", None, None).await, enqueue(store, "round-b", None, None).await];
-    let place = async |id| store.any(id).await.unwrap().unwrap().0.status.queue_position.unwrap();
+    let place = async |id| store.find(id).await.unwrap().unwrap().0.status.queue_position.unwrap();
     assert_eq!([place(third).await, place(theirs[1]).await], [4, 2]);
     for id in mine {
         store.cancel(&owner("round-a"), id, now()).await.unwrap().unwrap();
@@ -565,19 +565,19 @@ async fn strangers_share_what_their_address_may_have(store: &Store) {
     }
     for whose in &strangers[3..] {
         let refused = full(upload(whose, Some("@near")).await);
-        assert_eq!((refused.whose, refused.bound, refused.waiting), (Whose::Address, Bound::Sessions(3), 3));
+        assert_eq!((refused.scope, refused.limit, refused.waiting), (LimitScope::Address, ReachedLimit::Sessions(3), 3));
     }
     let known = store.queue_full(&owner("stranger-3"), Some("@near"), &limits, now()).await.unwrap();
-    assert_eq!(known.unwrap().whose, Whose::Address);
+    assert_eq!(known.unwrap().scope, LimitScope::Address);
     // Others get in, from elsewhere and with history from the same address.
     for n in 0..2 {
         upload(&format!("other-{n}"), Some("@far")).await.unwrap();
     }
-    assert_eq!(full(upload("other-2", Some("@farther")).await).whose, Whose::Newcomers);
+    assert_eq!(full(upload("other-2", Some("@farther")).await).scope, LimitScope::Newcomers);
     for _ in 0..7 {
         upload("friend", None).await.unwrap();
     }
-    assert_eq!(full(upload("friend", None).await).whose, Whose::All);
+    assert_eq!(full(upload("friend", None).await).scope, LimitScope::All);
     // One address has one session in each turn, like one owner.
     let mut order = Vec::new();
     while let Some(whose) = serve(store).await {
@@ -599,7 +599,7 @@ async fn strangers_share_what_their_address_may_have(store: &Store) {
     store.cancel(&owner("stranger-4"), cancelled, now()).await.unwrap().unwrap();
     upload("stranger-7", Some("@near")).await.unwrap();
     let again = async |limits| store.retry(&owner("stranger-4"), cancelled, Some("@near"), limits, now()).await;
-    assert_eq!(full(again(Some(&limits)).await).whose, Whose::Address);
+    assert_eq!(full(again(Some(&limits)).await).scope, LimitScope::Address);
     assert!(again(None).await.unwrap().is_some(), "it had its place just now");
     let whose: Vec<&str> = strangers.iter().map(String::as_str).chain(["other-0", "other-1", "friend"]).collect();
     clear(store, &whose).await;
@@ -631,22 +631,22 @@ async fn hours_of_audio_are_limited_and_the_wait_is_told(store: &Store) {
     store.save(&running, &status).await.unwrap().unwrap();
 
     let longest = upload("hours-a", Some(20.0 * hour)).await.unwrap();
-    assert_eq!(full(upload("hours-a", Some(1.0)).await).bound, Bound::Seconds(6.0 * hour), "alone it may be longer");
+    assert_eq!(full(upload("hours-a", Some(1.0)).await).limit, ReachedLimit::Seconds(6.0 * hour), "alone it may be longer");
     store.delete(&owner("hours-a"), longest).await.unwrap();
     upload("hours-a", Some(3.0 * hour)).await.unwrap();
     upload("hours-a", Some(3.0 * hour)).await.unwrap();
     // There is room for it when the first is taken up: after what runs.
     let refused = full(upload("hours-a", Some(2.0 * hour)).await);
-    assert_eq!((refused.whose, refused.waiting, refused.waiting_secs), (Whose::Owner, 2, 6.0 * hour));
+    assert_eq!((refused.scope, refused.waiting, refused.waiting_secs), (LimitScope::Owner, 2, 6.0 * hour));
     assert!(refused.measured && refused.wait_secs <= 720.0 && refused.wait_secs > 600.0, "{refused:?}");
-    assert_eq!(store.queue_full(&owner("hours-a"), None, &limits, now()).await.unwrap().unwrap().whose, Whose::Owner);
+    assert_eq!(store.queue_full(&owner("hours-a"), None, &limits, now()).await.unwrap().unwrap().scope, LimitScope::Owner);
     // For longer ones when the second is: the first takes three hours of audio besides.
     let refused = full(upload("hours-a", Some(4.0 * hour)).await);
     assert!((refused.wait_secs - 4.0 * hour / 5.0).abs() < 1.0, "{refused:?}");
     // Of unknown length is as long as may be, and fits exactly.
     upload("hours-b", None).await.unwrap();
     let refused = full(upload("hours-c", Some(60.0)).await);
-    assert_eq!((refused.whose, refused.bound), (Whose::All, Bound::Seconds(10.0 * hour)));
+    assert_eq!((refused.scope, refused.limit), (LimitScope::All, ReachedLimit::Seconds(10.0 * hour)));
     // Four thousand hours are not told as a minute.
     for n in 0..1000 {
         let mut new = new_session(&format!("hours-{}", n % 5), "long", EngineId::Pocketsphinx);
@@ -706,7 +706,7 @@ async fn history_is_what_was_completed_long_enough_ago(store: &Store) {
     assert!(!known(later()).await, "anybody can cancel something");
     store.retry(&me, id, None, None, now()).await.unwrap().unwrap();
     assert_eq!(serve(store).await.as_deref(), Some("history"));
-    let ended = store.any(id).await.unwrap().unwrap().0.finished_at.unwrap();
+    let ended = store.find(id).await.unwrap().unwrap().0.finished_at.unwrap();
     assert!(known(ended).await && !known(Timestamp(ended.0 - 1)).await);
     assert!(!store.has_history(&owner("history-other"), later()).await.unwrap());
     clear(store, &["history"]).await;
@@ -731,28 +731,28 @@ async fn what_ended_long_ago_is_found(store: &Store) {
     let status = next(&running.session.status);
     let failure = Failure { code: "x".to_owned(), message: "y".to_owned() };
     store.end(&running, status, Ending::Failed(failure)).await.unwrap().unwrap();
-    let found = store.ended(between, None, 10).await.unwrap();
+    let found = store.ended_before(between, None, 10).await.unwrap();
     assert_eq!(found.iter().map(|e| e.id).collect::<Vec<_>>(), [ids[0], ids[2]], "those first that ended first");
     assert!(found.iter().all(|e| e.owner == me && e.at < between && e.bytes == 5_000_000_000));
-    assert_eq!(store.ended(between, Some(&found[0]), 10).await.unwrap(), found[1..]);
-    assert_eq!(store.ended(between, None, 1).await.unwrap(), found[..1]);
+    assert_eq!(store.ended_before(between, Some(&found[0]), 10).await.unwrap(), found[1..]);
+    assert_eq!(store.ended_before(between, None, 1).await.unwrap(), found[..1]);
     // Neither what waits nor what is queued again.
-    assert_eq!(store.ended(later(), None, 10).await.unwrap().len(), 3);
+    assert_eq!(store.ended_before(later(), None, 10).await.unwrap().len(), 3);
     store.retry(&me, ids[2], None, None, now()).await.unwrap().unwrap();
-    let left: Vec<_> = store.ended(later(), None, 10).await.unwrap().into_iter().map(|e| e.id).collect();
+    let left: Vec<_> = store.ended_before(later(), None, 10).await.unwrap().into_iter().map(|e| e.id).collect();
     assert_eq!(left, [ids[0], ids[1]]);
 
     // An operator's list, of all owners and of some.
     add(store, "ended-other", "other", EngineId::External).await;
-    let list = async |which: Kept, before, limit| -> Vec<SessionId> {
-        store.kept(&which, before, limit).await.unwrap().into_iter().map(|(s, _)| s.id).collect()
+    let list = async |which: SessionFilter, before, limit| -> Vec<SessionId> {
+        store.sessions_of_all(&which, before, limit).await.unwrap().into_iter().map(|(s, _)| s.id).collect()
     };
-    assert_eq!(list(Kept::default(), None, 100).await.len(), 5);
-    let own = || Kept { owner: Some(me.clone()), ..Kept::default() };
+    assert_eq!(list(SessionFilter::default(), None, 100).await.len(), 5);
+    let own = || SessionFilter { owner: Some(me.clone()), ..SessionFilter::default() };
     assert_eq!(list(own(), None, 2).await, [ids[3], ids[2]]);
     assert_eq!(list(own(), Some(ids[2]), 9).await, [ids[1], ids[0]]);
-    assert_eq!(list(Kept { state: Some(State::Queued), ..own() }, None, 9).await, [ids[3], ids[2]]);
-    assert_eq!(list(Kept { ended_before: Some(between), ..Kept::default() }, None, 9).await, [ids[0]]);
+    assert_eq!(list(SessionFilter { state: Some(State::Queued), ..own() }, None, 9).await, [ids[3], ids[2]]);
+    assert_eq!(list(SessionFilter { ended_before: Some(between), ..SessionFilter::default() }, None, 9).await, [ids[0]]);
     clear(store, &["ended", "ended-other"]).await;
 
     // One node at a time sees to it.
@@ -786,7 +786,7 @@ async fn the_queue_has_bounds(store: &Store) {
     let mine = [enqueue("bound-me").await.unwrap().0.id, enqueue("bound-me").await.unwrap().0.id];
     let (me, you) = (owner("bound-me"), owner("bound-you"));
     let refused = full(enqueue("bound-me").await);
-    assert_eq!((refused.whose, refused.bound), (Whose::Owner, Bound::Sessions(2)));
+    assert_eq!((refused.scope, refused.limit), (LimitScope::Owner, ReachedLimit::Sessions(2)));
     assert_eq!((refused.waiting, refused.waiting_secs, refused.measured), (2, 120.0, false));
     assert_eq!(store.queue_full(&me, None, &limits, now()).await.unwrap(), Some(refused));
     assert_eq!(store.queue_full(&you, None, &limits, now()).await.unwrap(), None);
@@ -794,7 +794,7 @@ async fn the_queue_has_bounds(store: &Store) {
     // In the first turn, before the second of the other.
     assert_eq!((event.new_status().unwrap().queue_position, theirs.status.state), (Some(1), State::Queued));
     let refused = full(enqueue("bound-you").await);
-    assert_eq!((refused.whose, refused.bound), (Whose::All, Bound::Sessions(3)));
+    assert_eq!((refused.scope, refused.limit), (LimitScope::All, ReachedLimit::Sessions(3)));
     assert_eq!(store.list(&you, "", None, 10).await.unwrap().len(), 1, "what was refused is not there");
 
     // A place of everybody's is free when the first that runs is done, one of an owner's when its first is taken up.
@@ -814,10 +814,10 @@ async fn the_queue_has_bounds(store: &Store) {
 
     // One that comes back needs a place as well, unless it had one a moment ago. One that waits is left alone.
     store.cancel(&me, mine[0], now()).await.unwrap().unwrap();
-    let before = store.any(mine[0]).await.unwrap().unwrap().0;
+    let before = store.find(mine[0]).await.unwrap().unwrap().0;
     let refused = full(store.retry(&me, mine[0], None, Some(&limits), now()).await);
-    assert_eq!((refused.whose, refused.bound), (Whose::All, Bound::Sessions(3)));
-    assert_eq!(store.any(mine[0]).await.unwrap().unwrap().0, before, "a retry in vain changes nothing");
+    assert_eq!((refused.scope, refused.limit), (LimitScope::All, ReachedLimit::Sessions(3)));
+    assert_eq!(store.find(mine[0]).await.unwrap().unwrap().0, before, "a retry in vain changes nothing");
     assert!(store.retry(&me, mine[1], None, Some(&limits), now()).await.unwrap().is_none());
     assert!(store.retry(&me, mine[0], None, None, now()).await.unwrap().is_some());
     for id in others.into_iter().chain(mine) {
@@ -906,9 +906,9 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
     assert_eq!((stuck.updated_at, stuck.lease_until), (after(779.0), Some(after(700.0))));
     // It moved on meanwhile.
     assert!(store.renew(&first, later()).await.unwrap());
-    assert!(store.release(stuck, &Way::Requeue, after(750.0), STALLED_SECS).await.unwrap().is_none());
+    assert!(store.release(stuck, &Resolution::Requeue, after(750.0), STALLED_SECS).await.unwrap().is_none());
 
-    let event = store.release(stuck, &Way::Requeue, after(900.0), STALLED_SECS).await.unwrap().unwrap();
+    let event = store.release(stuck, &Resolution::Requeue, after(900.0), STALLED_SECS).await.unwrap().unwrap();
     let back = event.new_status().unwrap();
     assert_eq!((back.state, back.queue_position, back.segments), (State::Queued, Some(0), 1));
     assert!(back.version > status.version + 500);
@@ -929,7 +929,7 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
     assert_eq!((second.session.status.attempt, second.crashes, second.session.status.segments), (2, 0, 1));
     fenced(&Status { version: late.version + 5_000, ..late.clone() }).await;
     assert!(
-        store.release(stuck, &Way::Requeue, after(2000.0), STALLED_SECS).await.unwrap().is_none(),
+        store.release(stuck, &Resolution::Requeue, after(2000.0), STALLED_SECS).await.unwrap().is_none(),
         "another attempt"
     );
     // The new attempt counts from its own beginning.
@@ -938,27 +938,27 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
     let stuck = store.stuck(after(2000.0), STALLED_SECS).await.unwrap().remove(0);
     assert!(stuck.stalled && stuck.long_running);
     let reason = "An operator ended it.".to_owned();
-    let event = store.release(&stuck, &Way::Fail(reason.clone()), after(2000.0), STALLED_SECS).await.unwrap().unwrap();
+    let event = store.release(&stuck, &Resolution::Fail(reason.clone()), after(2000.0), STALLED_SECS).await.unwrap().unwrap();
     let failed = event.new_status().unwrap();
     assert_eq!((failed.state, &failed.message), (State::Failed, &reason));
     assert_eq!(failed.error, Some(Failure { code: "stuck".to_owned(), message: reason }));
     let late = Status { version: failed.version + 5_000, ..second.session.status.clone() };
     assert!(store.end(&second, late.clone(), Ending::Completed).await.unwrap().is_none());
     assert!(store.end(&second, late, Ending::HandedBack).await.unwrap().is_none());
-    let ended = store.any(id).await.unwrap().unwrap().0;
+    let ended = store.find(id).await.unwrap().unwrap().0;
     assert_eq!((ended.status.state, ended.finished_at, ended.status.segments), (State::Failed, Some(after(2000.0)), 1));
     assert!(store.retry(&whose, id, None, None, now()).await.unwrap().is_some(), "its owner can try again");
     store.delete(&whose, id).await.unwrap();
 
     // An outside worker has its own queue, if any: its session can only be ended.
     let id = add(store, "hang", "outside", EngineId::External).await;
-    let first = store.any(id).await.unwrap().unwrap().0.status;
+    let first = store.find(id).await.unwrap().unwrap().0.status;
     let running = Status { state: State::Processing, timestamp: at, ..next(&first) };
     assert!(store.report(&Status { timestamp: at, ..running.clone() }, later()).await.unwrap());
     let stuck = store.stuck(after(61.0), STALLED_SECS).await.unwrap().remove(0);
     assert_eq!((stuck.id, stuck.worker.as_deref()), (id, None));
-    assert!(store.release(&stuck, &Way::Requeue, after(61.0), STALLED_SECS).await.unwrap().is_none());
-    assert!(store.release(&stuck, &Way::Fail("x".to_owned()), after(61.0), STALLED_SECS).await.unwrap().is_some());
+    assert!(store.release(&stuck, &Resolution::Requeue, after(61.0), STALLED_SECS).await.unwrap().is_none());
+    assert!(store.release(&stuck, &Resolution::Fail("x".to_owned()), after(61.0), STALLED_SECS).await.unwrap().is_some());
     assert!(!store.report(&Status { version: running.version + 5_000, ..running }, later()).await.unwrap());
     store.delete(&whose, id).await.unwrap();
 }
@@ -966,7 +966,7 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
 async fn outside_workers_report(store: &Store) {
     let id = add(store, "outside", "outside", EngineId::External).await;
     assert!(claim(store, later()).await.is_none(), "no worker of Hark's takes it");
-    let first = store.any(id).await.unwrap().unwrap().0.status;
+    let first = store.find(id).await.unwrap().unwrap().0.status;
     let running = Status { state: State::Processing, stage: Some(Stage::Transcribing), ..next(&first) };
     assert!(store.report(&running, later()).await.unwrap());
     assert!(!store.report(&running, later()).await.unwrap(), "the version must rise");
@@ -978,7 +978,7 @@ async fn outside_workers_report(store: &Store) {
     let step = Status { progress: Some(33.3), message: "It's “going”".to_owned(), segments: 2, ..next(&running) };
     let silent = now();
     store.report_steps(&[step.clone(), Status { version: 1, ..step.clone() }], silent).await.unwrap();
-    let stored = store.any(id).await.unwrap().unwrap().0.status;
+    let stored = store.find(id).await.unwrap().unwrap().0.status;
     assert_eq!(stored, Status { queue_position: None, ..step });
     let events = store.reap_outside(now()).await.unwrap();
     let lost = events.iter().find_map(|e| e.new_status().filter(|s| s.session_id == id)).unwrap();

@@ -167,7 +167,7 @@ impl DiskWatch {
                         time::sleep(PAUSE).await;
                     }
                     // With the ballast's room, if it was needed, so that later writes find theirs in the log.
-                    store.reuse_log().await;
+                    store.checkpoint().await;
                     tries += 1;
                 }
                 done => return done,

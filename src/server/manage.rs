@@ -6,7 +6,7 @@ use super::{
     config::{RecordingsUrl, read_database_url},
     media::Recordings,
     owner::Owner,
-    store::{Kept, Store},
+    store::{SessionFilter, Store},
 };
 use crate::model::{
     Session, SessionId, State, Timestamp, bytes, duration,
@@ -109,10 +109,10 @@ struct Listed<'a> {
 /// If the database can't be read, in words for the operator.
 pub async fn list(args: &ListArgs) -> Result<(), String> {
     let store = args.store.open().await?;
-    let which = Kept { owner: args.owner.clone().map(Owner::from_store), state: args.status, ended_before: None };
+    let which = SessionFilter { owner: args.owner.clone().map(Owner::from_store), state: args.status, ended_before: None };
     let (mut found, mut before) = (0, None);
     loop {
-        let page = store.kept(&which, before, PAGE).await.map_err(broken)?;
+        let page = store.sessions_of_all(&which, before, PAGE).await.map_err(broken)?;
         if !args.json && found == 0 && !page.is_empty() && !say(&heads()) {
             break;
         }
@@ -155,7 +155,7 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
         None
     };
     let days_ago = |days: u32| Timestamp::now().plus_seconds(-f64::from(days) * 86_400.0);
-    let which = Kept {
+    let which = SessionFilter {
         owner: args.owner.clone().map(Owner::from_store),
         state: None,
         ended_before: args.older_than.map(days_ago),
@@ -164,9 +164,9 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
     let mut before = None;
     loop {
         let page = if args.ids.is_empty() {
-            store.kept(&which, before, PAGE).await.map_err(broken)?
+            store.sessions_of_all(&which, before, PAGE).await.map_err(broken)?
         } else {
-            store.many(&args.ids).await.map_err(broken)?
+            store.find_many(&args.ids).await.map_err(broken)?
         };
         for (session, owner) in &page {
             let Some(media) = &media else {

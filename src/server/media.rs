@@ -2,10 +2,10 @@
 //! An upload is received into a scratch file of this node, and appears among the recordings whole or not at all.
 //! `sessions` writes, `http::audio` reads, `jobs` decodes.
 
-mod place;
+mod location;
 mod scratch;
 
-pub use place::OpenError;
+pub use location::OpenError;
 pub use scratch::Scratch;
 
 use crate::{
@@ -109,21 +109,21 @@ impl Recordings {
     /// If a folder can't be used, or the bucket can't be reached.
     pub async fn open(folder: &std::path::Path, url: Option<&RecordingsUrl>, spare: u64) -> Result<Self, OpenError> {
         let [incoming, spool] = ["incoming", "spool"].map(|name| folder.join(name));
-        place::make_folder(&incoming)?;
+        location::make_folder(&incoming)?;
         // What a crash left of decoded and fetched recordings.
         let _ = std::fs::remove_dir_all(&spool);
-        place::make_folder(&spool)?;
+        location::make_folder(&spool)?;
         let (store, folder) = match url {
             None => {
                 let own = folder.join("recordings");
-                place::make_folder(&own)?;
-                (place::folder(&own)?, Some(own))
+                location::make_folder(&own)?;
+                (location::folder(&own)?, Some(own))
             }
             Some(RecordingsUrl::Folder(shared)) => {
-                place::check_folder(shared)?;
-                (place::folder(shared)?, Some(shared.clone()))
+                location::check_folder(shared)?;
+                (location::folder(shared)?, Some(shared.clone()))
             }
-            Some(RecordingsUrl::Bucket { name, prefix }) => (place::bucket(name, prefix).await?, None),
+            Some(RecordingsUrl::Bucket { name, prefix }) => (location::bucket(name, prefix).await?, None),
         };
         Ok(Self { store, folder, incoming, spool, ledger: Ledger::new(spare) })
     }
@@ -135,9 +135,9 @@ impl Recordings {
     pub async fn beside(folder: &std::path::Path, url: Option<&RecordingsUrl>) -> Result<Self, OpenError> {
         let [incoming, spool, own] = ["incoming", "spool", "recordings"].map(|name| folder.join(name));
         let (store, folder) = match url {
-            None => (place::folder(&own)?, Some(own)),
-            Some(RecordingsUrl::Folder(shared)) => (place::folder(shared)?, Some(shared.clone())),
-            Some(RecordingsUrl::Bucket { name, prefix }) => (place::bucket(name, prefix).await?, None),
+            None => (location::folder(&own)?, Some(own)),
+            Some(RecordingsUrl::Folder(shared)) => (location::folder(shared)?, Some(shared.clone())),
+            Some(RecordingsUrl::Bucket { name, prefix }) => (location::bucket(name, prefix).await?, None),
         };
         // Nothing is written.
         Ok(Self { store, folder, incoming, spool, ledger: Ledger::new(0) })
@@ -149,8 +149,8 @@ impl Recordings {
     /// If they can't.
     pub async fn probe(url: &RecordingsUrl) -> Result<(), OpenError> {
         match url {
-            RecordingsUrl::Folder(shared) => place::check_folder(shared),
-            RecordingsUrl::Bucket { name, prefix } => place::bucket(name, prefix).await.map(drop),
+            RecordingsUrl::Folder(shared) => location::check_folder(shared),
+            RecordingsUrl::Bucket { name, prefix } => location::bucket(name, prefix).await.map(drop),
         }
     }
 
@@ -213,7 +213,7 @@ impl Recordings {
                 let to = folder.join(id.to_string());
                 let linked = {
                     let (scratch, to) = (scratch.clone(), to.clone());
-                    self.blocking(move || place::link_into_folder(&scratch, &to)).await?
+                    self.blocking(move || location::link_into_folder(&scratch, &to)).await?
                 };
                 if !linked {
                     // On the same disk, where that knows no second names, nothing was promised for a copy yet.
@@ -221,7 +221,7 @@ impl Recordings {
                         Some(_) => None,
                         None => Some(self.ledger.reserve(folder, received.bytes)?),
                     };
-                    self.blocking(move || place::copy_into_folder(&scratch, &to)).await?;
+                    self.blocking(move || location::copy_into_folder(&scratch, &to)).await?;
                 }
                 Ok(())
             }
@@ -321,7 +321,7 @@ impl Recordings {
     /// If it can't be removed.
     pub async fn remove(&self, id: SessionId) -> Result<(), MediaError> {
         if let Some(folder) = &self.folder {
-            let _ = tokio::fs::remove_file(place::part_file(&folder.join(id.to_string()))).await;
+            let _ = tokio::fs::remove_file(location::part_file(&folder.join(id.to_string()))).await;
         }
         match self.store.delete(&key(id)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

@@ -16,7 +16,7 @@ use super::{
     retention,
     shares::{Shares, Standing},
     speech::{Availability, Engines},
-    store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recently},
+    store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recent_cutoff},
 };
 use crate::model::{
     EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
@@ -148,7 +148,7 @@ impl Sessions {
     /// # Errors
     /// If the store fails.
     pub async fn statuses(&self, owner: &Owner) -> Result<Vec<Status>, Error> {
-        Ok(self.store.statuses(owner, recently()).await?)
+        Ok(self.store.statuses(owner, recent_cutoff()).await?)
     }
 
     /// Checks what is wished of a recording, before it is received.

@@ -73,7 +73,7 @@ impl Patience {
         let lasts = if store::is_full(error) {
             !self.stop.is_cancelled()
         } else {
-            store::is_passing(error) && time::Instant::now() < self.until
+            store::is_transient(error) && time::Instant::now() < self.until
         };
         if !lasts {
             return false;

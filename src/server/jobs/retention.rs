@@ -3,7 +3,7 @@
 
 use crate::{
     model::Timestamp,
-    server::{event::Event, retention::DAY_SECS, sessions::Sessions, store::Ended},
+    server::{event::Event, retention::DAY_SECS, sessions::Sessions, store::EndedSession},
 };
 use std::{fmt::Display, sync::Arc, time::Duration};
 use tokio::time;
@@ -50,13 +50,13 @@ struct Swept {
 async fn sweep(sessions: &Sessions, node: &str, keep_secs: f64) -> Result<(), sqlx::Error> {
     let before = Timestamp::now().plus_seconds(-keep_secs - MARGIN_SECS);
     let mut swept = Swept::default();
-    let mut last: Option<Ended> = None;
+    let mut last: Option<EndedSession> = None;
     let ended = loop {
         let now = Timestamp::now();
         if !sessions.store.take_chore(CHORE, node, now, now.plus_seconds(HELD_SECS)).await? {
             break Ok(());
         }
-        let batch = match sessions.store.ended(before, last.as_ref(), BATCH).await {
+        let batch = match sessions.store.ended_before(before, last.as_ref(), BATCH).await {
             Ok(batch) => batch,
             Err(error) => break Err(error),
         };
@@ -87,8 +87,8 @@ async fn sweep(sessions: &Sessions, node: &str, keep_secs: f64) -> Result<(), sq
     ended
 }
 
-async fn delete(sessions: &Sessions, ended: &Ended) -> Result<(), Box<dyn Display + Send + Sync>> {
-    let Ended { id, owner, .. } = ended;
+async fn delete(sessions: &Sessions, ended: &EndedSession) -> Result<(), Box<dyn Display + Send + Sync>> {
+    let EndedSession { id, owner, .. } = ended;
     // First, so that no recording stays behind a session that is gone: if this fails, the next sweep tries again.
     sessions.media.remove(*id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
     let gone = sessions.store.delete(owner, *id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;

@@ -189,7 +189,7 @@ impl Listener {
         let (store, reads) = (self.store.clone(), self.reads.clone());
         tokio::spawn(async move {
             time::sleep(after).await;
-            let rows = store.many(&ids).await;
+            let rows = store.find_many(&ids).await;
             let _ = reads.send((ids, rows)); // fails when the node goes down
         });
     }
