@@ -3,8 +3,8 @@
 //!
 //! The order is round robin by owner, by start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996). A session that is
 //! added gets the number of a turn: one more than the last of its owner that waits, runs or was served, but no less
-//! than the turn that is being served. So each owner has one session in each turn, and a newcomer joins the turn that
-//! is being served. Claims, positions and arrival times all go by the order (turn, queued_at, id). Owners without
+//! than the turn that is being served. So each owner has one session in each turn, and an owner that comes later joins the
+//! turn that is being served. Claims, positions and arrival times all go by the order (turn, queued_at, id). Owners without
 //! history get their turns by address.
 
 use super::{Db, Dialect, VERSION_GAP, NewSession, Store, rows::SessionRow, values};
