@@ -149,7 +149,7 @@ pub async fn list(args: &ListArgs) -> Result<(), String> {
 pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
     let store = args.store.open().await?;
     let media = if args.yes {
-        let opened = Recordings::beside(&args.store.data_dir, args.recordings_url.as_ref()).await;
+        let opened = Recordings::attach(&args.store.data_dir, args.recordings_url.as_ref()).await;
         Some(opened.map_err(|e| format!("the recordings can't be reached: {e}"))?)
     } else {
         None

@@ -333,7 +333,7 @@ impl Sessions {
     /// # Errors
     /// If the scratch folder can't be read.
     pub fn take_back_cut_off(self: &Arc<Self>) -> std::io::Result<()> {
-        for (id, received) in self.media.cut_off()? {
+        for (id, received) in self.media.interrupted()? {
             tracing::info!(session_id = %id, "an upload was cut off by the last stop");
             tokio::spawn(take_back(Arc::clone(self), id, received));
         }
