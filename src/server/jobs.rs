@@ -172,7 +172,10 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
     }
     let handed_back = async { while running.join_next().await.is_some() {} };
     if time::timeout(GRACE_PERIOD, handed_back).await.is_err() {
-        tracing::warn!(grace_secs = GRACE_PERIOD.as_secs(), "some sessions could not be put back into the queue; that happens when their leases run out");
+        tracing::warn!(
+            grace_secs = GRACE_PERIOD.as_secs(),
+            "some sessions could not be put back into the queue; that happens when their leases run out"
+        );
     }
 }
 

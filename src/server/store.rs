@@ -44,12 +44,12 @@ use crate::model::{Session, SessionId, Timestamp};
 pub use claims::{Claim, Ending};
 pub use maintenance::{EndedSession, SessionFilter};
 pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff};
-pub use queue::{ReachedLimit, EnqueueError, QueueFull, QueueLimits, Share, LimitScope};
+pub use queue::{EnqueueError, LimitScope, QueueFull, QueueLimits, ReachedLimit, Share};
 use rows::SessionRow;
 pub use sessions::NewSession;
 use sqlx::{Connection, PgPool, SqliteConnection, SqlitePool, Transaction};
 use std::{path::Path, sync::Arc};
-pub use stuck::{STALLED_SECS, SessionHealth, StuckSession, Resolution};
+pub use stuck::{Resolution, STALLED_SECS, SessionHealth, StuckSession};
 use tokio::sync::Mutex;
 
 /// Sessions and segments in a database.

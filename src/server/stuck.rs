@@ -3,7 +3,7 @@
 
 use super::{
     manage::{self, DeleteArgs, ListArgs, StoreArgs},
-    store::{StuckSession, Resolution},
+    store::{Resolution, StuckSession},
 };
 use crate::model::{
     EngineId, Timestamp, duration,

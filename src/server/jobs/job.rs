@@ -135,7 +135,8 @@ pub(super) async fn run(
     let started = time::Instant::now();
     let mut job = Job::new(&workers, &claim, &shutdown);
     let result = job.work(room, &shutdown, &speed).await;
-    let end = if matches!(&result, Err(stop) if stop.is_full_disk()) { AttemptEnd::DiskFull } else { AttemptEnd::Ready };
+    let end =
+        if matches!(&result, Err(stop) if stop.is_full_disk()) { AttemptEnd::DiskFull } else { AttemptEnd::Ready };
     let ended = job.finish(result).await;
     match ended {
         Ok(Some(event)) => {
@@ -281,7 +282,7 @@ impl<'a> Job<'a> {
                         Some(EngineEvent::Partial { .. }) => {}
                         Some(EngineEvent::Segment(segment)) => self.segment(segment, speed).await?,
                         Some(EngineEvent::Done) => break,
-                        None => return Err(SpeechError::Crashed { status: "without saying 'done'".to_owned(), stderr_tail: String::new() }.into()),
+                        None => return Err(SpeechError::Crashed { status: "it ended without a 'done' line".to_owned(), stderr_tail: String::new() }.into()),
                     }
                 }
                 result = &mut feed, if !fed => {

@@ -94,7 +94,8 @@ pub(super) async fn bucket(name: &str, prefix: &Key) -> Result<Arc<dyn ObjectSto
         .with_retry(RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT });
     let value = |key| builder.get_config_value(&key).unwrap_or_default();
     let http_allowed = value(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp)).eq_ignore_ascii_case("true");
-    let uses_http = [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint].map(|key| value(key).starts_with("http://"));
+    let uses_http =
+        [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint].map(|key| value(key).starts_with("http://"));
     if uses_http.contains(&true) && !http_allowed {
         return Err(OpenError::PlainHttp);
     }

@@ -1,7 +1,7 @@
 //! What workers do with sessions: claim them from the queue, write their progress, and end them or put them back.
 //! Called by `jobs`.
 
-use super::{Db, Dialect, VERSION_GAP, Store, json_list, rows::SessionRow, segments::words, status, values};
+use super::{Db, Dialect, Store, VERSION_GAP, json_list, rows::SessionRow, segments::words, status, values};
 use crate::{
     model::{Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
     server::{event::Event, owner::Owner},

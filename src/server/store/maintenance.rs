@@ -57,7 +57,12 @@ impl Store {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn ended_before(&self, before: Timestamp, last: Option<&EndedSession>, limit: u32) -> Result<Vec<EndedSession>, sqlx::Error> {
+    pub async fn ended_before(
+        &self,
+        before: Timestamp,
+        last: Option<&EndedSession>,
+        limit: u32,
+    ) -> Result<Vec<EndedSession>, sqlx::Error> {
         // Only sessions that have ended have `finished_at`. A condition on the status as well would make SQLite choose
         // the wrong index.
         let rows: Vec<(String, String, i64, i64)> = on!(self, |pool| sqlx::query_as(

@@ -1,6 +1,6 @@
 //! What workers outside Hark report of their sessions. Called by `outside`.
 
-use super::{Db, Dialect, VERSION_GAP, Store, segments::words, status, values};
+use super::{Db, Dialect, Store, VERSION_GAP, segments::words, status, values};
 use crate::{
     model::{Segment, SessionId, Status, Timestamp},
     server::event::Event,

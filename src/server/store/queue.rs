@@ -7,7 +7,7 @@
 //! turn that is being served. Claims, positions and arrival times all go by the order (turn, queued_at, id). Owners without
 //! history get their turns by address.
 
-use super::{Db, Dialect, VERSION_GAP, NewSession, Store, rows::SessionRow, values};
+use super::{Db, Dialect, NewSession, Store, VERSION_GAP, rows::SessionRow, values};
 use crate::{
     model::{Session, SessionId, Timestamp, arrival_moved, queue_arrival, queue_wait},
     server::{event::Event, owner::Owner},

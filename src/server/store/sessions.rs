@@ -1,6 +1,6 @@
 //! Sessions of one owner, and lookups of sessions whoever owns them. Called by `sessions`, `outside` and `bus`.
 
-use super::{Db, Dialect, VERSION_GAP, Store, fold::fold, json_list, rows::SessionRow, values};
+use super::{Db, Dialect, Store, VERSION_GAP, fold::fold, json_list, rows::SessionRow, values};
 use crate::{
     model::{EngineId, Media, Session, SessionId, StageLog, State, Status, Timestamp, Title},
     server::{event::Event, owner::Owner},
@@ -241,7 +241,9 @@ impl Store {
         .bind(ids)
         .fetch_all(pool)
         .await)?;
-        rows.into_iter().map(|(id, version, n)| Ok((values::parse(&id)?, (version as u64, values::to_u32(n))))).collect()
+        rows.into_iter()
+            .map(|(id, version, n)| Ok((values::parse(&id)?, (version as u64, values::to_u32(n)))))
+            .collect()
     }
 
     /// Raises a session's version above `known`, which watchers have seen and the database doesn't have. Returns false

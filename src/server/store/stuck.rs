@@ -1,7 +1,7 @@
 //! Sessions that are being processed without progress: how many, which, and how an operator resolves them. Called by
 //! `http::health` and by `hark sessions`.
 
-use super::{Db, VERSION_GAP, Store, values};
+use super::{Db, Store, VERSION_GAP, values};
 use crate::{
     model::{EngineId, SessionId, Stage, Timestamp},
     server::event::Event,
@@ -116,7 +116,11 @@ impl Store {
         .bind(millis(idle_secs))
         .fetch_one(pool)
         .await)?;
-        Ok(SessionHealth { long_running: long_running as u64, stalled: stalled as u64, oldest_queued: oldest.map(Timestamp) })
+        Ok(SessionHealth {
+            long_running: long_running as u64,
+            stalled: stalled as u64,
+            oldest_queued: oldest.map(Timestamp),
+        })
     }
 
     /// Lists the sessions that are stalled or have run too long at `now`, beginning with the one that has been
