@@ -13,7 +13,7 @@ use hark::{
         cli::Cli,
         error::Error,
         speech::SpeechError,
-        store::{ReachedLimit, QueueFull, LimitScope},
+        store::{LimitScope, QueueFull, ReachedLimit},
     },
 };
 use std::{

@@ -5,7 +5,7 @@ use super::{
     audio::{AudioError, ProbeError},
     media::MediaError,
     speech::SpeechError,
-    store::{self, ReachedLimit, EnqueueError, QueueFull, LimitScope},
+    store::{self, EnqueueError, LimitScope, QueueFull, ReachedLimit},
 };
 use crate::model::{
     ApiError, ErrorBody, TitleError, UnknownEngine, bytes, duration, retry_after,

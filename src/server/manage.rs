@@ -109,7 +109,8 @@ struct Listed<'a> {
 /// If the database can't be read, in words for the operator.
 pub async fn list(args: &ListArgs) -> Result<(), String> {
     let store = args.store.open().await?;
-    let which = SessionFilter { owner: args.owner.clone().map(Owner::from_store), state: args.status, ended_before: None };
+    let which =
+        SessionFilter { owner: args.owner.clone().map(Owner::from_store), state: args.status, ended_before: None };
     let (mut found, mut before) = (0, None);
     loop {
         let page = store.sessions_of_all(&which, before, PAGE).await.map_err(broken)?;
