@@ -295,7 +295,7 @@ async fn the_start_reports_what_is_wrong_with_the_location_of_recordings() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = ("AWS_ENDPOINT_URL", format!("http://{}", silent.local_addr().unwrap()));
     let text = said(location(&format!("s3://{BUCKET}")).env(&world.s3.env()).env(&[address]));
-    assert!(text.contains("said nothing"), "{text}");
+    assert!(text.contains("didn't answer"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

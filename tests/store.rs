@@ -297,7 +297,7 @@ async fn sessions_without_room_wait_and_say_so(store: &Store) {
         ids.push(store.insert(&new, now()).await.unwrap().0.id);
     }
     let told = async |room| {
-        let events = store.note_room(room, now()).await.unwrap();
+        let events = store.update_needs_room(room, now()).await.unwrap();
         let told = events.iter().map(|e| e.new_status().unwrap().clone());
         let mut told: Vec<_> = told.map(|status| (status.session_id, status.version, status.message)).collect();
         told.sort();

@@ -208,7 +208,7 @@ fn room(workers: &Workers) -> u64 {
 /// Makes the pages of sessions say so if this node has no room for their recordings. Other sessions are claimed
 /// meanwhile.
 async fn update_waiting_for_room(workers: &Workers) {
-    match workers.sessions.store.note_room(room(workers), Timestamp::now()).await {
+    match workers.sessions.store.update_needs_room(room(workers), Timestamp::now()).await {
         Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
         Err(error) => log_error(&error, "the sessions that wait for disk space could not be updated; trying again"),
     }
@@ -245,7 +245,7 @@ async fn reap(workers: &Workers) {
         Ok(events) => {
             for status in events.iter().filter_map(|e| e.new_status()) {
                 let id = status.session_id;
-                tracing::warn!(session_id = %id, status = %status.state, "session {id} lost its worker");
+                tracing::warn!(session_id = %id, status = %status.state, "session {id} lost its worker: the lease ran out");
             }
             workers.sessions.bus.publish_all(&events);
         }

@@ -460,13 +460,13 @@ impl Source {
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let most = buffer.len().min(left);
+        let remaining = usize::try_from(self.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let count = buffer.len().min(remaining);
         // A position beyond the end comes from the file's content, and isn't an error of the storage.
-        if most == 0 {
+        if count == 0 {
             return Ok(0);
         }
-        let got = self.file.read_at(&mut buffer[..most], self.at)?;
+        let got = self.file.read_at(&mut buffer[..count], self.at)?;
         for (start, bytes) in &self.patches {
             for (at, byte) in (*start..).zip(bytes) {
                 if let Some(index) =
@@ -572,8 +572,8 @@ mod tests {
         let mut all = header(0);
         all.extend([7; 100]);
         let stored = file(&all);
-        let plan = wav(&stored).expect("readable").expect("a WAV file");
-        let mut source = Source::new(stored, Some(&plan)).expect("opened");
+        let header = wav(&stored).expect("readable").expect("a WAV file");
+        let mut source = Source::new(stored, Some(&header)).expect("opened");
         let mut whole = Vec::new();
         source.read_to_end(&mut whole).expect("read");
         assert_eq!(&whole[4..8], [0xff; 4]);

@@ -244,8 +244,8 @@ mod tests {
 
     #[test]
     fn names_contain_only_harmless_characters() {
-        let told = name("a <b>file</b>\u{202e}\n\0".to_owned());
-        assert_eq!(told, "a bfile/b");
+        let cleaned = name("a <b>file</b>\u{202e}\n\0".to_owned());
+        assert_eq!(cleaned, "a bfile/b");
         assert_eq!(name("x".repeat(1_000)).len(), MAX_NAME);
         assert_eq!(name("Monkey's Audio (AC-3)".to_owned()), "Monkey's Audio (AC-3)");
     }

@@ -157,7 +157,9 @@ pub(super) async fn run(
         }
         Ok(None) => tracing::info!(session_id = %id, attempt, "this worker lost its claim on session {id}"),
         // Another attempt begins when the lease has run out.
-        Err(error) => tracing::error!(session_id = %id, %error, "the end of session {id} could not be stored"),
+        Err(error) => {
+            tracing::error!(session_id = %id, %error, "the end of session {id} could not be stored; another attempt begins when its lease runs out")
+        }
     }
     end
 }
@@ -453,15 +455,15 @@ impl<'a> Job<'a> {
         now.map(|p| p.max(self.status.progress.unwrap_or(0.0))).or(self.status.progress)
     }
 
-    async fn segment(&mut self, heard: EngineSegment, speed: &NodeSpeed) -> Result<(), AttemptError> {
+    async fn segment(&mut self, spoken: EngineSegment, speed: &NodeSpeed) -> Result<(), AttemptError> {
         let shift = |seconds: f64| seconds + self.offset;
         let segment = Segment {
             index: self.status.segments,
-            start: shift(heard.start),
-            end: shift(heard.end),
-            text: heard.text,
-            confidence: heard.confidence,
-            words: heard
+            start: shift(spoken.start),
+            end: shift(spoken.end),
+            text: spoken.text,
+            confidence: spoken.confidence,
+            words: spoken
                 .words
                 .into_iter()
                 .map(|w| Word { text: w.text, start: shift(w.start), end: shift(w.end), confidence: w.confidence })

@@ -157,14 +157,14 @@ mod tests {
         while receiver.len() < 2 {
             tokio::task::yield_now().await;
         }
-        let mut heard: Vec<i16> = Vec::new();
+        let mut received: Vec<i16> = Vec::new();
         while let Some(piece) = receiver.recv().await {
             let piece = piece.unwrap();
             assert!(receiver.len() <= 2 && piece.len() <= PIECE_SAMPLES);
-            heard.extend(piece);
+            received.extend(piece);
         }
         assert!(decoder.await.unwrap().is_continue());
-        assert!(heard.iter().copied().eq((3..20 * PIECE_SAMPLES).map(|n| n as i16)));
+        assert!(received.iter().copied().eq((3..20 * PIECE_SAMPLES).map(|n| n as i16)));
     }
 
     #[tokio::test]

@@ -44,10 +44,10 @@ pub enum OpenError {
          set HARK_RECORDINGS_URL to another", path.display()
     )]
     SharedFolder { path: PathBuf, error: io::Error },
-    #[error("the AWS_* variables don't fit: {0}")]
+    #[error("the AWS_* variables are invalid: {0}")]
     Settings(Error),
     #[error(
-        "AWS_ENDPOINT_URL is an http:// address, which anybody on the way can read. If that is meant, set AWS_ALLOW_HTTP=true"
+        "AWS_ENDPOINT_URL is an http:// address, so anybody on the network path can read everything. If that is intended, set AWS_ALLOW_HTTP=true"
     )]
     PlainHttp,
     #[error("there is no bucket '{0}' on the S3 server. Make it, or name another in HARK_RECORDINGS_URL")]
@@ -59,7 +59,7 @@ pub enum OpenError {
     #[error("the bucket '{bucket}' can't be reached: {error}. Check AWS_ENDPOINT_URL, AWS_REGION and the network")]
     Unreachable { bucket: String, error: Error },
     #[error(
-        "the S3 server said nothing about the bucket '{bucket}' for {secs} seconds. Check AWS_ENDPOINT_URL and the network, \
+        "the S3 server didn't answer about the bucket '{bucket}' within {secs} seconds. Check AWS_ENDPOINT_URL and the network, \
          and that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set"
     )]
     TimedOut { bucket: String, secs: u64 },

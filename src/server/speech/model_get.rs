@@ -55,7 +55,7 @@ pub async fn run_model(args: ModelArgs) -> ExitCode {
 
 async fn get(name: &str, url: &str, sha256: Option<&str>, data_dir: &Path) -> Result<PathBuf, String> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
-        return Err(format!("'{name}' is no model's name; names are like base.en, small or large-v3-turbo"));
+        return Err(format!("'{name}' isn't the name of a model; names are like base.en, small or large-v3-turbo"));
     }
     let folder = data_dir.join("models");
     folders::make_folder(&folder).map_err(|e| format!("{} can't be made: {e}", folder.display()))?;
@@ -91,7 +91,7 @@ async fn get(name: &str, url: &str, sha256: Option<&str>, data_dir: &Path) -> Re
 /// Sends the request and follows redirects. Returns the response, and the SHA-256 that the server publishes, if it does
 /// (as an ETag of 64 digits).
 async fn request(client: &Client, url: &str, held: u64) -> Result<(Response, Option<String>), String> {
-    let mut url = reqwest::Url::parse(url).map_err(|e| format!("{url} is no address: {e}"))?;
+    let mut url = reqwest::Url::parse(url).map_err(|e| format!("{url} isn't a valid address: {e}"))?;
     let mut published = None;
     for _ in 0..10 {
         let mut request = client.get(url.clone());
@@ -108,9 +108,9 @@ async fn request(client: &Client, url: &str, held: u64) -> Result<(Response, Opt
             return Ok((response, published));
         }
         let to = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        url = url.join(to).map_err(|e| format!("{url} leads to '{to}', which is no address: {e}"))?;
+        url = url.join(to).map_err(|e| format!("{url} redirects to '{to}', which isn't a valid address: {e}"))?;
     }
-    Err(format!("{url} leads in circles"))
+    Err(format!("{url} redirects too often"))
 }
 
 async fn receive(response: Response, part: &Path, held: u64) -> Result<(), String> {
@@ -121,8 +121,7 @@ async fn receive(response: Response, part: &Path, held: u64) -> Result<(), Strin
     let mut bar = Bar { start: Instant::now(), shown: None, first: held, held, total };
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
-        let piece =
-            piece.map_err(|e| format!("the download broke off: {e}. Run the command again to go on from there"))?;
+        let piece = piece.map_err(|e| format!("the download broke off: {e}. Run the command again to continue"))?;
         file.write_all(&piece).await.map_err(failed)?;
         bar.advance(piece.len() as u64);
     }
@@ -130,7 +129,7 @@ async fn receive(response: Response, part: &Path, held: u64) -> Result<(), Strin
     bar.end();
     match total {
         Some(total) if bar.held != total => {
-            Err("the download ended early. Run the command again to go on from there".to_owned())
+            Err("the download ended early. Run the command again to continue".to_owned())
         }
         _ => Ok(()),
     }

@@ -404,15 +404,15 @@ fn to_segments(answer: Transcription, length: f64, offset: f64) -> Vec<EngineSeg
         segments.push(TranscriptionSegment { start: 0.0, end: length, text: answer.text, avg_logprob: None });
     }
     let mut words = answer.words.into_iter().peekable();
-    let mut placed: Vec<EngineSegment> = Vec::new();
+    let mut converted: Vec<EngineSegment> = Vec::new();
     for segment in segments.into_iter().filter(|s| !s.text.trim().is_empty()) {
         let mut own = Vec::new();
         while let Some(word) = words.next_if(|w| w.start < segment.end) {
             let (start, end) = (at(word.start), at(word.end));
             own.push(Word { text: word.word.trim().to_owned(), start, end: end.max(start), confidence: None });
         }
-        let start = at(segment.start).max(placed.last().map_or(0.0, |s| s.start));
-        placed.push(EngineSegment {
+        let start = at(segment.start).max(converted.last().map_or(0.0, |s| s.start));
+        converted.push(EngineSegment {
             start,
             end: at(segment.end).max(start),
             text: segment.text,
@@ -420,7 +420,7 @@ fn to_segments(answer: Transcription, length: f64, offset: f64) -> Vec<EngineSeg
             words: own,
         });
     }
-    placed
+    converted
 }
 
 /// Samples as a WAV file: 16 kHz, mono, 16 bit.
@@ -455,10 +455,10 @@ mod tests {
                "words":[{"word":"a","start":0.1,"end":0.5},{"word":"b","start":0.6,"end":1.2},{"word":"c","start":1.6,"end":2}]}"#,
         )
         .unwrap();
-        let placed = to_segments(answer, 3.0, 10.0);
-        assert_eq!((placed[0].start, placed[0].end, placed[0].confidence), (10.0, 11.5, Some(1.0)));
-        assert_eq!((placed[1].start, placed[1].end), (11.5, 13.0));
-        assert_eq!((placed[0].words.len(), placed[1].words.len()), (2, 1));
+        let converted = to_segments(answer, 3.0, 10.0);
+        assert_eq!((converted[0].start, converted[0].end, converted[0].confidence), (10.0, 11.5, Some(1.0)));
+        assert_eq!((converted[1].start, converted[1].end), (11.5, 13.0));
+        assert_eq!((converted[0].words.len(), converted[1].words.len()), (2, 1));
     }
 
     #[test]
@@ -482,8 +482,8 @@ mod tests {
     #[test]
     fn an_answer_without_segments_becomes_one_segment() {
         let answer: Transcription = serde_json::from_str(r#"{"text":"hello"}"#).unwrap();
-        let placed = to_segments(answer, 3.0, 1.0);
-        assert_eq!((placed.len(), placed[0].start, placed[0].end), (1, 1.0, 4.0));
+        let converted = to_segments(answer, 3.0, 1.0);
+        assert_eq!((converted.len(), converted[0].start, converted[0].end), (1, 1.0, 4.0));
         assert!(super::to_segments(serde_json::from_str(r#"{"text":" "}"#).unwrap(), 3.0, 1.0).is_empty());
     }
 }

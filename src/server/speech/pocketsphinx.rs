@@ -115,9 +115,9 @@ pub(super) fn child() -> Result<(), ChildError> {
         thread::spawn(move || read_utterances(BufReader::new(output), &timeline))
     };
     let fed = feed(input, &timeline);
-    let heard = listener.join().map_err(|_| ChildError::new("crashed", "The listener panicked."))?;
+    let read = listener.join().map_err(|_| ChildError::new("crashed", "The listener panicked."))?;
     let status = program.wait()?;
-    heard?;
+    read?;
     if !status.success() {
         return Err(ChildError::new("crashed", format!("{PROGRAM} ended with {status}.")));
     }
@@ -164,8 +164,9 @@ impl Feeder<'_> {
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner).spans.push(span);
         for part in piece.chunks(4000) {
             self.write(input, part)?;
-            let heard = self.written.saturating_sub((PIPE_BYTES + READ_AHEAD) / 2);
-            let processed = self.timeline.lock().unwrap_or_else(PoisonError::into_inner).recording_time(seconds(heard));
+            let consumed = self.written.saturating_sub((PIPE_BYTES + READ_AHEAD) / 2);
+            let processed =
+                self.timeline.lock().unwrap_or_else(PoisonError::into_inner).recording_time(seconds(consumed));
             say(&Line::Progress { processed })?;
         }
         self.quiet(input, QUIET_SAMPLES)
@@ -230,9 +231,9 @@ fn word(line: &str) -> Option<Word> {
 }
 
 /// Writes the words of an utterance as a segment, with times in the recording.
-fn say_utterance(heard: &mut Vec<Word>, timeline: &Mutex<Timeline>) -> Result<(), ChildError> {
+fn say_utterance(utterance: &mut Vec<Word>, timeline: &Mutex<Timeline>) -> Result<(), ChildError> {
     let timeline = timeline.lock().unwrap_or_else(PoisonError::into_inner);
-    let words: Vec<Word> = heard
+    let words: Vec<Word> = utterance
         .drain(..)
         .filter_map(|word| {
             let text = plain_word(&word.text)?.to_owned();
@@ -271,8 +272,11 @@ mod tests {
 
     #[test]
     fn lines_of_words_are_told_from_other_lines() {
-        let heard = word("left 0.320 0.780 1.000100").unwrap();
-        assert_eq!((heard.text.as_str(), heard.start, heard.end, heard.confidence), ("left", 0.32, 0.78, Some(1.0)));
+        let parsed = word("left 0.320 0.780 1.000100").unwrap();
+        assert_eq!(
+            (parsed.text.as_str(), parsed.start, parsed.end, parsed.confidence),
+            ("left", 0.32, 0.78, Some(1.0))
+        );
         for line in ["", "we left the old", "left 0.3 0.2 0.5", "a b c d", "left 1 2 3 4"] {
             assert!(word(line).is_none(), "{line}");
         }

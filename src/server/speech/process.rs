@@ -172,8 +172,8 @@ impl Output {
 
     /// Whether the engine itself runs. Leaves its exit status to be collected.
     fn is_running(&self) -> bool {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.leader().is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), look), Ok(None)))
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.leader().is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(None)))
     }
 
     fn leader(&self) -> Option<Pid> {

@@ -88,7 +88,7 @@ impl Parser {
             serde_json::from_str(text).map_err(|e| broken(format!("a line is not as documented ({e})")))?;
         match line {
             Line::Ready { protocol: Some(n), .. } if n != 1 => {
-                Err(broken(format!("it speaks version {n}, Hark version 1")))
+                Err(broken(format!("it speaks version {n} of the protocol, and Hark version 1")))
             }
             Line::Ready { model, .. } => {
                 Ok(Some(EngineEvent::Ready { model: without_nul(&model).chars().take(200).collect() }))
@@ -138,7 +138,7 @@ fn check(what: &str, seconds: f64) -> Result<(), String> {
     if seconds.is_finite() && (0.0..=MAX_SECONDS).contains(&seconds) {
         Ok(())
     } else {
-        Err(format!("{what} is {seconds}, which is no time in a recording"))
+        Err(format!("{what} is {seconds}, which isn't a time in a recording"))
     }
 }
 

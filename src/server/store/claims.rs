@@ -145,7 +145,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn note_room(&self, room: u64, now: Timestamp) -> Result<Vec<Event>, sqlx::Error> {
+    pub async fn update_needs_room(&self, room: u64, now: Timestamp) -> Result<Vec<Event>, sqlx::Error> {
         let ids: Vec<(String,)> = on!(self, |pool| {
             sqlx::query_as(concat!(
                 "UPDATE sessions SET needs_room = CASE WHEN bytes > $1 THEN bytes END, version = version + 1, \
