@@ -190,8 +190,8 @@ async fn claim_next(
         return Ok(None);
     }
     let now = Timestamp::now();
-    let taken = workers.sessions.store.claim(worker, now, lease(&workers.config, now), room(workers)).await?;
-    Ok(taken.map(|(claim, event)| {
+    let claimed = workers.sessions.store.claim(worker, now, lease(&workers.config, now), room(workers)).await?;
+    Ok(claimed.map(|(claim, event)| {
         workers.sessions.bus.publish(&event);
         // An upload may have taken the room meanwhile. Then the job finds the disk full and puts the session back.
         let room = workers.sessions.media.reserve_copy(claim.session.media.bytes).ok();

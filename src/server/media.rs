@@ -280,17 +280,17 @@ impl Recordings {
     /// # Errors
     /// If the recording isn't there or can't be read, or there is no room for it.
     pub async fn fetch(&self, id: SessionId, copy: &Scratch, room: &mut Reservation) -> Result<(), MediaError> {
-        let held = copy.size().map_err(MediaError::Scratch)?;
-        room.written(held);
+        let offset = copy.size().map_err(MediaError::Scratch)?;
+        room.written(offset);
         let size = self.store.head(&key(id)).await?.size;
-        if size <= held {
+        if size <= offset {
             return Ok(());
         }
         room.cover(size, 0)?;
-        let options = GetOptions { range: Some(GetRange::Offset(held)), ..GetOptions::default() };
+        let options = GetOptions { range: Some(GetRange::Offset(offset)), ..GetOptions::default() };
         let mut pieces = self.store.get_opts(&key(id), options).await?.into_stream();
         let mut file = tokio::fs::File::from_std(copy.append().map_err(|e| self.failed(e))?);
-        let mut done = held;
+        let mut done = offset;
         let copied = loop {
             match pieces.try_next().await {
                 Ok(Some(piece)) => {

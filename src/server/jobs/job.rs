@@ -348,15 +348,15 @@ impl<'a> Job<'a> {
         let copy = media.scratch(id, self.status.attempt, "recording")?;
         self.stage(Stage::Decoding, "Fetching the recording").await?;
         let stall_timeout = self.stall_timeout();
-        let (mut held, mut since) = (0, time::Instant::now());
+        let (mut fetched, mut since) = (0, time::Instant::now());
         loop {
             let fetching = media.fetch(id, &copy, &mut room);
             let Err(error) = self.wait_for_work(fetching, None, shutdown).await? else {
                 return Ok((copy.path().to_owned(), Some(copy)));
             };
             let now = copy.size()?;
-            if now > held {
-                (held, since) = (now, time::Instant::now());
+            if now > fetched {
+                (fetched, since) = (now, time::Instant::now());
             }
             if matches!(error, MediaError::Missing | MediaError::Full { .. }) || since.elapsed() > stall_timeout {
                 return Err(error.into());

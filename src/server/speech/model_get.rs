@@ -72,31 +72,31 @@ async fn get(name: &str, url: &str, sha256: Option<&str>, data_dir: &Path) -> Re
         .read_timeout(Duration::from_secs(60))
         .build()
         .map_err(|e| e.to_string())?;
-    let held = fs::metadata(&part).await.map_or(0, |m| m.len());
-    let (response, published) = request(&client, &url, held).await?;
+    let received = fs::metadata(&part).await.map_or(0, |m| m.len());
+    let (response, published) = request(&client, &url, received).await?;
     let expected = sha256.map(str::to_lowercase).or(published);
-    let held = match response.status() {
-        StatusCode::PARTIAL_CONTENT => held,
+    let received = match response.status() {
+        StatusCode::PARTIAL_CONTENT => received,
         StatusCode::OK => 0,
         // The part is complete.
         StatusCode::RANGE_NOT_SATISFIABLE => return check(&part, &path, expected.as_deref()).await.map(|()| path),
         StatusCode::NOT_FOUND => return Err(format!("{url} does not exist; is there a model called '{name}'?")),
         status => return Err(format!("{url} answered {status}")),
     };
-    receive(response, &part, held).await?;
+    receive(response, &part, received).await?;
     check(&part, &path, expected.as_deref()).await?;
     Ok(path)
 }
 
 /// Sends the request and follows redirects. Returns the response, and the SHA-256 that the server publishes, if it does
 /// (as an ETag of 64 digits).
-async fn request(client: &Client, url: &str, held: u64) -> Result<(Response, Option<String>), String> {
+async fn request(client: &Client, url: &str, received: u64) -> Result<(Response, Option<String>), String> {
     let mut url = reqwest::Url::parse(url).map_err(|e| format!("{url} isn't a valid address: {e}"))?;
     let mut published = None;
     for _ in 0..10 {
         let mut request = client.get(url.clone());
-        if held > 0 {
-            request = request.header(header::RANGE, format!("bytes={held}-"));
+        if received > 0 {
+            request = request.header(header::RANGE, format!("bytes={received}-"));
         }
         let response = request.send().await.map_err(|e| format!("{url} can't be reached: {e}"))?;
         for name in ["x-linked-etag", "etag"] {
@@ -113,12 +113,12 @@ async fn request(client: &Client, url: &str, held: u64) -> Result<(Response, Opt
     Err(format!("{url} redirects too often"))
 }
 
-async fn receive(response: Response, part: &Path, held: u64) -> Result<(), String> {
-    let total = response.content_length().map(|rest| rest + held);
+async fn receive(response: Response, part: &Path, received: u64) -> Result<(), String> {
+    let total = response.content_length().map(|rest| rest + received);
     let failed = |e: std::io::Error| format!("{} can't be written: {e}", part.display());
     let mut file = fs::OpenOptions::new().create(true).append(true).open(part).await.map_err(failed)?;
-    file.set_len(held).await.map_err(failed)?;
-    let mut bar = Bar { start: Instant::now(), shown: None, first: held, held, total };
+    file.set_len(received).await.map_err(failed)?;
+    let mut bar = Bar { start: Instant::now(), shown: None, first: received, received, total };
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|e| format!("the download broke off: {e}. Run the command again to continue"))?;
@@ -128,7 +128,7 @@ async fn receive(response: Response, part: &Path, held: u64) -> Result<(), Strin
     file.sync_all().await.map_err(failed)?;
     bar.end();
     match total {
-        Some(total) if bar.held != total => {
+        Some(total) if bar.received != total => {
             Err("the download ended early. Run the command again to continue".to_owned())
         }
         _ => Ok(()),
@@ -167,13 +167,13 @@ struct Bar {
     start: Instant,
     shown: Option<Instant>,
     first: u64,
-    held: u64,
+    received: u64,
     total: Option<u64>,
 }
 
 impl Bar {
     fn advance(&mut self, bytes: u64) {
-        self.held += bytes;
+        self.received += bytes;
         let due = self.shown.is_none_or(|at| at.elapsed() > Duration::from_millis(200));
         if due && std::io::stderr().is_terminal() {
             self.shown = Some(Instant::now());
@@ -183,11 +183,11 @@ impl Bar {
 
     fn draw(&self) {
         use crate::model::{bytes, duration};
-        let speed = (self.held - self.first) as f64 / self.start.elapsed().as_secs_f64().max(0.001);
+        let speed = (self.received - self.first) as f64 / self.start.elapsed().as_secs_f64().max(0.001);
         let rest = self.total.map(|total| {
-            let share = self.held as f64 / total.max(1) as f64;
+            let share = self.received as f64 / total.max(1) as f64;
             let filled = (share * 30.0) as usize;
-            let time_left = duration((total - self.held.min(total)) as f64 / speed.max(1.0));
+            let time_left = duration((total - self.received.min(total)) as f64 / speed.max(1.0));
             format!(
                 " of {} [{}{}] {:.0}%, {time_left} left",
                 bytes(total),
@@ -196,7 +196,7 @@ impl Bar {
                 share * 100.0
             )
         });
-        eprint!("\r\x1b[K{}{} at {}/s", bytes(self.held), rest.unwrap_or_default(), bytes(speed as u64));
+        eprint!("\r\x1b[K{}{} at {}/s", bytes(self.received), rest.unwrap_or_default(), bytes(speed as u64));
         let _ = std::io::stderr().flush();
     }
 

@@ -116,7 +116,7 @@ impl Store {
     ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
         // Selects and updates in one statement, so that no other worker can claim the same session in between. On
         // PostgreSQL a worker skips rows that another one has locked.
-        let taken: Option<(String,)> =
+        let claimed: Option<(String,)> =
             on!(self, |pool| sqlx::query_as(pool.pick(claim_sql!(""), claim_sql!(" FOR UPDATE SKIP LOCKED")))
                 .bind(worker)
                 .bind(now.0)
@@ -125,7 +125,7 @@ impl Store {
                 .bind(i64::try_from(room).unwrap_or(i64::MAX))
                 .fetch_optional(pool)
                 .await)?;
-        let Some((id,)) = taken else { return Ok(None) };
+        let Some((id,)) = claimed else { return Ok(None) };
         let row: SessionRow = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT ",
             session_columns!(),

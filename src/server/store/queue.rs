@@ -242,17 +242,17 @@ fn full_share(
         (LimitScope::Newcomers, newcomers, limits.newcomers, newcomer),
     ];
     shares.into_iter().filter(|(.., counts)| *counts).find_map(|(scope, (n, waiting), share, _)| {
-        let over = waiting + seconds - share.seconds;
+        let excess = waiting + seconds - share.seconds;
         if n >= i64::from(share.sessions) {
-            return Some((scope, ReachedLimit::Sessions(share.sessions), (n, waiting), over.max(0.0)));
+            return Some((scope, ReachedLimit::Sessions(share.sessions), (n, waiting), excess.max(0.0)));
         }
         // A recording longer than the whole limit is accepted when nothing else of that part waits. It could never be
         // queued otherwise.
-        (n > 0 && (over > 0.0 || waiting >= share.seconds)).then_some((
+        (n > 0 && (excess > 0.0 || waiting >= share.seconds)).then_some((
             scope,
             ReachedLimit::Seconds(share.seconds),
             (n, waiting),
-            over,
+            excess,
         ))
     })
 }
@@ -268,12 +268,12 @@ macro_rules! queue_full {
         let counts = [(all, all_secs), (own, own_secs), (near, near_secs), (new, new_secs)];
         match full_share(&counts, address.is_some(), limits, $seconds) {
             None => None,
-            Some((scope, limit, (waiting, waiting_secs), over)) => {
+            Some((scope, limit, (waiting, waiting_secs), excess)) => {
                 let (ahead,): (Option<f64>,) = sqlx::query_as(AHEAD)
                     .bind(if scope == LimitScope::Owner { owner.as_str() } else { "" })
                     .bind(address.filter(|_| scope == LimitScope::Address).unwrap_or_default())
                     .bind(scope == LimitScope::Newcomers)
-                    .bind(over)
+                    .bind(excess)
                     .bind(unknown)
                     .fetch_one($executor)
                     .await?;
