@@ -1,4 +1,4 @@
-//! The `hark` program: runs the subcommand it is asked for, and nothing else.
+//! The `hark` program: runs one subcommand.
 
 use clap::Parser;
 use hark::server::{
@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Requests are many small allocations, of which this makes less than the system's.
+/// The allocator. Requests make many small allocations, for which it needs less memory than the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -24,34 +24,34 @@ fn main() -> ExitCode {
         Some(command) => command,
         None => unreachable!("'serve' was given"),
     });
-    // Before there is a second thread: what a decoder denies itself holds for the thread that does so.
+    // Runs before there is a second thread, because a decoder's sandbox applies to the calling thread.
     if let Command::Decoder(args) = command {
         return audio::run_child(args);
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(command)),
-        Err(error) => ended(Err(format!("the threads could not be started: {error}"))),
+        Err(error) => exit_code(Err(format!("the runtime's threads could not be started: {error}"))),
     }
 }
 
 async fn run(command: Command) -> ExitCode {
     match command {
-        // On a worker thread like everything else: the main thread would have to be woken for each connection.
-        Command::Serve(config) => ended(tokio::spawn(serve(*config)).await.unwrap_or_else(|e| Err(e.to_string()))),
-        Command::Worker(config) => ended(work(*config).await),
+        // On a worker thread of the runtime, because the main thread would have to be woken for each connection.
+        Command::Serve(config) => exit_code(tokio::spawn(serve(*config)).await.unwrap_or_else(|e| Err(e.to_string()))),
+        Command::Worker(config) => exit_code(work(*config).await),
         Command::Doctor(mut config) => match config.read_secrets() {
             Ok(()) if doctor::report(&config).await => ExitCode::SUCCESS,
             Ok(()) => ExitCode::FAILURE,
-            Err(message) => ended(Err(message)),
+            Err(message) => exit_code(Err(message)),
         },
         Command::Sessions(args) => stuck::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
-        Command::Decoder(_) => unreachable!("'main' runs it without these threads"),
+        Command::Decoder(_) => unreachable!("'main' runs decoders before the runtime starts"),
     }
 }
 
-fn ended(result: Result<(), String>) -> ExitCode {
+fn exit_code(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -95,7 +95,7 @@ async fn work(mut config: config::ServeConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// Cancelled at SIGTERM or Ctrl-C.
+/// Returns a token that is cancelled at SIGTERM or Ctrl-C.
 fn stop_signal() -> Result<CancellationToken, String> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;

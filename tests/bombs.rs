@@ -1,5 +1,5 @@
-//! Files that take decoders down, sent to a real `hark serve`: the node refuses them in time, needs no memory for them, and
-//! goes on. What passes for a recording until it is decoded fails its session once, and isn't tried again. And a few hundred
+//! Files that break decoders, sent to a real `hark serve`: the node refuses them in time, needs no memory for them, and
+//! goes on. A file that breaks only its full decoding fails its session once and isn't retried. Also a few hundred
 //! damaged files of every format.
 
 #[path = "support/bombs.rs"]
@@ -23,19 +23,19 @@ use std::{
 use support::{PATIENCE, Visitor, slow_engine, wav, wav_of};
 use tempfile::TempDir;
 
-/// What every upload is answered within.
+/// The time within which every upload is answered.
 const IN_TIME: Duration = Duration::from_secs(10);
-/// How much more memory the node may have used at its peak, in KiB.
+/// How much the peak memory of the node may grow, in KiB.
 const MORE: u64 = 64 * 1024;
 
-/// The most memory a process has held, in KiB.
+/// The peak memory of a process, in KiB.
 fn most_memory(id: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// A node that may not use more than a gigabyte, nor may anything it starts.
+/// Starts a node that may not use more than a gigabyte; nor may anything that it starts.
 fn node(folder: &Path, flags: &[&str]) -> Process {
     let engine = slow_engine(folder, 0.0);
     let own = ["--engine", "command", "--engine-command", &engine, "--min-free-bytes", "1"];
@@ -48,19 +48,19 @@ async fn transcribes(node: &Process) {
     assert_eq!(visitor.wait(&id, "completed").await["segments"], 2);
 }
 
-/// A session that ends by failing; its status.
+/// Uploads a recording whose session fails, and returns its status.
 async fn fails(visitor: &Visitor, name: &str, bytes: Vec<u8>) -> Value {
     let id = visitor.session(name, bytes, &[]).await;
     visitor.wait(&id, "failed").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_upload_hurts_the_node() {
+async fn no_upload_harms_the_node() {
     let folder = TempDir::new().unwrap();
     let node = node(folder.path(), &[]);
     transcribes(&node).await;
     let visitor = node.visitor();
-    // What an upload of this size costs by itself.
+    // The memory that an upload of this size takes anyway.
     let nothing = visitor.upload("nothing.bin", vec![1; 15_000_000], &[]).await;
     assert_eq!(nothing.status(), StatusCode::UNPROCESSABLE_ENTITY);
     let before = most_memory(node.id());
@@ -80,13 +80,13 @@ async fn no_upload_hurts_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_breaks_a_decoder_later_fails_once() {
+async fn a_recording_that_breaks_its_decoder_later_fails_without_retries() {
     let folder = TempDir::new().unwrap();
     let flags = ["--decode-memory-bytes", "67108864", "--decode-cpu-secs", "1", "--decode-cpu-factor", "0"];
     let node = node(folder.path(), &flags);
     let visitor = node.visitor();
 
-    // The first stream is as it should be. Decoding comes to the second.
+    // The first stream is valid. Only decoding reaches the second.
     let tone = folder.path().join("tone.ogg");
     let source = "sine=frequency=440:duration=3:sample_rate=16000";
     let made = Command::new("ffmpeg")
@@ -95,7 +95,7 @@ async fn what_breaks_a_decoder_later_fails_once() {
         .status();
     assert!(made.unwrap().success());
     let chain = [fs::read(&tone).unwrap(), bombs::ogg_comments()].concat();
-    // Longer than a second of processor time lasts for.
+    // Longer than what can be decoded with one second of processor time.
     let long = wav_of(std::iter::repeat_n(0, 16_000 * 900));
     for (name, bytes) in [("chain.ogg", chain), ("long.wav", long)] {
         let status = fails(&visitor, name, bytes).await;
@@ -109,9 +109,9 @@ async fn what_breaks_a_decoder_later_fails_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_at_once_are_answered() {
+async fn many_uploads_at_once_are_all_answered() {
     let folder = TempDir::new().unwrap();
-    // What limits uploads by itself stands back.
+    // The other limits of uploads are raised.
     let flags = ["--decoders", "1", "--probe-wait-secs", "2", "--max-uploads-per-address", "100"];
     let node = node(folder.path(), &flags);
     let bomb = bombs::all().into_iter().find(|(name, _)| name.starts_with("caf-frames")).unwrap().1;
@@ -130,7 +130,7 @@ async fn many_at_once_are_answered() {
     transcribes(&node).await;
 }
 
-/// Tries what no decoder may do, as a program that a decoder has become.
+/// A program that tries what no decoder may do, in place of ffmpeg.
 const ESCAPE: &str = r#"#!/usr/bin/python3
 import ctypes, os, resource, socket, sys, threading
 def tried(name, what):
@@ -160,7 +160,7 @@ tried("raise its limits", lambda: resource.setrlimit(resource.RLIMIT_DATA, (1 <<
 print("environment", sorted(set(os.environ) - {"LC_CTYPE"}))
 "#;
 
-/// Each layer shows here, on a machine that has all of them: what is said at the start says so.
+/// Tests each layer. This works only on a machine that has all of them; the check at the start says so.
 #[test]
 fn a_decoder_can_do_nothing_else() {
     let folder = TempDir::new().unwrap();
@@ -177,7 +177,7 @@ fn a_decoder_can_do_nothing_else() {
             .arg("decoder")
             .args(task)
             .env_clear()
-            // The interpreter isn't among what ffmpeg needs.
+            // Python isn't among the paths that ffmpeg may read.
             .env("LD_LIBRARY_PATH", "/usr/bin")
             .stdin(fs::File::open(&input).unwrap())
             .output()
@@ -187,7 +187,7 @@ fn a_decoder_can_do_nothing_else() {
     };
     let missing = run(&["check"]);
     assert_eq!(missing, "", "this machine can't show all of it");
-    // As it may be little, so it may be much: also less and more than allocators take at once.
+    // Also with limits below and above what allocators take at once.
     for memory in ["67108864", "2147483648"] {
         assert_eq!(run(&["check", "--memory", memory]), "");
     }
@@ -200,7 +200,7 @@ fn a_decoder_can_do_nothing_else() {
     assert!(!folder.path().join("written").exists());
 }
 
-/// What the decoder's process says of a file, given to it as the server does; none if it died.
+/// Runs a decoder on a file as the server does. Returns its exit code, none if it died, and its output.
 fn decoder(task: &str, file: &Path) -> (Option<i32>, String) {
     let child = Command::new(env!("CARGO_BIN_EXE_hark"))
         .args(["decoder", task, "--max-duration", "30", "--cpu-secs", "20"])
@@ -212,10 +212,10 @@ fn decoder(task: &str, file: &Path) -> (Option<i32>, String) {
     (child.status.code(), String::from_utf8_lossy(&child.stdout).into_owned())
 }
 
-/// Files of every format with bytes changed, parts repeated and ends cut off, always the same ones: none is taken for a
-/// failure of the storage, and every one gets an answer.
+/// Files of every format with changed bytes, repeated parts and cut ends, the same in each run. None may be reported as
+/// a failure of the storage, and each gets an answer.
 #[test]
-fn damaged_files_are_the_files_fault() {
+fn decoders_blame_the_file_for_damage() {
     let folder = TempDir::new().unwrap();
     let seeds: Vec<Vec<u8>> = [
         ("a.wav", &["-c:a", "pcm_s16le"][..]),
@@ -258,12 +258,12 @@ fn damaged_files_are_the_files_fault() {
     for case in 0..cases {
         let mut bytes = seeds[case % seeds.len()].clone();
         for _ in 0..=next(6) {
-            // Half of the changes hit the headers, where they hurt most.
+            // Half of the changes are in the headers, where they have most effect.
             let range = if next(2) == 0 { bytes.len().min(400) } else { bytes.len() };
             let at = next(range);
             match next(5) {
                 0 => bytes[at] = next(256) as u8,
-                // Lengths and counts at their ends.
+                // Lengths and counts become extreme.
                 1 => bytes.iter_mut().skip(at).take(4).for_each(|byte| *byte = 0xff),
                 2 => bytes.iter_mut().skip(at).take(8).for_each(|byte| *byte = 0xff),
                 3 => {
@@ -281,7 +281,7 @@ fn damaged_files_are_the_files_fault() {
         }
         fs::File::create(&path).unwrap().write_all(&bytes).unwrap();
         let (code, said) = decoder("decode", &path);
-        // One that died of its limits is the parent's to tell; a stack that overflowed would be, too.
+        // If a decoder died of its limits, or of a stack overflow, the server reports that.
         assert!(!said.contains("\"storage\""), "case {case}: {said}");
         if code == Some(0) {
             let answer = ["ended", "not_here", "refused"].iter().any(|word| said.contains(word));

@@ -285,7 +285,7 @@ async fn a_worker_sleeps_beyond_its_lease() {
     scene.check().await;
     let (again, lost) = scene.disturbed();
     assert!(again >= 1 && lost >= 1, "of {held:?}, {again} were taken up again after {lost} losses");
-    let refused = scene.cluster.workers[0].log().matches("is no longer this worker's").count();
+    let refused = scene.cluster.workers[0].log().matches("this worker lost its claim on").count();
     assert!(refused >= 1, "it never noticed: {}", scene.cluster.workers[0].log());
 }
 

@@ -1,6 +1,6 @@
-//! Recordings of every format, rate and layout through the server's decoders, each in its confined process, and every way
-//! a file can be wrong. The files are made by ffmpeg, sox and flite while testing, so nothing binary is kept in the
-//! repository.
+//! Recordings of every format, rate and layout through the server's decoders, each in its confined process, and files
+//! that are damaged in every way. The files are made by ffmpeg, sox and flite during the tests, so the repository has
+//! no binary files.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails is the message")]
 
@@ -23,7 +23,7 @@ const LIMITS: Limits = Limits { max_duration: 3600.0 };
 /// Seconds of the usual tone.
 const LENGTH: f64 = 3.0;
 
-/// Its root mean square: 0.4 (1 + 0.5 sin 2πt) sin 880πt.
+/// The root mean square of the usual tone, which is 0.4 (1 + 0.5 sin 2πt) sin 880πt.
 const LEVEL: f64 = 0.3;
 
 fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
@@ -58,7 +58,7 @@ impl Files {
         self.path(name)
     }
 
-    /// The usual tone in any form. `output` is what ffmpeg is told about it.
+    /// Makes a file of the usual tone. `output` are ffmpeg's options for it.
     fn tone(&self, name: &str, rate: u32, layout: &str, output: &[&str]) -> PathBuf {
         self.wave(name, "0.4*(1+0.5*sin(2*PI*t))*sin(880*PI*t)", LENGTH, rate, layout, output)
     }
@@ -103,14 +103,14 @@ fn decoders_with(flags: &[&str]) -> Decoders {
     Decoders::new(&config, Some(Path::new(env!("CARGO_BIN_EXE_hark"))))
 }
 
-/// Decoders that wait: tests run beside each other on a machine that may be busy.
+/// Decoders with long timeouts, because tests run in parallel on a machine that may be busy.
 fn decoders() -> Decoders {
     decoders_with(&["--probe-secs", "60", "--probe-wait-secs", "60"])
 }
 
-fn now<T>(work: impl Future<Output = T>) -> T {
+fn block_on<T>(work: impl Future<Output = T>) -> T {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-        // How decoders ended stands in the log.
+        // The log says how decoders ended.
         tracing_subscriber::fmt().with_test_writer().init();
         tokio::runtime::Runtime::new().unwrap()
     });
@@ -118,22 +118,22 @@ fn now<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn probe(path: &Path, limits: &Limits) -> Result<hark::server::audio::AudioInfo, AudioError> {
-    now(decoders().probe(path, *limits)).map_err(|error| match error {
+    block_on(decoders().probe(path, *limits)).map_err(|error| match error {
         ProbeError::Audio(error) => error,
         ProbeError::Busy { .. } => panic!("the decoders are busy"),
     })
 }
 
-fn hear(path: &Path) -> Result<(Decoded, Vec<i16>), AudioError> {
-    hear_within(path, &LIMITS)
+fn decode(path: &Path) -> Result<(Decoded, Vec<i16>), AudioError> {
+    decode_within(path, &LIMITS)
 }
 
-fn hear_within(path: &Path, limits: &Limits) -> Result<(Decoded, Vec<i16>), AudioError> {
-    hear_by(&decoders(), path, limits)
+fn decode_within(path: &Path, limits: &Limits) -> Result<(Decoded, Vec<i16>), AudioError> {
+    decode_with(&decoders(), path, limits)
 }
 
-fn hear_by(decoders: &Decoders, path: &Path, limits: &Limits) -> Result<(Decoded, Vec<i16>), AudioError> {
-    now(async {
+fn decode_with(decoders: &Decoders, path: &Path, limits: &Limits) -> Result<(Decoded, Vec<i16>), AudioError> {
+    block_on(async {
         let mut decoding = decoders.decode(path, *limits).await?;
         let mut samples = Vec::new();
         while let Some(piece) = decoding.next().await? {
@@ -151,7 +151,7 @@ fn rms(samples: &[i16]) -> f64 {
     (samples.iter().map(|&s| (f64::from(s) / 32_768.0).powi(2)).sum::<f64>() / samples.len() as f64).sqrt()
 }
 
-/// The share of all power that lies at a frequency, by Goertzel's algorithm over tenths of a second.
+/// The share of the whole power at a frequency, by Goertzel's algorithm over tenths of a second.
 fn share(samples: &[i16], frequency: f64) -> f64 {
     let (mut at, mut all) = (0.0, 0.0);
     for part in samples.chunks_exact(1_600) {
@@ -167,7 +167,7 @@ fn share(samples: &[i16], frequency: f64) -> f64 {
     at / all
 }
 
-/// The lag (samples) at which two recordings agree best, and how well: 1 is the same wave.
+/// The lag in samples at which two recordings agree best, and how well: 1 is the same wave.
 fn agreement(a: &[i16], b: &[i16], most: usize) -> (i64, f64) {
     let length = a.len().min(b.len()) - 2 * most;
     let middle: Vec<f64> = a[most..most + length].iter().map(|&s| f64::from(s)).collect();
@@ -207,11 +207,11 @@ fn check(table: &str) {
 }
 
 fn check_one(path: &Path, expected: &[&str], rate: u32, layout: &str, flags: &[&str], what: &str) {
-    let (decoded, samples) = hear(path).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (decoded, samples) = decode(path).unwrap_or_else(|error| panic!("{what}: {error}"));
     let (lossy, open) = (flags.contains(&"lossy"), flags.contains(&"open"));
     let info = &decoded.info;
     let tolerance = match expected[1] {
-        // Two frames of encoder delay, which raw AAC does not tell and MP4 only in edit lists.
+        // Two frames of encoder delay, which raw AAC doesn't declare and MP4 only in edit lists.
         "aac" => 0.06 + 2_048.0 / f64::from(rate),
         _ if lossy => 0.1,
         _ => 0.05,
@@ -231,7 +231,7 @@ fn check_one(path: &Path, expected: &[&str], rate: u32, layout: &str, flags: &[&
     let level = match expected[1] {
         // The bass channel of a lossy recording holds no 440 Hz.
         _ if layout == "5.1" && lossy => 0.06,
-        // LAME turns everything down by a twentieth.
+        // LAME lowers the level by a twentieth.
         "mp3" => 0.025,
         _ => 0.015,
     };
@@ -275,7 +275,7 @@ fn wav() {
 }
 
 #[test]
-fn telephone_and_apple() {
+fn telephone_and_apple_formats() {
     check(
         "
         a.wav  | -c:a pcm_alaw      | wav pcm_alaw       | 8000 | mono stereo |
@@ -334,7 +334,7 @@ fn ogg_and_webm() {
 }
 
 #[test]
-fn what_ffmpeg_adds() {
+fn formats_that_only_ffmpeg_decodes() {
     check(
         "
         a.wma  | -c:a wmav2      | wma wmav2   | 44100 16000 | mono stereo | lossy
@@ -349,7 +349,7 @@ fn what_ffmpeg_adds() {
     );
 }
 
-/// Nobody encodes AMR any more, but old telephones' recordings are around. 150 frames of 20 ms at 12.2 kbit/s.
+/// AMR is hardly encoded any more, but recordings of old telephones exist. 150 frames of 20 ms at 12.2 kbit/s.
 #[test]
 fn amr() {
     let files = Files::new();
@@ -358,7 +358,7 @@ fn amr() {
         bytes.push(0x3c);
         bytes.extend((0..31).map(|j: u8| i.wrapping_mul(j)));
     }
-    let (decoded, _) = hear(&files.write("a.amr", bytes)).unwrap();
+    let (decoded, _) = decode(&files.write("a.amr", bytes)).unwrap();
     assert_eq!((&*decoded.info.format, &*decoded.info.codec), ("amr", "amr_nb"));
     assert!((decoded.duration - LENGTH).abs() < 0.05, "{}", decoded.duration);
 }
@@ -376,28 +376,28 @@ fn video_with_sound() {
     ] {
         let path = files.path(name);
         ffmpeg(&[&["-f", "lavfi", "-i", picture, "-i", text(&tone)], codecs, &[text(&path)]].concat());
-        let (decoded, samples) = hear(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (decoded, samples) = decode(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(decoded.info.format, format, "{name}");
         assert!((decoded.duration - LENGTH).abs() < 0.1, "{name}: {}", decoded.duration);
         assert!(share(&samples, 440.0) > 0.95, "{name}");
 
         let silent = files.path(&format!("silent-{name}"));
         ffmpeg(&["-i", text(&path), "-an", "-c:v", "copy", text(&silent)]);
-        for error in [probe(&silent, &LIMITS).unwrap_err(), hear(&silent).unwrap_err()] {
+        for error in [probe(&silent, &LIMITS).unwrap_err(), decode(&silent).unwrap_err()] {
             assert_eq!(error.code(), "no_audio_track", "{name}: {error}");
         }
     }
 
-    // A picture that goes on after the sound is not a sound cut short.
+    // A video track longer than the audio track doesn't mean that the audio was cut off.
     let long = files.path("long.mkv");
     let picture = "testsrc=size=64x48:rate=10:duration=9";
     ffmpeg(&["-f", "lavfi", "-i", picture, "-i", text(&tone), "-c:v", "mpeg4", "-c:a", "libopus", text(&long)]);
-    let (decoded, _) = hear(&long).unwrap();
+    let (decoded, _) = decode(&long).unwrap();
     assert!((decoded.duration - LENGTH).abs() < 0.1, "{}", decoded.duration);
 }
 
 #[test]
-fn speech_is_what_ffmpeg_hears() {
+fn samples_are_those_that_ffmpeg_decodes() {
     let files = Files::new();
     for (name, output, lag) in [
         ("a.wav", &["-ar", "44100", "-ac", "2"][..], 2),
@@ -414,7 +414,7 @@ fn speech_is_what_ffmpeg_hears() {
         ("a.aac", &["-ar", "44100"], 400),
     ] {
         let path = files.speech(name, output);
-        let (_, ours) = hear(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (_, ours) = decode(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         let theirs = ffmpeg(&["-i", text(&path), "-ac", "1", "-ar", "16000", "-f", "s16le", "-"]);
         let theirs: Vec<i16> = theirs.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect();
         assert!(ours.len().abs_diff(theirs.len()) <= 1_600, "{name}: {} {}", ours.len(), theirs.len());
@@ -430,14 +430,15 @@ fn joined_and_variable_mp3_are_kept_whole() {
     let first = fs::read(files.tone("a.mp3", 44_100, "mono", &["-c:a", "libmp3lame"])).unwrap();
     let second = fs::read(files.tone("b.mp3", 44_100, "mono", &["-c:a", "libmp3lame", "-b:a", "128k"])).unwrap();
     let joined = files.write("joined.mp3", [first, second].concat());
-    let (decoded, _) = hear(&joined).unwrap();
+    let (decoded, _) = decode(&joined).unwrap();
     assert!((decoded.duration - 2.0 * LENGTH).abs() < 0.2, "{}", decoded.duration);
 
-    // Silence first: a guess from its small frames would be far too long, and one from loud frames far too short.
+    // Silence first: a length estimated from its small frames would be far too long, and one from loud frames far too
+    // short.
     let wave = "lt(t\\,8)*(random(0)-0.5)";
     let output = ["-c:a", "libmp3lame", "-q:a", "2", "-write_xing", "0", "-id3v2_version", "0"];
     let variable = files.wave("v.mp3", wave, 16.0, 44_100, "mono", &output);
-    let (decoded, _) = hear(&variable).unwrap();
+    let (decoded, _) = decode(&variable).unwrap();
     assert_eq!(decoded.info.duration, None);
     assert!((decoded.duration - 16.0).abs() < 0.1, "{}", decoded.duration);
 }
@@ -448,31 +449,31 @@ fn chained_ogg_is_read_to_its_end() {
     let first = fs::read(files.tone("a.ogg", 44_100, "mono", &["-c:a", "libvorbis"])).unwrap();
     let second =
         fs::read(files.tone("b.ogg", 48_000, "stereo", &["-c:a", "libvorbis", "-serial_offset", "7"])).unwrap();
-    let (decoded, samples) = hear(&files.write("chain.ogg", [first, second].concat())).unwrap();
+    let (decoded, samples) = decode(&files.write("chain.ogg", [first, second].concat())).unwrap();
     assert!((decoded.duration - 2.0 * LENGTH).abs() < 0.1, "{}", decoded.duration);
     assert!(share(&samples, 440.0) > 0.95);
 }
 
 #[test]
-fn what_16_khz_cannot_hold_vanishes() {
+fn frequencies_above_8_khz_are_removed() {
     let files = Files::new();
     let path = files.wave("high.wav", "0.5*sin(24000*PI*t)", 1.0, 44_100, "stereo", &[]);
-    let (_, samples) = hear(&path).unwrap();
+    let (_, samples) = decode(&path).unwrap();
     assert!(rms(&samples[800..15_200]) < 0.001, "{}", rms(&samples[800..15_200]));
 }
 
 #[test]
-fn silence_is_a_recording() {
+fn silence_is_accepted() {
     let files = Files::new();
     let path = files.wave("silence.flac", "0", 2.0, 44_100, "stereo", &[]);
-    let (decoded, samples) = hear(&path).unwrap();
+    let (decoded, samples) = decode(&path).unwrap();
     assert_eq!(samples.len(), 32_000);
     assert!(samples.iter().all(|&sample| sample == 0));
     assert!(decoded.waveform.peaks.iter().all(|&peak| peak == 0));
 }
 
 #[test]
-fn names_and_neighbours_mean_nothing() {
+fn file_names_and_other_files_do_not_matter() {
     let files = Files::new();
     let flac = files.tone("a.flac", 44_100, "mono", &[]);
     let wma = files.tone("a.wma", 44_100, "mono", &["-c:a", "wmav2"]);
@@ -486,13 +487,13 @@ fn names_and_neighbours_mean_nothing() {
     ] {
         let path = files.path(name);
         fs::copy(from, &path).unwrap();
-        let (decoded, _) = hear(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (decoded, _) = decode(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(decoded.info.format, format, "{name}");
     }
 }
 
 #[test]
-fn refused() {
+fn files_that_are_no_recordings_are_refused() {
     let files = Files::new();
     let mut random = 1_u64;
     let mut noise = |length: usize| -> Vec<u8> {
@@ -523,7 +524,7 @@ fn refused() {
     mp3.extend(noise(200_000));
     cases.push((files.write("noise.mp3", mp3), "unreadable", "MP3"));
     for (path, code, word) in cases {
-        for error in [probe(&path, &LIMITS).unwrap_err(), hear(&path).unwrap_err()] {
+        for error in [probe(&path, &LIMITS).unwrap_err(), decode(&path).unwrap_err()] {
             assert_eq!(error.code(), code, "{}: {error}", path.display());
             let message = error.to_string();
             assert!(message.contains(word), "{}: {message}", path.display());
@@ -549,10 +550,10 @@ fn no_file_reads_another() {
     );
     let sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n".to_owned();
     for (name, playlist) in [("hls.m3u8", hls), ("list.ffconcat", concat), ("a.mpd", dash), ("a.sdp", sdp)] {
-        // A zero byte makes it binary to whoever looks for text.
+        // With a zero byte the file isn't recognised as text.
         for (name, bytes) in [(name.to_owned(), playlist.clone()), (format!("binary-{name}"), playlist + "#\0\0")] {
             let path = files.write(&name, bytes);
-            for error in [probe(&path, &LIMITS).unwrap_err(), hear(&path).unwrap_err()] {
+            for error in [probe(&path, &LIMITS).unwrap_err(), decode(&path).unwrap_err()] {
                 assert_eq!(error.code(), "unreadable", "{name}: {error}");
             }
         }
@@ -560,7 +561,7 @@ fn no_file_reads_another() {
 }
 
 #[test]
-fn cut_short() {
+fn recordings_that_were_cut_off_are_refused() {
     let files = Files::new();
     let wave = "0.4*(1+0.5*sin(2*PI*t))*sin(880*PI*t)";
     for (name, output, at_once) in [
@@ -581,7 +582,7 @@ fn cut_short() {
         let path = files.wave(name, wave, 20.0, rate, "mono", output);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        let error = hear(&path).err().unwrap_or_else(|| panic!("{name} was not refused"));
+        let error = decode(&path).err().unwrap_or_else(|| panic!("{name} was not refused"));
         assert_eq!(error.code(), "truncated", "{name}: {error}");
         if let AudioError::Truncated { declared: Some(declared), found: Some(found) } = error {
             assert!((declared - 20.0).abs() < 0.2, "{name}: {declared}");
@@ -593,18 +594,18 @@ fn cut_short() {
             assert_eq!(error.code(), "truncated", "{name}");
         }
 
-        // A few frames short is what players shrug at.
+        // Players tolerate a few missing frames, and so do we.
         let nearly = if name.starts_with("late") { whole.len() } else { whole.len() - whole.len() / 50 };
         fs::write(&path, &whole[..nearly]).unwrap();
         if !matches!(name, "a.ogg" | "a.opus") {
-            let (decoded, _) = hear(&path).unwrap_or_else(|error| panic!("{name}, nearly whole: {error}"));
+            let (decoded, _) = decode(&path).unwrap_or_else(|error| panic!("{name}, nearly whole: {error}"));
             assert!((decoded.duration - 20.0).abs() < 1.05, "{name}: {}", decoded.duration);
         }
     }
 }
 
 #[test]
-fn too_long() {
+fn recordings_over_the_limit_are_refused() {
     let files = Files::new();
     let limits = Limits { max_duration: 2.0 };
     for (name, output, at_once) in [
@@ -616,28 +617,28 @@ fn too_long() {
     ] {
         let path = files.tone(name, 48_000, "mono", output);
         assert_eq!(probe(&path, &limits).err().map(|error| error.code()), at_once.then_some("too_long"), "{name}");
-        let error = hear_within(&path, &limits).unwrap_err();
+        let error = decode_within(&path, &limits).unwrap_err();
         assert_eq!(error.code(), "too_long", "{name}: {error}");
         let message = error.to_string();
         assert!(message.contains("0:00:03") && message.contains("0:00:02"), "{name}: {message}");
     }
     let path = files.tone("exact.wav", 16_000, "mono", &[]);
-    assert!(hear_within(&path, &Limits { max_duration: LENGTH }).is_ok());
+    assert!(decode_within(&path, &Limits { max_duration: LENGTH }).is_ok());
 }
 
 #[test]
-fn no_samples() {
+fn recordings_without_samples_are_refused() {
     let files = Files::new();
     let path = files.path("none.wav");
     run("sox", &["-n", "-r", "16000", "-c", "1", "-b", "16", text(&path), "trim", "0", "0"]);
     assert_eq!(fs::metadata(&path).unwrap().len(), 44);
-    for error in [probe(&path, &LIMITS).unwrap_err(), hear(&path).unwrap_err()] {
+    for error in [probe(&path, &LIMITS).unwrap_err(), decode(&path).unwrap_err()] {
         assert_eq!(error.code(), "no_samples", "{error}");
     }
 }
 
 #[test]
-fn streamed_wav() {
+fn wav_with_placeholder_lengths_is_decoded() {
     let files = Files::new();
     let tone = files.tone("a.wav", 44_100, "stereo", &[]);
     let piped = files.write("ffmpeg.wav", ffmpeg(&["-i", text(&tone), "-f", "wav", "-"]));
@@ -649,21 +650,21 @@ fn streamed_wav() {
     let zero = files.write("zero.wav", zero);
     for path in [piped, sox, zero] {
         probe(&path, &LIMITS).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let (decoded, samples) = hear(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (decoded, samples) = decode(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!((decoded.duration - LENGTH).abs() < 0.01, "{}: {}", path.display(), decoded.duration);
         assert!(share(&samples, 440.0) > 0.95, "{}", path.display());
     }
 
-    // Over 4 GiB, or prepared for it.
+    // RF64, for files over 4 GiB or that may become so.
     let rf64 = files.path("rf64.wav");
     ffmpeg(&["-i", text(&tone), "-rf64", "always", text(&rf64)]);
     assert_eq!(&fs::read(&rf64).unwrap()[..4], b"RF64");
-    let (decoded, _) = hear(&rf64).unwrap();
+    let (decoded, _) = decode(&rf64).unwrap();
     assert!((decoded.duration - LENGTH).abs() < 0.01, "{}", decoded.duration);
 }
 
 #[test]
-fn damage_in_the_middle_is_survived() {
+fn damage_in_the_middle_becomes_silence() {
     let files = Files::new();
     for (name, output) in [
         ("a.wav", &[][..]),
@@ -682,16 +683,16 @@ fn damage_in_the_middle_is_survived() {
             *byte = (i * 151 + i / 7) as u8;
         }
         fs::write(&path, &bytes).unwrap();
-        let (decoded, samples) = hear(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (decoded, samples) = decode(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!((decoded.duration - 20.0).abs() < 1.05, "{name}: {}", decoded.duration);
-        // What follows is at its time, in the pitch it had.
+        // What follows the damage has the right time and pitch.
         let after = &samples[samples.len() - 5 * 16_000..samples.len() - 16_000];
         assert!(share(after, 440.0) > 0.95, "{name}: {}", share(after, 440.0));
     }
 }
 
 #[test]
-fn mostly_damaged_is_refused() {
+fn mostly_damaged_recordings_are_refused() {
     let files = Files::new();
     for (name, output) in [("a.flac", &[][..]), ("a.mp3", &["-c:a", "libmp3lame"]), ("a.ogg", &["-c:a", "libvorbis"])] {
         let path = files.wave(name, "0.4*sin(880*PI*t)", 20.0, 44_100, "mono", output);
@@ -701,32 +702,32 @@ fn mostly_damaged_is_refused() {
             *byte = ((i * i) >> 3) as u8 & 0x7f;
         }
         fs::write(&path, &bytes).unwrap();
-        let error = hear(&path).err().unwrap_or_else(|| panic!("{name} was not refused"));
+        let error = decode(&path).err().unwrap_or_else(|| panic!("{name} was not refused"));
         assert!(matches!(error.code(), "unreadable" | "truncated"), "{name}: {error}");
     }
 }
 
-/// The processes that read `path`.
-fn at_work(path: &Path) -> usize {
+/// Counts the processes that read `path`.
+fn readers(path: &Path) -> usize {
     let reads = |entry: &fs::DirEntry| fs::read_link(entry.path().join("fd/0")).is_ok_and(|input| input == path);
     fs::read_dir("/proc").unwrap().filter(|entry| entry.as_ref().is_ok_and(reads)).count()
 }
 
 /// Waits until no process reads `path`.
-fn gone(path: &Path) -> bool {
+fn wait_until_gone(path: &Path) -> bool {
     (0..600).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(50));
-        at_work(path) == 0
+        readers(path) == 0
     })
 }
 
 #[test]
-fn what_is_no_longer_wanted_ends() {
+fn a_decoder_ends_when_it_is_no_longer_wanted() {
     let files = Files::new();
     for (name, output) in [("a.wav", &[][..]), ("a.wma", &["-c:a", "wmav2"])] {
         let path = files.wave(name, "0.4*sin(880*PI*t)", 60.0, 44_100, "mono", output);
         let begun = |decoders: &Decoders| -> Decoding {
-            now(async {
+            block_on(async {
                 let mut decoding = decoders.decode(&path, LIMITS).await.unwrap();
                 for _ in 0..3 {
                     assert_eq!(decoding.next().await.unwrap().map(|piece| piece.len()), Some(8_000), "{name}");
@@ -736,11 +737,11 @@ fn what_is_no_longer_wanted_ends() {
         };
         let one = decoders_with(&["--decoders", "1"]);
         let decoding = begun(&one);
-        assert_eq!(at_work(&path), 1, "{name}");
+        assert_eq!(readers(&path), 1, "{name}");
         drop(decoding);
-        // Its place is free again.
+        // The permit of the first one is free again.
         drop(begun(&one));
-        assert!(gone(&path), "{name}: a decoder goes on");
+        assert!(wait_until_gone(&path), "{name}: a decoder goes on");
     }
 }
 
@@ -749,16 +750,16 @@ fn uploads_do_not_wait_for_ever() {
     let files = Files::new();
     let path = files.tone("a.wav", 16_000, "mono", &[]);
     let none = decoders_with(&["--decoders", "1", "--probe-wait-secs", "0", "--probe-secs", "60"]);
-    let results = now(async { futures::future::join_all((0..8).map(|_| none.probe(&path, LIMITS))).await });
+    let results = block_on(async { futures::future::join_all((0..8).map(|_| none.probe(&path, LIMITS))).await });
     let busy = |result: &&Result<_, ProbeError>| matches!(result, Err(ProbeError::Busy { retry_secs: 60 }));
     assert!(results.iter().filter(busy).count() >= 1);
     assert!(results.iter().filter(|result| result.is_ok()).count() >= 1);
-    assert!(now(none.probe(&path, LIMITS)).is_ok());
+    assert!(block_on(none.probe(&path, LIMITS)).is_ok());
 }
 
-/// A recording may take its decoder over, so that it says and does anything.
+/// A recording may take over its decoder, which can then write anything and do anything.
 #[test]
-fn a_decoder_is_not_trusted() {
+fn output_of_a_decoder_is_validated() {
     let files = Files::new();
     let path = files.tone("a.wav", 16_000, "mono", &[]);
     let frame = |tag: &str, body: &str| {
@@ -792,23 +793,23 @@ fn a_decoder_is_not_trusted() {
         let program = files.write("decoder", format!("#!/bin/sh\n{script}"));
         fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let decoders = Decoders::new(&config, Some(&program));
-        let heard = hear_by(&decoders, &path, &Limits { max_duration: 20.0 }).unwrap_err();
-        let said = match now(decoders.probe(&path, LIMITS)) {
+        let heard = decode_with(&decoders, &path, &Limits { max_duration: 20.0 }).unwrap_err();
+        let said = match block_on(decoders.probe(&path, LIMITS)) {
             Err(ProbeError::Busy { .. }) => "busy".to_owned(),
             Err(ProbeError::Audio(error)) => error.code().to_owned(),
-            // It says what it is before it goes on.
+            // The decoder reports the format before it does the rest.
             Ok(info) => info.format,
         };
         assert!(said == code || (said == "wav" && script.contains("opened")), "{name}: {said}");
-        // What had no processor time is tried again by the worker.
+        // A worker retries after a decoder that had no processor time.
         assert_eq!(heard.code(), if code == "busy" { "io" } else { code }, "{name}: {heard}");
         assert!(heard.to_string().contains(words), "{name}: {heard}");
-        assert!(gone(&path), "{name}: a decoder goes on");
+        assert!(wait_until_gone(&path), "{name}: a decoder goes on");
     }
 }
 
-/// Runs `child` of this binary alone, so that its environment is its own.
-fn alone(path: &Path, search: &str) -> String {
+/// Runs only `child` of this binary, with an environment of its own.
+fn run_child(path: &Path, search: &str) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--nocapture"]).env("RECORDING", path).env("PATH", search);
     let output = command.output().unwrap();
@@ -817,11 +818,11 @@ fn alone(path: &Path, search: &str) -> String {
     text
 }
 
-/// Does nothing by itself: other tests start it as a process of its own, with a recording.
+/// Does nothing in a normal run: other tests start it as a process of its own, with a recording.
 #[test]
 fn child() {
     let Some(path) = std::env::var_os("RECORDING").map(PathBuf::from) else { return };
-    match hear(&path) {
+    match decode(&path) {
         Ok((decoded, _)) => println!("decoded {:.3} s", decoded.duration),
         Err(error) => println!("{}: {error}", error.code()),
     }
@@ -830,7 +831,7 @@ fn child() {
 #[test]
 fn memory_does_not_grow_with_length() {
     let files = Files::new();
-    // Twenty minutes, 38 MB once decoded. The samples are a hole in the file.
+    // Twenty minutes, 38 MB once decoded. The file is sparse.
     let path = files.path("long.wav");
     let frames = 1_200 * 8_000_u32;
     let mut header =
@@ -856,22 +857,22 @@ fn memory_does_not_grow_with_length() {
 fn without_ffmpeg_the_message_says_what_would_help() {
     let files = Files::new();
     let wma = files.tone("a.wma", 44_100, "mono", &["-c:a", "wmav2"]);
-    let output = alone(&wma, "/nonexistent");
+    let output = run_child(&wma, "/nonexistent");
     assert!(output.contains("unreadable: ") && output.contains("Windows Media"), "{output}");
     assert!(output.contains("installing ffmpeg"), "{output}");
     let flac = files.tone("a.flac", 44_100, "mono", &[]);
-    assert!(alone(&flac, "/nonexistent").contains("decoded 3.000 s"));
+    assert!(run_child(&flac, "/nonexistent").contains("decoded 3.000 s"));
 }
 
 #[test]
-fn errors_carry_facts() {
+fn errors_contain_the_facts() {
     let error = AudioError::Unreadable { recognised: None, problem: Problem::Unsupported, ffmpeg: true };
     assert_eq!(error.code(), "unreadable");
     assert!(!error.to_string().contains("installing ffmpeg"));
 }
 
 #[test]
-fn no_bytes_make_it_panic() {
+fn random_bytes_cause_no_panic() {
     let files = Files::new();
     let seeds: Vec<Vec<u8>> = [
         ("a.wav", &["-c:a", "pcm_s16le"][..]),
@@ -904,7 +905,7 @@ fn no_bytes_make_it_panic() {
         .run(&strategy, |(seed, changes, cut)| {
             let mut bytes = seeds[seed].clone();
             for (at, value, early) in changes {
-                // Half of the changes hit the headers, where they hurt most.
+                // Half of the changes are in the headers, where they have most effect.
                 let range = if early { bytes.len().min(256) } else { bytes.len() };
                 let at = at.index(range);
                 bytes[at] = value;
@@ -915,7 +916,7 @@ fn no_bytes_make_it_panic() {
             fs::write(&path, &bytes).unwrap();
             let limits = Limits { max_duration: 30.0 };
             let _ = probe(&path, &limits);
-            match hear_within(&path, &limits) {
+            match decode_within(&path, &limits) {
                 Ok((decoded, _)) => prop_assert!(decoded.duration <= 30.0),
                 Err(error) => prop_assert!(!error.to_string().is_empty()),
             }

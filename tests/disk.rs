@@ -1,5 +1,5 @@
-//! A full disk costs nothing but time. A node lives on a small disk that is filled from outside while clients upload,
-//! rename and delete; when there is room again, everything works at once, and nothing is lost or stuck.
+//! A full disk costs only time. A node runs on a small disk that is filled from outside while clients upload, rename
+//! and delete. When there is room again, everything works at once, and nothing is lost or stuck.
 
 #[path = "support/disk.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
@@ -31,11 +31,12 @@ use support::{PATIENCE, Visitor, slow_engine, wav};
 use tempfile::TempDir;
 use tokio::time;
 
-/// The last answer of a request that was refused because a disk is full.
+/// The answer to a request that is refused because the disk is full.
 const FULL: (u16, &str) = (507, "disk_full");
 const MB: u64 = 1_000_000;
 
-/// A node on the disk, with an engine that takes `pause` seconds for a second of sound; and its log.
+/// Sets up a node on the disk, with an engine that takes `pause` seconds for a second of audio. Returns its log as
+/// well.
 fn node(disk: &Disk, folder: &Path, pause: f64, flags: &[&str]) -> (Setup, PathBuf) {
     let engine = slow_engine(folder, pause);
     let log = folder.join("log");
@@ -84,7 +85,7 @@ async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
     time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
-/// What a client does all the time, and how the answers were.
+/// A client that is busy all the time, and the answers that it got.
 struct Client {
     me: Arc<Visitor>,
     /// Sessions that were accepted and not deleted, oldest first.
@@ -92,7 +93,7 @@ struct Client {
     /// Those whose deletion was refused.
     doomed: Mutex<BTreeSet<String>>,
     stop: AtomicBool,
-    /// What was refused, and how, each once.
+    /// Which requests were refused, and how; each kind once.
     refused: Mutex<BTreeSet<(&'static str, u16, String)>>,
     done: AtomicU64,
 }
@@ -151,14 +152,14 @@ async fn everything_works_at_once_when_there_is_room_again() {
     let (setup, log) = node(&disk, folder.path(), 0.05, &["--min-free-bytes", "1", "--workers", "2"]);
     let node = setup.start();
     let me = Arc::new(node.visitor());
-    // Whatever the clients do, transcripts are being written all the time.
+    // Meanwhile transcripts are being written all the time.
     let mut long = Vec::new();
     for _ in 0..2 {
         long.push(me.session("long.wav", wav(100.0, 1000.0), &[]).await);
     }
     let clients: Vec<_> = (0..6).map(|_| Client::new(Arc::clone(&me))).collect();
     let working: Vec<_> = clients.iter().map(|client| tokio::spawn(Arc::clone(client).work())).collect();
-    // At the beginning the files of the database are small, and every write needs room.
+    // At first the files of the database are small, and every write needs room.
     time::sleep(Duration::from_millis(300)).await;
     const EPISODES: usize = 3;
     for _ in 0..EPISODES {
@@ -167,7 +168,7 @@ async fn everything_works_at_once_when_there_is_room_again() {
         drop(filler);
         time::sleep(Duration::from_millis(500)).await;
     }
-    // Now there is room: from the first request on, not one fails.
+    // Now there is room, and from the first request on none fails.
     for client in &clients {
         client.refused.lock().unwrap().retain(|(what, status, code)| {
             assert_eq!((*status, code.as_str()), FULL, "{what}");
@@ -190,7 +191,7 @@ async fn everything_works_at_once_when_there_is_room_again() {
         assert_eq!(delete(&me, &id).await.status(), 204);
     }
     assert_eq!(ready(&me).await, (200, "ready\n".to_owned()));
-    // Nothing is lost and nothing stuck: what was accepted is there, is transcribed, and was no worse for it.
+    // Nothing is lost or stuck: every accepted session exists, is transcribed, and took no additional attempt.
     for client in &clients {
         long.extend(client.kept.lock().unwrap().iter().cloned());
     }
@@ -209,7 +210,7 @@ async fn everything_works_at_once_when_there_is_room_again() {
     })
     .await;
     until("the ballast is back", async || inside.join("ballast").exists()).await;
-    // The log is told of each episode and not of each request.
+    // The log has an entry for each episode, not for each request.
     let log = fs::read_to_string(log).unwrap();
     let (errors, warnings) = (log.matches("ERROR").count(), log.matches(" WARN ").count());
     assert!(log.contains("the disk is full: 0 B are free") && log.contains("there is room on the disk again"), "{log}");
@@ -217,14 +218,14 @@ async fn everything_works_at_once_when_there_is_room_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_must_stay_free_does_with_many_uploads_at_once() {
+async fn many_uploads_at_once_leave_the_reserve_free() {
     let (disk, folder) = (Disk::new(64 * MB), TempDir::new().unwrap());
     let (setup, _) = node(&disk, folder.path(), 0.0, &["--min-free-bytes", "24000000"]);
     let node = setup.start();
     let me = Arc::new(node.visitor());
     me.cookie().await;
     until("there is a ballast", async || disk.seen_from_outside().join("ballast").exists()).await;
-    // 120 MB are offered at once. Half of them don't say how long they are.
+    // 120 MB are uploaded at once. Half of the uploads don't declare their length.
     let recording = wav(94.0, 1000.0);
     let uploads: Vec<_> = (0..40)
         .map(|n| {
@@ -246,7 +247,7 @@ async fn what_must_stay_free_does_with_many_uploads_at_once() {
         least = least.min(disk.free());
         time::sleep(Duration::from_millis(1)).await;
     }
-    // What the database writes is small, and not promised beforehand.
+    // The database writes little, and its writes aren't reserved beforehand.
     assert!(least >= 22 * MB, "only {least} bytes were free");
     let mut accepted = Vec::new();
     for upload in uploads {
@@ -263,7 +264,7 @@ async fn what_must_stay_free_does_with_many_uploads_at_once() {
         }
     }
     assert!((5..=12).contains(&accepted.len()), "{} were accepted", accepted.len());
-    // All promises are given back: there is as much room as the disk says.
+    // All reservations are released: there is as much room as the disk has.
     for id in &accepted[..2] {
         assert_eq!(delete(&me, id).await.status(), 204);
     }
@@ -274,12 +275,12 @@ async fn what_must_stay_free_does_with_many_uploads_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_full_disk_one_can_read_and_delete_and_is_told_of_all_else() {
+async fn on_a_full_disk_reading_and_deleting_work_and_the_rest_says_why_not() {
     let (disk, folder) = (Disk::new(40 * MB), TempDir::new().unwrap());
     let (setup, log) = node(&disk, folder.path(), 0.5, &["--min-free-bytes", "1"]);
     let mut node = setup.start();
     let me = node.visitor();
-    // Shorter than what the database writes to forget them.
+    // Their recordings are smaller than what the database writes to delete them.
     let mut ids = Vec::new();
     for _ in 0..12 {
         ids.push(me.session("short.wav", wav(0.1, 1000.0), &[]).await);
@@ -292,7 +293,7 @@ async fn on_a_full_disk_one_can_read_and_delete_and_is_told_of_all_else() {
     me.wait(&running, "processing").await;
     until("there is a ballast", async || disk.seen_from_outside().join("ballast").exists()).await;
     let filler = disk.fill();
-    // The log of the database has some room left from before; renaming uses it up.
+    // The write-ahead log has some room left from before, which renaming uses up.
     until("nothing can be written", async || !rename(&me, &ids[0], "x").await.status().is_success()).await;
     let refused = [
         rename(&me, &ids[0], "y").await,
@@ -306,25 +307,26 @@ async fn on_a_full_disk_one_can_read_and_delete_and_is_told_of_all_else() {
     let (status, text) = ready(&me).await;
     assert!(status == 503 && text.contains("full") && text.contains(" B free"), "{status} {text}");
     assert_eq!(me.get(&format!("/api/v1/sessions/{running}/transcript.txt")).await.status(), 200);
-    // Again and again, also after the ballast is gone; one that runs as well.
+    // Many deletions, also after the ballast has been removed, and one of a running session.
     for id in ids[1..].iter().chain([&running]) {
         let answer = delete(&me, id).await;
         assert_eq!(answer.status(), 204, "{:?}", error(answer).await);
     }
-    // A crash on the full disk isn't the end either.
+    // A node that crashed can start on the full disk.
     node.kill();
     let mut node = setup.start();
     let me = me.at(&node.url);
     assert_eq!(me.json(&format!("/api/v1/sessions/{waiting}")).await["id"], waiting.as_str());
     drop(filler);
-    // At once.
+    // Everything works at once.
     assert_eq!(rename(&me, &ids[0], "There is room").await.status(), 200);
     me.wait(&waiting, "completed").await;
     assert_eq!(ready(&me).await.0, 200);
     let log = fs::read_to_string(log).unwrap();
     assert!(!log.contains("a request failed"), "{log}");
 
-    // Stopped in order, and started on a disk that is full by then: the ballast makes the room that this takes.
+    // A node that was stopped properly starts on a disk that is full by then. The ballast makes the room that the start
+    // needs.
     until("the ballast is back", async || disk.seen_from_outside().join("ballast").exists()).await;
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(node.id() as i32).unwrap(),
@@ -343,7 +345,7 @@ async fn on_a_full_disk_one_can_read_and_delete_and_is_told_of_all_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_fit_waits_behind_what_does() {
+async fn a_session_that_does_not_fit_waits_while_others_run() {
     let (disk, folder, s3) = (Disk::new(40 * MB), TempDir::new().unwrap(), S3::start());
     let url = format!("s3://{BUCKET}/waiting");
     let flags = ["--min-free-bytes", "1000000", "--workers", "1", "--recordings-url", &url];
@@ -352,7 +354,7 @@ async fn what_does_not_fit_waits_behind_what_does() {
     let me = node.visitor();
     let first = me.session("first.wav", wav(100.0, 1000.0), &[]).await;
     me.wait(&first, "processing").await;
-    // 12 MB, of which a worker needs a copy; and two that are small.
+    // 12 MB, of which a worker needs a copy, and two small ones.
     let large = me.session("large.wav", wav(375.0, 1000.0), &[]).await;
     let small =
         [me.session("small.wav", wav(1.0, 1000.0), &[]).await, me.session("small.wav", wav(1.0, 1000.0), &[]).await];

@@ -119,7 +119,7 @@ async fn a_stop_says_goodbye_and_hands_the_session_back() {
     let store = hark::server::store::Store::open(&app.folder.path().join("hark.sqlite")).await.unwrap();
     let waiting = async {
         loop {
-            let (session, _) = store.any(id.parse().unwrap()).await.unwrap().unwrap();
+            let (session, _) = store.find(id.parse().unwrap()).await.unwrap().unwrap();
             if session.status.state.is_terminal() {
                 return session;
             }

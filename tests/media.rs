@@ -1,5 +1,6 @@
-//! Recordings: what arrives, what breaks off, full disks, and where they lie. Buckets are those of s3s-fs, an
-//! S3-compatible server that is published as a crate, run as a process; shared databases those of a real PostgreSQL.
+//! Recordings: uploads that arrive or break off, full disks, and storage in folders and buckets. Buckets are those of
+//! s3s-fs, an S3-compatible server that is published as a crate, run as a process; shared databases those of a real
+//! PostgreSQL.
 
 #[path = "support/postgres.rs"]
 #[allow(unreachable_pub, reason = "shared by test binaries")]
@@ -33,9 +34,9 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Where the tests' objects lie in the bucket.
+/// The prefix of the tests' objects in the bucket.
 const PREFIX: &str = "node/recordings";
-/// What goes up in three parts: 12 MB, 6 minutes and a bit.
+/// The length in seconds of a recording that is stored in three parts: 12 MB, a bit more than 6 minutes.
 const LARGE: f64 = 375.0;
 
 struct World {
@@ -52,7 +53,8 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// A node whose recordings are in the bucket, with an engine that takes `pause` seconds for a second of sound.
+    /// Sets up a node whose recordings are in the bucket, with an engine that takes `pause` seconds for a second of
+    /// audio.
     fn node(&self, name: &str, pause: f64, flags: &[&str]) -> Setup {
         let url = format!("s3://{BUCKET}/{PREFIX}");
         let engine = slow_engine(self.folder.path(), pause);
@@ -80,7 +82,7 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 /// Waits until a node has no scratch files.
-async fn tidy(data: &Path) {
+async fn no_scratch_files(data: &Path) {
     until("no scratch files", async || {
         (files(&data.join("incoming")).is_empty() && files(&data.join("spool")).is_empty()).then_some(())
     })
@@ -101,7 +103,7 @@ async fn sessions(me: &Visitor) -> usize {
     me.json("/api/v1/sessions").await["sessions"].as_array().unwrap().len()
 }
 
-async fn plays(me: &Visitor, id: &str, recording: &[u8]) {
+async fn check_playback(me: &Visitor, id: &str, recording: &[u8]) {
     let path = format!("/api/v1/sessions/{id}/audio");
     let whole = me.get(&path).await;
     assert_eq!(whole.status(), StatusCode::OK);
@@ -116,32 +118,32 @@ async fn plays(me: &Visitor, id: &str, recording: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recording_in_a_bucket_goes_its_way() {
+async fn a_recording_in_a_bucket_is_stored_transcribed_played_and_deleted() {
     let world = World::new();
     let node = world.node("data", 0.0, &[]).start();
     let me = node.visitor();
-    // One that goes up in parts, and one that doesn't.
+    // One that is stored in parts, and one that isn't.
     for seconds in [LARGE, 2.0] {
         let recording = wav(seconds, 5000.0);
         let id = me.session("talk.wav", recording.clone(), &[]).await;
         assert_eq!(world.s3.objects(PREFIX), [(id.clone(), recording.len() as u64)]);
         let done = me.wait(&id, "completed").await;
         assert_eq!((&done["segments"], &done["attempt"]), (&Value::from(seconds as u64), &Value::from(1)));
-        plays(&me, &id, &recording).await;
-        tidy(&node.data).await;
+        check_playback(&me, &id, &recording).await;
+        no_scratch_files(&node.data).await;
         assert!(!node.data.join("recordings").exists());
         let path = format!("/api/v1/sessions/{id}");
         assert_eq!(me.send(me.request("DELETE", &path)).await.status(), StatusCode::NO_CONTENT);
         assert_eq!(world.s3.objects(PREFIX), []);
     }
-    // What is refused never gets there.
+    // A refused upload is never stored.
     assert_eq!(error(me.upload("a.wav", b"just text".to_vec(), &[]).await).await, (422, "unreadable".to_owned()));
     assert_eq!((world.s3.objects(PREFIX).len(), world.s3.parts()), (0, 0));
-    tidy(&node.data).await;
+    no_scratch_files(&node.data).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_storage_a_node_says_so_and_keeps_nothing_half() {
+async fn without_its_storage_a_node_says_so_and_stores_no_partial_recording() {
     let mut world = World::new();
     let node = world.node("data", 0.0, &[]).start();
     let me = node.visitor();
@@ -154,7 +156,7 @@ async fn without_its_storage_a_node_says_so_and_keeps_nothing_half() {
     }
     let path = format!("/api/v1/sessions/{kept}");
     assert_eq!(error(me.get(&format!("{path}/audio")).await).await, (503, "storage_unavailable".to_owned()));
-    // A session isn't deleted as long as its recording can't be.
+    // A session isn't deleted while its recording can't be.
     assert_eq!(error(me.send(me.request("DELETE", &path)).await).await.0, 503);
     assert_eq!(sessions(&me).await, 1);
     let incoming = node.data.join("incoming");
@@ -162,7 +164,7 @@ async fn without_its_storage_a_node_says_so_and_keeps_nothing_half() {
         assert_eq!(fs::metadata(incoming.join(name)).map_or(0, |meta| meta.len()), 0, "the disk is given back");
     }
     world.s3.again();
-    tidy(&node.data).await;
+    no_scratch_files(&node.data).await;
     assert_eq!((world.s3.objects(PREFIX).len(), world.s3.parts()), (1, 0));
     let again = me.session("b.wav", wav(LARGE, 1.0), &[]).await;
     me.wait(&again, "completed").await;
@@ -170,12 +172,13 @@ async fn without_its_storage_a_node_says_so_and_keeps_nothing_half() {
     assert_eq!(world.s3.objects(PREFIX).len(), 1);
 }
 
-/// Queues a session behind one that keeps the only worker busy, takes the storage away, and lets the worker go on.
-async fn meets_no_storage(world: &mut World, me: &Visitor) -> String {
+/// Queues a session behind one that keeps the only worker busy, stops the storage, and lets the worker claim the
+/// session.
+async fn start_without_storage(world: &mut World, me: &Visitor) -> String {
     let busy = me.session("busy.wav", wav(600.0, 1.0), &[]).await;
     me.wait(&busy, "processing").await;
     let id = me.session("next.wav", wav(2.0, 1.0), &[]).await;
-    // Once it transcribes, it no longer needs the storage.
+    // Once it transcribes, the worker no longer needs the storage.
     until("a segment", async || (status(me, &busy).await["segments"] != 0).then_some(())).await;
     world.s3.kill();
     me.post(&format!("/api/v1/sessions/{busy}/cancel")).await;
@@ -187,7 +190,7 @@ async fn a_worker_waits_for_the_storage() {
     let mut world = World::new();
     let node = world.node("data", 0.02, &[]).start();
     let me = node.visitor();
-    let id = meets_no_storage(&mut world, &me).await;
+    let id = start_without_storage(&mut world, &me).await;
     let waits = async |id: &str| {
         until("a worker that waits", async || {
             let now = status(&me, id).await;
@@ -197,48 +200,48 @@ async fn a_worker_waits_for_the_storage() {
     };
     let now = waits(&id).await;
     assert_eq!((&now["status"], &now["stage"]), (&"processing".into(), &"decoding".into()));
-    // Cancelled meanwhile, it lets go at once, and leaves nothing.
+    // If the session is cancelled meanwhile, the worker stops at once and leaves nothing.
     me.post(&format!("/api/v1/sessions/{id}/cancel")).await;
-    tidy(&node.data).await;
+    no_scratch_files(&node.data).await;
     me.post(&format!("/api/v1/sessions/{id}/retry")).await;
     waits(&id).await;
     world.s3.again();
     let done = me.wait(&id, "completed").await;
-    // The outage cost neither an attempt nor a word.
+    // The outage cost no attempt and no text.
     assert_eq!((&done["attempt"], &done["segments"]), (&2.into(), &2.into()));
-    tidy(&node.data).await;
+    no_scratch_files(&node.data).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storage_that_stays_away_costs_attempts_and_then_the_session_until_retried() {
+async fn a_storage_that_stays_unreachable_fails_the_session_after_all_attempts() {
     let mut world = World::new();
     let node = world.node("data", 0.02, &["--stall-secs", "5", "--max-attempts", "2"]).start();
     let me = node.visitor();
-    let id = meets_no_storage(&mut world, &me).await;
+    let id = start_without_storage(&mut world, &me).await;
     until("a second attempt", async || (status(&me, &id).await["attempt"] == 2).then_some(())).await;
     let failed = me.wait(&id, "failed").await;
     assert_eq!(failed["error"]["code"], "recording_unavailable");
     assert!(failed["error"]["message"].as_str().unwrap().contains("could not be fetched"), "{failed}");
-    tidy(&node.data).await;
+    no_scratch_files(&node.data).await;
     world.s3.again();
     me.post(&format!("/api/v1/sessions/{id}/retry")).await;
     me.wait(&id, "completed").await;
-    // A recording that is gone is no reason to wait.
+    // A missing recording isn't waited for.
     fs::remove_dir_all(world.s3.folder().join(BUCKET).join(PREFIX)).unwrap();
     assert_eq!(error(me.get(&format!("/api/v1/sessions/{id}/audio")).await).await, (404, "not_found".to_owned()));
     assert_eq!(me.send(me.request("DELETE", &format!("/api/v1/sessions/{id}"))).await.status(), StatusCode::NO_CONTENT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_node_receives_another_transcribes() {
+async fn a_recording_that_one_node_receives_is_transcribed_by_another() {
     let world = World::new();
     let server = Postgres::start();
     let shared = world.data("shared");
     fs::create_dir(&shared).unwrap();
-    let places = [format!("s3://{BUCKET}/{PREFIX}"), format!("file://{}", shared.display())];
-    for (n, place) in places.iter().enumerate() {
+    let locations = [format!("s3://{BUCKET}/{PREFIX}"), format!("file://{}", shared.display())];
+    for (n, location) in locations.iter().enumerate() {
         let database = server.database(&format!("hark{n}"));
-        let both = ["--recordings-url", place, "--workers"];
+        let both = ["--recordings-url", location, "--workers"];
         let secrets = [("DATABASE_URL", database), ("HARK_SECRET", "0123456789abcdef".repeat(8))];
         let node = |name: &str, workers: &str| {
             let engine = slow_engine(world.folder.path(), 0.0);
@@ -252,12 +255,12 @@ async fn what_one_node_receives_another_transcribes() {
         let id = me.session("talk.wav", recording.clone(), &[]).await;
         let there = me.at(&worker.url);
         assert_eq!(there.wait(&id, "completed").await["segments"], 5);
-        plays(&me, &id, &recording).await;
-        plays(&there, &id, &recording).await;
+        check_playback(&me, &id, &recording).await;
+        check_playback(&there, &id, &recording).await;
         let delete = there.request("DELETE", &format!("/api/v1/sessions/{id}"));
         assert_eq!(there.send(delete).await.status(), StatusCode::NO_CONTENT);
         for node in [&web, &worker] {
-            tidy(&node.data).await;
+            no_scratch_files(&node.data).await;
             assert!(!node.data.join("recordings").exists());
         }
         assert_eq!((files(&shared).len(), world.s3.objects(PREFIX).len()), (0, 0));
@@ -265,18 +268,18 @@ async fn what_one_node_receives_another_transcribes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_says_what_is_wrong_with_the_recordings() {
+async fn the_start_reports_what_is_wrong_with_the_location_of_recordings() {
     let mut world = World::new();
     let without = world.data("without");
     let said = |setup: Setup| String::from_utf8(setup.refused().stderr).unwrap();
-    let place = |url: &str| Setup::new(&without, &["--recordings-url", url]);
+    let location = |url: &str| Setup::new(&without, &["--recordings-url", url]);
     let replaced = |name: &'static str, value: &str| {
-        place(&format!("s3://{BUCKET}")).env(&world.s3.env()).env(&[(name, value.to_owned())])
+        location(&format!("s3://{BUCKET}")).env(&world.s3.env()).env(&[(name, value.to_owned())])
     };
     for (setup, words) in [
-        (place("ftp://somewhere/else"), ["file:///folder or s3://bucket/prefix", "data folder"]),
-        (place("file:///not/mounted"), ["/not/mounted", "mounted"]),
-        (place("s3://not-there").env(&world.s3.env()), ["no bucket 'not-there'", "Make it"]),
+        (location("ftp://somewhere/else"), ["file:///folder or s3://bucket/prefix", "data folder"]),
+        (location("file:///not/mounted"), ["/not/mounted", "mounted"]),
+        (location("s3://not-there").env(&world.s3.env()), ["no bucket 'not-there'", "Make it"]),
         (replaced("AWS_SECRET_ACCESS_KEY", "wrong"), ["refuses the bucket", "Check AWS_ACCESS_KEY_ID"]),
         (replaced("AWS_ALLOW_HTTP", "false"), ["AWS_ENDPOINT_URL", "set AWS_ALLOW_HTTP=true"]),
         (replaced("AWS_ENDPOINT_URL", "http://127.0.0.1:9"), ["can't be reached", "Check AWS_ENDPOINT_URL"]),
@@ -286,17 +289,17 @@ async fn a_start_says_what_is_wrong_with_the_recordings() {
     }
     let file = world.data("file");
     fs::write(&file, "").unwrap();
-    assert!(said(place(&format!("file://{}", file.display()))).contains("can't be used"));
-    // One that takes connections and says nothing.
+    assert!(said(location(&format!("file://{}", file.display()))).contains("can't be used"));
+    // A server that accepts connections and sends nothing.
     world.s3.kill();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = ("AWS_ENDPOINT_URL", format!("http://{}", silent.local_addr().unwrap()));
-    let text = said(place(&format!("s3://{BUCKET}")).env(&world.s3.env()).env(&[address]));
-    assert!(text.contains("said nothing"), "{text}");
+    let text = said(location(&format!("s3://{BUCKET}")).env(&world.s3.env()).env(&[address]));
+    assert!(text.contains("didn't answer"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_node_had_received_is_taken_back() {
+async fn uploads_of_a_killed_node_are_removed_at_its_next_start() {
     let world = World::new();
     let setup = world.node("data", 0.0, &[]);
     let mut node = setup.start();
@@ -304,29 +307,29 @@ async fn what_a_killed_node_had_received_is_taken_back() {
     let recording = wav(2.0, 5000.0);
     let id = me.session("a.wav", recording.clone(), &[]).await;
     me.wait(&id, "completed").await;
-    tidy(&node.data).await;
+    no_scratch_files(&node.data).await;
     let mut sender = begin(&node.url, 50_000_000, &vec![0; 3_000_000]).await;
     let incoming = node.data.join("incoming");
     until("the upload comes in", async || files(&incoming).pop()).await;
     node.kill();
     let _ = sender.shutdown().await;
     assert_eq!(files(&incoming).len(), 1);
-    // Killed between storing a recording and adding its session; and right after adding it.
+    // As if it had been killed between storing a recording and adding its session, and right after adding one.
     let lost = SessionId(Uuid::now_v7()).to_string();
     world.s3.put(&format!("{PREFIX}/{lost}"), b"stored");
     for name in [&lost, &id] {
         fs::write(incoming.join(name), b"received").unwrap();
     }
-    // Somebody else's, of whom this node knows nothing.
+    // Another node's recording, of which this node knows nothing.
     world.s3.put(&format!("{PREFIX}/{}", SessionId(Uuid::now_v7())), b"theirs");
     fs::write(node.data.join("spool/left.pcm"), b"decoded").unwrap();
     let node = setup.start();
-    tidy(&node.data).await;
+    no_scratch_files(&node.data).await;
     assert_eq!(world.s3.objects(PREFIX).len(), 2);
-    plays(&me.at(&node.url), &id, &recording).await;
+    check_playback(&me.at(&node.url), &id, &recording).await;
 }
 
-/// Begins an upload of `size` bytes, as it says, and sends only `bytes` of it.
+/// Begins an upload that declares `size` bytes, and sends only `bytes`.
 async fn begin(url: &str, size: usize, bytes: &[u8]) -> TcpStream {
     let addr: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
     let mut socket = TcpStream::connect(addr).await.unwrap();
@@ -340,7 +343,7 @@ async fn begin(url: &str, size: usize, bytes: &[u8]) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_breaks_off_leaves_nothing() {
+async fn an_interrupted_upload_leaves_nothing() {
     let app = TestApp::start().await;
     let me = app.visitor();
     let data = app.folder.path();
@@ -356,7 +359,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
             socket.shutdown().await.unwrap();
         }
         drop(socket);
-        tidy(data).await;
+        no_scratch_files(data).await;
         assert_eq!(files(&data.join("recordings")), Vec::<String>::new());
         assert_eq!(sessions(&me).await, 0);
         assert_eq!(me.json("/api/v1/health/sessions").await["queued"], 0);
@@ -369,12 +372,12 @@ fn on_small_disk(folder: &Path, size: u64, flags: &[&str]) -> Process {
     fs::create_dir(&data).unwrap();
     let engine = slow_engine(folder, 0.0);
     let own = ["--engine", "command", "--engine-command", &engine];
-    // Its own name space lets anybody mount.
+    // In a mount namespace of its own anybody may mount.
     let mount = format!("mount -t tmpfs -o size={size} none {} && exec \"$@\"", data.display());
     Setup::new(&data, &[&own, flags].concat()).by(&["unshare", "-rm", "sh", "-ec", &mount, "sh"]).start()
 }
 
-/// Sends a recording without saying how long it is.
+/// Uploads a recording without declaring its length.
 async fn stream(me: &Visitor, recording: Vec<u8>) -> Response {
     let pieces: Vec<_> = recording.chunks(64 * 1024).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
     let part = multipart::Part::stream(Body::wrap_stream(futures::stream::iter(pieces))).file_name("long.wav");
@@ -382,23 +385,23 @@ async fn stream(me: &Visitor, recording: Vec<u8>) -> Response {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_fills_up_refuses_uploads_and_goes_on() {
+async fn a_node_refuses_uploads_while_its_disk_is_full_and_goes_on() {
     let folder = TempDir::new().unwrap();
     let large = wav(1500.0, 1.0); // 48 MB
     let full = (507, "disk_full".to_owned());
-    // Full to the last byte; and as full as the operator allows.
+    // Once full to the last byte, and once as full as the operator allows.
     for (size, spare) in [(40_000_000, 1), (72_000_000, 40_000_000)] {
         let node = on_small_disk(folder.path(), size, &["--min-free-bytes", &spare.to_string()]);
         let me = node.visitor();
-        // Seen from outside its name space.
+        // The folder as seen from outside the node's namespace.
         let data = PathBuf::from(format!("/proc/{}/root{}", node.id(), node.data.display()));
         assert_eq!(error(stream(&me, large.clone()).await).await, full);
-        tidy(&data).await;
+        no_scratch_files(&data).await;
         assert_eq!((files(&data.join("recordings")).len(), sessions(&me).await), (0, 0));
         let id = me.session("short.wav", wav(10.0, 1.0), &[]).await;
         me.wait(&id, "completed").await;
         if spare == 1 {
-            // One that says how long it is isn't even received.
+            // An upload that declares its length is refused before it is received.
             let mut socket = begin(&node.url, large.len(), b"").await;
             let mut answer = [0; 12];
             time::timeout(PATIENCE, socket.read_exact(&mut answer)).await.unwrap().unwrap();

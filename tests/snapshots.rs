@@ -13,7 +13,7 @@ use hark::{
         cli::Cli,
         error::Error,
         speech::SpeechError,
-        store::{Bound, QueueFull, Whose},
+        store::{LimitScope, QueueFull, ReachedLimit},
     },
 };
 use std::{
@@ -55,8 +55,8 @@ macro_rules! examples {
     };
 }
 
-fn queue_full(whose: Whose, bound: Bound, measured: bool) -> Error {
-    Error::QueueFull(QueueFull { whose, bound, waiting: 20, waiting_secs: 7200.0, wait_secs: 1800.0, measured })
+fn queue_full(scope: LimitScope, limit: ReachedLimit, measured: bool) -> Error {
+    Error::QueueFull(QueueFull { scope, limit, waiting: 20, waiting_secs: 7200.0, wait_secs: 1800.0, measured })
 }
 
 fn unreadable(problem: Problem, recognised: Option<&str>, ffmpeg: bool) -> Error {
@@ -87,10 +87,10 @@ examples! {
     Error::DiskFull { .. } => [Error::DiskFull { free: 400_000_000 }],
     Error::NothingSaved => [Error::NothingSaved],
     Error::QueueFull(_) => [
-        queue_full(Whose::All, Bound::Sessions(1000), true),
-        queue_full(Whose::Owner, Bound::Seconds(180_000.0), true),
-        queue_full(Whose::Address, Bound::Sessions(20), false),
-        queue_full(Whose::Newcomers, Bound::Sessions(500), true),
+        queue_full(LimitScope::All, ReachedLimit::Sessions(1000), true),
+        queue_full(LimitScope::Owner, ReachedLimit::Seconds(180_000.0), true),
+        queue_full(LimitScope::Address, ReachedLimit::Sessions(20), false),
+        queue_full(LimitScope::Newcomers, ReachedLimit::Sessions(500), true),
     ],
     Error::Quota { .. } => [Error::Quota { used: 900_000_000, limit: 1_000_000_000 }],
     Error::MessageTooLarge { .. } => [Error::MessageTooLarge { limit: 262_144 }],

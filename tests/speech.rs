@@ -1,5 +1,5 @@
-//! The engines as the job runner sees them: real child processes, the real PocketSphinx on speech made on the spot,
-//! programs that misbehave, and a stand-in for the one server that costs money.
+//! The engines as the job runner uses them: real child processes, the real PocketSphinx on generated speech, programs
+//! that misbehave, and a stand-in for the API that costs money.
 
 mod support;
 #[cfg(feature = "whisper")]
@@ -42,13 +42,13 @@ fn engines(config: &EngineConfig) -> Engines {
     Engines::from_config(config, Path::new("/nonexistent"))
 }
 
-/// The samples of speech by flite.
-fn spoken(text: &str) -> Vec<i16> {
+/// The samples of speech that flite generates.
+fn speech_samples(text: &str) -> Vec<i16> {
     let folder = TempDir::new().unwrap();
     speech(text, folder.path())[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect()
 }
 
-/// Noise that every engine takes for sound.
+/// Noise that no engine takes for silence.
 fn noise(seconds: f64) -> impl Iterator<Item = i16> {
     let mut state = 1u32;
     (0..(seconds * 16_000.0) as usize).map(move |_| {
@@ -61,8 +61,8 @@ async fn next(output: &mut Output) -> Result<Option<EngineEvent>, SpeechError> {
     time::timeout(PATIENCE, output.next()).await.expect("the engine says something")
 }
 
-/// What an engine says to a whole recording.
-async fn hear(engine: &dyn Engine, samples: Vec<i16>) -> Result<Vec<EngineEvent>, SpeechError> {
+/// The events of an engine for a whole recording.
+async fn transcribe(engine: &dyn Engine, samples: Vec<i16>) -> Result<Vec<EngineEvent>, SpeechError> {
     let (mut input, mut output) = spawn(engine, &Request::default())?;
     let feed = tokio::spawn(async move {
         for part in samples.chunks(4000) {
@@ -100,14 +100,14 @@ fn group(leader: u32) -> Vec<u32> {
     let of_group = |entry: std::fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        // After the name in brackets: state, parent, group.
+        // After the name in parentheses: state, parent, group.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         (fields[2] == leader.to_string() && fields[0] != "Z").then_some(pid)
     };
     std::fs::read_dir("/proc").unwrap().flatten().filter_map(of_group).collect()
 }
 
-async fn gone(leader: u32) {
+async fn wait_until_gone(leader: u32) {
     let waiting = async {
         while !group(leader).is_empty() {
             time::sleep(Duration::from_millis(20)).await;
@@ -117,8 +117,8 @@ async fn gone(leader: u32) {
 }
 
 #[tokio::test]
-async fn pocketsphinx_hears_speech_while_it_comes() {
-    let samples = spoken(TEXT);
+async fn pocketsphinx_transcribes_speech_as_it_comes() {
+    let samples = speech_samples(TEXT);
     let seconds = samples.len() as f64 / 16_000.0;
     let engines = engines(&config());
     let (mut input, mut output) = spawn(engines.get(EngineId::Pocketsphinx).unwrap(), &Request::default()).unwrap();
@@ -128,7 +128,7 @@ async fn pocketsphinx_hears_speech_while_it_comes() {
         for part in samples.chunks(4000) {
             input.write(part).await.unwrap();
         }
-        // The end of the recording is told only once something has been heard.
+        // The recording ends only after the first events.
         let early = time::timeout(PATIENCE, &mut more).await.is_ok();
         input.finish().await.unwrap();
         early
@@ -153,22 +153,22 @@ async fn pocketsphinx_hears_speech_while_it_comes() {
         assert!(segment.end - segment.start <= 15.5 && segment.end <= seconds, "{segment:?}");
         assert!(segment.words.windows(2).all(|w| w[0].start <= w[1].start), "{segment:?}");
     }
-    gone(leader).await; // by itself: it has said everything
+    wait_until_gone(leader).await; // by itself: it has said everything
 }
 
 #[tokio::test]
-async fn quiet_speech_is_heard_and_silence_is_not() {
+async fn quiet_speech_is_transcribed_and_silence_is_not() {
     let engines = engines(&config());
     let engine = engines.get(EngineId::Pocketsphinx).unwrap();
     let text_spoken =
         "The morning was cool and clear when we walked down to the river. She asked for a glass of water.";
-    let quiet = spoken(text_spoken).into_iter().map(|s| s / 50).collect();
-    let events = hear(engine, quiet).await.unwrap();
+    let quiet = speech_samples(text_spoken).into_iter().map(|s| s / 50).collect();
+    let events = transcribe(engine, quiet).await.unwrap();
     let rate = word_error_rate(text_spoken, &text(&events));
     assert!(rate <= 0.4, "{rate}: {}", text(&events));
     for silence in [vec![0; 16_000 * 20], vec![], vec![0; 100]] {
         let long = silence.len() > 16_000;
-        let events = hear(engine, silence).await.unwrap();
+        let events = transcribe(engine, silence).await.unwrap();
         assert_eq!(events.last(), Some(&EngineEvent::Done));
         assert_eq!(text(&events), "");
         assert!(!long || processed(&events) > 15.0, "{events:?}");
@@ -176,17 +176,17 @@ async fn quiet_speech_is_heard_and_silence_is_not() {
 }
 
 #[tokio::test]
-async fn times_point_at_the_speech() {
+async fn times_of_segments_match_the_speech() {
     let engines = engines(&config());
     let mut samples = vec![0; 16_000 * 8];
-    samples.extend(spoken("The morning was cool and clear when we walked down to the river."));
-    let events = hear(engines.get(EngineId::Pocketsphinx).unwrap(), samples).await.unwrap();
+    samples.extend(speech_samples("The morning was cool and clear when we walked down to the river."));
+    let events = transcribe(engines.get(EngineId::Pocketsphinx).unwrap(), samples).await.unwrap();
     let spoken = segments(&events);
     let (first, last) = (spoken.first().expect("it is heard"), spoken.last().expect("it is heard"));
     assert!((8.0..8.8).contains(&first.words[0].start) && (10.5..12.5).contains(&last.end), "{spoken:?}");
 }
 
-/// An engine of a few lines of shell.
+/// An engine that is a shell script.
 fn shell(script: &str) -> Engines {
     let command = format!("sh -c {}", shlex::try_quote(script).unwrap());
     engines(&EngineConfig { engine_command: Some(command), ..config() })
@@ -203,14 +203,14 @@ async fn a_kill_reaches_everything_that_an_engine_started() {
         let mut output = start(&engines);
         let leader = output.pid().unwrap();
         assert!(matches!(next(&mut output).await, Ok(Some(EngineEvent::Ready { .. }))));
-        // With Hark's own process that looks after them.
+        // Including Hark's own supervising process.
         assert_eq!(group(leader).len(), 4);
         if by_drop {
             drop(output)
         } else {
             output.kill().await
         }
-        gone(leader).await;
+        wait_until_gone(leader).await;
     }
     let own = self::engines(&config());
     let (input, mut output) = spawn(own.get(EngineId::Pocketsphinx).unwrap(), &Request::default()).unwrap();
@@ -218,7 +218,7 @@ async fn a_kill_reaches_everything_that_an_engine_started() {
     assert!(matches!(next(&mut output).await, Ok(Some(EngineEvent::Ready { .. }))));
     assert_eq!(group(leader).len(), 2);
     output.kill().await;
-    gone(leader).await;
+    wait_until_gone(leader).await;
     drop(input);
 }
 
@@ -234,18 +234,18 @@ async fn an_engine_leaves_processor_time_to_streams_and_pages() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_an_engine_whose_parent_was_killed() {
+async fn no_process_of_an_engine_survives_a_killed_parent() {
     let engines = engines(&config());
     let (input, mut output) = spawn(engines.get(EngineId::Pocketsphinx).unwrap(), &Request::default()).unwrap();
     let leader = output.pid().unwrap();
     assert!(matches!(next(&mut output).await, Ok(Some(EngineEvent::Ready { .. }))));
-    // As when Hark is killed: nobody signals the group, only the pipes close.
+    // As if Hark had been killed: nothing signals the group, only the pipes close.
     drop(input);
-    gone(leader).await;
+    wait_until_gone(leader).await;
 }
 
 #[tokio::test]
-async fn an_engine_that_misbehaves_is_told_apart() {
+async fn engine_failures_have_distinct_errors() {
     let failing = |script: &'static str| async move {
         let mut output = start(&shell(script));
         loop {
@@ -273,11 +273,11 @@ async fn an_engine_that_misbehaves_is_told_apart() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_an_engine_that_left_by_itself() {
-    // What it started holds its standard error open, but no longer its output.
+async fn no_process_of_an_engine_survives_its_own_exit() {
+    // The process that the engine started keeps its standard error open, but not its output.
     let mut output = start(&shell("sleep 300 >/dev/null & echo why >&2; exit 1"));
     let leader = output.pid().unwrap();
-    // The wait for its end may be given up in the middle, and begun again.
+    // Waiting for its end may be interrupted and begun again.
     let error = loop {
         match time::timeout(Duration::from_millis(1), output.next()).await {
             Ok(Err(error)) => break error,
@@ -286,18 +286,18 @@ async fn nothing_is_left_of_an_engine_that_left_by_itself() {
         }
     };
     assert!(matches!(&error, SpeechError::Crashed { stderr_tail, .. } if stderr_tail == "why"), "{error:?}");
-    gone(leader).await;
+    wait_until_gone(leader).await;
     assert!(matches!(next(&mut output).await, Ok(None)));
 }
 
 #[tokio::test]
-async fn a_silent_engine_can_be_waited_for_in_slices() {
+async fn waiting_for_a_silent_engine_can_be_interrupted() {
     let engines =
         shell(r#"printf '{"type":'; sleep 0.5; echo '"ready","model":"m"}'; cat >/dev/null; echo '{"type":"done"}'"#);
     let (input, mut output) = spawn(engines.get(EngineId::Command).unwrap(), &Request::default()).unwrap();
     let started = Instant::now();
     let mut slices = 0;
-    // Half a line must not be lost when the wait for it is given up.
+    // Half a line must not be lost when the waiting is interrupted.
     let event = loop {
         match time::timeout(Duration::from_millis(20), output.next()).await {
             Ok(event) => break event.unwrap(),
@@ -312,9 +312,9 @@ async fn a_silent_engine_can_be_waited_for_in_slices() {
     assert_eq!(next(&mut output).await.unwrap(), None);
 }
 
-/// What the stand-in for the paid API was asked.
+/// A request that the stand-in for the paid API received.
 #[derive(Clone, Debug, Default)]
-struct Asked {
+struct ReceivedRequest {
     seconds: f64,
     fields: Vec<(String, String)>,
     authorisation: Option<String>,
@@ -322,26 +322,26 @@ struct Asked {
 
 #[derive(Clone, Default)]
 struct Mock {
-    asked: Arc<Mutex<Vec<Asked>>>,
-    /// Answers to give before good ones.
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
+    /// Error responses to send before good ones, the last first.
     refusals: Arc<Mutex<Vec<StatusCode>>>,
 }
 
 async fn transcriptions(State(mock): State<Mock>, headers: HeaderMap, mut form: Multipart) -> Response {
     let authorisation = headers.get(header::AUTHORIZATION).map(|v| v.to_str().unwrap().to_owned());
-    let mut asked = Asked { authorisation, ..Asked::default() };
+    let mut request = ReceivedRequest { authorisation, ..ReceivedRequest::default() };
     while let Some(field) = form.next_field().await.unwrap() {
         let name = field.name().unwrap().to_owned();
         let bytes = field.bytes().await.unwrap();
         if name == "file" {
             assert_eq!((&bytes[..4], &bytes[8..12]), (&b"RIFF"[..], &b"WAVE"[..]));
-            asked.seconds = (bytes.len() - 44) as f64 / 32_000.0;
+            request.seconds = (bytes.len() - 44) as f64 / 32_000.0;
         } else {
-            asked.fields.push((name, String::from_utf8(bytes.to_vec()).unwrap()));
+            request.fields.push((name, String::from_utf8(bytes.to_vec()).unwrap()));
         }
     }
-    let end = asked.seconds;
-    mock.asked.lock().unwrap().push(asked);
+    let end = request.seconds;
+    mock.requests.lock().unwrap().push(request);
     if let Some(status) = mock.refusals.lock().unwrap().pop() {
         return (status, [(header::RETRY_AFTER, "0")], "no").into_response();
     }
@@ -352,7 +352,7 @@ async fn transcriptions(State(mock): State<Mock>, headers: HeaderMap, mut form: 
     ([(header::CONTENT_TYPE, "application/json")], answer).into_response()
 }
 
-/// A server on a free port; its address.
+/// Starts a server on a free port and returns its address.
 async fn serve(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -360,7 +360,7 @@ async fn serve(router: Router) -> String {
     url
 }
 
-/// The engine for a stand-in; the key goes by the environment, as it would in life.
+/// The engine with the key of the stand-in in its environment, as in production.
 struct Keyed<'a>(&'a dyn Engine);
 
 impl Engine for Keyed<'_> {
@@ -382,26 +382,29 @@ impl Engine for Keyed<'_> {
 }
 
 #[tokio::test]
-async fn a_remote_server_is_asked_piece_by_piece() {
+async fn a_remote_server_is_sent_piece_by_piece() {
     let mock = Mock::default();
-    // The last comes first.
     *mock.refusals.lock().unwrap() = vec![StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
     let url =
         serve(Router::new().route("/v1/audio/transcriptions", post(transcriptions)).with_state(mock.clone())).await;
     let engines = engines(&EngineConfig { openai_url: Some(format!("{url}/v1/")), ..config() });
     let engine = Keyed(engines.get(EngineId::Openai).unwrap());
     let samples: Vec<i16> = noise(20.0).chain(vec![0; 16_000]).chain(noise(10.0)).collect();
-    let events = hear(&engine, samples).await.unwrap();
-    let asked = mock.asked.lock().unwrap().clone();
-    assert_eq!(asked.len(), 4, "two refusals, two pieces");
-    assert!(asked.iter().all(|a| a.authorisation.as_deref() == Some("Bearer secret")));
+    let events = transcribe(&engine, samples).await.unwrap();
+    let requests = mock.requests.lock().unwrap().clone();
+    assert_eq!(requests.len(), 4, "two refusals, two pieces");
+    assert!(requests.iter().all(|a| a.authorisation.as_deref() == Some("Bearer secret")));
     for field in [("model", "whisper-1"), ("response_format", "verbose_json"), ("language", "en")] {
-        assert!(asked[0].fields.contains(&(field.0.to_owned(), field.1.to_owned())), "{field:?} in {:?}", asked[0]);
+        assert!(
+            requests[0].fields.contains(&(field.0.to_owned(), field.1.to_owned())),
+            "{field:?} in {:?}",
+            requests[0]
+        );
     }
-    assert!((asked[2].seconds + asked[3].seconds - 31.0).abs() < 0.01);
+    assert!((requests[2].seconds + requests[3].seconds - 31.0).abs() < 0.01);
     let segments = segments(&events);
     assert_eq!(segments.len(), 2);
-    let offset = asked[2].seconds;
+    let offset = requests[2].seconds;
     assert!(
         (segments[1].start - offset - 0.5).abs() < 0.01 && (segments[1].words[1].start - offset - 1.0).abs() < 0.01
     );
@@ -409,16 +412,16 @@ async fn a_remote_server_is_asked_piece_by_piece() {
 }
 
 #[tokio::test]
-async fn a_remote_server_that_misbehaves_is_refused_in_words() {
+async fn a_remote_server_that_misbehaves_fails_with_a_clear_message() {
     async fn error_of(router: Router) -> String {
         let url = serve(router).await;
         let engines = engines(&EngineConfig { openai_url: Some(format!("{url}/v1")), ..config() });
         let engine = Keyed(engines.get(EngineId::Openai).unwrap());
-        hear(&engine, noise(2.0).collect()).await.unwrap_err().to_string()
+        transcribe(&engine, noise(2.0).collect()).await.unwrap_err().to_string()
     }
     let at = |answer: axum::routing::MethodRouter| Router::new().route("/v1/audio/transcriptions", answer);
 
-    // The key and the recording would go to whoever is named.
+    // After a redirect the key and the recording would go to another server.
     let reached = Arc::new(Mutex::new(0));
     let elsewhere = {
         let reached = Arc::clone(&reached);
@@ -446,23 +449,23 @@ async fn a_remote_server_that_misbehaves_is_refused_in_words() {
     let error = error_of(at(refusal)).await;
     assert!(error.contains("402"), "{error}");
 
-    // Waits as long as it would without the header.
-    let asked = Arc::new(Mutex::new(0));
+    // An invalid header counts as none.
+    let requests = Arc::new(Mutex::new(0));
     let busy = {
-        let asked = Arc::clone(&asked);
+        let requests = Arc::clone(&requests);
         post(async move |_: Bytes| {
-            *asked.lock().unwrap() += 1;
-            let wait = if *asked.lock().unwrap() == 1 { "nan" } else { "0" };
+            *requests.lock().unwrap() += 1;
+            let wait = if *requests.lock().unwrap() == 1 { "nan" } else { "0" };
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, wait)], "busy").into_response()
         })
     };
     let error = error_of(at(busy)).await;
     assert!(error.contains("503"), "{error}");
-    assert_eq!(*asked.lock().unwrap(), 5);
+    assert_eq!(*requests.lock().unwrap(), 5);
 }
 
-/// A server that streams as OpenAI's newer models do, breaks off once, and refuses what those don't know.
-async fn streaming(State(asked): State<Arc<Mutex<Vec<String>>>>, mut form: Multipart) -> Response {
+/// A server that streams like OpenAI's newer models, breaks off once, and refuses the options that those don't support.
+async fn streaming(State(requests): State<Arc<Mutex<Vec<String>>>>, mut form: Multipart) -> Response {
     let mut fields = Vec::new();
     while let Some(field) = form.next_field().await.unwrap() {
         let name = field.name().unwrap().to_owned();
@@ -470,8 +473,8 @@ async fn streaming(State(asked): State<Arc<Mutex<Vec<String>>>>, mut form: Multi
         fields.push(format!("{name}={value}"));
     }
     let fields = fields.join("&");
-    asked.lock().unwrap().push(fields.clone());
-    let tries = asked.lock().unwrap().len();
+    requests.lock().unwrap().push(fields.clone());
+    let tries = requests.lock().unwrap().len();
     if fields.contains("verbose_json") {
         let said = r#"{"error":{"message":"response_format 'verbose_json' is not compatible with this model"}}"#;
         return (StatusCode::BAD_REQUEST, said).into_response();
@@ -486,39 +489,39 @@ async fn streaming(State(asked): State<Arc<Mutex<Vec<String>>>>, mut form: Multi
 }
 
 #[tokio::test]
-async fn a_remote_server_that_streams_is_heard_as_it_speaks() {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let router = Router::new().route("/audio/transcriptions", post(streaming)).with_state(Arc::clone(&asked));
+async fn a_streaming_server_is_read_as_its_answer_comes() {
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let router = Router::new().route("/audio/transcriptions", post(streaming)).with_state(Arc::clone(&requests));
     let engines = engines(&EngineConfig { openai_url: Some(serve(router).await), ..config() });
-    let events = hear(&Keyed(engines.get(EngineId::Openai).unwrap()), noise(2.0).collect()).await.unwrap();
+    let events = transcribe(&Keyed(engines.get(EngineId::Openai).unwrap()), noise(2.0).collect()).await.unwrap();
     let partials: Vec<&str> = events
         .iter()
         .filter_map(|e| if let EngineEvent::Partial { text } = e { Some(text.as_str()) } else { None })
         .collect();
-    // Twice: the first answer broke off after these and was asked for again.
+    // Twice, because the first answer broke off and was requested again.
     assert_eq!(partials, ["We left", "We left early", "We left", "We left early"]);
     let told: Vec<String> = segments(&events).iter().map(|s| s.text.clone()).collect();
     assert_eq!(told, ["We left early."]);
-    let asked = asked.lock().unwrap();
-    assert_eq!(asked.len(), 3);
-    assert!(asked.iter().all(|a| a.contains("stream=true")));
-    assert!(asked[1].contains("response_format=json") && !asked[1].contains("timestamp_granularities"));
+    let requests = requests.lock().unwrap();
+    assert_eq!(requests.len(), 3);
+    assert!(requests.iter().all(|a| a.contains("stream=true")));
+    assert!(requests[1].contains("response_format=json") && !requests[1].contains("timestamp_granularities"));
 }
 
 #[tokio::test]
-async fn a_remote_server_that_refuses_is_explained() {
+async fn a_refusal_of_a_remote_server_is_explained() {
     for (status, word) in [(StatusCode::UNAUTHORIZED, "HARK_OPENAI_KEY"), (StatusCode::NOT_FOUND, "HARK_OPENAI_MODEL")]
     {
         let router = Router::new().fallback(move || async move { (status, "secret says no") });
         let engines = engines(&EngineConfig { openai_url: Some(serve(router).await), ..config() });
-        let error = hear(&Keyed(engines.get(EngineId::Openai).unwrap()), noise(2.0).collect()).await.unwrap_err();
+        let error = transcribe(&Keyed(engines.get(EngineId::Openai).unwrap()), noise(2.0).collect()).await.unwrap_err();
         assert_eq!(error.code(), "engine_error");
         let said = error.to_string();
         assert!(said.contains(word) && !said.contains("secret"), "{said}");
     }
 }
 
-/// `hark model get` in a folder of its own.
+/// Runs `hark model get` with a folder of its own.
 async fn model_get(url: &str, folder: &Path, extra: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
     command.args(["model", "get", "tiny", "--url", url, "--data-dir"]).arg(folder).args(extra);
@@ -561,7 +564,7 @@ fn put_part(folder: &Path, bytes: &[u8]) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_model_is_fetched_resumed_and_checked() {
+async fn a_model_is_downloaded_resumed_and_checked() {
     let ranges = Arc::new(Mutex::new(Vec::new()));
     let url = hub(Arc::clone(&ranges), sha256(MODEL)).await;
     for have in [0, 100_000, MODEL.len()] {
@@ -579,12 +582,12 @@ async fn a_model_is_fetched_resumed_and_checked() {
 }
 
 #[tokio::test]
-async fn a_model_that_is_not_what_it_should_be_is_not_kept() {
+async fn a_model_with_a_wrong_checksum_is_removed() {
     let wrong = "0".repeat(64);
     let url = hub(Arc::default(), sha256(MODEL)).await;
     let lying = hub(Arc::default(), wrong.clone()).await;
     let folder = TempDir::new().unwrap();
-    // Against the user's checksum, against the published one, and a part of something else.
+    // With a wrong checksum from the user, a wrong published one, and the part of another file.
     for (url, part, extra) in
         [(&url, None, vec!["--sha256", &wrong]), (&lying, None, vec![]), (&url, Some([1; 1000]), vec![])]
     {
@@ -608,7 +611,7 @@ async fn whisper_answers_window_by_window() {
     let engines = engines(&EngineConfig { whisper_model: Some(model), ..config() });
     let engine = engines.get(EngineId::Whisper).unwrap();
     let samples: Vec<i16> = noise(20.0).chain(vec![0; 16_000]).chain(noise(10.0)).collect();
-    let events = hear(engine, samples).await.unwrap();
+    let events = transcribe(engine, samples).await.unwrap();
     assert_eq!(events[0], EngineEvent::Ready { model: "canned".to_owned() });
     let segments = segments(&events);
     assert_eq!((segments[0].start, segments[0].end, segments[0].text.as_str()), (0.0, 2.0, "hello world"));
@@ -618,8 +621,8 @@ async fn whisper_answers_window_by_window() {
     let second = segments.iter().filter(|s| s.text == "hello world").nth(1).expect("the second window");
     assert!((20.0..21.5).contains(&second.start), "{second:?}");
     assert!((processed(&events) - 31.0).abs() < 0.01);
-    // Silence is not listened to: Whisper would make words up.
-    assert_eq!(text(&hear(engine, vec![0; 16_000 * 5]).await.unwrap()), "");
+    // Silence is skipped, because Whisper would invent words.
+    assert_eq!(text(&transcribe(engine, vec![0; 16_000 * 5]).await.unwrap()), "");
 }
 
 #[cfg(feature = "whisper")]
@@ -630,7 +633,7 @@ async fn whisper_refuses_what_it_cannot_do() {
     std::fs::write(&model, b"not a model").unwrap();
     let config = EngineConfig { whisper_model: Some(model.clone()), ..config() };
     let engines = engines(&config);
-    let error = hear(engines.get(EngineId::Whisper).unwrap(), noise(2.0).collect()).await.unwrap_err();
+    let error = transcribe(engines.get(EngineId::Whisper).unwrap(), noise(2.0).collect()).await.unwrap_err();
     assert!(error.code() == "engine_error" && error.to_string().contains("hark model get"), "{error}");
     whisper_model::write(&model).unwrap();
     let german = Request { language: Some("de".to_owned()) };

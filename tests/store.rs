@@ -10,8 +10,8 @@ use hark::{
     server::{
         owner::Owner,
         store::{
-            Bound, Claim, Ending, EnqueueError, Kept, NewSession, QueueFull, QueueLimits, STALLED_SECS, Share, Store,
-            Way, Whose,
+            Claim, Ending, EnqueueError, LimitScope, NewSession, QueueFull, QueueLimits, ReachedLimit, Resolution,
+            STALLED_SECS, SessionFilter, Share, Store,
         },
     },
 };
@@ -30,7 +30,7 @@ use support::{PATIENCE, Sse, TestApp, Visitor, slow_engine, wav};
 use tokio::{sync::Barrier, time};
 use uuid::Uuid;
 
-/// A clock that goes on by a second with each look.
+/// A clock that advances by a second with each call.
 fn now() -> Timestamp {
     static NOW: AtomicI64 = AtomicI64::new(1_700_000_000_000);
     Timestamp(NOW.fetch_add(1_000, Relaxed))
@@ -54,7 +54,7 @@ fn new_session(whose: &str, title: &str, engine: EngineId) -> NewSession {
     }
 }
 
-/// Limits of the number of sessions in all and of one owner; everything else has room.
+/// Limits the number of sessions in the queue in all and of one owner, and nothing else.
 fn limits(all: u32, owner: u32) -> QueueLimits {
     let share = |sessions| Share { sessions, seconds: 1e9 };
     QueueLimits {
@@ -67,14 +67,14 @@ fn limits(all: u32, owner: u32) -> QueueLimits {
     }
 }
 
-/// Adds a session as an upload does.
+/// Queues a session as an upload does.
 async fn enqueue(store: &Store, whose: &str, address: Option<&str>, seconds: Option<f64>) -> SessionId {
     let mut new = new_session(whose, whose, EngineId::Pocketsphinx);
     (new.duration_total, new.address) = (seconds, address.map(str::to_owned));
     store.enqueue(&new, &limits(10_000, 10_000), now()).await.unwrap().0.id
 }
 
-/// Takes the next session and completes it at once; whose it was.
+/// Claims the next session and completes it at once. Returns its owner.
 async fn serve(store: &Store) -> Option<String> {
     let claimed = claim(store, later()).await?;
     store.end(&claimed, next(&claimed.session.status), Ending::Completed).await.unwrap().unwrap();
@@ -116,26 +116,26 @@ fn later() -> Timestamp {
 async fn suite(store: &Store) {
     lists_belong_to_owners_and_are_searched(store).await;
     titles_are_found_in_any_script(store).await;
-    a_session_goes_its_way(store).await;
-    what_was_lost_is_taken_back_and_fenced(store).await;
-    who_runs_a_session_does_not_take_it_back(store).await;
-    what_does_not_fit_waits_and_says_so(store).await;
+    a_session_is_claimed_transcribed_and_completed(store).await;
+    lost_sessions_are_requeued_and_fenced(store).await;
+    a_node_does_not_requeue_the_sessions_it_runs(store).await;
+    sessions_without_room_wait_and_say_so(store).await;
     the_queue_has_an_order(store).await;
-    workers_never_take_the_same(store).await;
+    workers_never_claim_the_same_session(store).await;
     the_queue_goes_round_by_owner(store).await;
-    places_tell_in_which_order_sessions_are_taken(store).await;
-    a_running_session_at_its_end_hides_no_arrival(store).await;
-    those_who_wait_are_told_only_what_is_new(store).await;
-    strangers_share_what_their_address_may_have(store).await;
-    hours_of_audio_are_limited_and_the_wait_is_told(store).await;
-    an_owner_keeps_no_more_than_its_quota(store).await;
-    history_is_what_was_completed_long_enough_ago(store).await;
-    what_ended_long_ago_is_found(store).await;
-    the_queue_has_bounds(store).await;
-    of_many_that_race_for_the_last_place_one_gets_it(store).await;
-    what_hangs_is_seen_and_taken_from_its_worker(store).await;
-    outside_workers_report(store).await;
-    links_open_once_and_recovery_keys_until_replaced(store).await;
+    positions_match_the_order_of_claims(store).await;
+    a_running_session_at_its_end_hides_no_arrival_time(store).await;
+    queued_sessions_are_updated_only_when_something_changes(store).await;
+    newcomers_share_the_limits_of_their_address(store).await;
+    hours_of_audio_are_limited_and_the_wait_is_estimated(store).await;
+    an_owner_stores_no_more_than_its_quota(store).await;
+    owners_have_history_once_a_session_was_completed_long_enough_ago(store).await;
+    sessions_that_ended_long_ago_are_listed(store).await;
+    the_queue_is_limited(store).await;
+    only_one_of_many_at_once_gets_the_last_place_in_the_queue(store).await;
+    stuck_sessions_are_listed_and_taken_from_their_workers(store).await;
+    outside_workers_report_progress_and_segments(store).await;
+    links_work_once_and_recovery_keys_until_replaced(store).await;
 }
 
 async fn lists_belong_to_owners_and_are_searched(store: &Store) {
@@ -152,7 +152,7 @@ async fn lists_belong_to_owners_and_are_searched(store: &Store) {
     mine.reverse();
     assert_eq!(list("", None, 10).await, mine);
     assert_eq!(list("", Some(mine[1]), 1).await, [mine[2]]);
-    // Wildcards are letters.
+    // Wildcards are taken literally.
     assert_eq!(list("0% S", None, 10).await, [mine[2]]);
     assert_eq!(list("e_c", None, 10).await, [mine[1]]);
     assert_eq!(list("INTERVIEW", None, 10).await, [mine[3]]);
@@ -173,7 +173,7 @@ async fn lists_belong_to_owners_and_are_searched(store: &Store) {
 
 async fn titles_are_found_in_any_script(store: &Store) {
     let me = owner("scripts");
-    // The accent of the second is a character of its own.
+    // The accent of the second is a separate character.
     for title in ["Über uns", "E\u{301}cole", "Привет", "ΟΔΟΣ", "Große Straße"] {
         let id = add(store, "scripts", title, EngineId::External).await;
         for query in [title, &title.to_lowercase(), &title.to_uppercase()] {
@@ -188,7 +188,7 @@ async fn titles_are_found_in_any_script(store: &Store) {
     }
 }
 
-async fn a_session_goes_its_way(store: &Store) {
+async fn a_session_is_claimed_transcribed_and_completed(store: &Store) {
     let id = add(store, "way", "way", EngineId::Pocketsphinx).await;
     let claimed = claim(store, later()).await.unwrap();
     assert_eq!(claimed.session.id, id);
@@ -202,10 +202,10 @@ async fn a_session_goes_its_way(store: &Store) {
         let event = store.append(&claimed, &segment(index), &status, new).await.unwrap().unwrap();
         assert_eq!(event.new_status().is_some(), new);
     }
-    // The same index twice is refused as a whole.
+    // A second segment with the same index is refused together with its status.
     let again = Status { segments: 9, ..next(&status) };
     assert!(store.append(&claimed, &segment(1), &again, true).await.is_err());
-    assert_eq!(store.any(id).await.unwrap().unwrap().0.status.segments, 2);
+    assert_eq!(store.find(id).await.unwrap().unwrap().0.status.segments, 2);
     assert_eq!(store.segments(id, 1, 10).await.unwrap(), [segment(1)]);
     assert_eq!(store.segments(id, 0, 1).await.unwrap(), [segment(0)]);
     store.save_model(&claimed, "en-us").await.unwrap();
@@ -219,10 +219,10 @@ async fn a_session_goes_its_way(store: &Store) {
     let ended = store.end(&claimed, next(&status), Ending::Completed).await.unwrap().unwrap();
     let ended = ended.new_status().unwrap().clone();
     assert_eq!((ended.state, ended.progress, ended.segments), (State::Completed, Some(100.0), 2));
-    let session = store.any(id).await.unwrap().unwrap().0;
+    let session = store.find(id).await.unwrap().unwrap().0;
     assert_eq!((session.model.as_deref(), session.finished_at), (Some("en-us"), Some(ended.timestamp)));
     assert!(store.save(&claimed, &next(&ended)).await.unwrap().is_none(), "what has ended stays as it is");
-    // When it entered which stage, and that it left the last.
+    // The log of stages has when each began, and when the last ended.
     let stages = store.stages(id).await.unwrap().0;
     let names: Vec<_> = stages.iter().map(|(_, stage)| *stage).collect();
     assert_eq!(names, [Some(Stage::Decoding), Some(Stage::Transcribing), None]);
@@ -234,7 +234,7 @@ async fn a_session_goes_its_way(store: &Store) {
     assert!(store.segments(id, 0, 10).await.unwrap().is_empty() && store.stages(id).await.unwrap().0.is_empty());
 }
 
-async fn what_was_lost_is_taken_back_and_fenced(store: &Store) {
+async fn lost_sessions_are_requeued_and_fenced(store: &Store) {
     let id = add(store, "lost", "lost", EngineId::Pocketsphinx).await;
     let mut versions = Vec::new();
     for attempt in 1..=3 {
@@ -249,7 +249,7 @@ async fn what_was_lost_is_taken_back_and_fenced(store: &Store) {
         let over = attempt == 3;
         assert_eq!(status.state, if over { State::Failed } else { State::Queued });
         assert_eq!(status.error.as_ref().map(|e| e.code.as_str()), over.then_some("worker_lost"));
-        // The worker that wakes up too late can write nothing.
+        // A worker that wakes up after its lease ran out can write nothing.
         assert!(!store.renew(&lost, later()).await.unwrap());
         let late = Status { segments: 1, ..next(&lost.session.status) };
         assert!(store.append(&lost, &segment(0), &late, true).await.unwrap().is_none());
@@ -275,7 +275,7 @@ async fn what_was_lost_is_taken_back_and_fenced(store: &Store) {
     store.delete(&owner("lost"), id).await.unwrap();
 }
 
-async fn who_runs_a_session_does_not_take_it_back(store: &Store) {
+async fn a_node_does_not_requeue_the_sessions_it_runs(store: &Store) {
     let mut ids = Vec::new();
     for title in ["mine", "another's"] {
         ids.push(add(store, "running", title, EngineId::Pocketsphinx).await);
@@ -289,7 +289,7 @@ async fn who_runs_a_session_does_not_take_it_back(store: &Store) {
     }
 }
 
-async fn what_does_not_fit_waits_and_says_so(store: &Store) {
+async fn sessions_without_room_wait_and_say_so(store: &Store) {
     let mut ids = Vec::new();
     for bytes in [3_000_000_000, 1_000_000, 2_000_000_000] {
         let mut new = new_session("room", "talk", EngineId::Pocketsphinx);
@@ -297,7 +297,7 @@ async fn what_does_not_fit_waits_and_says_so(store: &Store) {
         ids.push(store.insert(&new, now()).await.unwrap().0.id);
     }
     let told = async |room| {
-        let events = store.note_room(room, now()).await.unwrap();
+        let events = store.update_needs_room(room, now()).await.unwrap();
         let told = events.iter().map(|e| e.new_status().unwrap().clone());
         let mut told: Vec<_> = told.map(|status| (status.session_id, status.version, status.message)).collect();
         told.sort();
@@ -314,7 +314,7 @@ async fn what_does_not_fit_waits_and_says_so(store: &Store) {
     }
     assert!(room(2_000_000_000).await.is_none());
     let last = room(3_000_000_000).await.unwrap();
-    // What it waited for is forgotten when it is taken up.
+    // The need for room is cleared when the session is claimed.
     let back = store.end(&last, next(&last.session.status), Ending::HandedBack).await.unwrap().unwrap();
     assert_eq!(back.new_status().unwrap().message, "Next in line");
     store.try_write(now()).await.unwrap();
@@ -328,8 +328,8 @@ async fn the_queue_has_an_order(store: &Store) {
     for title in ["one", "two", "three"] {
         ids.push(add(store, "queue", title, EngineId::Pocketsphinx).await);
     }
-    let place = async |id| store.any(id).await.unwrap().unwrap().0.status.queue_position;
-    assert_eq!([place(ids[0]).await, place(ids[2]).await], [Some(0), Some(2)]);
+    let position = async |id| store.find(id).await.unwrap().unwrap().0.status.queue_position;
+    assert_eq!([position(ids[0]).await, position(ids[2]).await], [Some(0), Some(2)]);
     let first = claim(store, later()).await.unwrap();
     assert_eq!(first.session.id, ids[0]);
     let events = store.refresh_queue(Timestamp(0), Some(2.0), 1).await.unwrap();
@@ -337,17 +337,17 @@ async fn the_queue_has_an_order(store: &Store) {
     // A minute each, at twice real time.
     assert_eq!(arrivals, [Some(Timestamp(60_000)), Some(Timestamp(90_000))]);
     store.cancel(&owner("queue"), ids[1], now()).await.unwrap().unwrap();
-    assert_eq!(place(ids[2]).await, Some(0));
+    assert_eq!(position(ids[2]).await, Some(0));
     let counts = store.counts().await.unwrap();
     assert!(counts.contains(&(State::Queued, 1)) && counts.contains(&(State::Processing, 1)), "{counts:?}");
-    // At a start, all that is being processed is taken back, whatever its lease.
+    // At the start every session that is being processed is put back, whatever its lease.
     assert_eq!(store.reap(now(), true, &[], 3).await.unwrap().len(), 1);
     for id in ids {
         store.delete(&owner("queue"), id).await.unwrap();
     }
 }
 
-async fn workers_never_take_the_same(store: &Store) {
+async fn workers_never_claim_the_same_session(store: &Store) {
     for n in 0..20 {
         add(store, "race", &format!("{n}"), EngineId::Pocketsphinx).await;
     }
@@ -381,20 +381,20 @@ async fn the_queue_goes_round_by_owner(store: &Store) {
     enqueue(store, "round-b", None, Some(60.0)).await;
     enqueue(store, "round-b", None, Some(60.0)).await;
     assert_eq!(serve(store).await.unwrap(), "round-a");
-    // Whoever comes late joins the turn that is being served.
+    // An owner that comes later joins the turn that is being served.
     enqueue(store, "round-c", None, Some(60.0)).await;
     let mut order = Vec::new();
     while let Some(whose) = serve(store).await {
         order.push(whose);
         if order.len() == 2 {
-            // It has just been served, and doesn't come again before the others.
+            // This owner has just been served, and isn't served again before the others.
             enqueue(store, "round-c", None, Some(60.0)).await;
         }
     }
     let order: Vec<&str> = order.iter().map(|whose| whose.strip_prefix("round-").unwrap()).collect();
     assert_eq!(order, ["b", "c", "a", "b", "c", "a", "a"]);
 
-    // Nor when it deletes what was served or is being served.
+    // Nor is one served again that deletes its session after or while it is served.
     enqueue(store, "round-a", None, Some(60.0)).await;
     enqueue(store, "round-a", None, Some(60.0)).await;
     for _ in 0..2 {
@@ -409,21 +409,21 @@ async fn the_queue_goes_round_by_owner(store: &Store) {
     }
     assert_eq!(claim(store, later()).await.unwrap().owner.as_str(), "round-a");
 
-    // Who gives one up moves up with the others.
+    // When an owner cancels queued sessions, its others move up.
     clear(store, &["round-a", "round-b", "round-c"]).await;
     let mine = [enqueue(store, "round-a", None, None).await, enqueue(store, "round-a", None, None).await];
     let third = enqueue(store, "round-a", None, None).await;
     let theirs = [enqueue(store, "round-b", None, None).await, enqueue(store, "round-b", None, None).await];
-    let place = async |id| store.any(id).await.unwrap().unwrap().0.status.queue_position.unwrap();
-    assert_eq!([place(third).await, place(theirs[1]).await], [4, 2]);
+    let position = async |id| store.find(id).await.unwrap().unwrap().0.status.queue_position.unwrap();
+    assert_eq!([position(third).await, position(theirs[1]).await], [4, 2]);
     for id in mine {
         store.cancel(&owner("round-a"), id, now()).await.unwrap().unwrap();
     }
-    assert_eq!([place(third).await, place(theirs[0]).await, place(theirs[1]).await], [1, 0, 2]);
+    assert_eq!([position(third).await, position(theirs[0]).await, position(theirs[1]).await], [1, 0, 2]);
     clear(store, &["round-a", "round-b"]).await;
 }
 
-/// Numbers that look random and are the same in each run.
+/// Pseudorandom numbers that are the same in each run.
 fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed;
     move |sides| {
@@ -432,12 +432,12 @@ fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
     }
 }
 
-async fn places_tell_in_which_order_sessions_are_taken(store: &Store) {
+async fn positions_match_the_order_of_claims(store: &Store) {
     const OWNERS: [&str; 4] = ["order-a", "order-b", "order-c", "order-d"];
     for seed in 0..6 {
         let mut roll = dice(seed);
         let mut running: Vec<Claim> = Vec::new();
-        // How often others were served since an owner began to wait or was served.
+        // How often each other owner was served since an owner began to wait or was served last.
         let mut passed: std::collections::HashMap<&str, std::collections::HashMap<&str, u32>> = Default::default();
         for step in 0..60 {
             let whose = OWNERS[(roll(4) * roll(4) / 3) as usize];
@@ -480,7 +480,7 @@ async fn places_tell_in_which_order_sessions_are_taken(store: &Store) {
                 }
             }
         }
-        // Places and arrival times say the same of all that wait.
+        // Positions and arrival times have the same order, for all that wait.
         for ended in running {
             let ended = store.end(&ended, next(&ended.session.status), Ending::Completed).await.unwrap();
             assert!(ended.is_some());
@@ -502,7 +502,7 @@ async fn places_tell_in_which_order_sessions_are_taken(store: &Store) {
     }
 }
 
-async fn a_running_session_at_its_end_hides_no_arrival(store: &Store) {
+async fn a_running_session_at_its_end_hides_no_arrival_time(store: &Store) {
     let [running, _] = [enqueue(store, "end", None, Some(60.0)).await, enqueue(store, "end", None, Some(60.0)).await];
     let claimed = claim(store, later()).await.unwrap();
     assert_eq!(claimed.session.id, running);
@@ -513,7 +513,7 @@ async fn a_running_session_at_its_end_hides_no_arrival(store: &Store) {
     clear(store, &["end"]).await;
 }
 
-async fn those_who_wait_are_told_only_what_is_new(store: &Store) {
+async fn queued_sessions_are_updated_only_when_something_changes(store: &Store) {
     let refresh = async |at: i64, speed| {
         let events = store.refresh_queue(Timestamp(at), speed, 1).await.unwrap();
         events
@@ -530,19 +530,19 @@ async fn those_who_wait_are_told_only_what_is_new(store: &Store) {
     for _ in 0..2 {
         enqueue(store, "news", None, Some(60.0)).await;
     }
-    // As long as no speed is known, there is only a position; each is told once.
+    // As long as no speed is known, sessions have only a position, which is sent once.
     assert_eq!(refresh(0, None).await, [told("news", 0, None), told("news", 1, None)]);
     assert_eq!(refresh(1_000, None).await, []);
     let [first, second] = [(0, Some(60_000)), (1, Some(90_000))].map(|(n, at)| told("news", n, at));
     assert_eq!(refresh(0, Some(2.0)).await, [first, second]);
-    // The clock goes on, and the estimate with it, a little.
+    // The clock advances, and the estimate changes a little with it.
     assert_eq!(refresh(5_000, Some(2.0)).await, []);
-    // What others add behind is theirs alone; what is taken in between is told to whom it moves.
+    // Sessions added behind mine don't concern me; those added in between move mine.
     for n in 0..3 {
         enqueue(store, "news-later", None, Some(60.0)).await;
         let news = refresh(5_000, Some(2.0)).await;
         let mine = news.iter().filter(|(whose, ..)| whose == "news").count();
-        // The first comes into the turn that the second of mine isn't in.
+        // Only the first is added before my second one, in whose turn its owner has none yet.
         assert_eq!(mine, usize::from(n == 0), "{news:?}");
     }
     assert_eq!(refresh(5_000, Some(1.0)).await.len(), 5, "a speed that has halved moves all");
@@ -550,7 +550,7 @@ async fn those_who_wait_are_told_only_what_is_new(store: &Store) {
     clear(store, &["news-run", "news", "news-later"]).await;
 }
 
-async fn strangers_share_what_their_address_may_have(store: &Store) {
+async fn newcomers_share_the_limits_of_their_address(store: &Store) {
     let share = |sessions| Share { sessions, seconds: 1e9 };
     let limits = QueueLimits { all: share(12), address: share(3), newcomers: share(5), ..limits(12, 10) };
     let upload = async |whose: &str, address: Option<&str>| {
@@ -558,32 +558,36 @@ async fn strangers_share_what_their_address_may_have(store: &Store) {
         new.address = address.map(str::to_owned);
         store.enqueue(&new, &limits, now()).await.map(|(session, _)| session.id)
     };
-    // A new cookie for each.
+    // Each has a new cookie.
     let strangers: Vec<String> = (0..20).map(|n| format!("stranger-{n}")).collect();
     for whose in &strangers[..3] {
         upload(whose, Some("@near")).await.unwrap();
     }
     for whose in &strangers[3..] {
         let refused = full(upload(whose, Some("@near")).await);
-        assert_eq!((refused.whose, refused.bound, refused.waiting), (Whose::Address, Bound::Sessions(3), 3));
+        assert_eq!(
+            (refused.scope, refused.limit, refused.waiting),
+            (LimitScope::Address, ReachedLimit::Sessions(3), 3)
+        );
     }
     let known = store.queue_full(&owner("stranger-3"), Some("@near"), &limits, now()).await.unwrap();
-    assert_eq!(known.unwrap().whose, Whose::Address);
-    // Others get in, from elsewhere and with history from the same address.
+    assert_eq!(known.unwrap().scope, LimitScope::Address);
+    // Newcomers from another address are accepted, and owners with history from the same one.
     for n in 0..2 {
         upload(&format!("other-{n}"), Some("@far")).await.unwrap();
     }
-    assert_eq!(full(upload("other-2", Some("@farther")).await).whose, Whose::Newcomers);
+    assert_eq!(full(upload("other-2", Some("@farther")).await).scope, LimitScope::Newcomers);
     for _ in 0..7 {
         upload("friend", None).await.unwrap();
     }
-    assert_eq!(full(upload("friend", None).await).whose, Whose::All);
+    assert_eq!(full(upload("friend", None).await).scope, LimitScope::All);
     // One address has one session in each turn, like one owner.
     let mut order = Vec::new();
     while let Some(whose) = serve(store).await {
         order.push(whose);
         if order.len() == 2 {
-            // It waits no longer, so that its address has room again, behind what had its turn already.
+            // That newcomer's session waits no longer, so its address has room again, behind those that already have a
+            // turn.
             upload("stranger-3", Some("@near")).await.unwrap();
         }
     }
@@ -591,7 +595,7 @@ async fn strangers_share_what_their_address_may_have(store: &Store) {
     assert_eq!(&names[..6], ["stranger", "other", "friend", "stranger", "other", "friend"], "{order:?}");
     assert_eq!(&names[6..8], ["stranger", "friend"], "{order:?}");
     assert_eq!(&names[8..10], ["friend", "stranger"], "{order:?}");
-    // What a stranger starts again counts as before.
+    // A newcomer's retry counts like an upload.
     for whose in &strangers[4..7] {
         upload(whose, Some("@near")).await.unwrap();
     }
@@ -599,13 +603,13 @@ async fn strangers_share_what_their_address_may_have(store: &Store) {
     store.cancel(&owner("stranger-4"), cancelled, now()).await.unwrap().unwrap();
     upload("stranger-7", Some("@near")).await.unwrap();
     let again = async |limits| store.retry(&owner("stranger-4"), cancelled, Some("@near"), limits, now()).await;
-    assert_eq!(full(again(Some(&limits)).await).whose, Whose::Address);
+    assert_eq!(full(again(Some(&limits)).await).scope, LimitScope::Address);
     assert!(again(None).await.unwrap().is_some(), "it had its place just now");
     let whose: Vec<&str> = strangers.iter().map(String::as_str).chain(["other-0", "other-1", "friend"]).collect();
     clear(store, &whose).await;
 }
 
-async fn hours_of_audio_are_limited_and_the_wait_is_told(store: &Store) {
+async fn hours_of_audio_are_limited_and_the_wait_is_estimated(store: &Store) {
     let hour = 3600.0;
     let limits = QueueLimits {
         all: Share { sessions: 1000, seconds: 10.0 * hour },
@@ -618,7 +622,7 @@ async fn hours_of_audio_are_limited_and_the_wait_is_told(store: &Store) {
         new.duration_total = seconds;
         store.enqueue(&new, &limits, now()).await.map(|(session, _)| session.id)
     };
-    // What runs: an hour of it is left, at five times the recording's own speed.
+    // An hour of the running session remains, at five times real time.
     enqueue(store, "hours-run", None, Some(2.0 * hour)).await;
     let running = claim(store, later()).await.unwrap();
     let first = now().plus_seconds(720.0);
@@ -631,23 +635,30 @@ async fn hours_of_audio_are_limited_and_the_wait_is_told(store: &Store) {
     store.save(&running, &status).await.unwrap().unwrap();
 
     let longest = upload("hours-a", Some(20.0 * hour)).await.unwrap();
-    assert_eq!(full(upload("hours-a", Some(1.0)).await).bound, Bound::Seconds(6.0 * hour), "alone it may be longer");
+    assert_eq!(
+        full(upload("hours-a", Some(1.0)).await).limit,
+        ReachedLimit::Seconds(6.0 * hour),
+        "alone it may be longer"
+    );
     store.delete(&owner("hours-a"), longest).await.unwrap();
     upload("hours-a", Some(3.0 * hour)).await.unwrap();
     upload("hours-a", Some(3.0 * hour)).await.unwrap();
-    // There is room for it when the first is taken up: after what runs.
+    // There will be room when the first of them is claimed, after the running session.
     let refused = full(upload("hours-a", Some(2.0 * hour)).await);
-    assert_eq!((refused.whose, refused.waiting, refused.waiting_secs), (Whose::Owner, 2, 6.0 * hour));
+    assert_eq!((refused.scope, refused.waiting, refused.waiting_secs), (LimitScope::Owner, 2, 6.0 * hour));
     assert!(refused.measured && refused.wait_secs <= 720.0 && refused.wait_secs > 600.0, "{refused:?}");
-    assert_eq!(store.queue_full(&owner("hours-a"), None, &limits, now()).await.unwrap().unwrap().whose, Whose::Owner);
-    // For longer ones when the second is: the first takes three hours of audio besides.
+    assert_eq!(
+        store.queue_full(&owner("hours-a"), None, &limits, now()).await.unwrap().unwrap().scope,
+        LimitScope::Owner
+    );
+    // For a longer one there will be room when the second is claimed: the first has three hours of audio.
     let refused = full(upload("hours-a", Some(4.0 * hour)).await);
     assert!((refused.wait_secs - 4.0 * hour / 5.0).abs() < 1.0, "{refused:?}");
-    // Of unknown length is as long as may be, and fits exactly.
+    // A recording of unknown length counts as the longest allowed, which just fits.
     upload("hours-b", None).await.unwrap();
     let refused = full(upload("hours-c", Some(60.0)).await);
-    assert_eq!((refused.whose, refused.bound), (Whose::All, Bound::Seconds(10.0 * hour)));
-    // Four thousand hours are not told as a minute.
+    assert_eq!((refused.scope, refused.limit), (LimitScope::All, ReachedLimit::Seconds(10.0 * hour)));
+    // The wait for four thousand hours isn't reported as a minute.
     for n in 0..1000 {
         let mut new = new_session(&format!("hours-{}", n % 5), "long", EngineId::Pocketsphinx);
         new.duration_total = Some(4.0 * hour);
@@ -658,7 +669,7 @@ async fn hours_of_audio_are_limited_and_the_wait_is_told(store: &Store) {
     assert_eq!((refused.waiting, refused.waiting_secs), (1003, 4010.0 * hour));
     assert!((refused.wait_secs - 4003.0 * hour / 5.0).abs() < 5.0 * hour, "{refused:?}");
 
-    // The speed of what was completed last counts when nothing runs; nothing that is known, as fast as the recording.
+    // While nothing runs, the speed of the last completed sessions counts; if there is none, real time.
     clear(store, &["hours-a", "hours-b", "hours-0", "hours-1", "hours-2", "hours-3", "hours-4"]).await;
     let status = Status { processing_speed: Some(5.0), version: status.version + 1, ..status };
     store.end(&running, status, Ending::Completed).await.unwrap().unwrap();
@@ -676,12 +687,12 @@ async fn hours_of_audio_are_limited_and_the_wait_is_told(store: &Store) {
     clear(store, &["hours-a"]).await;
 }
 
-async fn an_owner_keeps_no_more_than_its_quota(store: &Store) {
+async fn an_owner_stores_no_more_than_its_quota(store: &Store) {
     let limits = QueueLimits { bytes_per_owner: Some(11_000_000_000), ..limits(100, 100) };
     let upload = async |whose: &str| {
         store.enqueue(&new_session(whose, whose, EngineId::Pocketsphinx), &limits, now()).await.map(|(s, _)| s.id)
     };
-    // Five gigabytes each, also those that have ended.
+    // Each has five gigabytes. Those that have ended count too.
     let first = upload("quota").await.unwrap();
     store.cancel(&owner("quota"), first, now()).await.unwrap().unwrap();
     upload("quota").await.unwrap();
@@ -698,7 +709,7 @@ async fn an_owner_keeps_no_more_than_its_quota(store: &Store) {
     clear(store, &["quota", "quota-other"]).await;
 }
 
-async fn history_is_what_was_completed_long_enough_ago(store: &Store) {
+async fn owners_have_history_once_a_session_was_completed_long_enough_ago(store: &Store) {
     let me = owner("history");
     let known = async |before: Timestamp| store.has_history(&me, before).await.unwrap();
     let id = enqueue(store, "history", None, None).await;
@@ -706,18 +717,18 @@ async fn history_is_what_was_completed_long_enough_ago(store: &Store) {
     assert!(!known(later()).await, "anybody can cancel something");
     store.retry(&me, id, None, None, now()).await.unwrap().unwrap();
     assert_eq!(serve(store).await.as_deref(), Some("history"));
-    let ended = store.any(id).await.unwrap().unwrap().0.finished_at.unwrap();
+    let ended = store.find(id).await.unwrap().unwrap().0.finished_at.unwrap();
     assert!(known(ended).await && !known(Timestamp(ended.0 - 1)).await);
     assert!(!store.has_history(&owner("history-other"), later()).await.unwrap());
     clear(store, &["history"]).await;
     assert!(!known(later()).await);
-    // Who made it has shown the token.
+    // Its worker has proved its token.
     let id = add(store, "history", "outside", EngineId::External).await;
     assert!(known(Timestamp(0)).await);
     store.delete(&me, id).await.unwrap();
 }
 
-async fn what_ended_long_ago_is_found(store: &Store) {
+async fn sessions_that_ended_long_ago_are_listed(store: &Store) {
     let me = owner("ended");
     let mut ids = Vec::new();
     for _ in 0..4 {
@@ -731,31 +742,34 @@ async fn what_ended_long_ago_is_found(store: &Store) {
     let status = next(&running.session.status);
     let failure = Failure { code: "x".to_owned(), message: "y".to_owned() };
     store.end(&running, status, Ending::Failed(failure)).await.unwrap().unwrap();
-    let found = store.ended(between, None, 10).await.unwrap();
+    let found = store.ended_before(between, None, 10).await.unwrap();
     assert_eq!(found.iter().map(|e| e.id).collect::<Vec<_>>(), [ids[0], ids[2]], "those first that ended first");
     assert!(found.iter().all(|e| e.owner == me && e.at < between && e.bytes == 5_000_000_000));
-    assert_eq!(store.ended(between, Some(&found[0]), 10).await.unwrap(), found[1..]);
-    assert_eq!(store.ended(between, None, 1).await.unwrap(), found[..1]);
-    // Neither what waits nor what is queued again.
-    assert_eq!(store.ended(later(), None, 10).await.unwrap().len(), 3);
+    assert_eq!(store.ended_before(between, Some(&found[0]), 10).await.unwrap(), found[1..]);
+    assert_eq!(store.ended_before(between, None, 1).await.unwrap(), found[..1]);
+    // Sessions that wait, also again, aren't listed.
+    assert_eq!(store.ended_before(later(), None, 10).await.unwrap().len(), 3);
     store.retry(&me, ids[2], None, None, now()).await.unwrap().unwrap();
-    let left: Vec<_> = store.ended(later(), None, 10).await.unwrap().into_iter().map(|e| e.id).collect();
+    let left: Vec<_> = store.ended_before(later(), None, 10).await.unwrap().into_iter().map(|e| e.id).collect();
     assert_eq!(left, [ids[0], ids[1]]);
 
-    // An operator's list, of all owners and of some.
+    // The operator's list, of all owners and of one.
     add(store, "ended-other", "other", EngineId::External).await;
-    let list = async |which: Kept, before, limit| -> Vec<SessionId> {
-        store.kept(&which, before, limit).await.unwrap().into_iter().map(|(s, _)| s.id).collect()
+    let list = async |which: SessionFilter, before, limit| -> Vec<SessionId> {
+        store.sessions_of_all(&which, before, limit).await.unwrap().into_iter().map(|(s, _)| s.id).collect()
     };
-    assert_eq!(list(Kept::default(), None, 100).await.len(), 5);
-    let own = || Kept { owner: Some(me.clone()), ..Kept::default() };
+    assert_eq!(list(SessionFilter::default(), None, 100).await.len(), 5);
+    let own = || SessionFilter { owner: Some(me.clone()), ..SessionFilter::default() };
     assert_eq!(list(own(), None, 2).await, [ids[3], ids[2]]);
     assert_eq!(list(own(), Some(ids[2]), 9).await, [ids[1], ids[0]]);
-    assert_eq!(list(Kept { state: Some(State::Queued), ..own() }, None, 9).await, [ids[3], ids[2]]);
-    assert_eq!(list(Kept { ended_before: Some(between), ..Kept::default() }, None, 9).await, [ids[0]]);
+    assert_eq!(list(SessionFilter { state: Some(State::Queued), ..own() }, None, 9).await, [ids[3], ids[2]]);
+    assert_eq!(
+        list(SessionFilter { ended_before: Some(between), ..SessionFilter::default() }, None, 9).await,
+        [ids[0]]
+    );
     clear(store, &["ended", "ended-other"]).await;
 
-    // One node at a time sees to it.
+    // One node at a time has a chore.
     let at = |seconds: f64| Timestamp(0).plus_seconds(seconds);
     let take =
         async |node: &str, now: f64, until: f64| store.take_chore("test", node, at(now), at(until)).await.unwrap();
@@ -766,7 +780,7 @@ async fn what_ended_long_ago_is_found(store: &Store) {
     assert!(!take("a", 29.0, 40.0).await);
 }
 
-/// What a refusal by the full queue says.
+/// Returns why the queue is full.
 fn full<T: std::fmt::Debug>(result: Result<T, EnqueueError>) -> QueueFull {
     match result {
         Err(EnqueueError::Full(full)) => full,
@@ -774,11 +788,11 @@ fn full<T: std::fmt::Debug>(result: Result<T, EnqueueError>) -> QueueFull {
     }
 }
 
-async fn the_queue_has_bounds(store: &Store) {
+async fn the_queue_is_limited(store: &Store) {
     let limits = limits(3, 2);
     let enqueue =
         async |whose: &str| store.enqueue(&new_session(whose, "a", EngineId::Pocketsphinx), &limits, now()).await;
-    // Those of outside workers are in no queue of Hark's.
+    // Sessions of outside workers aren't in the queue.
     let mut others = Vec::new();
     for _ in 0..4 {
         others.push(add(store, "bound-me", "outside", EngineId::External).await);
@@ -786,18 +800,18 @@ async fn the_queue_has_bounds(store: &Store) {
     let mine = [enqueue("bound-me").await.unwrap().0.id, enqueue("bound-me").await.unwrap().0.id];
     let (me, you) = (owner("bound-me"), owner("bound-you"));
     let refused = full(enqueue("bound-me").await);
-    assert_eq!((refused.whose, refused.bound), (Whose::Owner, Bound::Sessions(2)));
+    assert_eq!((refused.scope, refused.limit), (LimitScope::Owner, ReachedLimit::Sessions(2)));
     assert_eq!((refused.waiting, refused.waiting_secs, refused.measured), (2, 120.0, false));
     assert_eq!(store.queue_full(&me, None, &limits, now()).await.unwrap(), Some(refused));
     assert_eq!(store.queue_full(&you, None, &limits, now()).await.unwrap(), None);
     let (theirs, event) = enqueue("bound-you").await.unwrap();
-    // In the first turn, before the second of the other.
+    // It is in the first turn, before the second session of the other owner.
     assert_eq!((event.new_status().unwrap().queue_position, theirs.status.state), (Some(1), State::Queued));
     let refused = full(enqueue("bound-you").await);
-    assert_eq!((refused.whose, refused.bound), (Whose::All, Bound::Sessions(3)));
+    assert_eq!((refused.scope, refused.limit), (LimitScope::All, ReachedLimit::Sessions(3)));
     assert_eq!(store.list(&you, "", None, 10).await.unwrap().len(), 1, "what was refused is not there");
 
-    // A place of everybody's is free when the first that runs is done, one of an owner's when its first is taken up.
+    // The whole queue has room when the first running session is done, an owner's part when its first is claimed.
     let running = claim(store, later()).await.unwrap();
     assert_eq!(running.session.id, mine[0]);
     let done = now().plus_seconds(60.0);
@@ -809,15 +823,15 @@ async fn the_queue_has_bounds(store: &Store) {
     assert!(refused.measured && refused.wait_secs <= 60.0 && refused.wait_secs > 30.0, "{refused:?}");
     let mine_full =
         full(store.enqueue(&new_session("bound-me", "a", EngineId::Pocketsphinx), &self::limits(9, 1), now()).await);
-    // Before it comes what runs, and the other's first: a minute each.
+    // Before it come the running session and the other owner's first: a minute each.
     assert!((mine_full.wait_secs - 120.0).abs() < 1e-6, "{mine_full:?}");
 
-    // One that comes back needs a place as well, unless it had one a moment ago. One that waits is left alone.
+    // A retry needs room in the queue as well, except without limits. It doesn't change a session that is queued.
     store.cancel(&me, mine[0], now()).await.unwrap().unwrap();
-    let before = store.any(mine[0]).await.unwrap().unwrap().0;
+    let before = store.find(mine[0]).await.unwrap().unwrap().0;
     let refused = full(store.retry(&me, mine[0], None, Some(&limits), now()).await);
-    assert_eq!((refused.whose, refused.bound), (Whose::All, Bound::Sessions(3)));
-    assert_eq!(store.any(mine[0]).await.unwrap().unwrap().0, before, "a retry in vain changes nothing");
+    assert_eq!((refused.scope, refused.limit), (LimitScope::All, ReachedLimit::Sessions(3)));
+    assert_eq!(store.find(mine[0]).await.unwrap().unwrap().0, before, "a retry in vain changes nothing");
     assert!(store.retry(&me, mine[1], None, Some(&limits), now()).await.unwrap().is_none());
     assert!(store.retry(&me, mine[0], None, None, now()).await.unwrap().is_some());
     for id in others.into_iter().chain(mine) {
@@ -828,14 +842,14 @@ async fn the_queue_has_bounds(store: &Store) {
     }
 }
 
-async fn of_many_that_race_for_the_last_place_one_gets_it(store: &Store) {
+async fn only_one_of_many_at_once_gets_the_last_place_in_the_queue(store: &Store) {
     const RACERS: usize = 8;
     for limits in [limits(1, 9), limits(9, 1)] {
         for round in 0..10 {
             let start = Arc::new(Barrier::new(RACERS));
             let race = (0..RACERS).map(|n| {
                 let (store, start) = (store.clone(), Arc::clone(&start));
-                // Half of them come back, half are new.
+                // Half of them are retries, half are new.
                 tokio::spawn(async move {
                     let new = new_session("last", &format!("{n}"), EngineId::Pocketsphinx);
                     if n % 2 == 0 {
@@ -871,7 +885,7 @@ async fn of_many_that_race_for_the_last_place_one_gets_it(store: &Store) {
     }
 }
 
-async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
+async fn stuck_sessions_are_listed_and_taken_from_their_workers(store: &Store) {
     let whose = owner("hang");
     let at = now();
     let after = |seconds: f64| at.plus_seconds(seconds);
@@ -884,7 +898,7 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
     assert!(store.stuck(after(60.0), STALLED_SECS).await.unwrap().is_empty());
     let told = store.health(after(60.1), STALLED_SECS).await.unwrap();
     assert_eq!((told.stalled, told.long_running), (1, 0));
-    // Busy, but for longer than ten minutes and three times its minute of audio.
+    // It makes progress, but has run for more than ten minutes and three times its minute of audio.
     let mut status =
         Status { version: first.session.status.version + 1, timestamp: after(779.0), ..first.session.status.clone() };
     status.stage = Some(Stage::Transcribing);
@@ -894,7 +908,7 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
     assert!(store.stuck(after(780.0), STALLED_SECS).await.unwrap().is_empty());
     let told = store.health(after(780.1), STALLED_SECS).await.unwrap();
     assert_eq!((told.stalled, told.long_running), (0, 1));
-    // A lease that ran out is enough.
+    // A lease that has run out makes it stalled.
     assert!(store.renew(&first, after(700.0)).await.unwrap());
     let stuck = store.stuck(after(750.0), STALLED_SECS).await.unwrap();
     let [stuck] = &stuck[..] else { panic!("{stuck:?}") };
@@ -904,11 +918,11 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
         (Some("worker-1"), Some(Stage::Transcribing), Some(50.0))
     );
     assert_eq!((stuck.updated_at, stuck.lease_until), (after(779.0), Some(after(700.0))));
-    // It moved on meanwhile.
+    // It has moved on meanwhile.
     assert!(store.renew(&first, later()).await.unwrap());
-    assert!(store.release(stuck, &Way::Requeue, after(750.0), STALLED_SECS).await.unwrap().is_none());
+    assert!(store.release(stuck, &Resolution::Requeue, after(750.0), STALLED_SECS).await.unwrap().is_none());
 
-    let event = store.release(stuck, &Way::Requeue, after(900.0), STALLED_SECS).await.unwrap().unwrap();
+    let event = store.release(stuck, &Resolution::Requeue, after(900.0), STALLED_SECS).await.unwrap().unwrap();
     let back = event.new_status().unwrap();
     assert_eq!((back.state, back.queue_position, back.segments), (State::Queued, Some(0), 1));
     assert!(back.version > status.version + 500);
@@ -923,50 +937,53 @@ async fn what_hangs_is_seen_and_taken_from_its_worker(store: &Store) {
     };
     let late = Status { version: back.version + 5_000, timestamp: after(901.0), ..status.clone() };
     fenced(&late).await;
-    // It waits since it came back, though it keeps its place.
+    // It has been waiting since it was put back, though it keeps its position.
     assert_eq!(store.health(after(905.0), STALLED_SECS).await.unwrap().oldest_queued, Some(after(900.0)));
     let (second, _) = store.claim("worker-2", after(910.0), later(), u64::MAX).await.unwrap().unwrap();
     assert_eq!((second.session.status.attempt, second.crashes, second.session.status.segments), (2, 0, 1));
     fenced(&Status { version: late.version + 5_000, ..late.clone() }).await;
     assert!(
-        store.release(stuck, &Way::Requeue, after(2000.0), STALLED_SECS).await.unwrap().is_none(),
+        store.release(stuck, &Resolution::Requeue, after(2000.0), STALLED_SECS).await.unwrap().is_none(),
         "another attempt"
     );
-    // The new attempt counts from its own beginning.
+    // The time of the new attempt is counted from its own beginning.
     assert!(store.stuck(after(960.0), STALLED_SECS).await.unwrap().is_empty());
 
     let stuck = store.stuck(after(2000.0), STALLED_SECS).await.unwrap().remove(0);
     assert!(stuck.stalled && stuck.long_running);
     let reason = "An operator ended it.".to_owned();
-    let event = store.release(&stuck, &Way::Fail(reason.clone()), after(2000.0), STALLED_SECS).await.unwrap().unwrap();
+    let event =
+        store.release(&stuck, &Resolution::Fail(reason.clone()), after(2000.0), STALLED_SECS).await.unwrap().unwrap();
     let failed = event.new_status().unwrap();
     assert_eq!((failed.state, &failed.message), (State::Failed, &reason));
     assert_eq!(failed.error, Some(Failure { code: "stuck".to_owned(), message: reason }));
     let late = Status { version: failed.version + 5_000, ..second.session.status.clone() };
     assert!(store.end(&second, late.clone(), Ending::Completed).await.unwrap().is_none());
     assert!(store.end(&second, late, Ending::HandedBack).await.unwrap().is_none());
-    let ended = store.any(id).await.unwrap().unwrap().0;
+    let ended = store.find(id).await.unwrap().unwrap().0;
     assert_eq!((ended.status.state, ended.finished_at, ended.status.segments), (State::Failed, Some(after(2000.0)), 1));
     assert!(store.retry(&whose, id, None, None, now()).await.unwrap().is_some(), "its owner can try again");
     store.delete(&whose, id).await.unwrap();
 
-    // An outside worker has its own queue, if any: its session can only be ended.
+    // Hark can't requeue the session of an outside worker, but only end it.
     let id = add(store, "hang", "outside", EngineId::External).await;
-    let first = store.any(id).await.unwrap().unwrap().0.status;
+    let first = store.find(id).await.unwrap().unwrap().0.status;
     let running = Status { state: State::Processing, timestamp: at, ..next(&first) };
     assert!(store.report(&Status { timestamp: at, ..running.clone() }, later()).await.unwrap());
     let stuck = store.stuck(after(61.0), STALLED_SECS).await.unwrap().remove(0);
     assert_eq!((stuck.id, stuck.worker.as_deref()), (id, None));
-    assert!(store.release(&stuck, &Way::Requeue, after(61.0), STALLED_SECS).await.unwrap().is_none());
-    assert!(store.release(&stuck, &Way::Fail("x".to_owned()), after(61.0), STALLED_SECS).await.unwrap().is_some());
+    assert!(store.release(&stuck, &Resolution::Requeue, after(61.0), STALLED_SECS).await.unwrap().is_none());
+    assert!(
+        store.release(&stuck, &Resolution::Fail("x".to_owned()), after(61.0), STALLED_SECS).await.unwrap().is_some()
+    );
     assert!(!store.report(&Status { version: running.version + 5_000, ..running }, later()).await.unwrap());
     store.delete(&whose, id).await.unwrap();
 }
 
-async fn outside_workers_report(store: &Store) {
+async fn outside_workers_report_progress_and_segments(store: &Store) {
     let id = add(store, "outside", "outside", EngineId::External).await;
     assert!(claim(store, later()).await.is_none(), "no worker of Hark's takes it");
-    let first = store.any(id).await.unwrap().unwrap().0.status;
+    let first = store.find(id).await.unwrap().unwrap().0.status;
     let running = Status { state: State::Processing, stage: Some(Stage::Transcribing), ..next(&first) };
     assert!(store.report(&running, later()).await.unwrap());
     assert!(!store.report(&running, later()).await.unwrap(), "the version must rise");
@@ -978,7 +995,7 @@ async fn outside_workers_report(store: &Store) {
     let step = Status { progress: Some(33.3), message: "It's “going”".to_owned(), segments: 2, ..next(&running) };
     let silent = now();
     store.report_steps(&[step.clone(), Status { version: 1, ..step.clone() }], silent).await.unwrap();
-    let stored = store.any(id).await.unwrap().unwrap().0.status;
+    let stored = store.find(id).await.unwrap().unwrap().0.status;
     assert_eq!(stored, Status { queue_position: None, ..step });
     let events = store.reap_outside(now()).await.unwrap();
     let lost = events.iter().find_map(|e| e.new_status().filter(|s| s.session_id == id)).unwrap();
@@ -986,7 +1003,7 @@ async fn outside_workers_report(store: &Store) {
     store.delete(&owner("outside"), id).await.unwrap();
 }
 
-async fn links_open_once_and_recovery_keys_until_replaced(store: &Store) {
+async fn links_work_once_and_recovery_keys_until_replaced(store: &Store) {
     let (ann, bob) = (owner("link-ann"), owner("link-bob"));
     add(store, "link-ann", "Talk", EngineId::Command).await;
     assert_eq!((store.count(&ann).await.unwrap(), store.count(&bob).await.unwrap()), (1, 0));
@@ -994,7 +1011,7 @@ async fn links_open_once_and_recovery_keys_until_replaced(store: &Store) {
     let later = |secs: f64| at.plus_seconds(secs);
     store.replace_link(&ann, "a1", Some(later(600.0)), at).await.unwrap();
     store.replace_link(&bob, "b1", Some(later(600.0)), at).await.unwrap();
-    // Looking changes nothing.
+    // Reading a link doesn't use it up.
     for _ in 0..2 {
         assert_eq!(store.link("a1", at).await.unwrap(), Some((ann.clone(), Some(later(600.0)))));
     }
@@ -1003,12 +1020,12 @@ async fn links_open_once_and_recovery_keys_until_replaced(store: &Store) {
     let takers = (0..8).map(|_| store.take_link("a1", at));
     let got = futures::future::join_all(takers).await.into_iter().filter_map(Result::unwrap).count();
     assert_eq!(got, 1, "a link works once");
-    // A new one takes the place of the last, and takes away what has expired.
+    // A new link replaces the previous one, and expired ones are deleted.
     store.replace_link(&bob, "b2", Some(later(1200.0)), at).await.unwrap();
     assert_eq!(store.take_link("b1", at).await.unwrap(), None);
     store.replace_link(&ann, "a2", Some(later(3000.0)), later(1300.0)).await.unwrap();
     assert_eq!(store.take_link("b2", at).await.unwrap(), None);
-    // A recovery key is beside it, works again and again, and ends when it is replaced or revoked.
+    // A recovery key exists beside a link, works any number of times, and ends when it is replaced or revoked.
     assert_eq!(store.recovery_key(&ann).await.unwrap(), None);
     store.replace_link(&ann, "r1", None, at).await.unwrap();
     assert_eq!(store.recovery_key(&ann).await.unwrap(), Some(at));
@@ -1025,14 +1042,14 @@ async fn links_open_once_and_recovery_keys_until_replaced(store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_sqlite() {
+async fn the_store_works_on_sqlite() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("hark.sqlite");
     let store = Store::open(&path).await.unwrap();
     assert!(!store.is_shared());
     suite(&store).await;
     store.close().await;
-    // Opened again, it is as it was.
+    // The database can be opened again.
     let store = Store::open(&path).await.unwrap();
     store.try_write(now()).await.unwrap();
     let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
@@ -1043,7 +1060,7 @@ async fn on_sqlite() {
     old_titles_are_found(store, || Store::open(&path)).await;
 }
 
-/// Whether titles are found that were kept by a version that didn't fold them.
+/// Checks that titles are found that were stored by a version that didn't fold them.
 async fn old_titles_are_found<F: Future<Output = Result<Store, sqlx::Error>>>(store: Store, open: impl Fn() -> F) {
     let found = async |store: &Store| store.list(&owner("before"), "école", None, 2000).await.unwrap().len();
     assert_eq!(found(&store).await, 0);
@@ -1054,7 +1071,7 @@ async fn old_titles_are_found<F: Future<Output = Result<Store, sqlx::Error>>>(st
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_postgresql() {
+async fn the_store_works_on_postgresql() {
     let server = Postgres::start();
     let url = server.database("hark");
     // Several nodes may start at once.
@@ -1087,7 +1104,7 @@ async fn a_node_works_on_postgresql() {
     assert_eq!(text, "word at 0\nword at 1\nword at 2\nword at 3\n");
     assert!(me.get(&format!("/sessions/{id}")).await.text().await.unwrap().contains("word at 3"));
     assert!(!app.folder.path().join("hark.sqlite").exists());
-    // Stopped and started again, everything is there.
+    // After a restart everything is still there.
     let folder = app.stop().await;
     let app = TestApp::on(folder, &flags).await;
     let again = app.visitor().get(&format!("/api/v1/sessions/{id}")).await;
@@ -1095,8 +1112,8 @@ async fn a_node_works_on_postgresql() {
     drop(app);
 }
 
-/// An engine that answers a segment for each second of audio, but hangs after the second one if it can take a file
-/// `hang` away.
+/// An engine that writes a segment for each second of audio, but hangs after the second one if it can remove a file
+/// `hang`.
 fn hanging_engine(folder: &Path) -> String {
     let (file, hang) = (folder.join("hanging.py"), folder.join("hang"));
     let text = r#"import json, os, sys, time
@@ -1120,10 +1137,10 @@ say(type="done")
     format!("python3 {} {}", file.display(), hang.display())
 }
 
-/// Runs `hark sessions stuck` as an operator would, beside the node.
+/// Runs `hark sessions stuck` beside the node, as an operator would.
 async fn hark_stuck(folder: &Path, url: Option<&str>, flags: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
-    // Longer than the second that a worker may keep a step back before it stores it.
+    // Longer than the second for which a worker may delay storing progress.
     command.args(["sessions", "stuck", "--idle-secs", "2"]).args(flags).env("HARK_DATA_DIR", folder);
     match url {
         Some(url) => command.env("DATABASE_URL", url),
@@ -1134,7 +1151,7 @@ async fn hark_stuck(folder: &Path, url: Option<&str>, flags: &[&str]) -> (i32, S
     (output.status.code().unwrap(), text)
 }
 
-/// The session as the store has it, once `wanted` is true of it.
+/// Waits until `wanted` is true of a session's status, and returns that.
 async fn session(me: &Visitor, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let waiting = async {
         loop {
@@ -1148,7 +1165,7 @@ async fn session(me: &Visitor, id: &str, wanted: impl Fn(&Value) -> bool) -> Val
     time::timeout(PATIENCE, waiting).await.expect("the session gets there")
 }
 
-async fn operators_free_what_is_stuck(url: Option<&str>) {
+async fn operators_resolve_stuck_sessions(url: Option<&str>) {
     let folder = tempfile::TempDir::new().unwrap();
     let command = hanging_engine(folder.path());
     let hang = folder.path().join("hang");
@@ -1185,7 +1202,7 @@ async fn operators_free_what_is_stuck(url: Option<&str>) {
         assert_eq!(code, 0, "{text}");
         if flag == "--requeue" {
             assert!(text.contains(&format!("{id} is back in the queue")), "{text}");
-            // The old worker notices that it has lost the session, and its place is free for the next attempt.
+            // The old worker notices that it has lost the session, and is free for the next attempt.
             let done = session(&me, &id, |status| status["status"] == "completed").await;
             assert_eq!((&done["attempt"], &done["segments"]), (&2.into(), &5.into()));
             let segments = me.json(&format!("/api/v1/sessions/{id}/segments")).await;
@@ -1194,12 +1211,12 @@ async fn operators_free_what_is_stuck(url: Option<&str>) {
         } else {
             assert!(text.contains(&format!("{id} has failed")), "{text}");
             let failed = session(&me, &id, |status| status["status"] == "failed").await;
-            // Who watches the node sees what another process did.
+            // Watchers of the node see what another process did.
             let last = watching.rest().await.pop().unwrap().json();
             assert_eq!((&last["status"], &last["version"]), (&failed["status"], &failed["version"]));
             assert_eq!((&failed["error"]["code"], &failed["segments"]), (&"stuck".into(), &2.into()));
             assert!(failed["message"].as_str().unwrap().starts_with("An operator ended this session"), "{failed}");
-            // The worker is free for others, and whatever it did meanwhile has changed nothing.
+            // The worker is free for others, and nothing that it did meanwhile has changed the session.
             let other = me.session("talk.wav", wav(1.0, 5000.0), &[]).await;
             session(&me, &other, |status| status["status"] == "completed").await;
             assert_eq!(session(&me, &id, |_| true).await, failed);
@@ -1209,8 +1226,8 @@ async fn operators_free_what_is_stuck(url: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn operators_free_what_is_stuck_on_sqlite() {
-    operators_free_what_is_stuck(None).await;
+async fn operators_resolve_stuck_sessions_on_sqlite() {
+    operators_resolve_stuck_sessions(None).await;
     // A folder that isn't Hark's stays as it is.
     let folder = tempfile::TempDir::new().unwrap();
     let (code, text) = hark_stuck(folder.path(), None, &[]).await;
@@ -1219,9 +1236,9 @@ async fn operators_free_what_is_stuck_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn operators_free_what_is_stuck_on_postgresql() {
+async fn operators_resolve_stuck_sessions_on_postgresql() {
     let server = Postgres::start();
-    operators_free_what_is_stuck(Some(&server.database("hark"))).await;
+    operators_resolve_stuck_sessions(Some(&server.database("hark"))).await;
 }
 
 /// Runs `hark sessions` with these arguments beside the node: exit code, standard output, standard error.
@@ -1241,7 +1258,7 @@ fn recordings(app: &TestApp) -> usize {
     std::fs::read_dir(app.folder.path().join("recordings")).unwrap().count()
 }
 
-async fn operators_list_and_delete(url: Option<&str>) {
+async fn operators_list_and_delete_sessions(url: Option<&str>) {
     let folder = tempfile::TempDir::new().unwrap();
     let command = slow_engine(folder.path(), 0.5);
     let mut flags = vec!["--engine", "command", "--engine-command", &command, "--lease-secs", "3"];
@@ -1268,7 +1285,7 @@ async fn operators_list_and_delete(url: Option<&str>) {
     assert!(!own.contains(&long) && own.ends_with("found: 1 session\n"), "{own}");
     assert_eq!(hark(&["list", "--status", "lost"]).await.0, 2);
 
-    // Nothing is deleted unless one says so twice.
+    // Nothing is deleted without `--yes`.
     assert_eq!(hark(&["delete"]).await.0, 2);
     let (code, text, _) = hark(&["delete", "--owner", &owner]).await;
     assert!(
@@ -1276,13 +1293,13 @@ async fn operators_list_and_delete(url: Option<&str>) {
         "{text}"
     );
     assert_eq!(recordings(&app), 3);
-    // What hasn't ended isn't older than anything.
+    // Sessions that haven't ended have no age.
     let (_, text, _) = hark(&["delete", "--owner", &owner, "--older-than", "0"]).await;
     assert!(text.contains(&done) && !text.contains(&long), "{text}");
     let (_, text, _) = hark(&["delete", "--older-than", "1"]).await;
     assert!(text.starts_with("to delete: 0 sessions"), "{text}");
 
-    // The one that runs is taken from its worker, which goes on with the next.
+    // The running one is taken from its worker, which claims the next.
     let watching = Sse::new(me.get(&format!("/api/v1/sessions/{long}/status/stream")).await);
     let (code, text, _) = hark(&["delete", "--owner", &owner, "--yes"]).await;
     assert!(code == 0 && text.contains(&format!("{long} is deleted")), "{text}");
@@ -1301,8 +1318,8 @@ async fn operators_list_and_delete(url: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn operators_list_and_delete_on_sqlite() {
-    operators_list_and_delete(None).await;
+async fn operators_list_and_delete_sessions_on_sqlite() {
+    operators_list_and_delete_sessions(None).await;
     // A folder that isn't Hark's stays as it is.
     let folder = tempfile::TempDir::new().unwrap();
     let (code, _, problem) = hark_sessions(folder.path(), None, &["delete", "--older-than", "0", "--yes"]).await;
@@ -1311,12 +1328,12 @@ async fn operators_list_and_delete_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn operators_list_and_delete_on_postgresql() {
+async fn operators_list_and_delete_sessions_on_postgresql() {
     let server = Postgres::start();
-    operators_list_and_delete(Some(&server.database("hark"))).await;
+    operators_list_and_delete_sessions(Some(&server.database("hark"))).await;
 }
 
-async fn what_ended_long_ago_is_deleted(url: Option<&str>) {
+async fn sessions_that_ended_long_ago_are_deleted(url: Option<&str>) {
     let folder = tempfile::TempDir::new().unwrap();
     let command = slow_engine(folder.path(), 0.0);
     let mut flags = vec!["--engine", "command", "--engine-command", &command];
@@ -1353,7 +1370,7 @@ async fn what_ended_long_ago_is_deleted(url: Option<&str>) {
     made_older(&old, 10, "completed").await;
     made_older(&cancelled, 9, "cancelled").await;
 
-    // Everything is kept unless it is limited.
+    // Nothing is deleted without `--keep-days`.
     let app = TestApp::on(folder, &[&flags[..], &["--workers", "0"]].concat()).await;
     let me = me.at(&app.url);
     assert_eq!(me.json("/api/v1/sessions").await["sessions"].as_array().unwrap().len(), 3);
@@ -1369,7 +1386,7 @@ async fn what_ended_long_ago_is_deleted(url: Option<&str>) {
     assert_eq!(recordings(&app), 3);
     let app = TestApp::on(app.stop().await, &[&flags[..], &["--workers", "0", "--keep-days", "8"]].concat()).await;
     let me = me.at(&app.url);
-    // What is due can't be started again, deleted or not yet.
+    // A session that is due can't be retried, even before it is deleted.
     assert_eq!(me.post(&format!("/api/v1/sessions/{cancelled}/retry")).await.status(), 404);
     let gone = async {
         while me.get(&format!("/api/v1/sessions/{cancelled}")).await.status() != 404 {
@@ -1384,18 +1401,18 @@ async fn what_ended_long_ago_is_deleted(url: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ended_long_ago_is_deleted_on_sqlite() {
-    what_ended_long_ago_is_deleted(None).await;
+async fn sessions_that_ended_long_ago_are_deleted_on_sqlite() {
+    sessions_that_ended_long_ago_are_deleted(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ended_long_ago_is_deleted_on_postgresql() {
+async fn sessions_that_ended_long_ago_are_deleted_on_postgresql() {
     let server = Postgres::start();
-    what_ended_long_ago_is_deleted(Some(&server.database("hark"))).await;
+    sessions_that_ended_long_ago_are_deleted(Some(&server.database("hark"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_see_what_is_deleted_because_of_its_age() {
+async fn watchers_see_when_retention_deletes_a_session() {
     let folder = tempfile::TempDir::new().unwrap();
     let command = slow_engine(folder.path(), 0.0);
     // Three seconds.

@@ -734,7 +734,7 @@ async fn polls_are_answered_from_memory() {
     // Not stored yet, so the poll's answer can only come from the hub.
     worker.status(json!({"version": 3, "progress": 20.0})).await;
     let store = hark::server::store::Store::open(&app.folder.path().join("hark.sqlite")).await.unwrap();
-    let (stored, _) = store.any(worker.id.parse().unwrap()).await.unwrap().unwrap();
+    let (stored, _) = store.find(worker.id.parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((stored.status.version, stored.status.progress), (2, Some(10.0)));
     let polled = me.json(&one).await;
     assert_eq!((&polled["version"], &polled["progress"]), (&json!(3), &json!(20.0)));
@@ -751,7 +751,7 @@ async fn polls_are_answered_from_memory() {
     // A status that was only in memory is stored when the node stops.
     let folder = app.stop().await;
     let store = hark::server::store::Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
-    let (stored, _) = store.any(worker.id.parse().unwrap()).await.unwrap().unwrap();
+    let (stored, _) = store.find(worker.id.parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((stored.status.version, stored.status.progress), (4, Some(30.0)));
 }
 

@@ -1,6 +1,7 @@
-//! Recordings into what speech engines read: 16 kHz, mono, 16 bit, streamed with flat memory. Symphonia does the work;
-//! ffmpeg, where installed, takes the rest. Recordings come from strangers, so both run in processes of their own with
-//! limits: `Decoders` starts them and `run_child` is what they do. Nothing else in the server parses media.
+//! Decoding of recordings into what speech engines read: 16 kHz, mono, 16 bit, streamed with constant memory. Symphonia
+//! decodes the common formats; ffmpeg, where installed, the rest. Recordings come from strangers, so both run in
+//! processes of their own with limits: `Decoders` starts them, and `run_child` is what they run. Nothing else in the
+//! server parses media.
 
 mod child;
 mod confine;
@@ -23,59 +24,60 @@ pub use process::{Decoders, Decoding, ProbeError};
 pub use sniff::{Kind, recognise};
 pub use waveform::{MAX_PEAKS, Waveform};
 
-/// The rate of the samples handed out, in Hz: what every speech engine is trained on.
+/// The sample rate of decoded samples, in Hz: that on which every speech engine is trained.
 pub const SAMPLE_RATE: u32 = 16_000;
 
-/// What an operator allows.
+/// Limits set by the operator.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// The longest recording, in seconds. Infinity means no limit.
     pub max_duration: f64,
 }
 
-/// What a recording is, as its headers and its first packet tell.
+/// The format of a recording, according to its headers and its first packet.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct AudioInfo {
     /// The container by its common short name: `wav`, `mp3`, `m4a`, `mp4`, `flac`, `ogg`, `webm`, …
     pub format: String,
     /// The codec of the track that is read: `pcm_s16le`, `aac`, `opus`, …
     pub codec: String,
-    /// Samples per second of the recording itself.
+    /// Sample rate of the recording itself, in Hz.
     pub sample_rate: u32,
     /// Channels of the recording itself.
     pub channels: u16,
-    /// Length in seconds, as the container declares it. `None` where it doesn't, or only an estimate could be made.
+    /// Length in seconds, as the container declares it. `None` where it declares none, or where it could only be
+    /// estimated.
     pub duration: Option<f64>,
 }
 
-/// What a recording came to, once decoded.
+/// The result of decoding a whole recording.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
-    /// What the recording is.
+    /// The format of the recording.
     pub info: AudioInfo,
-    /// Seconds handed out, exactly.
+    /// The exact length of the decoded samples, in seconds.
     pub duration: f64,
-    /// The outline of what was handed out.
+    /// The waveform of the decoded samples.
     pub waveform: Waveform,
 }
 
 /// Why a recording can't be used. `Display` is written for the person who brought the file.
 #[derive(Debug, thiserror::Error)]
 pub enum AudioError {
-    /// Zero bytes.
+    /// The file has no bytes.
     #[error("The file is empty. Choose a file that holds a recording.")]
     EmptyFile,
-    /// Not a recording, in no format that can be read, or damaged throughout.
+    /// The file isn't a recording, is in no format that can be read, or is damaged throughout.
     #[error("{}", unreadable(recognised.as_deref(), *problem, *ffmpeg))]
     Unreadable {
-        /// What the file was recognised as, with its article: "a PNG image".
+        /// What the file was recognised as, with an article: "a PNG image".
         recognised: Option<String>,
-        /// What stands in the way.
+        /// Why it can't be read.
         problem: Problem,
-        /// Whether ffmpeg was there to try.
+        /// Whether ffmpeg is installed.
         ffmpeg: bool,
     },
-    /// A container without any sound in it.
+    /// A container without an audio track.
     #[error(
         "This {format} file has no sound in it, so there is nothing to transcribe. Choose a file with an audio track."
     )]
@@ -83,12 +85,12 @@ pub enum AudioError {
         /// The container's short name.
         format: String,
     },
-    /// The file ends before the recording does.
+    /// The file ends before the recording should.
     #[error("{}", truncated(*declared, *found))]
     Truncated {
-        /// Seconds that the container declares, where it does.
+        /// Seconds that the container declares, if it does.
         declared: Option<f64>,
-        /// Seconds that are really there, where that is known.
+        /// Seconds that the file holds, if known.
         found: Option<f64>,
     },
     /// Longer than [`Limits::max_duration`].
@@ -96,12 +98,12 @@ pub enum AudioError {
     TooLong {
         /// Seconds, declared or measured so far.
         duration: f64,
-        /// True when `duration` is what was measured before giving up: the whole is longer.
+        /// Whether `duration` is what had been decoded when the limit was reached, so that the whole is longer.
         at_least: bool,
         /// The limit in seconds.
         limit: f64,
     },
-    /// An audio track, but not one sample in it. Silence is not this.
+    /// There is an audio track, but without a single sample. Silence is not this.
     #[error(
         "This {format} file holds an audio track with nothing recorded in it. Check the recording and send it again."
     )]
@@ -109,32 +111,32 @@ pub enum AudioError {
         /// The container's short name.
         format: String,
     },
-    /// Reading the file failed, or writing what was decoded, or no decoder could be started.
+    /// Reading the file failed, writing decoded samples failed, or no decoder could be started.
     #[error("The recording could not be read from storage: {0}. Try again in a moment.")]
     Io(#[from] std::io::Error),
-    /// ffmpeg gave up. What it said is in the log.
+    /// ffmpeg failed. Its messages are in the log.
     #[error("ffmpeg could not decode this recording. Try converting it to MP3 or WAV first.")]
     Ffmpeg,
 }
 
-/// What makes a file unreadable.
+/// Why a file is unreadable.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
-    /// It is something else: text, a picture, a document.
+    /// The file is something else: text, a picture, a document.
     NotAudio,
-    /// No decoder for it here.
+    /// No installed decoder supports the format.
     Unsupported,
-    /// The format is known, but most of the content can't be decoded.
+    /// The format is supported, but most of the content can't be decoded.
     Damaged,
-    /// Its decoder ran into a limit of memory or time.
+    /// Its decoder reached a limit of memory or time.
     TooCostly,
     /// Its decoder crashed.
     Crashed,
 }
 
 impl AudioError {
-    /// The stable name for programs, in snake case.
+    /// The stable error code for programs, in snake case.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -215,15 +217,15 @@ fn too_long(duration: f64, at_least: bool, limit: f64) -> String {
     format!("This recording lasts {lasts}; the limit is {limit}. Cut it into shorter parts and send them one by one.")
 }
 
-/// Whole seconds as h:mm:ss, rounded down.
+/// Formats seconds as h:mm:ss, rounded down.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is what is wanted")]
 fn clock(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// Whether a recording that should last `declared` seconds and lasts `found` was cut off, rather than rounded: players'
-/// and encoders' habits stay below a second, or two in a hundred.
+/// Whether a recording that should last `declared` seconds and lasts `found` was cut off and not merely rounded. The
+/// rounding of players and encoders stays below a second, or two percent of longer recordings.
 fn is_cut(declared: f64, found: f64) -> bool {
     declared - found > (declared * 0.02).max(1.0)
 }
@@ -233,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks() {
+    fn clock_rounds_down_and_never_fails() {
         assert_eq!(clock(0.9), "0:00:00");
         assert_eq!(clock(3_725.0), "1:02:05");
         assert_eq!(clock(-1.0), "0:00:00");
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn small_differences_are_no_cut() {
+    fn small_differences_do_not_count_as_cut_off() {
         assert!(!is_cut(10.0, 9.1));
         assert!(is_cut(10.0, 8.9));
         assert!(!is_cut(1_000.0, 981.0));

@@ -169,7 +169,7 @@ impl DiskWatch {
                         time::sleep(RETRY_PAUSE).await;
                     }
                     // After the ballast was removed, if it was needed, so that later writes find room in the log.
-                    store.reuse_log().await;
+                    store.checkpoint().await;
                     tries += 1;
                 }
                 done => return done,

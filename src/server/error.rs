@@ -5,7 +5,7 @@ use super::{
     audio::{AudioError, ProbeError},
     media::MediaError,
     speech::SpeechError,
-    store::{self, Bound, EnqueueError, QueueFull, Whose},
+    store::{self, EnqueueError, LimitScope, QueueFull, ReachedLimit},
 };
 use crate::model::{
     ApiError, ErrorBody, TitleError, UnknownEngine, bytes, duration, retry_after,
@@ -196,11 +196,11 @@ impl Error {
             Self::Unauthorised => "unauthorised",
             Self::InvalidReport(_) => "invalid_report",
             Self::TooManyReports => "too_many_reports",
-            Self::QueueFull(full) => match full.whose {
-                Whose::All => "queue_full",
-                Whose::Owner => "owner_queue_full",
-                Whose::Address => "address_queue_full",
-                Whose::Newcomers => "newcomer_queue_full",
+            Self::QueueFull(full) => match full.scope {
+                LimitScope::All => "queue_full",
+                LimitScope::Owner => "owner_queue_full",
+                LimitScope::Address => "address_queue_full",
+                LimitScope::Newcomers => "newcomer_queue_full",
             },
             Self::Quota { .. } => "quota_exceeded",
             Self::Conflict(code, _) => code,
@@ -271,21 +271,21 @@ impl IntoResponse for Error {
 
 /// The message about a full queue: whose share is full, its limit, the real waiting time, and how much waits.
 fn queue_full(full: &QueueFull) -> String {
-    let whose = match full.whose {
-        Whose::All => "The queue",
-        Whose::Owner => "Your part of the queue",
-        Whose::Address => "The part of the queue for newcomers at your network address",
-        Whose::Newcomers => "The part of the queue for newcomers",
+    let scope = match full.scope {
+        LimitScope::All => "The queue",
+        LimitScope::Owner => "Your part of the queue",
+        LimitScope::Address => "The part of the queue for newcomers at your network address",
+        LimitScope::Newcomers => "The part of the queue for newcomers",
     };
-    let limit = match full.bound {
-        Bound::Sessions(n) => count(n as usize, "recording"),
-        Bound::Seconds(seconds) => format!("{} of audio", duration(seconds)),
+    let limit = match full.limit {
+        ReachedLimit::Sessions(n) => count(n as usize, "recording"),
+        ReachedLimit::Seconds(seconds) => format!("{} of audio", duration(seconds)),
     };
     // Not limited as in `Retry-After`, because a person should know the real waiting time.
     let wait = remaining(full.wait_secs.max(f64::from(retry_after(full.wait_secs.min(1.0), full.measured))));
-    let or = if full.whose == Whose::Owner { ", or cancel one that waits" } else { "" };
+    let or = if full.scope == LimitScope::Owner { ", or cancel one that waits" } else { "" };
     format!(
-        "{whose} is full: its limit is {limit}. Try again in about {wait}{or}. Waiting there: {}, {} of audio.",
+        "{scope} is full: its limit is {limit}. Try again in about {wait}{or}. Waiting there: {}, {} of audio.",
         count(full.waiting as usize, "recording"),
         duration(full.waiting_secs)
     )
@@ -349,8 +349,8 @@ mod tests {
     #[test]
     fn a_full_queue_reports_the_real_waiting_time() {
         let full = QueueFull {
-            whose: Whose::All,
-            bound: Bound::Sessions(1000),
+            scope: LimitScope::All,
+            limit: ReachedLimit::Sessions(1000),
             waiting: 1000,
             waiting_secs: 4000.0 * 3600.0,
             wait_secs: 800.0 * 3600.0,
@@ -364,8 +364,8 @@ mod tests {
              4000 h of audio."
         );
         let own = QueueFull {
-            whose: Whose::Owner,
-            bound: Bound::Seconds(7200.0),
+            scope: LimitScope::Owner,
+            limit: ReachedLimit::Seconds(7200.0),
             waiting: 1,
             waiting_secs: 7000.0,
             wait_secs: 0.0,

@@ -1,5 +1,6 @@
-//! Works on queued sessions: claim, decode, transcribe, save; renews leases and takes back what others lost.
-//! Knows nothing of who watches: everything it learns goes into the store and onto the bus.
+//! The workers: they claim queued sessions, have them decoded and transcribed, store the result, renew leases, and put
+//! back the sessions of workers that are gone. They don't know who watches: whatever they learn goes into the store and
+//! onto the bus.
 
 mod job;
 mod retention;
@@ -24,19 +25,21 @@ use std::{
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
-/// How often the queue and the leases are looked at without being told to.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the queue and the leases are checked without a signal from the bus.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often at most those who wait are told their position and arrival time. Each upload may change those of everybody.
-const REFRESH: Duration = Duration::from_secs(1);
+/// How often positions and arrival times in the queue are updated at most. Each upload may change those of everybody.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long sessions have to be handed back when the node stops; longer only if the database is away.
-const GRACE: Duration = Duration::from_secs(7);
+/// How long the node waits, when it stops, for its sessions to be put back into the queue. They need it only if the
+/// database can't be reached.
+const GRACE_PERIOD: Duration = Duration::from_secs(7);
 
-/// How long a worker whose disk is full takes nothing up: trying on would go round the queue in no time.
-const NO_ROOM: Duration = Duration::from_secs(10);
+/// How long a worker whose disk is full claims nothing. Without a pause it would claim and give back the whole queue in
+/// no time.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(10);
 
-/// How fast this node has been lately, in audio seconds per second, for the arrival times of queued sessions.
+/// The latest measured speed of this node, in audio seconds per second, for the arrival times of queued sessions.
 #[derive(Debug, Default)]
 pub(super) struct NodeSpeed(Mutex<Option<f64>>);
 
@@ -52,7 +55,7 @@ impl NodeSpeed {
     }
 }
 
-/// The workers of a node, and what they work on. Cheap to clone.
+/// The workers of a node and the sessions that they work on. Cheap to clone.
 #[derive(Clone)]
 pub struct Workers {
     sessions: Arc<Sessions>,
@@ -61,14 +64,15 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Those that the settings ask for.
+    /// Creates the workers that the settings ask for.
     #[must_use]
     pub fn new(sessions: Arc<Sessions>, config: JobConfig) -> Self {
         Self { sessions, config: Arc::new(config), running: Arc::default() }
     }
 }
 
-/// The sessions that this node works on. It knows that by itself, so no clock can make it take them for lost.
+/// The sessions that this node works on. It never puts these back into the queue, whatever a clock says about their
+/// leases.
 #[derive(Debug, Default)]
 struct Running(Mutex<HashSet<SessionId>>);
 
@@ -82,22 +86,22 @@ impl Running {
     }
 }
 
-/// Takes back every session that an earlier run of this node left in the middle, and removes what it received that never
-/// became a session. Called before the node serves: it alone has the data folder, so nobody else works on them.
+/// Puts back into the queue every session on which an earlier run of this node was working, and removes uploads that
+/// never became a session. Called before the node serves: it alone uses the data folder, so nobody else works on them.
 ///
 /// # Errors
 /// If the store fails.
 pub async fn recover(workers: &Workers) -> Result<(), sqlx::Error> {
-    // Another node may be at work on what is in a shared database; its leases tell.
+    // Other nodes may be working on sessions of a shared database. There only leases tell which sessions are lost.
     let alone = !workers.sessions.store.is_shared();
     let (store, now) = (&workers.sessions.store, Timestamp::now());
     let reaped = || store.reap(now, alone, &[], workers.config.max_attempts);
-    // On a full disk it is deleting sessions that makes room, and nobody can do that before this is done.
+    // On a full disk only deleting sessions makes room, and people can't do that before the node has started.
     let events = workers.sessions.disk.make_room(store, store::is_full, reaped).await?;
     for event in &events {
         if let Some(status) = event.new_status() {
             let id = status.session_id;
-            tracing::warn!(session_id = %id, status = %status.state, "session {id} was cut off by the last stop");
+            tracing::warn!(session_id = %id, status = %status.state, "session {id} was interrupted when Hark stopped");
         }
     }
     workers.sessions.bus.publish_all(&events);
@@ -107,12 +111,12 @@ pub async fn recover(workers: &Workers) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Works until `stop`, then hands running sessions back and returns.
+/// Runs the workers until `stop`, then puts running sessions back into the queue and returns.
 pub async fn run(workers: Workers, stop: CancellationToken) {
     if workers.config.workers == 0 {
-        // Somebody must notice when the last worker is gone.
-        let mut looks = time::interval(LOOK);
-        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+        // A node without workers still checks the leases, in case the last worker is gone.
+        let mut poll = time::interval(POLL_INTERVAL);
+        while stop.run_until_cancelled(poll.tick()).await.is_some() {
             reap(&workers).await;
         }
         return;
@@ -120,14 +124,14 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
     let worker = format!("{}-{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
     let speed = Arc::new(NodeSpeed::default());
     let mut signals = workers.sessions.bus.signals();
-    let mut looks = time::interval(LOOK);
-    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    let mut running: JoinSet<job::Left> = JoinSet::new();
-    let mut rests_until = time::Instant::now();
+    let mut poll = time::interval(POLL_INTERVAL);
+    poll.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut running: JoinSet<job::AttemptEnd> = JoinSet::new();
+    let mut paused_until = time::Instant::now();
     let (mut refresh, mut refresh_from) = (false, time::Instant::now());
     while !stop.is_cancelled() {
-        let rests = time::Instant::now() < rests_until;
-        match take(&workers, &worker, running.len(), rests).await {
+        let paused = time::Instant::now() < paused_until;
+        match claim_next(&workers, &worker, running.len(), paused).await {
             Ok(Some((claim, room))) => {
                 let id = claim.session.id;
                 workers.running.with(|running| running.insert(id));
@@ -140,72 +144,77 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
                 continue;
             }
             Ok(None) => {}
-            Err(error) => trouble(&error, "the queue could not be read; trying again"),
+            Err(error) => log_error(&error, "the queue could not be read; trying again"),
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = looks.tick() => {
+            _ = poll.tick() => {
                 reap(&workers).await;
                 if running.len() < workers.config.workers as usize {
-                    tell_who_waits_for_room(&workers).await;
+                    update_waiting_for_room(&workers).await;
                 }
             }
-            Some(left) = running.join_next(), if !running.is_empty() => if let Ok(job::Left::NoRoom) = left {
-                rests_until = time::Instant::now() + NO_ROOM;
+            Some(end) = running.join_next(), if !running.is_empty() => if let Ok(job::AttemptEnd::DiskFull) = end {
+                paused_until = time::Instant::now() + FULL_DISK_PAUSE;
             },
             signal = signals.recv() => match signal {
-                // Behind running ones it should know when it will be done.
+                // While all workers are busy, a new session needs an arrival time.
                 Ok(Signal::Queued) => refresh |= running.len() >= workers.config.workers as usize && speed.get().is_some(),
-                // It may have stood in the queue, and those behind it move up.
+                // The session may have been queued, so those behind it move up.
                 Ok(Signal::Stop(_)) => refresh = true,
                 Err(_) => {}
             },
             () = time::sleep_until(refresh_from), if refresh => {
                 refresh_queue(&workers, &speed).await;
-                (refresh, refresh_from) = (false, time::Instant::now() + REFRESH);
+                (refresh, refresh_from) = (false, time::Instant::now() + REFRESH_INTERVAL);
             }
         }
     }
     let handed_back = async { while running.join_next().await.is_some() {} };
-    if time::timeout(GRACE, handed_back).await.is_err() {
-        tracing::warn!(grace_secs = GRACE.as_secs(), "some sessions could not be handed back; their leases run out");
+    if time::timeout(GRACE_PERIOD, handed_back).await.is_err() {
+        tracing::warn!(
+            grace_secs = GRACE_PERIOD.as_secs(),
+            "some sessions could not be put back into the queue; that happens when their leases run out"
+        );
     }
 }
 
-/// Claims the next session whose recording has room here, and promises it that room.
-async fn take(
+/// Claims the next session whose recording fits on this node's disk, and reserves that room.
+async fn claim_next(
     workers: &Workers,
     worker: &str,
     running: usize,
-    rests: bool,
+    paused: bool,
 ) -> Result<Option<(Claim, Option<Reservation>)>, sqlx::Error> {
-    if rests || running >= workers.config.workers as usize {
+    if paused || running >= workers.config.workers as usize {
         return Ok(None);
     }
     let now = Timestamp::now();
-    let taken = workers.sessions.store.claim(worker, now, lease(&workers.config, now), room(workers)).await?;
-    Ok(taken.map(|(claim, event)| {
+    let claimed = workers.sessions.store.claim(worker, now, lease(&workers.config, now), room(workers)).await?;
+    Ok(claimed.map(|(claim, event)| {
         workers.sessions.bus.publish(&event);
-        // Should an upload have been quicker, the job finds out and hands the session back.
+        // An upload may have taken the room meanwhile. Then the job finds the disk full and puts the session back.
         let room = workers.sessions.media.reserve_copy(claim.session.media.bytes).ok();
         (claim, room)
     }))
 }
 
-/// The largest recording that could be taken up now, in bytes. Where the system doesn't say, it is tried.
+/// Returns the size of the largest recording that could be claimed now, in bytes. If the system doesn't tell, any size
+/// is tried.
 fn room(workers: &Workers) -> u64 {
     workers.sessions.media.room_for_copy().unwrap_or(u64::MAX)
 }
 
-/// Lets the pages of sessions that this node has no room for say so; others are taken up meanwhile.
-async fn tell_who_waits_for_room(workers: &Workers) {
-    match workers.sessions.store.note_room(room(workers), Timestamp::now()).await {
+/// Makes the pages of sessions say so if this node has no room for their recordings. Other sessions are claimed
+/// meanwhile.
+async fn update_waiting_for_room(workers: &Workers) {
+    match workers.sessions.store.update_needs_room(room(workers), Timestamp::now()).await {
         Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
-        Err(error) => trouble(&error, "what waits for room could not be noted; trying again"),
+        Err(error) => log_error(&error, "the sessions that wait for disk space could not be updated; trying again"),
     }
 }
 
-/// Forgets a session of this node when its attempt is over, also by a panic.
+/// Removes a session from those that this node works on when its attempt ends, also by a panic.
 fn forget_at_end(workers: Workers, id: SessionId) -> impl Drop {
     struct Guard(Workers, SessionId);
     impl Drop for Guard {
@@ -216,8 +225,9 @@ fn forget_at_end(workers: Workers, id: SessionId) -> impl Drop {
     Guard(workers, id)
 }
 
-/// Logs what failed and is tried again. Of a full disk the log is told once, by `disk`, and not by all who meet it.
-fn trouble(error: &sqlx::Error, what: &str) {
+/// Logs an error after which the work is tried again. A full disk is logged once, by `disk`, and not by everybody who
+/// runs into it.
+fn log_error(error: &sqlx::Error, what: &str) {
     if store::is_full(error) {
         tracing::debug!(%error, "{what}");
     } else {
@@ -235,36 +245,36 @@ async fn reap(workers: &Workers) {
         Ok(events) => {
             for status in events.iter().filter_map(|e| e.new_status()) {
                 let id = status.session_id;
-                tracing::warn!(session_id = %id, status = %status.state, "session {id} lost its worker");
+                tracing::warn!(session_id = %id, status = %status.state, "session {id} lost its worker: the lease ran out");
             }
             workers.sessions.bus.publish_all(&events);
         }
-        Err(error) => trouble(&error, "leases could not be checked; trying again"),
+        Err(error) => log_error(&error, "leases could not be checked; trying again"),
     }
 }
 
 /// Fails the sessions whose workers, outside Hark, went silent; stores what the others reported. Runs until `stop`.
-pub async fn look_after_outside(outside: Arc<Outside>, stop: CancellationToken) {
-    let mut looks = time::interval(outside.poll_interval());
-    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+pub async fn watch_outside_workers(outside: Arc<Outside>, stop: CancellationToken) {
+    let mut poll = time::interval(outside.poll_interval());
+    poll.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
-        let on = stop.run_until_cancelled(looks.tick()).await.is_some();
-        if let Err(error) = outside.store_steps(!on).await {
-            trouble(&error, "what outside workers reported could not be stored; trying again");
+        let running = stop.run_until_cancelled(poll.tick()).await.is_some();
+        if let Err(error) = outside.store_steps(!running).await {
+            log_error(&error, "reports of outside workers could not be stored; trying again");
         }
-        if !on {
+        if !running {
             return;
         }
         if let Err(error) = outside.fail_silent().await {
-            trouble(&error, "outside workers could not be checked; trying again");
+            log_error(&error, "the leases of outside workers could not be checked; trying again");
         }
     }
 }
 
 async fn refresh_queue(workers: &Workers, speed: &NodeSpeed) {
     match workers.sessions.store.refresh_queue(Timestamp::now(), speed.get(), workers.config.workers).await {
-        // Not `Bus::publish`, which would call every queued session newly queued.
+        // Not `Bus::publish`, which would announce every queued session as newly queued.
         Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
-        Err(error) => trouble(&error, "the queue's positions could not be written; trying again"),
+        Err(error) => log_error(&error, "the queue's positions could not be written; trying again"),
     }
 }

@@ -6,7 +6,7 @@ use super::{
     config::{RecordingsUrl, read_database_url},
     media::Recordings,
     owner::Owner,
-    store::{Kept, Store},
+    store::{SessionFilter, Store},
 };
 use crate::model::{
     Session, SessionId, State, Timestamp, bytes, duration,
@@ -109,10 +109,11 @@ struct Listed<'a> {
 /// If the database can't be read, as a message for the operator.
 pub async fn list(args: &ListArgs) -> Result<(), String> {
     let store = args.store.open().await?;
-    let which = Kept { owner: args.owner.clone().map(Owner::from_store), state: args.status, ended_before: None };
+    let which =
+        SessionFilter { owner: args.owner.clone().map(Owner::from_store), state: args.status, ended_before: None };
     let (mut found, mut before) = (0, None);
     loop {
-        let page = store.kept(&which, before, PAGE).await.map_err(broken)?;
+        let page = store.sessions_of_all(&which, before, PAGE).await.map_err(broken)?;
         if !args.json && found == 0 && !page.is_empty() && !print_line(&header_line()) {
             break;
         }
@@ -149,13 +150,13 @@ pub async fn list(args: &ListArgs) -> Result<(), String> {
 pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
     let store = args.store.open().await?;
     let media = if args.yes {
-        let opened = Recordings::beside(&args.store.data_dir, args.recordings_url.as_ref()).await;
+        let opened = Recordings::attach(&args.store.data_dir, args.recordings_url.as_ref()).await;
         Some(opened.map_err(|e| format!("the recordings can't be reached: {e}"))?)
     } else {
         None
     };
     let days_ago = |days: u32| Timestamp::now().plus_seconds(-f64::from(days) * 86_400.0);
-    let which = Kept {
+    let which = SessionFilter {
         owner: args.owner.clone().map(Owner::from_store),
         state: None,
         ended_before: args.older_than.map(days_ago),
@@ -164,9 +165,9 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
     let mut before = None;
     loop {
         let page = if args.ids.is_empty() {
-            store.kept(&which, before, PAGE).await.map_err(broken)?
+            store.sessions_of_all(&which, before, PAGE).await.map_err(broken)?
         } else {
-            store.many(&args.ids).await.map_err(broken)?
+            store.find_many(&args.ids).await.map_err(broken)?
         };
         for (session, owner) in &page {
             let Some(media) = &media else {

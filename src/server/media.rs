@@ -1,11 +1,11 @@
-//! Recordings, by object_store: in a folder, which several nodes may share, or in a bucket of an S3-compatible server.
-//! An upload is received into a scratch file of this node, and appears among the recordings whole or not at all.
-//! `sessions` writes, `http::audio` reads, `jobs` decodes.
+//! Storage of recordings, by object_store: in a folder, which several nodes may share, or in a bucket of an
+//! S3-compatible server. An upload is received into a scratch file of this node and appears among the recordings whole
+//! or not at all. `sessions` writes, `http::audio` reads, `jobs` decodes.
 
-mod place;
+mod location;
 mod scratch;
 
-pub use place::OpenError;
+pub use location::OpenError;
 pub use scratch::Scratch;
 
 use crate::{
@@ -21,21 +21,22 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, buffered::
 use std::{fs::File, io, path::PathBuf, sync::Arc};
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter as FileWriter};
 
-/// Bytes of an upload in memory before they are written to the disk.
+/// Bytes of an upload buffered in memory before they are written to the disk.
 const WRITE_BUFFER: usize = 64 * 1024;
-/// The smallest part of a multipart upload that S3 takes. Up to three are in memory while a recording is stored.
+/// The smallest part of a multipart upload that S3 accepts, in bytes. Up to three parts are in memory while a recording
+/// is stored.
 const MIN_PART: u64 = 5 * 1024 * 1024;
-/// S3 takes 10,000 parts; what is larger than that many of the smallest has larger ones.
+/// S3 accepts 10,000 parts. Recordings larger than this many of the smallest parts have larger ones.
 const MAX_PARTS: u64 = 9_000;
-const PARTS_AT_ONCE: usize = 2;
-/// Room that is asked for at once for an upload that doesn't say how much will come.
-const STEP: u64 = 1024 * 1024;
+const CONCURRENT_PARTS: usize = 2;
+/// Bytes that are reserved at once for an upload of unknown length.
+const RESERVE_STEP: u64 = 1024 * 1024;
 
-/// Where recordings lie.
+/// The storage of recordings and of this node's scratch files.
 #[derive(Clone, Debug)]
 pub struct Recordings {
     store: Arc<dyn ObjectStore>,
-    /// The folder that they lie in, if they do.
+    /// The folder of the recordings; none if they are in a bucket.
     folder: Option<PathBuf>,
     incoming: PathBuf,
     spool: PathBuf,
@@ -73,15 +74,15 @@ impl From<RoomError> for MediaError {
     }
 }
 
-/// Room on the disk for an upload, promised before any of it is read.
+/// Room on the disk that is reserved for an upload before any of it is read.
 #[derive(Debug)]
 pub struct UploadRoom {
     incoming: Reservation,
-    /// Where the recording will be kept, if that is a folder on another disk.
+    /// Room where the recording will be stored, if that is a folder on another disk.
     kept: Option<Reservation>,
 }
 
-/// A recording that is being received. Dropped unfinished, it leaves nothing behind.
+/// A recording that is being received. Dropping it unfinished removes all of it.
 pub struct Upload {
     file: FileWriter<tokio::fs::File>,
     scratch: Scratch,
@@ -91,70 +92,71 @@ pub struct Upload {
     pub bytes: u64,
 }
 
-/// A recording that was received whole and isn't kept yet. Its scratch file stays until this is dropped: what a crash
-/// leaves of it tells the next start that the recording never became a session.
+/// A recording that was received whole and isn't stored yet. Its scratch file stays until this is dropped. A scratch
+/// file that a crash leaves behind tells the next start that the recording never became a session.
 #[derive(Debug)]
 pub struct Received {
     scratch: Scratch,
-    /// Promised for keeping it on another disk.
+    /// Room reserved for storing it on another disk.
     room: Option<Reservation>,
     pub bytes: u64,
 }
 
 impl Recordings {
-    /// Recordings at `url`, or in `recordings/` under `folder`. Scratch files in `incoming/` and `spool/` there. Folders
-    /// of this node's own are made if missing. Nobody else may use `folder`. What is written leaves `spare` bytes free.
+    /// Opens the recordings at `url`, or in `recordings/` under `folder`, and the scratch files in `incoming/` and
+    /// `spool/` there. Creates folders of this node's own if they don't exist. Nobody else may use `folder`. Writes
+    /// leave `spare` bytes of the disk free.
     ///
     /// # Errors
     /// If a folder can't be used, or the bucket can't be reached.
     pub async fn open(folder: &std::path::Path, url: Option<&RecordingsUrl>, spare: u64) -> Result<Self, OpenError> {
         let [incoming, spool] = ["incoming", "spool"].map(|name| folder.join(name));
-        place::make_folder(&incoming)?;
-        // What a crash left of decoded and fetched recordings.
+        location::make_folder(&incoming)?;
+        // Removes fetched recordings that a crash left behind.
         let _ = std::fs::remove_dir_all(&spool);
-        place::make_folder(&spool)?;
+        location::make_folder(&spool)?;
         let (store, folder) = match url {
             None => {
                 let own = folder.join("recordings");
-                place::make_folder(&own)?;
-                (place::folder(&own)?, Some(own))
+                location::make_folder(&own)?;
+                (location::folder(&own)?, Some(own))
             }
             Some(RecordingsUrl::Folder(shared)) => {
-                place::check_folder(shared)?;
-                (place::folder(shared)?, Some(shared.clone()))
+                location::check_folder(shared)?;
+                (location::folder(shared)?, Some(shared.clone()))
             }
-            Some(RecordingsUrl::Bucket { name, prefix }) => (place::bucket(name, prefix).await?, None),
+            Some(RecordingsUrl::Bucket { name, prefix }) => (location::bucket(name, prefix).await?, None),
         };
         Ok(Self { store, folder, incoming, spool, ledger: Ledger::new(spare) })
     }
 
-    /// The recordings of a node that may be running, to look at and to remove: nothing of its own is made or cleared.
+    /// Opens the recordings of a node that may be running, to read and remove them. Creates and clears nothing.
     ///
     /// # Errors
     /// If the folder or the bucket can't be reached.
-    pub async fn beside(folder: &std::path::Path, url: Option<&RecordingsUrl>) -> Result<Self, OpenError> {
+    pub async fn attach(folder: &std::path::Path, url: Option<&RecordingsUrl>) -> Result<Self, OpenError> {
         let [incoming, spool, own] = ["incoming", "spool", "recordings"].map(|name| folder.join(name));
         let (store, folder) = match url {
-            None => (place::folder(&own)?, Some(own)),
-            Some(RecordingsUrl::Folder(shared)) => (place::folder(shared)?, Some(shared.clone())),
-            Some(RecordingsUrl::Bucket { name, prefix }) => (place::bucket(name, prefix).await?, None),
+            None => (location::folder(&own)?, Some(own)),
+            Some(RecordingsUrl::Folder(shared)) => (location::folder(shared)?, Some(shared.clone())),
+            Some(RecordingsUrl::Bucket { name, prefix }) => (location::bucket(name, prefix).await?, None),
         };
-        // Nothing is written.
+        // Reserves nothing, because nothing is written.
         Ok(Self { store, folder, incoming, spool, ledger: Ledger::new(0) })
     }
 
-    /// Whether recordings can be kept at `url`: writes a file there and removes it.
+    /// Checks that recordings can be stored at `url`, by writing a file there and removing it.
     ///
     /// # Errors
     /// If they can't.
     pub async fn probe(url: &RecordingsUrl) -> Result<(), OpenError> {
         match url {
-            RecordingsUrl::Folder(shared) => place::check_folder(shared),
-            RecordingsUrl::Bucket { name, prefix } => place::bucket(name, prefix).await.map(drop),
+            RecordingsUrl::Folder(shared) => location::check_folder(shared),
+            RecordingsUrl::Bucket { name, prefix } => location::bucket(name, prefix).await.map(drop),
         }
     }
 
-    /// Promises room for an upload of so many bytes, or for one of unknown length, which asks for more as it comes.
+    /// Reserves room for an upload of so many bytes. One of unknown length reserves more as it comes.
     ///
     /// # Errors
     /// [`MediaError::Full`] if there isn't so much.
@@ -171,8 +173,8 @@ impl Recordings {
         Ok(UploadRoom { incoming, kept })
     }
 
-    /// Promises room for what a worker fetches of a recording of so many bytes. Nothing, where recordings lie in a
-    /// folder, because there they are read in place.
+    /// Reserves room for the copy of a recording that a worker fetches. Reserves nothing where recordings are in a
+    /// folder, because they are read there directly.
     ///
     /// # Errors
     /// [`MediaError::Full`] if there isn't so much.
@@ -180,7 +182,7 @@ impl Recordings {
         Ok(self.ledger.reserve(&self.spool, if self.folder.is_some() { 0 } else { bytes })?)
     }
 
-    /// The largest recording that a worker could take up, in bytes.
+    /// Returns the size of the largest recording that a worker could fetch, in bytes.
     ///
     /// # Errors
     /// If the system doesn't tell how much is free.
@@ -196,16 +198,16 @@ impl Recordings {
         let opened = Scratch::create(self.incoming.join(id.to_string())).and_then(|s| Ok((s.append()?, s)));
         let (file, scratch) = opened.map_err(|e| self.failed(e))?;
         let mut file = tokio::fs::File::from_std(file);
-        // It keeps as much again while a thread writes it.
+        // Tokio's file has a buffer of this size too, while a thread writes it.
         file.set_max_buf_size(WRITE_BUFFER);
         let file = FileWriter::with_capacity(WRITE_BUFFER, file);
         Ok(Upload { file, scratch, media: self.clone(), room, bytes: 0 })
     }
 
-    /// Makes a received recording appear, whole.
+    /// Stores a received recording, which appears whole.
     ///
     /// # Errors
-    /// If it can't be stored. It may be there all the same: what broke off may have been the answer.
+    /// If it can't be stored. It may have been stored all the same, if only the answer was lost.
     pub async fn keep(&self, id: SessionId, received: &Received) -> Result<(), MediaError> {
         let scratch = received.scratch.path().to_owned();
         match &self.folder {
@@ -213,15 +215,16 @@ impl Recordings {
                 let to = folder.join(id.to_string());
                 let linked = {
                     let (scratch, to) = (scratch.clone(), to.clone());
-                    self.blocking(move || place::link_into_folder(&scratch, &to)).await?
+                    self.blocking(move || location::link_into_folder(&scratch, &to)).await?
                 };
                 if !linked {
-                    // On the same disk, where that knows no second names, nothing was promised for a copy yet.
+                    // On the same disk, but on a file system without hard links, no room has been reserved for a copy
+                    // yet.
                     let _room = match &received.room {
                         Some(_) => None,
                         None => Some(self.ledger.reserve(folder, received.bytes)?),
                     };
-                    self.blocking(move || place::copy_into_folder(&scratch, &to)).await?;
+                    self.blocking(move || location::copy_into_folder(&scratch, &to)).await?;
                 }
                 Ok(())
             }
@@ -242,17 +245,17 @@ impl Recordings {
         let file = tokio::fs::File::open(from).await.map_err(MediaError::Scratch)?;
         let mut reader = BufReader::with_capacity(WRITE_BUFFER, file);
         let mut writer =
-            BufWriter::with_capacity(Arc::clone(&self.store), key(id), part).with_max_concurrency(PARTS_AT_ONCE);
+            BufWriter::with_capacity(Arc::clone(&self.store), key(id), part).with_max_concurrency(CONCURRENT_PARTS);
         if let Err(error) = tokio::io::copy_buf(&mut reader, &mut writer).await {
-            // The parts that are there would be kept, and paid for. It may fail as the upload did.
+            // The server would keep the parts that it has, and charge for them. This may fail as the upload did.
             let _ = writer.abort().await;
             return Err(MediaError::Storage(error.to_string()));
         }
-        // This takes the parts away itself if it fails.
+        // If this fails, it removes the parts itself.
         writer.shutdown().await.map_err(|e| MediaError::Storage(e.to_string()))
     }
 
-    /// The bytes of a recording, or a range of them.
+    /// Reads a recording, or a range of its bytes.
     ///
     /// # Errors
     /// If it isn't there, or can't be read.
@@ -265,33 +268,33 @@ impl Recordings {
         Ok(self.store.get_opts(&key(id), options).await?.into_stream())
     }
 
-    /// The recording's file, where recordings lie in a folder. Where they don't, it must be fetched.
+    /// Returns the recording's file where recordings are in a folder; none where it has to be fetched.
     #[must_use]
     pub fn file(&self, id: SessionId) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.join(id.to_string()))
     }
 
-    /// Adds to `copy` what it doesn't hold of a recording yet, in the `room` that was promised for it. Can be dropped
-    /// at any time, and called again.
+    /// Appends the rest of a recording to `copy`, within the `room` that was reserved. Can be dropped at any time and
+    /// called again.
     ///
     /// # Errors
     /// If the recording isn't there or can't be read, or there is no room for it.
     pub async fn fetch(&self, id: SessionId, copy: &Scratch, room: &mut Reservation) -> Result<(), MediaError> {
-        let held = copy.size().map_err(MediaError::Scratch)?;
-        room.written(held);
+        let offset = copy.size().map_err(MediaError::Scratch)?;
+        room.written(offset);
         let size = self.store.head(&key(id)).await?.size;
-        if size <= held {
+        if size <= offset {
             return Ok(());
         }
         room.cover(size, 0)?;
-        let options = GetOptions { range: Some(GetRange::Offset(held)), ..GetOptions::default() };
+        let options = GetOptions { range: Some(GetRange::Offset(offset)), ..GetOptions::default() };
         let mut pieces = self.store.get_opts(&key(id), options).await?.into_stream();
         let mut file = tokio::fs::File::from_std(copy.append().map_err(|e| self.failed(e))?);
-        let mut done = held;
+        let mut done = offset;
         let copied = loop {
             match pieces.try_next().await {
                 Ok(Some(piece)) => {
-                    // Each write waits for the one before.
+                    // Each write waits until the previous one has reached the disk.
                     room.written(done);
                     file.write_all(&piece).await.map_err(|e| self.failed(e))?;
                     done += piece.len() as u64;
@@ -300,28 +303,28 @@ impl Recordings {
                 Err(error) => break Err(error.into()),
             }
         };
-        // Also what came before a failure: the next call goes on behind it.
+        // Also before an error is returned: the next call continues after what was written.
         file.flush().await.map_err(|e| self.failed(e))?;
         room.written(done);
         copied
     }
 
-    /// A scratch file for an attempt at a session: `kind` says for what.
+    /// Creates a scratch file for an attempt at a session. `kind` says for what.
     ///
     /// # Errors
     /// If it can't be made.
     pub fn scratch(&self, id: SessionId, attempt: u32, kind: &str) -> Result<Scratch, MediaError> {
-        // The attempt: one that lost its claim may still be about to end here.
+        // The name contains the attempt, because an earlier attempt that lost its claim may still be ending here.
         Scratch::create(self.spool.join(format!("{id}.{attempt}.{kind}"))).map_err(|e| self.failed(e))
     }
 
-    /// Removes a recording. It is no error if it isn't there.
+    /// Removes a recording. Succeeds also if there is none.
     ///
     /// # Errors
     /// If it can't be removed.
     pub async fn remove(&self, id: SessionId) -> Result<(), MediaError> {
         if let Some(folder) = &self.folder {
-            let _ = tokio::fs::remove_file(place::part_file(&folder.join(id.to_string()))).await;
+            let _ = tokio::fs::remove_file(location::part_file(&folder.join(id.to_string()))).await;
         }
         match self.store.delete(&key(id)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -329,21 +332,21 @@ impl Recordings {
         }
     }
 
-    /// What an earlier run had received, or was receiving, when it was cut off.
+    /// Returns the uploads that an earlier run had received, or was receiving, when it was interrupted.
     ///
     /// # Errors
     /// If the folder can't be read.
-    pub fn cut_off(&self) -> io::Result<Vec<(SessionId, Received)>> {
+    pub fn interrupted(&self) -> io::Result<Vec<(SessionId, Received)>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.incoming)? {
-            let scratch = Scratch::found(entry?.path());
+            let scratch = Scratch::existing(entry?.path());
             let id = scratch.path().file_name().and_then(|name| name.to_str()?.parse().ok());
             found.extend(id.map(|id| (id, Received { scratch, room: None, bytes: 0 })));
         }
         Ok(found)
     }
 
-    /// Bytes free where a recording needs room: on the disk of the scratch files, and on that of the recordings.
+    /// Returns the free bytes of the disk of scratch files, or of that of the recordings if it has fewer.
     ///
     /// # Errors
     /// If the system doesn't tell.
@@ -352,7 +355,7 @@ impl Recordings {
         self.folder.as_ref().map_or(Ok(scratch), |folder| Ok(scratch.min(space::free_bytes(folder)?)))
     }
 
-    /// Bytes of the data folder's disk that nobody is promised and that needn't stay free.
+    /// Returns the bytes of the data folder's disk that aren't reserved and needn't stay free.
     ///
     /// # Errors
     /// If the system doesn't tell.
@@ -371,27 +374,27 @@ impl Recordings {
 }
 
 impl Upload {
-    /// Adds a piece.
+    /// Appends a piece.
     ///
     /// # Errors
     /// If it can't be written, for example because the disk is full.
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), MediaError> {
         let bytes = self.bytes + piece.len() as u64;
-        self.room.incoming.cover(bytes, STEP)?;
+        self.room.incoming.cover(bytes, RESERVE_STEP)?;
         if let Some(kept) = &mut self.room.kept {
-            kept.cover(bytes, STEP)?;
+            kept.cover(bytes, RESERVE_STEP)?;
         }
         self.bytes = bytes;
         self.file.write_all(piece).await.map_err(|e| self.media.failed(e))?;
-        // Up to a buffer waits here, and as much may be on its way to the disk.
+        // A buffer's worth may be waiting here, and as much may be on its way to the disk.
         self.room.incoming.written(bytes.saturating_sub((self.file.buffer().len() + WRITE_BUFFER) as u64));
         Ok(())
     }
 
-    /// There is no more to come.
+    /// Ends the upload.
     ///
     /// # Errors
-    /// If the last of it can't be written.
+    /// If the last bytes can't be written.
     pub async fn finish(mut self) -> Result<Received, MediaError> {
         self.file.flush().await.map_err(|e| self.media.failed(e))?;
         Ok(Received { scratch: self.scratch, room: self.room.kept, bytes: self.bytes })
@@ -399,15 +402,15 @@ impl Upload {
 }
 
 impl Received {
-    /// The recording, until this is dropped.
+    /// The file of the recording, until this is dropped.
     #[must_use]
     pub fn path(&self) -> &std::path::Path {
         self.scratch.path()
     }
 
-    /// Gives the disk back what the recording takes. A file of its name stays, empty.
+    /// Replaces the scratch file by an empty one of the same name, to free its room on the disk.
     pub fn empty(&self) {
-        // Another file: these bytes may be those of the kept recording as well.
+        // A new file and no truncation, because the stored recording may be a hard link to the same bytes.
         let note = self.path().with_extension("note");
         let _ = File::create(&note).and_then(|_| std::fs::rename(&note, self.path()));
     }

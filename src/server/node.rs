@@ -74,7 +74,7 @@ impl Node {
 
     async fn run(self, server: impl Future<Output = ()>, stop: CancellationToken) {
         let workers = jobs::run(self.workers, stop.clone());
-        let outside = jobs::look_after_outside(Arc::clone(&self.state.outside), stop.clone());
+        let outside = jobs::watch_outside_workers(Arc::clone(&self.state.outside), stop.clone());
         let retention = jobs::delete_expired(Arc::clone(&self.state.sessions), stop.clone());
         let clock = {
             let hub = Arc::clone(&self.state.hub);

@@ -16,7 +16,7 @@ use super::{
     retention,
     shares::{Shares, Standing},
     speech::{Availability, Engines},
-    store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recently},
+    store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recent_cutoff},
 };
 use crate::model::{
     EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
@@ -150,7 +150,7 @@ impl Sessions {
     /// # Errors
     /// If the store fails.
     pub async fn statuses(&self, owner: &Owner) -> Result<Vec<Status>, Error> {
-        Ok(self.store.statuses(owner, recently()).await?)
+        Ok(self.store.statuses(owner, recent_cutoff()).await?)
     }
 
     /// Checks the options of an upload before the recording is received.
@@ -339,7 +339,7 @@ impl Sessions {
     /// # Errors
     /// If the scratch folder can't be read.
     pub fn remove_interrupted_uploads(self: &Arc<Self>) -> std::io::Result<()> {
-        for (id, received) in self.media.cut_off()? {
+        for (id, received) in self.media.interrupted()? {
             tracing::info!(session_id = %id, "the upload of session {id} was interrupted by the last stop; removing what is left of it");
             tokio::spawn(remove_orphan(Arc::clone(self), id, received));
         }

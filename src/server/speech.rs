@@ -1,5 +1,6 @@
 //! Speech engines behind one trait. Each runs as a child process that speaks the protocol of `docs/engine-protocol.md`:
-//! a crash stays in it, cancelling is a kill, and its memory is given back. Called by `jobs`, `sessions` and `doctor`.
+//! a crash stays in the child, a kill cancels it, and its memory is freed with it. Called by `jobs`, `sessions` and
+//! `doctor`.
 
 mod child;
 mod command;
@@ -28,43 +29,42 @@ use tokio::process::Command;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Availability {
     Ready,
-    /// Why not, and the command that changes it.
+    /// Why it isn't available, and the command that makes it so.
     Missing {
         reason: String,
         install: String,
     },
 }
 
-/// What an engine is asked to do.
+/// What an engine is asked to do, besides the recording.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// A BCP 47 tag; the engine's own choice if none.
+    /// The spoken language as a BCP 47 tag; if none, the engine decides.
     pub language: Option<String>,
 }
 
-/// A way to turn speech into text.
+/// A speech engine.
 pub trait Engine: Send + Sync {
-    /// Its name.
     fn id(&self) -> EngineId;
-    /// The model it would use.
+    /// The name of the model that it uses.
     fn model(&self) -> String;
-    /// Whether it can be used now. Cheap: looks for files, starts nothing.
+    /// Whether it can be used now. Only looks for files and starts nothing.
     fn availability(&self) -> Availability;
-    /// The child process that does the work.
+    /// The command of its child process.
     ///
     /// # Errors
-    /// If the settings name no program that could be run.
+    /// If the settings name no program that can be run.
     fn command(&self, request: &Request) -> Result<Command, SpeechError>;
 }
 
-/// What can go wrong with an engine, in words for people.
+/// An error of an engine. `Display` is written for people.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeechError {
     #[error("The speech engine is not available: {reason} {install}")]
     Unavailable { reason: String, install: String },
     #[error("The speech engine could not be started: {0}")]
     Spawn(std::io::Error),
-    /// What it wrote to its standard error may name files and addresses, so only the log has it.
+    /// Its standard error may contain names of files and addresses, so it goes only to the log.
     #[error("The speech engine crashed ({status}). The server's log says more.")]
     Crashed { status: String, stderr_tail: String },
     #[error("The speech engine broke the protocol: {reason}")]
@@ -76,7 +76,7 @@ pub enum SpeechError {
 }
 
 impl SpeechError {
-    /// The stable code of a failure.
+    /// The stable error code for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// The engines that the settings describe, available or not.
+    /// Creates the engines that the settings describe, available or not.
     #[must_use]
     pub fn from_config(config: &EngineConfig, data_dir: &Path) -> Self {
         let program = config.engine_program.clone();
@@ -109,19 +109,19 @@ impl Engines {
         Self { engines, default: config.engine }
     }
 
-    /// An engine by name.
+    /// Returns an engine by its id.
     #[must_use]
     pub fn get(&self, id: EngineId) -> Option<&dyn Engine> {
         self.engines.iter().find(|e| e.id() == id).map(|e| &**e)
     }
 
-    /// The engine of sessions that name none.
+    /// The engine of sessions that don't choose one.
     #[must_use]
     pub fn default_engine(&self) -> EngineId {
         self.default
     }
 
-    /// Every engine with its availability, as the upload page shows them.
+    /// Lists all engines with their availability, for the upload page.
     #[must_use]
     pub fn list(&self) -> Vec<EngineInfo> {
         let info = |engine: &dyn Engine| {
@@ -143,8 +143,8 @@ impl Engines {
     }
 }
 
-/// The variables that every engine gets: where programs, libraries and files are, the language, and how to reach other
-/// servers. What an engine need not know, it can't leak, such as the keys of cookies and databases.
+/// The environment variables that every engine gets: where programs, libraries and files are, the language, and how to
+/// reach other servers. An engine can't leak what it doesn't know, such as the keys of cookies and databases.
 const ENGINE_ENVIRONMENT: [&str; 24] = [
     "PATH",
     "LD_LIBRARY_PATH",
@@ -172,7 +172,8 @@ const ENGINE_ENVIRONMENT: [&str; 24] = [
     "CUDA_VISIBLE_DEVICES",
 ];
 
-/// The command of an engine: Hark itself, as `hark engine NAME …`, with nothing in its environment but what engines need.
+/// Returns the command that runs an engine's child, which is Hark itself as `hark engine NAME …`, with only the
+/// variables in its environment that engines need.
 fn own_child(program: Option<&Path>, arguments: &[&str]) -> Result<Command, SpeechError> {
     let program = match program {
         Some(path) => path.to_owned(),
@@ -184,7 +185,7 @@ fn own_child(program: Option<&Path>, arguments: &[&str]) -> Result<Command, Spee
     Ok(command)
 }
 
-/// Gives a command the variables of these names, as far as they are set here.
+/// Passes these variables to a command, as far as they are set.
 fn pass_on(command: &mut Command, names: impl IntoIterator<Item = impl AsRef<OsStr>>) {
     for name in names {
         if let Some(value) = std::env::var_os(&name) {

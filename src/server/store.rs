@@ -1,11 +1,12 @@
 //! All SQL of Hark: sessions, their segments, and the queue, which is the sessions table itself; one file for each concern.
 //! Every change of a status is one call that also returns the event to publish. Called by `sessions` and `jobs`.
 
-/// What a change made by anyone but the running worker adds to the version. The worker publishes ticks that it stores
-/// only once a second, so the version in the store lags behind by a few; this leaps over them.
-const LEAP: i64 = 1000;
+/// How much any writer but the running worker adds to the version. The worker publishes progress that it stores only
+/// once a second, so the stored version may be behind the published one. The gap keeps the other writer's version from
+/// colliding with progress that was published but not stored.
+const VERSION_GAP: i64 = 1000;
 
-/// Runs the same statement on whichever database there is. Both know `$1`, and the types that Hark keeps.
+/// Runs the same statement on whichever database is configured. Both accept `$1` and the types that Hark stores.
 macro_rules! on {
     ($store:expr, |$pool:ident| $work:expr) => {
         match &$store.db {
@@ -15,7 +16,7 @@ macro_rules! on {
     };
 }
 
-// Below the macros that they use, and in the order in which they use each other's.
+// These modules stand below the macros that they use, and in an order in which each follows those whose macros it uses.
 #[macro_use]
 mod names;
 mod fold;
@@ -33,7 +34,7 @@ mod segments;
 mod sessions;
 mod claims;
 mod identity;
-mod kept;
+mod maintenance;
 mod outside;
 mod queue;
 mod stuck;
@@ -41,40 +42,40 @@ mod stuck;
 use super::{event::Event, owner::Owner};
 use crate::model::{Session, SessionId, Timestamp};
 pub use claims::{Claim, Ending};
-pub use kept::{Ended, Kept};
-pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recently};
-pub use queue::{Bound, EnqueueError, QueueFull, QueueLimits, Share, Whose};
+pub use maintenance::{EndedSession, SessionFilter};
+pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff};
+pub use queue::{EnqueueError, LimitScope, QueueFull, QueueLimits, ReachedLimit, Share};
 use rows::SessionRow;
 pub use sessions::NewSession;
 use sqlx::{Connection, PgPool, SqliteConnection, SqlitePool, Transaction};
 use std::{path::Path, sync::Arc};
-pub use stuck::{Health, STALLED_SECS, Stuck, Way};
+pub use stuck::{Resolution, STALLED_SECS, SessionHealth, StuckSession};
 use tokio::sync::Mutex;
 
 /// Sessions and segments in a database.
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Db,
-    /// Keeps an SQLite database open whatever becomes of the pool's connections. See `sqlite::open`.
+    /// Keeps an SQLite database open when the pool closes all of its connections. See `sqlite::open`.
     keeper: Arc<Mutex<Option<SqliteConnection>>>,
 }
 
-/// What the databases do differently.
+/// The operations in which the databases differ.
 trait Dialect {
     type Database: sqlx::Database;
 
     /// Begins a transaction that will write.
     fn begin_write(&self) -> impl Future<Output = Result<Transaction<'static, Self::Database>, sqlx::Error>> + Send;
 
-    /// Begins a transaction that may add to the queue. There is one at a time, over all nodes, so what it counts stays
-    /// true until its end.
+    /// Begins a transaction that may add to the queue. Only one runs at a time, over all nodes, so what it counts stays
+    /// true until it ends.
     fn begin_enqueue(&self) -> impl Future<Output = Result<Transaction<'static, Self::Database>, sqlx::Error>> + Send;
 
-    /// The statement for SQLite or that for PostgreSQL.
+    /// Returns the statement for SQLite or the one for PostgreSQL.
     fn pick(&self, sqlite: &'static str, postgres: &'static str) -> &'static str;
 }
 
-/// The databases that Hark knows.
+/// The supported databases.
 #[derive(Clone, Debug)]
 enum Db {
     Sqlite(SqlitePool),
@@ -82,7 +83,7 @@ enum Db {
 }
 
 impl Store {
-    /// Opens the SQLite database at `path`, makes it if there is none, and brings its tables up to date.
+    /// Opens the SQLite database at `path`, creates it if it doesn't exist, and migrates its tables.
     ///
     /// # Errors
     /// If the file can't be opened or written, or was made by a newer Hark.
@@ -93,8 +94,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the PostgreSQL database at `url`, such as `postgres://user:password@host/name`, and brings its tables up to
-    /// date. Several nodes may do so at once.
+    /// Opens the PostgreSQL database at `url`, such as `postgres://user:password@host/name`, and migrates its tables.
+    /// Several nodes may do so at once.
     ///
     /// # Errors
     /// If the server can't be reached, or the tables were made by a newer Hark.
@@ -104,10 +105,10 @@ impl Store {
         Ok(store)
     }
 
-    /// Whether the PostgreSQL server at `url` lets Hark in. Changes nothing there.
+    /// Checks that the PostgreSQL server at `url` accepts a connection. Changes nothing there.
     ///
     /// # Errors
-    /// If it doesn't, within 10 seconds.
+    /// If it doesn't within 10 seconds.
     pub async fn probe(url: &str) -> Result<(), sqlx::Error> {
         postgres::probe(url).await
     }
@@ -118,7 +119,7 @@ impl Store {
         matches!(self.db, Db::Postgres(_))
     }
 
-    /// Whether the database can be written: writes a row of its own.
+    /// Checks that the database can be written, by writing a row of its own.
     ///
     /// # Errors
     /// If it can't.
@@ -132,28 +133,29 @@ impl Store {
         .map(drop))
     }
 
-    /// On SQLite, carries the write-ahead log over into the database, so that its room is used again from the start: a
-    /// small write then needs no more than the files hold already. Where that isn't possible now, nothing changes.
-    pub async fn reuse_log(&self) {
+    /// On SQLite, copies the write-ahead log into the database, so that the log's file is used again from its start: a
+    /// small write then needs no more room than the files already have. Changes nothing if that isn't possible now.
+    pub async fn checkpoint(&self) {
         if let Db::Sqlite(pool) = &self.db
             && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(pool).await
         {
-            tracing::debug!(%error, "the write-ahead log could not be carried over");
+            tracing::debug!(%error, "the write-ahead log could not be copied into the database");
         }
     }
 
-    /// Closes the database after what is under way.
+    /// Closes the database once running statements have finished.
     pub async fn close(&self) {
         on!(self, |pool| pool.close().await);
         if let Some(keeper) = self.keeper.lock().await.take()
             && let Err(error) = keeper.close().await
         {
-            tracing::debug!(%error, "the last connection to the database could not be closed in order");
+            tracing::debug!(%error, "the last connection to the database could not be closed properly");
         }
     }
 
-    async fn added(&self, id: SessionId) -> Result<(Session, Event), sqlx::Error> {
-        let (session, owner) = self.any(id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    /// Reads a session that was just added, and the event that announces it.
+    async fn read_back(&self, id: SessionId) -> Result<(Session, Event), sqlx::Error> {
+        let (session, owner) = self.find(id).await?.ok_or(sqlx::Error::RowNotFound)?;
         let event = Event::status(owner, session.status.clone());
         Ok((session, event))
     }
@@ -162,7 +164,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn any(&self, id: SessionId) -> Result<Option<(Session, Owner)>, sqlx::Error> {
+    pub async fn find(&self, id: SessionId) -> Result<Option<(Session, Owner)>, sqlx::Error> {
         let row: Option<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT ",
             session_columns!(),
@@ -174,7 +176,8 @@ impl Store {
         row.map(SessionRow::into_session).transpose()
     }
 
-    /// The key that signs cookies on all nodes of this database: `candidate` if there was none.
+    /// Returns the key that signs cookies on all nodes of this database. Stores `candidate` as the key if there is
+    /// none.
     ///
     /// # Errors
     /// If the database fails.
@@ -189,22 +192,23 @@ impl Store {
         })
     }
 
+    /// Reads the event of a session's new status, if a statement has `changed` it and it still exists.
     async fn event_if(&self, changed: bool, id: SessionId) -> Result<Option<Event>, sqlx::Error> {
         if !changed {
             return Ok(None);
         }
-        let found = self.any(id).await?;
+        let found = self.find(id).await?;
         Ok(found.map(|(session, owner)| Event::status(owner, session.status)))
     }
 }
 
-/// Whether an error says that the database is away for now, not that it refuses: the same statement may work soon.
+/// Whether an error is transient: the database can't be reached for now, and the same statement may work soon.
 #[must_use]
-pub fn is_passing(error: &sqlx::Error) -> bool {
+pub fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => true,
-        // PostgreSQL's classes 08 (connection), 57P (the server is stopped or starts) and a transaction that was idle for too
-        // long (25P03), and SQLite's busy.
+        // PostgreSQL's classes 08 (connection) and 57P (the server stops or starts), its code 25P03 (a transaction was
+        // idle for too long), and SQLite's "busy".
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             code.starts_with("08") || code.starts_with("57P") || ["25P03", "5", "517"].contains(&&*code)
         }),
@@ -212,7 +216,7 @@ pub fn is_passing(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether an error says that the database's disk is full: the same statement works as soon as there is room.
+/// Whether an error says that the database's disk is full. The same statement works as soon as there is room.
 #[must_use]
 pub fn is_full(error: &sqlx::Error) -> bool {
     match error {
@@ -223,7 +227,7 @@ pub fn is_full(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether an error says that the database may only be read, as on a standby server.
+/// Whether an error says that the database is read-only, as on a standby server.
 #[must_use]
 pub fn is_read_only(error: &sqlx::Error) -> bool {
     match error {
@@ -234,7 +238,7 @@ pub fn is_read_only(error: &sqlx::Error) -> bool {
     }
 }
 
-/// A JSON array, which both databases take for a list of any length.
+/// Encodes a list as a JSON array, which both databases accept as one parameter, however long the list is.
 fn json_list(items: &(impl serde::Serialize + ?Sized)) -> Result<String, sqlx::Error> {
     serde_json::to_string(items).map_err(|e| sqlx::Error::Encode(e.into()))
 }

@@ -3,7 +3,7 @@
 
 use super::{
     manage::{self, DeleteArgs, ListArgs, StoreArgs},
-    store::{Stuck, Way},
+    store::{Resolution, StuckSession},
 };
 use crate::model::{
     EngineId, Timestamp, duration,
@@ -80,12 +80,12 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
     let mut left_stuck = false;
     for session in &found {
         let now = Timestamp::now();
-        let way = if args.requeue { Way::Requeue } else { Way::Fail(reason(session, now)) };
-        let done = store.release(session, &way, now, idle).await.map_err(broken)?;
-        let became = match (done.is_some(), way) {
-            (true, Way::Requeue) => "is back in the queue",
-            (true, Way::Fail(_)) => "has failed",
-            (false, Way::Requeue) if session.engine == EngineId::External => {
+        let resolution = if args.requeue { Resolution::Requeue } else { Resolution::Fail(reason(session, now)) };
+        let done = store.release(session, &resolution, now, idle).await.map_err(broken)?;
+        let became = match (done.is_some(), resolution) {
+            (true, Resolution::Requeue) => "is back in the queue",
+            (true, Resolution::Fail(_)) => "has failed",
+            (false, Resolution::Requeue) if session.engine == EngineId::External => {
                 left_stuck = true;
                 "was left: its worker is outside Hark and has to start it again; --fail would end it"
             }
@@ -98,7 +98,7 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
 }
 
 /// The reason that the owner of a failed session reads.
-fn reason(session: &Stuck, now: Timestamp) -> String {
+fn reason(session: &StuckSession, now: Timestamp) -> String {
     let why = if session.stalled {
         format!("nothing had changed for {}", duration(now.seconds_since(session.updated_at).max(0.0)))
     } else {
@@ -108,7 +108,7 @@ fn reason(session: &Stuck, now: Timestamp) -> String {
 }
 
 /// The sessions as a table with columns as wide as their content.
-fn table(sessions: &[Stuck], now: Timestamp) -> String {
+fn table(sessions: &[StuckSession], now: Timestamp) -> String {
     let heads = ["SESSION", "STATUS", "STAGE", "PROGRESS", "ATTEMPT", "WORKER", "UNCHANGED FOR", "LEASE", "WHY"];
     let mut rows = vec![heads.map(str::to_owned)];
     rows.extend(sessions.iter().map(|session| row(session, now)));
@@ -122,7 +122,7 @@ fn table(sessions: &[Stuck], now: Timestamp) -> String {
     text
 }
 
-fn row(session: &Stuck, now: Timestamp) -> [String; 9] {
+fn row(session: &StuckSession, now: Timestamp) -> [String; 9] {
     let none = || "-".to_owned();
     let worker = match (&session.worker, session.engine) {
         (Some(name), _) => name.clone(),
@@ -156,8 +156,8 @@ mod tests {
     use super::*;
     use crate::model::{SessionId, Stage};
 
-    fn session() -> Stuck {
-        Stuck {
+    fn session() -> StuckSession {
+        StuckSession {
             id: SessionId(uuid::Uuid::nil()),
             engine: EngineId::Pocketsphinx,
             stage: Some(Stage::Transcribing),
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_table_is_aligned() {
-        let outside = Stuck {
+        let outside = StuckSession {
             engine: EngineId::External,
             stage: None,
             progress: None,
@@ -201,7 +201,7 @@ mod tests {
             "An operator ended this session, because nothing had changed for 12 min. What was transcribed is kept; \
              Retry goes on from there."
         );
-        let slow = Stuck { stalled: false, long_running: true, ..session() };
+        let slow = StuckSession { stalled: false, long_running: true, ..session() };
         assert_eq!(
             reason(&slow, now),
             "An operator ended this session, because it ran for far longer than its recording should take. What was \

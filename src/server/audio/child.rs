@@ -1,6 +1,6 @@
-//! `hark decoder …`: a process of its own for each recording, which denies itself all but that one file and then decodes
-//! it, or becomes ffmpeg. The recording is standard input, and what it says is on standard output (`wire`). Called by
-//! `main`, before there is a second thread.
+//! `hark decoder …`: a process for each recording, which denies itself everything but that one file and then decodes
+//! it, or becomes ffmpeg. It reads the recording on standard input and writes frames (`wire`) to standard output.
+//! Called by `main` before there is a second thread.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use super::decode::{DecodeFailure, Recording};
 use super::wire::{self, Message};
 use super::{AudioError, Limits, ffmpeg};
 
-/// What a decoder is told.
+/// The arguments of a decoder. Only Hark itself passes them.
 #[derive(Args, Debug)]
 pub struct DecoderArgs {
     #[command(subcommand)]
@@ -54,11 +54,12 @@ enum Task {
     CheckFfmpeg { program: PathBuf },
 }
 
-/// Tells the allocator, which reads it when the process begins, to take memory from the system as it is needed. By default
-/// it takes a gigabyte at once, before there is a limit: then up to there none holds, and beyond anything may fail.
+/// Makes the allocator, which reads this variable when the process begins, take memory from the system only as it is
+/// needed. By default it takes a gigabyte at once, before the limit is set: then the limit has no effect below a
+/// gigabyte, and above it any allocation may fail.
 pub(super) const ALLOCATOR: (&str, &str) = ("MIMALLOC_ARENA_EAGER_COMMIT", "0");
 
-/// Runs a decoder. This process must have one thread.
+/// Runs a decoder. The process must have only one thread.
 pub fn run_child(args: DecoderArgs) -> ExitCode {
     if std::env::var_os(ALLOCATOR.0).is_none_or(|value| value != ALLOCATOR.1) {
         let error = Command::new("/proc/self/exe")
@@ -66,7 +67,7 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
             .args(std::env::args_os().skip(1))
             .env(ALLOCATOR.0, ALLOCATOR.1)
             .exec();
-        eprintln!("the decoder can't be started anew with a bounded allocator: {error}");
+        eprintln!("the decoder can't be restarted with the allocator's limit: {error}");
         return ExitCode::FAILURE;
     }
     let bounds = Bounds { memory: args.memory, cpu_secs: args.cpu_secs };
@@ -74,10 +75,10 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
         Task::Probe { .. } | Task::Decode { .. } | Task::Check => Role::BuiltIn,
         Task::Ffprobe { program } | Task::Ffmpeg { program } | Task::CheckFfmpeg { program } => Role::Program(program),
     };
-    // The folder that Hark was started in is nobody's business.
+    // The decoder need not know the folder in which Hark was started.
     let _ = std::env::set_current_dir("/");
     let mut missing = confine(bounds, role);
-    // One block may be half of all: what grows is copied from one into the next.
+    // A single block may take half of the memory, because a growing one is copied into the next.
     let block = args.memory / 2;
     let done = match args.task {
         Task::Probe { max_duration } => built_in(&Limits { max_duration }, false),
@@ -86,32 +87,32 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
         Task::Ffmpeg { program } => Err(become_program(&program, ffmpeg::decode_arguments(block))),
         Task::CheckFfmpeg { program } => Err(become_program(&program, ffmpeg::version_arguments())),
         Task::Check => {
-            // The limit counts all, so there can't be room for as much once more.
+            // The process already uses some of the memory, so a block as large as the whole limit must be refused.
             if Vec::<u8>::new().try_reserve_exact(usize::try_from(args.memory).unwrap_or(usize::MAX)).is_ok() {
-                missing.push("a limit of memory that holds".to_owned());
+                missing.push("an effective memory limit".to_owned());
             }
-            tell(&missing)
+            print_lines(&missing)
         }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the decoder gives up: {error}");
+            eprintln!("the decoder failed: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn tell(lines: &[String]) -> io::Result<()> {
+fn print_lines(lines: &[String]) -> io::Result<()> {
     lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))
 }
 
-/// Only returns if it can't.
+/// Replaces this process by a program. Returns only if that fails.
 fn become_program(program: &Path, arguments: Vec<std::ffi::OsString>) -> io::Error {
     Command::new(program).args(arguments).env_remove(ALLOCATOR.0).exec()
 }
 
-/// Fails only where nobody listens any more.
+/// Probes or decodes the recording with the built-in decoders. Fails only if the parent doesn't read any more.
 fn built_in(limits: &Limits, whole: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let end = match recognise(&mut out) {
@@ -123,17 +124,17 @@ fn built_in(limits: &Limits, whole: bool) -> io::Result<()> {
     wire::write_message(&mut out, &end)
 }
 
-/// None if nobody listens.
+/// Recognises the recording and reports what it looks like. Returns none if the parent doesn't read any more.
 fn recognise(out: &mut impl Write) -> Result<Option<Recording>, AudioError> {
     let recording = Recording::recognise(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
-    let told =
+    let written =
         recording.looks_like().map_or(Ok(()), |what| wire::write_message(out, &Message::Recognised(what.to_owned())));
-    Ok(told.is_ok().then_some(recording))
+    Ok(written.is_ok().then_some(recording))
 }
 
 fn decode(recording: Recording, limits: &Limits, out: &mut impl Write) -> io::Result<Message> {
     let out = std::cell::RefCell::new(out);
-    // Whether it was the pipe that failed, and not the recording.
+    // The error of the pipe, to tell it from an error of the recording.
     let mut broken = None;
     let mut opened =
         |info: &super::AudioInfo| wire::write_message(&mut *out.borrow_mut(), &Message::Opened(info.clone()));
@@ -151,7 +152,7 @@ fn decode(recording: Recording, limits: &Limits, out: &mut impl Write) -> io::Re
 
 fn message(failure: DecodeFailure) -> Message {
     match failure {
-        DecodeFailure::NotHere(problem) => Message::NotHere(problem),
+        DecodeFailure::TryFfmpeg(problem) => Message::TryFfmpeg(problem),
         DecodeFailure::Final(error) => Message::Refused(error.into()),
     }
 }

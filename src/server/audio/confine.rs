@@ -1,6 +1,6 @@
-//! What a decoder denies itself before it reads a byte of a stranger's file: memory, processor time, files, programs,
-//! the network. Each layer is there for when another isn't, or has a hole. Called by `child`, in a process that has one
-//! thread, because Landlock holds for the calling thread and what it starts.
+//! The sandbox of a decoder, which it enters before it reads a byte of a stranger's file: limits of memory, processor
+//! time, files, programs and the network. The layers overlap, in case one isn't available or has a hole. Called by
+//! `child` in a process with one thread, because Landlock applies to the calling thread and what it starts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,17 +18,17 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// How much nicer decoders are than Hark itself, as engines are: streams and pages come first.
-const NICER: i32 = 10;
+/// How much higher the niceness of decoders is than that of Hark itself, as for engines: streams and pages come first.
+const NICENESS: i32 = 10;
 
-/// Address space beyond the memory that may be used, in bytes: the allocator reserves it, and shared libraries are mapped.
-/// It is a bound for what doesn't count as data, such as shared mappings.
+/// Address space beyond the memory limit, in bytes: the allocator reserves it, and shared libraries are mapped into it.
+/// It limits what doesn't count as data, such as shared mappings.
 const ADDRESS_SPACE: u64 = 4 << 30;
 
-/// Files that may be open: the recording, the pipes, and the library that the loader is reading.
+/// The number of open files: the recording, the pipes, and the library that the loader is reading.
 const FILES: u64 = 32;
 
-/// x86-64 has a second set of numbers for its system calls, behind this bit, and some more between these two.
+/// x86-64 has a second set of system call numbers (x32), marked by this bit, and additional ones in this range.
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 #[cfg(target_arch = "x86_64")]
@@ -43,19 +43,20 @@ pub(super) struct Bounds {
     pub(super) cpu_secs: u64,
 }
 
-/// Who it is for.
+/// What the process is about to run.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Role<'a> {
-    /// The built-in decoders, which need no file but the one that is open, and start nothing.
+    /// The built-in decoders. They need only the file that is already open, and start nothing.
     BuiltIn,
     /// ffmpeg or ffprobe at this path, which this process is about to become.
     Program(&'a Path),
 }
 
-/// Applies all of it to this process and what it becomes. Returns what this machine doesn't have, in words for the log.
+/// Applies all layers to this process and what it becomes. Returns the layers that this machine lacks, in words for the
+/// log.
 pub(super) fn confine(bounds: Bounds, role: Role<'_>) -> Vec<String> {
     let mut missing = Vec::new();
-    // What is seen of it in a list of processes, where it would be called after a file of /proc.
+    // The name in a list of processes, which would otherwise be that of a file in /proc.
     let _ = rustix::thread::set_name(c"hark-decoder");
     let mut layer = |name: &str, applied: Result<(), String>| {
         if let Err(reason) = applied {
@@ -63,46 +64,47 @@ pub(super) fn confine(bounds: Bounds, role: Role<'_>) -> Vec<String> {
         }
     };
     let parent = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    layer("the end with its parent", parent.map_err(text));
-    let nicer = getpriority_process(None).and_then(|now| setpriority_process(None, now + NICER));
-    layer("low priority", nicer.map_err(text));
-    // Where memory runs out for the whole machine, a decoder goes before the server.
-    layer("going first when memory runs out", fs::write("/proc/self/oom_score_adj", "1000").map_err(text));
-    layer("limits of memory and time", limit(bounds).map_err(text));
-    layer("no new privileges", rustix::thread::set_no_new_privs(true).map_err(text));
-    // Of use where Hark runs as root: it could raise its limits again, or load modules.
+    layer("ending with its parent", parent.map_err(to_text));
+    let renice = getpriority_process(None).and_then(|now| setpriority_process(None, now + NICENESS));
+    layer("low priority", renice.map_err(to_text));
+    // If the whole machine runs out of memory, the kernel ends a decoder before the server.
+    layer("being ended first when memory runs out", fs::write("/proc/self/oom_score_adj", "1000").map_err(to_text));
+    layer("limits of memory and time", set_limits(bounds).map_err(to_text));
+    layer("no new privileges", rustix::thread::set_no_new_privs(true).map_err(to_text));
+    // Matters where Hark runs as root, which could raise its limits again or load modules.
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    layer("no capabilities", rustix::thread::set_capabilities(None, sets).map_err(text));
+    layer("no capabilities", rustix::thread::set_capabilities(None, sets).map_err(to_text));
     layer("Landlock", landlock(role));
     layer("seccomp", seccomp(role));
     missing
 }
 
-fn text(error: impl ToString) -> String {
+fn to_text(error: impl ToString) -> String {
     error.to_string()
 }
 
-fn limit(bounds: Bounds) -> rustix::io::Result<()> {
+fn set_limits(bounds: Bounds) -> rustix::io::Result<()> {
     let lower = |resource, soft: u64, hard: u64| {
-        // Whoever started Hark may allow it less.
-        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
-        setrlimit(resource, Rlimit { current: Some(soft.min(most)), maximum: Some(hard.min(most)) })
+        // Limits that Hark was started with may be lower.
+        let ceiling = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        setrlimit(resource, Rlimit { current: Some(soft.min(ceiling)), maximum: Some(hard.min(ceiling)) })
     };
     let both = |resource, n| lower(resource, n, n);
-    // Not only the address space: the allocator reserves far more of it than it uses.
+    // Not only the address space, because the allocator reserves far more of it than it uses.
     both(Resource::Data, bounds.memory)?;
     both(Resource::As, bounds.memory.saturating_add(ADDRESS_SPACE))?;
-    // The signal at the first tells the parent why.
+    // At the soft limit the kernel sends SIGXCPU, which tells the parent why the decoder ended.
     lower(Resource::Cpu, bounds.cpu_secs, bounds.cpu_secs.saturating_add(1))?;
     both(Resource::Core, 0)?;
     both(Resource::Fsize, 0)?;
     both(Resource::Nofile, FILES)
-    // How many processes one user may have is no use here: it counts the user's others, and not at all for root. The
-    // filter of system calls allows threads only.
+    // The limit of processes per user is no use here: it counts the user's other processes, and doesn't apply to root.
+    // The filter of system calls allows only threads.
 }
 
-/// No file may be opened but, by ffmpeg, the recording, its own program and its libraries. Nothing may be written.
+/// Denies opening any file, except that ffmpeg may open the recording, its own program and its libraries. Denies all
+/// writing.
 fn landlock(role: Role<'_>) -> Result<(), String> {
     let newest = ABI::V6;
     let read = AccessFs::from_read(newest);
@@ -115,28 +117,28 @@ fn landlock(role: Role<'_>) -> Result<(), String> {
             .create()?;
         if let Role::Program(program) = role {
             let stdin = io::stdin();
-            rules = rules.add_rule(beneath(stdin.as_fd(), AccessFs::ReadFile))?;
-            for path in needed(program) {
+            rules = rules.add_rule(allow_beneath(stdin.as_fd(), AccessFs::ReadFile))?;
+            for path in readable_paths(program) {
                 let Ok(file) = File::open(&path) else { continue };
                 let access = if path.is_dir() { read } else { read & AccessFs::from_file(newest) };
-                rules = rules.add_rule(beneath(file.as_fd(), access))?;
+                rules = rules.add_rule(allow_beneath(file.as_fd(), access))?;
             }
         }
         rules.restrict_self()
     };
-    match made().map_err(text)?.ruleset {
+    match made().map_err(to_text)?.ruleset {
         RulesetStatus::FullyEnforced => Ok(()),
         RulesetStatus::PartiallyEnforced => Err("in part only: this kernel is older than 6.12".to_owned()),
         RulesetStatus::NotEnforced => Err("this kernel doesn't have it, or it is switched off".to_owned()),
     }
 }
 
-fn beneath(file: BorrowedFd<'_>, access: impl Into<landlock::BitFlags<AccessFs>>) -> PathBeneath<BorrowedFd<'_>> {
+fn allow_beneath(file: BorrowedFd<'_>, access: impl Into<landlock::BitFlags<AccessFs>>) -> PathBeneath<BorrowedFd<'_>> {
     PathBeneath::new(file, access.into())
 }
 
-/// What a program needs to start: itself, the loader, its libraries.
-fn needed(program: &Path) -> Vec<PathBuf> {
+/// The paths that a program needs to start: itself, the loader, its libraries.
+fn readable_paths(program: &Path) -> Vec<PathBuf> {
     const SYSTEM: [&str; 9] = [
         "/lib",
         "/lib32",
@@ -150,7 +152,7 @@ fn needed(program: &Path) -> Vec<PathBuf> {
     ];
     let program = fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
     let mut paths: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
-    // A build of its own often has its libraries in a folder beside that of its programs.
+    // Programs installed in a folder of their own often have their libraries in `lib` beside their folder.
     paths.extend(program.parent().and_then(Path::parent).map(|folder| folder.join("lib")));
     paths
         .extend(std::env::var_os("LD_LIBRARY_PATH").iter().flat_map(std::env::split_paths).filter(|p| p.is_absolute()));
@@ -159,8 +161,8 @@ fn needed(program: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// System calls that no decoder has a use for fail: those that reach other processes, the network, the kernel's keys and
-/// settings, files by other ways than opening them. So do new processes; threads are allowed.
+/// Makes system calls fail that no decoder needs: those that reach other processes, the network, the kernel's keys and
+/// settings, or files other than by opening them, and those that start processes. Threads are allowed.
 fn seccomp(role: Role<'_>) -> Result<(), String> {
     let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(|_| "not on this processor".to_owned())?;
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|number| (*number, Vec::new())).collect();
@@ -177,12 +179,13 @@ fn seccomp(role: Role<'_>) -> Result<(), String> {
         SeccompCmpOp::MaskedEq(u64::from(libc::CLONE_THREAD.unsigned_abs())),
         0,
     );
-    let no_thread = SeccompRule::new(vec![no_thread.map_err(text)?]).map_err(text)?;
+    let no_thread = SeccompRule::new(vec![no_thread.map_err(to_text)?]).map_err(to_text)?;
     refused.insert(libc::SYS_clone, vec![no_thread]);
-    // Limits may be read, and not set.
-    let sets = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0).map_err(text)?;
-    refused.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![sets]).map_err(text)?]);
-    // The C library asks for the newer call first, whose flags no filter can see, and makes do with the older one.
+    // Limits may be read but not set.
+    let sets = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0).map_err(to_text)?;
+    refused.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![sets]).map_err(to_text)?]);
+    // The C library tries the newer call first, whose flags a filter can't see, and falls back to the older one on
+    // ENOSYS.
     let mut unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     #[cfg(target_arch = "x86_64")]
     {
@@ -192,15 +195,15 @@ fn seccomp(role: Role<'_>) -> Result<(), String> {
     }
     for (rules, errno) in [(unknown, libc::ENOSYS), (refused, libc::EPERM)] {
         let action = SeccompAction::Errno(errno.unsigned_abs());
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, arch).map_err(text)?;
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, arch).map_err(to_text)?;
         let program: BpfProgram = filter.try_into().map_err(|e: seccompiler::BackendError| e.to_string())?;
-        seccompiler::apply_filter(&program).map_err(text)?;
+        seccompiler::apply_filter(&program).map_err(to_text)?;
     }
     Ok(())
 }
 
 const REFUSED: &[i64] = &[
-    // The network, and sockets at all.
+    // The network, and all sockets.
     libc::SYS_socket,
     libc::SYS_socketpair,
     libc::SYS_connect,
@@ -232,7 +235,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_setrlimit,
     libc::SYS_setns,
     libc::SYS_unshare,
-    // Memory that the limits don't see.
+    // Memory that the limits don't count.
     libc::SYS_memfd_create,
     libc::SYS_shmget,
     libc::SYS_shmat,
@@ -302,7 +305,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
-    // Becoming somebody else.
+    // Changing the user, groups or capabilities.
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -313,7 +316,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_capset,
 ];
 
-/// The same by their older names.
+/// Older variants of the same calls.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_ON_X86: &[i64] = &[
     libc::SYS_fork,
@@ -339,5 +342,5 @@ const REFUSED_ON_X86: &[i64] = &[
     libc::SYS_kexec_file_load,
 ];
 
-/// The built-in decoders have all that they need open.
+/// The built-in decoders have everything open that they need.
 const REFUSED_TO_BUILT_IN: &[i64] = &[libc::SYS_execve, libc::SYS_execveat, libc::SYS_openat, libc::SYS_openat2];

@@ -1,11 +1,14 @@
-//! The built-in decoders: from a file to samples at 16 kHz, by Symphonia. Damage is survived as players do: bad packets
-//! become silence, so that times stay right, and only a file that is mostly bad is refused. Runs in a process of its own
-//! (`child`), because files of strangers take parsers down; and in the fuzz targets.
+//! The built-in decoders: from a file to samples at 16 kHz, by Symphonia. They tolerate damage as players do: bad
+//! packets become silence, so that times stay right, and only a file that is mostly bad is refused. Run in a process of
+//! its own (`child`), because strangers' files can crash parsers; also in the fuzz targets.
 
 mod codecs;
 mod output;
 
-use codecs::{CONTAINERS, JUNK, PANICKED, Traits, decode_mono, decoder, format_name, guard, seconds, seconds_signed};
+use codecs::{
+    CONTAINERS, MAX_LEADING_BYTES, PANICKED, Traits, catch_panic, decode_mono, decoder, format_name, seconds,
+    seconds_signed,
+};
 use output::{Block, Output};
 use std::fs::File;
 use std::io;
@@ -27,36 +30,37 @@ use super::resample::RATES;
 use super::sniff::{self, Kind, Source};
 use super::{AudioError, AudioInfo, Limits, Problem, is_cut};
 
-/// Failures in a row after which a file counts as ended: each takes a step forward, but a container that lost its
-/// place may offer thousands.
-const MOST_FAILURES: u32 = 1_024;
+/// Consecutive failures after which a file counts as ended. Each failure advances the reader, but one that has lost its
+/// position may report thousands.
+const MAX_FAILURES: u32 = 1_024;
 
-/// Packets tried before the first that decodes.
+/// Packets that are tried until one can be decoded.
 const FIRST_TRIES: u32 = 64;
 
-/// Packets of a format without a header of its own that must fit together before it is believed.
+/// Packets of a format without a container that must be consistent before the format is believed.
 const FIRST_PACKETS: usize = 8;
 
-/// Timestamps that jump by less than this many seconds are rounding, not a gap.
-const GAP: f64 = 0.5;
+/// Jumps of timestamps by less than this many seconds are rounding, not a gap.
+const MIN_GAP: f64 = 0.5;
 
-/// The longest gap that is filled with silence, in seconds. Longer jumps are damaged or rebased clocks.
-const LONGEST_GAP: f64 = 30.0;
+/// The longest gap that is filled with silence, in seconds. Longer jumps are damaged or restarted clocks.
+const MAX_GAP: f64 = 30.0;
 
-/// Frames beyond what an MP3's table counts that may be padding. More than that was appended, and is kept.
-const MOST_PADDING: usize = 4 * 1_152;
+/// Frames beyond the count in an MP3's table that may be padding. If there are more, another recording was appended,
+/// and they are kept.
+const MAX_PADDING: usize = 4 * 1_152;
 
-/// A file that may be a recording, known by its first bytes.
+/// A file that may be a recording, recognised by its first bytes.
 pub struct Recording {
     file: File,
     kind: Kind,
 }
 
-/// Why the built-in decoders won't.
+/// Why the built-in decoders can't decode a recording.
 #[derive(Debug)]
 pub enum DecodeFailure {
-    /// ffmpeg may know better.
-    NotHere(Problem),
+    /// ffmpeg may be able to.
+    TryFfmpeg(Problem),
     Final(AudioError),
 }
 
@@ -73,10 +77,10 @@ impl From<AudioError> for DecodeFailure {
 }
 
 impl Recording {
-    /// Looks at the first bytes only.
+    /// Recognises a file. Reads only its first bytes.
     ///
     /// # Errors
-    /// If it is empty, can't be read, or is known to be something else.
+    /// If the file is empty, can't be read, or is recognised as something else.
     pub fn recognise(file: File) -> Result<Self, AudioError> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -86,7 +90,7 @@ impl Recording {
             return Err(AudioError::EmptyFile);
         }
         let kind = sniff::kind(&file)?;
-        if let Kind::Other(what) = kind {
+        if let Kind::NotMedia(what) = kind {
             return Err(AudioError::Unreadable {
                 recognised: Some(what.to_owned()),
                 problem: Problem::NotAudio,
@@ -96,32 +100,32 @@ impl Recording {
         Ok(Self { file, kind })
     }
 
-    /// What it looks like, with an article; none without a known mark.
+    /// What the file looks like, with an article; none if its first bytes are unknown.
     #[must_use]
     pub fn looks_like(&self) -> Option<&'static str> {
         match self.kind {
-            Kind::Native(name) | Kind::Foreign(name) | Kind::Other(name) => Some(name),
+            Kind::Native(name) | Kind::ForFfmpeg(name) | Kind::NotMedia(name) => Some(name),
             Kind::Unknown => None,
         }
     }
 
-    /// Tells what the recording is from its header and its first packets. Reads little.
+    /// Reads the recording's format from its header and first packets. Reads little of the file.
     ///
     /// # Errors
-    /// Every [`AudioError`] that can be told this early: a declared length over the limit, a WAV file shorter than its
-    /// header says, an MP4 file without its index.
+    /// Every [`AudioError`] that shows this early: a declared length over the limit, a WAV file shorter than its header
+    /// says, an MP4 file without its index.
     pub fn probe(self, limits: &Limits) -> Result<AudioInfo, DecodeFailure> {
         let info = self.open()?.info;
-        within(info.duration, limits)?;
+        check_duration(info.duration, limits)?;
         Ok(info)
     }
 
-    /// Decodes the whole recording to 16 kHz mono, given to `sink` in pieces of half a second, and returns what the
-    /// recording is. `opened` is told that before the first of them. Memory does not grow with the length. Stops when
-    /// the sink says so.
+    /// Decodes the whole recording to 16 kHz mono, passes it to `sink` in pieces of half a second, and returns its
+    /// format. Calls `opened` with the format before the first piece. Memory doesn't grow with the length. Stops when
+    /// the sink breaks.
     ///
     /// # Errors
-    /// Every [`AudioError`]. What the sink was given until then is to be thrown away. An error of the sink comes back as
+    /// Every [`AudioError`]. What the sink received before must be discarded. An error of the sink is returned as
     /// [`AudioError::Io`].
     pub fn decode(
         self,
@@ -130,30 +134,30 @@ impl Recording {
         sink: &mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
     ) -> Result<AudioInfo, DecodeFailure> {
         let mut native = self.open()?;
-        within(native.info.duration, limits)?;
+        check_duration(native.info.duration, limits)?;
         opened(&native.info)?;
         let mut output = Output::new(limits, sink);
         native.run(&mut output)?;
         let (duration, stopped) = output.finish()?;
         if !stopped {
-            native.judge(duration)?;
+            native.check_result(duration)?;
         }
         Ok(native.info)
     }
 
     fn open(self) -> Result<Native, DecodeFailure> {
-        if matches!(self.kind, Kind::Foreign(_)) {
-            return Err(DecodeFailure::NotHere(Problem::Unsupported));
+        if matches!(self.kind, Kind::ForFfmpeg(_)) {
+            return Err(DecodeFailure::TryFfmpeg(Problem::Unsupported));
         }
         Native::open(self.file, self.kind).map_err(|failure| match failure {
-            // Without a mark, "damaged" would be a guess.
-            DecodeFailure::NotHere(_) if self.kind == Kind::Unknown => DecodeFailure::NotHere(Problem::Unsupported),
+            // Without known first bytes, "damaged" would be a guess.
+            DecodeFailure::TryFfmpeg(_) if self.kind == Kind::Unknown => DecodeFailure::TryFfmpeg(Problem::Unsupported),
             other => other,
         })
     }
 }
 
-fn within(declared: Option<f64>, limits: &Limits) -> Result<(), AudioError> {
+fn check_duration(declared: Option<f64>, limits: &Limits) -> Result<(), AudioError> {
     match declared {
         Some(duration) if duration > limits.max_duration => {
             Err(AudioError::TooLong { duration, at_least: false, limit: limits.max_duration })
@@ -162,7 +166,7 @@ fn within(declared: Option<f64>, limits: &Limits) -> Result<(), AudioError> {
     }
 }
 
-/// A recording that the built-in decoders read.
+/// An open recording that the built-in decoders can read.
 struct Native {
     info: AudioInfo,
     name: Option<&'static str>,
@@ -170,16 +174,16 @@ struct Native {
     decoder: Box<dyn AudioDecoder>,
     track: u32,
     traits: Traits,
-    /// The file beside the reader, for what Symphonia doesn't tell.
-    side: File,
+    /// The file itself, for what Symphonia doesn't report.
+    raw_file: File,
     size: u64,
     /// Packets decoded while opening.
     first: Vec<Block>,
-    /// Interleaved samples of the last packet; kept for its memory.
+    /// Interleaved samples of the last packet; a field to reuse its memory.
     interleaved: Vec<f32>,
-    /// Timestamp in seconds that stands for `origin_emitted`.
+    /// The timestamp in seconds that corresponds to `origin_emitted`.
     origin: Option<f64>,
-    /// Seconds emitted, before resampling.
+    /// Seconds emitted so far, before resampling.
     emitted: f64,
     origin_emitted: f64,
     /// Where the last packet of any track ended, in seconds from the first.
@@ -190,9 +194,9 @@ struct Native {
     spec: Option<(u32, u16)>,
     spec_changes: u64,
     failures: u32,
-    /// Nothing more can be read.
-    over: bool,
-    held: Vec<f32>,
+    /// Whether nothing more can be read.
+    at_end: bool,
+    held_padding: Vec<f32>,
     keep_padding: bool,
 }
 
@@ -205,9 +209,9 @@ struct Tally {
 enum Step {
     /// Samples are in the block.
     Samples,
-    /// Seconds of silence before what comes next.
+    /// So many seconds of silence come next.
     Silence(f64),
-    /// Nothing from this packet.
+    /// This packet has no samples.
     Nothing,
     End,
 }
@@ -215,62 +219,62 @@ enum Step {
 impl Native {
     fn open(file: File, kind: Kind) -> Result<Self, DecodeFailure> {
         if let Kind::Native(name) = kind
-            && sniff::is_crumbs(&file)?
+            && sniff::has_too_many_chunks(&file)?
         {
             let recognised = Some(name.to_owned());
             return Err(AudioError::Unreadable { recognised, problem: Problem::Damaged, ffmpeg: false }.into());
         }
         let wav = sniff::wav(&file)?;
-        let told = match &wav {
+        let lengths = match &wav {
             Some(wav) => Some((wav.declared, wav.found)),
             None => sniff::aiff(&file)?,
         };
-        if let Some((declared, found)) = told
+        if let Some((declared, found)) = lengths
             && is_cut(declared, found)
         {
             return Err(DecodeFailure::Final(AudioError::Truncated { declared: Some(declared), found: Some(found) }));
         }
         let size = file.metadata()?.len();
-        let side = file.try_clone()?;
+        let raw_file = file.try_clone()?;
         let source = Source::new(file, wav.as_ref())?;
         let stream = MediaSourceStream::new(Box::new(source), Default::default());
         let (format, metadata) = (FormatOptions::default(), MetadataOptions::default());
-        let opened = guard(|| CONTAINERS.probe(&Hint::new(), stream, format, metadata));
+        let opened = catch_panic(|| CONTAINERS.probe(&Hint::new(), stream, format, metadata));
         let reader = match opened {
             Ok(reader) => reader,
             Err(error) => {
-                if sniff::mp4_without_index(&side)? {
+                if sniff::mp4_without_index(&raw_file)? {
                     return Err(DecodeFailure::Final(AudioError::Truncated { declared: None, found: None }));
                 }
                 return Err(match error {
                     Error::IoError(error) if error.raw_os_error().is_some() => DecodeFailure::Final(error.into()),
-                    Error::Unsupported(_) => DecodeFailure::NotHere(Problem::Unsupported),
-                    _ => DecodeFailure::NotHere(Problem::Damaged),
+                    Error::Unsupported(_) => DecodeFailure::TryFfmpeg(Problem::Unsupported),
+                    _ => DecodeFailure::TryFfmpeg(Problem::Damaged),
                 });
             }
         };
-        let format = format_name(&*reader, &side)?;
+        let format = format_name(&*reader, &raw_file)?;
         let id = reader.format_info().format;
-        let counted = (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(&side)?;
+        let counts_frames = (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(&raw_file)?;
         let traits = Traits {
-            bare: id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2 || id == FORMAT_ID_ADTS,
-            counted,
-            loses: id == FORMAT_ID_FLAC || id == FORMAT_ID_OGG,
-            pages: id == FORMAT_ID_OGG,
-            shared: id == FORMAT_ID_MKV && reader.tracks().len() > 1,
+            no_container: id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2 || id == FORMAT_ID_ADTS,
+            counts_frames,
+            skips_damage: id == FORMAT_ID_FLAC || id == FORMAT_ID_OGG,
+            is_ogg: id == FORMAT_ID_OGG,
+            duration_spans_tracks: id == FORMAT_ID_MKV && reader.tracks().len() > 1,
         };
         let Some(track) = reader.default_track(TrackType::Audio) else {
-            // A track of an unknown kind may be sound.
+            // A track of an unknown kind may be audio.
             let unknown = reader.tracks().iter().any(|track| track.codec_params.is_none());
             return Err(if unknown {
-                DecodeFailure::NotHere(Problem::Unsupported)
+                DecodeFailure::TryFfmpeg(Problem::Unsupported)
             } else {
                 DecodeFailure::Final(AudioError::NoAudioTrack { format: format.to_owned() })
             });
         };
-        let duration = match told {
+        let duration = match lengths {
             Some((declared, _)) => Some(declared),
-            None if traits.bare && !counted => None,
+            None if traits.no_container && !counts_frames => None,
             None if id == FORMAT_ID_MKV => {
                 let media = reader.media_info();
                 seconds(media.time_base, media.duration.map(|duration| duration.get()))
@@ -294,7 +298,7 @@ impl Native {
             decoder,
             track,
             traits,
-            side,
+            raw_file,
             size,
             first: Vec::new(),
             interleaved: Vec::new(),
@@ -308,17 +312,17 @@ impl Native {
             spec: None,
             spec_changes: 0,
             failures: 0,
-            over: false,
-            held: Vec::new(),
+            at_end: false,
+            held_padding: Vec::new(),
             keep_padding: false,
         };
         native.begin()?;
         Ok(native)
     }
 
-    /// Decodes the first packets, which is what tells whether this file is for these decoders.
+    /// Decodes the first packets, to find out whether these decoders can read the file.
     fn begin(&mut self) -> Result<(), DecodeFailure> {
-        let wanted = if self.traits.bare { FIRST_PACKETS } else { 1 };
+        let wanted = if self.traits.no_container { FIRST_PACKETS } else { 1 };
         while self.first.len() < wanted && self.good.packets + self.bad.packets < u64::from(FIRST_TRIES) {
             let mut block = Block { rate: 0, samples: Vec::new() };
             match self.step(&mut block).map_err(DecodeFailure::Final)? {
@@ -331,11 +335,11 @@ impl Native {
             if self.bad.packets == 0 && self.failures == 0 {
                 return Err(DecodeFailure::Final(AudioError::NoSamples { format: self.info.format.clone() }));
             }
-            return Err(DecodeFailure::NotHere(Problem::Damaged));
+            return Err(DecodeFailure::TryFfmpeg(Problem::Damaged));
         };
         let noise = self.bad.packets > self.good.packets || self.spec_changes > self.good.packets / 4;
-        if self.traits.bare && noise {
-            return Err(DecodeFailure::NotHere(Problem::Damaged));
+        if self.traits.no_container && noise {
+            return Err(DecodeFailure::TryFfmpeg(Problem::Damaged));
         }
         (self.info.sample_rate, self.info.channels) = (rate, channels);
         Ok(())
@@ -361,13 +365,13 @@ impl Native {
         }
     }
 
-    /// One packet further.
+    /// Reads and decodes the next packet.
     fn step(&mut self, block: &mut Block) -> Result<Step, AudioError> {
         block.samples.clear();
-        if self.over {
+        if self.at_end {
             return Ok(Step::End);
         }
-        let packet = match guard(|| self.reader.next_packet()) {
+        let packet = match catch_panic(|| self.reader.next_packet()) {
             Ok(Some(packet)) => packet,
             Ok(None) => return Ok(self.end()),
             // Chained Ogg: another stream begins.
@@ -378,14 +382,14 @@ impl Native {
             Err(Error::IoError(_) | Error::LimitError(PANICKED)) => return Ok(self.end()),
             Err(_) => {
                 self.failures += 1;
-                return Ok(if self.failures > MOST_FAILURES { self.end() } else { Step::Nothing });
+                return Ok(if self.failures > MAX_FAILURES { self.end() } else { Step::Nothing });
             }
         };
         let ends = packet.pts.saturating_add(packet.dur).get();
         let time_base = self.time_base(packet.track_id);
         let pts = seconds_signed(time_base, packet.pts.get());
         if let (Some(ends), Some(origin)) = (seconds_signed(time_base, ends), self.origin)
-            && (packet.track_id == self.track || self.traits.shared)
+            && (packet.track_id == self.track || self.traits.duration_spans_tracks)
         {
             self.reached = self.reached.max(ends - origin + self.origin_emitted);
         }
@@ -393,11 +397,11 @@ impl Native {
             return Ok(Step::Nothing);
         }
         self.bytes += packet.data.len() as u64;
-        match guard(|| decode_mono(&mut *self.decoder, &packet, &mut self.interleaved, block)) {
+        match catch_panic(|| decode_mono(&mut *self.decoder, &packet, &mut self.interleaved, block)) {
             Ok(channels) if RATES.contains(&block.rate) => {
-                // Empty packets may repeat for ever.
+                // A damaged file may yield empty packets for ever.
                 self.failures = if block.samples.is_empty() { self.failures + 1 } else { 0 };
-                if self.failures > MOST_FAILURES {
+                if self.failures > MAX_FAILURES {
                     return Ok(self.end());
                 }
                 let spec = (block.rate, channels);
@@ -405,50 +409,51 @@ impl Native {
                 self.spec = Some(spec);
                 self.good.packets += 1;
                 self.good.seconds += block.samples.len() as f64 / f64::from(block.rate);
-                if self.traits.counted {
+                if self.traits.counts_frames {
                     self.trim(&packet, block);
                 }
             }
             result => {
                 self.bad.packets += 1;
                 self.failures += 1;
-                if self.failures > MOST_FAILURES || matches!(result, Err(Error::LimitError(PANICKED))) {
+                if self.failures > MAX_FAILURES || matches!(result, Err(Error::LimitError(PANICKED))) {
                     return Ok(self.end());
                 }
-                let lasts = seconds_signed(time_base, i64::try_from(packet.dur.get()).unwrap_or(0)).unwrap_or(0.0);
-                let lasts = lasts.clamp(0.0, GAP);
-                self.bad.seconds += lasts;
-                // Before the first sound there is nothing to keep in step with.
+                let packet_secs =
+                    seconds_signed(time_base, i64::try_from(packet.dur.get()).unwrap_or(0)).unwrap_or(0.0);
+                let packet_secs = packet_secs.clamp(0.0, MIN_GAP);
+                self.bad.seconds += packet_secs;
+                // Before the first samples there is nothing to keep in time.
                 if self.spec.is_none() {
                     return Ok(Step::Nothing);
                 }
-                self.emitted += lasts;
-                return Ok(Step::Silence(lasts));
+                self.emitted += packet_secs;
+                return Ok(Step::Silence(packet_secs));
             }
         }
-        let lasts = block.samples.len() as f64 / f64::from(block.rate);
-        let Some(pts) = pts.filter(|_| !self.traits.bare) else {
-            self.emitted += lasts;
+        let packet_secs = block.samples.len() as f64 / f64::from(block.rate);
+        let Some(pts) = pts.filter(|_| !self.traits.no_container) else {
+            self.emitted += packet_secs;
             return Ok(Step::Samples);
         };
         if self.origin.is_none() {
             (self.origin, self.origin_emitted) = (Some(pts), self.emitted);
         }
         let gap = pts - self.origin.unwrap_or(pts) + self.origin_emitted - self.emitted;
-        if (GAP..=LONGEST_GAP).contains(&gap) {
-            // The silence goes first, by being put before this packet's samples.
+        if (MIN_GAP..=MAX_GAP).contains(&gap) {
+            // The gap is filled with silence before this packet's samples.
             let frames = (gap * f64::from(block.rate)) as usize;
             block.samples.splice(0..0, std::iter::repeat_n(0.0, frames));
             self.emitted += gap;
-        } else if gap.abs() > GAP {
+        } else if gap.abs() > MIN_GAP {
             (self.origin, self.origin_emitted) = (Some(pts), self.emitted);
         }
-        self.emitted += lasts;
+        self.emitted += packet_secs;
         Ok(Step::Samples)
     }
 
     fn end(&mut self) -> Step {
-        self.over = true;
+        self.at_end = true;
         Step::End
     }
 
@@ -461,7 +466,7 @@ impl Native {
         match next.map(|track| (track.id, decoder(track, self.traits))) {
             Some((track, Ok(decoder))) => {
                 (self.track, self.decoder, self.origin) = (track, decoder, None);
-                // The declared length was the first stream's.
+                // The declared length was that of the first stream.
                 self.info.duration = None;
                 Step::Nothing
             }
@@ -469,26 +474,26 @@ impl Native {
         }
     }
 
-    /// Takes off an MP3's encoder delay and padding. What lies beyond the counted frames is held back, and dropped if
-    /// the file ends there; if it goes on, two recordings were joined, and all of it counts.
+    /// Removes an MP3's encoder delay and padding. Samples beyond the counted frames are held back, and dropped if the
+    /// file ends there. If it continues, two recordings were joined, and all samples are kept.
     fn trim(&mut self, packet: &Packet, block: &mut Block) {
         let frames = block.samples.len();
         let ticks = |ticks: u64| usize::try_from(ticks).unwrap_or(usize::MAX);
         let start = ticks(packet.trim_start.get()).min(frames);
         let end = ticks(packet.trim_end.get()).min(frames - start);
         if end > 0 && !self.keep_padding {
-            self.held.extend(block.samples.drain(frames - end..));
-            if self.held.len() > MOST_PADDING {
+            self.held_padding.extend(block.samples.drain(frames - end..));
+            if self.held_padding.len() > MAX_PADDING {
                 self.keep_padding = true;
-                block.samples.append(&mut self.held);
+                block.samples.append(&mut self.held_padding);
                 self.info.duration = None;
             }
         }
         block.samples.drain(..start.min(block.samples.len()));
     }
 
-    /// Whether what was decoded is what the file promised.
-    fn judge(&mut self, found: f64) -> Result<(), AudioError> {
+    /// Checks that the decoded length is what the file declares, and that most of it could be decoded.
+    fn check_result(&mut self, found: f64) -> Result<(), AudioError> {
         let damaged = || AudioError::Unreadable {
             recognised: self.name.map(str::to_owned),
             problem: Problem::Damaged,
@@ -499,9 +504,11 @@ impl Native {
             return Err(if empty { AudioError::NoSamples { format: self.info.format.clone() } } else { damaged() });
         }
         let mostly_bad = self.bad.packets > self.good.packets
-            || (self.traits.bare && self.spec_changes > self.good.packets / 2)
-            || (self.traits.bare && self.bytes < self.size / 2 && self.bytes + u64::from(JUNK) < self.size)
-            || (self.traits.loses && self.good.seconds < self.reached / 2.0);
+            || (self.traits.no_container && self.spec_changes > self.good.packets / 2)
+            || (self.traits.no_container
+                && self.bytes < self.size / 2
+                && self.bytes + u64::from(MAX_LEADING_BYTES) < self.size)
+            || (self.traits.skips_damage && self.good.seconds < self.reached / 2.0);
         if mostly_bad {
             return Err(damaged());
         }
@@ -510,7 +517,7 @@ impl Native {
             Some(declared) if is_cut(declared, reached) => {
                 Err(AudioError::Truncated { declared: Some(declared), found: Some(found) })
             }
-            _ if self.traits.pages && sniff::ogg_is_cut(&self.side)? => {
+            _ if self.traits.is_ogg && sniff::ogg_is_cut(&self.raw_file)? => {
                 Err(AudioError::Truncated { declared: None, found: Some(found) })
             }
             _ => Ok(()),

@@ -1,6 +1,6 @@
-//! ffmpeg as the decoder of last resort, for what the built-in ones can't open: how it is called, and what ffprobe answers.
-//! The file comes from a stranger, so ffmpeg may open nothing but it: demuxers and protocols are listed, playlists are
-//! not among them. `child` becomes these programs within its limits, `process` reads what they say.
+//! ffmpeg, the decoder for what the built-in ones can't open: its arguments, and the parsing of ffprobe's output. The
+//! file comes from a stranger, so ffmpeg may open nothing else: demuxers and protocols are listed, and playlists are
+//! not among them. `child` becomes these programs within its limits; `process` reads their output.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,26 +10,28 @@ use serde::Deserialize;
 use super::{AudioInfo, SAMPLE_RATE};
 use crate::server::programs;
 
-/// Demuxers of single recordings. None here follows references to other files, as playlists (hls, concat, dash, sdp)
-/// and image sequences do.
+/// The allowed demuxers: those of single recordings. None of them follows references to other files, as those of
+/// playlists (hls, concat, dash, sdp) and image sequences do.
 const DEMUXERS: &str = "3gp,aa,aac,aax,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,asf_o,ast,au,avi,caf,dsf,dts,dtshd,\
     eac3,flac,flv,gsm,ircam,iss,loas,m4a,matroska,mlp,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,qcp,rm,\
     rso,shn,smjpeg,sox,tak,truehd,tta,voc,w64,wav,webm,wsd,wtv,wv,xwma";
 
-/// Containers, as ffprobe names them, whose length is written down, not guessed from the bit rate.
-const DECLARING: [&str; 10] =
+/// Containers, by ffprobe's names, that store their length. Of others ffprobe guesses it from the bit rate.
+const WITH_DURATION: [&str; 10] =
     ["ape", "asf", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "tta", "w64", "wav", "wv"];
 
-/// Below this, ffprobe itself hardly believes in the format it names (25 is its own threshold for asking again).
-const LEAST_SCORE: u32 = 25;
+/// The minimal score of ffprobe's guess of the format. 25 is also ffprobe's own threshold, below which it reads more
+/// and guesses again.
+const MIN_SCORE: u32 = 25;
 
-/// The recording, which is standard input, as something to seek in: unlike a pipe, this opens the file again. Neither
-/// its name nor its folder is told.
+/// The recording, which is standard input, as a file that can be seeked: unlike a pipe, this opens the file again. It
+/// tells neither the file's name nor its folder.
 const INPUT: &str = "file:/proc/self/fd/0";
 
-/// Bounds on what is looked at before there is sound. Pictures are not decoded at all: one in an AVI file of 1 MB may take
-/// 800 MB. The rest are ffmpeg's own defaults, written down, but for the streams, of which it would take 1,000.
-const BOUNDS: [&str; 10] = [
+/// Limits of what is read before there is sound. Pictures are not decoded at all: one in an AVI file of 1 MB may take
+/// 800 MB. The others are ffmpeg's own defaults, written down, except the number of streams, of which it would accept
+/// 1,000.
+const LIMIT_ARGUMENTS: [&str; 10] = [
     "-threads",
     "1",
     "-max_pixels",
@@ -42,18 +44,18 @@ const BOUNDS: [&str; 10] = [
     "100",
 ];
 
-/// Where ffmpeg and ffprobe are.
+/// The paths of ffmpeg and ffprobe.
 pub(super) struct Programs {
     pub(super) ffmpeg: PathBuf,
     pub(super) ffprobe: PathBuf,
 }
 
-/// Why there is no answer.
+/// Why ffprobe's output describes no recording.
 #[derive(Debug, PartialEq)]
 pub(super) enum Refusal {
-    /// Nothing it knows.
+    /// The format is unknown.
     Unknown,
-    /// A container without sound; its name.
+    /// A container without an audio track; its name.
     NoAudio(String),
 }
 
@@ -69,19 +71,19 @@ pub fn available() -> bool {
     find().is_some()
 }
 
-/// What ffprobe is told. No block of memory may be larger than `most` bytes.
-pub(super) fn probe_arguments(most: u64) -> Vec<OsString> {
+/// The arguments of ffprobe. No single allocation may be larger than `max_alloc` bytes.
+pub(super) fn probe_arguments(max_alloc: u64) -> Vec<OsString> {
     const SHOW: &str = "format=format_name,duration,probe_score:\
         stream=codec_type,codec_name,sample_rate,channels,duration:stream_disposition=attached_pic";
-    let mut arguments = common(most);
+    let mut arguments = common(max_alloc);
     arguments.extend(["-of", "json", "-show_entries", SHOW, "-i", INPUT].map(OsString::from));
     arguments
 }
 
-/// What ffmpeg is told: the first audio track as 16 kHz mono, to standard output.
-pub(super) fn decode_arguments(most: u64) -> Vec<OsString> {
-    let mut arguments = common(most);
-    // Standard input is the recording, and no keyboard.
+/// The arguments of ffmpeg: the first audio track as 16 kHz mono to standard output.
+pub(super) fn decode_arguments(max_alloc: u64) -> Vec<OsString> {
+    let mut arguments = common(max_alloc);
+    // Standard input is the recording, not a keyboard.
     arguments.extend(["-nostdin", "-filter_threads", "1", "-vn", "-sn", "-dn", "-i", INPUT].map(OsString::from));
     arguments.extend(["-map", "0:a:0", "-vn", "-sn", "-dn", "-threads", "1", "-ac", "1", "-ar"].map(OsString::from));
     arguments.push(SAMPLE_RATE.to_string().into());
@@ -89,21 +91,21 @@ pub(super) fn decode_arguments(most: u64) -> Vec<OsString> {
     arguments
 }
 
-/// What ffmpeg is told to see whether it runs at all.
+/// The arguments to check whether ffmpeg runs at all.
 pub(super) fn version_arguments() -> Vec<OsString> {
     vec!["-version".into()]
 }
 
-fn common(most: u64) -> Vec<OsString> {
+fn common(max_alloc: u64) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["-hide_banner", "-loglevel", "error", "-max_alloc"].map(Into::into).into();
-    arguments.push(most.to_string().into());
+    arguments.push(max_alloc.to_string().into());
     arguments.extend(["-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS].map(OsString::from));
-    arguments.extend(BOUNDS.map(OsString::from));
+    arguments.extend(LIMIT_ARGUMENTS.map(OsString::from));
     arguments
 }
 
-/// What ffprobe's answer says of the recording.
-pub(super) fn understand(answer: &[u8]) -> Result<AudioInfo, Refusal> {
+/// Reads the format of the recording from ffprobe's output.
+pub(super) fn parse_probe(answer: &[u8]) -> Result<AudioInfo, Refusal> {
     #[derive(Deserialize)]
     struct ProbeOutput {
         #[serde(default)]
@@ -133,11 +135,11 @@ pub(super) fn understand(answer: &[u8]) -> Result<AudioInfo, Refusal> {
         probe_score: u32,
     }
     let answer: ProbeOutput = serde_json::from_slice(answer).map_err(|_| Refusal::Unknown)?;
-    let Some(format) = answer.format.filter(|format| format.probe_score >= LEAST_SCORE) else {
+    let Some(format) = answer.format.filter(|format| format.probe_score >= MIN_SCORE) else {
         return Err(Refusal::Unknown);
     };
     let of_type = |stream: &&Stream, kind: &str| stream.codec_type.as_deref() == Some(kind);
-    // Cover pictures come as video, too.
+    // Cover pictures are listed as video streams, too.
     let is_video = |stream: &Stream| of_type(&stream, "video") && stream.disposition.attached_pic == 0;
     let video = answer.streams.iter().any(is_video);
     let name = short(&format.format_name, video);
@@ -145,8 +147,8 @@ pub(super) fn understand(answer: &[u8]) -> Result<AudioInfo, Refusal> {
         return Err(Refusal::NoAudio(name));
     };
     let seconds = |text: &Option<String>| text.as_deref()?.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
-    let duration = if DECLARING.contains(&format.format_name.as_str()) {
-        // The whole lasts as long as its longest track, which need not be the sound.
+    let duration = if WITH_DURATION.contains(&format.format_name.as_str()) {
+        // The file lasts as long as its longest track, which need not be the audio track.
         seconds(&audio.duration).or_else(|| seconds(&format.duration).filter(|_| !video))
     } else {
         None
@@ -161,7 +163,7 @@ pub(super) fn understand(answer: &[u8]) -> Result<AudioInfo, Refusal> {
     })
 }
 
-/// The name people use for one of ffmpeg's.
+/// The common name of a container that ffmpeg names.
 fn short(name: &str, video: bool) -> String {
     match name {
         "asf" => "wma",
@@ -179,19 +181,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers() {
+    fn probe_answers_are_parsed() {
         let stream =
             r#"{"codec_type":"audio","codec_name":"wmav2","sample_rate":"44100","channels":2,"duration":"3.5"}"#;
         let picture = r#"{"codec_type":"video","codec_name":"png","disposition":{"attached_pic":1}}"#;
         let answer = |streams: &str, score: u32| {
             let format = format!(r#"{{"format_name":"asf","duration":"3.6","probe_score":{score}}}"#);
-            understand(format!(r#"{{"streams":[{streams}],"format":{format}}}"#).as_bytes())
+            parse_probe(format!(r#"{{"streams":[{streams}],"format":{format}}}"#).as_bytes())
         };
         let info = answer(&format!("{picture},{stream}"), 100).unwrap();
         assert_eq!((&*info.format, &*info.codec, info.duration), ("wma", "wmav2", Some(3.5)));
         assert_eq!(answer(picture, 100), Err(Refusal::NoAudio("wma".to_owned())));
         assert_eq!(answer(stream, 24), Err(Refusal::Unknown));
-        assert_eq!(understand(b""), Err(Refusal::Unknown));
+        assert_eq!(parse_probe(b""), Err(Refusal::Unknown));
     }
 
     #[test]
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_stand_before_the_input() {
+    fn limits_come_before_the_input() {
         for arguments in [probe_arguments(1), decode_arguments(1)] {
             let at = |word: &str| arguments.iter().position(|argument| argument == word).unwrap();
             for bound in ["-threads", "-max_pixels", "-probesize", "-max_streams", "-max_alloc", "-format_whitelist"] {

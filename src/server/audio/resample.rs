@@ -1,5 +1,5 @@
-//! Any rate to 16 kHz, one channel, as a stream: FFT resampling with its anti-alias filter, the filter's delay taken
-//! off the front and its tail flushed, so that the length is kept to the sample. Used by `decode`.
+//! Resampling of one channel from any rate to 16 kHz, as a stream: by FFT with an anti-alias filter. The filter's delay
+//! is cut off at the front and its tail flushed, so that the length is exact to the sample. Used by `decode`.
 
 use std::ops::RangeInclusive;
 
@@ -8,23 +8,25 @@ use rubato::{Fft, FixedSync, Indexing, Resampler as _};
 
 use super::SAMPLE_RATE;
 
-/// Rates in Hz that are taken for real. A header that says otherwise is damaged, or means harm: filters grow with it.
+/// Sample rates in Hz that are accepted. A header with another one is damaged or malicious: the filter's size grows
+/// with the rate.
 pub(super) const RATES: RangeInclusive<u32> = 1_000..=384_000;
 
-/// Blocks of the resampler per second. 50 ms: long enough for a steep filter, short enough to stay in the cache.
+/// Blocks per second. A block of 50 ms is long enough for a steep filter and short enough to stay in the processor's
+/// cache.
 const BLOCKS_PER_SECOND: u32 = 20;
 
 /// Resamples one channel to [`SAMPLE_RATE`].
 pub(super) struct Resampler {
     rate: u32,
-    /// None where the rate is right already.
+    /// None if the rate is 16 kHz already.
     fft: Option<Fft<f32>>,
     input: Vec<f32>,
     output: Vec<f32>,
-    /// Frames of the filter's delay still to be dropped.
+    /// Frames of the filter's delay that are still to be dropped.
     delay: usize,
-    taken: u64,
-    given: u64,
+    samples_in: u64,
+    samples_out: u64,
 }
 
 impl Resampler {
@@ -36,8 +38,8 @@ impl Resampler {
         let fft = if rate == SAMPLE_RATE {
             None
         } else {
-            // A whole, even number of the steps that both rates share: the filter's delay is half a
-            // block, and only then a whole number of samples on both sides.
+            // A whole, even number of steps that both rates share. The filter's delay is half a block, and only then is
+            // it a whole number of samples at both rates.
             let step = rate / gcd(rate, SAMPLE_RATE);
             let block = (rate / BLOCKS_PER_SECOND / step).next_multiple_of(2).max(2) * step;
             Some(
@@ -55,18 +57,18 @@ impl Resampler {
         };
         let delay = fft.as_ref().map_or(0, |fft| fft.output_delay());
         let output = vec![0.0; fft.as_ref().map_or(0, |fft| fft.output_frames_max())];
-        Some(Self { rate, fft, input: Vec::new(), output, delay, taken: 0, given: 0 })
+        Some(Self { rate, fft, input: Vec::new(), output, delay, samples_in: 0, samples_out: 0 })
     }
 
     pub(super) fn rate(&self) -> u32 {
         self.rate
     }
 
-    /// Takes samples, and gives those that are ready to `out`.
+    /// Adds samples, and appends those that are ready to `out`.
     pub(super) fn push(&mut self, mut samples: &[f32], out: &mut Vec<f32>) {
-        self.taken += samples.len() as u64;
+        self.samples_in += samples.len() as u64;
         if self.fft.is_none() {
-            self.given += samples.len() as u64;
+            self.samples_out += samples.len() as u64;
             out.extend_from_slice(samples);
             return;
         }
@@ -82,17 +84,17 @@ impl Resampler {
         }
     }
 
-    /// Gives what is still inside. Nothing may be pushed afterwards.
+    /// Appends the remaining samples to `out`. Nothing may be pushed afterwards.
     pub(super) fn finish(&mut self, out: &mut Vec<f32>) {
-        let total = (u128::from(self.taken) * u128::from(SAMPLE_RATE)).div_ceil(u128::from(self.rate));
+        let total = (u128::from(self.samples_in) * u128::from(SAMPLE_RATE)).div_ceil(u128::from(self.rate));
         let total = u64::try_from(total).unwrap_or(u64::MAX);
-        while self.fft.is_some() && self.given < total {
-            self.run(total - self.given, out);
+        while self.fft.is_some() && self.samples_out < total {
+            self.run(total - self.samples_out, out);
         }
     }
 
-    /// One block, padded with silence where the input is short.
-    fn run(&mut self, most: u64, out: &mut Vec<f32>) {
+    /// Resamples one block, padded with silence if the input is shorter.
+    fn run(&mut self, limit: u64, out: &mut Vec<f32>) {
         let Some(fft) = &mut self.fft else { return };
         let partial = Indexing::new().partial_len(self.input.len());
         self.input.resize(fft.input_frames_next(), 0.0);
@@ -107,8 +109,8 @@ impl Resampler {
         let dropped = made.min(self.delay);
         self.delay -= dropped;
         let kept = &self.output[dropped..made];
-        let kept = &kept[..usize::try_from(most).unwrap_or(usize::MAX).min(kept.len())];
-        self.given += kept.len() as u64;
+        let kept = &kept[..usize::try_from(limit).unwrap_or(usize::MAX).min(kept.len())];
+        self.samples_out += kept.len() as u64;
         out.extend_from_slice(kept);
     }
 }
@@ -152,7 +154,7 @@ mod tests {
                 if seconds < 0.5 {
                     continue;
                 }
-                // The same wave at the same time: neither delayed nor reshaped. The edges ring.
+                // The same wave at the same time, neither delayed nor distorted. The edges ring, so they are left out.
                 let middle = 800..expected.len() - 800;
                 let difference: Vec<f32> =
                     out[middle.clone()].iter().zip(&expected[middle]).map(|(a, b)| a - b).collect();
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_16_khz_cannot_hold_vanishes() {
+    fn frequencies_above_8_khz_are_removed() {
         for (frequency, rate) in [(12_000.0, 44_100), (8_800.0, 48_000), (9_000.0, 96_000), (60_000.0, 192_000)] {
             let out = resample(&tone(frequency, rate, 1.0), rate, 4_096);
             assert!(rms(&out[800..15_200]) < 0.0005, "{frequency} at {rate}: {}", rms(&out[800..15_200]));
@@ -172,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn chunking_does_not_matter_and_nothing_gives_nothing() {
+    fn the_size_of_chunks_does_not_matter_and_no_input_gives_no_output() {
         let samples = tone(700.0, 44_100, 0.3);
         assert_eq!(resample(&samples, 44_100, 1), resample(&samples, 44_100, 100_000));
         assert!(resample(&[], 44_100, 1).is_empty());
     }
 
     #[test]
-    fn absurd_rates_are_refused() {
+    fn rates_out_of_range_are_refused() {
         for rate in [0, 1, 999, 384_001, u32::MAX] {
             assert!(Resampler::new(rate).is_none());
         }

@@ -1,6 +1,6 @@
-//! What a file is, by its content: uploaded names lie. Also what headers promise and the file doesn't hold, where a
-//! few reads tell (WAV, MP4, Ogg), and the one repair that is needed: WAV lengths of recorders that stream.
-//! Used by `decode` before any decoder sees the file.
+//! Recognition of files by their content, because the names of uploads may be wrong. Also finds what headers declare
+//! and the file doesn't hold, where a few reads show it (WAV, AIFF, MP4, Ogg), and makes the one repair that is needed:
+//! the lengths in WAV files of recorders that stream. Used by `decode` before any decoder sees the file.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,46 +8,46 @@ use std::os::unix::fs::FileExt;
 
 use symphonia::core::io::MediaSource;
 
-/// What the first bytes say.
+/// What the first bytes of a file show.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// A container that the built-in decoders know.
+    /// A container that the built-in decoders read.
     Native(&'static str),
-    /// Media, but not for the built-in decoders, which could mistake its inside for something they know.
-    Foreign(&'static str),
-    /// No media at all.
-    Other(&'static str),
-    /// No known mark.
+    /// Media, but not for the built-in decoders, which could mistake its content for something they know.
+    ForFfmpeg(&'static str),
+    /// Not media.
+    NotMedia(&'static str),
+    /// No known signature.
     Unknown,
 }
 
-/// Bytes read from the start: enough for every mark, and to tell text from binary.
+/// Bytes read from the start: enough for every signature, and to tell text from binary data.
 const HEAD: usize = 4_096;
 
-/// Chunks or boxes that are stepped over in search of one. No recording has as many before the one that matters, and a
-/// file of nothing else would take as long as there is time.
-const MOST_CHUNKS: usize = 4_096;
+/// Chunks or boxes that are skipped in search of one. No recording has as many before the one that matters, and a file
+/// of nothing else would take unlimited time.
+const MAX_CHUNKS: usize = 4_096;
 
 /// Recognises a file by its first bytes.
 pub(super) fn kind(file: &File) -> io::Result<Kind> {
-    Ok(recognise(&part(file, 0, HEAD)?))
+    Ok(recognise(&read_up_to(file, 0, HEAD)?))
 }
 
-/// What a file is by its first bytes.
+/// Recognises a file by its first bytes.
 #[must_use]
 pub fn recognise(head: &[u8]) -> Kind {
-    use Kind::{Foreign, Native, Other};
+    use Kind::{ForFfmpeg, Native, NotMedia};
     let at = |offset: usize, mark: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(mark));
     let first = |mark: &[u8]| at(0, mark);
     if first(b"RIFF") || first(b"RF64") || first(b"BW64") {
         return if at(8, b"WAVE") {
             Native("WAV audio")
         } else if at(8, b"AVI ") {
-            Foreign("an AVI video")
+            ForFfmpeg("an AVI video")
         } else if at(8, b"WEBP") {
-            Other("a WebP image")
+            NotMedia("a WebP image")
         } else {
-            Foreign("a RIFF file")
+            ForFfmpeg("a RIFF file")
         };
     }
     let native: &[(&[u8], &str)] = &[
@@ -102,32 +102,33 @@ pub fn recognise(head: &[u8]) -> Kind {
     }
     if [&b"ftyp"[..], b"moov", b"mdat", b"wide", b"free", b"skip"].iter().any(|name| at(4, name)) {
         return if at(8, b"heic") || at(8, b"mif1") || at(8, b"avif") {
-            Other("a HEIC or AVIF image")
+            NotMedia("a HEIC or AVIF image")
         } else {
             Native("an MP4 or M4A recording")
         };
     }
     if let Some(name) = find(foreign) {
-        return Foreign(name);
+        return ForFfmpeg(name);
     }
     if let Some(name) = find(other) {
-        return Other(name);
+        return NotMedia(name);
     }
     if [0, 188, 376].iter().all(|&offset| at(offset, b"G")) {
-        return Foreign("an MPEG transport stream");
+        return ForFfmpeg("an MPEG transport stream");
     }
     if let [0xff, second, ..] = *head {
-        // The layer bits: 0 is AAC's framing, 3 is layer I, which nobody writes any more.
+        // The layer bits: 0 is AAC's framing (ADTS), 3 is MPEG layer I, which nobody uses any more.
         match second & 0xf6 {
             0xf0 => return Native("AAC audio"),
             0xf2 | 0xf4 | 0xe2 | 0xe4 => return Native("MP3 audio"),
             _ => {}
         }
     }
-    if is_text(head) { Other("a text file") } else { Kind::Unknown }
+    if is_text(head) { NotMedia("a text file") } else { Kind::Unknown }
 }
 
-/// Text in the encodings people use: no control characters but white space, or UTF-16 by its mark.
+/// Whether the bytes are text in a common encoding: without control characters other than white space, or UTF-16 with a
+/// byte order mark.
 fn is_text(head: &[u8]) -> bool {
     let control = |byte: &u8| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b);
     let utf16 = matches!(head, [0xff, 0xfe, _, 0, ..] | [0xfe, 0xff, 0, _, ..]);
@@ -143,10 +144,10 @@ fn is_text(head: &[u8]) -> bool {
         })
 }
 
-/// Where the samples of a WAV file are, and how many there should be.
+/// The position of the samples in a WAV file, and their declared and real length.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wav {
-    /// Seconds in the file.
+    /// Seconds that the file holds.
     pub(super) found: f64,
     /// Seconds that the header declares; `found` where the header was written before the length was known.
     pub(super) declared: f64,
@@ -156,7 +157,7 @@ pub(super) struct Wav {
     length: u64,
 }
 
-/// Reads a WAV file's header. None where it isn't one, or has no samples chunk, or no use for this.
+/// Reads a WAV file's header. Returns none if it isn't one, or if it has no usable format or samples.
 pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
@@ -165,7 +166,7 @@ pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
     }
     let (mut at, mut format, mut long) = (12, None, None);
     let mut chunk = [0; 8];
-    for _ in 0..MOST_CHUNKS {
+    for _ in 0..MAX_CHUNKS {
         if !read_at(file, at, &mut chunk)? {
             break;
         }
@@ -207,7 +208,7 @@ pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
                 let available = size.saturating_sub(at);
                 let declared = match (declared, long) {
                     (0xffff_ffff, Some(long)) => long,
-                    (declared, _) if streamed(file, at, declared, available)? => available,
+                    (declared, _) if is_placeholder(file, at, declared, available)? => available,
                     (declared, _) => declared,
                 };
                 let length = declared.min(available) / frame * frame;
@@ -221,16 +222,16 @@ pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
     Ok(None)
 }
 
-/// Whether a RIFF, AIFF or MP4 file consists of more small parts than any recording has before what matters. Every parser
-/// would go through all of them.
-pub(super) fn is_crumbs(file: &File) -> io::Result<bool> {
+/// Whether a RIFF, AIFF or MP4 file has more small chunks before its samples than any recording has. Every parser would
+/// read all of them.
+pub(super) fn has_too_many_chunks(file: &File) -> io::Result<bool> {
     let mut head = [0; 16];
     if !read_at(file, 0, &mut head[..8])? {
         return Ok(false);
     }
     let (little, big) = (matches!(&head[..4], b"RIFF" | b"RF64" | b"BW64"), &head[..4] == b"FORM");
     let mut at: u64 = if little || big { 12 } else { 0 };
-    for _ in 0..MOST_CHUNKS {
+    for _ in 0..MAX_CHUNKS {
         if !read_at(file, at, &mut head[..8])? {
             return Ok(false);
         }
@@ -256,20 +257,20 @@ pub(super) fn is_crumbs(file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether the samples' length is a placeholder of a writer that could not go back: zero with samples following, or
-/// just below one of the limits that writers use for "as long as it gets".
-fn streamed(file: &File, start: u64, declared: u64, available: u64) -> io::Result<bool> {
+/// Whether the declared length of the samples is the placeholder of a writer that could not seek back: zero with
+/// samples following, or just below one of the limits that writers use for "unknown".
+fn is_placeholder(file: &File, start: u64, declared: u64, available: u64) -> io::Result<bool> {
     if declared == 0 {
         return Ok(available > 0 && !chunks_to_end(file, start)?);
     }
     Ok(declared > available && matches!(declared, 0x7fff_0000..=0x8000_0000 | 0xffff_0000..=0xffff_ffff))
 }
 
-/// Whether proper chunks follow up to the end of the file, as after samples that are really none.
+/// Whether valid chunks follow up to the end of the file, as in a file that really has no samples.
 fn chunks_to_end(file: &File, mut at: u64) -> io::Result<bool> {
     let size = file.metadata()?.len();
     let mut chunk = [0; 8];
-    for _ in 0..MOST_CHUNKS {
+    for _ in 0..MAX_CHUNKS {
         if at >= size {
             break;
         }
@@ -282,7 +283,8 @@ fn chunks_to_end(file: &File, mut at: u64) -> io::Result<bool> {
     Ok(at <= size + 1)
 }
 
-/// Seconds that an AIFF file declares, and those that it holds. None where it isn't one, or doesn't say.
+/// Returns the seconds that an AIFF file declares and those that it holds; none if it isn't one or doesn't declare
+/// them.
 pub(super) fn aiff(file: &File) -> io::Result<Option<(f64, f64)>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
@@ -290,7 +292,7 @@ pub(super) fn aiff(file: &File) -> io::Result<Option<(f64, f64)>> {
         return Ok(None);
     }
     let (mut at, mut declared, mut chunk) = (12, 0.0, [0; 8]);
-    for _ in 0..MOST_CHUNKS {
+    for _ in 0..MAX_CHUNKS {
         if !read_at(file, at, &mut chunk)? {
             break;
         }
@@ -302,7 +304,7 @@ pub(super) fn aiff(file: &File) -> io::Result<Option<(f64, f64)>> {
                 if !read_at(file, at, &mut body)? {
                     return Ok(None);
                 }
-                // An 80 bit float: exponent, then a mantissa of which the upper half is enough.
+                // An 80-bit float: the exponent, then a mantissa of which the upper half is enough.
                 let exponent = i32::from(u16::from_be_bytes([body[8], body[9]]) & 0x7fff) - 16_383 - 31;
                 let rate = f64::from(be32(&body[10..])) * 2_f64.powi(exponent);
                 declared = f64::from(be32(&body[2..])) / rate;
@@ -318,11 +320,11 @@ pub(super) fn aiff(file: &File) -> io::Result<Option<(f64, f64)>> {
     Ok(None)
 }
 
-/// Whether an MP4 file has lost its index (the `moov` box), as a copy that broke off has when the index comes last.
+/// Whether an MP4 file has media and no index (the `moov` box), as when a copy broke off and the index comes last.
 pub(super) fn mp4_without_index(file: &File) -> io::Result<bool> {
     let size = file.metadata()?.len();
     let (mut at, mut media, mut head) = (0, false, [0; 16]);
-    for _ in 0..MOST_CHUNKS {
+    for _ in 0..MAX_CHUNKS {
         if at >= size || !read_at(file, at, &mut head[..8])? {
             break;
         }
@@ -351,16 +353,16 @@ pub(super) fn mp4_without_index(file: &File) -> io::Result<bool> {
     Ok(media)
 }
 
-/// Whether an Ogg file ends within a page, or long after its last one. Ogg declares no length, so this is how a broken
-/// copy shows.
+/// Whether an Ogg file ends within a page, or long after its last page. Ogg declares no length, so only this shows that
+/// a copy broke off.
 pub(super) fn ogg_is_cut(file: &File) -> io::Result<bool> {
     /// A page is at most a header of 27, 255 lengths, and 255 segments of 255 bytes.
     const LARGEST_PAGE: u64 = 27 + 255 + 255 * 255;
-    /// Bytes after the last page that may be some tag.
+    /// Bytes after the last page that may be a tag.
     const TAG: usize = 4_096;
     let size = file.metadata()?.len();
     let from = size.saturating_sub(2 * LARGEST_PAGE);
-    let tail = part(file, from, 2 * LARGEST_PAGE as usize)?;
+    let tail = read_up_to(file, from, 2 * LARGEST_PAGE as usize)?;
     let Some(page) = tail.windows(5).rposition(|window| window == b"OggS\0") else {
         return Ok(true);
     };
@@ -376,18 +378,18 @@ pub(super) fn ogg_is_cut(file: &File) -> io::Result<bool> {
 }
 
 /// Whether an MP3 stream begins with a table (Xing, Info, VBRI) that counts its frames. Without one its length can only
-/// be guessed from the first frames.
+/// be estimated from the first frames.
 pub(super) fn mp3_counts_frames(file: &File) -> io::Result<bool> {
     let (mut at, mut head) = (0_u64, [0; 10]);
-    for _ in 0..MOST_CHUNKS {
+    for _ in 0..MAX_CHUNKS {
         if !read_at(file, at, &mut head)? || &head[..3] != b"ID3" {
             break;
         }
         let length = head[6..].iter().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
         at += 10 + length + if head[5] & 0x10 == 0 { 0 } else { 10 };
     }
-    // The first frame may follow padding; its table stands in its first bytes.
-    let frame = part(file, at, HEAD)?;
+    // The first frame may follow padding. The table is in its first bytes.
+    let frame = read_up_to(file, at, HEAD)?;
     let Some(sync) = frame.windows(2).position(|pair| pair[0] == 0xff && pair[1] & 0xe0 == 0xe0) else {
         return Ok(false);
     };
@@ -397,7 +399,7 @@ pub(super) fn mp3_counts_frames(file: &File) -> io::Result<bool> {
     Ok(mark(b"VBRI").is_some() || mark(b"Xing").or_else(|| mark(b"Info")).is_some_and(counted))
 }
 
-/// Whether a Matroska file calls itself WebM.
+/// Whether a Matroska file declares itself as WebM.
 pub(super) fn is_webm(file: &File) -> io::Result<bool> {
     let mut head = [0; 64];
     Ok(read_at(file, 0, &mut head)? && head.windows(4).any(|window| window == b"webm"))
@@ -413,7 +415,7 @@ fn be32(bytes: &[u8]) -> u32 {
 
 /// Fills `buffer` from a position; false where the file ends before.
 fn read_at(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
-    // No file reaches so far, and the system would call it an error.
+    // No file is that long, and the system would report an error.
     if i64::try_from(at).is_err() {
         return Ok(false);
     }
@@ -425,14 +427,14 @@ fn read_at(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
 }
 
 /// Up to `length` bytes from a position; fewer where the file ends before.
-fn part(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
+fn read_up_to(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
     let size = file.metadata()?.len();
     let length = length.min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
     let mut bytes = vec![0; length];
     Ok(if read_at(file, at, &mut bytes)? { bytes } else { Vec::new() })
 }
 
-/// A file for the decoders, its length asked for once. A WAV file's lengths are shown as they are, not as declared.
+/// A file for the decoders, whose length is read once. The lengths in a WAV file are replaced by the real ones.
 pub(super) struct Source {
     file: File,
     at: u64,
@@ -446,7 +448,8 @@ impl Source {
         let mut patches = Vec::new();
         if let Some(wav) = wav {
             length = wav.start + wav.length;
-            // The longest possible for the whole, which also stands for "unknown", so that only the samples' counts.
+            // The longest possible length for the whole file, which also means "unknown", so that only the length of
+            // the samples counts.
             patches.push((0, *b"RIFF"));
             patches.push((4, [0xff; 4]));
             patches.push((wav.start - 4, u32::try_from(wav.length).unwrap_or(u32::MAX).to_le_bytes()));
@@ -457,19 +460,19 @@ impl Source {
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let most = buffer.len().min(left);
-        // A place beyond the end is the file's word, and no error of the storage.
-        if most == 0 {
+        let remaining = usize::try_from(self.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let count = buffer.len().min(remaining);
+        // A position beyond the end comes from the file's content, and isn't an error of the storage.
+        if count == 0 {
             return Ok(0);
         }
-        let got = self.file.read_at(&mut buffer[..most], self.at)?;
+        let got = self.file.read_at(&mut buffer[..count], self.at)?;
         for (start, bytes) in &self.patches {
             for (at, byte) in (*start..).zip(bytes) {
-                if let Some(place) =
+                if let Some(index) =
                     at.checked_sub(self.at).and_then(|at| usize::try_from(at).ok()).filter(|at| *at < got)
                 {
-                    buffer[place] = *byte;
+                    buffer[index] = *byte;
                 }
             }
         }
@@ -514,16 +517,16 @@ mod tests {
     }
 
     #[test]
-    fn crumbs() {
+    fn files_of_too_many_chunks_are_recognised() {
         let whole = |start: &[u8], part: &[u8], end: &[u8]| {
-            is_crumbs(&file(&[start, &part.repeat(2 * MOST_CHUNKS), end].concat())).expect("readable")
+            has_too_many_chunks(&file(&[start, &part.repeat(2 * MAX_CHUNKS), end].concat())).expect("readable")
         };
         assert!(whole(b"RIFF\0\0\0\0WAVE", b"junk\0\0\0\0", b""));
         assert!(whole(b"FORM\0\0\0\0AIFF", b"junk\0\0\0\0", b""));
         assert!(whole(b"", b"\0\0\0\x08free", b""));
         assert!(!whole(b"RIFF\0\0\0\0WAVEdata\xff\xff\xff\0", b"junk\0\0\0\0", b""));
         assert!(!whole(b"\0\0\0\x08moov", b"\0\0\0\x08free", b""));
-        assert!(!is_crumbs(&file(b"RIFF")).expect("readable"));
+        assert!(!has_too_many_chunks(&file(b"RIFF")).expect("readable"));
     }
 
     fn header(data: u32) -> Vec<u8> {
@@ -533,21 +536,21 @@ mod tests {
     }
 
     #[test]
-    fn marks() {
+    fn files_are_recognised_by_their_first_bytes() {
         assert_eq!(recognise(b"RIFF\x00\x00\x00\x00WAVEfmt "), Kind::Native("WAV audio"));
-        assert_eq!(recognise(b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n"), Kind::Other("a text file"));
-        assert_eq!(recognise(b"ffconcat version 1.0\nfile '/etc/passwd'\n"), Kind::Other("a text file"));
-        assert_eq!(recognise("Grüße\n".as_bytes()), Kind::Other("a text file"));
-        assert_eq!(recognise(b"\xff\xfeH\0i\0"), Kind::Other("a text file"));
+        assert_eq!(recognise(b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n"), Kind::NotMedia("a text file"));
+        assert_eq!(recognise(b"ffconcat version 1.0\nfile '/etc/passwd'\n"), Kind::NotMedia("a text file"));
+        assert_eq!(recognise("Grüße\n".as_bytes()), Kind::NotMedia("a text file"));
+        assert_eq!(recognise(b"\xff\xfeH\0i\0"), Kind::NotMedia("a text file"));
         assert_eq!(recognise(b"\xff\xfb\x90\x64"), Kind::Native("MP3 audio"));
         assert_eq!(recognise(b"\xff\xf1\x50\x80"), Kind::Native("AAC audio"));
-        assert_eq!(recognise(b"\xff\xd8\xff\xe0"), Kind::Other("a JPEG image"));
+        assert_eq!(recognise(b"\xff\xd8\xff\xe0"), Kind::NotMedia("a JPEG image"));
         assert_eq!(recognise(b"\x01\x02\x03\x04\x90\xff"), Kind::Unknown);
         assert_eq!(recognise(b""), Kind::Unknown);
     }
 
     #[test]
-    fn wav_lengths() {
+    fn wav_lengths_are_read_and_placeholders_recognised() {
         let read = |data: u32, bytes: usize| {
             let mut all = header(data);
             all.extend(std::iter::repeat_n(1, bytes));
@@ -565,12 +568,12 @@ mod tests {
     }
 
     #[test]
-    fn a_source_shows_real_lengths_at_any_offset() {
+    fn a_source_has_the_real_lengths_at_any_offset() {
         let mut all = header(0);
         all.extend([7; 100]);
         let stored = file(&all);
-        let plan = wav(&stored).expect("readable").expect("a WAV file");
-        let mut source = Source::new(stored, Some(&plan)).expect("opened");
+        let header = wav(&stored).expect("readable").expect("a WAV file");
+        let mut source = Source::new(stored, Some(&header)).expect("opened");
         let mut whole = Vec::new();
         source.read_to_end(&mut whole).expect("read");
         assert_eq!(&whole[4..8], [0xff; 4]);

@@ -1,23 +1,23 @@
-//! The outline of a recording, as the player draws it: one peak per bin, over the whole length.
-//! Built while decoding, in one pass and without knowing the length: when the fine bins are full, neighbours merge.
+//! The waveform of a recording for the player: one peak per bin over the whole length. Built while decoding, in one
+//! pass and without knowing the length: when the fine bins are full, neighbouring ones are merged.
 
 use serde::{Deserialize, Serialize};
 
-/// The most peaks in a [`Waveform`]: about the width of a page in pixels. Recordings over a few seconds have exactly
-/// this many.
+/// The maximal number of peaks in a [`Waveform`]: about the width of a page in pixels. Recordings longer than a few
+/// seconds have exactly this many.
 pub const MAX_PEAKS: usize = 1_000;
 
-/// Fine bins kept while the length is unknown. Four times what is kept in the end: after a merge there are still at
-/// least two of them for each peak, so the peaks are near enough of equal width.
+/// Fine bins while the length is unknown: four times the final number. After a merge there are still at least two for
+/// each peak, so the peaks have nearly the same width.
 const FINE: usize = 4 * MAX_PEAKS;
 
-/// Samples in a fine bin at the start: 2.5 ms, so a clip of 2.5 s already has all its peaks.
+/// Samples in a fine bin at the start: 2.5 ms, so that a clip of 2.5 s already has all its peaks.
 const FIRST_WIDTH: u32 = 40;
 
-/// Peaks in equal steps over the recording.
+/// Peaks at equal distances over the recording.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Waveform {
-    /// The loudest sample of each step, 0 (digital silence) to 255 (full scale), linear. At most [`MAX_PEAKS`].
+    /// The loudest sample of each bin, from 0 (digital silence) to 255 (full scale), linear. At most [`MAX_PEAKS`].
     pub peaks: Vec<u8>,
 }
 
@@ -69,7 +69,7 @@ impl Builder {
     }
 }
 
-/// 0..=32768 to 0..=255; what is not silent doesn't become it.
+/// Scales 0..=32768 to 0..=255, rounded up, so that only silence becomes 0.
 fn scale(peak: u16) -> u8 {
     u8::try_from((u32::from(peak) * 255).div_ceil(32_768)).unwrap_or(u8::MAX)
 }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_short_and_long() {
+    fn recordings_of_any_length_have_the_right_number_of_peaks() {
         assert_eq!(of(&[], 1).peaks, Vec::<u8>::new());
         assert_eq!(of(&[0, -5], 1).peaks, [1]);
         assert_eq!(of(&vec![i16::MIN; 16_000], 999).peaks, vec![255; 400]);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn shape_is_kept_and_chunks_do_not_matter() {
+    fn the_shape_is_kept_whatever_the_size_of_chunks() {
         // Rises linearly over 100 s.
         let samples: Vec<i16> =
             (0..1_600_000_i64).map(|i| i16::try_from(i * 32_767 / 1_600_000).expect("below full scale")).collect();

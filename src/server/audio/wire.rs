@@ -1,6 +1,6 @@
-//! What a decoder says on its standard output: frames of a tag, a length and a body, which are messages (JSON) or samples.
-//! `child` writes them and `process` reads them. A decoder that a recording has taken over may write anything, so every
-//! length has a limit, and every text is cut down to what a name may be.
+//! The format of a decoder's standard output: frames of a tag, a length and a body, which are messages (JSON) or
+//! samples. `child` writes them and `process` reads them. A decoder that a recording has taken over may write anything,
+//! so every length is limited, and every text is cut to what a name may contain.
 
 use std::io::{self, ErrorKind, Write};
 
@@ -9,10 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{AudioError, AudioInfo, Problem};
 
-/// The longest message, in bytes. Real ones are a few hundred.
+/// The longest message, in bytes. Real ones have a few hundred.
 const MAX_MESSAGE: u32 = 16 * 1024;
 
-/// The most samples in a frame: half a second, as the built-in decoders hand them out.
+/// The maximal number of samples in a frame: half a second, as the built-in decoders write them.
 pub(super) const MAX_SAMPLES: usize = super::SAMPLE_RATE as usize / 2;
 
 /// The longest name of a format or codec, in characters.
@@ -21,23 +21,24 @@ const MAX_NAME: usize = 60;
 const MESSAGE: u8 = b'm';
 const SAMPLES: u8 = b's';
 
-/// What a decoder tells besides samples.
+/// What a decoder reports besides samples.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
-    /// What the file is by its first bytes, with an article. Said before a decoder looks at the file.
+    /// What the file is by its first bytes, with an article. Sent before a decoder reads the file.
     Recognised(String),
-    /// The recording can be decoded, and this is what it is. Samples follow if they were asked for.
+    /// The recording can be decoded, and has this format. Samples follow if they were asked for.
     Opened(AudioInfo),
-    /// The recording has been decoded to its end, and this is what it turned out to be.
+    /// The recording has been decoded to its end, and has this format.
     Ended(AudioInfo),
     /// The built-in decoders can't read it; ffmpeg may.
-    NotHere(Problem),
+    #[serde(rename = "not_here")]
+    TryFfmpeg(Problem),
     /// The recording is refused.
     Refused(AudioErrorOnWire),
 }
 
-/// An [`AudioError`] that can be sent: an error of the storage is reduced to its number.
+/// An [`AudioError`] that can be serialised: an error of the storage is reduced to its number.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum AudioErrorOnWire {
@@ -60,14 +61,14 @@ impl From<AudioError> for AudioErrorOnWire {
             AudioError::TooLong { duration, at_least, limit: _ } => Self::TooLong { duration, at_least },
             AudioError::NoSamples { format } => Self::NoSamples { format },
             AudioError::Io(error) => Self::Storage { errno: error.raw_os_error() },
-            // Only ever said by the parent.
+            // Only the parent creates this error.
             AudioError::Ffmpeg => Self::Unreadable { recognised: None, problem: Problem::Unsupported },
         }
     }
 }
 
 impl AudioErrorOnWire {
-    /// The error with what only the parent knows: whether ffmpeg is there, and the limit in seconds.
+    /// Completes the error with what only the parent knows: whether ffmpeg is installed, and the limit in seconds.
     pub(super) fn with(self, ffmpeg: bool, limit: f64) -> AudioError {
         match self {
             Self::Empty => AudioError::EmptyFile,
@@ -92,12 +93,12 @@ pub(super) enum Frame {
     Samples(Vec<i16>),
 }
 
-/// Writes a message at once.
+/// Writes a message and flushes it.
 pub(super) fn write_message(out: &mut impl Write, message: &Message) -> io::Result<()> {
     write(out, MESSAGE, &serde_json::to_vec(message).map_err(io::Error::other)?)
 }
 
-/// Writes samples at once, at most [`MAX_SAMPLES`].
+/// Writes at most [`MAX_SAMPLES`] samples and flushes them.
 pub(super) fn write_samples(out: &mut impl Write, samples: &[i16]) -> io::Result<()> {
     let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     write(out, SAMPLES, &bytes)
@@ -113,10 +114,10 @@ fn write(out: &mut impl Write, tag: u8, body: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// Reads the next frame; none at the end. Must not be dropped half way.
+/// Reads the next frame; none at the end. The future must not be dropped before it is done.
 ///
 /// # Errors
-/// `InvalidData` for what is no frame, `UnexpectedEof` where one breaks off.
+/// `InvalidData` if it isn't a valid frame, `UnexpectedEof` if it is incomplete.
 pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
     let mut head = [0; 5];
     if from.read(&mut head[..1]).await? == 0 {
@@ -135,32 +136,32 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
         return Ok(Some(Frame::Samples(samples(&body))));
     }
     let message = serde_json::from_slice(&body).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-    Ok(Some(Frame::Message(clean(message)?)))
+    Ok(Some(Frame::Message(sanitise(message)?)))
 }
 
-/// Samples of 16 bit, low byte first.
+/// Decodes samples of 16 bits, low byte first.
 pub(super) fn samples(bytes: &[u8]) -> Vec<i16> {
     bytes.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
 }
 
-fn clean(message: Message) -> io::Result<Message> {
+fn sanitise(message: Message) -> io::Result<Message> {
     Ok(match message {
         Message::Recognised(what) => Message::Recognised(name(what)),
-        Message::Opened(info) => Message::Opened(clean_info(info)?),
-        Message::Ended(info) => Message::Ended(clean_info(info)?),
+        Message::Opened(info) => Message::Opened(sanitise_info(info)?),
+        Message::Ended(info) => Message::Ended(sanitise_info(info)?),
         other => other,
     })
 }
 
-/// What a recording is, with names that are names and a length that is one.
-pub(super) fn clean_info(info: AudioInfo) -> io::Result<AudioInfo> {
+/// Checks the length and removes from the names what no name contains.
+pub(super) fn sanitise_info(info: AudioInfo) -> io::Result<AudioInfo> {
     if info.duration.is_some_and(|seconds| !seconds.is_finite() || seconds < 0.0) {
         return Err(ErrorKind::InvalidData.into());
     }
     Ok(AudioInfo { format: name(info.format), codec: name(info.codec), ..info })
 }
 
-/// A name of a format or codec, which people are shown: no markup, no control characters, not long.
+/// Reduces the name of a format or codec, which people are shown, to harmless characters and a limited length.
 fn name(text: String) -> String {
     let of_names = |c: char| c.is_ascii_alphanumeric() || " -_.'()/+,".contains(c);
     text.chars().filter(|c| of_names(*c)).take(MAX_NAME).collect()
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn frames_that_are_written_can_be_read() {
         let info = AudioInfo {
             format: "wav".to_owned(),
             codec: "pcm_s16le".to_owned(),
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_keep_their_sentences() {
+    fn errors_keep_their_messages() {
         for error in [
             AudioError::EmptyFile,
             AudioError::Unreadable { recognised: Some("a PNG image".into()), problem: Problem::NotAudio, ffmpeg: true },
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_and_nonsense_end_the_reading() {
+    fn frames_that_are_too_long_or_invalid_are_refused() {
         let frame = |tag: u8, length: u32| [&[tag][..], &length.to_le_bytes()].concat();
         for bytes in [
             frame(b'x', 0),
@@ -242,9 +243,9 @@ mod tests {
     }
 
     #[test]
-    fn names_are_only_names() {
-        let told = name("a <b>file</b>\u{202e}\n\0".to_owned());
-        assert_eq!(told, "a bfile/b");
+    fn names_contain_only_harmless_characters() {
+        let cleaned = name("a <b>file</b>\u{202e}\n\0".to_owned());
+        assert_eq!(cleaned, "a bfile/b");
         assert_eq!(name("x".repeat(1_000)).len(), MAX_NAME);
         assert_eq!(name("Monkey's Audio (AC-3)".to_owned()), "Monkey's Audio (AC-3)");
     }

@@ -5,7 +5,7 @@
 use super::Watchers;
 use crate::{
     model::SessionId,
-    server::store::{Store, recently},
+    server::store::{Store, recent_cutoff},
 };
 use std::{collections::HashMap, time::Duration};
 use tokio::{sync::watch, time, time::Instant};
@@ -103,7 +103,7 @@ pub(super) async fn compare(
         }
     }
     for owners in watchers.held_owners().chunks(BATCH) {
-        let all = store.versions_of_owners(owners, recently()).await?;
+        let all = store.versions_of_owners(owners, recent_cutoff()).await?;
         let newer = all.into_iter().filter(|(id, owner, version)| watchers.known_to_owner(owner, *id) < Some(*version));
         changed.extend(newer.map(|(id, ..)| id));
     }
@@ -117,7 +117,7 @@ pub(super) async fn compare(
     changed.sort_unstable();
     changed.dedup();
     for step in changed.chunks(BATCH) {
-        for (session, owner) in store.many(step).await? {
+        for (session, owner) in store.find_many(step).await? {
             watchers.refresh(&owner, &session.status);
         }
     }

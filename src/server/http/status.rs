@@ -8,7 +8,7 @@ use crate::{
         error::Error,
         owner::Owner,
         state::AppState,
-        store::recently,
+        store::recent_cutoff,
         stream::{Current, Direct, Frame, Handover, Peer, StatusBody, StatusStream},
     },
 };
@@ -69,7 +69,7 @@ pub(super) async fn all(
     Extension(owner): Extension<Owner>,
     request: HeaderMap,
 ) -> Result<Response, Error> {
-    let since = recently();
+    let since = recent_cutoff();
     let (tag, frames) = match state.hub.list(&owner, since) {
         Some(list) => list,
         // An owner without sessions takes no memory: a program without a cookie is a new owner with each request.

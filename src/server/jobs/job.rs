@@ -1,4 +1,4 @@
-//! One attempt at one session: from the claim to its last word.
+//! One attempt at one session, from the claim to its end.
 
 use super::{NodeSpeed, Workers, lease, spool};
 use crate::{
@@ -29,66 +29,68 @@ use std::{
 use tokio::{sync::broadcast::error::RecvError, time};
 use tokio_util::sync::CancellationToken;
 
-/// Progress is stored and published at most this often. People see no more in a bar, and a status costs each watcher
-/// half a kilobyte. Stages, ends and segments don't wait.
+/// The interval at which progress is stored and published at most. A faster progress bar shows people nothing more, and
+/// each status costs every watcher half a kilobyte. Changes of the stage, ends and segments aren't delayed.
 const TICK: Duration = Duration::from_secs(1);
-/// Between tries to fetch a recording whose storage doesn't answer.
+/// Pause between attempts to fetch a recording while its storage doesn't answer.
 const FETCH_PAUSE: Duration = Duration::from_secs(2);
 
-/// Pause before a write is tried again while the database is away.
-const AGAIN: Duration = Duration::from_millis(250);
+/// Pause between attempts to write while the database can't be reached.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// A write to the store, tried again while the database is away, until the lease must have run out: what has been heard
-/// isn't given up because a database is restarted. While the database's disk is full it is tried until there is room or
-/// the node stops. `$again`: whether an earlier try may have been carried out.
-macro_rules! persist {
+/// A write to the store that is retried while the database can't be reached, until the lease must have run out, so that
+/// a restart of the database doesn't discard what has been transcribed. While the database's disk is full it is retried
+/// until there is room or the node stops. `$again` tells whether an earlier attempt may have succeeded without an
+/// answer.
+macro_rules! retry_write {
     ($job:expr, |$again:pat_param| $write:expr) => {{
-        let mut patience = Patience::of($job);
+        let mut retry = Retry::of($job);
         loop {
-            let $again = patience.tried;
+            let $again = retry.tried;
             match $write.await {
-                Err(error) if patience.lasts(&error) => time::sleep(AGAIN).await,
+                Err(error) if retry.may_go_on(&error) => time::sleep(RETRY_PAUSE).await,
                 done => break done,
             }
-            $job.held_up.store(true, Relaxed);
+            $job.waited_for_store.store(true, Relaxed);
         }
     }};
 }
 
-/// How long a write is tried again.
-struct Patience {
+/// Decides how long a write is retried.
+struct Retry {
     id: SessionId,
     until: time::Instant,
     stop: CancellationToken,
     tried: bool,
 }
 
-impl Patience {
+impl Retry {
     fn of(job: &Job<'_>) -> Self {
         let until = time::Instant::now() + job.lease_length();
         Self { id: job.claim.session.id, until, stop: job.stop.clone(), tried: false }
     }
 
-    fn lasts(&mut self, error: &sqlx::Error) -> bool {
-        let lasts = if store::is_full(error) {
+    /// Whether to retry after this error. Logs the first one.
+    fn may_go_on(&mut self, error: &sqlx::Error) -> bool {
+        let may_go_on = if store::is_full(error) {
             !self.stop.is_cancelled()
         } else {
-            store::is_passing(error) && time::Instant::now() < self.until
+            store::is_transient(error) && time::Instant::now() < self.until
         };
-        if !lasts {
+        if !may_go_on {
             return false;
         }
         if !self.tried {
-            tracing::warn!(session_id = %self.id, %error, "the store takes nothing; session {} waits for it", self.id);
+            tracing::warn!(session_id = %self.id, %error, "the database can't be written; session {} waits for it", self.id);
         }
         self.tried = true;
         true
     }
 }
 
-/// Why an attempt ended before its end.
+/// Why an attempt ended early.
 #[derive(Debug, thiserror::Error)]
-enum Stop {
+enum AttemptError {
     #[error("the claim is no longer valid")]
     LostClaim,
     #[error("the session was cancelled")]
@@ -103,37 +105,38 @@ enum Stop {
     Stalled { who: &'static str, silence: f64, left: Option<f64> },
     #[error("the store failed: {0}")]
     Store(#[from] sqlx::Error),
-    #[error("the recording can't be had: {0}")]
+    #[error("the recording can't be read: {0}")]
     Media(#[from] MediaError),
     #[error("the scratch file failed: {0}")]
     Io(#[from] std::io::Error),
 }
 
-/// How a worker comes out of an attempt.
+/// What an attempt tells about its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
-    /// Ready for the next.
+pub(super) enum AttemptEnd {
+    /// It can claim the next session.
     Ready,
     /// Its disk is full.
-    NoRoom,
+    DiskFull,
 }
 
-/// Works on a claimed session until it has ended, was taken away, or `shutdown`. `room` is promised for its recording,
-/// if there was so much.
+/// Works on a claimed session until it has ended, was taken away, or `shutdown`. `room` is reserved for its recording,
+/// if there was enough.
 pub(super) async fn run(
     workers: Workers,
     claim: Claim,
     room: Option<Reservation>,
     shutdown: CancellationToken,
     speed: Arc<NodeSpeed>,
-) -> Left {
+) -> AttemptEnd {
     let id = claim.session.id;
     let attempt = claim.session.status.attempt;
     tracing::info!(session_id = %id, attempt, engine = %claim.session.engine, "session {id} is being transcribed");
     let started = time::Instant::now();
     let mut job = Job::new(&workers, &claim, &shutdown);
     let result = job.work(room, &shutdown, &speed).await;
-    let left = if matches!(&result, Err(stop) if stop.is_full_disk()) { Left::NoRoom } else { Left::Ready };
+    let end =
+        if matches!(&result, Err(stop) if stop.is_full_disk()) { AttemptEnd::DiskFull } else { AttemptEnd::Ready };
     let ended = job.finish(result).await;
     match ended {
         Ok(Some(event)) => {
@@ -142,7 +145,7 @@ pub(super) async fn run(
                 match &status.error {
                     Some(Failure { code, message }) => tracing::warn!(
                         session_id = %id, status = %status.state, segments = status.segments, seconds, code,
-                        "session {id} has failed: {message}"
+                        "session {id} failed: {message}"
                     ),
                     None => tracing::info!(
                         session_id = %id, status = %status.state, segments = status.segments, seconds,
@@ -152,14 +155,16 @@ pub(super) async fn run(
             }
             workers.sessions.bus.publish(&event);
         }
-        Ok(None) => tracing::info!(session_id = %id, attempt, "session {id} is no longer this worker's"),
-        // The lease runs out and another attempt takes over.
-        Err(error) => tracing::error!(session_id = %id, %error, "the end of session {id} could not be stored"),
+        Ok(None) => tracing::info!(session_id = %id, attempt, "this worker lost its claim on session {id}"),
+        // Another attempt begins when the lease has run out.
+        Err(error) => {
+            tracing::error!(session_id = %id, %error, "the end of session {id} could not be stored; another attempt begins when its lease runs out")
+        }
     }
-    left
+    end
 }
 
-impl Stop {
+impl AttemptError {
     fn is_full_disk(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
@@ -176,16 +181,18 @@ struct Job<'a> {
     claim: &'a Claim,
     status: Status,
     meter: Meter,
-    /// From where the meter's seconds count.
+    /// The start of the meter's clock.
     started: time::Instant,
-    /// Seconds of audio that earlier attempts have transcribed; the engine's times count from here.
+    /// Seconds of audio that earlier attempts have transcribed. The engine counts from there.
     offset: f64,
+    /// When progress was published last.
     published: time::Instant,
     /// Whether there is progress that hasn't been published.
-    pending: bool,
-    /// Whether a write has waited for the store since this was last looked at. Nobody else is to blame for that time.
-    held_up: AtomicBool,
-    /// The node stops.
+    unpublished: bool,
+    /// Whether a write has waited for the database since this was last read. Such time doesn't count as silence of the
+    /// engine or the decoder.
+    waited_for_store: AtomicBool,
+    /// Cancelled when the node stops.
     stop: CancellationToken,
 }
 
@@ -201,8 +208,8 @@ impl<'a> Job<'a> {
             started: now,
             offset: 0.0,
             published: now,
-            pending: false,
-            held_up: AtomicBool::default(),
+            unpublished: false,
+            waited_for_store: AtomicBool::default(),
             stop: stop.clone(),
         }
     }
@@ -212,7 +219,7 @@ impl<'a> Job<'a> {
         room: Option<Reservation>,
         shutdown: &CancellationToken,
         speed: &NodeSpeed,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), AttemptError> {
         let id = self.claim.session.id;
         if let Some(done) = self.status.segments.checked_sub(1)
             && let Some(last) = self.sessions.store.segments(id, done, 1).await?.pop()
@@ -225,11 +232,11 @@ impl<'a> Job<'a> {
         let stop_survey = CancellationToken::new();
         let _stop_on_return = stop_survey.clone().drop_guard();
         let mut decoding = spool::survey(self.sessions.decoders.clone(), recording.clone(), max_duration, stop_survey);
-        // A file that can't be decoded at all ends here, before an engine is started for it.
-        let begun = async { decoding.wait_for(|d| d.begun || d.end.is_some()).await.map(|d| d.clone()) };
-        // If its thread panicked, there will be nothing to hear either.
-        let first = self.attend(begun, Some("decoder"), shutdown).await?.unwrap_or_default();
-        check(&first)?;
+        // A file that can't be decoded at all fails here, before an engine is started for it.
+        let begun = async { decoding.wait_for(|d| d.has_samples || d.end.is_some()).await.map(|d| d.clone()) };
+        // If the decoder's task panicked, there is no survey, and no samples either.
+        let first = self.wait_for_work(begun, Some("decoder"), shutdown).await?.unwrap_or_default();
+        check_survey(&first)?;
         self.stage(Stage::LoadingModel, "Loading the speech model").await?;
         let Some(engine) = self.sessions.engines.get(self.claim.session.engine) else {
             let reason = format!("The engine {} is not part of this build.", self.claim.session.engine);
@@ -239,32 +246,33 @@ impl<'a> Job<'a> {
             speech::spawn(engine, &Request { language: self.claim.session.language.clone() })?;
         let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;
         let mut samples = spool::samples(self.sessions.decoders.clone(), recording, max_duration, from);
-        // Feeding goes on beside listening: an engine that is busy talking doesn't read, and the other way round.
+        // Feeds and reads at the same time, because an engine that is busy writing doesn't read, and the other way
+        // round.
         let feed = async move {
             while let Some(piece) = samples.recv().await {
-                input.write(&piece.map_err(|error| broken(&error))?).await?;
+                input.write(&piece.map_err(|error| decode_failure(&error))?).await?;
             }
             input.finish().await?;
-            Ok::<(), Stop>(())
+            Ok::<(), AttemptError>(())
         };
         tokio::pin!(feed);
         let mut fed = false;
         let mut signals = self.sessions.bus.signals();
         let mut renewals = self.renewals();
-        let mut heard = time::Instant::now();
-        // Of a short recording the decoder may have told all before.
+        let mut last_event = time::Instant::now();
+        // The survey of a short recording may be complete already.
         decoding.mark_changed();
         let mut decoded = false;
         loop {
-            if self.held_up.swap(false, Relaxed) {
-                heard = time::Instant::now();
+            if self.waited_for_store.swap(false, Relaxed) {
+                last_event = time::Instant::now();
             }
             tokio::select! {
                 event = output.next() => {
-                    heard = time::Instant::now();
+                    last_event = time::Instant::now();
                     match event? {
                         Some(EngineEvent::Ready { model }) => {
-                            persist!(self, |_| self.sessions.store.save_model(self.claim, &model))?;
+                            retry_write!(self, |_| self.sessions.store.save_model(self.claim, &model))?;
                             self.meter = Meter::new(self.elapsed(), self.offset);
                             self.status.progress = self.progress();
                             self.stage(Stage::Transcribing, "Transcribing").await?;
@@ -276,54 +284,54 @@ impl<'a> Job<'a> {
                         Some(EngineEvent::Partial { .. }) => {}
                         Some(EngineEvent::Segment(segment)) => self.segment(segment, speed).await?,
                         Some(EngineEvent::Done) => break,
-                        None => return Err(SpeechError::Crashed { status: "without saying 'done'".to_owned(), stderr_tail: String::new() }.into()),
+                        None => return Err(SpeechError::Crashed { status: "it ended without a 'done' line".to_owned(), stderr_tail: String::new() }.into()),
                     }
                 }
                 result = &mut feed, if !fed => {
                     fed = true;
                     // A broken pipe only says that the engine is gone; its output says why.
-                    match result { Err(Stop::Speech(_)) | Ok(()) => {} Err(other) => return Err(other) }
+                    match result { Err(AttemptError::Speech(_)) | Ok(()) => {} Err(other) => return Err(other) }
                 }
                 Ok(()) = decoding.changed(), if !decoded => {
                     let now = decoding.borrow_and_update().clone();
                     decoded = self.decoded(&now).await?;
                 }
                 _ = renewals.tick() => self.renew().await?,
-                signal = signals.recv() => self.heed(signal)?,
-                () = shutdown.cancelled() => return Err(Stop::Shutdown),
-                () = time::sleep_until(self.published + TICK), if self.pending => self.save().await?,
-                () = time::sleep_until(heard + self.silence()) => return Err(self.stalled("speech engine")),
+                signal = signals.recv() => self.check_signal(signal)?,
+                () = shutdown.cancelled() => return Err(AttemptError::Shutdown),
+                () = time::sleep_until(self.published + TICK), if self.unpublished => self.save().await?,
+                () = time::sleep_until(last_event + self.stall_timeout()) => return Err(self.stalled("speech engine")),
             }
         }
         output.kill().await;
         if !decoded {
-            // The engine was faster than the news of the decoder, or didn't want to hear all.
+            // The engine finished before the survey, or didn't read all samples.
             let ended = async { decoding.wait_for(|d| d.end.is_some()).await.map(|d| d.clone()) };
-            let end = self.attend(ended, Some("decoder"), shutdown).await?.unwrap_or_default();
+            let end = self.wait_for_work(ended, Some("decoder"), shutdown).await?.unwrap_or_default();
             self.decoded(&end).await?;
         }
         self.stage(Stage::Saving, "Saving the transcript").await
     }
 
-    /// Takes in what the decoder tells, and whether that was all. Fails if the recording is broken.
-    async fn decoded(&mut self, decoding: &spool::Survey) -> Result<bool, Stop> {
-        check(decoding)?;
+    /// Handles what the survey has found, and returns whether it is complete. Fails if the recording is damaged.
+    async fn decoded(&mut self, decoding: &spool::Survey) -> Result<bool, AttemptError> {
+        check_survey(decoding)?;
         let Some(Ok(whole)) = decoding.end.as_deref() else { return Ok(false) };
         self.status.duration_total = Some(whole.duration);
         let (id, peaks) = (self.claim.session.id, &whole.waveform.peaks);
-        persist!(self, |_| self.sessions.store.save_waveform(id, peaks))?;
+        retry_write!(self, |_| self.sessions.store.save_waveform(id, peaks))?;
         self.status.progress = self.progress();
         self.save().await?;
         Ok(true)
     }
 
-    /// The recording as a file of this machine, and what removes it if it had to be fetched. While it can't be fetched,
-    /// tries again for as long as an engine may be silent: that is no fault of the session.
+    /// Returns the recording as a file of this machine, with its scratch file if it had to be fetched. Retries a failed
+    /// fetch for as long as an engine may be silent, because the session isn't to blame.
     async fn recording(
         &mut self,
         room: Option<Reservation>,
         shutdown: &CancellationToken,
-    ) -> Result<(PathBuf, Option<Scratch>), Stop> {
+    ) -> Result<(PathBuf, Option<Scratch>), AttemptError> {
         let id = self.claim.session.id;
         let media = &self.sessions.media;
         if let Some(file) = media.file(id) {
@@ -339,47 +347,47 @@ impl<'a> Job<'a> {
         };
         let copy = media.scratch(id, self.status.attempt, "recording")?;
         self.stage(Stage::Decoding, "Fetching the recording").await?;
-        let patience = self.silence();
-        let (mut held, mut since) = (0, time::Instant::now());
+        let stall_timeout = self.stall_timeout();
+        let (mut fetched, mut since) = (0, time::Instant::now());
         loop {
             let fetching = media.fetch(id, &copy, &mut room);
-            let Err(error) = self.attend(fetching, None, shutdown).await? else {
+            let Err(error) = self.wait_for_work(fetching, None, shutdown).await? else {
                 return Ok((copy.path().to_owned(), Some(copy)));
             };
             let now = copy.size()?;
-            if now > held {
-                (held, since) = (now, time::Instant::now());
+            if now > fetched {
+                (fetched, since) = (now, time::Instant::now());
             }
-            if matches!(error, MediaError::Missing | MediaError::Full { .. }) || since.elapsed() > patience {
+            if matches!(error, MediaError::Missing | MediaError::Full { .. }) || since.elapsed() > stall_timeout {
                 return Err(error.into());
             }
             tracing::warn!(session_id = %id, %error, "the recording of session {id} can't be fetched; trying again");
             self.stage(Stage::Decoding, "The recording can't be fetched at the moment; trying again").await?;
-            self.attend(time::sleep(FETCH_PAUSE), None, shutdown).await?;
+            self.wait_for_work(time::sleep(FETCH_PAUSE), None, shutdown).await?;
         }
     }
 
-    /// Waits for `work` and renews the lease meanwhile. Drops it when the session is taken away, at `shutdown`, or when
-    /// `who` does it has been silent for too long.
-    async fn attend<T>(
+    /// Waits for `work` and renews the lease meanwhile. Drops the work when the session is taken away, at `shutdown`,
+    /// or when `who` does it has been silent for the stall timeout.
+    async fn wait_for_work<T>(
         &self,
         work: impl Future<Output = T>,
         who: Option<&'static str>,
         shutdown: &CancellationToken,
-    ) -> Result<T, Stop> {
+    ) -> Result<T, AttemptError> {
         tokio::pin!(work);
         let mut signals = self.sessions.bus.signals();
         let mut renewals = self.renewals();
-        let mut deadline = time::Instant::now() + self.silence();
+        let mut deadline = time::Instant::now() + self.stall_timeout();
         loop {
-            if self.held_up.swap(false, Relaxed) {
-                deadline = time::Instant::now() + self.silence();
+            if self.waited_for_store.swap(false, Relaxed) {
+                deadline = time::Instant::now() + self.stall_timeout();
             }
             tokio::select! {
                 done = &mut work => return Ok(done),
                 _ = renewals.tick() => self.renew().await?,
-                signal = signals.recv() => self.heed(signal)?,
-                () = shutdown.cancelled() => return Err(Stop::Shutdown),
+                signal = signals.recv() => self.check_signal(signal)?,
+                () = shutdown.cancelled() => return Err(AttemptError::Shutdown),
                 () = time::sleep_until(deadline), if who.is_some() => {
                     return Err(self.stalled(who.unwrap_or_default()));
                 }
@@ -388,37 +396,37 @@ impl<'a> Job<'a> {
     }
 
     fn renewals(&self) -> time::Interval {
-        // Two heartbeats may get lost before the lease runs out.
+        // Two heartbeats may fail before the lease runs out.
         let heartbeat = Duration::from_secs(u64::from(self.config.heartbeat_secs));
         let mut renewals = time::interval(heartbeat.min(self.lease_length() / 3));
         renewals.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         renewals
     }
 
-    async fn renew(&self) -> Result<(), Stop> {
+    async fn renew(&self) -> Result<(), AttemptError> {
         let store = &self.sessions.store;
-        let renewed = persist!(self, |_| store.renew(self.claim, lease(self.config, Timestamp::now())));
-        if renewed? { Ok(()) } else { Err(Stop::LostClaim) }
+        let renewed = retry_write!(self, |_| store.renew(self.claim, lease(self.config, Timestamp::now())));
+        if renewed? { Ok(()) } else { Err(AttemptError::LostClaim) }
     }
 
-    fn heed(&self, signal: Result<Signal, RecvError>) -> Result<(), Stop> {
+    fn check_signal(&self, signal: Result<Signal, RecvError>) -> Result<(), AttemptError> {
         match signal {
-            Ok(Signal::Stop(id)) if id == self.claim.session.id => Err(Stop::Cancelled),
+            Ok(Signal::Stop(id)) if id == self.claim.session.id => Err(AttemptError::Cancelled),
             Ok(_) | Err(RecvError::Lagged(_)) => Ok(()),
-            Err(RecvError::Closed) => Err(Stop::Shutdown),
+            Err(RecvError::Closed) => Err(AttemptError::Shutdown),
         }
     }
 
-    /// How long there may be silence: longer, the more there is still to do.
-    fn silence(&self) -> Duration {
+    /// How long an engine or decoder may be silent: longer, the more audio remains.
+    fn stall_timeout(&self) -> Duration {
         let (jobs, longest) = (self.config, self.sessions.limits.max_duration);
         let (done, total) = (self.status.duration_processed, self.status.duration_total);
         Duration::from_secs_f64(patience(f64::from(jobs.stall_secs), jobs.stall_factor, done, total, longest))
     }
 
-    fn stalled(&self, who: &'static str) -> Stop {
+    fn stalled(&self, who: &'static str) -> AttemptError {
         let left = self.status.duration_total.map(|total| (total - self.status.duration_processed).max(0.0));
-        Stop::Stalled { who, silence: self.silence().as_secs_f64(), left }
+        AttemptError::Stalled { who, silence: self.stall_timeout().as_secs_f64(), left }
     }
 
     fn processed(&mut self, seconds: f64, speed: &NodeSpeed) {
@@ -441,21 +449,21 @@ impl<'a> Job<'a> {
         };
     }
 
-    /// Never below what this attempt has shown before: a container may declare less than it holds.
+    /// Progress doesn't fall within an attempt, though a container may declare less than it holds.
     fn progress(&self) -> Option<f64> {
         let now = percent(self.status.duration_processed, self.status.duration_total);
         now.map(|p| p.max(self.status.progress.unwrap_or(0.0))).or(self.status.progress)
     }
 
-    async fn segment(&mut self, heard: EngineSegment, speed: &NodeSpeed) -> Result<(), Stop> {
+    async fn segment(&mut self, spoken: EngineSegment, speed: &NodeSpeed) -> Result<(), AttemptError> {
         let shift = |seconds: f64| seconds + self.offset;
         let segment = Segment {
             index: self.status.segments,
-            start: shift(heard.start),
-            end: shift(heard.end),
-            text: heard.text,
-            confidence: heard.confidence,
-            words: heard
+            start: shift(spoken.start),
+            end: shift(spoken.end),
+            text: spoken.text,
+            confidence: spoken.confidence,
+            words: spoken
                 .words
                 .into_iter()
                 .map(|w| Word { text: w.text, start: shift(w.start), end: shift(w.end), confidence: w.confidence })
@@ -463,22 +471,23 @@ impl<'a> Job<'a> {
         };
         self.processed(segment.end, speed);
         self.status.segments += 1;
-        // One that comes too soon is announced at once all the same, and counted by the next status.
+        // A segment that comes sooner than the next status is published at once all the same; the next status counts
+        // it.
         let due = self.is_due();
         if due {
             self.next_version();
         }
-        let event = persist!(self, |again| self.append(&segment, due, again))?.ok_or(Stop::LostClaim)?;
+        let event = retry_write!(self, |again| self.append(&segment, due, again))?.ok_or(AttemptError::LostClaim)?;
         if due {
-            self.wrote(&event);
+            self.publish_saved(&event);
         } else {
-            self.pending = true;
+            self.unpublished = true;
             self.sessions.bus.publish(&event);
         }
         Ok(())
     }
 
-    /// `again`: an earlier try may have added it, and only the answer was lost.
+    /// With `again`, an earlier attempt may have added the segment, and only the answer was lost.
     async fn append(&self, segment: &Segment, due: bool, again: bool) -> Result<Option<Event>, sqlx::Error> {
         let store = &self.sessions.store;
         if again && !store.segments(self.claim.session.id, segment.index, 1).await?.is_empty() {
@@ -487,7 +496,7 @@ impl<'a> Job<'a> {
         store.append(self.claim, segment, &self.status, due).await
     }
 
-    async fn stage(&mut self, stage: Stage, message: &str) -> Result<(), Stop> {
+    async fn stage(&mut self, stage: Stage, message: &str) -> Result<(), AttemptError> {
         self.status.stage = Some(stage);
         message.clone_into(&mut self.status.message);
         self.save().await
@@ -497,17 +506,17 @@ impl<'a> Job<'a> {
         self.published.elapsed() >= TICK
     }
 
-    /// A small step: told now, or soon together with those that follow.
-    async fn tick(&mut self) -> Result<(), Stop> {
-        self.pending = true;
+    /// Publishes progress now, or at the next interval together with what follows.
+    async fn tick(&mut self) -> Result<(), AttemptError> {
+        self.unpublished = true;
         if self.is_due() { self.save().await } else { Ok(()) }
     }
 
-    async fn save(&mut self) -> Result<(), Stop> {
+    async fn save(&mut self) -> Result<(), AttemptError> {
         self.next_version();
-        let saved = persist!(self, |_| self.sessions.store.save(self.claim, &self.status));
-        let event = saved?.ok_or(Stop::LostClaim)?;
-        self.wrote(&event);
+        let saved = retry_write!(self, |_| self.sessions.store.save(self.claim, &self.status));
+        let event = saved?.ok_or(AttemptError::LostClaim)?;
+        self.publish_saved(&event);
         Ok(())
     }
 
@@ -520,9 +529,9 @@ impl<'a> Job<'a> {
         Duration::from_secs(u64::from(self.config.lease_secs))
     }
 
-    fn wrote(&mut self, event: &Event) {
+    fn publish_saved(&mut self, event: &Event) {
         self.published = time::Instant::now();
-        self.pending = false;
+        self.unpublished = false;
         self.sessions.bus.publish(event);
     }
 
@@ -531,8 +540,8 @@ impl<'a> Job<'a> {
         self.status.timestamp = Timestamp::now();
     }
 
-    /// Stores how the attempt ended.
-    async fn finish(&mut self, result: Result<(), Stop>) -> Result<Option<Event>, sqlx::Error> {
+    /// Stores the end of the attempt.
+    async fn finish(&mut self, result: Result<(), AttemptError>) -> Result<Option<Event>, sqlx::Error> {
         self.next_version();
         let id = self.claim.session.id;
         let ending = match result {
@@ -548,31 +557,31 @@ impl<'a> Job<'a> {
                 }
                 Ending::Completed
             }
-            Err(Stop::LostClaim | Stop::Cancelled) => return Ok(None),
-            Err(Stop::Shutdown) => Ending::HandedBack,
-            // Only a stop ends the wait for a full disk.
-            Err(Stop::Store(error)) if store::is_full(&error) => Ending::HandedBack,
-            // No fault of the session, and another worker may have room.
+            Err(AttemptError::LostClaim | AttemptError::Cancelled) => return Ok(None),
+            Err(AttemptError::Shutdown) => Ending::HandedBack,
+            // The wait for room on the database's disk ends only when the node stops.
+            Err(AttemptError::Store(error)) if store::is_full(&error) => Ending::HandedBack,
+            // The session isn't to blame, and another worker may have room.
             Err(stop) if stop.is_full_disk() => {
                 tracing::warn!(session_id = %id, "the disk is full, so session {id} goes back to the queue");
                 Ending::HandedBack
             }
-            Err(Stop::Audio(message, code)) => Ending::Failed(Failure { code: code.to_owned(), message }),
-            Err(Stop::Speech(error @ (SpeechError::Unavailable { .. } | SpeechError::Engine { .. }))) => {
+            Err(AttemptError::Audio(message, code)) => Ending::Failed(Failure { code: code.to_owned(), message }),
+            Err(AttemptError::Speech(error @ (SpeechError::Unavailable { .. } | SpeechError::Engine { .. }))) => {
                 Ending::Failed(Failure { code: error.code().to_owned(), message: error.to_string() })
             }
-            // A crash, a stall or a failing disk may be gone at the next attempt.
+            // After a crash, a stall or a failing disk the next attempt may succeed.
             Err(error) => {
                 let tries = self.claim.crashes + 1;
-                tracing::warn!(session_id = %id, %error, tries, "the attempt at session {id} failed");
+                tracing::warn!(session_id = %id, %error, tries, "an attempt at session {id} failed");
                 if tries < self.config.max_attempts {
                     let store = &self.sessions.store;
-                    return persist!(self, |_| store.requeue_crashed(self.claim, Timestamp::now()));
+                    return retry_write!(self, |_| store.requeue_crashed(self.claim, Timestamp::now()));
                 }
                 let (code, message) = match &error {
-                    Stop::Speech(speech) => (speech.code(), speech.to_string()),
-                    Stop::Stalled { who, silence, left } => ("stalled", silent(who, *silence, *left)),
-                    Stop::Media(error) => ("recording_unavailable", unfetched(error).to_owned()),
+                    AttemptError::Speech(speech) => (speech.code(), speech.to_string()),
+                    AttemptError::Stalled { who, silence, left } => ("stalled", stalled_message(who, *silence, *left)),
+                    AttemptError::Media(error) => ("recording_unavailable", unavailable_message(error).to_owned()),
                     _ => ("internal", "Something went wrong on the server; its log says more.".to_owned()),
                 };
                 let end = if message.trim_end().ends_with('.') { "" } else { "." };
@@ -586,23 +595,23 @@ impl<'a> Job<'a> {
         };
         let (disk, store) = (&self.sessions.disk, &self.sessions.store);
         let end = || store.end(self.claim, self.status.clone(), ending.clone());
-        match persist!(self, |_| end()) {
-            // A node that stops can't wait for room.
+        match retry_write!(self, |_| end()) {
+            // A node that stops can't wait until there is room.
             Err(error) if store::is_full(&error) => disk.make_room(store, store::is_full, end).await,
             ended => ended,
         }
     }
 }
 
-/// Tells people of a silence, in seconds, and what was still to do, in seconds of audio.
-fn silent(who: &str, silence: f64, left: Option<f64>) -> String {
+/// The message for people about a silence of so many seconds, with the remaining seconds of audio.
+fn stalled_message(who: &str, silence: f64, left: Option<f64>) -> String {
     let left = left.filter(|left| *left >= 1.0);
     let left = left.map(|left| format!(", with {} of the recording still to do", duration(left)));
     format!("The {who} said nothing for {}{}.", duration(silence), left.unwrap_or_default())
 }
 
-/// Why there was nothing to hear, for people.
-fn unfetched(error: &MediaError) -> &'static str {
+/// The message for people about a recording that could not be read.
+fn unavailable_message(error: &MediaError) -> &'static str {
     match error {
         MediaError::Missing => "The recording isn't where the worker looked for it.",
         MediaError::Full { .. } => "The worker's disk has no room for the recording.",
@@ -610,18 +619,18 @@ fn unfetched(error: &MediaError) -> &'static str {
     }
 }
 
-fn check(decoding: &spool::Survey) -> Result<(), Stop> {
+fn check_survey(decoding: &spool::Survey) -> Result<(), AttemptError> {
     match decoding.end.as_deref() {
-        Some(Err(error)) => Err(broken(error)),
+        Some(Err(error)) => Err(decode_failure(error)),
         Some(Ok(_)) | None => Ok(()),
     }
 }
 
-/// What a recording that can't be decoded means for the attempt: an end, unless it was the storage.
-fn broken(error: &AudioError) -> Stop {
+/// Converts an error of the decoder: the recording is at fault, unless the storage failed.
+fn decode_failure(error: &AudioError) -> AttemptError {
     match error {
-        AudioError::Io(error) => Stop::Io(std::io::Error::new(error.kind(), error.to_string())),
-        error => Stop::Audio(error.to_string(), error.code()),
+        AudioError::Io(error) => AttemptError::Io(std::io::Error::new(error.kind(), error.to_string())),
+        error => AttemptError::Audio(error.to_string(), error.code()),
     }
 }
 
@@ -630,12 +639,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silence_is_told_in_words() {
+    fn a_silence_is_reported_in_words() {
         assert_eq!(
-            silent("speech engine", 660.0, Some(3600.0)),
+            stalled_message("speech engine", 660.0, Some(3600.0)),
             "The speech engine said nothing for 11 min, with 1 h of the recording still to do."
         );
-        assert_eq!(silent("decoder", 300.0, None), "The decoder said nothing for 5 min.");
-        assert_eq!(silent("speech engine", 65.0, Some(0.2)), "The speech engine said nothing for 1 min 5 s.");
+        assert_eq!(stalled_message("decoder", 300.0, None), "The decoder said nothing for 5 min.");
+        assert_eq!(stalled_message("speech engine", 65.0, Some(0.2)), "The speech engine said nothing for 1 min 5 s.");
     }
 }

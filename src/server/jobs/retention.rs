@@ -1,9 +1,9 @@
-//! Deletes sessions that ended long enough ago, with their recordings and texts. Any node may do it, one at a time does.
-//! Run by `server`.
+//! Deletes sessions that ended long enough ago, with their recordings and texts. Any node may do it, but only one at a
+//! time. Run by `server`.
 
 use crate::{
     model::Timestamp,
-    server::{event::Event, retention::DAY_SECS, sessions::Sessions, store::Ended},
+    server::{event::Event, retention::DAY_SECS, sessions::Sessions, store::EndedSession},
 };
 use std::{fmt::Display, sync::Arc, time::Duration};
 use tokio::time;
@@ -12,26 +12,26 @@ use uuid::Uuid;
 
 /// The name of the chore in the store.
 const CHORE: &str = "retention";
-/// How many sessions are read at once.
+/// Sessions read at once.
 const BATCH: u32 = 50;
-/// What is due can't be queued again. It is deleted this many seconds later, when whoever saw it a moment before it was
-/// due has done so, by any node's clock.
+/// A session that is due can't be retried any more. It is deleted this many seconds later, so that a retry that was
+/// accepted just before is stored by then, by any node's clock.
 const MARGIN_SECS: f64 = 5.0;
-/// For how many seconds a node has the chore after each batch: longer than a storage that is slow takes for one.
-const HELD_SECS: f64 = 120.0;
-/// How often to look, in seconds: a part of what is kept, within these.
-const SOONEST_SECS: f64 = 1.0;
-const LATEST_SECS: f64 = 600.0;
+/// Seconds for which a node takes the chore with each batch: longer than a slow storage needs for one batch.
+const CHORE_SECS: f64 = 120.0;
+/// The interval of checks in seconds is a part of the time that sessions are kept, within these bounds.
+const MIN_INTERVAL_SECS: f64 = 1.0;
+const MAX_INTERVAL_SECS: f64 = 600.0;
 
-/// Deletes what is due until `stop`.
+/// Deletes sessions that are due, until `stop`.
 pub async fn run(sessions: Arc<Sessions>, stop: CancellationToken) {
     let Some(days) = sessions.kept.keep_days else { return };
     let keep_secs = days * DAY_SECS;
-    let every = (keep_secs / 20.0).clamp(SOONEST_SECS, LATEST_SECS);
+    let interval = (keep_secs / 20.0).clamp(MIN_INTERVAL_SECS, MAX_INTERVAL_SECS);
     let node = Uuid::new_v4().to_string();
-    let mut looks = time::interval(Duration::from_secs_f64(every));
-    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(looks.tick()).await.is_some() {
+    let mut poll = time::interval(Duration::from_secs_f64(interval));
+    poll.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(poll.tick()).await.is_some() {
         let swept = stop.run_until_cancelled(sweep(&sessions, &node, keep_secs)).await;
         if let Some(Err(error)) = swept {
             tracing::warn!(%error, "sessions that are due could not be deleted; trying again");
@@ -39,7 +39,7 @@ pub async fn run(sessions: Arc<Sessions>, stop: CancellationToken) {
     }
 }
 
-/// What a sweep has done.
+/// The result of a sweep.
 #[derive(Default)]
 struct Swept {
     sessions: usize,
@@ -50,13 +50,13 @@ struct Swept {
 async fn sweep(sessions: &Sessions, node: &str, keep_secs: f64) -> Result<(), sqlx::Error> {
     let before = Timestamp::now().plus_seconds(-keep_secs - MARGIN_SECS);
     let mut swept = Swept::default();
-    let mut last: Option<Ended> = None;
+    let mut last: Option<EndedSession> = None;
     let ended = loop {
         let now = Timestamp::now();
-        if !sessions.store.take_chore(CHORE, node, now, now.plus_seconds(HELD_SECS)).await? {
+        if !sessions.store.take_chore(CHORE, node, now, now.plus_seconds(CHORE_SECS)).await? {
             break Ok(());
         }
-        let batch = match sessions.store.ended(before, last.as_ref(), BATCH).await {
+        let batch = match sessions.store.ended_before(before, last.as_ref(), BATCH).await {
             Ok(batch) => batch,
             Err(error) => break Err(error),
         };
@@ -74,7 +74,7 @@ async fn sweep(sessions: &Sessions, node: &str, keep_secs: f64) -> Result<(), sq
             }
         }
         if batch.len() < BATCH as usize {
-            // Lets it go: the next to look may be another node.
+            // Releases the chore, so that another node may do the next sweep.
             break sessions.store.take_chore(CHORE, node, now, now).await.map(drop);
         }
         last = batch.into_iter().last();
@@ -87,9 +87,9 @@ async fn sweep(sessions: &Sessions, node: &str, keep_secs: f64) -> Result<(), sq
     ended
 }
 
-async fn delete(sessions: &Sessions, ended: &Ended) -> Result<(), Box<dyn Display + Send + Sync>> {
-    let Ended { id, owner, .. } = ended;
-    // First, so that no recording stays behind a session that is gone: if this fails, the next sweep tries again.
+async fn delete(sessions: &Sessions, ended: &EndedSession) -> Result<(), Box<dyn Display + Send + Sync>> {
+    let EndedSession { id, owner, .. } = ended;
+    // The recording first, so that none is left behind without a session. If this fails, the next sweep tries again.
     sessions.media.remove(*id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
     let gone = sessions.store.delete(owner, *id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
     if gone {

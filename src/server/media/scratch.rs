@@ -1,4 +1,5 @@
-//! Files of this node's own, which are gone with their owner. For uploads that come in, and for what workers decode.
+//! Scratch files: files of this node, removed when their owner is dropped. They hold uploads that come in and
+//! recordings that workers have fetched.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,24 +12,24 @@ use std::{
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// An empty one.
+    /// Creates an empty file.
     pub(super) fn create(path: PathBuf) -> io::Result<Self> {
         File::create(&path)?;
         Ok(Self(path))
     }
 
-    /// One that is there already.
-    pub(super) fn found(path: PathBuf) -> Self {
+    /// Takes over a file that exists already.
+    pub(super) fn existing(path: PathBuf) -> Self {
         Self(path)
     }
 
-    /// Where it is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Bytes in it.
+    /// The size of the file in bytes.
     ///
     /// # Errors
     /// If the system doesn't tell.
@@ -36,7 +37,7 @@ impl Scratch {
         std::fs::metadata(&self.0).map(|meta| meta.len())
     }
 
-    /// Opened to add to it. Unlike [`File::create`], this never brings back one that was removed.
+    /// Opens the file for appending. Unlike [`File::create`], this never creates a file that was removed.
     pub(super) fn append(&self) -> io::Result<File> {
         OpenOptions::new().append(true).open(&self.0)
     }

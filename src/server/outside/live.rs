@@ -55,7 +55,7 @@ impl LiveSessions {
             let live = match known {
                 Some(live) => live,
                 None => {
-                    let (session, owner) = store.any(id).await?.ok_or(Error::NotFound)?;
+                    let (session, owner) = store.find(id).await?.ok_or(Error::NotFound)?;
                     if session.engine != EngineId::External {
                         return Err(Error::Conflict(
                             "not_outside",
@@ -73,7 +73,7 @@ impl LiveSessions {
             }
             if self.shared {
                 // Another node may have taken in newer reports.
-                let (session, owner) = store.any(id).await?.ok_or(Error::NotFound)?;
+                let (session, owner) = store.find(id).await?.ok_or(Error::NotFound)?;
                 live.owner = owner;
                 live.status = session.status;
             }

@@ -146,7 +146,7 @@ impl Outside {
     }
 
     async fn stored(&self, id: SessionId) -> Result<(Owner, Status), Rejection> {
-        match self.store.any(id).await {
+        match self.store.find(id).await {
             Ok(Some((session, owner))) => Ok((owner, session.status)),
             Ok(None) => Err(Rejection::Foreign),
             Err(error) => {

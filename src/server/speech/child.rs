@@ -1,5 +1,5 @@
-//! `hark engine NAME`: the child's side of the built-in engines. Samples come on standard input, lines go to standard
-//! output. Called by `main`.
+//! `hark engine NAME`: the child process of a built-in engine. It reads samples from standard input and writes lines to
+//! standard output. Called by `main`.
 
 use super::{
     command, openai,
@@ -50,9 +50,9 @@ pub async fn run_child(args: EngineArgs) -> ExitCode {
     if let EngineArgs::Command { words } = &args {
         return command::supervise(words).await.unwrap_or_else(|error| fail(&error));
     }
-    // If Hark is killed, nobody listens any more.
+    // If Hark is killed, the kernel ends this process too.
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)) {
-        eprintln!("the engine won't notice the end of its parent: {error}");
+        eprintln!("the engine won't end when Hark is killed: {error}");
     }
     let result = match args {
         EngineArgs::Command { .. } => unreachable!("supervised above"),

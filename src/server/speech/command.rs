@@ -1,5 +1,6 @@
-//! The `command` engine: any program that speaks the engine protocol, given as a command line without a shell. It runs
-//! under `hark engine command`, which ends it, and what it started, when Hark dies, however suddenly.
+//! The `command` engine: any program that speaks the engine protocol, given as a command line that no shell interprets.
+//! It runs under `hark engine command`, which ends the program and all that it started when Hark dies, even if Hark is
+//! killed.
 
 use super::{Availability, Engine, Request, SpeechError, own_child, pass_on, pipe::ChildError};
 use crate::{model::EngineId, server::programs};
@@ -19,10 +20,10 @@ use tokio::{
 };
 
 pub(super) struct CommandEngine {
-    /// The program that is Hark.
+    /// The `hark` program; the running one if none.
     program: Option<PathBuf>,
     line: Option<String>,
-    /// Variables that the engine gets besides the usual ones.
+    /// Environment variables that the engine gets besides the usual ones.
     variables: Vec<String>,
 }
 
@@ -89,8 +90,8 @@ impl Engine for CommandEngine {
     }
 }
 
-/// Runs the program of a `command` engine with the pipes of this process until either ends. If Hark dies, the kernel tells
-/// this process, and it takes everything in its process group along; a program that doesn't know of Hark wouldn't notice.
+/// Runs the program with the pipes of this process until either ends. If Hark dies, the kernel signals this process,
+/// which then kills its whole process group: a program that doesn't know of Hark wouldn't notice.
 pub(super) async fn supervise(words: &[OsString]) -> Result<ExitCode, ChildError> {
     let failed = |error: io::Error| ChildError::new("spawn", format!("The engine's program can't be started: {error}"));
     let mut orphaned = signal(SignalKind::terminate()).map_err(failed)?;
@@ -102,15 +103,15 @@ pub(super) async fn supervise(words: &[OsString]) -> Result<ExitCode, ChildError
     tokio::select! {
         ended = child.wait() => {
             let status = ended.map_err(failed)?;
-            // Its end is passed on as it was, for the message.
+            // Ends the same way as the program, so that Hark reports the program's exit code or signal.
             if let Some(signal) = status.signal().and_then(KernelSignal::from_named_raw) {
-                // Twice, because Rust's own handler for SIGSEGV takes the first one and then steps aside.
+                // Sent twice, because Rust's handler for SIGSEGV catches the first one and then removes itself.
                 let _ = kill_process(getpid(), signal).and_then(|()| kill_process(getpid(), signal));
             }
             Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
         }
         _ = orphaned.recv() => {
-            // This process is one of them.
+            // Also kills this process, which is in the group.
             let _ = kill_process_group(getpid(), KernelSignal::KILL);
             Ok(ExitCode::FAILURE)
         }
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_what_is_missing() {
+    fn availability_names_what_is_missing() {
         let reason = |line: &str| match CommandEngine::new(None, Some(line.to_owned()), Vec::new()).availability() {
             Availability::Missing { reason, .. } => reason,
             Availability::Ready => "ready".to_owned(),

@@ -1,4 +1,4 @@
-//! `hark model get NAME`: fetches a Whisper model, resuming where an earlier try broke off, and checks it.
+//! `hark model get NAME`: downloads a Whisper model, resuming an earlier download that broke off, and checks it.
 
 use crate::server::folders;
 use clap::Subcommand;
@@ -55,7 +55,7 @@ pub async fn run_model(args: ModelArgs) -> ExitCode {
 
 async fn get(name: &str, url: &str, sha256: Option<&str>, data_dir: &Path) -> Result<PathBuf, String> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
-        return Err(format!("'{name}' is no model's name; names are like base.en, small or large-v3-turbo"));
+        return Err(format!("'{name}' isn't the name of a model; names are like base.en, small or large-v3-turbo"));
     }
     let folder = data_dir.join("models");
     folders::make_folder(&folder).map_err(|e| format!("{} can't be made: {e}", folder.display()))?;
@@ -65,37 +65,38 @@ async fn get(name: &str, url: &str, sha256: Option<&str>, data_dir: &Path) -> Re
     }
     let part = folder.join(format!("ggml-{name}.bin.part"));
     let url = format!("{}/ggml-{name}.bin", url.trim_end_matches('/'));
-    // Redirects are followed by hand, because the checksum stands in the answer that redirects.
+    // Redirects are followed here and not by the client, because the checksum is in the response that redirects.
     let client = Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(20))
         .read_timeout(Duration::from_secs(60))
         .build()
         .map_err(|e| e.to_string())?;
-    let have = fs::metadata(&part).await.map_or(0, |m| m.len());
-    let (response, published) = request(&client, &url, have).await?;
+    let received = fs::metadata(&part).await.map_or(0, |m| m.len());
+    let (response, published) = request(&client, &url, received).await?;
     let expected = sha256.map(str::to_lowercase).or(published);
-    let have = match response.status() {
-        StatusCode::PARTIAL_CONTENT => have,
+    let received = match response.status() {
+        StatusCode::PARTIAL_CONTENT => received,
         StatusCode::OK => 0,
-        // Nothing is left to send: the part is whole.
+        // The part is complete.
         StatusCode::RANGE_NOT_SATISFIABLE => return check(&part, &path, expected.as_deref()).await.map(|()| path),
         StatusCode::NOT_FOUND => return Err(format!("{url} does not exist; is there a model called '{name}'?")),
         status => return Err(format!("{url} answered {status}")),
     };
-    receive(response, &part, have).await?;
+    receive(response, &part, received).await?;
     check(&part, &path, expected.as_deref()).await?;
     Ok(path)
 }
 
-/// The answer after redirects, and the SHA-256 that the server publishes, if it does (as an ETag of 64 digits).
-async fn request(client: &Client, url: &str, have: u64) -> Result<(Response, Option<String>), String> {
-    let mut url = reqwest::Url::parse(url).map_err(|e| format!("{url} is no address: {e}"))?;
+/// Sends the request and follows redirects. Returns the response, and the SHA-256 that the server publishes, if it does
+/// (as an ETag of 64 digits).
+async fn request(client: &Client, url: &str, received: u64) -> Result<(Response, Option<String>), String> {
+    let mut url = reqwest::Url::parse(url).map_err(|e| format!("{url} isn't a valid address: {e}"))?;
     let mut published = None;
     for _ in 0..10 {
         let mut request = client.get(url.clone());
-        if have > 0 {
-            request = request.header(header::RANGE, format!("bytes={have}-"));
+        if received > 0 {
+            request = request.header(header::RANGE, format!("bytes={received}-"));
         }
         let response = request.send().await.map_err(|e| format!("{url} can't be reached: {e}"))?;
         for name in ["x-linked-etag", "etag"] {
@@ -107,35 +108,34 @@ async fn request(client: &Client, url: &str, have: u64) -> Result<(Response, Opt
             return Ok((response, published));
         }
         let to = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        url = url.join(to).map_err(|e| format!("{url} leads to '{to}', which is no address: {e}"))?;
+        url = url.join(to).map_err(|e| format!("{url} redirects to '{to}', which isn't a valid address: {e}"))?;
     }
-    Err(format!("{url} leads in circles"))
+    Err(format!("{url} redirects too often"))
 }
 
-async fn receive(response: Response, part: &Path, have: u64) -> Result<(), String> {
-    let total = response.content_length().map(|rest| rest + have);
+async fn receive(response: Response, part: &Path, received: u64) -> Result<(), String> {
+    let total = response.content_length().map(|rest| rest + received);
     let failed = |e: std::io::Error| format!("{} can't be written: {e}", part.display());
     let mut file = fs::OpenOptions::new().create(true).append(true).open(part).await.map_err(failed)?;
-    file.set_len(have).await.map_err(failed)?;
-    let mut bar = Bar { start: Instant::now(), shown: None, first: have, have, total };
+    file.set_len(received).await.map_err(failed)?;
+    let mut bar = Bar { start: Instant::now(), shown: None, first: received, received, total };
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
-        let piece =
-            piece.map_err(|e| format!("the download broke off: {e}. Run the command again to go on from there"))?;
+        let piece = piece.map_err(|e| format!("the download broke off: {e}. Run the command again to continue"))?;
         file.write_all(&piece).await.map_err(failed)?;
         bar.advance(piece.len() as u64);
     }
     file.sync_all().await.map_err(failed)?;
     bar.end();
     match total {
-        Some(total) if bar.have != total => {
-            Err("the download ended early. Run the command again to go on from there".to_owned())
+        Some(total) if bar.received != total => {
+            Err("the download ended early. Run the command again to continue".to_owned())
         }
         _ => Ok(()),
     }
 }
 
-/// Checks the whole file and gives it its name.
+/// Checks the whole file and renames it to its final name.
 async fn check(part: &Path, path: &Path, expected: Option<&str>) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{} can't be read: {e}", part.display());
     let mut file = fs::File::open(part).await.map_err(failed)?;
@@ -162,18 +162,18 @@ async fn check(part: &Path, path: &Path, expected: Option<&str>) -> Result<(), S
     fs::rename(part, path).await.map_err(|e| format!("{} can't be made: {e}", path.display()))
 }
 
-/// A progress bar on a terminal; elsewhere nothing.
+/// A progress bar on a terminal. Writes nothing elsewhere.
 struct Bar {
     start: Instant,
     shown: Option<Instant>,
     first: u64,
-    have: u64,
+    received: u64,
     total: Option<u64>,
 }
 
 impl Bar {
     fn advance(&mut self, bytes: u64) {
-        self.have += bytes;
+        self.received += bytes;
         let due = self.shown.is_none_or(|at| at.elapsed() > Duration::from_millis(200));
         if due && std::io::stderr().is_terminal() {
             self.shown = Some(Instant::now());
@@ -183,20 +183,20 @@ impl Bar {
 
     fn draw(&self) {
         use crate::model::{bytes, duration};
-        let speed = (self.have - self.first) as f64 / self.start.elapsed().as_secs_f64().max(0.001);
+        let speed = (self.received - self.first) as f64 / self.start.elapsed().as_secs_f64().max(0.001);
         let rest = self.total.map(|total| {
-            let share = self.have as f64 / total.max(1) as f64;
+            let share = self.received as f64 / total.max(1) as f64;
             let filled = (share * 30.0) as usize;
-            let left = duration((total - self.have.min(total)) as f64 / speed.max(1.0));
+            let time_left = duration((total - self.received.min(total)) as f64 / speed.max(1.0));
             format!(
-                " of {} [{}{}] {:.0}%, {left} left",
+                " of {} [{}{}] {:.0}%, {time_left} left",
                 bytes(total),
                 "#".repeat(filled),
                 ".".repeat(30 - filled.min(30)),
                 share * 100.0
             )
         });
-        eprint!("\r\x1b[K{}{} at {}/s", bytes(self.have), rest.unwrap_or_default(), bytes(speed as u64));
+        eprint!("\r\x1b[K{}{} at {}/s", bytes(self.received), rest.unwrap_or_default(), bytes(speed as u64));
         let _ = std::io::stderr().flush();
     }
 

@@ -1,6 +1,6 @@
-//! The `openai` engine: any server with the OpenAI transcription API. The recording goes there in pieces cut at
-//! pauses, as WAV; each answer is moved to its place in the recording. A server that streams its answer is listened to
-//! as it speaks. Source of the events: OpenAI's API reference, "Transcription streaming events".
+//! The `openai` engine: any server with the OpenAI transcription API. It sends the recording in pieces cut at pauses,
+//! as WAV, and shifts the times of each answer by the start of its piece. A server that streams its answer is read as
+//! the answer comes. Source of the events: OpenAI's API reference, "Transcription streaming events".
 
 use super::{
     Availability, Engine, Request, SpeechError, own_child, pass_on,
@@ -24,19 +24,19 @@ use serde::Deserialize;
 use std::{path::PathBuf, time::Duration};
 use tokio::{process::Command, time};
 
-/// The key's variable: never an argument, which other users of the machine could read.
+/// The variable with the key. It is never an argument, because other users of the machine could read that.
 const KEY: &str = "HARK_OPENAI_KEY";
-/// The variable that names a file with it.
+/// The variable that names a file with the key.
 const KEY_FILE: &str = "HARK_OPENAI_KEY_FILE";
-/// How long an answer may take.
+/// The timeout of an answer.
 const TIMEOUT: Duration = Duration::from_secs(300);
-/// The longest answer to one piece, in bytes: ten times what ten minutes of speech with the times of its words take.
+/// The longest answer to one piece, in bytes: ten times what ten minutes of speech with times of words take.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// How much of a refusal is read, in bytes.
+/// Bytes of an error response that are read.
 const MAX_REFUSAL: usize = 64 * 1024;
-/// How often a piece is sent when the server is busy or broken, and the longest wait between.
-const TRIES: u32 = 5;
-const LONGEST_WAIT: f64 = 60.0;
+/// How often a piece is sent while the server is busy or fails, and the longest wait in between, in seconds.
+const MAX_TRIES: u32 = 5;
+const MAX_WAIT: f64 = 60.0;
 
 pub(super) struct Openai {
     program: Option<PathBuf>,
@@ -111,9 +111,9 @@ struct TranscriptionWord {
     end: f64,
 }
 
-/// One event of a streamed answer. Servers of others than OpenAI send the segments of a whole answer one by one.
+/// One event of a streamed answer. Servers other than OpenAI's send the segments of a whole answer one by one.
 #[derive(Deserialize)]
-struct Streamed {
+struct StreamEvent {
     #[serde(default, rename = "type")]
     kind: String,
     #[serde(default)]
@@ -126,37 +126,37 @@ struct Streamed {
     avg_logprob: Option<f64>,
 }
 
-/// A streamed answer as far as it has come.
+/// The part of a streamed answer that has been received.
 #[derive(Default)]
-struct Coming {
+struct StreamedAnswer {
     answer: Transcription,
-    /// What was told in bits, until the whole is.
-    bits: String,
+    /// The text of all deltas, until the complete text comes.
+    partial: String,
     done: bool,
 }
 
-impl Coming {
-    /// Takes in an event. True if there is more to show than before.
-    fn take(&mut self, data: &str) -> Result<bool, serde_json::Error> {
+impl StreamedAnswer {
+    /// Adds an event. Returns whether there is more text to show than before.
+    fn add(&mut self, data: &str) -> Result<bool, serde_json::Error> {
         if data.trim() == "[DONE]" {
             self.done = true;
             return Ok(false);
         }
-        let event: Streamed = serde_json::from_str(data)?;
+        let event: StreamEvent = serde_json::from_str(data)?;
         match (event.kind.as_str(), event.start, event.end) {
-            ("transcript.text.delta", ..) => self.bits.push_str(&event.delta),
+            ("transcript.text.delta", ..) => self.partial.push_str(&event.delta),
             ("transcript.text.done", ..) => {
                 self.answer.text = event.text;
                 self.done = true;
                 return Ok(false);
             }
             ("" | "transcript.text.segment", Some(start), Some(end)) => {
-                self.bits.push_str(&event.text);
+                self.partial.push_str(&event.text);
                 let segment = TranscriptionSegment { start, end, text: event.text, avg_logprob: event.avg_logprob };
                 self.answer.segments.push(segment);
             }
             ("", ..) => {
-                self.bits.push_str(&event.text);
+                self.partial.push_str(&event.text);
                 self.answer.text.push_str(&event.text);
             }
             _ => return Ok(false), // an event of later versions
@@ -164,16 +164,17 @@ impl Coming {
         Ok(true)
     }
 
-    /// The whole answer; none if it broke off: bits without the end that OpenAI's servers always send.
+    /// Returns the complete answer; none if it broke off: deltas without the final event that OpenAI's servers always
+    /// send.
     fn whole(self) -> Option<Transcription> {
-        let told_whole = self.done || !self.answer.segments.is_empty() || !self.answer.text.is_empty();
-        (told_whole || self.bits.is_empty()).then_some(self.answer)
+        let is_complete = self.done || !self.answer.segments.is_empty() || !self.answer.text.is_empty();
+        (is_complete || self.partial.is_empty()).then_some(self.answer)
     }
 }
 
-/// The child: a request for each piece.
+/// Runs the child, which sends a request for each piece.
 pub(super) async fn child(url: &str, model: &str, language: Option<&str>) -> Result<(), ChildError> {
-    // The key and the recording are for the server that was named, and for no other that it points to.
+    // The key and the recording are only for the configured server, and not for another to which it redirects.
     let client = Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build();
     let client = client.map_err(|e| ChildError::new("internal", e.to_string()))?;
     let key_file = std::env::var_os(KEY_FILE).map(PathBuf::from);
@@ -190,11 +191,11 @@ pub(super) async fn child(url: &str, model: &str, language: Option<&str>) -> Res
     say_ready(model)?;
     let mut cutter = Cutter::new(Rules::LONG);
     let mut done = 0;
-    let mut over = false;
-    while !over {
+    let mut at_end = false;
+    while !at_end {
         let samples =
             tokio::task::spawn_blocking(read_samples).await.map_err(|e| ChildError::new("io", e.to_string()))??;
-        over = samples.is_none();
+        at_end = samples.is_none();
         let pieces = match samples {
             Some(samples) => cutter.push(&samples),
             None => vec![cutter.finish()],
@@ -216,7 +217,7 @@ struct Remote<'a> {
     model: &'a str,
     language: Option<&'a str>,
     key: Option<String>,
-    /// Whether to ask for times, and for the answer bit by bit, which not every server and model knows.
+    /// Whether to ask for times and for a streamed answer. Not every server and model supports them.
     verbose: bool,
     stream: bool,
 }
@@ -229,15 +230,15 @@ impl Remote<'_> {
             match self.send(piece).await {
                 Ok(response) if response.status().is_success() => match read(response).await? {
                     Some(answer) => break answer,
-                    None if tries == TRIES => {
+                    None if tries == MAX_TRIES => {
                         let message = "The transcription server broke off in the middle of its answers.";
                         return Err(ChildError::new("broken_answer", message));
                     }
                     None => pause(tries, None).await,
                 },
                 Ok(response) if response.status() == StatusCode::BAD_REQUEST && (self.verbose || self.stream) => {
-                    let said = said(response).await;
-                    if !self.ask_for_less(&said) {
+                    let said = refusal_text(response).await;
+                    if !self.drop_unsupported_option(&said) {
                         return Err(refusal(StatusCode::BAD_REQUEST, &said));
                     }
                     tries -= 1;
@@ -245,12 +246,12 @@ impl Remote<'_> {
                 Ok(response) => {
                     let status = response.status();
                     let again = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-                    if !again || tries == TRIES {
+                    if !again || tries == MAX_TRIES {
                         return Err(refused(status, response).await);
                     }
-                    pause(tries, asked_to_wait(&response)).await;
+                    pause(tries, retry_after(&response)).await;
                 }
-                Err(error) if tries == TRIES => {
+                Err(error) if tries == MAX_TRIES => {
                     let why = if error.is_timeout() { "did not answer in time" } else { "can't be reached" };
                     return Err(ChildError::new(
                         "unreachable",
@@ -260,11 +261,12 @@ impl Remote<'_> {
                 Err(_) => pause(tries, None).await,
             }
         };
-        Ok(placed(answer, seconds(piece.len()), offset))
+        Ok(to_segments(answer, seconds(piece.len()), offset))
     }
 
-    /// Leaves out what the server says it doesn't know. False if it complains of something else.
-    fn ask_for_less(&mut self, said: &str) -> bool {
+    /// Drops the option that the server says it doesn't support. Returns false if the server complains of something
+    /// else.
+    fn drop_unsupported_option(&mut self, said: &str) -> bool {
         if self.verbose && (said.contains("response_format") || said.contains("timestamp_granularities")) {
             self.verbose = false;
         } else if self.stream && said.contains("stream") {
@@ -298,7 +300,7 @@ impl Remote<'_> {
     }
 }
 
-/// Reads an answer, streamed or not; what is streamed is said as it comes. None if it broke off.
+/// Reads an answer, streamed or not, and reports the text of a streamed one as it comes. Returns none if it broke off.
 async fn read(response: Response) -> Result<Option<Transcription>, ChildError> {
     let unreadable = |e: &dyn std::fmt::Display| {
         ChildError::new("bad_answer", format!("The transcription server's answer can't be read: {e}"))
@@ -311,26 +313,26 @@ async fn read(response: Response) -> Result<Option<Transcription>, ChildError> {
         }
         return serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable(&e));
     }
-    let mut coming = Coming::default();
-    let mut left = MAX_ANSWER;
-    let mut over = false;
+    let mut streamed = StreamedAnswer::default();
+    let mut remaining = MAX_ANSWER;
+    let mut too_large = false;
     let pieces = response.bytes_stream().take_while(|piece| {
-        over |= piece.as_ref().is_ok_and(|piece| piece.len() > left);
-        left = left.saturating_sub(piece.as_ref().map_or(0, |piece| piece.len()));
-        std::future::ready(!over)
+        too_large |= piece.as_ref().is_ok_and(|piece| piece.len() > remaining);
+        remaining = remaining.saturating_sub(piece.as_ref().map_or(0, |piece| piece.len()));
+        std::future::ready(!too_large)
     });
     let mut events = pieces.eventsource();
     while let Some(event) = events.next().await {
         let Ok(event) = event else { return Ok(None) };
-        if coming.take(&event.data).map_err(|e| unreadable(&e))? {
-            say(&Line::Partial { text: coming.bits.trim().to_owned() })?;
+        if streamed.add(&event.data).map_err(|e| unreadable(&e))? {
+            say(&Line::Partial { text: streamed.partial.trim().to_owned() })?;
         }
-        if coming.done {
+        if streamed.done {
             break;
         }
     }
     drop(events);
-    if over { Err(too_long()) } else { Ok(coming.whole()) }
+    if too_large { Err(too_long()) } else { Ok(streamed.whole()) }
 }
 
 fn too_long() -> ChildError {
@@ -338,7 +340,7 @@ fn too_long() -> ChildError {
     ChildError::new("bad_answer", format!("The transcription server's answer to one piece is longer than {limit}."))
 }
 
-/// The first `limit` bytes of an answer, and whether those are all; none if it broke off.
+/// Reads at most `limit` bytes of an answer, and returns whether those are all; none if it broke off.
 async fn read_bytes(mut response: Response, limit: usize) -> Option<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
     while let Some(piece) = response.chunk().await.ok()? {
@@ -351,14 +353,14 @@ async fn read_bytes(mut response: Response, limit: usize) -> Option<(Vec<u8>, bo
     Some((bytes, true))
 }
 
-/// What a server says of its refusal, as far as anybody reads it.
-async fn said(response: Response) -> String {
+/// Reads the text of an error response, up to the limit.
+async fn refusal_text(response: Response) -> String {
     let read = read_bytes(response, MAX_REFUSAL).await;
     read.map(|(bytes, _)| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// Seconds that a server asks to wait, as RFC 9110, 10.2.3 has it; a date isn't heeded.
-fn asked_to_wait(response: &Response) -> Option<f64> {
+/// Returns the seconds that a server asks to wait, by RFC 9110, 10.2.3. A date is ignored.
+fn retry_after(response: &Response) -> Option<f64> {
     let asked = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     asked.parse().ok().filter(|seconds: &f64| seconds.is_finite())
 }
@@ -371,7 +373,7 @@ async fn refused(status: StatusCode, response: Response) -> ChildError {
                        Set HARK_OPENAI_URL to the address itself; the server's log has it.";
         return ChildError::new("redirected", message);
     }
-    refusal(status, &said(response).await)
+    refusal(status, &refusal_text(response).await)
 }
 
 fn refusal(status: StatusCode, said: &str) -> ChildError {
@@ -388,29 +390,29 @@ fn refusal(status: StatusCode, said: &str) -> ChildError {
     }
 }
 
-/// Waits before the next try: as long as the server asks, or twice as long each time, with full jitter.
+/// Waits before the next attempt: as long as the server asks, or twice as long each time, with full jitter.
 async fn pause(tries: u32, asked: Option<f64>) {
     let wait = asked.unwrap_or_else(|| 2.0_f64.powi(tries as i32) * rand::random::<f64>());
-    time::sleep(Duration::from_secs_f64(wait.clamp(0.0, LONGEST_WAIT))).await;
+    time::sleep(Duration::from_secs_f64(wait.clamp(0.0, MAX_WAIT))).await;
 }
 
-/// An answer at its place in the recording. A server that gives no segments gives one.
-fn placed(answer: Transcription, length: f64, offset: f64) -> Vec<EngineSegment> {
+/// Converts an answer into segments with times in the recording. An answer without segments becomes one.
+fn to_segments(answer: Transcription, length: f64, offset: f64) -> Vec<EngineSegment> {
     let at = |t: f64| offset + if t.is_finite() { t.clamp(0.0, length) } else { 0.0 };
     let mut segments = answer.segments;
     if segments.is_empty() {
         segments.push(TranscriptionSegment { start: 0.0, end: length, text: answer.text, avg_logprob: None });
     }
     let mut words = answer.words.into_iter().peekable();
-    let mut placed: Vec<EngineSegment> = Vec::new();
+    let mut converted: Vec<EngineSegment> = Vec::new();
     for segment in segments.into_iter().filter(|s| !s.text.trim().is_empty()) {
         let mut own = Vec::new();
         while let Some(word) = words.next_if(|w| w.start < segment.end) {
             let (start, end) = (at(word.start), at(word.end));
             own.push(Word { text: word.word.trim().to_owned(), start, end: end.max(start), confidence: None });
         }
-        let start = at(segment.start).max(placed.last().map_or(0.0, |s| s.start));
-        placed.push(EngineSegment {
+        let start = at(segment.start).max(converted.last().map_or(0.0, |s| s.start));
+        converted.push(EngineSegment {
             start,
             end: at(segment.end).max(start),
             text: segment.text,
@@ -418,7 +420,7 @@ fn placed(answer: Transcription, length: f64, offset: f64) -> Vec<EngineSegment>
             words: own,
         });
     }
-    placed
+    converted
 }
 
 /// Samples as a WAV file: 16 kHz, mono, 16 bit.
@@ -447,41 +449,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_moved_to_its_place() {
+    fn an_answer_is_shifted_to_its_time_in_the_recording() {
         let answer: Transcription = serde_json::from_str(
             r#"{"text":"a b c","segments":[{"start":0,"end":1.5,"text":" a b","avg_logprob":0},{"start":1.5,"end":9,"text":"c"}],
                "words":[{"word":"a","start":0.1,"end":0.5},{"word":"b","start":0.6,"end":1.2},{"word":"c","start":1.6,"end":2}]}"#,
         )
         .unwrap();
-        let placed = placed(answer, 3.0, 10.0);
-        assert_eq!((placed[0].start, placed[0].end, placed[0].confidence), (10.0, 11.5, Some(1.0)));
-        assert_eq!((placed[1].start, placed[1].end), (11.5, 13.0));
-        assert_eq!((placed[0].words.len(), placed[1].words.len()), (2, 1));
+        let converted = to_segments(answer, 3.0, 10.0);
+        assert_eq!((converted[0].start, converted[0].end, converted[0].confidence), (10.0, 11.5, Some(1.0)));
+        assert_eq!((converted[1].start, converted[1].end), (11.5, 13.0));
+        assert_eq!((converted[0].words.len(), converted[1].words.len()), (2, 1));
     }
 
     #[test]
-    fn a_streamed_answer_is_whole_only_with_its_end() {
-        let mut coming = Coming::default();
-        assert!(coming.take(r#"{"type":"transcript.text.delta","delta":"Good "}"#).unwrap());
-        assert!(coming.take(r#"{"type":"transcript.text.delta","delta":"day"}"#).unwrap());
-        assert_eq!(coming.bits, "Good day");
-        assert!(Coming { bits: coming.bits.clone(), ..Coming::default() }.whole().is_none());
-        assert!(!coming.take(r#"{"type":"transcript.text.done","text":"Good day.","usage":{}}"#).unwrap());
-        assert_eq!(coming.whole().unwrap().text, "Good day.");
-        // Segments one by one, without an end but that of the answer.
-        let mut coming = Coming::default();
+    fn a_streamed_answer_is_complete_only_with_its_final_event() {
+        let mut streamed = StreamedAnswer::default();
+        assert!(streamed.add(r#"{"type":"transcript.text.delta","delta":"Good "}"#).unwrap());
+        assert!(streamed.add(r#"{"type":"transcript.text.delta","delta":"day"}"#).unwrap());
+        assert_eq!(streamed.partial, "Good day");
+        assert!(StreamedAnswer { partial: streamed.partial.clone(), ..StreamedAnswer::default() }.whole().is_none());
+        assert!(!streamed.add(r#"{"type":"transcript.text.done","text":"Good day.","usage":{}}"#).unwrap());
+        assert_eq!(streamed.whole().unwrap().text, "Good day.");
+        // Segments one by one, without a final event.
+        let mut streamed = StreamedAnswer::default();
         for data in [r#"{"id":0,"start":0.0,"end":1.0,"text":" a"}"#, r#"{"id":1,"start":1.0,"end":2.0,"text":" b"}"#] {
-            assert!(coming.take(data).unwrap());
+            assert!(streamed.add(data).unwrap());
         }
-        assert_eq!(coming.whole().unwrap().segments.len(), 2);
-        assert!(Coming::default().take("no json").is_err());
+        assert_eq!(streamed.whole().unwrap().segments.len(), 2);
+        assert!(StreamedAnswer::default().add("no json").is_err());
     }
 
     #[test]
-    fn a_bare_text_is_one_segment() {
+    fn an_answer_without_segments_becomes_one_segment() {
         let answer: Transcription = serde_json::from_str(r#"{"text":"hello"}"#).unwrap();
-        let placed = placed(answer, 3.0, 1.0);
-        assert_eq!((placed.len(), placed[0].start, placed[0].end), (1, 1.0, 4.0));
-        assert!(super::placed(serde_json::from_str(r#"{"text":" "}"#).unwrap(), 3.0, 1.0).is_empty());
+        let converted = to_segments(answer, 3.0, 1.0);
+        assert_eq!((converted.len(), converted[0].start, converted[0].end), (1, 1.0, 4.0));
+        assert!(super::to_segments(serde_json::from_str(r#"{"text":" "}"#).unwrap(), 3.0, 1.0).is_empty());
     }
 }

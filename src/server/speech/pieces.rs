@@ -1,5 +1,5 @@
-//! Cuts a stream of samples into pieces at pauses, so that engines hear whole phrases and answer as they are spoken.
-//! Pure; the same pieces come out however the input is divided. Used by the engines' children.
+//! Cuts a stream of samples into pieces at pauses, so that engines get whole phrases and answer soon after they are
+//! spoken. Pure: the pieces are the same however the input is divided. Used by the engines' children.
 
 use std::ops::Range;
 
@@ -9,25 +9,25 @@ const FRAME: usize = 160;
 /// How pieces are cut, in frames of 10 ms.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    /// No piece is shorter, but the last.
+    /// The minimal length of a piece, except the last.
     pub(super) shortest: usize,
-    /// No piece is longer.
+    /// The maximal length of a piece.
     pub(super) longest: usize,
-    /// A pause is at least this long, in a piece that has just reached its shortest length.
+    /// The minimal length of a pause in a piece that has just reached the minimal length.
     pub(super) pause: usize,
 }
 
-/// No shorter silence is a pause: the closure of a consonant lasts as long.
+/// The minimal length of a pause in any piece: the closure of a consonant is nearly as long.
 const SHORTEST_PAUSE: usize = 8;
 
 impl Rules {
     /// Pieces of 3 to 15 s.
     pub(super) const SHORT: Self = Self { shortest: 300, longest: 1500, pause: 20 };
-    /// Pieces of 20 to 28 s, for engines that hear half a minute at once.
+    /// Pieces of 12 to 28 s, for engines that process half a minute at once.
     pub(super) const LONG: Self = Self { shortest: 1200, longest: 2800, pause: 20 };
 
-    /// How long a pause must be to end a piece of `frames`: the longer the piece, the less will do, because people and
-    /// voices that hurry on would never be answered otherwise.
+    /// How long a pause must be to end a piece of `frames`. The longer the piece, the shorter the pause may be, because
+    /// hurried speech would never be cut otherwise.
     fn pause_at(&self, frames: usize) -> usize {
         let share = frames.saturating_sub(self.shortest) as f32 / (self.longest - self.shortest) as f32;
         let less = (self.pause - SHORTEST_PAUSE) as f32 * (share * 2.0).min(1.0);
@@ -35,26 +35,26 @@ impl Rules {
     }
 }
 
-/// A frame is quiet below this share of the loudest lately, or below the absolute level (of 32768).
+/// A frame is quiet below this share of the recent peak level, or below this absolute level (of 32768).
 const QUIET_SHARE: f32 = 0.08;
 const QUIET_LEVEL: f32 = 40.0;
-/// What the loudest lately loses each frame: half in about seven seconds.
-const LOUD_DECAY: f32 = 0.999;
+/// The factor by which the peak level decays each frame: by half in about seven seconds.
+const PEAK_DECAY: f32 = 0.999;
 
-/// Collects samples and gives out pieces.
+/// Collects samples and returns pieces.
 #[derive(Debug)]
 pub(super) struct Cutter {
     rules: Rules,
     samples: Vec<i16>,
-    /// Root mean square of each whole frame in `samples`.
+    /// The root mean square of each complete frame in `samples`.
     levels: Vec<f32>,
-    loudest: f32,
+    peak_level: f32,
     quiet: usize,
 }
 
 impl Cutter {
     pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, samples: Vec::new(), levels: Vec::new(), loudest: 0.0, quiet: 0 }
+        Self { rules, samples: Vec::new(), levels: Vec::new(), peak_level: 0.0, quiet: 0 }
     }
 
     /// Adds samples and returns the pieces that are complete with them.
@@ -64,13 +64,13 @@ impl Cutter {
         while let Some(frame) = self.samples.get(self.levels.len() * FRAME..(self.levels.len() + 1) * FRAME) {
             let level = rms(frame);
             self.levels.push(level);
-            self.loudest = level.max(self.loudest * LOUD_DECAY);
-            let is_quiet = level < QUIET_LEVEL.max(self.loudest * QUIET_SHARE);
+            self.peak_level = level.max(self.peak_level * PEAK_DECAY);
+            let is_quiet = level < QUIET_LEVEL.max(self.peak_level * QUIET_SHARE);
             self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
             let frames = self.levels.len();
             let pause = self.rules.pause_at(frames);
             if self.quiet >= pause && frames >= self.rules.shortest + pause {
-                // In the middle of the pause: both sides keep some quiet around their words.
+                // Cuts in the middle of the pause, so that both pieces keep some quiet around their words.
                 pieces.push(self.cut(frames - pause / 2));
             } else if frames >= self.rules.longest {
                 let at = self.quietest(self.rules.shortest..frames);
@@ -80,7 +80,7 @@ impl Cutter {
         pieces
     }
 
-    /// What is left at the end of the audio.
+    /// Returns the remaining samples at the end of the recording.
     pub(super) fn finish(&mut self) -> Vec<i16> {
         self.levels.clear();
         std::mem::take(&mut self.samples)
@@ -93,7 +93,7 @@ impl Cutter {
         std::mem::replace(&mut self.samples, rest)
     }
 
-    /// The frame in the middle of the quietest 50 ms.
+    /// Returns the frame in the middle of the quietest 50 ms.
     fn quietest(&self, range: Range<usize>) -> usize {
         let window = |at: usize| self.levels[at - 2..(at + 3).min(self.levels.len())].iter().sum::<f32>();
         let candidates = range.start.max(2)..range.end.saturating_sub(2);
@@ -148,7 +148,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
-        fn pieces_are_the_input_and_within_bounds(
+        fn pieces_add_up_to_the_input_and_have_allowed_lengths(
             parts in proptest::collection::vec((0u8..3, 1usize..60_000), 1..20),
             chunk in 1usize..20_000,
         ) {

@@ -1,10 +1,10 @@
-//! The engine's end of the pipe: samples from standard input, lines to standard output. For the engines that run as
+//! The engine's end of the pipes: samples from standard input, lines to standard output. For engines that run as
 //! children of Hark.
 
 use super::protocol::{EngineSegment, Line};
 use std::io::{self, ErrorKind, Read, Write};
 
-/// Why a child gives up; becomes an `error` line.
+/// Why a child fails; written as an `error` line.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct ChildError {
@@ -24,7 +24,7 @@ impl From<io::Error> for ChildError {
     }
 }
 
-/// Writes a line at once.
+/// Writes a line and flushes it.
 pub(super) fn say(line: &Line) -> io::Result<()> {
     let mut text = serde_json::to_string(line).map_err(io::Error::other)?;
     text.push('\n');
@@ -38,12 +38,12 @@ pub(super) fn say_ready(model: &str) -> io::Result<()> {
     say(&Line::Ready { protocol: Some(1), model: model.to_owned() })
 }
 
-/// Writes a segment, and how much is done with it.
+/// Writes a `segment` line.
 pub(super) fn say_segment(segment: EngineSegment) -> io::Result<()> {
     say(&Line::Segment(segment))
 }
 
-/// The next samples from standard input; none at the end.
+/// Reads the next samples from standard input; none at the end.
 pub(super) fn read_samples() -> io::Result<Option<Vec<i16>>> {
     let mut bytes = vec![0; 8000];
     let mut filled = 0;
@@ -61,7 +61,7 @@ pub(super) fn read_samples() -> io::Result<Option<Vec<i16>>> {
     Ok((!samples.is_empty()).then_some(samples))
 }
 
-/// Samples as seconds.
+/// Converts a number of samples to seconds.
 pub(super) fn seconds(samples: usize) -> f64 {
     samples as f64 / f64::from(crate::server::audio::SAMPLE_RATE)
 }

@@ -1,5 +1,5 @@
-//! The `pocketsphinx` engine: Debian's `pocketsphinx_continuous`, fed through a pipe with pieces cut at pauses. After
-//! each piece it hears a second of quiet, so that it ends its utterance and says what it heard.
+//! The `pocketsphinx` engine: Debian's `pocketsphinx_continuous`, which gets pieces cut at pauses through a pipe. After
+//! each piece it gets a second of quiet noise, so that it ends the utterance and prints the result.
 
 use super::{
     Availability, Engine, Request, SpeechError, own_child,
@@ -23,12 +23,12 @@ use tokio::process::Command;
 
 const PROGRAM: &str = "pocketsphinx_continuous";
 const MODEL: &str = "/usr/share/pocketsphinx/model/en-us";
-/// Samples of quiet after each piece. Its voice detection ends an utterance after half a second.
-const QUIET: usize = 16_000;
-/// A piece whose loudest sample (of 32768) is below this holds no speech.
-const SILENT: u16 = 8;
-/// The pipe's size in bytes. What has been written but for this much has certainly been heard.
-const PIPE: usize = 16 * 1024;
+/// Samples of quiet noise after each piece. The program's voice detection ends an utterance after half a second.
+const QUIET_SAMPLES: usize = 16_000;
+/// Samples below this level (of 32768) are digital silence.
+const MIN_LEVEL: u16 = 8;
+/// The size of the pipe in bytes. Everything written before the last so many bytes has been read by the program.
+const PIPE_BYTES: usize = 16 * 1024;
 /// The program reads this many bytes at a time.
 const READ_AHEAD: usize = 4096;
 
@@ -67,34 +67,34 @@ impl Engine for Pocketsphinx {
     }
 }
 
-/// Which part of the program's input is which part of the recording.
+/// Maps times in the program's input to times in the recording.
 #[derive(Debug, Default)]
 struct Timeline {
-    /// Start in the input, start in the recording, length; in samples.
+    /// Pieces as their start in the input, their start in the recording, and their length; in samples.
     spans: Vec<(usize, usize, usize)>,
 }
 
 impl Timeline {
-    /// Seconds of input as seconds of the recording. Quiet that was put in belongs to the end of its piece.
-    fn recording(&self, input: f64) -> f64 {
+    /// Converts seconds of input to seconds of the recording. Added quiet counts as the end of the piece before it.
+    fn recording_time(&self, input: f64) -> f64 {
         let at = (input.max(0.0) * 16_000.0) as usize;
         let n = self.spans.partition_point(|(start, ..)| *start <= at);
         let Some((start, recording, length)) = n.checked_sub(1).and_then(|n| self.spans.get(n)) else { return 0.0 };
         seconds(recording + (at - start).min(*length))
     }
 
-    /// Where a word begins that begins there: one that seems to begin in quiet that was put in belongs to what follows.
-    fn beginning(&self, input: f64) -> f64 {
+    /// Converts the start of a word. A word that seems to begin in added quiet begins with the next piece.
+    fn word_start(&self, input: f64) -> f64 {
         let at = (input.max(0.0) * 16_000.0) as usize;
         let next = self.spans.iter().find(|(start, _, length)| at < start + length);
         next.map_or_else(
-            || self.recording(input),
+            || self.recording_time(input),
             |(start, recording, _)| seconds(recording + at.saturating_sub(*start)),
         )
     }
 }
 
-/// The child: feeds the program on one thread and listens to it on another.
+/// Runs the child: writes to the program on one thread and reads its output on another.
 pub(super) fn child() -> Result<(), ChildError> {
     let missing = |e: io::Error| ChildError::new("engine_unavailable", format!("{PROGRAM} can't be started: {e}"));
     let mut program = StdCommand::new(PROGRAM)
@@ -108,16 +108,16 @@ pub(super) fn child() -> Result<(), ChildError> {
     let (Some(input), Some(output)) = (program.stdin.take(), program.stdout.take()) else {
         return Err(ChildError::new("io", "The pipes of the speech engine are missing."));
     };
-    rustix::pipe::fcntl_setpipe_size(&input, PIPE).map_err(io::Error::from)?;
+    rustix::pipe::fcntl_setpipe_size(&input, PIPE_BYTES).map_err(io::Error::from)?;
     let timeline = Arc::new(Mutex::new(Timeline::default()));
     let listener = {
         let timeline = Arc::clone(&timeline);
-        thread::spawn(move || listen(BufReader::new(output), &timeline))
+        thread::spawn(move || read_utterances(BufReader::new(output), &timeline))
     };
     let fed = feed(input, &timeline);
-    let heard = listener.join().map_err(|_| ChildError::new("crashed", "The listener panicked."))?;
+    let read = listener.join().map_err(|_| ChildError::new("crashed", "The listener panicked."))?;
     let status = program.wait()?;
-    heard?;
+    read?;
     if !status.success() {
         return Err(ChildError::new("crashed", format!("{PROGRAM} ended with {status}.")));
     }
@@ -127,8 +127,8 @@ pub(super) fn child() -> Result<(), ChildError> {
 fn feed(mut input: ChildStdin, timeline: &Mutex<Timeline>) -> Result<(), ChildError> {
     let mut feeder = Feeder { written: 0, recording: 0, noise: 1, timeline };
     let mut cutter = Cutter::new(Rules::SHORT);
-    // Its model is loaded once it takes more than its pipe holds; until then nothing is ready.
-    feeder.quiet(&mut input, (PIPE + READ_AHEAD) / 2 + 1600)?;
+    // The program has loaded its model once it reads more than its pipe holds.
+    feeder.quiet(&mut input, (PIPE_BYTES + READ_AHEAD) / 2 + 1600)?;
     say_ready("en-us")?;
     while let Some(samples) = read_samples()? {
         for piece in cutter.push(&samples) {
@@ -140,7 +140,7 @@ fn feed(mut input: ChildStdin, timeline: &Mutex<Timeline>) -> Result<(), ChildEr
 }
 
 struct Feeder<'a> {
-    /// Samples given to the program, and those of the recording among them.
+    /// Samples written to the program, and those of the recording among them.
     written: usize,
     recording: usize,
     /// State of a linear congruential generator (Numerical Recipes).
@@ -150,10 +150,11 @@ struct Feeder<'a> {
 
 impl Feeder<'_> {
     fn piece(&mut self, input: &mut ChildStdin, whole: &[i16]) -> Result<(), ChildError> {
-        // Digital silence would spoil its idea of the room for many seconds, and there is nothing to hear.
-        let sounding = sounding(whole);
-        let (start, end) = (self.recording + sounding.start, self.recording + whole.len());
-        let piece = &whole[sounding];
+        // Digital silence would spoil the program's estimate of the background noise for many seconds, and holds no
+        // speech.
+        let range = without_silence(whole);
+        let (start, end) = (self.recording + range.start, self.recording + whole.len());
+        let piece = &whole[range];
         self.recording = end;
         if piece.is_empty() {
             say(&Line::Progress { processed: seconds(end) })?;
@@ -163,15 +164,17 @@ impl Feeder<'_> {
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner).spans.push(span);
         for part in piece.chunks(4000) {
             self.write(input, part)?;
-            let heard = self.written.saturating_sub((PIPE + READ_AHEAD) / 2);
-            let processed = self.timeline.lock().unwrap_or_else(PoisonError::into_inner).recording(seconds(heard));
+            let consumed = self.written.saturating_sub((PIPE_BYTES + READ_AHEAD) / 2);
+            let processed =
+                self.timeline.lock().unwrap_or_else(PoisonError::into_inner).recording_time(seconds(consumed));
             say(&Line::Progress { processed })?;
         }
-        self.quiet(input, QUIET)
+        self.quiet(input, QUIET_SAMPLES)
     }
 
     fn quiet(&mut self, input: &mut ChildStdin, samples: usize) -> Result<(), ChildError> {
-        // Not quite zero: its noise estimate would have nothing to hold on to. Nor a pattern, which it takes for a voice.
+        // Noise and not zeros, from which the program can't estimate the background noise; and random, because it takes
+        // a regular pattern for a voice.
         let noise: Vec<i16> = (0..samples)
             .map(|_| {
                 self.noise = self.noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -189,30 +192,30 @@ impl Feeder<'_> {
     }
 }
 
-/// A piece without the digital silence at its ends.
-fn sounding(piece: &[i16]) -> Range<usize> {
-    let sounds = |s: &i16| s.unsigned_abs() >= SILENT;
+/// Returns the range of a piece without the digital silence at its ends.
+fn without_silence(piece: &[i16]) -> Range<usize> {
+    let sounds = |s: &i16| s.unsigned_abs() >= MIN_LEVEL;
     let Some(first) = piece.iter().position(sounds) else { return 0..0 };
     let last = piece.iter().rposition(sounds).unwrap_or(first);
     first..last + 1
 }
 
 /// Reads utterances: a line of text, then a line for each word with its start, end and confidence.
-fn listen(output: impl BufRead, timeline: &Mutex<Timeline>) -> Result<(), ChildError> {
+fn read_utterances(output: impl BufRead, timeline: &Mutex<Timeline>) -> Result<(), ChildError> {
     let mut words = Vec::new();
     for line in output.lines() {
         let line = line?;
         let Some(word) = word(&line) else {
-            utterance(&mut words, timeline)?;
+            say_utterance(&mut words, timeline)?;
             continue;
         };
         let last = word.text == "</s>";
         words.push(word);
         if last {
-            utterance(&mut words, timeline)?;
+            say_utterance(&mut words, timeline)?;
         }
     }
-    utterance(&mut words, timeline)
+    say_utterance(&mut words, timeline)
 }
 
 /// A word as the program prints it: `left 0.320 0.780 0.780338`.
@@ -227,14 +230,14 @@ fn word(line: &str) -> Option<Word> {
     Some(Word { text, start, end, confidence: Some(confidence.clamp(0.0, 1.0) as f32) })
 }
 
-/// Says what was heard, at its place in the recording.
-fn utterance(heard: &mut Vec<Word>, timeline: &Mutex<Timeline>) -> Result<(), ChildError> {
+/// Writes the words of an utterance as a segment, with times in the recording.
+fn say_utterance(utterance: &mut Vec<Word>, timeline: &Mutex<Timeline>) -> Result<(), ChildError> {
     let timeline = timeline.lock().unwrap_or_else(PoisonError::into_inner);
-    let words: Vec<Word> = heard
+    let words: Vec<Word> = utterance
         .drain(..)
         .filter_map(|word| {
-            let text = spoken(&word.text)?.to_owned();
-            let (start, end) = (timeline.beginning(word.start), timeline.recording(word.end));
+            let text = plain_word(&word.text)?.to_owned();
+            let (start, end) = (timeline.word_start(word.start), timeline.recording_time(word.end));
             Some(Word { text, start, end: end.max(start), ..word })
         })
         .collect();
@@ -250,8 +253,8 @@ fn utterance(heard: &mut Vec<Word>, timeline: &Mutex<Timeline>) -> Result<(), Ch
     Ok(())
 }
 
-/// A word without its pronunciation number; none for fillers such as `<sil>` and `[NOISE]`.
-fn spoken(text: &str) -> Option<&str> {
+/// Returns a word without the number of its pronunciation; none for fillers such as `<sil>` and `[NOISE]`.
+fn plain_word(text: &str) -> Option<&str> {
     let filler = text.starts_with(['<', '[']) || text.starts_with("++");
     if filler {
         return None;
@@ -268,41 +271,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn word_lines_and_others() {
-        let heard = word("left 0.320 0.780 1.000100").unwrap();
-        assert_eq!((heard.text.as_str(), heard.start, heard.end, heard.confidence), ("left", 0.32, 0.78, Some(1.0)));
+    fn lines_of_words_are_told_from_other_lines() {
+        let parsed = word("left 0.320 0.780 1.000100").unwrap();
+        assert_eq!(
+            (parsed.text.as_str(), parsed.start, parsed.end, parsed.confidence),
+            ("left", 0.32, 0.78, Some(1.0))
+        );
         for line in ["", "we left the old", "left 0.3 0.2 0.5", "a b c d", "left 1 2 3 4"] {
             assert!(word(line).is_none(), "{line}");
         }
     }
 
     #[test]
-    fn digital_silence_is_left_out_at_the_ends() {
+    fn digital_silence_is_cut_off_at_both_ends() {
         let silence = [3; 500];
-        assert_eq!((sounding(&silence), sounding(&[])), (0..0, 0..0));
-        assert_eq!(sounding(&[&silence[..], &[900; 700], &silence, &[-900; 10], &silence].concat()), 500..1710);
+        assert_eq!((without_silence(&silence), without_silence(&[])), (0..0, 0..0));
+        assert_eq!(without_silence(&[&silence[..], &[900; 700], &silence, &[-900; 10], &silence].concat()), 500..1710);
     }
 
     #[test]
-    fn fillers_are_left_out_and_variants_are_bare() {
-        assert_eq!(spoken("the(2)"), Some("the"));
-        assert_eq!(spoken("o'clock"), Some("o'clock"));
+    fn fillers_are_dropped_and_pronunciation_numbers_removed() {
+        assert_eq!(plain_word("the(2)"), Some("the"));
+        assert_eq!(plain_word("o'clock"), Some("o'clock"));
         for filler in ["<s>", "</s>", "<sil>", "[NOISE]", "[SPEECH]", "++UM++"] {
-            assert_eq!(spoken(filler), None);
+            assert_eq!(plain_word(filler), None);
         }
     }
 
     #[test]
-    fn times_are_those_of_the_recording() {
+    fn times_are_converted_to_those_of_the_recording() {
         let timeline = Timeline { spans: vec![(16_000, 0, 48_000), (80_000, 48_000, 32_000)] };
-        assert_eq!(timeline.recording(0.5), 0.0);
-        assert_eq!(timeline.recording(2.0), 1.0);
-        assert_eq!(timeline.recording(4.5), 3.0); // in the quiet between
-        assert_eq!(timeline.recording(5.5), 3.5);
-        assert_eq!(timeline.recording(99.0), 5.0);
+        assert_eq!(timeline.recording_time(0.5), 0.0);
+        assert_eq!(timeline.recording_time(2.0), 1.0);
+        assert_eq!(timeline.recording_time(4.5), 3.0); // in the quiet between
+        assert_eq!(timeline.recording_time(5.5), 3.5);
+        assert_eq!(timeline.recording_time(99.0), 5.0);
         let trimmed = Timeline { spans: vec![(16_000, 8000, 48_000), (80_000, 64_000, 32_000)] };
-        assert_eq!((trimmed.beginning(0.5), trimmed.beginning(2.0)), (0.5, 1.5));
-        assert_eq!((trimmed.beginning(4.5), trimmed.recording(4.5)), (4.0, 3.5));
-        assert_eq!(trimmed.beginning(99.0), 6.0);
+        assert_eq!((trimmed.word_start(0.5), trimmed.word_start(2.0)), (0.5, 1.5));
+        assert_eq!((trimmed.word_start(4.5), trimmed.recording_time(4.5)), (4.0, 3.5));
+        assert_eq!(trimmed.word_start(99.0), 6.0);
     }
 }

@@ -1,4 +1,4 @@
-//! An engine's child process: samples in, events out, and its end. Used by `jobs`.
+//! An engine's child process: writes samples to it, reads events from it, and ends it. Used by `jobs`.
 
 use super::{
     Engine, Request, SpeechError,
@@ -20,31 +20,32 @@ use tokio::{
     time,
 };
 
-/// Lines of standard error kept for what the log says of a crash.
-const TAIL_LINES: usize = 5;
-/// How long an engine has to exit after its last word.
-const EXIT: Duration = Duration::from_secs(5);
-/// How often its end is looked for, and how long its last words on standard error are awaited.
-const LOOK: Duration = Duration::from_millis(10);
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How much nicer engines are than Hark itself: they take all the processor time they can get, and streams and pages come
-/// first.
-const NICER: i32 = 10;
+/// Lines of standard error kept for the log of a crash.
+const STDERR_LINES: usize = 5;
+/// How long an engine may take to exit after it has closed its output.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often its exit is checked for, and how long its remaining standard error is waited for.
+const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(10);
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
+/// How much higher the niceness of engines is than that of Hark itself. They use all the processor time they can get,
+/// and streams and pages come first.
+const NICENESS: i32 = 10;
 
-/// Where the samples go.
+/// The writing end: samples go to the engine's standard input.
 pub struct Input {
     stdin: ChildStdin,
 }
 
-/// Where the events come from. Dropping it ends the engine and everything it started.
+/// The reading end: events come from the engine's standard output. Dropping it ends the engine and everything it
+/// started.
 pub struct Output {
     child: Child,
     lines: BufReader<ChildStdout>,
     line: Vec<u8>,
     parser: Parser,
-    tail: Arc<Mutex<VecDeque<String>>>,
-    /// Ends when standard error does; none once that has been awaited.
-    tail_reader: Option<JoinHandle<()>>,
+    stderr_tail: Arc<Mutex<VecDeque<String>>>,
+    /// The task that reads standard error; none once it has been waited for.
+    stderr_task: Option<JoinHandle<()>>,
     ended: bool,
 }
 
@@ -54,26 +55,26 @@ pub struct Output {
 /// If its program can't be started.
 pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), SpeechError> {
     let mut command = engine.command(request)?;
-    // A group of its own, so that a kill reaches what the engine itself started.
+    // A process group of its own, so that a kill also reaches what the engine started.
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(SpeechError::Spawn)?;
-    // What it starts inherits it.
-    let nicer = |pid| setpriority_process(Some(pid), getpriority_process(None)? + NICER);
-    if let Some(Err(error)) = pid(&child).map(nicer) {
-        tracing::debug!(%error, "the speech engine runs at the server's own priority");
+    // Child processes of the engine inherit the priority.
+    let renice = |pid| setpriority_process(Some(pid), getpriority_process(None)? + NICENESS);
+    if let Some(Err(error)) = pid(&child).map(renice) {
+        tracing::debug!(%error, "the speech engine's priority could not be lowered");
     }
     let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(SpeechError::Spawn(std::io::Error::other("its pipes are missing")));
     };
-    let tail = Arc::new(Mutex::new(VecDeque::new()));
-    let kept = Arc::clone(&tail);
-    let tail_reader = tokio::spawn(async move {
+    let stderr_tail = Arc::new(Mutex::new(VecDeque::new()));
+    let kept = Arc::clone(&stderr_tail);
+    let stderr_task = tokio::spawn(async move {
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            tracing::debug!(line, "the speech engine says");
+            tracing::debug!(line, "standard error of the speech engine");
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == TAIL_LINES {
+            if kept.len() == STDERR_LINES {
                 kept.pop_front();
             }
             kept.push_back(line.chars().take(300).collect());
@@ -84,8 +85,8 @@ pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), 
         lines: BufReader::new(stdout),
         line: Vec::new(),
         parser: Parser::default(),
-        tail,
-        tail_reader: Some(tail_reader),
+        stderr_tail,
+        stderr_task: Some(stderr_task),
         ended: false,
     };
     Ok((Input { stdin }, output))
@@ -96,7 +97,7 @@ fn pid(child: &Child) -> Option<Pid> {
 }
 
 impl Input {
-    /// Gives the engine samples: 16 kHz, mono. Waits while it is busy.
+    /// Writes samples: 16 kHz, mono. Waits while the engine is busy.
     ///
     /// # Errors
     /// If the engine is gone.
@@ -105,7 +106,7 @@ impl Input {
         self.stdin.write_all(&bytes).await.map_err(SpeechError::Io)
     }
 
-    /// Says that the audio is over.
+    /// Closes the engine's input, which ends the recording.
     ///
     /// # Errors
     /// If the engine is gone.
@@ -115,13 +116,14 @@ impl Input {
 }
 
 impl Output {
-    /// The next event; none after [`EngineEvent::Done`]. May be dropped and called again without losing anything.
+    /// Returns the next event; none after [`EngineEvent::Done`]. The future may be dropped at any time without losing
+    /// anything.
     ///
     /// # Errors
-    /// If the engine reports an error, breaks the protocol, or exits without having said `done`.
+    /// If the engine reports an error, violates the protocol, or exits without a `done` line.
     pub async fn next(&mut self) -> Result<Option<EngineEvent>, SpeechError> {
         while !self.ended {
-            // `line` keeps what was read if this future is dropped half way.
+            // `line` keeps what was read if this future is dropped early.
             let room = (MAX_LINE + 1).saturating_sub(self.line.len()) as u64;
             let read = (&mut self.lines).take(room).read_until(b'\n', &mut self.line).await?;
             if self.line.len() > MAX_LINE {
@@ -142,49 +144,49 @@ impl Output {
         Ok(None)
     }
 
-    /// Why the output ended. May be dropped and called again, as [`Self::next`] may.
+    /// Waits for the exit and returns why the output ended. May be dropped and called again, like [`Self::next`].
     async fn crashed(&mut self) -> SpeechError {
         let exit = async {
-            while self.running() {
-                time::sleep(LOOK).await;
+            while self.is_running() {
+                time::sleep(EXIT_POLL_INTERVAL).await;
             }
         };
-        let exited = time::timeout(EXIT, exit).await.is_ok();
-        // Before its exit status is collected, because its number may be another process's afterwards. What it started
-        // would live on, and might hold standard error open.
+        let exited = time::timeout(EXIT_TIMEOUT, exit).await.is_ok();
+        // Kills the group before the exit status is collected, because afterwards the process id may be another
+        // process's. Processes that the engine started would live on and might keep standard error open.
         self.kill_group();
         let status = match self.child.wait().await {
             Ok(status) if exited => status.to_string(),
             Ok(_) => "it closed its output".to_owned(),
             Err(error) => error.to_string(),
         };
-        if let Some(reader) = &mut self.tail_reader {
-            let _ = time::timeout(LAST_WORDS, reader).await;
-            self.tail_reader = None;
+        if let Some(reader) = &mut self.stderr_task {
+            let _ = time::timeout(STDERR_TIMEOUT, reader).await;
+            self.stderr_task = None;
         }
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let stderr_tail = Vec::from(tail.clone()).join(" / ");
+        let stderr_tail = self.stderr_tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let stderr_tail = Vec::from(stderr_tail.clone()).join(" / ");
         tracing::warn!(status, stderr_tail, "a speech engine crashed");
         SpeechError::Crashed { status, stderr_tail }
     }
 
-    /// Whether the engine itself runs; leaves its exit status to be collected.
-    fn running(&self) -> bool {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.leader().is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), look), Ok(None)))
+    /// Whether the engine itself runs. Leaves its exit status to be collected.
+    fn is_running(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.leader().is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(None)))
     }
 
     fn leader(&self) -> Option<Pid> {
         pid(&self.child)
     }
 
-    /// The process id, while it runs.
+    /// The process id, while the engine runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Ends the engine and everything it started, and waits for its end.
+    /// Kills the engine and everything it started, and waits for its exit.
     pub async fn kill(&mut self) {
         self.kill_group();
         let _ = self.child.wait().await;

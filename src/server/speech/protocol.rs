@@ -1,5 +1,5 @@
-//! The lines that an engine writes, and their validation. Pure: see `docs/engine-protocol.md`.
-//! `process` reads them, `child` writes them.
+//! The lines that an engine writes, and their validation. Pure. Described in `docs/engine-protocol.md`. `process` reads
+//! them, `child` writes them.
 
 use super::SpeechError;
 use crate::model::Word;
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 /// Longest line accepted, in bytes.
 pub(super) const MAX_LINE: usize = 1024 * 1024;
-/// Longest recording there can be, in seconds: a week. What lies beyond is nonsense.
+/// The longest recording that is possible, in seconds: a week. Times beyond are invalid.
 const MAX_SECONDS: f64 = 7.0 * 24.0 * 3600.0;
 
-/// A finished piece of speech; times in seconds from the first sample the engine was given.
+/// A finished piece of text; times in seconds from the first sample that the engine was given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineSegment {
     pub start: f64,
@@ -23,23 +23,23 @@ pub struct EngineSegment {
     pub words: Vec<Word>,
 }
 
-/// What an engine says.
+/// An event from an engine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EngineEvent {
     /// The model is loaded.
     Ready {
         model: String,
     },
-    /// Seconds of audio that are wholly done.
+    /// Seconds of audio that are completely transcribed.
     Progress {
         processed: f64,
     },
-    /// What is being heard; may change.
+    /// Text that may still change.
     Partial {
         text: String,
     },
     Segment(EngineSegment),
-    /// Everything up to the end of the audio has been said.
+    /// Everything up to the end of the audio has been transcribed.
     Done,
 }
 
@@ -67,7 +67,7 @@ pub(super) enum Line {
     },
 }
 
-/// Reads lines one after the other and checks each against those before.
+/// Parses lines one after the other and checks each against the previous ones.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
     processed: f64,
@@ -75,10 +75,10 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    /// The event of a line; none for an empty line, or a step backwards in progress, which says nothing new.
+    /// Parses a line. Returns none for an empty line, or for progress that isn't more than before.
     ///
     /// # Errors
-    /// If the line is no line of the protocol, or the engine reports an error.
+    /// If the line doesn't follow the protocol, or the engine reports an error.
     pub(super) fn line(&mut self, text: &str) -> Result<Option<EngineEvent>, SpeechError> {
         if text.trim().is_empty() {
             return Ok(None);
@@ -88,10 +88,10 @@ impl Parser {
             serde_json::from_str(text).map_err(|e| broken(format!("a line is not as documented ({e})")))?;
         match line {
             Line::Ready { protocol: Some(n), .. } if n != 1 => {
-                Err(broken(format!("it speaks version {n}, Hark version 1")))
+                Err(broken(format!("it speaks version {n} of the protocol, and Hark version 1")))
             }
             Line::Ready { model, .. } => {
-                Ok(Some(EngineEvent::Ready { model: plain(&model).chars().take(200).collect() }))
+                Ok(Some(EngineEvent::Ready { model: without_nul(&model).chars().take(200).collect() }))
             }
             Line::Progress { processed } => {
                 check("progress", processed).map_err(broken)?;
@@ -104,10 +104,12 @@ impl Parser {
             Line::Partial { text } => Ok(Some(EngineEvent::Partial { text })),
             Line::Segment(segment) => {
                 self.segment(&segment).map_err(broken)?;
-                Ok(Some(EngineEvent::Segment(clean(segment))))
+                Ok(Some(EngineEvent::Segment(sanitise(segment))))
             }
             Line::Done => Ok(Some(EngineEvent::Done)),
-            Line::Error { code, message } => Err(SpeechError::Engine { code: plain(&code), message: plain(&message) }),
+            Line::Error { code, message } => {
+                Err(SpeechError::Engine { code: without_nul(&code), message: without_nul(&message) })
+            }
         }
     }
 
@@ -136,22 +138,22 @@ fn check(what: &str, seconds: f64) -> Result<(), String> {
     if seconds.is_finite() && (0.0..=MAX_SECONDS).contains(&seconds) {
         Ok(())
     } else {
-        Err(format!("{what} is {seconds}, which is no time in a recording"))
+        Err(format!("{what} is {seconds}, which isn't a time in a recording"))
     }
 }
 
-/// Without the character 0: nobody can read it, and PostgreSQL has no place for it.
-fn plain(text: &str) -> String {
+/// Removes the character 0, which nobody can read and PostgreSQL can't store.
+fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }
 
-fn clean(mut segment: EngineSegment) -> EngineSegment {
+fn sanitise(mut segment: EngineSegment) -> EngineSegment {
     let unit = |c: Option<f32>| c.filter(|c| c.is_finite()).map(|c| c.clamp(0.0, 1.0));
     segment.confidence = unit(segment.confidence);
     for word in &mut segment.words {
         word.confidence = unit(word.confidence);
     }
-    segment.text = plain(segment.text.trim());
+    segment.text = without_nul(segment.text.trim());
     segment
 }
 
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_lines() {
+    fn documented_lines_are_parsed() {
         let events = all(&[
             r#"{"type":"ready","protocol":1,"engine":"x","model":"m"}"#,
             r#"{"type":"progress","processed":1.5}"#,
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_database_holds_is_left_out() {
+    fn the_character_0_is_removed() {
         let events = all(&[
             r#"{"type":"ready","model":"m\u0000n"}"#,
             r#"{"type":"segment","start":0,"end":1,"text":"a\u0000b"}"#,
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_lines_are_refused() {
         for line in [
             "hello",
             "{}",

@@ -1,12 +1,14 @@
-//! What workers do with sessions: take them from the queue, write what they come to, and give them back. Called by `jobs`.
+//! What workers do with sessions: claim them from the queue, write their progress, and end them or put them back.
+//! Called by `jobs`.
 
-use super::{Db, Dialect, LEAP, Store, json_list, rows::SessionRow, segments::words, status, values};
+use super::{Db, Dialect, Store, VERSION_GAP, json_list, rows::SessionRow, segments::words, status, values};
 use crate::{
     model::{Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
     server::{event::Event, owner::Owner},
 };
 
-/// Takes the session whose turn is next (see `queue`). `$lock` goes to the end of the look for it.
+/// Claims the next session of the queue (for its order see `queue`). `$lock` is appended to the subquery that selects
+/// it.
 macro_rules! claim_sql {
     ($lock:literal) => {
         concat!(
@@ -30,7 +32,8 @@ macro_rules! claim_sql {
     };
 }
 
-/// Takes back sessions whose lease has run out, but for those in `$running`, a look at the list `$5`.
+/// Puts sessions whose lease has run out back into the queue, or fails them after too many crashes. Leaves out those
+/// that `$running`, a subquery on the JSON array `$5`, selects.
 macro_rules! reap_sql {
     ($running:literal) => {
         concat!(
@@ -59,7 +62,8 @@ macro_rules! reap_sql {
     };
 }
 
-/// Writes a claimed session's status, if the claim is still valid and the version doesn't fall; tells whether it did.
+/// Writes a claimed session's status if the claim is still valid and the version doesn't fall. Evaluates to whether it
+/// did.
 macro_rules! save_status {
     ($executor:expr, $claim:expr, $status:expr) => {{
         let (claim, status): (&Claim, &Status) = ($claim, $status);
@@ -78,28 +82,28 @@ macro_rules! save_status {
     }};
 }
 
-/// The right to work on a session, until the lease runs out or someone takes it away. Writes made with a claim that
-/// is no longer valid change nothing: the attempt fences them.
+/// The right to work on a session, until the lease runs out or somebody takes it away. Writes with a claim that is no
+/// longer valid change nothing, because each is conditional on the attempt.
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub session: Session,
     pub owner: Owner,
-    /// Attempts that crashed before this one.
+    /// How many attempts crashed before this one.
     pub crashes: u32,
 }
 
-/// How a claimed session ends, or goes back to the queue.
+/// How an attempt at a claimed session ends.
 #[derive(Clone, Debug)]
 pub enum Ending {
     Completed,
     Failed(Failure),
-    /// Back to the queue without blame: the worker is shutting down.
+    /// Back into the queue without counting a crash, because the worker is shutting down or has no room.
     HandedBack,
 }
 
 impl Store {
-    /// Takes the session whose turn is next of those whose recordings are no larger than `room` bytes, if any, and
-    /// leases it to `worker` until `lease_until`.
+    /// Claims the next session of the queue whose recording is no larger than `room` bytes, if there is one, and leases
+    /// it to `worker` until `lease_until`.
     ///
     /// # Errors
     /// If the database fails.
@@ -110,18 +114,18 @@ impl Store {
         lease_until: Timestamp,
         room: u64,
     ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
-        // One statement, so no other worker comes between the look and the taking. PostgreSQL's workers step over rows
-        // that another is about to take.
-        let taken: Option<(String,)> =
+        // Selects and updates in one statement, so that no other worker can claim the same session in between. On
+        // PostgreSQL a worker skips rows that another one has locked.
+        let claimed: Option<(String,)> =
             on!(self, |pool| sqlx::query_as(pool.pick(claim_sql!(""), claim_sql!(" FOR UPDATE SKIP LOCKED")))
                 .bind(worker)
                 .bind(now.0)
                 .bind(lease_until.0)
-                .bind(LEAP)
+                .bind(VERSION_GAP)
                 .bind(i64::try_from(room).unwrap_or(i64::MAX))
                 .fetch_optional(pool)
                 .await)?;
-        let Some((id,)) = taken else { return Ok(None) };
+        let Some((id,)) = claimed else { return Ok(None) };
         let row: SessionRow = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT ",
             session_columns!(),
@@ -136,12 +140,12 @@ impl Store {
         Ok(Some((Claim { session, owner, crashes }, event)))
     }
 
-    /// Notes of queued sessions whether their recordings are larger than `room`, the bytes that a free worker has for
-    /// one, so that their pages say what they wait for.
+    /// Stores for each queued session whether its recording is larger than `room`, the bytes that a free worker has for
+    /// one, so that its page can say what it waits for.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn note_room(&self, room: u64, now: Timestamp) -> Result<Vec<Event>, sqlx::Error> {
+    pub async fn update_needs_room(&self, room: u64, now: Timestamp) -> Result<Vec<Event>, sqlx::Error> {
         let ids: Vec<(String,)> = on!(self, |pool| {
             sqlx::query_as(concat!(
                 "UPDATE sessions SET needs_room = CASE WHEN bytes > $1 THEN bytes END, version = version + 1, \
@@ -181,7 +185,7 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// Writes the status of a claimed session. None if the claim is no longer valid.
+    /// Writes the status of a claimed session. Returns none if the claim is no longer valid.
     ///
     /// # Errors
     /// If the database fails.
@@ -191,7 +195,7 @@ impl Store {
     }
 
     /// Adds a segment and writes the status that counts it, both or neither. The event carries that status if its
-    /// version is `new`; otherwise the next status tells of it. None if the claim is no longer valid.
+    /// version is `new`; otherwise the next status reports the segment. Returns none if the claim is no longer valid.
     ///
     /// # Errors
     /// If the database fails, or the segment's index is taken.
@@ -219,7 +223,7 @@ impl Store {
         }))
     }
 
-    /// Notes which model works on a claimed session.
+    /// Stores which model transcribes a claimed session.
     ///
     /// # Errors
     /// If the database fails.
@@ -233,7 +237,8 @@ impl Store {
             .map(drop))
     }
 
-    /// Ends a claimed session with `status` as the last word of its worker. None if the claim is no longer valid.
+    /// Ends the attempt at a claimed session, with `status` as its worker's last one. Returns none if the claim is no
+    /// longer valid.
     ///
     /// # Errors
     /// If the database fails.
@@ -277,13 +282,13 @@ impl Store {
             .await?;
             tx.commit().await?;
         });
-        // Read back, because a queued session's place in the queue is part of its status.
+        // Read back, because the status of a queued session contains its position, which is counted.
         self.event_if(true, claim.session.id).await
     }
 
-    /// Takes back every session whose lease ran out before `now`, or, with `all`, every session that is being
-    /// processed (for a start, when no other worker can be there), but none of `running`, which are those that the
-    /// caller works on itself: it knows so without a clock. One that crashed `max_attempts` times fails.
+    /// Puts back into the queue every session whose lease ran out before `now`, or with `all` every session that is
+    /// being processed: for the start, when no other worker can be running. Leaves out the sessions in `running`, on
+    /// which the caller itself works; it knows them without a clock. A session that crashed `max_attempts` times fails.
     ///
     /// # Errors
     /// If the database fails.
@@ -302,7 +307,7 @@ impl Store {
         .bind(now.0)
         .bind(all)
         .bind(i64::from(max_attempts))
-        .bind(LEAP)
+        .bind(VERSION_GAP)
         .bind(&running)
         .fetch_all(pool)
         .await)?;
@@ -326,7 +331,8 @@ impl Store {
         Ok(events)
     }
 
-    /// Puts a claimed session back into the queue after its engine crashed, counting the crash.
+    /// Puts a claimed session back into the queue after its engine crashed, and counts the crash. Returns none if the
+    /// claim is no longer valid.
     ///
     /// # Errors
     /// If the database fails.
@@ -341,7 +347,7 @@ impl Store {
         ),)
         .bind(claim.session.id.to_string())
         .bind(i64::from(claim.session.status.attempt))
-        .bind(LEAP)
+        .bind(VERSION_GAP)
         .bind(now.0)
         .execute(pool)
         .await

@@ -1,13 +1,14 @@
-//! Text in the form in which it is searched. Databases fold ASCII only, or as their locale has it, so it is done here,
-//! the same for both. Called by `store` for titles and for what is looked for in them.
+//! Case folding for the search in titles. Databases fold only ASCII, or according to their locale, so Hark does it
+//! here, the same for both. Called by `store` for titles and for the text to search for.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Makes texts equal that differ in case or in how their characters are encoded: `ÉCOLE` with its accent as a character of
-/// its own, and `école`. Accents themselves count.
+/// Maps texts to the same text if they differ only in case or in how their characters are encoded: `ÉCOLE` with its
+/// accent as a separate character, and `école`. Accents themselves count.
 ///
-/// It is Unicode's NFKC with upper case and then lower case, character by character, in place of its case folding: `ß` is
-/// found as `SS`, and either `σ` as the other. Done twice, as changing the case of what is normalised may need it again.
+/// Applies Unicode's NFKC, then upper case and lower case character by character instead of Unicode's case folding, so
+/// that `ß` matches `SS`, and either `σ` the other. Runs twice, because text whose case has changed may need
+/// normalising again.
 pub(super) fn fold(text: &str) -> String {
     let once =
         |text: &str| text.nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkc().collect::<String>();
@@ -20,7 +21,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_people_take_for_the_same_is_the_same() {
+    fn texts_that_differ_only_in_case_or_encoding_fold_to_the_same() {
         for (one, other) in [
             ("Über uns", "ÜBER UNS"),
             ("École", "E\u{301}cole"),
@@ -38,7 +39,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_folded_stays_as_it_is(text in any::<String>()) {
+        fn folding_twice_changes_nothing(text in any::<String>()) {
             prop_assert_eq!(fold(&fold(&text)), fold(&text));
         }
     }

@@ -1,11 +1,11 @@
-//! Ways into an owner's sessions from another browser: links that work once, and recovery keys. Called by
+//! Access to an owner's sessions from another browser: links that work once, and recovery keys. Called by
 //! `server::identity`.
 
 use super::{Db, Dialect, Store};
 use crate::{model::Timestamp, server::owner::Owner};
 
 impl Store {
-    /// How many sessions an owner has.
+    /// Counts an owner's sessions.
     ///
     /// # Errors
     /// If the database fails.
@@ -16,8 +16,8 @@ impl Store {
         Ok(count.unsigned_abs())
     }
 
-    /// Adds a link that works until `expires_at`, or a recovery key if that is none, in place of the owner's last one.
-    /// Takes away all links that have expired.
+    /// Adds a link that works until `expires_at`, or a recovery key if that is none. It replaces the owner's previous
+    /// one of the same kind. Also deletes all expired links.
     ///
     /// # Errors
     /// If the database fails; then nothing is changed.
@@ -50,7 +50,8 @@ impl Store {
         })
     }
 
-    /// Whose sessions a link or recovery key opens now, and when it expires. It can still be used afterwards.
+    /// Returns the owner whose sessions a link or recovery key opens, and when it expires. It can still be used
+    /// afterwards.
     ///
     /// # Errors
     /// If the database fails.
@@ -67,7 +68,8 @@ impl Store {
         Ok(row.map(|(owner, at)| (Owner::from_store(owner), at.map(Timestamp))))
     }
 
-    /// The same, and uses a link up: of any number of calls at once, one gets the owner.
+    /// Returns the owner as [`Store::link`] does, and deletes the link. Of several calls at once only one gets the
+    /// owner.
     ///
     /// # Errors
     /// If the database fails.
@@ -86,7 +88,7 @@ impl Store {
         Ok(found.and_then(|(owner, expires_at)| expires_at.is_none().then_some(owner)))
     }
 
-    /// When the owner's recovery key was made, if there is one.
+    /// Returns when the owner's recovery key was made, if there is one.
     ///
     /// # Errors
     /// If the database fails.
@@ -100,7 +102,7 @@ impl Store {
         Ok(row.map(|(at,)| Timestamp(at)))
     }
 
-    /// Takes the owner's recovery key away.
+    /// Deletes the owner's recovery key.
     ///
     /// # Errors
     /// If the database fails.

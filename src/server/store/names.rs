@@ -1,7 +1,7 @@
-//! The names that statements are written with. SQL is put together before the program runs, so they are macros; a test
-//! holds them against the model, which they must agree with.
+//! The names of states and engines in SQL statements. Statements are put together at compile time, so the names are
+//! macros; a test compares them with the model.
 
-/// The name of a state, or of several as a list.
+/// The name of a state, or a list of several.
 macro_rules! state {
     (queued) => {
         "'queued'"
@@ -18,17 +18,17 @@ macro_rules! state {
     (cancelled) => {
         "'cancelled'"
     };
-    // Those that haven't ended.
+    // The states that aren't terminal.
     (active) => {
         concat!("(", state!(queued), ", ", state!(processing), ")")
     };
-    // Those that can be tried again.
+    // The states from which a session can be retried.
     (stopped) => {
         concat!("(", state!(failed), ", ", state!(cancelled), ")")
     };
 }
 
-/// The name of an engine that statements treat in another way: that of workers outside Hark, which have no queue.
+/// The engine that statements treat differently: `external`, the workers outside Hark, whose sessions have no queue.
 macro_rules! engine {
     (external) => {
         "'external'"
@@ -40,7 +40,7 @@ mod tests {
     use crate::model::{EngineId, State};
 
     #[test]
-    fn names_are_those_of_the_model() {
+    fn state_and_engine_names_match_the_model() {
         let quoted = |name: &str| format!("'{name}'");
         let names = [state!(queued), state!(processing), state!(completed), state!(failed), state!(cancelled)];
         assert_eq!(names.map(str::to_owned), State::ALL.map(|state| quoted(state.as_str())));

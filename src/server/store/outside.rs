@@ -1,13 +1,13 @@
-//! Sessions of workers outside Hark: what they report. Called by `outside`.
+//! What workers outside Hark report of their sessions. Called by `outside`.
 
-use super::{Db, Dialect, LEAP, Store, segments::words, status, values};
+use super::{Db, Dialect, Store, VERSION_GAP, segments::words, status, values};
 use crate::{
     model::{Segment, SessionId, Status, Timestamp},
     server::event::Event,
 };
 
-/// Writes the steps `$1`, and extends their leases to `$2`. The plus sign keeps SQLite from going through all running
-/// sessions by their status, for each row again.
+/// Writes the progress reports in the JSON array `$1` and extends their leases to `$2`. The plus sign before `status`
+/// keeps SQLite from searching all running sessions by the index on the status for each row.
 const STEPS_SQLITE: &str = concat!(
     "UPDATE sessions SET lease_until = $2",
     set_step_sqlite!(),
@@ -19,7 +19,8 @@ const STEPS_SQLITE: &str = concat!(
     " \
      AND version < new.value ->> 'version'"
 );
-/// The same. Rows are locked in one order: other nodes store the same sessions, and each would wait for the other.
+/// The same on PostgreSQL. Rows are locked in one order, because two nodes that store the same sessions at once would
+/// deadlock otherwise.
 const STEPS_POSTGRES: &str = concat!(
     "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (",
     step_record!(),
@@ -37,8 +38,8 @@ const STEPS_POSTGRES: &str = concat!(
 );
 
 impl Store {
-    /// Writes the status that an outside worker reported and extends its lease. False if the session has ended, is
-    /// gone, or has a newer version.
+    /// Writes the status that an outside worker reported and extends its lease. Returns false if the session has ended,
+    /// doesn't exist, or has a newer version.
     ///
     /// # Errors
     /// If the database fails.
@@ -68,13 +69,13 @@ impl Store {
         })
     }
 
-    /// Writes several reported statuses, none of which changes the state or the stage, in one statement. Those that are
-    /// no longer newer are left out.
+    /// Writes several reported statuses in one statement. None of them may change the state or the stage. Skips those
+    /// that aren't newer than the stored one.
     ///
     /// # Errors
     /// If the database fails; then none is written.
     pub async fn report_steps(&self, statuses: &[Status], lease_until: Timestamp) -> Result<(), sqlx::Error> {
-        // As one JSON array: a statement for each would cost twenty times as much.
+        // One JSON array, because a statement for each would cost twenty times as much.
         let rows: Vec<_> = statuses.iter().map(status::step_row).collect();
         on!(self, |pool| sqlx::query(pool.pick(STEPS_SQLITE, STEPS_POSTGRES))
             .bind(serde_json::Value::from(rows).to_string())
@@ -84,8 +85,8 @@ impl Store {
             .map(drop))
     }
 
-    /// Adds segments that an outside worker sent, the first of which must have index `from`. False if the session has
-    /// ended, is gone, or has more or fewer segments than that.
+    /// Adds segments that an outside worker sent, the first of which must have index `from`. Returns false if the
+    /// session has ended, doesn't exist, or doesn't have exactly `from` segments.
     ///
     /// # Errors
     /// If the database fails; then none is added.
@@ -123,7 +124,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Fails every session whose outside worker has been silent beyond its lease.
+    /// Fails every session whose outside worker has been silent until its lease ran out.
     ///
     /// # Errors
     /// If the database fails.
@@ -142,7 +143,7 @@ impl Store {
         ),)
         .bind(now.0)
         .bind("The worker that transcribes this recording went silent. What it sent is kept.")
-        .bind(LEAP)
+        .bind(VERSION_GAP)
         .fetch_all(pool)
         .await)?;
         let mut events = Vec::with_capacity(ids.len());

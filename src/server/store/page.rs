@@ -1,18 +1,18 @@
-//! How much is read of the store at once, and what a watcher who connects is told. For `sessions`, `http`, `stream` and
-//! `bus`, which must agree on it.
+//! Page sizes, and how far back a new watcher is told of changes. `sessions`, `http`, `stream` and `bus` must agree on
+//! them.
 
 use crate::model::Timestamp;
 
-/// How many sessions a page of the list holds, unless asked otherwise, and at most.
+/// Sessions on a page of the list: by default, and at most.
 pub const PAGE: u32 = 50;
 pub const MAX_PAGE: u32 = 200;
 /// Segments read at once.
 pub const SEGMENT_PAGE: u32 = 1000;
-/// A session that ended this long ago is no longer told to watchers who connect, in seconds.
+/// A watcher who connects isn't told of sessions that ended longer ago than this, in seconds.
 const RECENT_SECS: f64 = 600.0;
 
-/// Statuses changed since then are told to watchers who connect.
+/// The time since when a status must have changed to be sent to a watcher who connects.
 #[must_use]
-pub fn recently() -> Timestamp {
+pub fn recent_cutoff() -> Timestamp {
     Timestamp::now().plus_seconds(-RECENT_SECS)
 }

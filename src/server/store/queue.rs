@@ -1,46 +1,46 @@
-//! The queue: in which order it is taken, and how much of it everybody may have. Limits are checked within the
-//! transaction that adds to it, so they hold whatever happens at once on however many nodes. Called by `sessions`.
+//! The queue: its order, and how much of it everybody may have. Limits are checked within the transaction that adds a
+//! session, so they hold whatever happens at once on however many nodes. Called by `sessions`.
 //!
-//! The order is round robin by owner, as start-time fair queueing does it (Goyal, Vin, Cheng: SIGCOMM 1996): what is
-//! added gets the number of a turn, one more than the last of its owner that waits, runs or was served, but no less than
-//! the turn that is being served. So an owner has one session in each turn, and whoever comes later joins the turn that
-//! is being served. Sessions are taken by (turn, queued_at, id); place, arrival times and the claim all go by that.
-//! Owners without history have their turns by address.
+//! The order is round robin by owner, by start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996). A session that is
+//! added gets the number of a turn: one more than the last of its owner that waits, runs or was served, but no less
+//! than the turn that is being served. So each owner has one session in each turn, and an owner that comes later joins the
+//! turn that is being served. Claims, positions and arrival times all go by the order (turn, queued_at, id). Owners without
+//! history get their turns by address.
 
-use super::{Db, Dialect, LEAP, NewSession, Store, rows::SessionRow, values};
+use super::{Db, Dialect, NewSession, Store, VERSION_GAP, rows::SessionRow, values};
 use crate::{
     model::{Session, SessionId, Timestamp, arrival_moved, queue_arrival, queue_wait},
     server::{event::Event, owner::Owner},
 };
 use serde_json::json;
 
-/// How much may wait for Hark's own workers.
+/// How much may wait in a part of the queue.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share {
     pub sessions: u32,
-    /// Of audio.
+    /// Seconds of audio.
     pub seconds: f64,
 }
 
-/// What may wait for Hark's own workers, and what may be kept.
+/// The limits of the queue for Hark's own workers, and of what an owner may keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QueueLimits {
-    /// Of all owners together.
+    /// All owners together.
     pub all: Share,
     pub owner: Share,
-    /// Of the owners without history at one address.
+    /// All newcomers at one address.
     pub address: Share,
-    /// Of all owners without history.
+    /// All newcomers together.
     pub newcomers: Share,
-    /// What a recording of unknown length counts for, in seconds.
+    /// Seconds of audio that a recording of unknown length counts as.
     pub unknown_secs: f64,
-    /// Bytes of recordings that one owner may keep, if that is limited.
+    /// Bytes of recordings that one owner may keep; none if that isn't limited.
     pub bytes_per_owner: Option<u64>,
 }
 
-/// Whose share of the queue is full.
+/// Whose part of the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum LimitScope {
     All,
     Owner,
     /// The newcomers at the caller's address.
@@ -48,32 +48,33 @@ pub enum Whose {
     Newcomers,
 }
 
-/// Which limit of a share was reached.
+/// Which limit of that part was reached.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Bound {
+pub enum ReachedLimit {
     Sessions(u32),
-    /// Of audio.
+    /// Seconds of audio.
     Seconds(f64),
 }
 
 /// Why nothing can be added to the queue now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QueueFull {
-    pub whose: Whose,
-    pub bound: Bound,
-    /// How many sessions of that share wait, and how much audio that is, in seconds.
+    pub scope: LimitScope,
+    pub limit: ReachedLimit,
+    /// How many sessions wait in that part, and how many seconds of audio.
     pub waiting: u32,
     pub waiting_secs: f64,
     /// Seconds until there should be room.
     pub wait_secs: f64,
-    /// Whether those follow from a measured speed. Without one, work is taken to go as fast as the recording.
+    /// Whether `wait_secs` is based on a measured speed. Otherwise a worker is assumed to be as fast as the recording
+    /// plays.
     pub measured: bool,
 }
 
 /// Why a session could not be queued.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    #[error("the queue is full: {:?} of {:?}", .0.bound, .0.whose)]
+    #[error("the queue is full: {:?} of {:?}", .0.limit, .0.scope)]
     Full(QueueFull),
     #[error("the owner keeps {used} bytes of recordings and may keep {limit}")]
     Quota { used: u64, limit: u64 },
@@ -81,9 +82,9 @@ pub enum EnqueueError {
     Store(#[from] sqlx::Error),
 }
 
-/// The seconds of audio that a session still takes. `$unknown` is the parameter that a recording of unknown length
-/// counts for.
-macro_rules! rest {
+/// The seconds of audio that a session has still to be transcribed. `$unknown` is the length assumed for a recording of
+/// unknown length: a parameter or a column.
+macro_rules! remaining {
     ($unknown:literal) => {
         concat!(
             "CASE WHEN COALESCE(duration_total, ",
@@ -95,14 +96,15 @@ macro_rules! rest {
     };
 }
 
-/// How many wait and how much audio that is: in all, of owner `$1`, at address `$2`, and of newcomers.
+/// Counts the waiting sessions and their seconds of audio: all of them, those of owner `$1`, those at address `$2`, and
+/// those of newcomers.
 const WAITING: &str = concat!(
     "SELECT COUNT(*), COALESCE(SUM(rest), 0.0), \
      COUNT(*) FILTER (WHERE owner = $1), COALESCE(SUM(rest) FILTER (WHERE owner = $1), 0.0), \
      COUNT(*) FILTER (WHERE address = $2), COALESCE(SUM(rest) FILTER (WHERE address = $2), 0.0), \
      COUNT(*) FILTER (WHERE address IS NOT NULL), COALESCE(SUM(rest) FILTER (WHERE address IS NOT NULL), 0.0) \
      FROM (SELECT owner, address, ",
-    rest!("$3"),
+    remaining!("$3"),
     " AS rest FROM sessions WHERE status = ",
     state!(queued),
     " AND engine <> ",
@@ -110,12 +112,13 @@ const WAITING: &str = concat!(
     ") AS line"
 );
 
-/// How much audio is taken before enough of a share has been taken up to make room for `$4` seconds; at least one
-/// session of it. The share is that of owner `$1`, of address `$2`, of newcomers if `$3`, or else all of the queue.
+/// How many seconds of audio are claimed before enough of a part of the queue has been claimed to make room for `$4`
+/// seconds, or at least one session of it. The part is that of owner `$1`, that of address `$2`, that of newcomers if
+/// `$3`, or else the whole queue.
 const AHEAD: &str = concat!(
     "WITH line AS (SELECT owner, address, turn, queued_at, id, rest, \
      SUM(rest) OVER (ORDER BY turn, queued_at, id) - rest AS ahead FROM (SELECT owner, address, turn, queued_at, id, ",
-    rest!("$5"),
+    remaining!("$5"),
     " AS rest FROM sessions WHERE status = ",
     state!(queued),
     " AND engine <> ",
@@ -126,11 +129,11 @@ const AHEAD: &str = concat!(
      SELECT COALESCE(MIN(ahead) FILTER (WHERE through >= $4), MAX(ahead)) FROM share"
 );
 
-/// What runs: how many, how much audio is left of it, how fast it goes, and when the first should be done. The speed is
-/// that of the last few that were completed while none of those that run has settled.
+/// The running sessions: their number, their remaining audio, their average speed, and when the first should be done.
+/// If none of them has a settled speed, it is that of the last five that were completed.
 const RUNNING: &str = concat!(
     "SELECT COUNT(*), COALESCE(SUM(",
-    rest!("$1"),
+    remaining!("$1"),
     "), 0.0), COALESCE(AVG(processing_speed), (SELECT AVG(last.speed) FROM (SELECT processing_speed AS speed \
      FROM sessions WHERE status = ",
     state!(completed),
@@ -143,20 +146,20 @@ const RUNNING: &str = concat!(
     engine!(external)
 );
 
-/// The audio that is left of what runs, in seconds, and of how many sessions that isn't known.
+/// The remaining audio of the running sessions, in seconds, and how many of them have an unknown length.
 const RUNNING_REST: &str = concat!(
     "SELECT COALESCE(SUM(",
-    rest!("duration_processed"),
+    remaining!("duration_processed"),
     "), 0.0), COUNT(*) - COUNT(duration_total) FROM sessions WHERE status = ",
     state!(processing),
     " AND engine <> ",
     engine!(external)
 );
 
-/// The queue in its order, as [`Waiting`].
-const LINE: &str = concat!(
+/// The queue in its order, as [`QueueEntry`] rows.
+const QUEUE: &str = concat!(
     "SELECT id, CASE WHEN duration_total IS NOT NULL THEN ",
-    rest!("duration_processed"),
+    remaining!("duration_processed"),
     " END AS rest, told_position, estimated_completion FROM sessions WHERE status = ",
     state!(queued),
     " AND engine <> ",
@@ -165,8 +168,9 @@ const LINE: &str = concat!(
      ORDER BY turn, queued_at, id"
 );
 
-/// Writes what sessions are told, `$1`, of those that still wait. On SQLite the plus sign makes it look them up by id.
-const TELL_QUEUE: [&str; 2] = [
+/// Writes the positions and arrival times in the JSON array `$1` of sessions that are still queued. On SQLite the plus
+/// sign before `status` makes it look sessions up by their id.
+const UPDATE_QUEUE: [&str; 2] = [
     concat!(
         "UPDATE sessions SET version = version + 1, updated_at = $2, told_position = new.value ->> 'position', \
      estimated_completion = new.value ->> 'completion' FROM json_each($1) AS new \
@@ -174,7 +178,7 @@ const TELL_QUEUE: [&str; 2] = [
         state!(queued),
         " RETURNING id"
     ),
-    // Locked in one order: another node may be telling the same sessions.
+    // Locked in one order, because another node may be updating the same sessions.
     concat!(
         "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (id text, position bigint, \
      completion bigint)), \
@@ -187,8 +191,9 @@ const TELL_QUEUE: [&str; 2] = [
     ),
 ];
 
-/// The queued sessions of the list `$1`, with the position that they were told. `$ids` looks at the list.
-macro_rules! told_sql {
+/// The queued sessions whose ids are in the JSON array `$1`, with the position that was written. `$ids` is the subquery
+/// that reads the array.
+macro_rules! updated_sql {
     ($ids:literal) => {
         concat!(
             "SELECT ",
@@ -202,7 +207,7 @@ macro_rules! told_sql {
     };
 }
 
-/// The turn of what is added for owner `$1` and, if it is a newcomer, address `$2`.
+/// The turn of a session that is added for owner `$1` and, if that is a newcomer, address `$2`.
 const NEXT_TURN: &str = concat!(
     "SELECT COALESCE(MAX(turn), 0) FROM (SELECT MAX(turn) AS turn FROM turns \
      UNION ALL SELECT MAX(turn) + 1 FROM turns WHERE who IN ($1, $2) \
@@ -214,43 +219,45 @@ const NEXT_TURN: &str = concat!(
      AND (owner = $1 OR address = $2)) AS bounds"
 );
 
-/// Forgets who was served in turns that are over. PostgreSQL's steps over those who are just being served again.
+/// Deletes the records of who was served in turns that are over. On PostgreSQL it skips rows that a claim is just
+/// updating.
 const OLD_TURNS: [&str; 2] = [
     "DELETE FROM turns WHERE turn < (SELECT MAX(turn) FROM turns)",
     "DELETE FROM turns WHERE who IN (SELECT who FROM turns WHERE turn < (SELECT MAX(turn) FROM turns) \
      FOR UPDATE SKIP LOCKED)",
 ];
 
-/// Which share doesn't hold `seconds` more, if one doesn't, and how many seconds too many it would have.
-fn full(
+/// Finds a part of the queue that has no room for `seconds` more, and how many seconds over its limit it would be.
+fn full_share(
     counts: &[(i64, f64); 4],
     newcomer: bool,
     limits: &QueueLimits,
     seconds: f64,
-) -> Option<(Whose, Bound, (i64, f64), f64)> {
+) -> Option<(LimitScope, ReachedLimit, (i64, f64), f64)> {
     let [all, owner, address, newcomers] = *counts;
     let shares = [
-        (Whose::Owner, owner, limits.owner, true),
-        (Whose::Address, address, limits.address, newcomer),
-        (Whose::All, all, limits.all, true),
-        (Whose::Newcomers, newcomers, limits.newcomers, newcomer),
+        (LimitScope::Owner, owner, limits.owner, true),
+        (LimitScope::Address, address, limits.address, newcomer),
+        (LimitScope::All, all, limits.all, true),
+        (LimitScope::Newcomers, newcomers, limits.newcomers, newcomer),
     ];
-    shares.into_iter().filter(|(.., counts)| *counts).find_map(|(whose, (n, waiting), share, _)| {
-        let over = waiting + seconds - share.seconds;
+    shares.into_iter().filter(|(.., counts)| *counts).find_map(|(scope, (n, waiting), share, _)| {
+        let excess = waiting + seconds - share.seconds;
         if n >= i64::from(share.sessions) {
-            return Some((whose, Bound::Sessions(share.sessions), (n, waiting), over.max(0.0)));
+            return Some((scope, ReachedLimit::Sessions(share.sessions), (n, waiting), excess.max(0.0)));
         }
-        // Alone, a recording may be longer than the share: it would never get in otherwise.
-        (n > 0 && (over > 0.0 || waiting >= share.seconds)).then_some((
-            whose,
-            Bound::Seconds(share.seconds),
+        // A recording longer than the whole limit is accepted when nothing else of that part waits. It could never be
+        // queued otherwise.
+        (n > 0 && (excess > 0.0 || waiting >= share.seconds)).then_some((
+            scope,
+            ReachedLimit::Seconds(share.seconds),
             (n, waiting),
-            over,
+            excess,
         ))
     })
 }
 
-/// Why the queue doesn't take one more session of `$owner`, with `$seconds` of audio, if it doesn't.
+/// Why the queue can't take one more session of `$owner` with `$seconds` of audio; none if it can.
 macro_rules! queue_full {
     ($executor:expr, $owner:expr, $address:expr, $limits:expr, $seconds:expr, $now:expr) => {{
         let (owner, address, limits): (&Owner, Option<&str>, &QueueLimits) = ($owner, $address, $limits);
@@ -259,14 +266,14 @@ macro_rules! queue_full {
             sqlx::query_as(WAITING).bind(owner.as_str()).bind(address).bind(unknown).fetch_one($executor).await?;
         let (all, all_secs, own, own_secs, near, near_secs, new, new_secs) = counted;
         let counts = [(all, all_secs), (own, own_secs), (near, near_secs), (new, new_secs)];
-        match full(&counts, address.is_some(), limits, $seconds) {
+        match full_share(&counts, address.is_some(), limits, $seconds) {
             None => None,
-            Some((whose, bound, (waiting, waiting_secs), over)) => {
+            Some((scope, limit, (waiting, waiting_secs), excess)) => {
                 let (ahead,): (Option<f64>,) = sqlx::query_as(AHEAD)
-                    .bind(if whose == Whose::Owner { owner.as_str() } else { "" })
-                    .bind(address.filter(|_| whose == Whose::Address).unwrap_or_default())
-                    .bind(whose == Whose::Newcomers)
-                    .bind(over)
+                    .bind(if scope == LimitScope::Owner { owner.as_str() } else { "" })
+                    .bind(address.filter(|_| scope == LimitScope::Address).unwrap_or_default())
+                    .bind(scope == LimitScope::Newcomers)
+                    .bind(excess)
                     .bind(unknown)
                     .fetch_one($executor)
                     .await?;
@@ -275,18 +282,18 @@ macro_rules! queue_full {
                 let ahead = ahead.unwrap_or(0.0);
                 let now: Timestamp = $now;
                 let wait_secs = match first {
-                    // The next to end makes room at once.
+                    // Room is made as soon as the first running session ends.
                     Some(first) if ahead <= 0.0 => Timestamp(first).seconds_since(now).max(0.0),
-                    _ => queue_wait(ahead + left, speed, values::small(running)),
+                    _ => queue_wait(ahead + left, speed, values::to_u32(running)),
                 };
-                let (waiting, measured) = (values::small(waiting), speed.is_some() || first.is_some());
-                Some(QueueFull { whose, bound, waiting, waiting_secs, wait_secs, measured })
+                let (waiting, measured) = (values::to_u32(waiting), speed.is_some() || first.is_some());
+                Some(QueueFull { scope, limit, waiting, waiting_secs, wait_secs, measured })
             }
         }
     }};
 }
 
-/// The turn of what is added now for this owner, or this address.
+/// The turn of a session that is added now for this owner, or this address.
 macro_rules! next_turn {
     ($executor:expr, $pool:expr, $owner:expr, $address:expr) => {{
         let [sqlite, postgres] = OLD_TURNS;
@@ -301,8 +308,8 @@ macro_rules! next_turn {
 const KEPT_BYTES: &str = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM sessions WHERE owner = $1";
 
 impl Store {
-    /// Why no session of `owner` could be added to the queue just now, if so; `address` if it counts by that. For those
-    /// who want to know beforehand.
+    /// Returns why no session of `owner` could be added to the queue now; none if one could. `address` is set if the
+    /// owner counts by address. For those who want to know before they upload.
     ///
     /// # Errors
     /// If the database fails.
@@ -325,8 +332,8 @@ impl Store {
         Ok(bytes as u64)
     }
 
-    /// Whether an owner has history: a session of theirs was completed before `before`, or made by a worker outside
-    /// Hark, which has shown its token.
+    /// Whether an owner has history: a session of theirs was completed before `before`, or belongs to an outside
+    /// worker, which has proved its token.
     ///
     /// # Errors
     /// If the database fails.
@@ -349,7 +356,7 @@ impl Store {
     /// Adds a session to the queue.
     ///
     /// # Errors
-    /// If the queue is full or the owner keeps too much, or the database fails; then nothing is added.
+    /// If the queue is full, the owner keeps too many bytes, or the database fails; then nothing is added.
     pub async fn enqueue(
         &self,
         new: &NewSession,
@@ -374,11 +381,12 @@ impl Store {
             insert_session!(&mut *tx, new, turn, now)?;
             tx.commit().await?;
         });
-        Ok(self.added(new.id).await?)
+        Ok(self.read_back(new.id).await?)
     }
 
-    /// Queues a failed or cancelled session of this owner again, keeping its segments; `address` if the owner counts by
-    /// that. None if it is neither. Without `limits` for one that had its place just now.
+    /// Puts a failed or cancelled session of this owner back into the queue and keeps its segments. `address` is set if
+    /// the owner counts by address. Returns none if the session is neither failed nor cancelled. Without `limits` it
+    /// doesn't check them: for a session that was in the queue just before.
     ///
     /// # Errors
     /// If the queue is full, or the database fails; then the session stays as it is.
@@ -423,7 +431,7 @@ impl Store {
             .bind(id.to_string())
             .bind(owner.as_str())
             .bind(now.0)
-            .bind(LEAP)
+            .bind(VERSION_GAP)
             .bind(turn)
             .bind(address)
             .execute(&mut *tx)
@@ -437,9 +445,9 @@ impl Store {
 }
 
 impl Store {
-    /// Tells queued sessions their position and, with the `speed` of this node (audio seconds per second) and its number of
-    /// `workers`, when they should be done: those whose position is another than they were told, or whose arrival time
-    /// has moved.
+    /// Updates the position of queued sessions and, from the `speed` of this node (audio seconds per second) and its
+    /// number of `workers`, their arrival time. Writes only sessions whose position differs from the one written last,
+    /// or whose arrival time has moved.
     ///
     /// # Errors
     /// If the database fails.
@@ -450,24 +458,24 @@ impl Store {
         workers: u32,
     ) -> Result<Vec<Event>, sqlx::Error> {
         let (running, unknown): (f64, i64) = on!(self, |pool| sqlx::query_as(RUNNING_REST).fetch_one(pool).await)?;
-        let line: Vec<Waiting> = on!(self, |pool| sqlx::query_as(LINE).fetch_all(pool).await)?;
+        let line: Vec<QueueEntry> = on!(self, |pool| sqlx::query_as(QUEUE).fetch_all(pool).await)?;
         let ahead = (unknown == 0).then_some(running);
-        let moved = moved(&line, ahead, now, speed, workers);
-        if moved.is_empty() {
+        let changed = changed_entries(&line, ahead, now, speed, workers);
+        if changed.is_empty() {
             return Ok(Vec::new());
         }
-        let [sqlite, postgres] = TELL_QUEUE;
-        let told: Vec<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(sqlite, postgres))
-            .bind(serde_json::Value::from(moved).to_string())
+        let [sqlite, postgres] = UPDATE_QUEUE;
+        let updated: Vec<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(sqlite, postgres))
+            .bind(serde_json::Value::from(changed).to_string())
             .bind(now.0)
             .fetch_all(pool)
             .await)?;
-        let told: Vec<String> = told.into_iter().map(|(id,)| id).collect();
+        let updated: Vec<String> = updated.into_iter().map(|(id,)| id).collect();
         let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(pool.pick(
-            told_sql!("SELECT value FROM json_each($1)"),
-            told_sql!("SELECT jsonb_array_elements_text(CAST($1 AS jsonb))"),
+            updated_sql!("SELECT value FROM json_each($1)"),
+            updated_sql!("SELECT jsonb_array_elements_text(CAST($1 AS jsonb))"),
         ))
-        .bind(super::json_list(&told)?)
+        .bind(super::json_list(&updated)?)
         .fetch_all(pool)
         .await)?;
         let event = |row: SessionRow| row.into_session().map(|(session, owner)| Event::status(owner, session.status));
@@ -475,20 +483,20 @@ impl Store {
     }
 }
 
-/// A queued session, and what it was told last.
+/// A queued session, with the position and arrival time that were written last.
 #[derive(sqlx::FromRow)]
-struct Waiting {
+struct QueueEntry {
     id: String,
-    /// Seconds of audio that it still takes, if its length is known.
+    /// Remaining seconds of audio, if its length is known.
     rest: Option<f64>,
     told_position: Option<i64>,
     estimated_completion: Option<i64>,
 }
 
-/// Which of those that wait must be told something new, as rows for [`TELL_QUEUE`]. `ahead` is the audio that is left of what
-/// runs, in seconds, if that is known.
-fn moved(
-    line: &[Waiting],
+/// Selects the entries whose position or arrival time has changed, as rows for [`UPDATE_QUEUE`]. `ahead` is the audio
+/// that the running sessions have left, in seconds, if that is known.
+fn changed_entries(
+    line: &[QueueEntry],
     mut ahead: Option<f64>,
     now: Timestamp,
     speed: Option<f64>,
@@ -502,7 +510,7 @@ fn moved(
         {
             rows.push(json!({"id": waiting.id, "position": position, "completion": arrival.map(|at| at.0)}));
         }
-        // One recording of unknown length hides when those behind it will be done.
+        // Behind a recording of unknown length no arrival time can be computed.
         ahead = ahead.zip(waiting.rest).map(|(ahead, rest)| ahead + rest);
     }
     rows
@@ -512,7 +520,7 @@ fn moved(
 mod tests {
     use super::*;
 
-    const NOBODY: [(i64, f64); 4] = [(0, 0.0); 4];
+    const EMPTY: [(i64, f64); 4] = [(0, 0.0); 4];
 
     fn limits() -> QueueLimits {
         let share = |sessions, seconds| Share { sessions, seconds };
@@ -526,31 +534,31 @@ mod tests {
         }
     }
 
-    fn whose(counts: [(i64, f64); 4], newcomer: bool, seconds: f64) -> Option<(Whose, Bound)> {
-        full(&counts, newcomer, &limits(), seconds).map(|(whose, bound, ..)| (whose, bound))
+    fn reached(counts: [(i64, f64); 4], newcomer: bool, seconds: f64) -> Option<(LimitScope, ReachedLimit)> {
+        full_share(&counts, newcomer, &limits(), seconds).map(|(scope, limit, ..)| (scope, limit))
     }
 
     #[test]
-    fn each_share_has_its_own_limits() {
-        assert_eq!(whose(NOBODY, true, 100.0), None);
+    fn each_part_of_the_queue_has_its_own_limits() {
+        assert_eq!(reached(EMPTY, true, 100.0), None);
         let all = |n, secs| [(n, secs), (0, 0.0), (0, 0.0), (0, 0.0)];
-        assert_eq!(whose(all(9, 90.0), false, 10.0), None);
-        assert_eq!(whose(all(10, 90.0), false, 10.0), Some((Whose::All, Bound::Sessions(10))));
-        assert_eq!(whose(all(3, 950.0), false, 51.0), Some((Whose::All, Bound::Seconds(1000.0))));
-        // Newcomers' shares are theirs alone.
+        assert_eq!(reached(all(9, 90.0), false, 10.0), None);
+        assert_eq!(reached(all(10, 90.0), false, 10.0), Some((LimitScope::All, ReachedLimit::Sessions(10))));
+        assert_eq!(reached(all(3, 950.0), false, 51.0), Some((LimitScope::All, ReachedLimit::Seconds(1000.0))));
+        // The limits of newcomers apply to newcomers only.
         let near = [(2, 20.0), (0, 0.0), (2, 20.0), (2, 20.0)];
-        assert_eq!(whose(near, false, 10.0), None);
-        assert_eq!(whose(near, true, 10.0), Some((Whose::Address, Bound::Sessions(2))));
+        assert_eq!(reached(near, false, 10.0), None);
+        assert_eq!(reached(near, true, 10.0), Some((LimitScope::Address, ReachedLimit::Sessions(2))));
         let far = [(4, 40.0), (0, 0.0), (0, 0.0), (4, 40.0)];
-        assert_eq!(whose(far, true, 10.0), Some((Whose::Newcomers, Bound::Sessions(4))));
+        assert_eq!(reached(far, true, 10.0), Some((LimitScope::Newcomers, ReachedLimit::Sessions(4))));
         let own = [(1, 500.0), (1, 500.0), (0, 0.0), (0, 0.0)];
-        assert_eq!(whose(own, false, 0.0), Some((Whose::Owner, Bound::Seconds(500.0))));
+        assert_eq!(reached(own, false, 0.0), Some((LimitScope::Owner, ReachedLimit::Seconds(500.0))));
     }
 
     #[test]
-    fn a_recording_longer_than_its_share_gets_in_when_nothing_of_it_waits() {
-        assert_eq!(whose(NOBODY, true, 5000.0), None);
+    fn a_recording_longer_than_the_limit_is_accepted_when_nothing_else_waits() {
+        assert_eq!(reached(EMPTY, true, 5000.0), None);
         let one = [(1, 10.0), (0, 0.0), (1, 10.0), (1, 10.0)];
-        assert_eq!(whose(one, true, 5000.0), Some((Whose::Address, Bound::Seconds(200.0))));
+        assert_eq!(reached(one, true, 5000.0), Some((LimitScope::Address, ReachedLimit::Seconds(200.0))));
     }
 }

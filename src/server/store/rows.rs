@@ -1,13 +1,14 @@
-//! How sessions and segments lie in their tables. Only `store` sees these.
+//! Rows of the tables of sessions and segments, and their conversion into the model's types. Used only within `store`.
 
 use super::{
     super::owner::Owner,
     status::StatusRow,
-    values::{parse, small},
+    values::{parse, to_u32},
 };
 use crate::model::{Media, Segment, Session, SessionId, Timestamp, Title};
 
-/// The columns of a [`SessionRow`], from `sessions s`; its position in the queue is counted, or is the expression given.
+/// The columns of a [`SessionRow`], from `sessions s`. The position in the queue is counted, unless an expression for
+/// it is given.
 macro_rules! session_columns {
     () => {
         session_columns!(concat!(
@@ -62,13 +63,13 @@ pub(super) struct SessionRow {
 
 impl SessionRow {
     pub(super) fn crashes(&self) -> u32 {
-        small(self.crashes)
+        to_u32(self.crashes)
     }
 
     pub(super) fn into_session(self) -> Result<(Session, Owner), sqlx::Error> {
         let id: SessionId = parse(&self.id)?;
         let needs_room = self.needs_room.map(|needed| needed as u64);
-        let status = self.status.into_status(id, self.queue_position.map(small), needs_room)?;
+        let status = self.status.into_status(id, self.queue_position.map(to_u32), needs_room)?;
         let session = Session {
             id,
             title: Title::new(&self.title).map_err(|e| sqlx::Error::Decode(e.into()))?,
@@ -83,7 +84,7 @@ impl SessionRow {
                 bytes: self.bytes as u64,
                 format: self.format,
                 codec: self.codec,
-                sample_rate: small(self.sample_rate),
+                sample_rate: to_u32(self.sample_rate),
                 channels: u16::try_from(self.channels).unwrap_or(u16::MAX),
             },
             status,
@@ -105,7 +106,7 @@ pub(super) struct SegmentRow {
 impl SegmentRow {
     pub(super) fn into_segment(self) -> Result<Segment, sqlx::Error> {
         Ok(Segment {
-            index: small(self.idx),
+            index: to_u32(self.idx),
             start: self.start_s,
             end: self.end_s,
             text: self.text,

@@ -1,9 +1,8 @@
-//! Segments and waveforms: what a session's recording came to. Called by `sessions`, `stream` and `jobs`.
+//! Segments and waveforms of sessions. Called by `sessions`, `stream` and `jobs`.
 
 use super::{Db, Store, rows::SegmentRow};
 use crate::model::{Segment, SessionId};
 
-/// Adds a segment.
 macro_rules! insert_segment {
     ($executor:expr, $id:expr, $segment:expr, $words:expr) => {
         sqlx::query(
@@ -23,7 +22,7 @@ macro_rules! insert_segment {
 }
 
 impl Store {
-    /// Segments of a session from index `from`, in order, at most `limit`.
+    /// Returns segments of a session in order, from index `from`, at most `limit`.
     ///
     /// # Errors
     /// If the database fails.
@@ -40,7 +39,7 @@ impl Store {
         rows.into_iter().map(SegmentRow::into_segment).collect()
     }
 
-    /// The waveform of a session's recording, once it has been decoded.
+    /// Returns the waveform of a session's recording; none before it has been decoded.
     ///
     /// # Errors
     /// If the database fails.
@@ -53,10 +52,10 @@ impl Store {
         Ok(row.map(|(peaks,)| peaks))
     }
 
-    /// Keeps the waveform of a session's recording.
+    /// Stores the waveform of a session's recording.
     ///
     /// # Errors
-    /// If the database fails, or the session is gone.
+    /// If the database fails, or the session doesn't exist.
     pub async fn save_waveform(&self, id: SessionId, peaks: &[u8]) -> Result<(), sqlx::Error> {
         on!(self, |pool| {
             sqlx::query(
@@ -72,7 +71,7 @@ impl Store {
     }
 }
 
-/// The words of a segment as JSON, as the table has them.
+/// Encodes the words of a segment as JSON, as the table stores them.
 pub(super) fn words(segment: &Segment) -> Result<String, sqlx::Error> {
     serde_json::to_string(&segment.words).map_err(|e| sqlx::Error::Encode(e.into()))
 }

@@ -1,13 +1,13 @@
-//! Sessions as their owners see them, and what others ask of any session. Called by `sessions`, `outside` and `bus`.
+//! Sessions of one owner, and lookups of sessions whoever owns them. Called by `sessions`, `outside` and `bus`.
 
-use super::{Db, Dialect, LEAP, Store, fold::fold, json_list, rows::SessionRow, values};
+use super::{Db, Dialect, Store, VERSION_GAP, fold::fold, json_list, rows::SessionRow, values};
 use crate::{
     model::{EngineId, Media, Session, SessionId, StageLog, State, Status, Timestamp, Title},
     server::{event::Event, owner::Owner},
 };
 use std::collections::HashMap;
 
-/// Adds a session that comes in this turn of the queue.
+/// Inserts a session with this turn in the queue.
 macro_rules! insert_session {
     ($executor:expr, $new:expr, $turn:expr, $now:expr) => {
         sqlx::query(
@@ -41,7 +41,7 @@ macro_rules! insert_session {
     };
 }
 
-/// What a new session is made of.
+/// The fields of a new session.
 #[derive(Clone, Debug)]
 pub struct NewSession {
     pub id: SessionId,
@@ -52,9 +52,9 @@ pub struct NewSession {
     pub media: Media,
     /// Seconds, as the recording's container declares it.
     pub duration_total: Option<f64>,
-    /// When a session of an outside worker fails unless the worker has said something.
+    /// When a session of an outside worker fails unless the worker has reported something before.
     pub lease_until: Option<Timestamp>,
-    /// A keyed hash of the address it comes from, if its owner is a newcomer and counts by that.
+    /// A keyed hash of the address that the session came from, if its owner is a newcomer and so counts by address.
     pub address: Option<String>,
 }
 
@@ -65,20 +65,20 @@ impl Store {
     /// If the database fails.
     pub async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<(Session, Event), sqlx::Error> {
         on!(self, |pool| insert_session!(pool, new, 0_i64, now))?;
-        self.added(new.id).await
+        self.read_back(new.id).await
     }
 
-    /// A session of this owner.
+    /// Returns a session if it belongs to this owner.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn session(&self, owner: &Owner, id: SessionId) -> Result<Option<Session>, sqlx::Error> {
-        let found = self.any(id).await?;
+        let found = self.find(id).await?;
         Ok(found.and_then(|(session, whose)| (whose == *owner).then_some(session)))
     }
 
-    /// The owner's sessions, newest first, whose title contains `query` (see `fold` for what is taken for the same), older
-    /// than `before`.
+    /// Lists the owner's sessions, newest first, whose title contains `query` (`fold` defines which texts are equal),
+    /// older than `before`.
     ///
     /// # Errors
     /// If the database fails.
@@ -105,7 +105,8 @@ impl Store {
         rows.into_iter().map(|row| row.into_session().map(|(session, _)| session)).collect()
     }
 
-    /// The statuses that an owner's watcher must know: of every session that hasn't ended, or changed after `since`.
+    /// Returns the statuses that a watcher of an owner needs: of every session that hasn't ended, or has changed since
+    /// `since`.
     ///
     /// # Errors
     /// If the database fails.
@@ -125,7 +126,7 @@ impl Store {
         rows.into_iter().map(|row| row.into_session().map(|(session, _)| session.status)).collect()
     }
 
-    /// Changes the title of a session of this owner. False if there is none.
+    /// Changes the title of a session of this owner. Returns false if there is no such session.
     ///
     /// # Errors
     /// If the database fails.
@@ -143,15 +144,16 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// Cancels a session of this owner that is queued or processing. None if it is neither.
+    /// Cancels a session of this owner that is queued or processing. Returns none if it is neither.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn cancel(&self, owner: &Owner, id: SessionId, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
         let changed = on!(self, |pool| {
-            // Alone, as those who add to the queue are: two that closed up the same line would wait for each other.
+            // Under the same lock as adding to the queue, because two cancellations that move the same sessions up
+            // would deadlock.
             let mut tx = pool.begin_enqueue().await?;
-            // If it waits, the owner's others move up into its turn.
+            // If the session is queued, the owner's later ones move up by one turn.
             sqlx::query(concat!(
                 "UPDATE sessions SET turn = turn - 1 WHERE owner = $2 AND status = ",
                 state!(queued),
@@ -181,7 +183,7 @@ impl Store {
             .bind(id.to_string())
             .bind(owner.as_str())
             .bind(now.0)
-            .bind(LEAP)
+            .bind(VERSION_GAP)
             .execute(&mut *tx)
             .await?
             .rows_affected();
@@ -191,7 +193,7 @@ impl Store {
         self.event_if(changed > 0, id).await
     }
 
-    /// Removes a session of this owner with its segments. False if there is none.
+    /// Deletes a session of this owner with its segments. Returns false if there is no such session.
     ///
     /// # Errors
     /// If the database fails.
@@ -205,11 +207,11 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// Sessions with these ids, those that there are, whoever owns them.
+    /// Returns those of these sessions that exist, whoever owns them.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn many(&self, ids: &[SessionId]) -> Result<Vec<(Session, Owner)>, sqlx::Error> {
+    pub async fn find_many(&self, ids: &[SessionId]) -> Result<Vec<(Session, Owner)>, sqlx::Error> {
         let ids = json_list(ids)?;
         let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(pool.pick(
             concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id IN (SELECT value FROM json_each($1))"),
@@ -225,7 +227,7 @@ impl Store {
         rows.into_iter().map(SessionRow::into_session).collect()
     }
 
-    /// Version and number of segments of those of these sessions that there are.
+    /// Returns the version and the number of segments of those of these sessions that exist.
     ///
     /// # Errors
     /// If the database fails.
@@ -239,11 +241,13 @@ impl Store {
         .bind(ids)
         .fetch_all(pool)
         .await)?;
-        rows.into_iter().map(|(id, version, n)| Ok((values::parse(&id)?, (version as u64, values::small(n))))).collect()
+        rows.into_iter()
+            .map(|(id, version, n)| Ok((values::parse(&id)?, (version as u64, values::to_u32(n)))))
+            .collect()
     }
 
-    /// Gives a session a version above `known`, which watchers were told and the database doesn't have. False for one that
-    /// is being processed: its worker's next write goes beyond by itself.
+    /// Raises a session's version above `known`, which watchers have seen and the database doesn't have. Returns false
+    /// for a session that is being processed: its worker's next write has a higher version anyway.
     ///
     /// # Errors
     /// If the database fails.
@@ -253,14 +257,14 @@ impl Store {
             state!(processing)
         ))
         .bind(id.to_string())
-        .bind((known as i64).saturating_add(LEAP))
+        .bind((known as i64).saturating_add(VERSION_GAP))
         .execute(pool)
         .await
         .map(|done| done.rows_affected()))?;
         Ok(raised > 0)
     }
 
-    /// The versions of what [`Store::statuses`] tells, for several owners.
+    /// Returns the versions of the sessions that [`Store::statuses`] returns, for several owners.
     ///
     /// # Errors
     /// If the database fails.
@@ -305,7 +309,7 @@ impl Store {
         Ok(found > 0)
     }
 
-    /// How many sessions there are by status, over all owners.
+    /// Counts the sessions of all owners by status.
     ///
     /// # Errors
     /// If the database fails.
@@ -317,7 +321,7 @@ impl Store {
         rows.into_iter().map(|(name, n)| Ok((values::parse(&name)?, n as u64))).collect()
     }
 
-    /// When a session entered which stage.
+    /// Returns when a session entered each stage.
     ///
     /// # Errors
     /// If the database fails.
@@ -332,7 +336,8 @@ impl Store {
         entries.collect::<Result<_, sqlx::Error>>().map(StageLog)
     }
 
-    /// Folds the titles of sessions that were added before titles were kept folded, as databases can't do it.
+    /// Folds the titles of sessions that were added before folded titles were stored, because databases can't do it
+    /// themselves.
     pub(super) async fn fold_titles(&self) -> Result<(), sqlx::Error> {
         const BATCH: i64 = 1000;
         let mut after = String::new();
@@ -349,7 +354,7 @@ impl Store {
             on!(self, |pool| {
                 let mut tx = pool.begin_write().await?;
                 for (id, title) in rows {
-                    // The title again: another node may be renaming it.
+                    // The condition on the title leaves out a session that another node has renamed meanwhile.
                     sqlx::query("UPDATE sessions SET title_folded = $3 WHERE id = $1 AND title = $2")
                         .bind(id)
                         .bind(&title)
@@ -363,7 +368,7 @@ impl Store {
     }
 }
 
-/// A LIKE pattern that finds `query` anywhere in a folded title, its wildcards taken literally.
+/// Returns a LIKE pattern that finds `query` anywhere in a folded title, with its wildcards escaped.
 fn like_pattern(query: &str) -> String {
     let mut pattern = String::from("%");
     for c in fold(query).chars() {

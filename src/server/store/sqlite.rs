@@ -1,5 +1,5 @@
-//! What is particular to SQLite: opening a database as Hark needs it (write-ahead log, foreign keys, migrated).
-//! Called by `Store`.
+//! SQLite: opening a database with the settings that Hark needs (write-ahead log, foreign keys) and migrating it, and
+//! keeping faulty connections out of the pool.
 
 use super::Dialect;
 use sqlx::{
@@ -9,13 +9,13 @@ use sqlx::{
 };
 use std::{path::Path, time::Duration};
 
-/// SQLite takes one writer at a time; a few connections let readers go on meanwhile.
+/// SQLite allows one writer at a time; with several connections readers go on meanwhile.
 const CONNECTIONS: u32 = 8;
-/// How long a statement waits for another's write to end.
+/// How long a statement waits for another connection's write to end.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// SQLite's primary result codes after which a connection isn't used again: a file could not be read or written as it
-/// should, so what the connection remembers of it may be wrong.
+/// SQLite's primary result codes after which a connection isn't used again: reading or writing a file failed, so what
+/// the connection has cached of it may be wrong.
 const READONLY: u32 = 8;
 const IOERR: u32 = 10;
 const CORRUPT: u32 = 11;
@@ -25,8 +25,9 @@ const NOTADB: u32 = 26;
 /// An extended code of `IOERR`: the index of the write-ahead log could not be made larger.
 const IOERR_SHMSIZE: u32 = IOERR | 19 << 8;
 
-/// Opens the pool, and a connection beside it that nobody uses: as long as it is open, closing one of the pool never
-/// means closing the last, which would remove the write-ahead log; making it again needs room.
+/// Opens the pool, and one connection beside it that nobody uses. As long as that one is open, closing a connection of
+/// the pool never closes the last one to the database, which would remove the write-ahead log; and making it again
+/// needs room on the disk.
 pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqliteConnection), sqlx::Error> {
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -47,11 +48,11 @@ pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqliteConnection), 
     Ok((pool, keeper))
 }
 
-/// Whether a connection may go back into the pool. After some errors SQLite ends the transaction by itself; the rollback
-/// that sqlx then sends fails, and sqlx would take the connection for one within a transaction from then on, and begin
-/// none on it.
+/// Whether a connection may go back into the pool. After some errors SQLite ends the transaction by itself. The
+/// rollback that sqlx then sends fails, so sqlx would assume from then on that the connection is within a transaction,
+/// and begin none on it.
 async fn is_sound(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    // A rollback that a dropped transaction has queued is carried out before the lock is given.
+    // The handle is locked only after the rollback that a dropped transaction has queued.
     let error = connection.lock_handle().await?.last_error();
     let faulty = error.is_some_and(|error| {
         matches!(code(&error).unwrap_or(0) & 0xff, READONLY | IOERR | CORRUPT | FULL | CANTOPEN | NOTADB)
@@ -77,12 +78,13 @@ impl Dialect for SqlitePool {
     type Database = Sqlite;
 
     async fn begin_write(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        // At once: a reader that became a writer later would be refused if another had written meanwhile.
+        // IMMEDIATE, because a transaction that begins as a reader and writes later fails if another has written
+        // meanwhile.
         self.begin_with("BEGIN IMMEDIATE").await
     }
 
     async fn begin_enqueue(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        // There is one writer at a time anyway.
+        // SQLite has only one writer at a time anyway.
         self.begin_write().await
     }
 

@@ -1,18 +1,19 @@
-//! The columns of a status: one list, from which they are written, read back and bound on either database. A new field of
-//! [`Status`] is added to the end of a list below, to [`StatusRow`], and to the migrations.
+//! The columns of a status: one list, from which statements that write, read and bind them are made for either
+//! database. A new field of [`Status`] is added to the end of a list below, to [`StatusRow`], and to the migrations.
 
-use super::values::{parse, small};
+use super::values::{parse, to_u32};
 use crate::model::{Failure, SessionId, Status, Timestamp, bytes};
 use serde_json::{Map, Value, json};
 use sqlx::{Database, Encode, Type, query::Query};
 
-/// Makes of the list what statements are put together from. Parameters before `$4` are the statement's own.
+/// Turns the list into the macros and functions of which statements are put together. Parameters before `$4` belong to
+/// the statement itself.
 macro_rules! status_columns {
     (
         changes { $($change:ident $change_parameter:literal $of_change:expr;)+ }
         steps { $($step:ident $step_parameter:literal $type:literal $of_step:expr;)+ }
     ) => {
-        /// Sets every column of a status to what [`bind`] binds.
+        /// The SET clause for every column of a status, with the parameters that [`bind`] binds.
         macro_rules! set_status {
             () => {
                 concat!(
@@ -33,7 +34,8 @@ macro_rules! status_columns {
             };
         }
 
-        /// Sets the columns that a step changes from a [`step_row`]: on SQLite, where each is the `value` of `new`.
+        /// The SET clause for the columns that progress changes, from a [`step_row`]. On SQLite each row is the `value`
+        /// of `new`.
         macro_rules! set_step_sqlite {
             () => {
                 concat!($(", ", stringify!($step), " = new.value ->> '", stringify!($step), "'",)+)
@@ -47,7 +49,7 @@ macro_rules! status_columns {
             };
         }
 
-        /// Those columns with their types.
+        /// Those columns with their PostgreSQL types.
         macro_rules! step_record {
             () => {
                 concat!("id text", $(", ", stringify!($step), " ", $type,)+)
@@ -72,7 +74,7 @@ macro_rules! status_columns {
                 $(.bind(value(status, $of_step)))+
         }
 
-        /// What a step changes, as an object of JSON, of which a statement can take many.
+        /// The values that progress changes, as a JSON object; a statement takes an array of them.
         pub(super) fn step_row(status: &Status) -> Value {
             let mut row = Map::new();
             row.insert("id".to_owned(), json!(status.session_id));
@@ -82,20 +84,20 @@ macro_rules! status_columns {
     };
 }
 
-/// A column's value.
+/// Evaluates the expression of a column.
 fn value<T>(status: &Status, of: impl Fn(&Status) -> T) -> T {
     of(status)
 }
 
 status_columns! {
-    // What only a change of the state or the stage changes.
+    // Changed only with the state or the stage.
     changes {
         status "$4" |s| s.state.as_str().to_owned();
         stage "$5" |s| s.stage.map(|stage| stage.as_str().to_owned());
         error_code "$6" |s| s.error.as_ref().map(|error| error.code.clone());
         error_message "$7" |s| s.error.as_ref().map(|error| error.message.clone());
     }
-    // What any step changes, with its type on PostgreSQL.
+    // Changed by all progress; with their types on PostgreSQL.
     steps {
         version "$8" "bigint" |s| s.version as i64;
         updated_at "$9" "bigint" |s| s.timestamp.0;
@@ -108,7 +110,7 @@ status_columns! {
     }
 }
 
-/// A status as it lies in the table.
+/// The columns of a status in the table.
 #[derive(sqlx::FromRow)]
 pub(super) struct StatusRow {
     segments: i64,
@@ -128,14 +130,16 @@ pub(super) struct StatusRow {
 }
 
 impl StatusRow {
-    /// The status, of a session at this position of the queue, which waits for so much room on the disk.
+    /// Converts the row into a status, given its position in the queue and the room on a worker's disk that it waits
+    /// for.
     pub(super) fn into_status(
         self,
         session_id: SessionId,
         queue_position: Option<u32>,
         needs_room: Option<u64>,
     ) -> Result<Status, sqlx::Error> {
-        // The position changes without a write to this row, so its message is made on reading.
+        // The position changes without a write to this row, so the message that contains it is made when the row is
+        // read.
         let message = match (queue_position, needs_room) {
             (Some(_), Some(needed)) => format!("Waiting for room on the server's disk: needs about {}", bytes(needed)),
             (Some(0), None) => "Next in line".to_owned(),
@@ -155,9 +159,9 @@ impl StatusRow {
             duration_total: self.duration_total,
             estimated_completion: self.estimated_completion.map(Timestamp),
             processing_speed: self.processing_speed,
-            segments: small(self.segments),
+            segments: to_u32(self.segments),
             queue_position,
-            attempt: small(self.attempt),
+            attempt: to_u32(self.attempt),
             error: self.error_code.map(|code| Failure { code, message: self.error_message.unwrap_or_default() }),
         })
     }

@@ -1,14 +1,14 @@
-//! Sessions that are being processed and don't come forward: how many, which, and what an operator can do about them.
-//! Called by `http::health` and by `hark sessions`.
+//! Sessions that are being processed without progress: how many, which, and how an operator resolves them. Called by
+//! `http::health` and by `hark sessions`.
 
-use super::{Db, LEAP, Store, values};
+use super::{Db, Store, VERSION_GAP, values};
 use crate::{
     model::{EngineId, SessionId, Stage, Timestamp},
     server::event::Event,
 };
 
-/// A session that is being processed counts as stalled when nothing about it has changed for this many seconds. The
-/// status of one that gets on changes every second or so, that of an outside worker reaches the store twice a minute.
+/// Seconds without a change after which a session that is being processed counts as stalled. The status of a running
+/// one changes about every second; that of an outside worker is stored twice a minute.
 pub const STALLED_SECS: f64 = 60.0;
 
 /// Whether session `s` is stalled at `$1`: nothing has changed for `$2` milliseconds, or its lease has run out.
@@ -18,8 +18,8 @@ macro_rules! stalled {
     };
 }
 
-/// Whether session `s` has run for much longer than it should at `$1`: its attempt, which begins with the decoding, for
-/// more than ten minutes and three times the length of the recording, as far as that is known.
+/// Whether session `s` has run too long at `$1`: its attempt, which begins with the stage `decoding`, has taken more
+/// than ten minutes and three times the length of the recording, as far as that is known.
 macro_rules! long_running {
     () => {
         concat!(
@@ -32,33 +32,33 @@ macro_rules! long_running {
     };
 }
 
-/// Whether session `s` is one or the other.
+/// Whether session `s` is stalled or has run too long.
 macro_rules! stuck {
     () => {
         concat!("(", stalled!(), " OR ", long_running!(), ")")
     };
 }
 
-/// How the sessions of all owners fare.
+/// The state of the sessions of all owners together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// Being processed for more than ten minutes and three times their length, in this attempt.
+pub struct SessionHealth {
+    /// Sessions whose attempt has taken more than ten minutes and three times the length of their recording.
     pub long_running: u64,
-    /// Being processed without a change for so long, or with a lease that has run out.
+    /// Sessions that are being processed without a change for too long, or with a lease that has run out.
     pub stalled: u64,
-    /// Since when the one waits that has waited longest.
+    /// Since when the session has been queued that has waited longest.
     pub oldest_queued: Option<Timestamp>,
 }
 
 /// A session that is stalled or has run for too long.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stuck {
+pub struct StuckSession {
     pub id: SessionId,
     pub engine: EngineId,
     pub stage: Option<Stage>,
     pub progress: Option<f64>,
     pub attempt: u32,
-    /// Who has the lease; an outside worker has no name.
+    /// The worker that has the lease; an outside worker has no name.
     pub worker: Option<String>,
     /// When it last changed.
     pub updated_at: Timestamp,
@@ -67,12 +67,12 @@ pub struct Stuck {
     pub long_running: bool,
 }
 
-/// What to do with a session that is stuck.
+/// How an operator resolves a stuck session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Back into the queue; the next attempt goes on after the last segment. Counts no crash.
+pub enum Resolution {
+    /// Put back into the queue; the next attempt continues after the last segment. Counts no crash.
     Requeue,
-    /// Failed, with this reason for its owner.
+    /// Fail it with this reason, which its owner reads.
     Fail(String),
 }
 
@@ -91,12 +91,13 @@ struct StuckRow {
 }
 
 impl Store {
-    /// How the sessions fare at `now`, with `idle_secs` without a change as what counts as stalled.
+    /// Counts the sessions that are stalled or have run too long at `now`. Those without a change for `idle_secs` count
+    /// as stalled.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn health(&self, now: Timestamp, idle_secs: f64) -> Result<Health, sqlx::Error> {
-        // One that came back into the queue waits since then; that it left its stage tells when.
+    pub async fn health(&self, now: Timestamp, idle_secs: f64) -> Result<SessionHealth, sqlx::Error> {
+        // A session that was put back into the queue waits since then; the log of stages has the time.
         let (long_running, stalled, oldest): (i64, i64, Option<i64>) = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT COUNT(CASE WHEN ",
             long_running!(),
@@ -115,14 +116,19 @@ impl Store {
         .bind(millis(idle_secs))
         .fetch_one(pool)
         .await)?;
-        Ok(Health { long_running: long_running as u64, stalled: stalled as u64, oldest_queued: oldest.map(Timestamp) })
+        Ok(SessionHealth {
+            long_running: long_running as u64,
+            stalled: stalled as u64,
+            oldest_queued: oldest.map(Timestamp),
+        })
     }
 
-    /// The sessions that are stalled or have run for too long at `now`, those first that have been still for longest.
+    /// Lists the sessions that are stalled or have run too long at `now`, beginning with the one that has been
+    /// unchanged for longest.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn stuck(&self, now: Timestamp, idle_secs: f64) -> Result<Vec<Stuck>, sqlx::Error> {
+    pub async fn stuck(&self, now: Timestamp, idle_secs: f64) -> Result<Vec<StuckSession>, sqlx::Error> {
         let rows: Vec<StuckRow> = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT s.id, s.engine, s.stage, s.progress, s.attempt, s.worker, s.updated_at, s.lease_until, \
              CAST(CASE WHEN ",
@@ -142,21 +148,21 @@ impl Store {
         rows.into_iter().map(StuckRow::into_stuck).collect()
     }
 
-    /// Does with a session that is stuck what an operator wants, if it is still stuck in the same attempt. Its worker,
-    /// should there still be one, can write nothing from then on. None if it moved on meanwhile, or if it should be
-    /// queued and its worker is outside Hark.
+    /// Resolves a stuck session as an operator wants, if it is still stuck in the same attempt. Its worker, should one
+    /// still run, can write nothing from then on. Returns none if the session has moved on meanwhile, or if it should
+    /// be requeued and its worker is outside Hark.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn release(
         &self,
-        stuck: &Stuck,
-        way: &Way,
+        stuck: &StuckSession,
+        resolution: &Resolution,
         now: Timestamp,
         idle_secs: f64,
     ) -> Result<Option<Event>, sqlx::Error> {
-        let (statement, reason) = match way {
-            Way::Requeue => (
+        let (statement, reason) = match resolution {
+            Resolution::Requeue => (
                 concat!(
                     "UPDATE sessions AS s SET status = ",
                     state!(queued),
@@ -170,7 +176,7 @@ impl Store {
                 ),
                 "",
             ),
-            Way::Fail(reason) => (
+            Resolution::Fail(reason) => (
                 concat!(
                     "UPDATE sessions AS s SET status = ",
                     state!(failed),
@@ -188,7 +194,7 @@ impl Store {
             .bind(millis(idle_secs))
             .bind(stuck.id.to_string())
             .bind(i64::from(stuck.attempt))
-            .bind(LEAP)
+            .bind(VERSION_GAP)
             .bind(reason)
             .execute(pool)
             .await
@@ -198,13 +204,13 @@ impl Store {
 }
 
 impl StuckRow {
-    fn into_stuck(self) -> Result<Stuck, sqlx::Error> {
-        Ok(Stuck {
+    fn into_stuck(self) -> Result<StuckSession, sqlx::Error> {
+        Ok(StuckSession {
             id: values::parse(&self.id)?,
             engine: values::parse(&self.engine)?,
             stage: self.stage.as_deref().map(values::parse).transpose()?,
             progress: self.progress,
-            attempt: values::small(self.attempt),
+            attempt: values::to_u32(self.attempt),
             worker: self.worker,
             updated_at: Timestamp(self.updated_at),
             lease_until: self.lease_until.map(Timestamp),

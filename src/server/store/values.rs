@@ -1,13 +1,13 @@
-//! Values as the columns keep them, read back as the model has them.
+//! Conversion of column values into the model's types.
 
 use std::{fmt, str::FromStr};
 
-/// A value kept as text. What was written by another version of Hark may not parse.
+/// Parses a value that is stored as text. It may have been written by another version of Hark and not parse.
 pub(super) fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, sqlx::Error> {
     text.parse().map_err(|e: T::Err| sqlx::Error::Decode(e.to_string().into()))
 }
 
-/// A count, which SQL keeps as a signed 64-bit number.
-pub(super) fn small(n: i64) -> u32 {
+/// Converts a count, which SQL stores as a signed 64-bit number. Values out of range become 0 or the maximum.
+pub(super) fn to_u32(n: i64) -> u32 {
     u32::try_from(n).unwrap_or(if n < 0 { 0 } else { u32::MAX })
 }

@@ -5,7 +5,7 @@ use crate::{
     model::{Segment, SessionId, Status},
     server::{
         owner::Owner,
-        store::{SEGMENT_PAGE, Store, recently},
+        store::{SEGMENT_PAGE, Store, recent_cutoff},
     },
 };
 
@@ -13,7 +13,7 @@ impl Source for Store {
     fn session(&self, id: SessionId) -> SourceFuture<Option<(Owner, Status)>> {
         let store = self.clone();
         Box::pin(async move {
-            let found = store.any(id).await?;
+            let found = store.find(id).await?;
             Ok(found.map(|(session, owner)| (owner, session.status)))
         })
     }
@@ -25,6 +25,6 @@ impl Source for Store {
 
     fn statuses(&self, owner: &Owner) -> SourceFuture<Vec<Status>> {
         let (store, owner) = (self.clone(), owner.clone());
-        Box::pin(async move { Ok(store.statuses(&owner, recently()).await?) })
+        Box::pin(async move { Ok(store.statuses(&owner, recent_cutoff()).await?) })
     }
 }

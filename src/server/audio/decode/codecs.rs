@@ -1,5 +1,5 @@
-//! What is asked of Symphonia, and how much of its answers is believed: which containers and codecs, panics as errors, and
-//! one packet as mono samples.
+//! The calls into Symphonia, and how far its results are trusted: which containers and codecs it may use, panics as
+//! errors, and one packet as mono samples.
 
 use super::{
     super::{Problem, sniff},
@@ -31,14 +31,15 @@ use symphonia::core::{
     units::TimeBase,
 };
 
-/// How far into a file a container may begin. Symphonia's own 1 MiB finds something MP3-like in any noise.
-pub(super) const JUNK: u32 = 64 * 1024;
+/// Bytes of a file in which a container must begin. Symphonia's default of 1 MiB finds something like MP3 in any noise.
+pub(super) const MAX_LEADING_BYTES: u32 = 64 * 1024;
 
-/// What a panic of a parser is told as.
+/// The message of the error that stands for a panic of a parser.
 pub(super) const PANICKED: &str = "the decoder gave up";
 
 pub(super) static CONTAINERS: LazyLock<Probe> = LazyLock::new(|| {
-    let mut probe = Probe::new_with_options(&ProbeOptions { max_probe_depth: JUNK, ..ProbeOptions::default() });
+    let mut probe =
+        Probe::new_with_options(&ProbeOptions { max_probe_depth: MAX_LEADING_BYTES, ..ProbeOptions::default() });
     symphonia::default::register_enabled_formats(&mut probe);
     probe
 });
@@ -50,37 +51,40 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
     codecs
 });
 
-/// How far a format's word is to be trusted.
+/// What a format's declarations can be trusted for.
 #[derive(Clone, Copy)]
 pub(super) struct Traits {
-    /// A stream of frames without a container (MP3, ADTS): timestamps only count frames, and noise can look like it.
-    pub(super) bare: bool,
-    /// Padding at the end is told by a count of frames that may be wrong, so it is cut here rather than by the decoder.
-    pub(super) counted: bool,
-    /// Damaged parts go missing before packets are made of them, so timestamps tell how much.
-    pub(super) loses: bool,
-    /// Ogg, where an unfinished last page is the sign of a cut.
-    pub(super) pages: bool,
+    /// A stream of frames without a container (MP3, ADTS): its timestamps only count frames, and noise can look like
+    /// it.
+    pub(super) no_container: bool,
+    /// The padding at the end follows from a count of frames that may be wrong, so it is cut here and not by the
+    /// decoder.
+    pub(super) counts_frames: bool,
+    /// Damaged parts are skipped before they become packets, so only timestamps show how much is missing.
+    pub(super) skips_damage: bool,
+    /// Ogg, where an incomplete last page shows that the file was cut off.
+    pub(super) is_ogg: bool,
     /// The declared length is that of all tracks together.
-    pub(super) shared: bool,
+    pub(super) duration_spans_tracks: bool,
 }
 
-/// What a call into Symphonia came to. It is meant not to panic whatever the file holds; where it does, that file is
-/// refused and nothing else suffers.
-pub(super) fn guard<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+/// Calls Symphonia and turns a panic into an error. Symphonia isn't meant to panic on any file; if it does, that file
+/// is refused and nothing else is affected.
+pub(super) fn catch_panic<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Error::LimitError(PANICKED)))
 }
 
 pub(super) fn decoder(track: &Track, traits: Traits) -> Result<Box<dyn AudioDecoder>, DecodeFailure> {
     let Some(CodecParameters::Audio(params)) = &track.codec_params else {
-        return Err(DecodeFailure::NotHere(Problem::Unsupported));
+        return Err(DecodeFailure::TryFfmpeg(Problem::Unsupported));
     };
-    // Symphonia also trims MP3 by lengths that it only estimated, so MP3 is trimmed here.
-    let options = AudioDecoderOptions::default().gapless(!traits.bare);
-    guard(|| CODECS.make_audio_decoder(params, &options)).map_err(|_| DecodeFailure::NotHere(Problem::Unsupported))
+    // Symphonia also trims MP3 by lengths that it only estimates, so MP3 is trimmed here.
+    let options = AudioDecoderOptions::default().gapless(!traits.no_container);
+    catch_panic(|| CODECS.make_audio_decoder(params, &options))
+        .map_err(|_| DecodeFailure::TryFfmpeg(Problem::Unsupported))
 }
 
-/// Decodes one packet into a block, channels averaged. Returns how many there were.
+/// Decodes one packet into a block, as the average of all channels. Returns the number of channels.
 pub(super) fn decode_mono(
     decoder: &mut dyn AudioDecoder,
     packet: &Packet,
@@ -94,7 +98,7 @@ pub(super) fn decode_mono(
         return Err(Error::DecodeError("no channels"));
     }
     buffer.copy_to_vec_interleaved(interleaved);
-    // Anything else in a float recording would spread over a whole block when it is resampled.
+    // Values out of range in a float recording would spread over a whole block when it is resampled.
     let clean = |sample: f32| {
         if sample.is_finite() { sample.clamp(-1.0, 1.0) } else { 0.0 }
     };
@@ -108,7 +112,7 @@ pub(super) fn decode_mono(
     Ok(u16::try_from(channels).unwrap_or(u16::MAX))
 }
 
-/// The container's common short name.
+/// Returns the container's common short name.
 pub(super) fn format_name(reader: &dyn FormatReader, file: &File) -> io::Result<&'static str> {
     let info = reader.format_info();
     Ok(match info.format {

@@ -1,26 +1,26 @@
-//! The way out of a decoder: mono samples at any rate become what engines read, in pieces of one size, up to the longest
-//! recording that is accepted.
+//! The output of a decoder: resamples mono samples of any rate to 16 kHz and passes them on in pieces of one size, up
+//! to the longest recording that is accepted.
 
 use super::super::{AudioError, Limits, SAMPLE_RATE, resample::Resampler};
 use std::{io, ops::ControlFlow};
 
-/// Samples given to the sink at once: half a second.
+/// Samples in a piece: half a second.
 const CHUNK: usize = SAMPLE_RATE as usize / 2;
 
-/// Mono samples with their rate.
+/// Mono samples of one rate.
 pub(super) struct Block {
     pub(super) rate: u32,
     pub(super) samples: Vec<f32>,
 }
 
-/// From mono samples at any rate to the sink: resampled, rounded, in pieces of one size.
+/// Resamples and rounds mono samples and passes them to the sink in pieces of one size.
 pub(super) struct Output<'a> {
     sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
     limit: f64,
     resampler: Option<Resampler>,
     resampled: Vec<f32>,
     pending: Vec<i16>,
-    given: u64,
+    emitted_samples: u64,
     stopped: bool,
 }
 
@@ -32,15 +32,15 @@ impl<'a> Output<'a> {
             resampler: None,
             resampled: Vec::new(),
             pending: Vec::with_capacity(CHUNK),
-            given: 0,
+            emitted_samples: 0,
             stopped: false,
         }
     }
 
-    /// Takes in decoded samples.
+    /// Adds decoded samples.
     pub(super) fn push(&mut self, block: &Block) -> Result<ControlFlow<()>, AudioError> {
         if self.resampler.as_ref().is_none_or(|resampler| resampler.rate() != block.rate) {
-            // Joined recordings may differ in rate.
+            // Recordings that were joined may differ in their rate.
             if self.flush()?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -52,7 +52,7 @@ impl<'a> Output<'a> {
         self.convert()
     }
 
-    /// Takes in so many seconds of silence.
+    /// Adds seconds of silence.
     pub(super) fn silence(&mut self, seconds: f64) -> Result<ControlFlow<()>, AudioError> {
         if let Some(resampler) = &mut self.resampler {
             let frames = (seconds * f64::from(resampler.rate())).round() as usize;
@@ -76,7 +76,7 @@ impl<'a> Output<'a> {
             for (sample, value) in samples.iter_mut().zip(part) {
                 *sample = (value * 32_767.0).round() as i16;
             }
-            flow = self.take(&samples[..part.len()])?;
+            flow = self.push_samples(&samples[..part.len()])?;
             if flow.is_break() {
                 break;
             }
@@ -86,8 +86,8 @@ impl<'a> Output<'a> {
         Ok(flow)
     }
 
-    /// Takes samples that are as they should be.
-    pub(super) fn take(&mut self, mut samples: &[i16]) -> Result<ControlFlow<()>, AudioError> {
+    /// Adds samples that are in the final format.
+    pub(super) fn push_samples(&mut self, mut samples: &[i16]) -> Result<ControlFlow<()>, AudioError> {
         if self.stopped {
             return Ok(ControlFlow::Break(()));
         }
@@ -95,18 +95,18 @@ impl<'a> Output<'a> {
             let (now, later) = samples.split_at(samples.len().min(CHUNK - self.pending.len()));
             self.pending.extend_from_slice(now);
             samples = later;
-            if self.pending.len() == CHUNK && self.give()?.is_break() {
+            if self.pending.len() == CHUNK && self.emit()?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn give(&mut self) -> Result<ControlFlow<()>, AudioError> {
+    fn emit(&mut self) -> Result<ControlFlow<()>, AudioError> {
         if self.pending.is_empty() {
             return Ok(ControlFlow::Continue(()));
         }
-        self.given += self.pending.len() as u64;
+        self.emitted_samples += self.pending.len() as u64;
         let duration = self.duration();
         if duration > self.limit {
             return Err(AudioError::TooLong { duration, at_least: true, limit: self.limit });
@@ -117,16 +117,16 @@ impl<'a> Output<'a> {
         Ok(flow)
     }
 
-    /// Seconds given so far.
+    /// Seconds passed on so far.
     pub(super) fn duration(&self) -> f64 {
-        self.given as f64 / f64::from(SAMPLE_RATE)
+        self.emitted_samples as f64 / f64::from(SAMPLE_RATE)
     }
 
-    /// Seconds given, and whether the sink wanted no more.
+    /// Passes on what remains. Returns the seconds passed on, and whether the sink has stopped.
     pub(super) fn finish(mut self) -> Result<(f64, bool), AudioError> {
         if !self.stopped && self.flush()?.is_continue() {
-            // There is no more to stop.
-            let _ = self.give()?;
+            // A break has no effect at the end.
+            let _ = self.emit()?;
         }
         Ok((self.duration(), self.stopped))
     }

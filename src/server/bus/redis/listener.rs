@@ -193,7 +193,7 @@ impl Listener {
         let (store, loaded) = (self.store.clone(), self.loaded_sender.clone());
         tokio::spawn(async move {
             time::sleep(delay).await;
-            let rows = store.many(&ids).await;
+            let rows = store.find_many(&ids).await;
             let _ = loaded.send((ids, rows)); // fails only while the node stops
         });
     }

@@ -1,4 +1,4 @@
-//! Whisper in a build without it: says so.
+//! The `whisper` engine in a build without Whisper: fails with a message that says so.
 
 use crate::server::speech::pipe::ChildError;
 use std::path::Path;

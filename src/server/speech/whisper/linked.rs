@@ -1,5 +1,5 @@
-//! Whisper in a build with it: whisper.cpp by `whisper-rs`, fed windows of at most 28 s cut at pauses, so that
-//! progress moves and each answer comes as soon as its window is done. Called by `child`.
+//! The `whisper` engine in a build with whisper.cpp, by `whisper-rs`. It gets windows of at most 28 s cut at pauses, so
+//! that progress moves and each answer comes as soon as its window is done. Called by `child`.
 
 use crate::{
     model::Word,
@@ -19,17 +19,17 @@ use whisper_rs::{
 
 pub(super) const LINKED: bool = true;
 
-/// A window whose loudest sample (of 32768) is below this is not listened to: Whisper makes words up out of silence.
-const SILENT: u16 = 16;
-/// Longer segments are divided at a word, in characters: about 15 s of speech.
-const LONGEST_TEXT: i32 = 200;
-/// More threads than this make whisper.cpp slower, not faster.
-const MOST_THREADS: usize = 8;
-/// whisper.cpp hears nothing in less than a second, in samples.
-const SHORTEST: usize = SAMPLE_RATE as usize + 1600;
+/// A window without a sample at this level (of 32768) is skipped, because Whisper invents words for silence.
+const MIN_LEVEL: u16 = 16;
+/// The length in characters, about 15 s of speech, from which segments are divided at a word.
+const MAX_SEGMENT_CHARS: i32 = 200;
+/// The maximal number of threads: more make whisper.cpp slower.
+const MAX_THREADS: usize = 8;
+/// The minimal length of a window, in samples: whisper.cpp finds nothing in less than a second.
+const MIN_SAMPLES: usize = SAMPLE_RATE as usize + 1600;
 
 pub(in crate::server::speech) fn child(model: &Path, language: Option<&str>) -> Result<(), ChildError> {
-    // whisper.cpp reports to standard error otherwise, at length.
+    // Otherwise whisper.cpp logs at length to standard error.
     whisper_rs::install_logging_hooks();
     let unusable = |why: String| {
         let what = format!(
@@ -40,27 +40,27 @@ pub(in crate::server::speech) fn child(model: &Path, language: Option<&str>) -> 
     };
     let context = WhisperContext::new_with_params(model, WhisperContextParameters::default())
         .map_err(|e| unusable(e.to_string()))?;
-    let language = spoken(language, context.is_multilingual())?;
+    let language = language_code(language, context.is_multilingual())?;
     let mut state = context.create_state().map_err(|e| unusable(e.to_string()))?;
     let eot = context.token_eot();
     say_ready(&name(model))?;
     let mut cutter = Cutter::new(Rules::LONG);
     let mut done = 0;
-    let mut over = false;
-    while !over {
+    let mut at_end = false;
+    while !at_end {
         let pieces = match read_samples()? {
             Some(samples) => cutter.push(&samples),
             None => {
-                over = true;
+                at_end = true;
                 vec![cutter.finish()]
             }
         };
         for piece in pieces.iter().filter(|p| !p.is_empty()) {
-            if piece.iter().any(|s| s.unsigned_abs() >= SILENT) {
-                listen(&mut state, piece, &language)
+            if piece.iter().any(|s| s.unsigned_abs() >= MIN_LEVEL) {
+                transcribe(&mut state, piece, &language)
                     .map_err(|e| ChildError::new("whisper", format!("Whisper failed: {e}.")))?;
                 for segment in state.as_iter() {
-                    if let Some(segment) = heard(&segment, eot, seconds(done), seconds(piece.len())) {
+                    if let Some(segment) = to_segment(&segment, eot, seconds(done), seconds(piece.len())) {
                         say_segment(segment)?;
                     }
                 }
@@ -72,27 +72,27 @@ pub(in crate::server::speech) fn child(model: &Path, language: Option<&str>) -> 
     Ok(())
 }
 
-fn listen(state: &mut WhisperState, piece: &[i16], language: &str) -> Result<(), WhisperError> {
+fn transcribe(state: &mut WhisperState, piece: &[i16], language: &str) -> Result<(), WhisperError> {
     let mut params = FullParams::new(SamplingStrategy::Greedy { best_of: 1 });
-    let threads = thread::available_parallelism().map_or(1, |n| n.get().min(MOST_THREADS));
+    let threads = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
     params.set_n_threads(i32::try_from(threads).unwrap_or(1));
     params.set_language(Some(language));
-    // A window that was misheard must not lead the next one astray.
+    // The text of one window is no context for the next, because its mistakes would carry over.
     params.set_no_context(true);
     params.set_token_timestamps(true);
-    params.set_max_len(LONGEST_TEXT);
+    params.set_max_len(MAX_SEGMENT_CHARS);
     params.set_split_on_word(true);
     params.set_print_special(false);
     params.set_print_progress(false);
     params.set_print_realtime(false);
     params.set_print_timestamps(false);
     let mut samples: Vec<f32> = piece.iter().map(|s| f32::from(*s) / 32_768.0).collect();
-    samples.resize(samples.len().max(SHORTEST), 0.0);
+    samples.resize(samples.len().max(MIN_SAMPLES), 0.0);
     state.full(params, &samples)
 }
 
-/// Whisper's code for a BCP 47 tag; `auto` lets it find out.
-fn spoken(language: Option<&str>, multilingual: bool) -> Result<String, ChildError> {
+/// Returns Whisper's code for a BCP 47 tag. With `auto` Whisper detects the language.
+fn language_code(language: Option<&str>, multilingual: bool) -> Result<String, ChildError> {
     let code = language.map(|tag| tag.split(['-', '_']).next().unwrap_or_default().to_lowercase());
     let Some(code) = code.filter(|c| !c.is_empty()) else {
         return Ok(if multilingual { "auto" } else { "en" }.to_owned());
@@ -107,14 +107,14 @@ fn spoken(language: Option<&str>, multilingual: bool) -> Result<String, ChildErr
     Ok(code)
 }
 
-/// A model's name without what all model files share.
+/// The name of a model's file without the prefix and extension that all have.
 fn name(model: &Path) -> String {
     let stem = model.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     stem.strip_prefix("ggml-").map(str::to_owned).unwrap_or(stem)
 }
 
-/// A token of a segment: its bytes (characters may be divided among tokens), times in hundredths of a second from the
-/// start of the window, probability.
+/// A token of a segment: its bytes (a character may be divided among tokens), its times in hundredths of a second from
+/// the start of the window, and its probability.
 struct Token {
     bytes: Vec<u8>,
     start: i64,
@@ -122,18 +122,19 @@ struct Token {
     probability: f32,
 }
 
-/// A segment at its place in the recording; none if nothing was said.
-fn heard(segment: &WhisperSegment<'_>, eot: i32, offset: f64, length: f64) -> Option<EngineSegment> {
+/// Converts a segment to times in the recording; none if it has no text.
+fn to_segment(segment: &WhisperSegment<'_>, eot: i32, offset: f64, length: f64) -> Option<EngineSegment> {
     let tokens = (0..segment.n_tokens()).filter_map(|n| segment.get_token(n)).filter(|t| t.token_id() < eot);
     let tokens = tokens.filter_map(|token| {
         let data = token.token_data();
         Some(Token { bytes: token.to_bytes().ok()?.to_vec(), start: data.t0, end: data.t1, probability: data.p })
     });
-    placed(tokens, (segment.start_timestamp(), segment.end_timestamp()), offset, length)
+    join_tokens(tokens, (segment.start_timestamp(), segment.end_timestamp()), offset, length)
 }
 
-/// The words of tokens, and the segment they make. Times never leave the window: Whisper's own may.
-fn placed(
+/// Joins tokens into words and those into a segment. Times are clamped to the window, because Whisper's may lie
+/// outside.
+fn join_tokens(
     tokens: impl Iterator<Item = Token>,
     (start, end): (i64, i64),
     offset: f64,
@@ -181,29 +182,32 @@ mod tests {
     }
 
     #[test]
-    fn tokens_become_words_at_their_place() {
+    fn tokens_become_words_with_times_in_the_recording() {
         let tokens = [token(b" hel", 10, 30), token(b"lo", 30, 50), token(b",", 50, 50), token(b" you", 60, 9000)];
-        let segment = placed(tokens.into_iter(), (0, 9000), 100.0, 20.0).unwrap();
+        let segment = join_tokens(tokens.into_iter(), (0, 9000), 100.0, 20.0).unwrap();
         assert_eq!((segment.text.as_str(), segment.start, segment.end), ("hello, you", 100.0, 120.0));
         assert_eq!((segment.words[0].start, segment.words[0].end), (100.1, 100.5));
         assert_eq!((segment.words[1].end, segment.confidence), (120.0, Some(0.5)));
     }
 
     #[test]
-    fn a_character_divided_among_tokens_is_whole() {
+    fn a_character_divided_among_tokens_is_joined() {
         let tokens = [token(b" caf\xc3", 0, 10), token(b"\xa9", 10, 20)];
-        assert_eq!(placed(tokens.into_iter(), (0, 20), 0.0, 1.0).unwrap().text, "café");
-        assert!(placed([token(b" ", 0, 10)].into_iter(), (0, 10), 0.0, 1.0).is_none());
-        assert!(placed(std::iter::empty(), (0, 10), 0.0, 1.0).is_none());
+        assert_eq!(join_tokens(tokens.into_iter(), (0, 20), 0.0, 1.0).unwrap().text, "café");
+        assert!(join_tokens([token(b" ", 0, 10)].into_iter(), (0, 10), 0.0, 1.0).is_none());
+        assert!(join_tokens(std::iter::empty(), (0, 10), 0.0, 1.0).is_none());
     }
 
     #[test]
-    fn languages_by_tag() {
-        assert_eq!(spoken(Some("en-GB"), false).unwrap(), "en");
-        assert_eq!(spoken(Some("DE"), true).unwrap(), "de");
-        assert_eq!((spoken(None, true).unwrap(), spoken(None, false).unwrap()), ("auto".into(), "en".into()));
+    fn language_tags_become_whisper_codes() {
+        assert_eq!(language_code(Some("en-GB"), false).unwrap(), "en");
+        assert_eq!(language_code(Some("DE"), true).unwrap(), "de");
+        assert_eq!(
+            (language_code(None, true).unwrap(), language_code(None, false).unwrap()),
+            ("auto".into(), "en".into())
+        );
         for (tag, multilingual) in [("de", false), ("tlh", true), ("\0", true)] {
-            assert_eq!(spoken(Some(tag), multilingual).unwrap_err().code, "language");
+            assert_eq!(language_code(Some(tag), multilingual).unwrap_err().code, "language");
         }
     }
 }

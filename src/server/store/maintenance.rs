@@ -1,5 +1,5 @@
-//! What is kept: the sessions of all owners for an operator's list, those that ended long enough ago to go, and which
-//! node sees to that. Called by `retention` and `hark sessions`.
+//! Maintenance over all owners: the operator's list of sessions, the sessions that ended long enough ago to be deleted,
+//! and which node deletes them. Called by `retention` and `hark sessions`.
 
 use super::{Db, Store, rows::SessionRow, values};
 use crate::{
@@ -7,19 +7,19 @@ use crate::{
     server::owner::Owner,
 };
 
-/// A session that has ended, as far as its removal needs to know it.
+/// A session that has ended: what is needed to delete it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedSession {
     pub id: SessionId,
     pub owner: Owner,
     pub at: Timestamp,
-    /// Of its recording.
+    /// Size of its recording.
     pub bytes: u64,
 }
 
-/// Which sessions an operator means; those that all conditions hold for.
+/// Which sessions an operator wants. All conditions must hold.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct SessionFilter {
     pub owner: Option<Owner>,
     pub state: Option<State>,
     /// Only those that ended before this.
@@ -27,13 +27,13 @@ pub struct Kept {
 }
 
 impl Store {
-    /// Sessions of all owners, newest first, older than `before`.
+    /// Lists sessions of all owners, newest first, older than `before`.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn kept(
+    pub async fn sessions_of_all(
         &self,
-        which: &Kept,
+        which: &SessionFilter,
         before: Option<SessionId>,
         limit: u32,
     ) -> Result<Vec<(Session, Owner)>, sqlx::Error> {
@@ -53,12 +53,18 @@ impl Store {
         rows.into_iter().map(SessionRow::into_session).collect()
     }
 
-    /// The sessions that ended before `before`, those first that ended first, after `last` in that order.
+    /// Lists the sessions that ended before `before`, in the order in which they ended, beginning after `last`.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn ended(&self, before: Timestamp, last: Option<&Ended>, limit: u32) -> Result<Vec<Ended>, sqlx::Error> {
-        // Only what has ended has a time of its end. To say its status as well would lead SQLite to the wrong index.
+    pub async fn ended_before(
+        &self,
+        before: Timestamp,
+        last: Option<&EndedSession>,
+        limit: u32,
+    ) -> Result<Vec<EndedSession>, sqlx::Error> {
+        // Only sessions that have ended have `finished_at`. A condition on the status as well would make SQLite choose
+        // the wrong index.
         let rows: Vec<(String, String, i64, i64)> = on!(self, |pool| sqlx::query_as(
             "SELECT id, owner, finished_at, bytes FROM sessions WHERE finished_at < $1 \
              AND (finished_at, id) > ($2, $3) ORDER BY finished_at, id LIMIT $4",
@@ -70,7 +76,7 @@ impl Store {
         .fetch_all(pool)
         .await)?;
         let ended = rows.into_iter().map(|(id, owner, at, bytes)| {
-            Ok(Ended {
+            Ok(EndedSession {
                 id: values::parse(&id)?,
                 owner: Owner::from_store(owner),
                 at: Timestamp(at),
@@ -80,7 +86,8 @@ impl Store {
         ended.collect()
     }
 
-    /// Takes a chore that one node at a time does for all, or keeps it, until then. False if another node has it.
+    /// Takes, or keeps, a chore that one node at a time does for all, until `until`. Returns false if another node has
+    /// it.
     ///
     /// # Errors
     /// If the database fails.
