@@ -1,4 +1,4 @@
-//! Which speech engine made a transcript, and what the upload page says about each engine.
+//! The speech engines by name, and what the upload page shows of each.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -55,7 +55,7 @@ impl fmt::Display for EngineId {
     }
 }
 
-/// A name that is none of [`EngineId::ALL`].
+/// The error for a name that isn't in [`EngineId::ALL`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no speech engine called '{0}'; the engines are pocketsphinx, whisper, openai and command")]
 pub struct UnknownEngine(pub String);

@@ -1,5 +1,5 @@
-//! What a page tells of its own connection: how updates reached it and how late. Counts only, nothing about sessions.
-//! The feed measures, a beacon carries it, the server adds it to its metrics.
+//! A page's report on its own connection: how updates reached it and how late. It holds counts only, nothing about sessions.
+//! The feed measures, a beacon sends the report, and the server adds it to its metrics.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +12,13 @@ pub const DELAY_BOUNDS_MS: [u32; 13] = [5, 10, 25, 50, 75, 100, 250, 500, 1000, 
 pub struct Delays(pub [u32; DELAY_BOUNDS_MS.len() + 1]);
 
 impl Delays {
-    /// Counts a delay in milliseconds. Below zero, which an estimated clock brings about, counts as zero.
+    /// Counts a delay in milliseconds. A negative delay, which an estimated clock can cause, counts as zero.
     pub fn note(&mut self, ms: f64) {
         let bucket = DELAY_BOUNDS_MS.iter().position(|bound| ms <= f64::from(*bound)).unwrap_or(DELAY_BOUNDS_MS.len());
         self.0[bucket] = self.0[bucket].saturating_add(1);
     }
 
-    /// How many there are in all.
+    /// The number of delays in all buckets.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().copied().map(u64::from).sum()
@@ -75,21 +75,21 @@ pub struct ConnectionReport {
 }
 
 impl ConnectionReport {
-    /// More than pages do between two reports, however long a machine sleeps: 24 hours, a million events, 10 GB.
+    /// Limits that no page exceeds between two reports, however long its machine sleeps: 24 hours, a million events, 10 GB.
     const MAX_MS: u64 = 24 * 3600 * 1000;
     const MAX_EVENTS: u64 = 1_000_000;
     const MAX_BYTES: u64 = 10_000_000_000;
 
-    /// Whether there is nothing to tell.
+    /// Whether nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether this can be what one page saw.
+    /// Checks that one page can have counted this.
     ///
     /// # Errors
-    /// What is beyond belief, and the limit.
+    /// Names the value that is too large, and its limit.
     pub fn check(&self) -> Result<(), String> {
         let ModeTimes { live, polling, connecting, offline } = self.mode_ms;
         let StreamFailures { error, buffered, silent, limit } = self.failures;
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_fall_into_the_bucket_that_bounds_them() {
+    fn a_delay_counts_in_the_bucket_whose_bound_it_does_not_exceed() {
         let mut delays = Delays::default();
         for ms in [-3.0, 5.0, 5.1, 100.0, 60_000.0] {
             delays.note(ms);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_page_can_have_seen_is_refused() {
+    fn a_report_that_exceeds_the_limits_is_refused() {
         let mut report = ConnectionReport::default();
         assert!(report.is_empty() && report.check().is_ok());
         report.mode_ms.live = 86_400_000;

@@ -1,4 +1,4 @@
-//! Segments: the finished pieces of a transcript. They are a log: numbered from 0, stored before they are announced.
+//! Segments, the finished pieces of a transcript. They form a log: numbered from 0, and stored before they are announced.
 
 use super::SessionId;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! A session: one transcription, that is a recording, its status and its segments.
+//! A session: one transcription, with its recording, its status and its segments.
 
 use super::{EngineId, Segment, SessionId, StageLog, Status, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ impl Title {
     /// Long enough for any file name (255 bytes), short enough for a list.
     pub const MAX_CHARS: usize = 200;
 
-    /// A title as a person typed it: control characters become spaces, white space around it is dropped.
+    /// A title as a person typed it: control characters become spaces, and surrounding white space is dropped.
     ///
     /// # Errors
     /// If nothing is left, or more than [`Title::MAX_CHARS`].
@@ -38,7 +38,7 @@ impl Title {
         }
     }
 
-    /// A title from a file's name, whatever it holds: cut rather than refused.
+    /// A title made from a file's name: too long a name is cut and not refused.
     #[must_use]
     pub fn from_file_name(name: &str) -> Self {
         let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
@@ -130,7 +130,7 @@ pub struct Transcript {
     pub segments: Vec<Segment>,
 }
 
-/// What the session page is made of.
+/// The data of the session page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionDetail {
     /// Its segments are without words and confidence, which the page doesn't show.

@@ -1,4 +1,4 @@
-//! The status of a session. It is a state, not a log: the newest version is all that a watcher needs.
+//! The status of a session. It is a state and not a log: a watcher needs only the newest version.
 
 use super::{EventId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -148,8 +148,8 @@ pub struct Status {
 }
 
 impl Status {
-    /// The largest version that a worker may give: the largest whole number that a browser's JSON holds exactly
-    /// (ECMA-262, `Number.MAX_SAFE_INTEGER`), less what Hark's own changes may add.
+    /// The largest version that a worker may send: the largest integer that JSON in a browser represents exactly (ECMA-262,
+    /// `Number.MAX_SAFE_INTEGER`), minus what Hark's own changes may add.
     pub const MAX_VERSION: u64 = (1 << 53) - (1 << 20);
 
     /// The first status of a session of which nothing else is known.
@@ -174,13 +174,13 @@ impl Status {
         }
     }
 
-    /// The SSE event id that stands for this status and all segments up to it.
+    /// The event id for this status and all segments up to it.
     #[must_use]
     pub fn event_id(&self) -> EventId {
         EventId { version: self.version, segments: self.segments }
     }
 
-    /// Whether it is a change of state or stage since `before`, not just a step.
+    /// Whether state or stage differ from `before`, so that this isn't just a tick of progress.
     #[must_use]
     pub fn changes(&self, before: &Self) -> bool {
         self.state != before.state || self.stage != before.stage

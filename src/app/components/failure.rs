@@ -41,7 +41,7 @@ pub fn LoadError(
         errors.with(find).or_else(|| before.cloned().flatten())
     });
     let clock = Clock::expect();
-    let keeps_trying = move || clock.is_hydrated() && error.with(|e| e.as_ref().is_some_and(ApiError::may_pass));
+    let keeps_trying = move || clock.is_hydrated() && error.with(|e| e.as_ref().is_some_and(ApiError::is_transient));
     view! {
         {heading.map(|heading| view! { <h1 class="hidden">{heading}</h1> })}
         <section class="empty" role="alert">
@@ -81,7 +81,7 @@ where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     Effect::new(move |failures: Option<u32>| {
-        if !loaded.with(|answer| matches!(answer, Some(Err(error)) if error.may_pass())) {
+        if !loaded.with(|answer| matches!(answer, Some(Err(error)) if error.is_transient())) {
             return 0;
         }
         let failures = failures.unwrap_or_default() + 1;

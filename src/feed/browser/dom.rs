@@ -51,7 +51,7 @@ pub fn local_time(at: Timestamp) -> String {
 /// Whether the document is the one of its address, which it keeps in `data-address`: entries of the history that one
 /// document made share whatever is loaded for one of them later (HTML, "document state").
 #[must_use]
-pub fn is_of_its_address() -> bool {
+pub fn matches_its_address() -> bool {
     let location = window().location();
     let made_for = document().document_element().and_then(|root| root.get_attribute("data-address"));
     let address = location.pathname().and_then(|path| Ok(path + &location.search()?));

@@ -3,7 +3,7 @@
 use super::{NodeSpeed, Workers, lease, spool};
 use crate::{
     model::{
-        Failure, Meter, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration, patience, percent,
+        Failure, Meter, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration, percent, stall_timeout,
         text::count,
     },
     server::{
@@ -413,7 +413,7 @@ impl<'a> Job<'a> {
     fn silence(&self) -> Duration {
         let (jobs, longest) = (self.config, self.sessions.limits.max_duration);
         let (done, total) = (self.status.duration_processed, self.status.duration_total);
-        Duration::from_secs_f64(patience(f64::from(jobs.stall_secs), jobs.stall_factor, done, total, longest))
+        Duration::from_secs_f64(stall_timeout(f64::from(jobs.stall_secs), jobs.stall_factor, done, total, longest))
     }
 
     fn stalled(&self, who: &'static str) -> Stop {
