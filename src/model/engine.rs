@@ -16,7 +16,7 @@ pub enum EngineId {
     Openai,
     /// Any program that speaks Hark's engine protocol.
     Command,
-    /// A worker outside Hark, which publishes over HTTP. It can't be asked for with an upload.
+    /// A worker outside Hark, which publishes over HTTP. An upload can't request it.
     External,
 }
 
@@ -71,7 +71,7 @@ impl FromStr for EngineId {
     }
 }
 
-/// What the upload page and the API tell about an engine.
+/// What the upload page and the API show of an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct EngineInfo {
@@ -81,9 +81,9 @@ pub struct EngineInfo {
     /// The model it would use, such as `en-us`.
     pub model: String,
     pub available: bool,
-    /// Why it can't be used, when it can't.
+    /// Why it can't be used, if it can't.
     pub reason: Option<String>,
-    /// The command that makes it usable, when it isn't.
+    /// The command that makes it usable, if it isn't.
     pub install: Option<String>,
     /// Whether a session that names no engine gets this one.
     pub is_default: bool,

@@ -31,7 +31,7 @@ impl Delays {
     }
 }
 
-/// How long updates arrived in which way, in milliseconds.
+/// How long updates arrived by which transport, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct ModeTimes {
@@ -45,9 +45,9 @@ pub struct ModeTimes {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct StreamFailures {
-    /// The browser reported an error or an end that nobody had announced.
+    /// The browser reported an error, or an end that the server hadn't announced.
     pub error: u32,
-    /// Nothing came in time after opening: held back or blocked on the way.
+    /// Nothing came in time after opening: buffered or blocked on the way.
     pub buffered: u32,
     /// Nothing came for too long on a stream that had delivered.
     pub silent: u32,
@@ -55,7 +55,7 @@ pub struct StreamFailures {
     pub limit: u32,
 }
 
-/// What a page tells of its connection since it told last.
+/// What a page counted on its connection since its last report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct ConnectionReport {
@@ -65,7 +65,7 @@ pub struct ConnectionReport {
     pub failures: StreamFailures,
     /// From opening a stream to its first event.
     pub first_event: Delays,
-    /// From the making of a status to its arrival, by an estimate of the server's clock: on streams, by polling.
+    /// From the creation of a status to its arrival, by an estimate of the server's clock: on streams, by polling.
     pub delivery_live: Delays,
     pub delivery_polling: Delays,
     /// Requests made for statuses and segments, streams included.

@@ -4,7 +4,7 @@ use super::{EventId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// Where a session stands.
+/// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
@@ -53,7 +53,7 @@ impl FromStr for State {
     }
 }
 
-/// What is being done to a session; in the order in which it happens.
+/// What is being done to a session while it is processed, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
@@ -123,11 +123,11 @@ pub struct Status {
     pub state: State,
     /// What is being done; null while queued.
     pub stage: Option<Stage>,
-    /// 0 to 100; never falls within an attempt; 100 only in `completed`; null where nothing honest can be said.
+    /// 0 to 100; never falls within an attempt; 100 only in `completed`; null if unknown.
     pub progress: Option<f64>,
     /// A sentence for people.
     pub message: String,
-    /// When this version came to be, by the server's clock.
+    /// When this version was made, by the server's clock.
     pub timestamp: Timestamp,
     /// Seconds of audio transcribed so far.
     pub duration_processed: f64,
@@ -139,9 +139,9 @@ pub struct Status {
     pub processing_speed: Option<f64>,
     /// How many segments there are.
     pub segments: u32,
-    /// Sessions that will be taken up before this one; only while queued.
+    /// How many sessions will be started before this one; only while queued.
     pub queue_position: Option<u32>,
-    /// Which try this is, from 1; 0 before the first.
+    /// The number of this attempt, from 1; 0 before the first.
     pub attempt: u32,
     /// Why it failed; only in `failed`.
     pub error: Option<Failure>,
