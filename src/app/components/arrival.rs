@@ -20,7 +20,7 @@ pub fn Arrival(status: Memo<Status>) -> impl IntoView {
     let words = move || {
         status.with(words::arrival).map(|at| {
             let until =
-                clock.now().map(|now| format!(", {}", words::until(at, dom::by_server(now)))).unwrap_or_default();
+                clock.now().map(|now| format!(", {}", words::until(at, dom::to_server_time(now)))).unwrap_or_default();
             match range.with(|range| range.range().map(|(from, to)| (time(from), time(to)))) {
                 // A range shorter than the clock's minutes is a time.
                 Some((from, to)) if from != to => format!("done between {from} and {to}{until}"),

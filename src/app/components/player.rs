@@ -12,7 +12,7 @@ pub fn Player(
     /// Told the position in seconds while it plays and when it is moved; none before.
     on_position: Callback<Option<f64>>,
 ) -> impl IntoView {
-    let tell = move || on_position.run(dom::playing_at(audio));
+    let tell = move || on_position.run(dom::playback_position(audio));
     view! {
         <audio
             class="player"

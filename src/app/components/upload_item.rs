@@ -14,7 +14,7 @@ fn details(upload: &Upload) -> String {
         Phase::Sending { .. } if upload.sent() == upload.bytes => "Sent, being checked".to_owned(),
         Phase::Sending { .. } => {
             let mut words = format!("{} of {}", bytes(upload.sent()), bytes(upload.bytes));
-            if let (Some(speed), Some(left)) = (upload.speed(), upload.seconds_left()) {
+            if let (Some(speed), Some(left)) = (upload.speed(), upload.seconds_remaining()) {
                 words += &format!(", {}/s, {} left", bytes(speed as u64), text::remaining(left));
             }
             words
