@@ -424,8 +424,8 @@ impl Driver {
         });
     }
 
-    /// The page can be seen again, or the network is visible_or_online. Timers stand still while a machine sleeps, so the clock
-    /// tells what the link can't know: that its stream has been unmentioned for too long.
+    /// Handles that the page is visible or the network is back. Timers stop while a machine sleeps, so the clock shows what the
+    /// link can't know: that its stream has been silent for too long.
     fn visible_or_online(&self, event: Event) {
         let silence = f64::from(self.timing.silence) / 1000.0;
         let last = self.feed.last_message.get_untracked();

@@ -39,7 +39,7 @@ fn mock_event_source() {
         globalThis.EventSource = class extends EventTarget {
             constructor(url) { super(); this.url = url; this.closed = false; this.listeners = 0; sources.push(this); }
             addEventListener(...a) { this.listeners++; super.addEventListener(...a); }
-            removeEventListener(...a) { this.heard--; super.removeEventListener(...a); }
+            removeEventListener(...a) { this.listeners--; super.removeEventListener(...a); }
             close() { this.closed = true; }
             say(name, data) { this.dispatchEvent(new MessageEvent(name, { data: JSON.stringify(data) })); }
         };");
