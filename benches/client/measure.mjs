@@ -1,5 +1,5 @@
-// One real session, transcribed by the built-in engine, watched by two Chromiums at once: one has EventSource, one
-// doesn't and polls every 3 seconds. Then a second session with 20 changes a second, for the main thread.
+// Two Chromiums watch one real session at the same time, which the built-in engine transcribes: one has EventSource, the other
+// doesn't and polls every 3 seconds. Then a second session with 20 changes a second measures the load of the main thread.
 import { spawn, execFileSync } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -69,7 +69,7 @@ async function watcher(context, address, streaming, hydrates = true) {
         const card = document.querySelector('[data-version]');
         const version = Number(card?.dataset.version ?? 0);
         if (version > (window.shown.at(-1)?.[0] ?? 0)) {
-          // After the next frame has been drawn.
+          // Runs after the next frame has been drawn.
           window.shown.push([version, Infinity]);
           const entry = window.shown.at(-1);
           requestAnimationFrame(() => setTimeout(() => (entry[1] = Date.now())));
@@ -93,7 +93,7 @@ async function watcher(context, address, streaming, hydrates = true) {
     entry.bytes += bytes;
   };
   devtools.on('Network.requestWillBeSent', ({ requestId, request }) => {
-    // The recording is played, or not, whatever brings the status.
+    // Requests for the recording don't depend on the transport, so they aren't counted.
     if (!/^\/api\/(?!.*\/audio$)/.test(new URL(request.url).pathname)) return;
     ours.add(requestId);
     cost.requests += 1;
@@ -108,7 +108,7 @@ async function watcher(context, address, streaming, hydrates = true) {
   });
   devtools.on('Network.requestWillBeSentExtraInfo', e => add(e.requestId, headers(e.headers)));
   devtools.on('Network.responseReceivedExtraInfo', e => add(e.requestId, e.headersText?.length ?? headers(e.headers)));
-  // As they came, compressed. It is 0 where Chromium tells of the bytes only with those that come next.
+  // The compressed size. It is 0 if Chromium reports these bytes only together with the next ones.
   devtools.on('Network.dataReceived', e => add(e.requestId, e.encodedDataLength));
   await devtools.send('Network.enable');
   await devtools.send('Performance.enable');
@@ -161,7 +161,7 @@ async function owner() {
 
 async function watchRealSession() {
   const { state, cookie } = await owner();
-  // Long enough at ten times real time.
+  // Long enough for an engine that transcribes at ten times real time.
   const recording = path.join(data, 'long.mp3');
   execFileSync('ffmpeg', ['-v', 'error', '-stream_loop', '400', '-i', path.join(ROOT, 'public/sample.mp3'), '-c', 'copy', '-t', String(seconds * 12), recording]);
   const form = new FormData();

@@ -1,5 +1,5 @@
-//! Measures the way of a status change from a worker to a browser's stream: over the bus within one process, and through
-//! Redis to several web nodes. `run` builds everything and calls this; see the README for how to read the figures.
+//! Measures how status changes get from a worker to browsers' streams: over the bus within one process, and through Redis to
+//! several web nodes. `run` builds everything and starts this; the README explains the figures.
 
 mod load;
 mod servers;
@@ -9,7 +9,7 @@ use load::{Load, Outcome, Pace, Source};
 use servers::Servers;
 use std::time::Duration;
 
-/// Measure status changes from a worker to streams, with and without Redis between.
+/// Measure status changes from a worker to streams, with and without Redis in between.
 #[derive(Parser)]
 struct Args {
     /// Numbers of web nodes that hold streams, behind Redis.
@@ -38,7 +38,7 @@ struct Row {
     nodes: usize,
     source: Source,
     watched: usize,
-    /// As many changes as get through.
+    /// At the highest rate.
     flat_out: Outcome,
     /// At a fixed rate.
     steady: Outcome,
@@ -55,7 +55,7 @@ fn main() -> Result<(), String> {
     for (n, watched) in args.watched.iter().enumerate() {
         rows.push(runtime.block_on(measure(&args, None, Source::Reports, *watched))?);
         for nodes in &args.nodes {
-            // All numbers of nodes with the usual sessions, and all numbers of sessions with the most nodes but one.
+            // Every number of nodes with the first number of sessions, and every number of sessions with the middle number of nodes.
             if n > 0 && Some(nodes) != args.nodes.get(args.nodes.len() / 2) {
                 continue;
             }
@@ -69,7 +69,7 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-/// With `nodes`, streams are on so many nodes behind Redis, and reports go to another node; without, all are on one node.
+/// With `nodes`: streams are on this many nodes behind Redis, and reports go to another node. Without: everything is on one node.
 async fn measure(args: &Args, nodes: Option<usize>, source: Source, watched: usize) -> Result<Row, String> {
     let bus = if nodes.is_some() { "Redis" } else { "local" };
     eprintln!("{bus}, {} nodes, {source}, {watched} sessions …", nodes.unwrap_or(1));
