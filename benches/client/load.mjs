@@ -1,6 +1,6 @@
-// Measures a first visit: the time to the first paint and until the page handles clicks, and the bytes that a browser loads. Over
-// loopback, over 1.6 Mbit/s with a round trip of 150 ms, and with a processor four times as slow.
-// Several builds take turns, so that other load on the machine affects all of them alike: node load.mjs --help.
+// Measures a first visit: the time to the first paint and until the page handles clicks, and the bytes that a browser loads.
+// Over loopback, over 1.6 Mbit/s with a round trip of 150 ms, and with a processor four times as slow. Several builds take
+// turns, so that other load on the machine affects all of them alike: node load.mjs --help.
 import { spawn } from 'node:child_process';
 import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';

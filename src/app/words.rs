@@ -1,4 +1,4 @@
-//! Texts about a status, for display and for screen readers. Pure; the components and the page page_titles_begin_with_the_progress use it.
+//! Texts about a status, for display and for screen readers. Pure; the components and the page titles use it.
 
 use crate::model::{Session, Stage, State, Status, Timestamp, clock, duration, text};
 

@@ -10,7 +10,7 @@ use crate::model::{Segment, SessionId, Status, Transcript};
 pub struct View {
     /// The newest status seen.
     pub status: Status,
-    /// Segments 0, 1, 2, … without fetches.
+    /// Segments 0, 1, 2, … without gaps.
     pub segments: Vec<Segment>,
     /// Segments that came before a segment of lower index, sorted by index.
     out_of_order: Vec<Segment>,

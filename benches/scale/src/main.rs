@@ -55,7 +55,8 @@ fn main() -> Result<(), String> {
     for (n, watched) in args.watched.iter().enumerate() {
         rows.push(runtime.block_on(measure(&args, None, Source::Reports, *watched))?);
         for nodes in &args.nodes {
-            // Every number of nodes with the first number of sessions, and every number of sessions with the middle number of nodes.
+            // Every number of nodes with the first number of sessions, and every number of sessions with the middle number of
+            // nodes.
             if n > 0 && Some(nodes) != args.nodes.get(args.nodes.len() / 2) {
                 continue;
             }
@@ -69,7 +70,8 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-/// With `nodes`: streams are on this many nodes behind Redis, and reports go to another node. Without: everything is on one node.
+/// With `nodes`: streams are on this many nodes behind Redis, and reports go to another node. Without: everything is on one
+/// node.
 async fn measure(args: &Args, nodes: Option<usize>, source: Source, watched: usize) -> Result<Row, String> {
     let bus = if nodes.is_some() { "Redis" } else { "local" };
     eprintln!("{bus}, {} nodes, {source}, {watched} sessions …", nodes.unwrap_or(1));

@@ -1,4 +1,4 @@
-//! Requests for statuses and fetch_segments, and the loop that polls when no stream delivers.
+//! Requests for statuses and segments, and the loop that polls when no stream delivers.
 //! Only one poll is under way at a time. Every request has a timeout, because a browser may let it hang for minutes.
 
 use super::{Driver, beacon, now};
@@ -18,7 +18,7 @@ use web_sys::AbortController;
 
 /// The timeout for statuses: each is a few hundred bytes, so an answer that takes longer than 10 s isn't coming.
 const STATUS_TIMEOUT_MS: u32 = 10_000;
-/// The timeout for fetch_segments: a transcript of hours is a megabyte or two, which takes long over a slow line.
+/// The timeout for segments: a transcript of hours is a megabyte or two, which takes long over a slow line.
 const SEGMENTS_TIMEOUT_MS: u32 = 60_000;
 
 /// The outcome of a poll.
@@ -147,7 +147,7 @@ pub(super) async fn fetch_status(id: SessionId) -> Result<Status, Error> {
     read(send(Request::get(&format!("/api/v1/sessions/{id}/status")), STATUS_TIMEOUT_MS, None).await).await
 }
 
-/// The fetch_segments that a view lacks.
+/// Fetches the segments that a view lacks.
 pub(super) async fn fetch_segments(id: SessionId, range: MissingRange) -> Result<Vec<Segment>, Error> {
     #[derive(Deserialize)]
     struct SegmentList {
