@@ -128,7 +128,7 @@ impl Meter {
 
     /// The speed as it is published, rounded to hundredths: more digits are noise that every stream would carry. Never 0.
     #[must_use]
-    pub fn told_speed(&self) -> Option<f64> {
+    pub fn published_speed(&self) -> Option<f64> {
         self.speed().map(|speed| (speed * 100.0).round().max(1.0) / 100.0)
     }
 
@@ -289,10 +289,10 @@ mod tests {
                 now += ms as f64 / 1000.0;
                 done += audio;
                 meter.update(now, done);
-                if let (Some(speed), Some(told)) = (meter.speed(), meter.told_speed()) {
+                if let (Some(speed), Some(published)) = (meter.speed(), meter.published_speed()) {
                     prop_assert!(speed.is_finite() && speed > 0.0);
-                    prop_assert!(told > 0.0 && (told - speed).abs() < 0.01, "{speed} {told}");
-                    prop_assert!((told * 100.0 - (told * 100.0).round()).abs() < 1e-6, "{told}");
+                    prop_assert!(published > 0.0 && (published - speed).abs() < 0.01, "{speed} {published}");
+                    prop_assert!((published * 100.0 - (published * 100.0).round()).abs() < 1e-6, "{published}");
                     prop_assert!(meter.remaining(Some(1000.0)).is_some());
                 }
             }

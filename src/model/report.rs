@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Upper bounds of the delays told apart, in milliseconds.
+/// The upper bounds of the buckets of delays, in milliseconds.
 pub const DELAY_BOUNDS_MS: [u32; 13] = [5, 10, 25, 50, 75, 100, 250, 500, 1000, 1500, 3000, 5000, 10_000];
 
-/// How many delays fell into each bucket: one for each of [`DELAY_BOUNDS_MS`], and one for what is longer.
+/// The number of delays in each bucket: one for each of [`DELAY_BOUNDS_MS`], and one for longer delays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct Delays(pub [u32; DELAY_BOUNDS_MS.len() + 1]);
@@ -41,7 +41,7 @@ pub struct ModeTimes {
     pub offline: u32,
 }
 
-/// Streams that failed, by what the page noticed.
+/// Streams that failed, by the symptom that the page noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct StreamFailures {

@@ -123,11 +123,11 @@ fn Search(query: Memo<String>) -> impl IntoView {
     }
 }
 
-/// The sessions themselves. Their rows outlive a reload, and one that fails.
+/// The list of sessions. Its rows stay while it is loaded again, even if that fails.
 #[component]
 fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
-    // Loaded again when a session turns up that the list doesn't have.
+    // Loaded again when a session appears that isn't in the list.
     let source = move || (query.get(), cursor.get(), feed.unknown.get());
     let list = Resource::new(source, |(query, cursor, _)| load(query, cursor));
     retry_on_failure(list);

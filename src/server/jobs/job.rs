@@ -429,7 +429,7 @@ impl<'a> Job<'a> {
         self.status.duration_processed = seconds;
         self.meter.update(self.elapsed(), seconds);
         self.status.progress = self.progress();
-        self.status.processing_speed = self.meter.told_speed();
+        self.status.processing_speed = self.meter.published_speed();
         let remaining = self.meter.remaining(self.status.duration_total);
         self.status.estimated_completion = remaining.map(|seconds| Timestamp::now().plus_seconds(seconds));
         if let Some(measured) = self.meter.speed() {
