@@ -89,7 +89,7 @@ try {
   }
 }
 
-/** A first visit: nothing is cached. */
+/** Measures a first visit, with nothing cached. */
 async function load(url, { network, cpu }) {
   const context = await browser.newContext();
   await context.addInitScript(() => {

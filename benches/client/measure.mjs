@@ -57,7 +57,7 @@ try {
   await rm(data, { recursive: true, force: true });
 }
 
-/** A page that counts what it asks of the API and what came, and notes when each version was on the screen. */
+/** Opens a page that counts its requests to the API and their bytes, and records when each version was on the screen. */
 async function watcher(context, address, streaming, hydrates = true) {
   if (!streaming) await context.addInitScript(() => delete window.EventSource);
   await context.addInitScript(() => {
@@ -121,7 +121,7 @@ async function watcher(context, address, streaming, hydrates = true) {
   return { page, cost, metrics };
 }
 
-/** Notes when each version was made, by the server's clock, which is this machine's. */
+/** Records when each version was made, by the server's clock, which is this machine's. */
 async function versions(address, cookie, until) {
   const made = [];
   const abort = new AbortController();
@@ -213,7 +213,7 @@ async function watchRealSession() {
   }
 }
 
-/** What apps do that only ask: the session and its text, whole, every 3 seconds. */
+/** Polls like an app without live updates: fetches the whole session and its text every 3 seconds. */
 async function plainPoller(state, id, end) {
   const context = await browser.newContext({ storageState: state });
   const { page, cost } = await watcher(context, `${url}/healthz`, true, false);

@@ -14,13 +14,13 @@ use tokio::{
 /// The number of connections that publish, each with one change under way at a time.
 pub const PUBLISHERS: usize = 16;
 /// The number of streams that are opened at the same time.
-pub const OPENING: usize = 64;
+pub const CONCURRENT_OPENS: usize = 64;
 /// The time to wait for late events after the last change.
-pub const SETTLE: Duration = Duration::from_secs(3);
+pub const SETTLE_TIME: Duration = Duration::from_secs(3);
 /// The servers' worker token.
 pub const TOKEN: &str = "the-token-of-the-load-generator";
 /// The prefix of a change's number and of the time when it was sent.
-const MARK: &[u8] = b"\"message\":\"~";
+const CHANGE_PREFIX: &[u8] = b"\"message\":\"~";
 
 /// A change of a session.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ impl Change<'_> {
 /// Reads a change's number and the time when it was sent from a line of data.
 #[must_use]
 pub fn mark(line: &[u8]) -> Option<(i64, u64)> {
-    let start = line.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
+    let start = line.windows(CHANGE_PREFIX.len()).position(|w| w == CHANGE_PREFIX)? + CHANGE_PREFIX.len();
     let end = line[start..].iter().position(|b| *b == b'"')?;
     let (number, sent) = std::str::from_utf8(&line[start..start + end]).ok()?.split_once(' ')?;
     Some((number.parse().ok()?, sent.parse().ok()?))

@@ -3,7 +3,7 @@
 
 use crate::servers::Servers;
 use hdrhistogram::Histogram;
-use load::{Change, Connection, OPENING, PUBLISHERS, SETTLE, Sessions, lines, mark, until};
+use load::{CONCURRENT_OPENS, Change, Connection, PUBLISHERS, SETTLE_TIME, Sessions, lines, mark, until};
 use std::{
     cell::{Cell, RefCell},
     fmt,
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// The time after which a change that didn't arrive counts as lost.
-const LOST: Duration = Duration::from_secs(5);
+const LOST_AFTER: Duration = Duration::from_secs(5);
 /// How a worker publishes changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -42,7 +42,7 @@ pub enum Pace {
     /// This many a second, however long the answers take.
     Fixed(u64),
     /// As many as possible: each connection sends its next change when its last has been read from a stream.
-    FlatOut,
+    Maximum,
 }
 
 /// The result of a measurement.
@@ -119,7 +119,7 @@ impl Load {
 
     /// Opens a stream for each session, spread over the nodes, and waits until each has its first event.
     pub async fn connect(&mut self) -> Result<(), String> {
-        let gate = Rc::new(Semaphore::new(OPENING));
+        let gate = Rc::new(Semaphore::new(CONCURRENT_OPENS));
         for (n, id) in self.ids.iter().enumerate() {
             let addr = self.streams[n % self.streams.len()];
             let request = format!(
@@ -188,7 +188,7 @@ impl Load {
                     }
                     last.borrow_mut()[session] = number;
                     published.set(published.get() + 1);
-                    if let Pace::FlatOut = pace {
+                    if let Pace::Maximum = pace {
                         let news = Rc::clone(&shared.borrow().news[session]);
                         let read = async {
                             while shared.borrow().seen[session] < number {
@@ -196,7 +196,7 @@ impl Load {
                             }
                         };
                         // Lost changes are counted at the end.
-                        let _ = tokio::time::timeout(LOST, read).await;
+                        let _ = tokio::time::timeout(LOST_AFTER, read).await;
                     }
                 }
                 Ok::<(), String>(())
@@ -208,7 +208,7 @@ impl Load {
                 publisher.map_err(|e| e.to_string())??;
             }
             let seconds = start.elapsed().as_secs_f64();
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(SETTLE_TIME).await;
             Ok::<f64, String>(seconds)
         };
         let seconds = self.local.run_until(done).await?;

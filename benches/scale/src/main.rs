@@ -39,9 +39,9 @@ struct Row {
     source: Source,
     watched: usize,
     /// At the highest rate.
-    flat_out: Outcome,
+    maximum: Outcome,
     /// At a fixed rate.
-    steady: Outcome,
+    fixed_rate: Outcome,
 }
 
 fn main() -> Result<(), String> {
@@ -79,11 +79,11 @@ async fn measure(args: &Args, nodes: Option<usize>, source: Source, watched: usi
     let mut load = Load::prepare(&servers, source, watched).await?;
     load.connect().await?;
     let duration = Duration::from_secs(args.seconds);
-    let steady = load.run(&servers, Pace::Fixed(args.rate), duration).await?;
-    eprintln!("  at {}/s: {steady:?}", args.rate);
-    let flat_out = load.run(&servers, Pace::FlatOut, duration).await?;
-    eprintln!("  flat out: {flat_out:?}");
-    Ok(Row { bus, nodes: nodes.unwrap_or(1), source, watched, flat_out, steady })
+    let fixed_rate = load.run(&servers, Pace::Fixed(args.rate), duration).await?;
+    eprintln!("  at {}/s: {fixed_rate:?}", args.rate);
+    let maximum = load.run(&servers, Pace::Maximum, duration).await?;
+    eprintln!("  at the highest rate: {maximum:?}");
+    Ok(Row { bus, nodes: nodes.unwrap_or(1), source, watched, maximum, fixed_rate })
 }
 
 fn table(rows: &[Row], args: &Args) -> String {
@@ -95,21 +95,21 @@ fn table(rows: &[Row], args: &Args) -> String {
     text += "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
     let ms = |ns: u64| ns as f64 / 1e6;
     for row in rows {
-        let (fast, steady) = (&row.flat_out, &row.steady);
+        let (maximum, fixed_rate) = (&row.maximum, &row.fixed_rate);
         text += &format!(
             "| {} | {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {} | {} |\n",
             row.bus,
             row.nodes,
             row.source,
             row.watched,
-            fast.delivered as f64 / fast.seconds,
-            ms(fast.latency[0]),
-            ms(fast.latency[1]),
-            ms(steady.latency[0]),
-            ms(steady.latency[1]),
-            steady.cpu * 1e6 / steady.delivered.max(1) as f64,
-            steady.published - steady.delivered,
-            fast.lost + steady.lost,
+            maximum.delivered as f64 / maximum.seconds,
+            ms(maximum.latency[0]),
+            ms(maximum.latency[1]),
+            ms(fixed_rate.latency[0]),
+            ms(fixed_rate.latency[1]),
+            fixed_rate.cpu * 1e6 / fixed_rate.delivered.max(1) as f64,
+            fixed_rate.published - fixed_rate.delivered,
+            maximum.lost + fixed_rate.lost,
         );
     }
     text

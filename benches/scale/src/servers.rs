@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 /// The timeout for a server to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All servers of a measurement.
 pub struct Servers {
@@ -84,7 +84,7 @@ impl Servers {
         let url = format!("postgres://postgres@{addr}/postgres");
         let start = Instant::now();
         while !Command::new("psql").args([&url, "-qc", "SELECT 1"]).output().is_ok_and(|done| done.status.success()) {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > START_TIMEOUT {
                 return Err("PostgreSQL doesn't answer".to_owned());
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -138,8 +138,8 @@ impl Servers {
         self.children.push(child);
         let start = Instant::now();
         while TcpStream::connect(addr).is_err() {
-            if start.elapsed() > PATIENCE {
-                return Err(format!("it doesn't listen: {name}"));
+            if start.elapsed() > START_TIMEOUT {
+                return Err(format!("the server doesn't listen: {name}"));
             }
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -6,7 +6,7 @@ use crate::{
     peer::{Kind, Server},
 };
 use hdrhistogram::Histogram;
-use load::{Change, Connection, OPENING, PUBLISHERS, SETTLE, Sessions, lines, mark, until};
+use load::{CONCURRENT_OPENS, Change, Connection, PUBLISHERS, SETTLE_TIME, Sessions, lines, mark, until};
 use std::{
     cell::RefCell,
     net::SocketAddr,
@@ -98,7 +98,7 @@ impl Load {
 
     /// Opens the streams and waits until each has its first event.
     pub async fn connect(&mut self) -> Result<(), String> {
-        let gate = Rc::new(Semaphore::new(OPENING));
+        let gate = Rc::new(Semaphore::new(CONCURRENT_OPENS));
         for n in 0..self.scenario.streams {
             let session = n % self.ids.len();
             self.shared.borrow_mut().seen.push((session, -1));
@@ -157,7 +157,7 @@ impl Load {
             while let Some(publisher) = publishers.join_next().await {
                 publisher.map_err(|e| e.to_string())??;
             }
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(SETTLE_TIME).await;
             Ok::<(), String>(())
         };
         self.local.run_until(done).await?;
