@@ -17,14 +17,14 @@ async function watchWithoutHydration(page: Page) {
   await expect(page.getByText('This page reloads')).toHaveCount(0);
 }
 
-test('without WebAssembly', async ({ page, allow }) => {
+test('without WebAssembly a session is shown until its end', async ({ page, allow }) => {
   allow(/WebAssembly/);
   await page.addInitScript(() => delete (window as any).WebAssembly);
   await watchWithoutHydration(page);
 });
 
 for (const file of ['js', 'wasm']) {
-  test(`without the app's ${file} file`, async ({ page, allow }) => {
+  test(`without the app's ${file} file a session is shown until its end`, async ({ page, allow }) => {
     allow(/404|dynamically imported module|WebAssembly|^uncaught: $/);
     await page.route(`**/pkg/*.${file}`, route => route.fulfill({ status: 404 }));
     await watchWithoutHydration(page);

@@ -143,7 +143,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
     test.describe(`${colorScheme} ${width}`, () => {
       test.use({ colorScheme, viewport: { width, height: 800 } });
 
-      test(`the identity pages, ${colorScheme}, ${width} wide`, async ({ page, someone }) => {
+      test(`the identity pages are accessible and fit the window, ${colorScheme}, ${width} wide`, async ({ page, someone }) => {
         const check = async (page: Page, name: string) => {
           await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${colorScheme}-${width}.png`), fullPage: true });
           const { violations } = await new AxeBuilder({ page }).withTags(TAGS).analyze();

@@ -15,7 +15,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
     test.describe(`${colorScheme} ${width}`, () => {
       test.use({ colorScheme, viewport: { width, height: 800 } });
 
-      test(`every page, ${colorScheme}, ${width} wide`, async ({ page, allow }, info) => {
+      test(`every page is accessible and fits the window, ${colorScheme}, ${width} wide`, async ({ page, allow }, info) => {
         allow(/status of (404|422|500)/);
         const check = async (name: string) => {
           await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${colorScheme}-${width}.png`), fullPage: true });

@@ -15,7 +15,7 @@ function expectMonotonicProgress(samples: Sample[]) {
 }
 
 for (const format of ['wav', 'mp3'] as const) {
-  test(`${format} with scripts`, async ({ page }) => {
+  test(`a ${format} file is transcribed with scripts`, async ({ page }) => {
     await upload(page, clip(format));
     const samples = await record(page);
     expectMonotonicProgress(samples);
@@ -45,7 +45,7 @@ test('a page is hydrated without errors whenever it is loaded', async ({ page })
 test.describe('without scripts', () => {
   test.use({ javaScriptEnabled: false });
   for (const format of ['wav', 'mp3'] as const) {
-    test(`${format} without scripts`, async ({ page }) => {
+    test(`a ${format} file is transcribed without scripts`, async ({ page }) => {
       await upload(page, clip(format));
       await expect(async () => {
         await page.reload();

@@ -32,7 +32,7 @@ function inTime<T>(what: Promise<T>): Promise<T | undefined> {
 
 const [first = 1, last = first] = (process.env.HARK_SEEDS ?? '1-10').split('-').map(Number);
 for (let seed = first; seed <= last; seed++) {
-  test(`seed ${seed}`, async ({ page, context, hark, allow }) => {
+  test(`pages recover from random actions, seed ${seed}`, async ({ page, context, hark, allow }) => {
     allow(NETWORK_ERRORS);
     // Loading the app's own files may fail too.
     allow(/Failed to fetch|^uncaught: $/);
