@@ -1,10 +1,10 @@
-# Two commands: `make run` and `make test`. Both set up what is missing first.
+# The two main commands are `make run` and `make test`. Both first install what is missing.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := run
 .PHONY: run build watch test check unit adapters end2end random bundle snapshots sbom setup setup-test
 
-# Extra server features, such as FEATURES=whisper.
+# Additional features of the server, such as FEATURES=whisper.
 FEATURES ?=
 ENV := . scripts/env
 SERVER := $(if $(FEATURES),--bin-features $(FEATURES))
@@ -14,7 +14,7 @@ run: build ## Build if needed, then serve on http://127.0.0.1:3000
 
 build: setup ## target/release/hark and target/site
 	@$(ENV); cargo leptos build --release -P $(SERVER)
-	@scripts/bundle-size || true  # over the budget it is still a build
+	@scripts/bundle-size || true  # exceeding the budget doesn't fail the build
 
 watch: setup ## Rebuild and reload on every change
 	@$(ENV); cargo leptos watch
@@ -25,25 +25,25 @@ setup:
 setup-test:
 	@scripts/setup test
 
-test: setup-test ## Everything CI runs
+test: setup-test ## Run everything that CI runs
 	@scripts/test
 
-check: setup-test ## Format, lints, layers, and licences and known vulnerabilities of dependencies
+check: setup-test ## Check format, lints, the direction of imports, and licences and known vulnerabilities of dependencies
 	@scripts/test check deny
 
-unit: setup-test ## Tests of the server and the shared code
+unit: setup-test ## Test the server and the shared code
 	@scripts/test unit
 
-adapters: setup-test ## Tests of the feed's adapters in a browser
+adapters: setup-test ## Test the feed's adapters in a browser
 	@scripts/test adapters
 
-end2end: setup-test ## Tests in a browser
+end2end: setup-test ## Test whole pages in a browser
 	@scripts/test end2end
 
-random: setup-test ## Search in a browser for what the tests don't know: SEEDS=1-10
+random: setup-test ## Search for unknown faults with random actions in a browser: SEEDS=1-10
 	@SEEDS="$(SEEDS)" scripts/test random
 
-snapshots: setup-test ## Write down anew what tests/snapshots.rs compares: the API's description, errors, docs/configuration.md
+snapshots: setup-test ## Update what tests/snapshots.rs compares: the API's description, errors, docs/configuration.md
 	@$(ENV); INSTA_UPDATE=always cargo test -q --features ssr --test snapshots
 
 sbom: ## target/hark.cdx.json: every crate in the server, with version, licence and source (CycloneDX)
@@ -51,5 +51,5 @@ sbom: ## target/hark.cdx.json: every crate in the server, with version, licence 
 	@$(ENV); cargo cyclonedx -q --format json --features ssr --no-default-features --target x86_64-unknown-linux-gnu --override-filename hark.cdx
 	@mv hark.cdx.json target/hark.cdx.json
 
-bundle: setup-test ## The size of what a browser loads
+bundle: setup-test ## Print the size of what a browser loads
 	@scripts/test bundle

@@ -1,5 +1,6 @@
-# A speech engine that takes its time: for each second of audio a segment, after as many seconds as it is told.
-# With a second argument it hangs after two segments, unless a file of that name shows that it has done so before.
+# A slow speech engine for tests. Its first argument is the time in seconds that it takes for each second of audio, for which
+# it sends a segment. With a second argument it hangs after two segments, unless a file of that name exists: it makes that
+# file when it hangs, so it hangs only once.
 import json
 import pathlib
 import sys

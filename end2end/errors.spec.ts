@@ -1,4 +1,4 @@
-// What can't be transcribed is refused with words that help, and nothing is left behind.
+// Files that can't be transcribed are refused with a helpful message, and no session is left behind.
 import { writeFile } from 'node:fs/promises';
 import { expect, test, visit } from './fixtures.ts';
 import { create } from './sessions.ts';
@@ -29,10 +29,10 @@ for (const scripts of [true, false]) {
     }
 
     test.describe('with a full queue', () => {
-      // Nobody works on it, so it stays full.
+      // Without workers the queue stays full.
       test.use({ harkEnv: { HARK_WORKERS: '0', HARK_MAX_QUEUE_PER_OWNER: '1' } });
 
-      test(`it says when to come back ${scripts ? 'with' : 'without'} scripts`, async ({ page, allow }, info) => {
+      test(`the page says when to try again ${scripts ? 'with' : 'without'} scripts`, async ({ page, allow }, info) => {
         allow(/status of 429/);
         const file = info.outputPath('silence.wav');
         await writeFile(file, tone(1));
@@ -44,21 +44,21 @@ for (const scripts of [true, false]) {
         await expect(refusal).toHaveText(/queue is full: its limit is 1 recording\. Try again in about 1 min/);
         await page.request.post(`/api/v1/sessions/${first}/cancel`);
         if (scripts) {
-          // Next to the file, which needn't be picked again.
+          // The retry button is next to the file, which needn't be chosen again.
           await page.getByTestId('upload-item').getByTestId('retry').click();
         } else {
           await page.getByTestId('file-input').setInputFiles(file);
           await page.getByTestId('upload-submit').click();
         }
         await page.waitForURL(/\/sessions\/[0-9a-f-]{36}$/);
-        // The first has lost its place to this one.
+        // The first session has lost its place in the queue to this one.
         await visit(page, `/sessions/${first}`);
         await page.getByTestId('retry').click();
         await expect(page.getByTestId('error-message').first()).toHaveText(/queue is full/);
       });
     });
 
-    test(`an unknown address leads back ${scripts ? 'with' : 'without'} scripts`, async ({ page, allow }) => {
+    test(`an unknown address is a page with a link to the list ${scripts ? 'with' : 'without'} scripts`, async ({ page, allow }) => {
       allow(/status of 404/);
       const response = await visit(page, '/no/such/page');
       expect(response?.status()).toBe(404);

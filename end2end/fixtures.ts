@@ -1,4 +1,4 @@
-// A server for each test, and pages that may not complain: any console error or uncaught exception fails the test.
+// Fixtures: a server for each test, and pages on which any console error or uncaught exception fails the test.
 import { test as base, expect, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from '@playwright/test';
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -19,13 +19,13 @@ export interface Hark {
   data: string;
   /** What it has written so far. */
   log(): string;
-  /** Ends it as a crash would. */
+  /** Kills it, as a crash would. */
   kill(): Promise<void>;
   /** Starts it again, with the same address and data. */
   restart(): Promise<void>;
 }
 
-/** What a page may say in the console although errors fail the test. */
+/** Allows console errors that match a pattern. All others fail the test. */
 export type Allow = (pattern: RegExp) => void;
 
 interface Fixtures {
@@ -34,7 +34,7 @@ interface Fixtures {
   hark: Hark;
   allow: Allow;
   problems: { watch(context: BrowserContext): void };
-  /** A browser of another person: own cookies, same checks. */
+  /** A page in another person's browser: its own cookies, the same checks. */
   someone: (options?: BrowserContextOptions) => Promise<Page>;
 }
 
@@ -134,18 +134,18 @@ export const test = base.extend<Fixtures>({
   },
 });
 
-// A worker runs one test at a time, so this belongs to the test that runs.
+// A Playwright worker runs one test at a time, so these patterns belong to the running test.
 const patterns: RegExp[] = [];
 function allowed(): RegExp[] {
   return patterns;
 }
 
-/** Whether Leptos, in a development build of the server, says that it is used in a wrong way: "At src/app/…:12:3, you …". */
+/** Whether a line of the log is a warning of Leptos about wrong use, as development builds write: "At src/app/…:12:3, you …". */
 function isMisuse(line: string): boolean {
   return /^At \S+:\d+:\d+, /.test(line);
 }
 
-/** A port that was free a moment ago. */
+/** A free port. Another program may take it before it is used. */
 export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
@@ -157,7 +157,7 @@ export function freePort(): Promise<number> {
   });
 }
 
-/** Goes to a page and waits until it is hydrated, if it may run scripts. */
+/** Opens a page and waits until it is hydrated, if it may run scripts. */
 export async function visit(page: Page, url: string) {
   const response = await page.goto(url);
   if (await runsScripts(page)) await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });
@@ -165,7 +165,7 @@ export async function visit(page: Page, url: string) {
 }
 
 async function runsScripts(page: Page): Promise<boolean> {
-  // Scripts that Playwright evaluates run even where the page's own don't, but <noscript> shows the difference.
+  // Scripts that Playwright evaluates run even if the page's own scripts don't. The parsing of <noscript> shows the difference.
   return page.evaluate(() => {
     const probe = document.createElement('div');
     probe.innerHTML = '<noscript><i></i></noscript>';

@@ -1,32 +1,32 @@
-// Without JavaScript everything is a plain form or a link, and the browser alone keeps a running session's page moving.
+// Without JavaScript all actions are plain forms and links, and the page of a running session reloads itself.
 import { type Page } from '@playwright/test';
 import { readFile } from 'node:fs/promises';
 import { expect, test } from './fixtures.ts';
 import { expectState } from './sessions.ts';
 import { clip } from './speech.ts';
-import { slow } from './tones.ts';
+import { slowEngine } from './tones.ts';
 
 test.use({ javaScriptEnabled: false });
 
 const notice = (page: Page) => page.locator('noscript p.notice');
 
-async function send(page: Page) {
+async function uploadClip(page: Page) {
   await page.goto('/upload');
   await page.getByTestId('file-input').setInputFiles(clip('wav'));
   await page.getByTestId('upload-submit').click();
   await page.waitForURL(/\/sessions\/[0-9a-f-]{36}$/);
 }
 
-test.describe('with an engine that takes its time', () => {
-  test.use({ harkEnv: slow(0.3) });
+test.describe('with a slow engine', () => {
+  test.use({ harkEnv: slowEngine(0.3) });
 
-  test('a running session is watched to its end, and its text saved', async ({ page }) => {
-    await send(page);
+  test('a running session is shown until its end, and its transcript can be downloaded', async ({ page }) => {
+    await uploadClip(page);
     const title = await page.getByTestId('session-title').textContent();
     await expect(notice(page)).toHaveText('This page reloads every 3 seconds. Pause');
     await expect(page.getByTestId('segment').first()).toBeVisible();
     await expect(page.getByTestId('progress')).toHaveAttribute('aria-valuenow', /\d/);
-    // Nothing here reloads the page: the page does.
+    // The test doesn't reload the page: the page reloads itself.
     await expectState(page, 'completed', 120_000);
     await expect(notice(page)).toHaveCount(0);
     const lines = await page.getByTestId('segment').count();
@@ -40,8 +40,8 @@ test.describe('with an engine that takes its time', () => {
     }
   });
 
-  test('reloading can be paused and go on', async ({ page }) => {
-    await send(page);
+  test('reloading can be paused and resumed', async ({ page }) => {
+    await uploadClip(page);
     await page.getByRole('link', { name: 'Pause' }).click();
     await expect(notice(page)).toHaveText('Reloading is paused. Go on');
     await expect(page.locator('meta[http-equiv=refresh]')).toHaveCount(0);
@@ -49,8 +49,8 @@ test.describe('with an engine that takes its time', () => {
     await expect(page.locator('meta[http-equiv=refresh]')).toHaveCount(1);
   });
 
-  test('cancel, retry, rename, search and delete', async ({ page }) => {
-    await send(page);
+  test('cancel, retry, rename, search and delete work', async ({ page }) => {
+    await uploadClip(page);
     const session = page.url();
     await expect(page.getByTestId('segment').first()).toBeVisible();
     await page.getByTestId('cancel').click();
@@ -64,8 +64,8 @@ test.describe('with an engine that takes its time', () => {
     await page.getByTestId('rename-save').click();
     await expect(page.getByTestId('session-title')).toHaveText('The <road> & the "farm"');
 
-    // Cancelled in the list, beside the other.
-    await send(page);
+    // Cancel a second session in the list.
+    await uploadClip(page);
     await page.goto('/');
     await expect(page.getByTestId('session-row')).toHaveCount(2);
     await page.getByTestId('session-row').first().getByTestId('cancel').click();
@@ -87,7 +87,7 @@ test.describe('with an engine that takes its time', () => {
   });
 });
 
-test('the sample is one click away', async ({ page }) => {
+test('one click transcribes the sample', async ({ page }) => {
   await page.goto('/');
   await page.getByTestId('try-sample').click();
   await page.waitForURL(/\/sessions\/[0-9a-f-]{36}$/);

@@ -1,4 +1,4 @@
-// One's sessions on another device: a link that works once, a recovery key, leaving; and what is said where cookies are
+// Opening sessions on another device: a link that works once, a recovery key, leaving; and the message if cookies are
 // blocked. All with and without scripts.
 import { AxeBuilder } from '@axe-core/playwright';
 import { chromium, type Page } from '@playwright/test';
@@ -11,7 +11,7 @@ import { clip } from './speech.ts';
 const SCREENSHOTS = path.join(import.meta.dirname, 'artifacts/screenshots');
 const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
 
-// Nobody works on what is sent.
+// No workers: the sessions stay queued.
 test.use({ harkEnv: { HARK_WORKERS: '0' } });
 
 async function rows(page: Page): Promise<number> {
@@ -38,7 +38,7 @@ for (const scripts of [true, false]) {
       await create(phone, clip('mp3'));
       await visit(phone, link);
       await expect(phone.getByTestId('open-left')).toContainText('2 sessions of its own');
-      // They can be saved first.
+      // A recovery key can save the sessions of this browser first.
       await phone.getByRole('link', { name: 'make a recovery key' }).click();
       await phone.getByTestId('make-recovery').click();
       const recovery = await phone.getByTestId('recovery-url').inputValue();
@@ -52,7 +52,7 @@ for (const scripts of [true, false]) {
       await visit(other, link);
       await expect(other.getByTestId('error-message')).toContainText('opens nothing');
 
-      // And back, with the key typed in.
+      // The typed recovery key brings the first sessions back.
       await visit(phone, '/identity/open');
       await phone.getByTestId('open-key').fill(recovery.replace(/^.*key=/, '').toUpperCase());
       await phone.getByTestId('open').click();
@@ -64,13 +64,13 @@ for (const scripts of [true, false]) {
       await expect(phone.getByTestId('error-message')).toContainText('opens nothing');
     });
 
-    test(`leaving takes a tick, ${how}`, async ({ page }) => {
+    test(`leaving needs a ticked box, ${how}`, async ({ page }) => {
       await visit(page, '/');
       await create(page, clip('mp3'));
       await visit(page, '/identity');
       await page.getByTestId('leave').click();
       await page.getByTestId('leave-confirm').click();
-      // The browser itself asks for the tick.
+      // The browser itself requires the tick.
       expect(new URL(page.url()).pathname).toBe('/identity');
       await page.getByTestId('leave-sure').check();
       await page.getByTestId('leave-confirm').click();
@@ -78,7 +78,7 @@ for (const scripts of [true, false]) {
       await expect(page.getByTestId('empty')).toBeVisible();
     });
 
-    test(`where cookies are blocked the upload page says so, ${how}`, async ({ hark }, info) => {
+    test(`the upload page says that cookies are blocked, ${how}`, async ({ hark }, info) => {
       const profile = info.outputPath('profile');
       await mkdir(path.join(profile, 'Default'), { recursive: true });
       await writeFile(
@@ -97,7 +97,7 @@ for (const scripts of [true, false]) {
         await visit(page, '/upload');
         await expect(page.getByTestId('error-message')).toContainText("blocks Hark's cookie");
         await expect(page.getByTestId('upload-submit')).toBeDisabled();
-        // On the way that scripts take, too.
+        // Navigation within the app shows the message too.
         await visit(page, '/');
         await page.locator('.nav a[href="/upload"]').click();
         await expect(page.getByTestId('error-message')).toContainText("blocks Hark's cookie");
@@ -109,11 +109,11 @@ for (const scripts of [true, false]) {
   });
 }
 
-test('why a form failed is told by a page that wakes up, too', async ({ page }) => {
+test('the error of a plain form is still shown after hydration', async ({ page }) => {
   await visit(page, '/');
   const id = await create(page, clip('mp3'));
   await visit(page, `/sessions/${id}`);
-  // As if it was sent before the page woke up.
+  // Sent as if the page weren't hydrated yet.
   await page.evaluate(() => {
     const form = document.querySelector<HTMLFormElement>('.rename form')!;
     form.querySelector<HTMLInputElement>('[name=title]')!.value = ' ';
@@ -128,7 +128,7 @@ test('why a form failed is told by a page that wakes up, too', async ({ page }) 
   await expect(page.getByTestId('error-message')).toHaveCount(0);
 });
 
-test('a title with markup is the title, before and after the page wakes up', async ({ page }) => {
+test('markup in a title is shown as text, before and after hydration', async ({ page }) => {
   const text = '</title><h1 id="x">a & b</h1>&lt;';
   await page.goto(`/?q=${encodeURIComponent(text)}`, { waitUntil: 'commit' });
   await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });
@@ -143,17 +143,17 @@ for (const colorScheme of ['light', 'dark'] as const) {
     test.describe(`${colorScheme} ${width}`, () => {
       test.use({ colorScheme, viewport: { width, height: 800 } });
 
-      test(`the identity pages, ${colorScheme}, ${width} wide`, async ({ page, someone }) => {
-        const look = async (page: Page, name: string) => {
+      test(`the identity pages are accessible and fit the window, ${colorScheme}, ${width} wide`, async ({ page, someone }) => {
+        const check = async (page: Page, name: string) => {
           await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${colorScheme}-${width}.png`), fullPage: true });
           const { violations } = await new AxeBuilder({ page }).withTags(TAGS).analyze();
-          const told = violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).join(' | ')}`);
-          expect.soft(told, `axe on ${name}`).toEqual([]);
+          const messages = violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).join(' | ')}`);
+          expect.soft(messages, `axe on ${name}`).toEqual([]);
           const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
           expect.soft(overflow, `${name} is wider than the window`).toBeLessThanOrEqual(0);
         };
         await visit(page, '/identity');
-        await look(page, 'identity-empty');
+        await check(page, 'identity-empty');
         await create(page, clip('mp3'));
         await visit(page, '/identity');
         await page.getByTestId('make-link').click();
@@ -163,14 +163,14 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await expect(page.getByTestId('recovery-qr')).toBeVisible();
         await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });
         await page.getByTestId('leave').click();
-        await look(page, 'identity');
+        await check(page, 'identity');
         const other = await someone({ colorScheme, viewport: { width, height: 800 } });
         await visit(other, '/');
         await create(other, clip('mp3'));
         await visit(other, link);
-        await look(other, 'open');
+        await check(other, 'open');
         await visit(other, '/identity/open?key=nonsense');
-        await look(other, 'open-invalid');
+        await check(other, 'open-invalid');
       });
     });
   }

@@ -1,10 +1,10 @@
-// Every page in light and dark, narrow and wide: no accessibility violation, nothing sticks out, and a picture of each
-// under artifacts/screenshots for people to look at.
+// Every page in light and dark, narrow and wide: no accessibility violation and no horizontal overflow; a screenshot of each
+// is written to artifacts/screenshots for people to check.
 import { AxeBuilder } from '@axe-core/playwright';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { expect, test, visit } from './fixtures.ts';
-import { create, ended } from './sessions.ts';
+import { create, waitForEnd } from './sessions.ts';
 import { clip } from './speech.ts';
 
 const SCREENSHOTS = path.join(import.meta.dirname, 'artifacts/screenshots');
@@ -15,61 +15,61 @@ for (const colorScheme of ['light', 'dark'] as const) {
     test.describe(`${colorScheme} ${width}`, () => {
       test.use({ colorScheme, viewport: { width, height: 800 } });
 
-      test(`every page, ${colorScheme}, ${width} wide`, async ({ page, allow }, info) => {
+      test(`every page is accessible and fits the window, ${colorScheme}, ${width} wide`, async ({ page, allow }, info) => {
         allow(/status of (404|422|500)/);
-        const look = async (name: string) => {
+        const check = async (name: string) => {
           await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${colorScheme}-${width}.png`), fullPage: true });
           const { violations } = await new AxeBuilder({ page }).withTags(TAGS).analyze();
-          const told = violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).join(' | ')}`);
-          expect.soft(told, `axe on ${name}`).toEqual([]);
+          const messages = violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).join(' | ')}`);
+          expect.soft(messages, `axe on ${name}`).toEqual([]);
           const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
           expect.soft(overflow, `${name} is wider than the window`).toBeLessThanOrEqual(0);
         };
         await visit(page, '/');
-        await look('list-empty');
+        await check('list-empty');
         await visit(page, '/upload');
-        await look('upload');
+        await check('upload');
         await visit(page, '/no/such/page');
-        await look('not-found');
+        await check('not-found');
 
         const id = await create(page, clip('wav'));
         await visit(page, `/sessions/${id}`);
         await expect(page.getByTestId('segment').first()).toBeVisible({ timeout: 60_000 });
-        await look('session-running');
+        await check('session-running');
         await visit(page, '/');
-        await look('list-running');
-        expect(await ended(page, id)).toBe('completed');
+        await check('list-running');
+        expect(await waitForEnd(page, id)).toBe('completed');
         await visit(page, `/sessions/${id}`);
-        await look('session-completed');
+        await check('session-completed');
         await visit(page, '/');
-        await look('list');
+        await check('list');
 
-        // Half of a recording, which is found out while it is decoded.
+        // Half of a recording: decoding finds that it is incomplete.
         const half = info.outputPath('half.mp3');
         const whole = await readFile(clip('mp3'));
         await writeFile(half, whole.subarray(0, whole.length / 2));
         const failed = await create(page, half);
-        expect(await ended(page, failed)).toBe('failed');
+        expect(await waitForEnd(page, failed)).toBe('failed');
         await visit(page, `/sessions/${failed}`);
-        // Its reason is told once, and nothing stands empty.
+        // The reason is shown once, and no empty element is visible.
         await expect(page.getByText('The file is incomplete').filter({ visible: true })).toHaveCount(1);
         for (const part of ['message', 'waveform', 'transcript']) await expect(page.getByTestId(part)).toBeHidden();
-        await look('session-failed');
+        await check('session-failed');
 
         await visit(page, '/upload');
         const file = (name: string, buffer: Buffer) => ({ name, mimeType: 'audio/wav', buffer });
         await page.getByTestId('file-input').setInputFiles([file('a.wav', whole), file('b.wav', Buffer.from('no sound'))]);
-        await look('upload-chosen');
+        await check('upload-chosen');
         await page.getByTestId('upload-submit').click();
         await expect(page.getByTestId('upload-item').getByTestId('error-message')).toBeVisible();
         await expect(page.locator('[data-testid=upload-item][data-phase=done]')).toHaveCount(1);
-        await look('upload-queue');
+        await check('upload-queue');
 
-        // What stands where a page couldn't be loaded.
+        // The view of a page that couldn't be loaded.
         await page.route('**/api/list_sessions*', route => route.fulfill({ status: 500, body: 'no' }));
         await page.locator('.nav a[href="/"]').click();
         await expect(page.getByTestId('error-message')).toBeVisible();
-        await look('error');
+        await check('error');
       });
     });
   }

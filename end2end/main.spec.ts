@@ -1,9 +1,9 @@
-// The main path: a recording goes in, is watched, and comes out as text. With scripts, without, and without streams.
+// The main path: a recording is uploaded, watched and transcribed. With scripts, without scripts, and without EventSource.
 import { expect, test, visit } from './fixtures.ts';
 import { clip } from './speech.ts';
 import { type Sample, create, expectState, expectTranscript, record, state, upload } from './sessions.ts';
 
-function expectHonestProgress(samples: Sample[]) {
+function expectMonotonicProgress(samples: Sample[]) {
   const values = samples.map(s => s.progress).filter(p => p !== null);
   expect(values.length).toBeGreaterThan(0);
   expect(values, 'progress never falls').toEqual([...values].sort((a, b) => a - b));
@@ -15,22 +15,22 @@ function expectHonestProgress(samples: Sample[]) {
 }
 
 for (const format of ['wav', 'mp3'] as const) {
-  test(`${format} with scripts`, async ({ page }) => {
+  test(`a ${format} file is transcribed with scripts`, async ({ page }) => {
     await upload(page, clip(format));
     const samples = await record(page);
-    expectHonestProgress(samples);
+    expectMonotonicProgress(samples);
     expect(samples.some(s => s.badge === 'live'), 'the badge says Live').toBe(true);
     await expectTranscript(page);
 
-    // What was watched is what a fresh page shows.
+    // A page loaded afterwards shows the same lines.
     const watched = await page.getByTestId('segment').allTextContents();
     await visit(page, page.url());
     expect(await page.getByTestId('segment').allTextContents()).toEqual(watched);
   });
 }
 
-test('a page loaded at any moment of a session comes to life', async ({ page }) => {
-  // The console is what is tested: a page whose first view isn't what the server rendered says so there.
+test('a page is hydrated without errors whenever it is loaded', async ({ page }) => {
+  // The fixture checks the console, where Leptos reports a page that hydrates differently from what the server rendered.
   await visit(page, '/');
   const id = await create(page, clip('wav'));
   const seen = new Set<string>();
@@ -45,7 +45,7 @@ test('a page loaded at any moment of a session comes to life', async ({ page }) 
 test.describe('without scripts', () => {
   test.use({ javaScriptEnabled: false });
   for (const format of ['wav', 'mp3'] as const) {
-    test(`${format} without scripts`, async ({ page }) => {
+    test(`a ${format} file is transcribed without scripts`, async ({ page }) => {
       await upload(page, clip(format));
       await expect(async () => {
         await page.reload();
@@ -57,10 +57,10 @@ test.describe('without scripts', () => {
 });
 
 test.describe('without EventSource', () => {
-  // A quick machine hears the clip in less than the usual 3 seconds.
+  // A fast machine transcribes the clip in less than the usual poll interval of 3 seconds.
   test.use({ harkEnv: { HARK_LINK_TIMING: 'poll=300' } });
 
-  test('it polls', async ({ page }) => {
+  test('the page polls', async ({ page }) => {
     await page.addInitScript(() => delete (window as any).EventSource);
     const streams: string[] = [];
     page.on('request', request => {
@@ -68,7 +68,7 @@ test.describe('without EventSource', () => {
     });
     await upload(page, clip('wav'));
     const samples = await record(page);
-    expectHonestProgress(samples);
+    expectMonotonicProgress(samples);
     expect(samples.some(s => s.badge === 'polling'), 'the badge says Polling').toBe(true);
     expect(samples.some(s => s.badge === 'live'), 'the badge never says Live').toBe(false);
     expect(streams).toEqual([]);

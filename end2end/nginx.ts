@@ -1,4 +1,4 @@
-// A real nginx in front of a server, on a free port, with a folder of its own.
+// Runs nginx in front of a server, on a free port and in a temporary folder.
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ export interface Proxy {
   stop(): Promise<void>;
 }
 
-/** Starts nginx with `directives` in the location that passes everything on to `upstream`. */
+/** Starts nginx as a proxy of `upstream`, with these directives in its location. */
 export async function startNginx(upstream: string, directives: string): Promise<Proxy> {
   const folder = await mkdtemp(path.join(tmpdir(), 'hark-nginx-'));
   const port = await freePort();

@@ -1,4 +1,4 @@
-// Several nodes on one PostgreSQL and one Redis of their own, behind nginx with the configuration that is deployed.
+// Starts several nodes with a PostgreSQL and a Redis, behind nginx with the configuration from deploy/.
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -9,7 +9,7 @@ import { freePort } from './fixtures.ts';
 const ROOT = path.resolve(import.meta.dirname, '..');
 const BIN = path.resolve(import.meta.dirname, process.env.HARK_BIN ?? '../target/released/hark');
 
-/** A program that runs until it is ended. */
+/** A program that runs until it is stopped. */
 class Service {
   private child?: ChildProcess;
   private exited = Promise.resolve();
@@ -35,7 +35,7 @@ class Service {
     }
   }
 
-  /** Ends it as an operator would. Says whether it went by itself within 10 seconds. */
+  /** Stops it with a signal. Returns whether it exited within 10 seconds. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<boolean> {
     if (!this.child || this.child.exitCode !== null || this.child.signalCode !== null) return true;
     this.child.kill(signal);
@@ -48,7 +48,7 @@ class Service {
 }
 
 export interface Nodes {
-  /** Of nginx. */
+  /** The address of nginx. */
   url: string;
   webs: Service[];
   workers: Service[];
@@ -56,7 +56,7 @@ export interface Nodes {
   stop(): Promise<void>;
 }
 
-/** Starts two nodes that serve and two that work, with these settings. */
+/** Starts two nodes that serve and two nodes that only work, with these settings. */
 export async function startNodes(env: Record<string, string>): Promise<Nodes> {
   const folder = await mkdtemp(path.join(tmpdir(), 'hark-nodes-'));
   const [postgresPort, redisPort, nginxPort] = [await freePort(), await freePort(), await freePort()];
@@ -78,7 +78,7 @@ export async function startNodes(env: Record<string, string>): Promise<Nodes> {
   };
   const node = async (name: string, args: string[]) => {
     const address = `127.0.0.1:${await freePort()}`;
-    // A node that only works answers /readyz on an address for operators.
+    // A node that only works answers /readyz on a separate address for operators.
     const listens = args[0] === 'worker' ? { HARK_MONITOR_ADDR: address } : { LEPTOS_SITE_ADDR: address };
     const own = { HARK_DATA_DIR: path.join(folder, name), ...listens };
     const ready = () => fetch(`http://${address}/readyz`).then(r => r.ok, () => false);
@@ -110,7 +110,7 @@ function startablePostgres(folder: string, port: number): Service {
   mkdirSync(data);
   let as: string[] = [];
   if (process.getuid!() === 0) {
-    // It refuses to run as root.
+    // PostgreSQL refuses to run as root.
     const id = (flag: string) => Number(spawnSync('id', [flag, 'postgres']).stdout);
     chownSync(data, id('-u'), id('-g'));
     spawnSync('chmod', ['755', folder]);
@@ -129,7 +129,7 @@ function startablePostgres(folder: string, port: number): Service {
   return new Service(...run('postgres', [...settings, '-p', `${port}`, '-D', cluster]), {}, answers);
 }
 
-/** nginx with the deployed configuration, its addresses replaced. */
+/** nginx with the configuration from deploy/, with its addresses replaced. */
 function startableNginx(folder: string, port: number, webs: string[]): Service {
   const own = path.join(folder, 'nginx');
   mkdirSync(own);

@@ -1,10 +1,10 @@
-// Sessions belong to the browser that made them. To anybody else they don't exist.
+// Sessions belong to the browser that made them. For anybody else they don't exist.
 import { expect, test, visit } from './fixtures.ts';
 import { clip } from './speech.ts';
-import { create, ended } from './sessions.ts';
+import { create, waitForEnd } from './sessions.ts';
 
-test('nobody sees the sessions of others', async ({ someone, allow }) => {
-  allow(/status of 404/); // the browser's own note about the pages below
+test('nobody can see or change the sessions of others', async ({ someone, allow }) => {
+  allow(/status of 404/); // the browser reports the missing pages below
   const [ann, bob] = [await someone(), await someone()];
   await visit(ann, '/');
   await visit(bob, '/');
@@ -21,12 +21,12 @@ test('nobody sees the sessions of others', async ({ someone, allow }) => {
   for (const path of ['', '/audio', '/status', '/status/stream', '/segments', '/transcript.txt', '/transcript.json']) {
     const url = `/api/v1/sessions/${id}${path}`;
     expect((await bob.request.get(url)).status(), `bob: ${path}`).toBe(404);
-    // A stream ends only with its session.
+    // The answer of a stream ends only when its session has ended.
     if (path !== '/status/stream') expect((await ann.request.get(url)).status(), `ann: ${path}`).toBe(200);
   }
   expect((await bob.request.post(`/api/v1/sessions/${id}/cancel`)).status()).toBe(404);
   expect((await bob.request.delete(`/api/v1/sessions/${id}`)).status()).toBe(404);
   expect(((await (await bob.request.get('/api/v1/status')).json()) as { statuses: unknown[] }).statuses).toEqual([]);
 
-  expect(await ended(ann, id)).toBe('completed');
+  expect(await waitForEnd(ann, id)).toBe('completed');
 });

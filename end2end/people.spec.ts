@@ -1,4 +1,4 @@
-// What people see and do around a session: notices, times, the stall warning, notifications, the keyboard alone.
+// The page of a session as people use it: notices, times, the stall warning, notifications, and use by keyboard alone.
 import { type Page } from '@playwright/test';
 import { randomUUID } from 'node:crypto';
 import { readFile, rm } from 'node:fs/promises';
@@ -10,16 +10,16 @@ import { clip } from './speech.ts';
 
 const ENGINE = path.join(import.meta.dirname, 'counting_engine.py');
 const HUNG = path.join(tmpdir(), `hark-hung-${randomUUID()}`);
-const SOON = 'first=800,silence=4000,poll=300,retry=1500,base=100,cap=400,healthy=2000,spacing=100';
+const SHORT_TIMEOUTS = 'first=800,silence=4000,poll=300,retry=1500,base=100,cap=400,healthy=2000,spacing=100';
 const counting = (pause: number) => ({
   HARK_ENGINE: 'command',
   HARK_ENGINE_COMMAND: `python3 ${ENGINE} ${pause}`,
-  HARK_LINK_TIMING: SOON,
+  HARK_LINK_TIMING: SHORT_TIMEOUTS,
 });
 
 const focused = (page: Page) => page.locator(':focus');
 
-/** Presses Tab until what has the focus matches. */
+/** Presses Tab until the focused element matches. */
 async function tabTo(page: Page, selector: string) {
   for (let presses = 0; presses < 60; presses++) {
     await page.keyboard.press('Tab');
@@ -28,9 +28,9 @@ async function tabTo(page: Page, selector: string) {
   throw new Error(`Tab never came to ${selector}`);
 }
 
-test('the whole main job by keyboard alone', async ({ page }) => {
+test('upload, watch, download and delete work by keyboard alone', async ({ page }) => {
   await visit(page, '/');
-  // The first stop skips what every page begins with.
+  // The first stop is the skip link.
   await page.keyboard.press('Tab');
   await expect(focused(page)).toHaveText('Skip to the content');
   await tabTo(page, '.nav a[href="/upload"]');
@@ -38,7 +38,7 @@ test('the whole main job by keyboard alone', async ({ page }) => {
   await page.waitForURL('/upload');
   await expect(page.locator('main')).toBeFocused();
 
-  // A browser opens its own window for files; Enter must get there.
+  // Enter must open the browser's own file chooser.
   await tabTo(page, '[data-testid=file-input]');
   const chooser = page.waitForEvent('filechooser');
   await page.keyboard.press('Enter');
@@ -54,7 +54,7 @@ test('the whole main job by keyboard alone', async ({ page }) => {
   await expectState(page, 'completed', 90_000);
   await expect.poll(() => page.locator('audio').evaluate((audio: HTMLAudioElement) => audio.played.length)).toBeGreaterThan(0);
 
-  // Downloads, then delete with its second question.
+  // Download, then delete with its confirmation.
   await tabTo(page, '[data-testid=download-txt]');
   const download = page.waitForEvent('download');
   await page.keyboard.press('Enter');
@@ -69,10 +69,10 @@ test('the whole main job by keyboard alone', async ({ page }) => {
   await expect(page.getByTestId('session-row')).toHaveCount(0);
 });
 
-test.describe('with an engine that takes its time', () => {
+test.describe('with a slow engine', () => {
   test.use({ harkEnv: counting(0.6) });
 
-  test('a notice tells when polling takes over and when live updates are back', async ({ page, allow }) => {
+  test('a notice says that polling takes over, and another that live updates are back', async ({ page, allow }) => {
     allow(/Failed to load resource|EventSource's response|ERR_|net::/);
     await page.route('**/api/v1/status/stream*', route => route.fulfill({ status: 503, body: 'no' }));
     await visit(page, '/');
@@ -88,7 +88,7 @@ test.describe('with an engine that takes its time', () => {
     await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'live');
   });
 
-  test('a browser without streams is told nothing of them', async ({ page }) => {
+  test('in a browser without EventSource the page does not mention streams', async ({ page }) => {
     await page.addInitScript(() => delete (window as any).EventSource);
     await visit(page, '/');
     const id = await create(page, clip('wav'));
@@ -110,11 +110,11 @@ test.describe('with an engine that takes its time', () => {
     await visit(page, page.url());
     const loaded = await times();
     expect(loaded).toHaveLength(4);
-    // What the page watched is what the store logged; a stage too short to be seen may be missing.
+    // The page's own log must agree with the store's; it may lack a stage that was too short to be seen.
     expect(loaded).toEqual(expect.arrayContaining([live.at(-1)!]));
   });
 
-  test('the title and the icon carry the progress', async ({ page }) => {
+  test('the title and the icon show the progress', async ({ page }) => {
     await visit(page, '/');
     const id = await create(page, clip('wav'));
     await visit(page, `/sessions/${id}`);
@@ -126,20 +126,20 @@ test.describe('with an engine that takes its time', () => {
     await expect(icon).toHaveAttribute('href', '/favicon.svg');
   });
 
-  test('what is heard can be downloaded from the frame that shows it', async ({ page }) => {
+  test('lines can be downloaded from the first frame that shows them', async ({ page }) => {
     await visit(page, '/');
     const id = await create(page, clip('wav'));
     await visit(page, `/sessions/${id}`);
     await page.evaluate(() => {
       const seen = ((window as any).seen = { frames: 0, without: 0 });
-      const look = () => {
+      const sample = () => {
         if (document.querySelector('[data-testid=segment]')) {
           seen.frames += 1;
           if (!document.querySelector('[data-testid=download-txt]')?.checkVisibility()) seen.without += 1;
         }
-        requestAnimationFrame(look);
+        requestAnimationFrame(sample);
       };
-      look();
+      sample();
     });
     await expectState(page, 'completed', 60_000);
     const seen = await page.evaluate(() => (window as any).seen);
@@ -147,28 +147,28 @@ test.describe('with an engine that takes its time', () => {
     expect(seen.without).toBe(0);
   });
 
-  test('who scrolls up is not pulled down again, and is told how many lines are new', async ({ page }) => {
+  test('after scrolling up the list stays, and a button shows how many lines are new', async ({ page }) => {
     await page.setViewportSize({ width: 1280, height: 500 });
     await visit(page, '/');
     const id = await create(page, clip('wav'));
     await visit(page, `/sessions/${id}`);
     const list = page.getByTestId('transcript');
-    const rest = () => list.evaluate(e => e.scrollHeight - e.scrollTop - e.clientHeight);
+    const distanceToEnd = () => list.evaluate(e => e.scrollHeight - e.scrollTop - e.clientHeight);
     await expect.poll(() => list.evaluate(e => e.scrollTop)).toBeGreaterThan(100);
-    await expect.poll(rest).toBeLessThan(40);
+    await expect.poll(distanceToEnd).toBeLessThan(40);
     await list.evaluate(e => e.scrollTo(0, 0));
     await expect(page.getByTestId('follow')).toHaveText(/Follow live · [2-9] new lines/);
     expect(await list.evaluate(e => e.scrollTop)).toBe(0);
     await page.getByTestId('follow').click();
     await expect(page.getByTestId('follow')).toHaveCount(0);
-    await expect.poll(rest).toBeLessThan(40);
+    await expect.poll(distanceToEnd).toBeLessThan(40);
   });
 
   test('a click on the waveform or on the time of a line plays from there', async ({ page }) => {
     await visit(page, '/');
     const id = await create(page, clip('wav'));
     await visit(page, `/sessions/${id}`);
-    // It fills as audio is transcribed.
+    // The waveform fills as audio is transcribed.
     const wave = page.getByTestId('waveform');
     const filled = () => wave.evaluate(e => parseFloat(e.style.getPropertyValue('--filled')));
     await expect(wave.locator('svg')).toBeVisible();
@@ -188,7 +188,7 @@ test.describe('with an engine that takes its time', () => {
     await expect(page.locator('[data-testid=segment][aria-current=true]')).toHaveCount(1);
   });
 
-  test('a queued session shows its place, and the list searches as one types', async ({ page }) => {
+  test('a queued session shows its position, and the list searches while one types', async ({ page }) => {
     await visit(page, '/');
     for (const title of ['First', 'Second', 'Third']) {
       const buffer = await readFile(clip('wav'));
@@ -211,15 +211,15 @@ test.describe('with an engine that takes its time', () => {
     await expect(row('Third').getByTestId('queue-position')).toHaveText('next in line');
   });
 
-  test('a notification tells of the end to whom has asked for it', async ({ page, context, hark }) => {
+  test('a notification is shown at the end if the person has asked for it', async ({ page, context, hark }) => {
     await context.grantPermissions(['notifications'], { origin: hark.url });
     await page.addInitScript(() => {
       const shown: string[] = ((window as any).notified = []);
-      const Real = Notification;
-      // The window of a test has no notification area: what is made is noted.
+      const RealNotification = Notification;
+      // A test window has no notification area, so the notifications are only recorded.
       (window as any).Notification = class {
         static permission = 'granted';
-        static requestPermission = () => Real.requestPermission();
+        static requestPermission = () => RealNotification.requestPermission();
         constructor(text: string) {
           shown.push(text);
         }
@@ -235,7 +235,7 @@ test.describe('with an engine that takes its time', () => {
     await expect.poll(() => page.evaluate(() => (window as any).notified)).toEqual([expect.stringContaining('done')]);
   });
 
-  test('the page reports how its updates came', async ({ page, hark, allow }) => {
+  test('the page reports on its connection', async ({ page, hark, allow }) => {
     test.setTimeout(180_000);
     allow(/favicon.ico/);
     const value = async (name: string) => {
@@ -243,7 +243,7 @@ test.describe('with an engine that takes its time', () => {
       return Number(text.split('\n').find(line => line.startsWith(`${name} `))?.split(' ')[1] ?? 0);
     };
     let visits = 0;
-    // A page that came slowly knows too little of the server's clock to tell of delays, and rightly says nothing.
+    // A page that loaded slowly can't estimate the server's clock well enough, and correctly reports no delays.
     await expect(async () => {
       visits += 1;
       await visit(page, '/');
@@ -259,22 +259,22 @@ test.describe('with an engine that takes its time', () => {
     expect(await value('hark_client_received_bytes_total')).toBeGreaterThan(1_000);
     const requests = await value('hark_client_requests_total');
     expect(requests).toBeGreaterThan(0);
-    expect(requests, 'it doesn\'t ask while it is told').toBeLessThan(10 * visits);
+    expect(requests, 'a live page doesn\'t poll').toBeLessThan(10 * visits);
   });
 });
 
 test.describe('with an engine that hangs', () => {
-  // A minute without a change, by a clock that the test moves.
+  // The test moves the browser's clock by a minute without a change.
   test.use({ harkEnv: { ...counting(0), HARK_ENGINE_COMMAND: `python3 ${ENGINE} 0 ${HUNG}` } });
 
-  test('the stall warning says what the worker did last, and Retry goes on from there', async ({ page, hark }) => {
+  test('the stall warning shows the last message, and Retry continues after the last line', async ({ page, hark }) => {
     await page.clock.install();
     await visit(page, '/');
     const id = await create(page, clip('wav'));
     await visit(page, `/sessions/${id}`);
     await expect(page.getByTestId('segment').first()).toBeVisible();
     await expect(page.getByTestId('stalled')).toHaveCount(0);
-    // What the engine said last may still come, and a minute counts from there.
+    // The engine's last progress may still come, and the minute counts from then on.
     await expect(async () => {
       await page.clock.fastForward(65_000);
       await expect(page.getByTestId('stalled')).toContainText('Transcribing', { timeout: 3_000 });

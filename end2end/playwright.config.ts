@@ -1,11 +1,11 @@
-// Chromium from the system (Playwright's own may be out of reach), two workers, and no server of its own: every test
-// starts one through the `hark` fixture. All that is left behind goes to artifacts/.
+// Uses the system's Chromium, because Playwright's own may not be downloadable, and two workers. Every test starts its own
+// server through the `hark` fixture. All output goes to artifacts/.
 import { defineConfig } from '@playwright/test';
 
 export default defineConfig({
   testDir: '.',
   testMatch: '*.spec.ts',
-  // Searches rather than tests: `make random`.
+  // Not part of the tests: `make random` runs it.
   testIgnore: process.env.HARK_SEEDS ? [] : 'random.spec.ts',
   outputDir: 'artifacts/results',
   reporter: [['list'], ['html', { outputFolder: 'artifacts/report', open: 'never' }]],
@@ -16,7 +16,7 @@ export default defineConfig({
   expect: { timeout: 20_000 },
   use: {
     trace: 'retain-on-failure',
-    // Without a graphics card, an endless animation costs half a core.
+    // Without a graphics card, an endless animation uses half a core.
     contextOptions: { reducedMotion: 'reduce' },
     launchOptions: {
       executablePath: process.env.HARK_CHROMIUM ?? '/usr/bin/chromium',

@@ -1,21 +1,21 @@
-// What nobody thought of: people, networks and servers do things at random, in several tabs. Afterwards every page shows
-// what is so, and none has complained. A run is named by its seed, which repeats what is done, though not its timing.
-// `make random` looks for what the other tests don't know yet, and SEEDS=200-240 says where; what it finds gets a test of
-// its own.
+// Random sequences of what people, networks and servers do, in several tabs. Afterwards every page must show the current state,
+// without any error in a console. The seed in a test's name repeats the actions, but not their timing.
+// `make random` searches for faults that the other tests don't find, with the seeds in SEEDS=200-240; each fault that it finds
+// gets a test of its own.
 import { type Locator, type Page } from '@playwright/test';
 import { expect, test } from './fixtures.ts';
-import { NOISE, slow, tone } from './tones.ts';
+import { NETWORK_ERRORS, slowEngine, tone } from './tones.ts';
 
-test.use({ harkEnv: { ...slow(0.15), HARK_WORKERS: '2' } });
+test.use({ harkEnv: { ...slowEngine(0.15), HARK_WORKERS: '2' } });
 
 const STEPS = 60;
-/** How long a step may take, in ms: many can't be done on the page they come to. */
-const SOON = 500;
-const LATER = 3_000;
-/** How long a page has to show what is so: one that couldn't be loaded may wait half a minute before it tries again. */
-const PATIENCE = { timeout: 60_000 };
+/** The timeouts of an action and of a navigation, in ms. Many actions aren't possible on the current page. */
+const ACTION_TIMEOUT = 500;
+const NAVIGATION_TIMEOUT = 3_000;
+/** The timeout of the final checks: a page that couldn't be loaded may wait half a minute before it tries again. */
+const FINAL = { timeout: 60_000 };
 
-/** Numbers from 0 to 1 that look random and are the same for the same seed (mulberry32). */
+/** A generator of pseudorandom numbers from 0 to 1 (mulberry32). */
 function numbers(seed: number) {
   return () => {
     seed = (seed + 0x6d2b79f5) | 0;
@@ -25,16 +25,16 @@ function numbers(seed: number) {
   };
 }
 
-/** What something comes to, or nothing if it takes too long: on the browser's error pages some things never end. */
+/** The value of a promise, or undefined if it takes too long: on the browser's error pages some promises never settle. */
 function inTime<T>(what: Promise<T>): Promise<T | undefined> {
-  return Promise.race([what, new Promise<undefined>(resolve => setTimeout(resolve, 2 * LATER))]);
+  return Promise.race([what, new Promise<undefined>(resolve => setTimeout(resolve, 2 * NAVIGATION_TIMEOUT))]);
 }
 
 const [first = 1, last = first] = (process.env.HARK_SEEDS ?? '1-10').split('-').map(Number);
 for (let seed = first; seed <= last; seed++) {
-  test(`seed ${seed}`, async ({ page, context, hark, allow }) => {
-    allow(NOISE);
-    // The app's own files may not come either.
+  test(`pages recover from random actions, seed ${seed}`, async ({ page, context, hark, allow }) => {
+    allow(NETWORK_ERRORS);
+    // Loading the app's own files may fail too.
     allow(/Failed to fetch|^uncaught: $/);
     const random = numbers(seed);
     const below = (limit: number) => Math.floor(random() * limit);
@@ -49,22 +49,22 @@ for (let seed = first; seed <= last; seed++) {
       const response = await page.request.post('/api/v1/sessions', { multipart: { file } });
       if (response.ok()) ids.push(((await response.json()) as { id: string }).id);
     };
-    const offlineIs = (is: boolean) => {
+    const setOffline = (is: boolean) => {
       offline = is;
       return context.setOffline(is);
     };
-    const click = (where: Locator) => where.first().click({ timeout: SOON });
-    const anywhere = () => (random() < 0.5 ? '/' : `/sessions/${pick(ids)}`);
+    const click = (where: Locator) => where.first().click({ timeout: ACTION_TIMEOUT });
+    const randomPath = () => (random() < 0.5 ? '/' : `/sessions/${pick(ids)}`);
 
-    const deeds: Record<string, (page: Page) => Promise<unknown>> = {
-      load: page => page.goto(anywhere(), { timeout: LATER }),
-      reload: page => page.reload({ timeout: LATER }),
-      back: page => page.goBack({ timeout: LATER }),
-      forward: page => page.goForward({ timeout: LATER }),
+    const actions: Record<string, (page: Page) => Promise<unknown>> = {
+      load: page => page.goto(randomPath(), { timeout: NAVIGATION_TIMEOUT }),
+      reload: page => page.reload({ timeout: NAVIGATION_TIMEOUT }),
+      back: page => page.goBack({ timeout: NAVIGATION_TIMEOUT }),
+      forward: page => page.goForward({ timeout: NAVIGATION_TIMEOUT }),
       'open a session': page => click(page.locator('a[data-testid=session-title]')),
       'open the list': page => click(page.getByRole('link', { name: 'Sessions' })),
       'open the upload': page => click(page.getByRole('link', { name: 'New transcription' })),
-      search: page => page.getByTestId('search').fill(pick(['part', '1', 'nothing', '']), { timeout: SOON }),
+      search: page => page.getByTestId('search').fill(pick(['part', '1', 'nothing', '']), { timeout: ACTION_TIMEOUT }),
       scroll: page => page.mouse.wheel(0, below(2_000) - 1_000),
       upload: create,
       cancel: page => click(page.getByTestId('cancel')),
@@ -77,15 +77,15 @@ for (let seed = first; seed <= last; seed++) {
         if (pages.length === 5) return;
         const tab = await context.newPage();
         pages.push(tab);
-        await tab.goto(anywhere(), { timeout: LATER });
+        await tab.goto(randomPath(), { timeout: NAVIGATION_TIMEOUT });
       },
       'close a tab': async page => {
         if (pages.length === 1) return;
         pages.splice(pages.indexOf(page), 1);
         await page.close();
       },
-      'go offline': () => offlineIs(true),
-      'go online': () => offlineIs(false),
+      'go offline': () => setOffline(true),
+      'go online': () => setOffline(false),
       'kill the server': async () => {
         if (!down) await hark.kill();
         down = true;
@@ -101,17 +101,17 @@ for (let seed = first; seed <= last; seed++) {
     await page.goto('/');
     const done: string[] = [];
     for (let step = 0; step < STEPS; step++) {
-      const deed = pick(Object.keys(deeds));
-      done.push(deed);
-      const deedDone = deeds[deed]!(pick(pages)).catch(() => done.push('(not now)'));
-      await (deed.endsWith('the server') ? deedDone : inTime(deedDone));
+      const action = pick(Object.keys(actions));
+      done.push(action);
+      const actionDone = actions[action]!(pick(pages)).catch(() => done.push('(not possible)'));
+      await (action.endsWith('the server') ? actionDone : inTime(actionDone));
     }
     test.info().annotations.push({ type: 'done', description: done.join(', ') });
 
-    await deeds['go online']!(page);
-    await deeds['start the server']!(page);
+    await actions['go online']!(page);
+    await actions['start the server']!(page);
     for (const page of pages) {
-      // The browser's own error page can't come to life, nor can one that was never loaded.
+      // The browser's own error page can't recover, and neither can a page that was never loaded.
       const alive = page.url().startsWith(hark.url) && (await inTime(page.locator('main').count()));
       if (!alive) await page.goto('/');
     }
@@ -124,13 +124,13 @@ for (let seed = first; seed <= last; seed++) {
       const { pathname, search } = new URL(page.url());
       for (const { id, status } of all) {
         if (pathname === `/sessions/${id}`) {
-          await expect(page.getByTestId('state').first(), id).toHaveAttribute('data-state', status.status, PATIENCE);
+          await expect(page.getByTestId('state').first(), id).toHaveAttribute('data-state', status.status, FINAL);
           const { segments } = await read(`sessions/${id}/segments`);
           await expect(page.getByTestId('segment'), id).toHaveCount(segments.length);
         }
         if (pathname === '/' && search === '') {
           const state = page.locator(`[data-session="${id}"]`).getByTestId('state');
-          await expect(state, `${id} in the list`).toHaveAttribute('data-state', status.status, PATIENCE);
+          await expect(state, `${id} in the list`).toHaveAttribute('data-state', status.status, FINAL);
         }
       }
       if (pathname === '/' && search === '') await expect(page.getByTestId('session-row')).toHaveCount(all.length);

@@ -1,4 +1,4 @@
-// What several tests do with sessions: upload, watch, download.
+// Helpers for tests with sessions: upload, watch, download.
 import { type Page, type Locator } from '@playwright/test';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -7,12 +7,12 @@ import { TEXT, wordErrorRate } from './speech.ts';
 
 export const state = (page: Page): Locator => page.getByTestId('state').first();
 
-/** Waits until the session on the page is in a state. */
+/** Waits until the page shows a session in this state. */
 export async function expectState(page: Page, name: string, timeout?: number) {
   await expect(state(page)).toHaveAttribute('data-state', name, { timeout });
 }
 
-/** Uploads through the page, with or without scripts, and ends on the session's page. */
+/** Uploads a file through the page, with or without scripts, and waits for the session's page. */
 export async function upload(page: Page, file: string) {
   await visit(page, '/upload');
   await page.getByTestId('file-input').setInputFiles(file);
@@ -21,7 +21,7 @@ export async function upload(page: Page, file: string) {
   await expect(state(page)).toBeVisible();
 }
 
-/** Makes a session as a program would, with the cookies of the page. Returns its id. */
+/** Makes a session through the API, with the cookies of the page. Returns its id. */
 export async function create(page: Page, file: string): Promise<string> {
   const buffer = await readFile(file);
   const response = await page.request.post('/api/v1/sessions', {
@@ -31,8 +31,8 @@ export async function create(page: Page, file: string): Promise<string> {
   return ((await response.json()) as { id: string }).id;
 }
 
-/** Waits for a session to end, by its API. */
-export async function ended(page: Page, id: string): Promise<string> {
+/** Waits through the API until a session has ended. Returns its state. */
+export async function waitForEnd(page: Page, id: string): Promise<string> {
   let status = '';
   await expect
     .poll(async () => {
@@ -53,7 +53,7 @@ export interface Sample {
   segments: number;
 }
 
-/** Notes what the page shows, with every change, until the session is completed. */
+/** Records what the page shows after every change, until the session is completed. */
 export async function record(page: Page): Promise<Sample[]> {
   await page.evaluate(() => {
     const data = (id: string, name: string) => document.querySelector<HTMLElement>(`[data-testid=${id}]`)?.dataset[name] ?? '';
@@ -68,14 +68,14 @@ export async function record(page: Page): Promise<Sample[]> {
       });
     };
     sample();
-    // With the next frame: what is between two changes of one update, nobody sees.
+    // Recorded with the next frame, because nobody sees the states within one update.
     new MutationObserver(() => requestAnimationFrame(sample)).observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
   });
   await expectState(page, 'completed', 90_000);
   return page.evaluate(() => (window as any).samples);
 }
 
-/** Checks that the transcript says what the clip says, on the page and in every download. */
+/** Checks that the transcript has the text of the clip, on the page and in every download. */
 export async function expectTranscript(page: Page) {
   const shown = (await page.getByTestId('segment').allTextContents()).join(' ');
   expect(shown.trim()).not.toBe('');

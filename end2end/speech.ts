@@ -1,10 +1,10 @@
-// Test speech, made with flite when it is first needed, and the word error rate of what was understood of it.
+// Test speech, made with flite when it is first needed, and the word error rate of its transcripts.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-/** What the clip says: 26 s, with words that a small model knows. */
+/** The text of the clip: 26 s, with words that a small model knows. */
 export const TEXT =
   'We left the old house early in the morning. The road went along the river and then up into the hills. ' +
   'There was no one else on the road that day. By noon the sun was high and we stopped under a tall tree to eat some bread. ' +
@@ -13,7 +13,7 @@ export const TEXT =
 
 const FOLDER = path.join(tmpdir(), 'hark-speech');
 
-/** The clip as a file. Made in a way that two workers can't get in each other's way. */
+/** The clip as a file. It is written under a temporary name, so that two workers can make it at the same time. */
 export function clip(format: 'wav' | 'mp3'): string {
   const file = path.join(FOLDER, `road.${format}`);
   if (existsSync(file)) return file;
@@ -29,9 +29,9 @@ function words(text: string): string[] {
   return text.toLowerCase().replace(/[^a-z0-9' ]+/g, ' ').split(' ').filter(Boolean);
 }
 
-/** Word error rate: words changed, missing or added, over the words of `said`. */
-export function wordErrorRate(said: string, heard: string): number {
-  const [a, b] = [words(said), words(heard)];
+/** The word error rate: the words changed, missing or added, divided by the words of `spoken`. */
+export function wordErrorRate(spoken: string, transcript: string): number {
+  const [a, b] = [words(spoken), words(transcript)];
   let row = b.map((_, j) => j + 1);
   row.unshift(0);
   for (const [i, word] of a.entries()) {

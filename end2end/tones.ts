@@ -1,4 +1,4 @@
-// Recordings that only need a length: a tone, and sessions made of it.
+// Sessions with a recording of any length: a tone, which the counting engine transcribes as one line for each second.
 import { type Page } from '@playwright/test';
 import path from 'node:path';
 import { expect, visit } from './fixtures.ts';
@@ -6,8 +6,8 @@ import { expectState } from './sessions.ts';
 
 const ENGINE = path.join(import.meta.dirname, 'counting_engine.py');
 
-/** A server whose sessions take `pause` seconds for each second of audio, and pages that time out sooner. */
-export const slow = (pause: number, timing = '') => ({
+/** Settings of a server whose engine takes `pause` seconds for each second of audio, and of pages with short timeouts. */
+export const slowEngine = (pause: number, timing = '') => ({
   HARK_ENGINE: 'command',
   HARK_ENGINE_COMMAND: `python3 ${ENGINE} ${pause}`,
   HARK_LINK_TIMING: `first=800,silence=4000,poll=300,retry=1000,base=100,cap=400,healthy=2000,spacing=100${timing}`,
@@ -33,7 +33,7 @@ export function tone(seconds: number): Buffer {
   return Buffer.concat([head, samples]);
 }
 
-/** Makes a session of so many seconds; returns its id. */
+/** Makes a session with a recording of this length. Returns its id. */
 async function create(page: Page, seconds: number, origin: string) {
   const response = await page.request.post(`${origin}/api/v1/sessions`, {
     multipart: { file: { name: 'tone.wav', mimeType: 'audio/wav', buffer: tone(seconds) } },
@@ -42,33 +42,33 @@ async function create(page: Page, seconds: number, origin: string) {
   return ((await response.json()) as { id: string }).id;
 }
 
-/** Makes a session of so many seconds, goes to its page, and marks the page, so that a reload would be noticed. */
-export async function start(page: Page, seconds: number, origin = '') {
+/** Makes a session with a recording of this length, opens its page, and marks the page, so that a reload is noticed. */
+export async function startSession(page: Page, seconds: number, origin = '') {
   const id = await create(page, seconds, origin);
   await visit(page, `${origin}/sessions/${id}`);
   await page.evaluate(() => ((window as any).marked = true));
   return id;
 }
 
-/** The same on a page that can't be hydrated. */
-export async function startAsleep(page: Page, seconds: number) {
+/** The same on a page that can't be hydrated, and without the mark. */
+export async function startWithoutHydration(page: Page, seconds: number) {
   await page.goto(`/sessions/${await create(page, seconds, '')}`);
 }
 
-export const badge = (page: Page, mode: string, timeout?: number) =>
+export const expectBadge = (page: Page, mode: string, timeout?: number) =>
   expect(page.getByTestId('badge')).toHaveAttribute('data-mode', mode, { timeout });
 
-export const lines = (page: Page, count: number) =>
+export const expectLines = (page: Page, count: number) =>
   expect.poll(() => page.getByTestId('segment').count(), { timeout: 60_000 }).toBeGreaterThanOrEqual(count);
 
-/** The whole of it, each line once and in order, on the page that was opened first. */
-export async function expectWhole(page: Page, seconds: number) {
+/** Checks that the page shows the whole transcript, each line once and in order, and was never reloaded. */
+export async function expectWholeTranscript(page: Page, seconds: number) {
   await expectState(page, 'completed', 120_000);
-  // By their times: an engine that goes on after a crash counts its own lines from 0 again.
+  // Compared by time, because the text of the engine's lines counts from 0 again in each attempt.
   const wanted = Array.from({ length: seconds }, (_, n) => `0:${String(n).padStart(2, '0')}`);
   await expect.poll(() => page.getByTestId('segment-time').allTextContents()).toEqual(wanted);
-  expect(await page.evaluate(() => (window as any).marked), 'the page was never loaded again').toBe(true);
+  expect(await page.evaluate(() => (window as any).marked), 'the page was not reloaded').toBe(true);
 }
 
-/** What a browser writes into its console of its own when requests fail. */
-export const NOISE = /Failed to load resource|EventSource's response|ERR_|net::/;
+/** The messages that a browser itself writes to the console when requests fail. */
+export const NETWORK_ERRORS = /Failed to load resource|EventSource's response|ERR_|net::/;

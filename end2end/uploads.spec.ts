@@ -1,15 +1,15 @@
-// Ways of sending recordings with scripts: several at once, dropped, slowly, given up, too large.
+// Uploads with scripts: several at once, by drag and drop, slow, cancelled, too large.
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { expect, test, visit } from './fixtures.ts';
 import { expectState } from './sessions.ts';
 import { wordErrorRate } from './speech.ts';
-import { slow, tone } from './tones.ts';
+import { slowEngine, tone } from './tones.ts';
 
-test.describe('with a quick engine', () => {
-  test.use({ harkEnv: { ...slow(0), HARK_MAX_UPLOAD_BYTES: '6000000' } });
+test.describe('with a fast engine', () => {
+  test.use({ harkEnv: { ...slowEngine(0), HARK_MAX_UPLOAD_BYTES: '6000000' } });
 
-  test('ten files at once, one of them no recording', async ({ page, allow }) => {
+  test('ten files are uploaded at once, and the one that is not a recording is refused', async ({ page, allow }) => {
     allow(/status of 422/);
     await visit(page, '/upload');
     const file = (n: number) => ({ name: `part ${n}.wav`, mimeType: 'audio/wav', buffer: n === 4 ? Buffer.from('no sound') : tone(1) });
@@ -25,14 +25,14 @@ test.describe('with a quick engine', () => {
     await expect(page.locator('[data-testid=state][data-state=completed]')).toHaveCount(9);
   });
 
-  test('a slow upload shows its progress, and can be given up and tried again', async ({ page, context }, info) => {
+  test('a slow upload shows its progress, and can be cancelled and tried again', async ({ page, context }, info) => {
     const file = info.outputPath('long.wav');
     await writeFile(file, tone(150));
     await visit(page, '/upload');
     const devtools = await context.newCDPSession(page);
-    const line = (uploadThroughput: number) =>
+    const setThroughput = (uploadThroughput: number) =>
       devtools.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput });
-    await line(600_000);
+    await setThroughput(600_000);
     await page.getByTestId('file-input').setInputFiles(file);
     await page.getByTestId('upload-submit').click();
     const bar = page.getByTestId('upload-progress');
@@ -47,7 +47,7 @@ test.describe('with a quick engine', () => {
     await expect(page.getByTestId('upload-item')).toHaveAttribute('data-phase', 'aborted');
     await expect(page.getByTestId('uploads-open')).toHaveCount(0);
     expect(((await (await page.request.get('/api/v1/sessions')).json()) as { sessions: unknown[] }).sessions).toEqual([]);
-    await line(-1);
+    await setThroughput(-1);
     await page.getByTestId('retry').click();
     await page.waitForURL(/\/sessions\//);
     await expectState(page, 'completed', 60_000);
@@ -74,7 +74,7 @@ test.describe('with a quick engine', () => {
     await expectState(page, 'completed', 60_000);
   });
 
-  test('what is too large is said before it is sent', async ({ page }) => {
+  test('a file that is too large is refused before it is sent', async ({ page }) => {
     const sent: string[] = [];
     page.on('request', request => {
       if (request.method() === 'POST') sent.push(request.url());
@@ -88,12 +88,12 @@ test.describe('with a quick engine', () => {
   });
 });
 
-test('the sample says what is written beside it', async ({ page }) => {
+test('the transcript of the sample matches its text', async ({ page }) => {
   await visit(page, '/');
   await page.getByTestId('try-sample').click();
   await page.waitForURL(/\/sessions\//);
   await expectState(page, 'completed', 180_000);
   const text = await readFile(path.join(import.meta.dirname, '../public/sample.txt'), 'utf8');
-  const heard = (await page.locator('[data-testid=segment] p').allTextContents()).join(' ');
-  expect(wordErrorRate(text, heard), heard).toBeLessThanOrEqual(0.15);
+  const transcript = (await page.locator('[data-testid=segment] p').allTextContents()).join(' ');
+  expect(wordErrorRate(text, transcript), transcript).toBeLessThanOrEqual(0.15);
 });

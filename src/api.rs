@@ -1,5 +1,5 @@
-//! Server functions: what the pages call. Each authorises the caller, calls the server, and maps the error.
-//! The bodies run on the server only; the browser gets a request of the same shape.
+//! Server functions, which the pages call. Each one authorises the caller, calls the server, and maps the error.
+//! The bodies run on the server only; in the browser the same function sends a request.
 
 pub mod identity;
 pub mod sessions;
@@ -13,43 +13,44 @@ use leptos::server_fn::{
 };
 use std::sync::Arc;
 
-/// Lets a page say that there is nothing at its address. The server puts one into the context of each rendering, and
-/// answers with status 404 when it is called; in the browser there is none.
+/// The callback by which a page reports that there is nothing at its address. The server puts one into the context of each
+/// rendering and answers with status 404 if it was called. The browser has none.
 #[derive(Clone)]
 pub struct OnNotFound(pub Arc<dyn Fn() + Send + Sync>);
 
-/// Gives the page that is being rendered the status 404. Does nothing in the browser.
+/// Sets the status 404 for the page that is being rendered. Does nothing in the browser.
 pub fn set_not_found() {
-    if let Some(OnNotFound(tell)) = use_context() {
-        tell();
+    if let Some(OnNotFound(report)) = use_context() {
+        report();
     }
 }
 
-/// Tells why a form failed that was sent without scripts: where it was sent, and the error. The server puts one into the
-/// context of each rendering; the browser finds in the page what it told.
+/// Returns the path and the error of a form that was sent without scripts and failed, if there is one. The server puts this
+/// function into the context of each rendering; the browser reads its result from the page.
 #[derive(Clone, Copy)]
 pub struct FailedForm(pub fn() -> Option<(String, ApiError)>);
 
-/// What [`FailedForm`] told, until the page's part that has the form takes it.
+/// The result of [`FailedForm`], until the component that has the form takes it.
 #[derive(Clone, Copy)]
 struct Failed(StoredValue<Option<(String, ApiError)>>);
 
-/// Asks for what [`failed_form`] tells. Called by the app before it makes any page.
+/// Puts what [`failed_form`] returns into the context. Called by the app before it renders a page.
 pub fn provide_failed_form() {
-    let tell = || use_context::<FailedForm>().and_then(|FailedForm(tell)| tell());
-    let told = SharedValue::new(tell).into_inner();
-    provide_context(Failed(StoredValue::new(told)));
+    let read = || use_context::<FailedForm>().and_then(|FailedForm(read)| read());
+    let failed = SharedValue::new(read).into_inner();
+    provide_context(Failed(StoredValue::new(failed)));
 }
 
-/// Why a form failed that was sent to one of `paths`, if one did. In the browser it is told once: a page opened later in
-/// the same tab has nothing to do with it. The server makes parts of a page more than once.
+/// The error of a form that was sent to one of `paths`, if one failed. The browser returns it only once, because it doesn't
+/// concern pages that are opened later in the same tab. The server returns it each time, because it may render a component
+/// more than once.
 #[must_use]
 pub fn failed_form(paths: &[&str]) -> Option<ApiError> {
     let Failed(failed) = use_context()?;
-    let is_asked = |(path, _): &&mut (String, ApiError)| paths.contains(&&**path);
+    let concerns = |(path, _): &&mut (String, ApiError)| paths.contains(&&**path);
     let (_, error) = failed.try_update_value(|failed| match use_context::<FailedForm>() {
-        Some(_) => failed.as_mut().filter(is_asked).map(|told| told.clone()),
-        None => failed.take_if(|told| is_asked(&told)),
+        Some(_) => failed.as_mut().filter(concerns).map(|failed| failed.clone()),
+        None => failed.take_if(|failed| concerns(&failed)),
     })??;
     Some(error)
 }
@@ -65,7 +66,7 @@ impl FromServerFnError for ApiError {
             ServerFnErrorErr::Args(text) | ServerFnErrorErr::MissingArg(text) => {
                 Self::new("bad_request", format!("The request was malformed: {text}"))
             }
-            // Such as the page of a proxy that stands in for a server that is away.
+            // For example the page of a proxy that can't reach the server.
             _ => Self::new(
                 "internal",
                 "The server's answer can't be read. It may be starting again: try once more in a moment.",

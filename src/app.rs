@@ -1,5 +1,5 @@
-//! The document, the router and what every page shares. Rendered on the server, hydrated in the browser.
-//! The pages are under `pages`, their parts under `components`; the rest is what parts share.
+//! The document, the router and what all pages share. Rendered on the server, hydrated in the browser.
+//! The pages are in `pages`, their parts in `components`; the other modules are shared by both.
 
 pub mod actions;
 mod clock;
@@ -26,22 +26,23 @@ use leptos_router::{
 };
 use pages::{IdentityPage, NotFoundPage, OpenPage, SessionPage, SessionsPage, UploadPage};
 
-/// The id of what every page puts its content into.
+/// The id of the element that contains the page.
 const MAIN: &str = "main";
 
-/// The fallback in a browser that runs scripts but not the app: it has no WebAssembly, the app's files can't be loaded, or
-/// it broke off. A page that wasn't hydrated then does what it does without JavaScript, as its `<noscript>` elements say;
-/// one that was is loaded again. Both after 3 s, the interval at which pages without JavaScript reload; after 60 s if no
-/// error was reported. It also keeps the address that the page was rendered for, in `data-address`.
+/// The script for browsers that run scripts but not the app: the browser has no WebAssembly, the app's files can't be loaded,
+/// or the app has crashed. A page that wasn't hydrated then works as without JavaScript: the content of its `<noscript>`
+/// elements is put into the page. A hydrated page is loaded again. Both happen 3 s after an error, which is the interval at
+/// which pages without JavaScript reload, or after 60 s if no error was reported. The script also stores the address that the
+/// page was rendered for in `data-address`.
 const FALLBACK: &str = include_str!("app/fallback.js");
 
-/// How long the connection of pages waits, where it isn't to be the default: see [`crate::feed::link::Timing`]. The
-/// server provides it; tests make it short.
+/// The timeouts of the pages' connection that differ from the defaults: see [`crate::feed::link::Timing`]. The server provides
+/// them; tests make them short.
 #[derive(Clone, Debug)]
 pub struct LinkTiming(pub String);
 
-/// When the page is rendered, by the server's clock: the browser estimates that clock from it, to tell how late
-/// updates come. The server provides it.
+/// When the page is rendered, by the server's clock. The browser estimates that clock from it, to measure the delays of
+/// updates. The server provides it.
 #[derive(Clone, Copy, Debug)]
 pub struct RenderedAt(pub Timestamp);
 
@@ -82,7 +83,7 @@ pub fn App() -> impl IntoView {
     clock::Clock::provide();
     uploads::Uploads::provide();
     provide_announcer();
-    // Effects wait for the end of hydration.
+    // Effects run after hydration.
     Effect::new(dom::mark_hydrated);
     view! {
         <SiteTitle/>
@@ -91,7 +92,7 @@ pub fn App() -> impl IntoView {
             <Announcer/>
             <Header/>
             <main id=MAIN tabindex="-1">
-                // Every page waits for its data, so that it is whole without JavaScript and has the right HTTP status.
+                // The server waits for a page's data, so that it is complete without JavaScript and has the right HTTP status.
                 <FlatRoutes fallback=NotFoundPage>
                     <Route path=path!("/") view=SessionsPage ssr=SsrMode::Async/>
                     <Route path=path!("/upload") view=UploadPage ssr=SsrMode::Async/>

@@ -1,5 +1,5 @@
-//! Live status in the browser: one connection for everything, and the signals that pages read.
-//! Pages call [`Feed::watch`] and never learn which transport is live. Inert while rendering on the server.
+//! Live status in the browser: one connection for all sessions, and the signals that pages read.
+//! Pages call [`Feed::watch`] and don't know which transport is live. On the server, while rendering, it does nothing.
 
 pub mod link;
 pub mod measure;
@@ -20,36 +20,37 @@ use leptos::prelude::*;
 use reduce::View;
 use std::collections::HashMap;
 
-/// The handle that pages share: a signal per watched session, and how they are kept up to date.
+/// The handle that all pages share: a signal for each watched session, and the state of the connection.
 #[derive(Clone, Copy)]
 pub struct Feed {
     views: StoredValue<HashMap<SessionId, ArcRwSignal<View>>>,
-    /// How many places show the segments of a session now. Nobody fetches missing segments for a row of a list.
+    /// How many components show the segments of a session now. Missing segments are fetched only for these sessions, and not
+    /// for rows of a list.
     transcripts: StoredValue<HashMap<SessionId, usize>>,
-    /// The newest status of each session nobody watches, should a page be about to.
-    strays: StoredValue<HashMap<SessionId, Status>>,
+    /// The newest status of each session that no page watches, for a page that may soon watch it.
+    unwatched: StoredValue<HashMap<SessionId, Status>>,
     /// How updates arrive. Written by `browser` only.
     pub mode: RwSignal<Mode>,
-    /// Whether this browser knows streams at all. One that doesn't is told nothing of them. Written by `browser` only.
+    /// Whether this browser has `EventSource`. If it hasn't, pages don't mention streams. Written by `browser` only.
     pub can_stream: RwSignal<bool>,
     /// When the last message came, by the browser's clock. Written by `browser` only.
     pub last_message: RwSignal<Option<Timestamp>>,
-    /// Grows when a session turns up that nobody watches, such as one made in another tab, and when a watched one
-    /// turns out to be gone: a list should be fetched again. Once for each session.
+    /// Tells lists to load again. Grows by one for each session that appears and isn't watched, such as one made in another
+    /// tab, and for each watched session that turns out to be deleted.
     pub unknown: RwSignal<u64>,
 }
 
 impl Feed {
-    /// More sessions than anybody has running at once; beyond it the oldest news of unwatched ones isn't worth memory.
-    const MAX_STRAYS: usize = 500;
+    /// More sessions than anybody runs at once. Beyond it, the oldest status of an unwatched session is dropped to save memory.
+    const MAX_UNWATCHED: usize = 500;
 
-    /// Makes the feed and puts it into the context. In the browser it starts to connect once there is something to
-    /// watch; on the server it stays empty.
+    /// Makes the feed and puts it into the context. In the browser it connects once a session is watched; on the server it
+    /// stays empty.
     pub fn provide() -> Self {
         let feed = Self {
             views: StoredValue::default(),
             transcripts: StoredValue::default(),
-            strays: StoredValue::default(),
+            unwatched: StoredValue::default(),
             mode: RwSignal::new(Mode::Off),
             can_stream: RwSignal::new(true),
             last_message: RwSignal::new(None),
@@ -69,14 +70,14 @@ impl Feed {
         expect_context()
     }
 
-    /// The live view of a session, seeded with what the page was rendered from. A seed older than what is known is
-    /// ignored, so coming back to a page never shows the past.
+    /// The live view of a session, seeded with the data that the page was rendered from. A seed older than the known view is
+    /// ignored, so returning to a page never shows an old status.
     ///
-    /// A seed made from a transcript keeps the segments complete as long as the caller's reactive owner lives.
+    /// If the seed was made from a transcript, missing segments are fetched as long as the caller's reactive owner lives.
     pub fn watch(&self, mut seed: View) -> ArcRwSignal<View> {
         let id = seed.status.session_id;
-        if let Some(stray) = self.strays.try_update_value(|strays| strays.remove(&id)).flatten() {
-            seed.status(stray);
+        if let Some(status) = self.unwatched.try_update_value(|unwatched| unwatched.remove(&id)).flatten() {
+            seed.status(status);
         }
         if seed.has_transcript() {
             self.open_transcript(id);
@@ -100,45 +101,45 @@ impl Feed {
         view
     }
 
-    /// Takes a session that was deleted out of the feed.
+    /// Removes a deleted session from the feed.
     pub fn forget(&self, id: SessionId) {
         let known = self.views.try_update_value(|views| views.remove(&id)).flatten();
-        // Kept as a stray: what still comes of it is no news of an unknown session.
+        // Kept as an unwatched session, so that a late status of it doesn't count as a new session.
         if let Some(view) = known {
-            self.stray(view.with_untracked(|view| view.status.clone()));
+            self.keep_unwatched(view.with_untracked(|view| view.status.clone()));
         }
         browser::watching(*self);
     }
 
-    /// The view of a session if some page has watched it.
+    /// The view of a session, if a page has watched it.
     #[must_use]
     pub fn view(&self, id: SessionId) -> Option<ArcRwSignal<View>> {
         self.views.with_value(|views| views.get(&id).cloned())
     }
 
-    /// The sessions watched whose newest known status is not terminal.
+    /// The watched sessions whose newest known status isn't terminal.
     #[must_use]
     pub fn running(&self) -> Vec<SessionId> {
         let runs = |view: &ArcRwSignal<View>| view.with_untracked(|v| !v.status.state.is_terminal());
         self.views.with_value(|views| views.iter().filter(|(_, view)| runs(view)).map(|(id, _)| *id).collect())
     }
 
-    /// Takes in a status from any transport. Returns false for a session nobody watches.
+    /// Takes in a status from any transport. Returns false if no page watches the session.
     pub fn status(&self, status: Status) -> bool {
         let Some(view) = self.view(status.session_id) else {
-            if self.stray(status) {
+            if self.keep_unwatched(status) {
                 self.unknown.update(|n| *n += 1);
             }
             return false;
         };
-        if view.with_untracked(|v| v.is_news(&status)) {
+        if view.with_untracked(|v| v.is_newer(&status)) {
             view.update(|v| v.status(status));
         }
         true
     }
 
-    /// Takes in a segment as a stream announced it, if its transcript is shown. What is left out here comes with the
-    /// seed of the next page that shows it.
+    /// Takes in a segment that a stream announced, if its transcript is shown. Otherwise it is dropped: the next page that
+    /// shows the transcript is seeded with it.
     pub fn segment(&self, event: SegmentEvent) {
         let id = event.session_id;
         if self.shows_transcript(id)
@@ -151,7 +152,7 @@ impl Feed {
         }
     }
 
-    /// Whether some place shows the segments of a session now.
+    /// Whether a component shows the segments of a session now.
     #[must_use]
     pub fn shows_transcript(&self, id: SessionId) -> bool {
         self.transcripts.with_value(|open| open.contains_key(&id))
@@ -163,12 +164,12 @@ impl Feed {
         self.transcripts.with_value(|open| open.keys().copied().collect())
     }
 
-    /// Until the current reactive owner is cleaned up.
+    /// Counts a shown transcript until the current reactive owner is cleaned up.
     fn open_transcript(&self, id: SessionId) {
         let feed = *self;
         self.transcripts.update_value(|open| *open.entry(id).or_default() += 1);
         on_cleanup(move || {
-            // The whole app may be going, and the counts with it.
+            // If the whole app is being dropped, the counts may be gone already.
             let _ = feed.transcripts.try_update_value(|open| {
                 if let Some(count) = open.get_mut(&id) {
                     *count -= 1;
@@ -180,22 +181,22 @@ impl Feed {
         });
     }
 
-    /// Keeps the status of a session nobody watches. Returns whether the session is new here.
-    fn stray(&self, status: Status) -> bool {
-        self.strays
-            .try_update_value(|strays| {
-                if let Some(known) = strays.get_mut(&status.session_id) {
+    /// Keeps the status of a session that no page watches. Returns whether the session was unknown.
+    fn keep_unwatched(&self, status: Status) -> bool {
+        self.unwatched
+            .try_update_value(|unwatched| {
+                if let Some(known) = unwatched.get_mut(&status.session_id) {
                     if status.version > known.version {
                         *known = status;
                     }
                     return false;
                 }
-                if strays.len() >= Self::MAX_STRAYS
-                    && let Some(oldest) = strays.iter().min_by_key(|(_, s)| s.timestamp).map(|(id, _)| *id)
+                if unwatched.len() >= Self::MAX_UNWATCHED
+                    && let Some(oldest) = unwatched.iter().min_by_key(|(_, s)| s.timestamp).map(|(id, _)| *id)
                 {
-                    strays.remove(&oldest);
+                    unwatched.remove(&oldest);
                 }
-                strays.insert(status.session_id, status);
+                unwatched.insert(status.session_id, status);
                 true
             })
             .unwrap_or(false)
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_watched_once_and_an_old_seed_changes_nothing() {
+    fn watching_a_session_again_with_an_old_seed_changes_nothing() {
         with_feed(|feed| {
             let first = feed.watch(View::new(status(1, 5, State::Processing)));
             let again = feed.watch(View::new(status(1, 4, State::Queued)));
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_nobody_watches_is_news_once_and_its_newest_status_waits() {
+    fn an_unwatched_session_is_reported_once_and_its_newest_status_is_kept() {
         with_feed(|feed| {
             assert!(!feed.status(status(1, 5, State::Processing)));
             assert!(!feed.status(status(1, 7, State::Completed)));
@@ -247,17 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn strays_are_bounded() {
+    fn the_number_of_unwatched_sessions_is_bounded() {
         with_feed(|feed| {
-            for n in 0..2 * Feed::MAX_STRAYS {
+            for n in 0..2 * Feed::MAX_UNWATCHED {
                 feed.status(status(n as u128, n as u64, State::Processing));
             }
-            assert_eq!(feed.strays.with_value(HashMap::len), Feed::MAX_STRAYS);
+            assert_eq!(feed.unwatched.with_value(HashMap::len), Feed::MAX_UNWATCHED);
         });
     }
 
     #[test]
-    fn a_forgotten_session_is_neither_watched_nor_news() {
+    fn a_forgotten_session_is_neither_watched_nor_reported_as_unknown() {
         with_feed(|feed| {
             let id = status(1, 1, State::Queued).session_id;
             feed.watch(View::new(status(1, 1, State::Queued)));
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_kept_while_a_transcript_is_shown() {
+    fn segments_are_kept_only_while_a_transcript_is_shown() {
         with_feed(|feed| {
             let id = status(1, 1, State::Processing).session_id;
             let row = feed.watch(View::new(status(1, 1, State::Processing)));

@@ -1,26 +1,26 @@
-//! Hark turns recordings into text and shows every step while it happens.
+//! Hark transcribes recordings and shows the progress live.
 //!
 //! | module | holds | may use |
 //! | --- | --- | --- |
-//! | [`model`] | what both sides share: types of the wire, their arithmetic, transcript formats | nothing here |
+//! | [`model`] | the types of the wire, the calculations on them and the transcript formats, for both sides | no other module |
 //! | [`feed`] | live status in the browser: the link, the reducer, the adapters | `model` |
 //! | [`app`] | the pages and their components | `feed`, `api`, `model` |
-//! | [`api`] | server functions, called by pages | `model`, the seam in `feed`; its bodies also `server` |
+//! | [`api`] | server functions, called by pages | `model`, `feed::browser`; their bodies also `server` |
 //! | `server` | store, media, audio, speech, jobs, streams, the JSON API | `model`; `router` also `app` |
 //!
-//! Invariants: `model` does no I/O. SQL only under `server::store`. `web_sys` only under `feed::browser`.
-//! `cfg(feature)` only on module lines, on derives in `model`, in [`hydrate`] and at the seam in `feed`. Every change
-//! of a status is one call of the store that also returns the event to publish. A page never knows which transport is
-//! live, a route never knows which database, a worker never knows who watches.
+//! Invariants: `model` does no I/O. SQL occurs only in `server::store`, `web_sys` only in `feed::browser`. `cfg(feature)`
+//! occurs only on module declarations, on derives in `model`, in [`hydrate`], and where `feed` chooses between `browser` and
+//! `inert`. Every change of a status is one call of the store, which also returns the event to publish. A page doesn't know
+//! which transport is live, a route doesn't know which database is used, and a worker doesn't know who watches.
 
 #![recursion_limit = "256"]
 
-// `cargo fuzz` sets flags of its own, and renders no page.
+// `cargo fuzz` sets flags of its own and renders no pages.
 #[cfg(all(any(feature = "ssr", feature = "hydrate"), not(erase_components), not(fuzzing)))]
 compile_error!(
-    "Hark is built with `--cfg erase_components`, the server and the browser's half alike: otherwise a page renders \
-     differently on the two sides, and a browser loads half as much again. .cargo/config.toml sets it; the variable \
-     RUSTFLAGS replaces what is set there, so it must contain it as well."
+    "Hark must be built with `--cfg erase_components`, for the server and for the browser: otherwise the two sides render \
+     pages differently, and a browser loads half as much again. .cargo/config.toml sets it. The variable RUSTFLAGS replaces \
+     the flags of that file, so if it is set, it must contain this flag too."
 );
 
 pub mod api;
@@ -30,13 +30,13 @@ pub mod model;
 #[cfg(feature = "ssr")]
 pub mod server;
 
-/// Wakes the server-rendered page up in the browser.
+/// Hydrates the server-rendered page in the browser.
 #[cfg(feature = "hydrate")]
 #[wasm_bindgen::prelude::wasm_bindgen]
 pub fn hydrate() {
     console_error_panic_hook::set_once();
-    // Back and forward, while the page slept, may have led to one that it isn't.
-    if feed::browser::dom::is_of_its_address() {
+    // Before hydration, back and forward may have changed the address without loading that page.
+    if feed::browser::dom::matches_its_address() {
         leptos::mount::hydrate_body(app::App);
     } else {
         feed::browser::dom::reload();

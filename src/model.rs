@@ -1,5 +1,5 @@
-//! What the server and the browser share: sessions, their status and segments, and the arithmetic about them.
-//! Types that cross the wire are defined here and nowhere else. No I/O, no clock: callers pass the time in.
+//! The types that the server and the browser share: sessions, their status and segments, and the calculations on them.
+//! Every type that goes over the wire is defined here. No I/O and no clock: callers pass the time in.
 
 mod engine;
 mod error;
@@ -18,7 +18,9 @@ pub mod transcript;
 pub use engine::{EngineId, EngineInfo, UnknownEngine};
 pub use error::{ApiError, ErrorBody};
 pub use id::{EventId, InvalidEventId, SessionId};
-pub use progress::{ArrivalRange, Meter, arrival_moved, patience, percent, queue_arrival, queue_wait, retry_after};
+pub use progress::{
+    ArrivalRange, Meter, arrival_moved, percent, queue_arrival, queue_wait, retry_after, stall_timeout,
+};
 pub use report::{ConnectionReport, DELAY_BOUNDS_MS, Delays, ModeTimes, StreamFailures};
 pub use segment::{Segment, SegmentEvent, Word};
 pub use session::{Media, Session, SessionDetail, SessionPage, Title, TitleError, Transcript};

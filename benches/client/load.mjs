@@ -1,6 +1,6 @@
-// How long the first visit takes to the first paint and until the page answers clicks, and what a browser loads for it:
-// on this machine's own network, on 1.6 Mbit/s with a round trip of 150 ms, and with a processor four times as slow.
-// Several builds take turns, so that what else the machine does falls on all of them: node load.mjs --help.
+// Measures a first visit: the time to the first paint and until the page handles clicks, and the bytes that a browser loads.
+// Over loopback, over 1.6 Mbit/s with a round trip of 150 ms, and with a processor four times as slow. Several builds take
+// turns, so that other load on the machine affects all of them alike: node load.mjs --help.
 import { spawn } from 'node:child_process';
 import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -61,7 +61,7 @@ try {
     for (let visit = -1; visit < Number(args.visits); visit++) {
       for (const build of builds) {
         const result = await load(build.url, condition);
-        // The first visit of all wakes the server up.
+        // The first visit of a series only warms the server up and isn't counted.
         if (visit >= 0) build.results[at].push(result);
       }
     }
@@ -89,7 +89,7 @@ try {
   }
 }
 
-/** A first visit: nothing is cached. */
+/** Measures a first visit, with nothing cached. */
 async function load(url, { network, cpu }) {
   const context = await browser.newContext();
   await context.addInitScript(() => {

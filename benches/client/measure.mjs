@@ -1,5 +1,5 @@
-// One real session, transcribed by the built-in engine, watched by two Chromiums at once: one has EventSource, one
-// doesn't and polls every 3 seconds. Then a second session with 20 changes a second, for the main thread.
+// Two Chromiums watch one real session at the same time, which the built-in engine transcribes: one has EventSource, the other
+// doesn't and polls every 3 seconds. Then a second session with 20 changes a second measures the load of the main thread.
 import { spawn, execFileSync } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -57,7 +57,7 @@ try {
   await rm(data, { recursive: true, force: true });
 }
 
-/** A page that counts what it asks of the API and what came, and notes when each version was on the screen. */
+/** Opens a page that counts its requests to the API and their bytes, and records when each version was on the screen. */
 async function watcher(context, address, streaming, hydrates = true) {
   if (!streaming) await context.addInitScript(() => delete window.EventSource);
   await context.addInitScript(() => {
@@ -69,7 +69,7 @@ async function watcher(context, address, streaming, hydrates = true) {
         const card = document.querySelector('[data-version]');
         const version = Number(card?.dataset.version ?? 0);
         if (version > (window.shown.at(-1)?.[0] ?? 0)) {
-          // After the next frame has been drawn.
+          // Runs after the next frame has been drawn.
           window.shown.push([version, Infinity]);
           const entry = window.shown.at(-1);
           requestAnimationFrame(() => setTimeout(() => (entry[1] = Date.now())));
@@ -93,7 +93,7 @@ async function watcher(context, address, streaming, hydrates = true) {
     entry.bytes += bytes;
   };
   devtools.on('Network.requestWillBeSent', ({ requestId, request }) => {
-    // The recording is played, or not, whatever brings the status.
+    // Requests for the recording don't depend on the transport, so they aren't counted.
     if (!/^\/api\/(?!.*\/audio$)/.test(new URL(request.url).pathname)) return;
     ours.add(requestId);
     cost.requests += 1;
@@ -108,7 +108,7 @@ async function watcher(context, address, streaming, hydrates = true) {
   });
   devtools.on('Network.requestWillBeSentExtraInfo', e => add(e.requestId, headers(e.headers)));
   devtools.on('Network.responseReceivedExtraInfo', e => add(e.requestId, e.headersText?.length ?? headers(e.headers)));
-  // As they came, compressed. It is 0 where Chromium tells of the bytes only with those that come next.
+  // The compressed size. It is 0 if Chromium reports these bytes only together with the next ones.
   devtools.on('Network.dataReceived', e => add(e.requestId, e.encodedDataLength));
   await devtools.send('Network.enable');
   await devtools.send('Performance.enable');
@@ -121,7 +121,7 @@ async function watcher(context, address, streaming, hydrates = true) {
   return { page, cost, metrics };
 }
 
-/** Notes when each version was made, by the server's clock, which is this machine's. */
+/** Records when each version was made, by the server's clock, which is this machine's. */
 async function versions(address, cookie, until) {
   const made = [];
   const abort = new AbortController();
@@ -161,7 +161,7 @@ async function owner() {
 
 async function watchRealSession() {
   const { state, cookie } = await owner();
-  // Long enough at ten times real time.
+  // Long enough for an engine that transcribes at ten times real time.
   const recording = path.join(data, 'long.mp3');
   execFileSync('ffmpeg', ['-v', 'error', '-stream_loop', '400', '-i', path.join(ROOT, 'public/sample.mp3'), '-c', 'copy', '-t', String(seconds * 12), recording]);
   const form = new FormData();
@@ -213,7 +213,7 @@ async function watchRealSession() {
   }
 }
 
-/** What apps do that only ask: the session and its text, whole, every 3 seconds. */
+/** Polls like an app without live updates: fetches the whole session and its text every 3 seconds. */
 async function plainPoller(state, id, end) {
   const context = await browser.newContext({ storageState: state });
   const { page, cost } = await watcher(context, `${url}/healthz`, true, false);

@@ -1,11 +1,11 @@
-//! What the pages about an identity know and do: the link to another device, the recovery key, opening and leaving. The
-//! forms are plain, so that a key goes from one page to the next in a cookie that only Hark can read.
+//! Server functions of the identity pages: the link for another device, the recovery key, opening and leaving. Their forms
+//! are plain HTML, and a new key goes to the next page in a cookie that only Hark can read.
 
 use crate::model::ApiError;
 pub use crate::model::page::{IDENTITY_PAGE, IdentityInfo, LinkInfo, OPEN_PAGE, OpenInfo, Opens};
 use leptos::{prelude::*, server_fn::codec::GetUrl};
 
-/// What the page about one's identity shows.
+/// The data of the identity page.
 ///
 /// # Errors
 /// If the store fails.
@@ -15,17 +15,17 @@ pub async fn load_identity() -> Result<IdentityInfo, ApiError> {
     pages::answer(async |c| pages::identity_info(&c).await).await
 }
 
-/// What the page shows that a link with this key leads to. Changes nothing.
+/// The data of the page that a link with this key opens. Changes nothing.
 ///
 /// # Errors
-/// If the store fails. A key that opens nothing is no error.
+/// If the store fails. A key that opens nothing isn't an error.
 #[server(input = GetUrl)]
 pub async fn load_open(key: Option<String>) -> Result<OpenInfo, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| pages::open_info(&c, key.as_deref()).await).await
 }
 
-/// Makes a link to the caller's sessions and leads to the page that shows it.
+/// Makes a link to the caller's sessions and redirects to the page that shows it.
 ///
 /// # Errors
 /// `no_sessions` if there are none.
@@ -35,7 +35,7 @@ pub async fn make_link() -> Result<(), ApiError> {
     pages::answer(async |c| pages::make_link(&c).await).await
 }
 
-/// Makes a recovery key, in place of one there was, and leads to the page that shows it, once.
+/// Makes a recovery key, which replaces an earlier one, and redirects to the page that shows it, once.
 ///
 /// # Errors
 /// `no_sessions` if there are none.
@@ -45,7 +45,7 @@ pub async fn make_recovery_key() -> Result<(), ApiError> {
     pages::answer(async |c| pages::make_recovery_key(&c).await).await
 }
 
-/// Makes the recovery key useless.
+/// Revokes the recovery key.
 ///
 /// # Errors
 /// If the store fails.
@@ -55,7 +55,8 @@ pub async fn revoke_recovery_key() -> Result<(), ApiError> {
     pages::answer(async |c| pages::revoke_recovery_key(&c).await).await
 }
 
-/// Opens the sessions of a link or recovery key in the caller's browser, which forgets its own, and leads to them.
+/// Opens the sessions of a link or recovery key in the caller's browser, which forgets its own sessions, and redirects to
+/// the list.
 ///
 /// # Errors
 /// `invalid_key` if it opens nothing.
@@ -68,7 +69,7 @@ pub async fn open_identity(key: String) -> Result<(), ApiError> {
 /// Makes the caller's browser forget its sessions.
 ///
 /// # Errors
-/// `not_confirmed` unless `sure` is given and `token` comes from the page that says what it means.
+/// `not_confirmed` unless `sure` is given and `token` comes from the page that explains the consequences.
 #[server]
 pub async fn leave_identity(token: String, #[server(default)] sure: Option<String>) -> Result<(), ApiError> {
     use crate::server::pages;

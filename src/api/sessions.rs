@@ -1,4 +1,4 @@
-//! Sessions for the pages: list, look at, cancel, retry, rename, delete.
+//! Server functions on sessions: list, get, cancel, retry, restart, rename, delete.
 
 use crate::model::{ApiError, Session, SessionDetail, SessionId, SessionPage};
 use leptos::{prelude::*, server_fn::codec::GetUrl};
@@ -6,24 +6,24 @@ use leptos::{prelude::*, server_fn::codec::GetUrl};
 /// The caller's sessions whose title holds `query`, newest first, a page at a time.
 ///
 /// # Errors
-/// If the cursor isn't one of ours, or the store fails.
+/// If the cursor is invalid, or the store fails.
 #[server(input = GetUrl)]
 pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Result<SessionPage, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
 }
 
-/// A session of the caller with all that its page shows.
+/// The data of a session's page.
 ///
 /// # Errors
-/// `not_found` if there is none with this id, or it is someone else's.
+/// `not_found` if there is no session with this id, or it belongs to another owner.
 #[server(input = GetUrl)]
 pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.detail(&c.owner, id).await).await
 }
 
-/// The shape of a session's recording: the loudest sample of equal parts, 0 to 255. Empty until it has been decoded.
+/// The waveform of a recording: the loudest sample of each of its equal parts, 0 to 255. Empty until it has been decoded.
 ///
 /// # Errors
 /// `not_found` as above.
@@ -33,7 +33,7 @@ pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
     pages::answer(async |c| c.state.sessions.waveform(&c.owner, id).await).await
 }
 
-/// Stops a session. One that has ended stays as it is.
+/// Cancels a session. A session that has ended isn't changed.
 ///
 /// # Errors
 /// `not_found` as above.
@@ -43,7 +43,7 @@ pub async fn cancel_session(id: SessionId) -> Result<Session, ApiError> {
     pages::answer(async |c| c.state.sessions.cancel(&c.owner, id).await).await
 }
 
-/// Queues a failed or cancelled session again; it goes on after its last segment. Any other stays as it is.
+/// Queues a failed or cancelled session again; it continues after its last segment. Any other session isn't changed.
 ///
 /// # Errors
 /// `not_found` as above.
@@ -53,7 +53,7 @@ pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
     pages::answer(async |c| c.state.sessions.retry(&c.owner, c.address, id).await).await
 }
 
-/// Stops a session that seems stuck and queues it again; it goes on after its last segment.
+/// Stops a session that seems stuck and queues it again; it continues after its last segment.
 ///
 /// # Errors
 /// `not_found` as above.
@@ -73,7 +73,7 @@ pub async fn rename_session(id: SessionId, title: String) -> Result<Session, Api
     pages::answer(async |c| c.state.sessions.rename(&c.owner, id, &title).await).await
 }
 
-/// Removes a session, its recording and its segments, then leads from its page to the list.
+/// Deletes a session, its recording and its segments, then redirects from the session's page to the list.
 ///
 /// # Errors
 /// `not_found` as above.
@@ -81,7 +81,7 @@ pub async fn rename_session(id: SessionId, title: String) -> Result<Session, Api
 pub async fn delete_session(id: SessionId) -> Result<(), ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.delete(&c.owner, id).await).await?;
-    // The list stays as it was searched; only the session's own page has nothing more to show.
+    // Only the session's own page has nothing more to show. The list, which may be a search, stays open.
     let headers = leptos_axum::extract::<axum::http::HeaderMap>().await.unwrap_or_default();
     let from = headers.get("referer").and_then(|v| v.to_str().ok());
     if from.is_none_or(|from| from.contains("/sessions/")) {

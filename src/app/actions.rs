@@ -1,5 +1,5 @@
-//! What can be done to a session: the forms of the buttons send it, and report here what came of it. A page makes one of
-//! these and hands it to its rows and buttons.
+//! The outcome of changes to sessions: the forms of the buttons send a change and report its answer here. Each page makes one
+//! [`Actions`] and passes it to its rows and buttons.
 
 use crate::{
     api::{
@@ -12,20 +12,20 @@ use crate::{
 };
 use leptos::{prelude::*, server_fn::ServerFn};
 
-/// What became of the changes that were made on a page.
+/// The outcome of the changes made on a page.
 #[derive(Clone, Copy)]
 pub struct Actions {
     feed: Feed,
-    /// Why the newest change failed, if it did.
+    /// The error of the newest change, if it failed.
     pub error: RwSignal<Option<ApiError>>,
     /// The sessions deleted since the page was opened.
     pub deleted: RwSignal<Vec<SessionId>>,
-    /// The title that the session was given since the page was opened.
+    /// The session's new title, if it was renamed since the page was opened.
     pub renamed: RwSignal<Option<String>>,
 }
 
 impl Actions {
-    /// Nothing has been changed yet, unless by a form that was sent without JavaScript and failed.
+    /// No outcome yet, except for the error of a form that was sent without JavaScript and failed.
     pub(crate) fn new() -> Self {
         let paths =
             [CancelSession::PATH, RetrySession::PATH, RestartSession::PATH, DeleteSession::PATH, RenameSession::PATH];
@@ -37,24 +37,24 @@ impl Actions {
         }
     }
 
-    /// A session was cancelled, retried or restarted: the feed knows its new status at once.
+    /// Handles the answer to a cancel, retry or restart: the feed gets the new status at once.
     pub(crate) fn changed(self, answer: Result<Session, ApiError>) {
         if let Some(session) = self.answer(answer) {
             self.feed.watch(View::new(session.status));
         }
     }
 
-    /// A session was deleted.
+    /// Handles the answer to a deletion.
     pub(crate) fn deleted(self, id: SessionId, answer: Result<(), ApiError>) {
         if self.answer(answer).is_some() {
             self.feed.forget(id);
             self.deleted.update(|deleted| deleted.push(id));
-            // The button that had the focus is gone.
+            // The button that had the focus no longer exists.
             dom::focus(MAIN);
         }
     }
 
-    /// A session was given another title.
+    /// Handles the answer to a renaming.
     pub(crate) fn renamed(self, answer: Result<Session, ApiError>) {
         if let Some(session) = self.answer(answer) {
             self.renamed.set(Some(session.title.to_string()));

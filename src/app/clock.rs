@@ -1,11 +1,11 @@
-//! The browser's clock as a signal, for all that is told relative to now or in local time.
-//! Empty on the server and until hydration is over, so both render the same; then it ticks every second.
+//! The browser's clock as a signal, for texts relative to now or in local time.
+//! It is empty on the server and until the end of hydration, so that both render the same; then it ticks every second.
 
 use crate::{feed::browser::dom, model::Timestamp};
 use leptos::prelude::*;
 use std::time::Duration;
 
-/// Often enough for times told in seconds.
+/// The interval of the clock: often enough for times shown in seconds.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The clock of the app.
@@ -28,7 +28,7 @@ impl Clock {
         clock
     }
 
-    /// The clock of the app, which provides it.
+    /// The clock from the context.
     pub(crate) fn expect() -> Self {
         expect_context()
     }
@@ -38,7 +38,7 @@ impl Clock {
         self.now.get()
     }
 
-    /// Whether hydration is over, so that the browser's own values may be shown.
+    /// Whether the page is hydrated, so that values known only to the browser may be shown.
     pub(crate) fn is_hydrated(self) -> bool {
         self.hydrated.get()
     }

@@ -1,4 +1,4 @@
-//! The parts that pages are made of: props in, callbacks out. None of them loads data.
+//! The components of the pages: props in, callbacks out. The pages load the data.
 
 pub mod announcer;
 pub mod arrival;
@@ -23,13 +23,13 @@ pub mod try_sample;
 pub mod upload_item;
 pub mod waveform;
 
-pub use announcer::{Announcer, announce_milestones, announcing, provide_announcer};
+pub use announcer::{Announcer, announce_milestones, provide_announcer, use_announcer};
 pub use arrival::Arrival;
 pub use badge::{Badge, Connection, ConnectionNotice, StallWarning};
 pub use buttons::{CancelButton, DeleteButton, RetryButton};
 pub use chip::StateChip;
 pub use engine_select::{EngineHelp, EngineSelect};
-pub use failure::{Alert, LoadBoundary, LoadError, keep_trying};
+pub use failure::{Alert, LoadBoundary, LoadError, retry_on_failure};
 pub use frame::{Footer, Header};
 pub use icon::{Icon, Symbol};
 pub use language_select::LanguageSelect;

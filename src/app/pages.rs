@@ -1,4 +1,4 @@
-//! The pages, one file for each route. Each loads what it shows in the leaf that shows it.
+//! The pages, one file for each route. Each page loads its own data.
 
 pub mod identity;
 pub mod not_found;

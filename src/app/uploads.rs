@@ -1,5 +1,5 @@
-//! The uploads of this visit. They belong to the app and not to the upload page, so they go on while one looks around.
-//! The upload page adds to them and shows them; the header counts them.
+//! The uploads of this visit. They belong to the app and not to the upload page, so they go on while other pages are open.
+//! The upload page adds uploads and shows them; the header shows their number.
 
 use crate::{
     feed::{
@@ -10,56 +10,56 @@ use crate::{
 };
 use leptos::prelude::*;
 
-/// The handle on the uploads.
+/// A handle to the uploads.
 #[derive(Clone, Copy)]
 pub struct Uploads {
     pub queue: RwSignal<Queue>,
-    /// The session that an upload just became. The upload page goes there if it was the only one.
-    pub arrived: RwSignal<Option<SessionId>>,
+    /// The session that the last upload created. The upload page opens it if that was the only upload.
+    pub created: RwSignal<Option<SessionId>>,
 }
 
 impl Uploads {
     /// Makes the handle and puts it into the context.
     pub(crate) fn provide() {
-        let uploads = Self { queue: RwSignal::default(), arrived: RwSignal::default() };
+        let uploads = Self { queue: RwSignal::default(), created: RwSignal::default() };
         provide_context(uploads);
         let open = Memo::new(move |_| uploads.queue.with(|queue| queue.open() > 0));
         Effect::new(move || dom::warn_before_leaving(open.get()));
     }
 
-    /// The uploads of the app, which provides them.
+    /// The uploads from the context.
     pub(crate) fn expect() -> Self {
         expect_context()
     }
 
-    /// Queues files, and starts as many as may be sent at once.
+    /// Queues files, and starts as many uploads as may be sent at once.
     pub(crate) fn add(self, files: Vec<Picked>, options: &UploadOptions, limit: u64) {
         self.queue.update(|queue| files.into_iter().for_each(|file| queue.add(file, options.clone(), limit)));
-        self.go_on();
+        self.start_next();
     }
 
-    /// Stops one that waits or is being sent.
+    /// Cancels an upload that waits or is being sent.
     pub(crate) fn abort(self, key: u32) {
         upload::abort(key);
         self.queue.update(|queue| queue.abort(key));
-        self.go_on();
+        self.start_next();
     }
 
-    /// Tries one again.
+    /// Tries an upload again.
     pub(crate) fn retry(self, key: u32) {
         self.queue.update(|queue| queue.retry(key));
-        self.go_on();
+        self.start_next();
     }
 
-    /// Takes one out of the list.
+    /// Removes an upload from the list.
     pub(crate) fn remove(self, key: u32) {
         upload::abort(key);
         upload::discard(key);
         self.queue.update(|queue| queue.remove(key));
-        self.go_on();
+        self.start_next();
     }
 
-    fn go_on(self) {
+    fn start_next(self) {
         let started = self.queue.try_update(|queue| queue.start(upload::now())).unwrap_or_default();
         for (key, options) in started {
             upload::send(key, &options, move |event| self.on(key, event));
@@ -67,18 +67,18 @@ impl Uploads {
     }
 
     fn on(self, key: u32, event: Event) {
-        let (ended, arrived) = match &event {
+        let (ended, created) = match &event {
             Event::Sent { .. } => (false, None),
             Event::Done(id) => (true, Some(*id)),
             Event::Failed(_) => (true, None),
         };
         self.queue.update(|queue| queue.on(key, event));
-        if let Some(id) = arrived {
+        if let Some(id) = created {
             upload::discard(key);
-            self.arrived.set(Some(id));
+            self.created.set(Some(id));
         }
         if ended {
-            self.go_on();
+            self.start_next();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Sentences about a status, for eyes and for screen readers. Pure; the components and the page titles use it.
+//! Texts about a status, for display and for screen readers. Pure; the components and the page titles use it.
 
 use crate::model::{Session, Stage, State, Status, Timestamp, clock, duration, text};
 
@@ -16,24 +16,24 @@ pub(crate) fn state(state: State) -> &'static str {
 /// What is happening, in a word or two: `Queued`, `Transcribing`, `Done`.
 pub(crate) fn step(status: &Status) -> &'static str {
     match (status.state, status.stage) {
-        // The stage says where the path stands, and a running session is past having been received.
+        // A running session has been received already, so its work is about to start.
         (State::Processing, Some(Stage::Receiving)) => "Starting",
         (State::Processing, Some(stage)) => stage.label(),
         (state, _) => self::state(state),
     }
 }
 
-/// The progress bar in words: `43%, Transcribing`, `Queued, 2 ahead`.
+/// The progress bar as text: `43%, Transcribing`, `Queued, 2 ahead`.
 pub(crate) fn progress(status: &Status) -> String {
-    match (status.progress, queue(status)) {
+    match (status.progress, queue_position(status)) {
         (_, Some(queue)) => format!("Queued, {queue}"),
         (Some(progress), _) => format!("{}, {}", text::percentage(progress), step(status)),
         (None, _) => step(status).to_owned(),
     }
 }
 
-/// The place in the queue: `next in line`, `2 ahead`.
-pub(crate) fn queue(status: &Status) -> Option<String> {
+/// The position in the queue: `next in line`, `2 ahead`.
+pub(crate) fn queue_position(status: &Status) -> Option<String> {
     match (status.state, status.queue_position) {
         (State::Queued, Some(0)) => Some("next in line".to_owned()),
         (State::Queued, Some(n)) => Some(format!("{n} ahead")),
@@ -41,8 +41,8 @@ pub(crate) fn queue(status: &Status) -> Option<String> {
     }
 }
 
-/// The audio done out of all: `2:10 of 5:02`.
-pub(crate) fn amount(status: &Status) -> Option<String> {
+/// How much of the audio is done: `2:10 of 5:02`.
+pub(crate) fn audio_done(status: &Status) -> Option<String> {
     match (status.state, status.duration_total) {
         (State::Queued, _) => None,
         (State::Processing, Some(total)) => Some(format!("{} of {}", clock(status.duration_processed), clock(total))),
@@ -54,22 +54,22 @@ pub(crate) fn amount(status: &Status) -> Option<String> {
     }
 }
 
-/// The speed, while it matters: `2.3x`.
+/// The speed, until the session has ended: `2.3x`.
 pub(crate) fn speed(status: &Status) -> Option<String> {
     status.processing_speed.filter(|_| !status.state.is_terminal()).map(text::speed)
 }
 
-/// When it will be done, while it runs.
+/// When the session will be done, until it has ended.
 pub(crate) fn arrival(status: &Status) -> Option<Timestamp> {
     status.estimated_completion.filter(|_| !status.state.is_terminal())
 }
 
-/// How long until `arrival`; both by the server's clock.
-pub(crate) fn until(arrival: Timestamp, now: Timestamp) -> String {
+/// The time until `arrival`. Both times are by the server's clock.
+pub(crate) fn time_until(arrival: Timestamp, now: Timestamp) -> String {
     format!("in {}", text::remaining(arrival.seconds_since(now)))
 }
 
-/// How long ago something came: `updated just now`, `updated 12 s ago`.
+/// How long ago the last update came: `updated just now`, `updated 12 s ago`.
 pub(crate) fn updated(last: Timestamp, now: Timestamp) -> String {
     match now.seconds_since(last) {
         s if s < 2.0 => "updated just now".to_owned(),
@@ -77,29 +77,29 @@ pub(crate) fn updated(last: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// How long the work took, once it has ended.
-pub(crate) fn took(session: &Session, status: &Status) -> Option<String> {
+/// How long a completed session took, from its first attempt on.
+pub(crate) fn processing_time(session: &Session, status: &Status) -> Option<String> {
     let (start, end) = (session.started_at?, session.finished_at.unwrap_or(status.timestamp));
     (status.state == State::Completed).then(|| duration(end.seconds_since(start).max(1.0)))
 }
 
 /// The page's title: `63% · interview.mp3 · Hark`.
 pub(crate) fn page_title(title: &str, status: &Status) -> String {
-    let lead = match (status.state, status.progress) {
+    let prefix = match (status.state, status.progress) {
         (State::Completed, _) => return format!("{title} · Hark"),
         (State::Processing, Some(progress)) => text::percentage(progress),
         _ => step(status).to_owned(),
     };
-    format!("{lead} · {title} · Hark")
+    format!("{prefix} · {title} · Hark")
 }
 
-/// What deserves to be spoken: a change of stage or state, and quarters. The number grows with each.
+/// The milestone that a status has reached, which screen readers announce: state, stage, and quarters of the progress.
 pub(crate) fn milestone(status: &Status) -> (State, Option<Stage>, u8) {
     let quarter = status.progress.filter(|_| status.state == State::Processing).map_or(0, |p| (p / 25.0) as u8);
     (status.state, status.stage.filter(|_| status.state == State::Processing), quarter)
 }
 
-/// A milestone in words.
+/// The announcement of a milestone.
 pub(crate) fn announcement(title: &str, status: &Status) -> String {
     match status.state {
         State::Processing => match milestone(status).2 {
@@ -119,10 +119,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_long_ago() {
-        let told = [0, 1_900, 2_000, 65_000, -5_000].map(|now| updated(Timestamp(0), Timestamp(now)));
+    fn the_time_since_an_update_is_never_negative() {
+        let texts = [0, 1_900, 2_000, 65_000, -5_000].map(|now| updated(Timestamp(0), Timestamp(now)));
         let now = "updated just now";
-        assert_eq!(told, [now, now, "updated 2 s ago", "updated 1 min 5 s ago", now]);
+        assert_eq!(texts, [now, now, "updated 2 s ago", "updated 1 min 5 s ago", now]);
     }
     use crate::model::SessionId;
     use uuid::Uuid;
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_in_words() {
+    fn progress_bars_have_a_text() {
         assert_eq!(progress(&status(State::Processing, Some(Stage::Transcribing), Some(43.2))), "43%, Transcribing");
         assert_eq!(progress(&status(State::Queued, None, None)), "Queued, 2 ahead");
         assert_eq!(progress(&status(State::Completed, None, Some(100.0))), "100%, Done");
@@ -148,27 +148,27 @@ mod tests {
     }
 
     #[test]
-    fn amounts() {
-        assert_eq!(amount(&status(State::Processing, None, None)).as_deref(), Some("2:10 of 5:02"));
-        assert_eq!(amount(&status(State::Completed, None, None)).as_deref(), Some("5:02"));
-        assert_eq!(amount(&status(State::Queued, None, None)), None);
+    fn audio_done_is_shown_out_of_all_audio() {
+        assert_eq!(audio_done(&status(State::Processing, None, None)).as_deref(), Some("2:10 of 5:02"));
+        assert_eq!(audio_done(&status(State::Completed, None, None)).as_deref(), Some("5:02"));
+        assert_eq!(audio_done(&status(State::Queued, None, None)), None);
     }
 
     #[test]
-    fn nothing_is_promised_once_it_has_ended() {
+    fn an_ended_session_has_no_speed_and_no_arrival_time() {
         let ended = status(State::Failed, None, None);
         assert_eq!((speed(&ended), arrival(&ended)), (None, None));
     }
 
     #[test]
-    fn titles() {
+    fn page_titles_begin_with_the_progress() {
         assert_eq!(page_title("a.mp3", &status(State::Processing, None, Some(63.9))), "63% · a.mp3 · Hark");
         assert_eq!(page_title("a.mp3", &status(State::Completed, None, Some(100.0))), "a.mp3 · Hark");
         assert_eq!(page_title("a.mp3", &status(State::Queued, None, None)), "Queued · a.mp3 · Hark");
     }
 
     #[test]
-    fn only_stages_and_quarters_are_spoken() {
+    fn only_stages_and_quarters_are_announced() {
         let at = |p| milestone(&status(State::Processing, Some(Stage::Transcribing), Some(p)));
         assert_eq!(at(1.0), at(24.9));
         assert_ne!(at(24.9), at(25.0));

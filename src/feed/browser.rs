@@ -1,6 +1,6 @@
-//! Adapters between the feed and the browser: EventSource, polling, visibility. The only place with `web_sys`.
-//! The [`Driver`] carries out what the link decides, and hands what the transports bring to the feed. There is one for
-//! each page; it starts after hydration.
+//! Adapters between the feed and the browser: EventSource, polling, visibility. Only these modules use `web_sys`.
+//! The [`Driver`] performs the actions of the link and passes what the transports bring to the feed. Each page has one; it
+//! starts after hydration.
 
 mod beacon;
 pub mod dom;
@@ -15,7 +15,7 @@ pub mod upload;
 use super::{
     Feed,
     link::{Action, Bye, Event, Link, Timer, Timing},
-    reduce::{Gaps, Heard},
+    reduce::{Mentions, SegmentFetches},
     tabs::{Action as TabsAction, Event as TabsEvent, Tabs},
 };
 use crate::model::{SegmentEvent, SessionId, Status, StatusList, Timestamp};
@@ -29,19 +29,19 @@ use std::{
     rc::{Rc, Weak},
 };
 use stream::Stream;
-use tabs::{Channel, News};
+use tabs::{Channel, Update};
 
 thread_local! {
-    /// The driver of this page. Its closures can't leave the thread, so it isn't part of [`Feed`], which must be `Send`.
+    /// The driver of this page. It isn't part of [`Feed`], which must be `Send`, because its closures can't leave the thread.
     static DRIVER: OnceCell<Rc<Driver>> = const { OnceCell::new() };
 }
 
-/// Starts the feed: nothing is opened until something is watched.
+/// Starts the feed. It opens no connection until a session is watched.
 pub fn start(feed: Feed) {
     // Effects run once the page is hydrated.
     Effect::new(move || {
         DRIVER.with(|driver| {
-            driver.get_or_init(|| Driver::new(feed)).review_soon();
+            driver.get_or_init(|| Driver::new(feed)).schedule_review();
         });
     });
 }
@@ -50,7 +50,7 @@ pub fn start(feed: Feed) {
 pub fn watching(_: Feed) {
     DRIVER.with(|driver| {
         if let Some(driver) = driver.get() {
-            driver.review_soon();
+            driver.schedule_review();
         }
     });
 }
@@ -60,31 +60,31 @@ fn now() -> Timestamp {
     Timestamp(js_sys::Date::now() as i64)
 }
 
-/// Owns the link and all that it opens.
+/// Owns the link and everything that the link opens.
 struct Driver {
-    /// Itself, for the closures it hands out.
+    /// This driver, for its closures.
     this: Weak<Driver>,
     feed: Feed,
     timing: Timing,
     link: RefCell<Link>,
-    /// Events to be handled, and whether that is being done: an action may cause an event at once.
+    /// The events to handle, and whether one is being handled: an action may cause an event at once.
     events: RefCell<VecDeque<Event>>,
     handling: Cell<bool>,
     timers: RefCell<HashMap<Timer, Timeout>>,
     stream: RefCell<Option<Stream>>,
     poll: Rc<Poll>,
-    gaps: RefCell<Gaps>,
-    heard: RefCell<Heard>,
-    /// Whether sessions that went unmentioned are being asked about.
-    asking: Cell<bool>,
+    segment_fetches: RefCell<SegmentFetches>,
+    mentions: RefCell<Mentions>,
+    /// Whether the statuses of unmentioned sessions are being fetched.
+    fetching_statuses: Cell<bool>,
     review: RefCell<Option<Timeout>>,
-    /// Which tab drives the link for all, and how they talk.
+    /// Decides which tab runs the link for all, and the channel between the tabs.
     tabs: RefCell<Tabs>,
     channel: Channel,
-    /// Whether one tab of this browser can drive the link for all.
+    /// Whether one tab of this browser can run the link for all.
     shared: bool,
     leader_timeout: RefCell<Option<Timeout>>,
-    /// Held for their listeners.
+    /// Kept because dropping them removes the listeners and stops the reports.
     _signals: Signals,
     _reports: Interval,
 }
@@ -102,9 +102,9 @@ impl Driver {
             timers: RefCell::default(),
             stream: RefCell::default(),
             poll: Poll::new(this.clone(), timing.poll),
-            gaps: RefCell::default(),
-            heard: RefCell::default(),
-            asking: Cell::new(false),
+            segment_fetches: RefCell::default(),
+            mentions: RefCell::default(),
+            fetching_statuses: Cell::new(false),
             review: RefCell::default(),
             tabs: RefCell::new(Tabs::new(Channel::id(), timing, Channel::supported())),
             channel: Channel::new(this),
@@ -114,14 +114,14 @@ impl Driver {
             _reports: beacon::start(),
         });
         feed.can_stream.set(stream::supported());
-        driver.channel.queue();
+        driver.channel.request_lock();
         if signals::offline() {
             driver.on(Event::Offline);
         }
         driver
     }
 
-    /// Lets the link handle an event, and does what it says.
+    /// Passes an event to the link, and performs the actions that it returns.
     fn on(&self, event: Event) {
         self.events.borrow_mut().push_back(event);
         if self.handling.replace(true) {
@@ -131,15 +131,15 @@ impl Driver {
             let Some(event) = self.events.borrow_mut().pop_front() else { break };
             let actions = self.link.borrow_mut().on(event, js_sys::Math::random());
             beacon::handled(event, &actions);
-            actions.into_iter().for_each(|action| self.act(action));
+            actions.into_iter().for_each(|action| self.perform(action));
         }
         self.handling.set(false);
     }
 
-    fn act(&self, action: Action) {
+    fn perform(&self, action: Action) {
         match action {
             Action::OpenStream { compressed } => {
-                self.heard.borrow_mut().restart();
+                self.mentions.borrow_mut().restart();
                 let stream = Stream::open(&self.this, compressed);
                 if stream.is_none() {
                     self.on(Event::Failed);
@@ -147,7 +147,7 @@ impl Driver {
                 *self.stream.borrow_mut() = stream;
             }
             Action::CloseStream => drop(self.stream.borrow_mut().take()),
-            Action::StartPolling => self.poll.now(),
+            Action::StartPolling => self.poll.start(),
             Action::StopPolling => self.poll.stop(),
             Action::SetTimer(timer, ms) => {
                 let this = self.this.clone();
@@ -161,25 +161,25 @@ impl Driver {
             Action::ClearTimer(timer) => drop(self.timers.borrow_mut().remove(&timer)),
             Action::Report(mode) => {
                 self.feed.mode.set(mode);
-                self.tabs(TabsEvent::Mode(mode));
+                self.on_tabs(TabsEvent::Mode(mode));
             }
         }
     }
 
-    /// Lets the tabs handle an event, and does what they say.
-    fn tabs(&self, event: TabsEvent) {
+    /// Passes an event to the tabs' machine, and performs the actions that it returns.
+    fn on_tabs(&self, event: TabsEvent) {
         let actions = self.tabs.borrow_mut().on(event);
         for action in actions {
             match action {
-                TabsAction::Post(note) => self.channel.post(note),
-                TabsAction::Drive(on) => self.on(if on { Event::Watch } else { Event::Idle }),
-                TabsAction::Adopt(mode) => self.feed.mode.set(mode),
-                TabsAction::CatchUp => self.ask_about(self.feed.running()),
+                TabsAction::Post(message) => self.channel.post(message),
+                TabsAction::RunLink(on) => self.on(if on { Event::Watch } else { Event::Idle }),
+                TabsAction::ShowMode(mode) => self.feed.mode.set(mode),
+                TabsAction::CatchUp => self.fetch_statuses(self.feed.running()),
                 TabsAction::SetTimer(ms) => {
                     let this = self.this.clone();
                     let fire = move || {
                         if let Some(driver) = this.upgrade() {
-                            driver.tabs(TabsEvent::Timer);
+                            driver.on_tabs(TabsEvent::Timer);
                         }
                     };
                     *self.leader_timeout.borrow_mut() = Some(Timeout::new(ms, fire));
@@ -189,62 +189,62 @@ impl Driver {
         }
     }
 
-    /// The leading tab passed something on.
-    fn news(&self, news: News) {
-        if !self.tabs.borrow().follows() {
+    /// Handles an update that the leading tab relayed.
+    fn on_update(&self, update: Update) {
+        if !self.tabs.borrow().takes_updates() {
             return;
         }
-        self.tabs(TabsEvent::News);
+        self.on_tabs(TabsEvent::Update);
         self.feed.last_message.set(Some(now()));
-        match news {
-            News::Status(status) => {
+        match update {
+            Update::Status(status) => {
                 self.status(*status);
-                self.watch_or_idle();
+                self.update_watching();
             }
-            News::Segment(segment) => self.feed.segment(segment),
-            News::List(list) => self.take_list(list),
-            News::Pulse => {
+            Update::Segment(segment) => self.feed.segment(segment),
+            Update::List(list) => self.take_statuses(list),
+            Update::Pulse => {
                 for id in self.feed.shown_transcripts() {
-                    self.fill_gap(id);
+                    self.fetch_missing_segments(id);
                 }
-                let silent = self.heard.borrow_mut().beat(&self.feed.running());
-                self.ask_about(silent);
+                let unmentioned = self.mentions.borrow_mut().heartbeat(&self.feed.running());
+                self.fetch_statuses(unmentioned);
             }
         }
     }
 
-    /// Passes something on to the other tabs, if this one leads: what it is and its JSON, as it came.
-    fn pass_on(&self, kind: &str, json: &str) {
+    /// Relays an update to the other tabs, if this tab leads: its kind, and its JSON as it came.
+    fn relay(&self, kind: &str, json: &str) {
         if self.tabs.borrow().leads() {
-            self.channel.tell(kind, json);
+            self.channel.relay(kind, json);
         }
     }
 
-    /// The page is unloaded or put aside: neither a stream nor the lock may stay with it.
+    /// Closes the stream and releases the lock: the page is unloaded or moved to the back/forward cache.
     fn leave(&self) {
         self.on(Event::Leaving);
-        self.channel.leave();
-        self.tabs(TabsEvent::Left);
+        self.channel.release_lock();
+        self.on_tabs(TabsEvent::Left);
         beacon::send();
     }
 
-    /// The page that had been put aside is shown again.
-    fn return_from_aside(&self) {
-        self.channel.queue();
+    /// Starts again: the page came back from the back/forward cache.
+    fn restored_from_cache(&self) {
+        self.channel.request_lock();
         self.on(Event::Restored);
-        self.watch_or_idle();
+        self.update_watching();
     }
 
-    /// The page can't be seen. Where every tab has a stream of its own, only those that are seen may keep it.
+    /// Handles that the page was hidden. If every tab has a stream of its own, only visible tabs may keep theirs.
     fn hidden(&self) {
         self.on(if self.shared { Event::Hidden } else { Event::Leaving });
     }
 
-    /// Looks, as soon as what runs now is done, whether there is something to watch and whether segments are missing.
-    /// Later, because pages watch while they are being rendered or hydrated, when no signal may change.
-    fn review_soon(&self) {
-        // A page may be about to watch a session whose status was polled before and not kept.
-        self.poll.forget_answer();
+    /// Schedules [`Driver::review`] for the next turn of the event loop: pages call `watch` while they are rendered or
+    /// hydrated, when no signal may change.
+    fn schedule_review(&self) {
+        // The page may now watch a session whose status was polled before and not kept.
+        self.poll.forget_etag();
         let mut review = self.review.borrow_mut();
         if review.is_none() {
             let this = self.this.clone();
@@ -257,18 +257,19 @@ impl Driver {
         }
     }
 
+    /// Fetches missing segments, and starts or stops the link.
     fn review(&self) {
         for id in self.feed.shown_transcripts() {
-            self.fill_gap(id);
+            self.fetch_missing_segments(id);
         }
-        self.watch_or_idle();
+        self.update_watching();
     }
 
-    fn watch_or_idle(&self) {
-        self.tabs(TabsEvent::Wants(!self.feed.running().is_empty()));
+    fn update_watching(&self) {
+        self.on_tabs(TabsEvent::Watching(!self.feed.running().is_empty()));
     }
 
-    /// The stream brought an event. `text`: its data, for the other tabs.
+    /// Handles an event of the stream. `text`: its data, for the other tabs.
     fn message(&self, message: Message, text: &str) {
         match message {
             Message::Opened => return self.on(Event::Opened),
@@ -281,89 +282,89 @@ impl Driver {
         match message {
             Message::Status(status) => {
                 self.measure_delay(&status);
-                self.pass_on("status", text);
+                self.relay("status", text);
                 self.status(*status);
-                self.watch_or_idle();
+                self.update_watching();
             }
             Message::Segment(segment) => {
-                self.pass_on("segment", text);
+                self.relay("segment", text);
                 self.feed.segment(segment);
             }
             Message::Heartbeat => {
-                self.pass_on("pulse", "");
-                let silent = self.heard.borrow_mut().beat(&self.feed.running());
-                self.ask_about(silent);
+                self.relay("pulse", "");
+                let unmentioned = self.mentions.borrow_mut().heartbeat(&self.feed.running());
+                self.fetch_statuses(unmentioned);
             }
             Message::Opened | Message::Failed | Message::Bye(_) | Message::Unreadable => {}
         }
     }
 
-    /// A poll was answered, or not.
+    /// Handles the outcome of a poll.
     fn polled(&self, answer: Answer) {
         match answer {
             Answer::Statuses(list, text) => {
                 self.feed.last_message.set(Some(now()));
                 self.on(Event::PollAnswered);
                 list.statuses.iter().for_each(|status| self.measure_delay(status));
-                self.pass_on("list", &text);
-                self.take_list(list);
+                self.relay("list", &text);
+                self.take_statuses(list);
             }
             Answer::Unchanged => {
-                self.pass_on("pulse", "");
+                self.relay("pulse", "");
                 self.feed.last_message.set(Some(now()));
                 self.on(Event::PollAnswered);
                 for id in self.feed.shown_transcripts() {
-                    self.fill_gap(id);
+                    self.fetch_missing_segments(id);
                 }
             }
             Answer::Failed => self.on(Event::PollFailed),
         }
     }
 
-    /// Notes how late a status came, if it is news of a session that is watched.
+    /// Measures the delay of a status, if it is new and its session is watched.
     fn measure_delay(&self, status: &Status) {
         let known = self.feed.view(status.session_id);
-        if known.is_some_and(|view| view.with_untracked(|view| view.is_news(status))) {
+        if known.is_some_and(|view| view.with_untracked(|view| view.is_newer(status))) {
             beacon::measure(|measure| measure.delivered(status.timestamp, now()));
         }
     }
 
-    /// Takes in a list, which is whole: what it leaves out has ended long ago, or is gone.
-    fn take_list(&self, list: StatusList) {
-        self.heard.borrow_mut().restart();
+    /// Takes in a list of all running sessions. A session that it lacks has ended long ago, or was deleted.
+    fn take_statuses(&self, list: StatusList) {
+        self.mentions.borrow_mut().restart();
         for status in list.statuses {
             self.status(status);
         }
-        let silent = self.heard.borrow().silent(&self.feed.running());
-        self.ask_about(silent);
-        self.watch_or_idle();
+        let unmentioned = self.mentions.borrow().unmentioned(&self.feed.running());
+        self.fetch_statuses(unmentioned);
+        self.update_watching();
     }
 
     fn status(&self, status: Status) {
         let id = status.session_id;
         if self.feed.status(status) {
-            self.heard.borrow_mut().mention(id);
-            self.fill_gap(id);
+            self.mentions.borrow_mut().mention(id);
+            self.fetch_missing_segments(id);
         }
     }
 
-    /// Fetches missing segments of a session that is shown, until none are missing or it is shown no more. It goes on
-    /// when the session has ended and the link is idle: no later status would bring them.
-    fn fill_gap(&self, id: SessionId) {
+    /// Fetches the missing segments of a session until none is missing or its transcript is no longer shown. It continues when
+    /// the session has ended and the link is idle, because no later status would bring them.
+    fn fetch_missing_segments(&self, id: SessionId) {
         let begin = move |driver: &Self| {
             if !driver.feed.shows_transcript(id) {
                 return None;
             }
-            driver.feed.view(id)?.with_untracked(|view| driver.gaps.borrow_mut().begin(view))
+            driver.feed.view(id)?.with_untracked(|view| driver.segment_fetches.borrow_mut().begin(view))
         };
-        let Some(mut gap) = begin(self) else { return };
+        let Some(mut range) = begin(self) else { return };
         let this = self.this.clone();
         spawn_local(async move {
             let mut failures = 0;
             loop {
-                let fetched = poll::segments(id, gap).await;
+                let fetched = poll::fetch_segments(id, range).await;
                 let Some(driver) = this.upgrade() else { return };
-                driver.gaps.borrow_mut().done(id);
+                driver.segment_fetches.borrow_mut().done(id);
                 let Some(view) = driver.feed.view(id) else { return };
                 let answered = fetched.is_ok();
                 match fetched {
@@ -375,37 +376,37 @@ impl Driver {
                     Err(poll::Error::Failed) => failures += 1,
                 }
                 match begin(&driver) {
-                    Some(next) if answered && next != gap => gap = next,
+                    Some(next) if answered && next != range => range = next,
                     Some(next) if !answered => {
-                        gap = next;
+                        range = next;
                         let wait = driver.timing.poll.saturating_mul(1 << failures.min(4)) / 2; // 3 s, 6 s, 12 s, 24 s, 24 s, …
                         drop(driver);
                         gloo_timers::future::TimeoutFuture::new(wait).await;
                     }
-                    // An answer without what is missing: it will have been stored by the next status.
-                    Some(_) => return driver.gaps.borrow_mut().done(id),
+                    // The answer lacks the missing segments. They will be stored by the time of the next status.
+                    Some(_) => return driver.segment_fetches.borrow_mut().done(id),
                     None => return,
                 }
             }
         });
     }
 
-    /// Asks for the status of sessions that should have been mentioned: all in one request, and then one by one those
-    /// that ended too long ago to be in the list.
-    fn ask_about(&self, silent: Vec<SessionId>) {
-        if silent.is_empty() || self.asking.replace(true) {
+    /// Fetches the statuses of sessions that haven't been mentioned: with one request for the list, and then one by one for
+    /// those that ended too long ago to be in it.
+    fn fetch_statuses(&self, unmentioned: Vec<SessionId>) {
+        if unmentioned.is_empty() || self.fetching_statuses.replace(true) {
             return;
         }
         let this = self.this.clone();
         spawn_local(async move {
-            let listed = poll::list(None, None).await.0;
-            let mut left = silent;
+            let listed = poll::fetch_list(None, None).await.0;
+            let mut remaining = unmentioned;
             if let (Answer::Statuses(list, _), Some(driver)) = (listed, this.upgrade()) {
-                left.retain(|id| list.statuses.iter().all(|status| status.session_id != *id));
+                remaining.retain(|id| list.statuses.iter().all(|status| status.session_id != *id));
                 list.statuses.into_iter().for_each(|status| driver.status(status));
             }
-            for id in left {
-                let answer = poll::status(id).await;
+            for id in remaining {
+                let answer = poll::fetch_status(id).await;
                 let Some(driver) = this.upgrade() else { return };
                 match answer {
                     Ok(status) => driver.status(status),
@@ -417,15 +418,15 @@ impl Driver {
                 }
             }
             if let Some(driver) = this.upgrade() {
-                driver.asking.set(false);
-                driver.watch_or_idle();
+                driver.fetching_statuses.set(false);
+                driver.update_watching();
             }
         });
     }
 
-    /// The page can be seen again, or the network is back. Timers stand still while a machine sleeps, so the clock
-    /// tells what the link can't know: that its stream has been silent for too long.
-    fn back(&self, event: Event) {
+    /// Handles that the page is visible or the network is back. Timers stop while a machine sleeps, so the clock shows what the
+    /// link can't know: that its stream has been silent for too long.
+    fn visible_or_online(&self, event: Event) {
         let silence = f64::from(self.timing.silence) / 1000.0;
         let last = self.feed.last_message.get_untracked();
         let slept = self.stream.borrow().is_some() && last.is_some_and(|last| now().seconds_since(last) > silence);
@@ -436,14 +437,14 @@ impl Driver {
     }
 }
 
-/// What a stream brings.
+/// An event of the stream.
 enum Message {
     Opened,
     Status(Box<Status>),
     Segment(SegmentEvent),
     Heartbeat,
     Bye(Bye),
-    /// An event whose data this version can't read.
+    /// An event with data that this version can't read.
     Unreadable,
     Failed,
 }

@@ -1,5 +1,4 @@
-//! The browser's side of the feed while rendering on the server, and in tests on the host: it does nothing.
-//! Its functions mirror those of `feed/browser.rs`.
+//! Stands in for `feed/browser.rs` on the server, while it renders, and in tests on the host: its functions do nothing.
 
 #[path = "inert/dom.rs"]
 pub mod dom;
@@ -8,7 +7,7 @@ pub mod upload;
 
 use super::Feed;
 
-/// Does nothing: there is no browser to start in.
+/// Does nothing: there is no browser.
 pub fn start(_: Feed) {}
 
 /// Does nothing: nothing is watched while rendering.

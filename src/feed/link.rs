@@ -1,61 +1,63 @@
-//! The connection state machine: which transport is open, when to try again, and what to tell people about it.
-//! Pure: events go in, actions come out; no I/O, no clock, no randomness of its own. `browser` carries the actions out.
+//! The connection's state machine: which transport is open, when to try again, and which mode pages show.
+//! Pure: events go in and actions come out, without I/O, a clock or randomness. `browser` performs the actions.
 //!
 //! ```text
 //!            Watch                       first event
 //!  ┌─────┐ ─────────► ┌───────────────┐ ────────────────► ┌────────────────┐
 //!  │ Off │            │    Opening    │                   │      Live      │
-//!  └─────┘            │ First runs    │ ◄──── Restored ── │ Silence runs   │ ──┐ minute of health:
-//!     ▲               └───────────────┘                   │ Healthy runs   │ ◄─┘ failures = 0
+//!  └─────┘            │ FirstEvent    │ ◄──── Restored ── │ Silence runs   │ ──┐ healthy for a
+//!     ▲               │ runs          │                   │ Healthy runs   │ ◄─┘ minute: failures = 0
+//!     │               └───────────────┘                   │                │
 //!     │                 │           ▲                     └────────────────┘
 //!     │     error, bye, │           │ Retry fires,               │ error, silence,
 //!     │     4 s without │           │ Visible, Online,           │ bye
 //!     │     an event    ▼           │ polls answer again         ▼
 //!     │               ┌───────────────────────────────────────────────┐
 //!     └─── Idle ───── │                    Waiting                    │
-//!       (from all)    │ Retry runs, or Spacing with an attempt due    │
+//!    (from any state) │ Retry runs, or Spacing with an attempt due    │
 //!                     └───────────────────────────────────────────────┘
 //! ```
 //!
-//! Polling runs beside it: it starts with the third failure in a row, with `bye` (limit), or at once in a browser
-//! without EventSource (which then stays in Waiting, without timers), and stops with a stream's first event.
-//! `Leaving` (the page is unloaded, or put aside by the browser) closes everything until the page is back.
+//! Polling runs independently of these states: it starts after the third failure in a row, after `bye` (limit), or at once in
+//! a browser without EventSource (whose machine stays in Waiting, without timers), and stops at a stream's first event.
+//! `Leaving` (the page is unloaded, or moved to the back/forward cache) closes everything until the page is back.
 //!
 //! Retry waits, after
 //! - failure 1, 2: random × min(cap, base × 2^(failures - 1)): exponential backoff with full jitter
-//! - failure 3 and on: 30 s ± 10%, with polling meanwhile
+//! - failure 3 and later: 30 s ± 10%, with polling meanwhile
 //! - `bye` (limit): 30 s ± 10%, with polling meanwhile
-//! - `bye` (lifetime, idle, shutdown) of a stream that had delivered: 250 to 750 ms, and it isn't a failure
+//! - `bye` (lifetime, idle, shutdown) of a stream that had delivered: 250 to 750 ms, and it doesn't count as a failure
 //!
-//! Streams are asked for compressed. After one that failed before its first event, in case something on the way keeps
-//! or spoils what is compressed, the next ones are plain; until polls fail too, which says that it was the network.
+//! Streams are requested with compression. After a stream that failed before its first event, the next ones are requested
+//! without, in case a proxy buffers or corrupts compressed streams; until a poll fails too, which shows that the network was
+//! the cause.
 //!
-//! Whatever happens, two attempts are at least `spacing` apart, and while something is watched there is a transport or
-//! a timer that brings one.
+//! In any case, two attempts are at least `spacing` apart, and while a session is watched, a transport is open or a timer runs
+//! that will open one.
 
 #[cfg(test)]
 mod tests;
 
-/// How updates reach this page right now. The badge shows it.
+/// How updates reach this page now. The badge shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Mode {
     /// Nothing to watch, or still rendering on the server.
     #[default]
     Off,
-    /// A transport is being opened; nothing has come yet, or nothing gets through any more.
+    /// A transport is being opened and hasn't delivered yet, or none delivers any more.
     Connecting,
     /// A stream delivers.
     Live,
-    /// Asked for every 3 seconds.
+    /// The page polls every 3 seconds and gets answers.
     Polling,
-    /// The browser says that there is no network, and nothing gets through.
+    /// The browser reports no network, and no transport delivers.
     Offline,
 }
 
 impl Mode {
     const ALL: [Mode; 5] = [Self::Off, Self::Connecting, Self::Live, Self::Polling, Self::Offline];
 
-    /// The name that tabs and tests know it by.
+    /// The name used between tabs, in `data-mode` and in tests.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -67,7 +69,7 @@ impl Mode {
         }
     }
 
-    /// The mode of a name.
+    /// The mode with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
@@ -77,31 +79,32 @@ impl Mode {
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Something is watched that hasn't ended. May be repeated.
+    /// A session is watched that hasn't ended. May be repeated.
     Watch,
-    /// Nothing is left to watch. May be repeated.
+    /// No session is left to watch. May be repeated.
     Idle,
     /// The stream's headers came.
     Opened,
-    /// Any event of the stream, a heartbeat included.
+    /// An event of the stream came, which may be a heartbeat.
     Message,
     /// The server announced that it closes the stream.
     Bye(Bye),
     /// The stream failed or ended.
     Failed,
-    /// A timer that was set ran out.
+    /// A timer expired.
     Timer(Timer),
-    /// The page can't be seen. Nothing follows: somebody may still wait for its title to change.
+    /// The page was hidden. The link goes on, because somebody may watch the progress in the page's title.
     Hidden,
-    /// The page can be seen again.
+    /// The page is visible again.
     Visible,
-    /// The browser says that there is a network.
+    /// The browser reports a network.
     Online,
-    /// The browser says that there is no network. It is often wrong about servers on the same machine.
+    /// The browser reports no network. It is often wrong about servers on the same machine.
     Offline,
-    /// The page is being unloaded, or put aside to be restored later.
+    /// The page is being unloaded, or moved to the back/forward cache.
     Leaving,
-    /// The page was put aside or the machine slept: what was open is dead, whatever it looks like.
+    /// The page came back from the back/forward cache, or the machine slept: open connections are dead, even if they look
+    /// open.
     Restored,
     /// A poll was answered.
     PollAnswered,
@@ -112,11 +115,11 @@ pub enum Event {
 /// Why the server closes a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bye {
-    /// The node is going down; another, or the same, will take over.
+    /// The node is shutting down; another node, or the same one after its restart, will take over.
     Shutdown,
-    /// The stream has lived as long as streams may.
+    /// The stream has reached its maximum lifetime.
     Lifetime,
-    /// There was nothing to tell for a while, or the person logged out: no fault of the connection's.
+    /// There was nothing to send for a while, or the person left this browser. The connection isn't at fault.
     Idle,
     /// Too many streams are open.
     Limit,
@@ -138,16 +141,16 @@ impl Bye {
     }
 }
 
-/// What the machine waits for. There is at most one timer of each kind; setting it again restarts it.
+/// The timers. There is at most one of each kind; setting it again restarts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Timer {
-    /// The first event of a stream being opened.
-    First,
-    /// The next event of a stream that delivers.
+    /// The time limit for the first event of a stream that is being opened.
+    FirstEvent,
+    /// The time limit for the next event of a stream that delivers.
     Silence,
-    /// The next attempt.
+    /// The wait before the next attempt.
     Retry,
-    /// A stream that has been healthy for a minute.
+    /// The minute after which a stream that delivers counts as healthy.
     Healthy,
     /// The shortest time between two attempts.
     Spacing,
@@ -156,44 +159,44 @@ pub enum Timer {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Open a stream, and ask for it compressed or not. None is open.
+    /// Open a stream, with or without compression. No other is open.
     OpenStream { compressed: bool },
-    /// Close the stream, and tell nothing of it any more.
+    /// Close the stream, and report none of its events any more.
     CloseStream,
-    /// Poll now and go on polling. While polling already: poll now instead of later.
+    /// Poll now and at every interval. If polling already, poll now instead of at the next interval.
     StartPolling,
     /// Stop polling.
     StopPolling,
-    /// Send [`Event::Timer`] in so many milliseconds; replaces a timer of the same kind.
+    /// Send [`Event::Timer`] after this many milliseconds; replaces a timer of the same kind.
     SetTimer(Timer, u32),
-    /// Take a timer back. It may have fired meanwhile.
+    /// Cancel a timer. It may have fired already.
     ClearTimer(Timer),
-    /// Show that updates arrive in another way.
+    /// Show the new mode.
     Report(Mode),
 }
 
-/// How long the machine waits, in milliseconds, and when it gives up on streams.
+/// The machine's timeouts and intervals in milliseconds, and the number of failures after which it polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// A stream that has delivered nothing after this is buffered or blocked on the way: 4 s.
+    /// The timeout for a stream's first event: 4 s. After it the stream counts as buffered or blocked on the way.
     pub first: u32,
-    /// A stream silent for this long is dead: 40 s, two heartbeats (15 s each) and some more.
+    /// The timeout for a stream's next event: 40 s, which is two heartbeats (15 s each) and a margin.
     pub silence: u32,
-    /// Between polls: 3 s. `browser` polls; the machine only starts and stops it.
+    /// The poll interval: 3 s. `browser` polls; the machine only starts and stops it.
     pub poll: u32,
-    /// Between attempts to stream while polling: 30 s.
+    /// The interval between attempts to open a stream while polling: 30 s.
     pub retry: u32,
-    /// The longest wait after the first failure; it doubles with each further one: 500 ms.
+    /// The longest wait after the first failure: 500 ms. It doubles with each further failure.
     pub base: u32,
-    /// What that doubling ends at: 30 s.
+    /// The limit of that doubling: 30 s.
     pub cap: u32,
-    /// A stream that delivers for this long makes earlier failures forgotten: a minute.
+    /// The time after which a stream that delivers resets the count of failures: a minute.
     pub healthy: u32,
     /// The shortest time between two attempts, however often the network comes and goes: 500 ms.
     pub spacing: u32,
-    /// A leading tab that says nothing for this long is not waited for: 40 s, as for a stream. See `tabs`.
+    /// The timeout for a word from the leading tab: 40 s, as for a stream. See `tabs`.
     pub leader: u32,
-    /// Polling starts with this many failures in a row: 3.
+    /// The number of failures in a row after which polling starts: 3.
     pub tries: u32,
 }
 
@@ -215,11 +218,11 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// Shorter than this, a wait would only heat the machine.
+    /// The shortest wait, in milliseconds: shorter ones would only use processor time.
     const SHORTEST: u32 = 10;
 
-    /// The defaults, but for what `text` says: `first=4000,silence=40000,poll=3000`, in milliseconds (`tries` is a
-    /// count). What isn't understood is ignored: this is for tests and for debugging.
+    /// The defaults, except for the values in `text`, such as `first=4000,silence=40000,poll=3000`, in milliseconds (`tries`
+    /// is a count). What can't be read is ignored: this is for tests and for debugging.
     #[must_use]
     pub fn with_overrides(text: &str) -> Self {
         let mut timing = Self::default();
@@ -258,65 +261,66 @@ enum Stream {
 enum Polls {
     Stopped,
     /// Not answered yet.
-    Asked,
+    Requested,
     Answered,
     Failing,
 }
 
-/// The machine. See the module's diagram.
+/// The state machine. See the module's diagram.
 #[derive(Clone, Debug)]
 pub struct Link {
     timing: Timing,
     /// Whether the browser has EventSource.
     can_stream: bool,
     watched: bool,
-    /// Between [`Event::Leaving`] and the return.
-    away: bool,
-    /// What the browser says of the network; a hint for what is reported, no more.
+    /// Whether the page was left ([`Event::Leaving`]) and isn't back yet.
+    suspended: bool,
+    /// Whether the browser reports no network. It affects only the reported mode.
     offline: bool,
     stream: Stream,
     polls: Polls,
-    /// In a row, without a minute of health between. Kept while idle: a network that blocks streams still does.
+    /// Failures in a row, without a healthy minute between them. Kept while idle, because a network that blocks streams goes
+    /// on blocking them.
     failures: u32,
-    /// Whether the next streams are asked for uncompressed.
-    plain: bool,
+    /// Whether the next streams are requested without compression.
+    uncompressed: bool,
     /// Which timers run, so that one that fires late changes nothing.
     running: [bool; 5],
-    /// An attempt was wanted too soon after the last one; made when Spacing fires.
-    due: bool,
+    /// Whether an attempt was wanted too soon after the last one. It is made when Spacing fires.
+    attempt_due: bool,
     reported: Mode,
     actions: Vec<Action>,
 }
 
 impl Link {
-    /// A machine with nothing to watch. `can_stream`: whether the browser has EventSource.
+    /// A machine that watches nothing. `can_stream`: whether the browser has EventSource.
     #[must_use]
     pub fn new(timing: Timing, can_stream: bool) -> Self {
         Self {
             timing,
             can_stream,
             watched: false,
-            away: false,
+            suspended: false,
             offline: false,
             stream: Stream::Closed,
             polls: Polls::Stopped,
             failures: 0,
-            plain: false,
+            uncompressed: false,
             running: [false; 5],
-            due: false,
+            attempt_due: false,
             reported: Mode::Off,
             actions: Vec::new(),
         }
     }
 
-    /// What to do about `event`, in order. `random`: 0 to 1, a new one every time.
+    /// Handles `event` and returns the actions to perform, in order. `random`: a new number from 0 to 1 for each call.
     #[must_use]
     pub fn on(&mut self, event: Event, random: f64) -> Vec<Action> {
         let random = random.clamp(0.0, 1.0);
         match event {
             Event::Online => self.offline = false,
             Event::Offline => self.offline = true,
-            Event::Watch if !self.watched || self.away => {
+            Event::Watch if !self.watched || self.suspended => {
                 self.watched = true;
                 self.resume();
             }
@@ -330,7 +334,7 @@ impl Link {
             self.while_watched(event, random);
             self.report();
         } else {
-            self.tell(Mode::Off);
+            self.set_mode(Mode::Off);
         }
         std::mem::take(&mut self.actions)
     }
@@ -338,7 +342,7 @@ impl Link {
     fn while_watched(&mut self, event: Event, random: f64) {
         match event {
             Event::Leaving => {
-                self.away = true;
+                self.suspended = true;
                 self.close_all();
             }
             Event::Restored => {
@@ -346,7 +350,7 @@ impl Link {
                 self.stop_polling();
                 self.resume();
             }
-            Event::Visible | Event::Online if self.away => self.resume(),
+            Event::Visible | Event::Online if self.suspended => self.resume(),
             Event::Visible | Event::Online => {
                 if self.polls != Polls::Stopped {
                     self.push(Action::StartPolling);
@@ -357,14 +361,14 @@ impl Link {
             Event::Opened => {
                 if self.stream == (Stream::Opening { opened: false }) {
                     self.stream = Stream::Opening { opened: true };
-                    self.set(Timer::First, self.timing.first);
+                    self.set(Timer::FirstEvent, self.timing.first);
                 }
             }
             Event::Message => match self.stream {
                 Stream::Closed => {}
                 Stream::Opening { .. } => {
                     self.stream = Stream::Live;
-                    self.clear(Timer::First);
+                    self.clear(Timer::FirstEvent);
                     self.stop_polling();
                     self.set(Timer::Silence, self.timing.silence);
                     self.set(Timer::Healthy, self.timing.healthy);
@@ -375,74 +379,74 @@ impl Link {
             Event::Bye(Bye::Limit) => {
                 self.close();
                 self.start_polling();
-                self.set(Timer::Retry, self.seldom(random));
+                self.set(Timer::Retry, self.retry_interval(random));
             }
             Event::Bye(Bye::Shutdown | Bye::Lifetime | Bye::Idle) if self.stream == Stream::Live => {
                 self.close();
                 self.set(Timer::Retry, 250 + (500.0 * random) as u32);
             }
-            // One that says goodbye before it said anything else must not be met with eagerness.
+            // A stream that ends with `bye` before any other event counts as a failure, so that the next attempt waits.
             Event::Bye(_) => self.fail(random),
-            Event::Failed => self.break_off(random),
+            Event::Failed => self.stream_broke(random),
 
             Event::Timer(timer) => {
                 if !std::mem::take(&mut self.running[timer as usize]) {
                     return;
                 }
                 match timer {
-                    Timer::First | Timer::Silence => self.break_off(random),
+                    Timer::FirstEvent | Timer::Silence => self.stream_broke(random),
                     Timer::Retry => self.attempt(),
                     Timer::Healthy => self.failures = 0,
-                    Timer::Spacing if self.due => self.attempt(),
+                    Timer::Spacing if self.attempt_due => self.attempt(),
                     Timer::Spacing => {}
                 }
             }
 
             Event::PollAnswered if self.polls != Polls::Stopped => {
-                let back = self.polls == Polls::Failing;
+                let recovered = self.polls == Polls::Failing;
                 self.polls = Polls::Answered;
-                if back {
-                    // What failed the stream was probably what failed the polls.
+                if recovered {
+                    // Stream and polls probably failed for the same reason, which is gone now.
                     self.attempt();
                 }
             }
             Event::PollFailed if self.polls != Polls::Stopped => {
                 self.polls = Polls::Failing;
-                self.plain = false;
+                self.uncompressed = false;
             }
             Event::PollAnswered | Event::PollFailed => {}
             Event::Watch | Event::Idle | Event::Hidden | Event::Offline => {}
         }
     }
 
-    /// Starts from nothing being open.
+    /// Opens the transports again, when none is open.
     fn resume(&mut self) {
-        self.away = false;
+        self.suspended = false;
         if !self.can_stream || self.failures >= self.timing.tries {
             self.start_polling();
         }
         self.attempt();
     }
 
-    /// Opens a stream, now or as soon as the last attempt is long enough ago; unless there is one.
+    /// Opens a stream unless one is open: now, or as soon as the last attempt is `spacing` ago.
     fn attempt(&mut self) {
         if !self.can_stream || self.stream != Stream::Closed {
             return;
         }
-        self.due = self.runs(Timer::Spacing);
-        if self.due {
+        self.attempt_due = self.runs(Timer::Spacing);
+        if self.attempt_due {
             return;
         }
         self.clear(Timer::Retry);
         self.stream = Stream::Opening { opened: false };
-        self.push(Action::OpenStream { compressed: !self.plain });
-        self.set(Timer::First, self.timing.first);
+        self.push(Action::OpenStream { compressed: !self.uncompressed });
+        self.set(Timer::FirstEvent, self.timing.first);
         self.set(Timer::Spacing, self.timing.spacing);
     }
 
-    /// The stream went without a word.
-    fn break_off(&mut self, random: f64) {
-        self.plain |= matches!(self.stream, Stream::Opening { .. });
+    /// The stream ended without a `bye`.
+    fn stream_broke(&mut self, random: f64) {
+        self.uncompressed |= matches!(self.stream, Stream::Opening { .. });
         self.fail(random);
     }
 
@@ -451,7 +455,7 @@ impl Link {
         self.failures = self.failures.saturating_add(1);
         let wait = if self.failures >= self.timing.tries {
             self.start_polling();
-            self.seldom(random)
+            self.retry_interval(random)
         } else {
             let doublings = (self.failures - 1).min(31);
             let longest = f64::from(self.timing.base) * f64::from(1_u32 << doublings);
@@ -460,14 +464,14 @@ impl Link {
         self.set(Timer::Retry, wait);
     }
 
-    /// The wait between attempts while polling. Spread, so that those who failed together don't come back together.
-    fn seldom(&self, random: f64) -> u32 {
+    /// The wait between attempts while polling, with jitter, so that clients that failed together don't return together.
+    fn retry_interval(&self, random: f64) -> u32 {
         (f64::from(self.timing.retry) * (0.9 + 0.2 * random)) as u32
     }
 
     fn start_polling(&mut self) {
         if self.polls == Polls::Stopped {
-            self.polls = Polls::Asked;
+            self.polls = Polls::Requested;
             self.push(Action::StartPolling);
         }
     }
@@ -479,13 +483,13 @@ impl Link {
         }
     }
 
-    /// Closes the stream, if there is one, with the timers that belong to it.
+    /// Closes the stream, if one is open, and clears its timers.
     fn close(&mut self) {
         if self.stream != Stream::Closed {
             self.stream = Stream::Closed;
             self.push(Action::CloseStream);
         }
-        for timer in [Timer::First, Timer::Silence, Timer::Healthy] {
+        for timer in [Timer::FirstEvent, Timer::Silence, Timer::Healthy] {
             self.clear(timer);
         }
     }
@@ -493,9 +497,10 @@ impl Link {
     fn close_all(&mut self) {
         self.close();
         self.stop_polling();
-        self.due = false;
+        self.attempt_due = false;
         self.clear(Timer::Retry);
-        // Leaving and Idle stop every timer. After Idle the next attempt is a person's doing and may come at once.
+        // Leaving and Idle stop every timer. The next attempt after Idle follows from what a person does, so it needs no
+        // spacing.
         self.clear(Timer::Spacing);
     }
 
@@ -520,16 +525,16 @@ impl Link {
 
     fn report(&mut self) {
         let mode = match (self.stream, self.polls) {
-            _ if self.away => return, // Nobody sees it, and it would flicker on return.
+            _ if self.suspended => return, // Nobody sees the page, and the badge would flicker when it is back.
             (Stream::Live, _) => Mode::Live,
             (_, Polls::Answered) => Mode::Polling,
             _ if self.offline => Mode::Offline,
             _ => Mode::Connecting,
         };
-        self.tell(mode);
+        self.set_mode(mode);
     }
 
-    fn tell(&mut self, mode: Mode) {
+    fn set_mode(&mut self, mode: Mode) {
         if self.reported != mode {
             self.reported = mode;
             self.push(Action::Report(mode));

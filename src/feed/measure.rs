@@ -1,43 +1,43 @@
-//! Measures the connection: how long updates arrived in which way, what failed, how late statuses were.
-//! Pure: `browser` tells what happened and when; what comes out is a [`ConnectionReport`].
+//! Measures the connection: the time in each mode, the failures, and the delays of statuses.
+//! Pure: `browser` passes in events with their times, and gets a [`ConnectionReport`].
 //!
-//! Statuses carry the server's time, and a browser's clock may be wrong by hours. So the server's clock is estimated as
-//! in Cristian's algorithm: an answer that tells it was made between request and answer, half the round trip before the
-//! answer give or take as much. The sample with the shortest round trip counts; while even that is too long, delays
-//! are not told at all.
+//! Statuses carry the server's time, and a browser's clock may be wrong by hours. So the server's clock is estimated with
+//! Cristian's algorithm: an answer with the server's time was made half a round trip before it arrived, and the error is at
+//! most as much. The sample with the shortest round trip is used. While even its error is too large, no delays are counted.
 
 use super::link::{Action, Bye, Event, Mode, Timer};
 use crate::model::{ConnectionReport, Timestamp};
 
-/// The longest half of a round trip by which a delay is still worth telling, in milliseconds.
+/// The largest error of the estimated clock, half a round trip, with which delays are counted, in milliseconds.
 const MAX_UNCERTAINTY_MS: f64 = 50.0;
-/// More time than this between two events is a machine asleep, in milliseconds. A heartbeat comes every 15 s.
+/// The longest time between two events that is counted, in milliseconds. A heartbeat comes every 15 s, so in a longer time the
+/// machine slept.
 const LONGEST_STEP_MS: f64 = 60_000.0;
 
-/// What is known of the server's clock, in milliseconds.
+/// An estimate of the server's clock, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Offset {
-    /// Add it to the browser's clock.
+    /// Server time minus browser time.
     ms: f64,
     uncertainty: f64,
 }
 
-/// The books. Times called `now` are milliseconds of a clock that runs evenly; the browser's own clock is a
-/// [`Timestamp`].
+/// The counts since the last report. Times called `now` are milliseconds of a monotonic clock; the browser's wall clock is
+/// a [`Timestamp`].
 #[derive(Clone, Debug, Default)]
 pub struct Measure {
     report: ConnectionReport,
     mode: Mode,
     counted: Option<f64>,
-    /// When a stream was opened that has delivered nothing yet.
+    /// When the stream was opened, until it delivers its first event.
     opening: Option<f64>,
-    /// When the transport was started, by the browser's clock: what is older came with the snapshot.
+    /// When the transport was started, by the browser's clock. Older statuses came with the snapshot.
     since: Option<Timestamp>,
     offset: Option<Offset>,
 }
 
 impl Measure {
-    /// The link has handled `event`.
+    /// Takes in an event that the link has handled, and its actions.
     pub fn handled(&mut self, event: Event, actions: &[Action], now: f64, clock: Timestamp) {
         self.count(now);
         if event == Event::Message
@@ -58,7 +58,7 @@ impl Measure {
                     let failures = &mut self.report.failures;
                     match event {
                         Event::Failed => failures.error += 1,
-                        Event::Timer(Timer::First) => failures.buffered += 1,
+                        Event::Timer(Timer::FirstEvent) => failures.buffered += 1,
                         Event::Timer(Timer::Silence) => failures.silent += 1,
                         Event::Bye(Bye::Limit) => failures.limit += 1,
                         _ => {}
@@ -75,7 +75,7 @@ impl Measure {
         }
     }
 
-    /// Counts the time since the last call for the way in which updates arrive.
+    /// Adds the time since the last call to the current mode.
     fn count(&mut self, now: f64) {
         let before = self.counted.replace(now).unwrap_or(now);
         let step = (now - before).clamp(0.0, LONGEST_STEP_MS) as u32;
@@ -89,17 +89,17 @@ impl Measure {
         }
     }
 
-    /// A request for a status or for segments is made.
+    /// Counts a request for statuses or segments.
     pub fn requested(&mut self) {
         self.report.requests += 1;
     }
 
-    /// So many bytes of an answer or an event came.
+    /// Counts the bytes of an answer or an event.
     pub fn received(&mut self, bytes: usize) {
         self.report.bytes += bytes as u64;
     }
 
-    /// An answer told the server's clock. `sent` and `received`: by the browser's clock.
+    /// Takes in the server's time from an answer. `sent` and `received`: by the browser's clock.
     pub fn server_time(&mut self, sent: Timestamp, received: Timestamp, server: Timestamp) {
         let uncertainty = (received.0 - sent.0) as f64 / 2.0;
         if uncertainty >= 0.0 && self.offset.is_none_or(|known| uncertainty < known.uncertainty) {
@@ -108,20 +108,20 @@ impl Measure {
         }
     }
 
-    /// What the server's clock shows when the browser's shows `clock`, as far as that can be told.
+    /// Converts a time of the browser's clock to the server's clock, if that has been estimated.
     #[must_use]
-    pub fn by_server(&self, clock: Timestamp) -> Timestamp {
+    pub fn to_server_time(&self, clock: Timestamp) -> Timestamp {
         self.offset.map_or(clock, |offset| Timestamp((clock.0 as f64 + offset.ms) as i64))
     }
 
-    /// A status that is news was made at `made`, by the server's clock, and has come.
+    /// Takes in the delay of a new status, which was made at `made` by the server's clock.
     pub fn delivered(&mut self, made: Timestamp, clock: Timestamp) {
         let Some(offset) = self.offset.filter(|offset| offset.uncertainty <= MAX_UNCERTAINTY_MS) else { return };
-        let by_server = |at: Timestamp| at.0 as f64 + offset.ms;
-        if self.since.is_none_or(|since| (made.0 as f64) < by_server(since)) {
+        let to_server_time = |at: Timestamp| at.0 as f64 + offset.ms;
+        if self.since.is_none_or(|since| (made.0 as f64) < to_server_time(since)) {
             return;
         }
-        let delay = by_server(clock) - made.0 as f64;
+        let delay = to_server_time(clock) - made.0 as f64;
         match self.mode {
             Mode::Live => self.report.delivery_live.note(delay),
             Mode::Polling => self.report.delivery_polling.note(delay),
@@ -129,7 +129,7 @@ impl Measure {
         }
     }
 
-    /// What happened since the last call, if anything did.
+    /// The report since the last call. None if nothing was counted.
     pub fn take(&mut self, now: f64) -> Option<ConnectionReport> {
         self.count(now);
         Some(std::mem::take(&mut self.report)).filter(|report| !report.is_empty())
@@ -150,25 +150,26 @@ mod tests {
     }
 
     #[test]
-    fn time_is_counted_by_mode_and_sleep_is_not() {
+    fn time_is_counted_by_mode_without_the_time_asleep() {
         let mut measure = Measure::default();
         opened(&mut measure, 1_000.0);
         measure.handled(Event::Message, &[Action::Report(Mode::Live)], 1_040.0, Timestamp(1_040));
         measure.handled(Event::Message, &[], 16_040.0, Timestamp(16_040));
-        // Eight hours asleep.
+        // The machine slept for eight hours.
         measure.handled(Event::Message, &[], 28_816_040.0, Timestamp(28_816_040));
         let report = measure.take(28_817_040.0).unwrap();
         assert_eq!((report.mode_ms.connecting, report.mode_ms.live), (40, 15_000 + 60_000 + 1_000));
         assert_eq!((report.connects, report.requests), (1, 1));
         assert_eq!(report.first_event.buckets().find(|(_, n)| *n > 0), Some((50, 1)));
-        // Told once.
+        // Each count is reported once.
         assert_eq!(measure.take(28_817_040.0), None);
     }
 
     #[test]
-    fn failures_are_told_by_what_closed_the_stream() {
+    fn failures_are_counted_by_what_closed_the_stream() {
         let mut measure = Measure::default();
-        let ends = [Event::Failed, Event::Timer(Timer::First), Event::Timer(Timer::Silence), Event::Bye(Bye::Limit)];
+        let ends =
+            [Event::Failed, Event::Timer(Timer::FirstEvent), Event::Timer(Timer::Silence), Event::Bye(Bye::Limit)];
         for event in ends {
             opened(&mut measure, 0.0);
             measure.handled(event, &[Action::CloseStream], 10.0, Timestamp(10));
@@ -181,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn delays_go_by_the_best_estimate_of_the_servers_clock() {
+    fn delays_use_the_best_estimate_of_the_servers_clock() {
         let mut measure = Measure::default();
         let hour = 3_600_000;
         opened(&mut measure, 0.0);
         measure.handled(Event::Message, &[Action::Report(Mode::Live)], 0.0, Timestamp(0));
-        // Without an estimate, and with one that is too rough, nothing is told.
+        // Without an estimate, or with one of too large an error, no delay is counted.
         measure.delivered(Timestamp(hour), Timestamp(500));
         measure.server_time(Timestamp(0), Timestamp(102), Timestamp(hour));
         measure.delivered(Timestamp(hour), Timestamp(500));
@@ -196,7 +197,7 @@ mod tests {
         measure.delivered(Timestamp(hour + 5_000), Timestamp(5_030));
         // Made before the stream was opened: it came with the snapshot.
         measure.delivered(Timestamp(hour - 1), Timestamp(5_030));
-        assert_eq!(measure.by_server(Timestamp(5_030)), Timestamp(hour + 5_030));
+        assert_eq!(measure.to_server_time(Timestamp(5_030)), Timestamp(hour + 5_030));
         let report = measure.take(0.0).unwrap();
         assert_eq!(report.delivery_live.buckets().filter(|(_, n)| *n > 0).collect::<Vec<_>>(), [(50, 1)]);
         assert_eq!(report.delivery_polling.count(), 0);

@@ -1,6 +1,7 @@
-//! Folds statuses and segments, in whatever order they come, into what a page shows. Pure.
-//! Old and duplicate versions are ignored; segments are kept in order, and a gap can be asked for.
-//! [`Gaps`] and [`Heard`] keep the books for `browser`: which gaps are being fetched, which sessions went unmentioned.
+//! Reduces statuses and segments, in whatever order they come, to the view that a page shows. Pure; called by `browser`.
+//! Old and duplicate versions are ignored; segments are kept in order, and missing ones can be asked for.
+//! [`SegmentFetches`] and [`Mentions`] hold state for `browser`: which sessions' segments are being fetched, and which
+//! sessions no transport has mentioned lately.
 
 use crate::model::{Segment, SessionId, Status, Transcript};
 
@@ -9,11 +10,11 @@ use crate::model::{Segment, SessionId, Status, Transcript};
 pub struct View {
     /// The newest status seen.
     pub status: Status,
-    /// Segments 0, 1, 2, … without holes.
+    /// Segments 0, 1, 2, … without gaps.
     pub segments: Vec<Segment>,
-    /// Segments that came before one of lower index, in order.
-    early: Vec<Segment>,
-    /// Whether somebody shows the segments, so that missing ones matter.
+    /// Segments that came before a segment of lower index, sorted by index.
+    out_of_order: Vec<Segment>,
+    /// Whether a page shows the segments, so that missing ones must be fetched.
     transcript: bool,
 }
 
@@ -21,10 +22,10 @@ impl View {
     /// A view of a session whose segments aren't known, such as in a list.
     #[must_use]
     pub fn new(status: Status) -> Self {
-        Self { status, segments: Vec::new(), early: Vec::new(), transcript: false }
+        Self { status, segments: Vec::new(), out_of_order: Vec::new(), transcript: false }
     }
 
-    /// A view of a session with the segments there are so far, for a page that shows them.
+    /// A view of a session with its segments so far, for a page that shows them.
     #[must_use]
     pub fn of_transcript(status: Status, segments: Vec<Segment>) -> Self {
         let mut view = Self { transcript: true, ..Self::new(status) };
@@ -32,45 +33,45 @@ impl View {
         view
     }
 
-    /// Whether this was made from a transcript, if only from one without segments yet.
+    /// Whether this view was made from a transcript, even if that has no segments yet.
     #[must_use]
     pub fn has_transcript(&self) -> bool {
         self.transcript
     }
 
-    /// Whether a status is newer than the one known.
+    /// Whether a status is newer than the known one.
     #[must_use]
-    pub fn is_news(&self, status: &Status) -> bool {
+    pub fn is_newer(&self, status: &Status) -> bool {
         status.version > self.status.version
     }
 
     /// Takes in a status, unless it is old.
     pub fn status(&mut self, status: Status) {
-        if self.is_news(&status) {
+        if self.is_newer(&status) {
             self.status = status;
         }
     }
 
     fn known(&self, index: u32) -> Option<&Segment> {
-        self.segments.get(index as usize).or_else(|| self.early.get(self.early_position(index).ok()?))
+        self.segments.get(index as usize).or_else(|| self.out_of_order.get(self.out_of_order_position(index).ok()?))
     }
 
-    /// Where segment `index` stands among the early ones, or would have to stand.
-    fn early_position(&self, index: u32) -> Result<usize, usize> {
-        self.early.binary_search_by_key(&index, |segment| segment.index)
+    /// The position of segment `index` among the segments out of order, or the position at which to insert it.
+    fn out_of_order_position(&self, index: u32) -> Result<usize, usize> {
+        self.out_of_order.binary_search_by_key(&index, |segment| segment.index)
     }
 
-    /// Whether segment `index` is still missing.
+    /// Whether segment `index` hasn't come yet.
     #[must_use]
-    pub fn lacks(&self, index: u32) -> bool {
+    pub fn is_missing(&self, index: u32) -> bool {
         self.known(index).is_none()
     }
 
-    /// Whether taking in a segment would change anything: it is missing, or known only as an event announced it,
-    /// without words.
+    /// Whether taking in a segment would change the view: the segment is missing, or is known only from its event, which has
+    /// no words.
     #[must_use]
     pub fn wants(&self, segment: &Segment) -> bool {
-        self.known(segment.index).is_none_or(|known| richness(segment) > richness(known))
+        self.known(segment.index).is_none_or(|known| detail(segment) > detail(known))
     }
 
     /// Takes in a segment, unless it is known.
@@ -82,36 +83,36 @@ impl View {
             *known = segment;
             return;
         }
-        match self.early_position(segment.index) {
-            Ok(known) => self.early[known] = segment,
-            Err(position) => self.early.insert(position, segment),
+        match self.out_of_order_position(segment.index) {
+            Ok(known) => self.out_of_order[known] = segment,
+            Err(position) => self.out_of_order.insert(position, segment),
         }
         let next = self.segments.len() as u32;
-        let fits = self.early.iter().zip(next..).take_while(|(segment, next)| segment.index == *next).count();
-        self.segments.extend(self.early.drain(..fits));
+        let fits = self.out_of_order.iter().zip(next..).take_while(|(segment, next)| segment.index == *next).count();
+        self.segments.extend(self.out_of_order.drain(..fits));
     }
 
-    /// The index of the first missing segment, if the status counts more than are here.
+    /// The index of the first missing segment, if more segments were announced than have come.
     #[must_use]
-    pub fn gap(&self) -> Option<u32> {
+    pub fn first_missing(&self) -> Option<u32> {
         let have = self.segments.len() as u32;
-        let announced = self.early.last().map_or(0, |last| last.index + 1).max(self.status.segments);
+        let announced = self.out_of_order.last().map_or(0, |last| last.index + 1).max(self.status.segments);
         (announced > have).then_some(have)
     }
 
     /// Whether [`View::merge`] with `other` would change anything.
     #[must_use]
     pub fn would_change(&self, other: &Self) -> bool {
-        self.is_news(&other.status)
+        self.is_newer(&other.status)
             || (other.transcript && !self.transcript)
-            || other.segments.iter().chain(&other.early).any(|segment| self.wants(segment))
+            || other.segments.iter().chain(&other.out_of_order).any(|segment| self.wants(segment))
     }
 
-    /// Takes in all that `other` knows and this doesn't.
+    /// Takes in everything in `other` that this view lacks.
     pub fn merge(&mut self, other: Self) {
         self.status(other.status);
         self.transcript |= other.transcript;
-        for segment in other.segments.into_iter().chain(other.early) {
+        for segment in other.segments.into_iter().chain(other.out_of_order) {
             self.segment(segment);
         }
     }
@@ -123,84 +124,84 @@ impl From<Transcript> for View {
     }
 }
 
-/// How much a segment tells besides its text: an event leaves out what a fetch brings.
-fn richness(segment: &Segment) -> (bool, bool) {
+/// How much detail a segment has: events omit words and confidence, and fetched segments have them.
+fn detail(segment: &Segment) -> (bool, bool) {
     (!segment.words.is_empty(), segment.confidence.is_some())
 }
 
-/// The fetches of missing segments: one at a time for each session.
+/// The fetches of missing segments that are under way: at most one for each session.
 #[derive(Debug, Default)]
-pub struct Gaps {
+pub struct SegmentFetches {
     fetching: Vec<SessionId>,
 }
 
-/// Which segments to ask for: those with an index above `after`, or all.
+/// The segments to fetch: those with an index above `after`, or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
+pub struct MissingRange {
     pub after: Option<u32>,
 }
 
-impl Gaps {
-    /// What to fetch for a session whose transcript is shown; none if nothing is missing or a fetch is under way.
-    /// [`Gaps::done`] must follow.
+impl SegmentFetches {
+    /// Starts a fetch for a session whose transcript is shown. None if no segment is missing or a fetch is under way. The
+    /// caller must call [`SegmentFetches::done`] afterwards.
     #[must_use]
-    pub fn begin(&mut self, view: &View) -> Option<Gap> {
-        let first = view.gap()?;
+    pub fn begin(&mut self, view: &View) -> Option<MissingRange> {
+        let first = view.first_missing()?;
         let id = view.status.session_id;
         let idle = !self.fetching.contains(&id);
         idle.then(|| {
             self.fetching.push(id);
-            Gap { after: first.checked_sub(1) }
+            MissingRange { after: first.checked_sub(1) }
         })
     }
 
-    /// The fetch has been answered, or given up.
+    /// Ends a fetch that was answered or given up.
     pub fn done(&mut self, id: SessionId) {
         self.fetching.retain(|fetching| *fetching != id);
     }
 }
 
-/// Which sessions a transport has mentioned lately. One that runs but goes unmentioned may have been deleted elsewhere,
-/// or have ended while the machine slept, too long ago for a snapshot: it must be asked about.
+/// The sessions that the transport has mentioned lately. A running session that isn't mentioned may have been deleted
+/// elsewhere, or may have ended too long ago to be in a snapshot, while the machine slept. So its status must be fetched.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct Mentions {
     mentioned: Vec<SessionId>,
-    beats: u32,
+    heartbeats: u32,
 }
 
-impl Heard {
-    /// Sessions are asked about that haven't been mentioned for this many heartbeats: a minute.
-    pub const BEATS_UNMENTIONED: u32 = 4;
+impl Mentions {
+    /// The status of a session is fetched if it hasn't been mentioned for this many heartbeats, which is a minute.
+    pub const HEARTBEATS_UNMENTIONED: u32 = 4;
 
-    /// A transport was opened: what is known may be old.
+    /// Starts over, because a transport was opened and what is known may be old.
     pub fn restart(&mut self) {
         *self = Self::default();
     }
 
-    /// A status of the session came.
+    /// Notes that a status of the session came.
     pub fn mention(&mut self, id: SessionId) {
         if !self.mentioned.contains(&id) {
             self.mentioned.push(id);
         }
     }
 
-    /// A heartbeat came. Returns those of `running` to ask about: at the first one after an opening, whose snapshot has
-    /// come before it, and then every [`Heard::BEATS_UNMENTIONED`] beats.
+    /// Notes a heartbeat. Returns those of `running` whose status must be fetched: at the first heartbeat after a transport
+    /// was opened, which comes after the snapshot, and then every [`Mentions::HEARTBEATS_UNMENTIONED`] heartbeats.
     #[must_use]
-    pub fn beat(&mut self, running: &[SessionId]) -> Vec<SessionId> {
-        let due = self.beats.is_multiple_of(Self::BEATS_UNMENTIONED);
-        self.beats = self.beats.wrapping_add(1);
+    pub fn heartbeat(&mut self, running: &[SessionId]) -> Vec<SessionId> {
+        let due = self.heartbeats.is_multiple_of(Self::HEARTBEATS_UNMENTIONED);
+        self.heartbeats = self.heartbeats.wrapping_add(1);
         if !due {
             return Vec::new();
         }
-        let silent = self.silent(running);
+        let unmentioned = self.unmentioned(running);
         self.mentioned.clear();
-        silent
+        unmentioned
     }
 
-    /// Those of `running` that have not been mentioned.
+    /// Those of `running` that haven't been mentioned.
     #[must_use]
-    pub fn silent(&self, running: &[SessionId]) -> Vec<SessionId> {
+    pub fn unmentioned(&self, running: &[SessionId]) -> Vec<SessionId> {
         running.iter().filter(|id| !self.mentioned.contains(id)).copied().collect()
     }
 }
@@ -248,7 +249,7 @@ mod tests {
         for version in [4, 5] {
             let mut other = status(version, 9);
             other.message = "old".to_owned();
-            assert!(!view.is_news(&other));
+            assert!(!view.is_newer(&other));
             view.status(other);
         }
         assert_eq!(view.status, status(5, 0));
@@ -257,18 +258,18 @@ mod tests {
     }
 
     #[test]
-    fn segments_wait_for_those_before_them() {
+    fn segments_out_of_order_wait_for_those_before_them() {
         let mut view = View::new(status(1, 0));
         view.segment(segment(2, false));
         view.segment(segment(1, false));
-        assert_eq!((indexes(&view), view.gap()), (vec![], Some(0)));
-        assert!(view.lacks(0) && !view.lacks(1) && !view.lacks(2) && view.lacks(3));
+        assert_eq!((indexes(&view), view.first_missing()), (vec![], Some(0)));
+        assert!(view.is_missing(0) && !view.is_missing(1) && !view.is_missing(2) && view.is_missing(3));
         view.segment(segment(0, false));
-        assert_eq!((indexes(&view), view.gap()), (vec![0, 1, 2], None));
+        assert_eq!((indexes(&view), view.first_missing()), (vec![0, 1, 2], None));
     }
 
     #[test]
-    fn words_replace_an_announcement_and_not_the_other_way_round() {
+    fn a_segment_with_words_replaces_one_without_and_not_the_reverse() {
         let mut view = View::new(status(1, 0));
         for index in [0, 2] {
             view.segment(segment(index, false));
@@ -281,36 +282,36 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_what_the_status_counts_and_the_view_lacks() {
+    fn the_first_missing_segment_is_found_from_the_status_and_from_later_segments() {
         let mut view = View::new(status(1, 0));
-        assert_eq!(view.gap(), None);
+        assert_eq!(view.first_missing(), None);
         view.segment(segment(0, false));
-        assert_eq!(view.gap(), None);
+        assert_eq!(view.first_missing(), None);
         view.status(status(2, 3));
-        assert_eq!(view.gap(), Some(1));
+        assert_eq!(view.first_missing(), Some(1));
         view.segment(segment(2, false));
-        assert_eq!(view.gap(), Some(1));
+        assert_eq!(view.first_missing(), Some(1));
         view.segment(segment(1, false));
-        assert_eq!(view.gap(), None);
+        assert_eq!(view.first_missing(), None);
     }
 
     #[test]
-    fn a_gap_is_fetched_once_at_a_time() {
-        let mut gaps = Gaps::default();
+    fn missing_segments_are_fetched_by_one_request_at_a_time() {
+        let mut fetches = SegmentFetches::default();
         let mut view = View::new(status(1, 2));
-        assert_eq!(gaps.begin(&view), Some(Gap { after: None }));
-        assert_eq!(gaps.begin(&view), None);
+        assert_eq!(fetches.begin(&view), Some(MissingRange { after: None }));
+        assert_eq!(fetches.begin(&view), None);
         view.segment(segment(0, false));
-        assert_eq!(gaps.begin(&view), None);
-        gaps.done(id(1));
-        assert_eq!(gaps.begin(&view), Some(Gap { after: Some(0) }));
-        gaps.done(id(1));
+        assert_eq!(fetches.begin(&view), None);
+        fetches.done(id(1));
+        assert_eq!(fetches.begin(&view), Some(MissingRange { after: Some(0) }));
+        fetches.done(id(1));
         view.segment(segment(1, false));
-        assert_eq!(gaps.begin(&view), None);
+        assert_eq!(fetches.begin(&view), None);
     }
 
     #[test]
-    fn a_merge_says_beforehand_whether_it_changes_anything() {
+    fn would_change_tells_what_a_merge_does() {
         let mut list = View::new(status(1, 1));
         let mut page = list.clone();
         page.transcript = true;
@@ -324,19 +325,19 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_went_unmentioned_are_asked_about_at_once_and_then_once_a_minute() {
+    fn unmentioned_sessions_are_returned_at_the_first_heartbeat_and_then_once_a_minute() {
         let (a, b) = (id(1), id(2));
-        let mut heard = Heard::default();
-        heard.mention(a);
-        assert_eq!(heard.beat(&[a, b]), [b]);
-        heard.mention(b);
-        for _ in 1..Heard::BEATS_UNMENTIONED {
-            assert_eq!(heard.beat(&[a, b]), []);
+        let mut mentions = Mentions::default();
+        mentions.mention(a);
+        assert_eq!(mentions.heartbeat(&[a, b]), [b]);
+        mentions.mention(b);
+        for _ in 1..Mentions::HEARTBEATS_UNMENTIONED {
+            assert_eq!(mentions.heartbeat(&[a, b]), []);
         }
-        assert_eq!(heard.beat(&[a, b]), [a]);
-        heard.restart();
-        assert_eq!(heard.beat(&[a, b]), [a, b]);
-        assert_eq!(heard.silent(&[b]), [b]);
+        assert_eq!(mentions.heartbeat(&[a, b]), [a]);
+        mentions.restart();
+        assert_eq!(mentions.heartbeat(&[a, b]), [a, b]);
+        assert_eq!(mentions.unmentioned(&[b]), [b]);
     }
 
     #[derive(Clone, Debug)]
@@ -345,7 +346,7 @@ mod tests {
         Segment(u32, bool),
     }
 
-    /// What the server sends up to version `n`: each status counts the segments sent before it.
+    /// The number of segments in the status of this version: each status counts the segments sent before it.
     fn count(version: u64) -> u32 {
         (version / 2) as u32
     }
@@ -369,7 +370,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_order_and_duplication_end_in_the_same_view(
+        fn any_order_and_duplication_give_the_same_view(
             (one, other) in pieces().prop_flat_map(|pieces| {
                 let twice: Vec<Piece> = pieces.iter().chain(&pieces).cloned().collect();
                 (Just(pieces), Just(twice).prop_shuffle())
@@ -379,7 +380,7 @@ mod tests {
             one.iter().for_each(|piece| take(&mut a, piece));
             other.iter().for_each(|piece| take(&mut b, piece));
             prop_assert_eq!(&a, &b);
-            // And so does a merge of two views that each saw a part.
+            // A merge of two views that each saw a part gives the same view.
             let (half, rest) = one.split_at(one.len() / 2);
             let (mut c, mut d) = (View::new(status(0, 0)), View::new(status(0, 0)));
             half.iter().for_each(|piece| take(&mut c, piece));
@@ -392,7 +393,7 @@ mod tests {
         }
 
         #[test]
-        fn versions_never_fall_segments_have_no_holes_and_gaps_are_right(pieces in pieces()) {
+        fn versions_never_fall_and_segments_have_no_gaps(pieces in pieces()) {
             let mut view = View::new(status(0, 0));
             let mut seen = std::collections::HashSet::new();
             for piece in &pieces {
@@ -406,16 +407,16 @@ mod tests {
                 let first_missing = (0..).find(|i| !seen.contains(i)).unwrap();
                 prop_assert_eq!(view.segments.len() as u32, first_missing);
                 let announced = seen.iter().max().map_or(0, |i| i + 1).max(view.status.segments);
-                prop_assert_eq!(view.gap(), (first_missing < announced).then_some(first_missing));
-                prop_assert!((0..25).all(|i| view.lacks(i) != seen.contains(&i)));
+                prop_assert_eq!(view.first_missing(), (first_missing < announced).then_some(first_missing));
+                prop_assert!((0..25).all(|i| view.is_missing(i) != seen.contains(&i)));
             }
-            // Fetching what is missing closes any gap at once.
-            let mut gaps = Gaps::default();
-            if let Some(gap) = gaps.begin(&view) {
-                for index in gap.after.map_or(0, |n| n + 1)..25 {
+            // One fetch brings everything that is missing.
+            let mut fetches = SegmentFetches::default();
+            if let Some(range) = fetches.begin(&view) {
+                for index in range.after.map_or(0, |n| n + 1)..25 {
                     view.segment(segment(index, true));
                 }
-                prop_assert_eq!(view.gap(), None);
+                prop_assert_eq!(view.first_missing(), None);
             }
         }
     }

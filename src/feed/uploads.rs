@@ -1,18 +1,18 @@
-//! The queue of uploads as the upload page shows it: which wait, which are being sent, how each ended. Pure.
-//! `feed/browser/upload.rs` does the sending, `app/uploads.rs` joins the two.
+//! The queue of uploads that the upload page shows: which wait, which are being sent, and how each ended. Pure.
+//! `feed/browser/upload.rs` sends them, and `app/uploads.rs` connects the two.
 
 use crate::model::SessionId;
 
-/// A file that was picked and not sent yet.
+/// A file that was chosen and hasn't been sent yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picked {
-    /// Stands for the file itself, which the browser's side keeps.
+    /// The key of the file, which `feed/browser/upload.rs` holds.
     pub key: u32,
     pub name: String,
     pub bytes: u64,
 }
 
-/// What is sent along with a file. Empty texts mean the server's choice.
+/// The options sent along with a file. An empty one leaves the choice to the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UploadOptions {
     pub title: String,
@@ -20,23 +20,23 @@ pub struct UploadOptions {
     pub engine: String,
 }
 
-/// What the browser tells about an upload that was started.
+/// What happened to an upload that was started.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// So many bytes of the request are sent, at this time in seconds.
+    /// The number of bytes of the request sent at this time, in seconds.
     Sent { bytes: u64, at: f64 },
     /// The server answered with the new session.
     Done(SessionId),
-    /// It failed, with a sentence for people.
+    /// It failed, with a message for people.
     Failed(String),
 }
 
-/// How far an upload is.
+/// The state of an upload.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phase {
-    /// For its turn.
+    /// Waiting for its turn.
     Waiting,
-    /// Since `began`; `bytes` are sent at `at`, both in seconds by the same clock.
+    /// Being sent since `began`; `sent` bytes were sent at `at`. Both times are in seconds of the same clock.
     Sending {
         sent: u64,
         began: f64,
@@ -44,7 +44,7 @@ pub enum Phase {
     },
     Done(SessionId),
     Failed(String),
-    /// By the person who started it.
+    /// Cancelled by the person who started it.
     Aborted,
 }
 
@@ -56,15 +56,15 @@ pub struct Upload {
     pub bytes: u64,
     pub options: UploadOptions,
     pub phase: Phase,
-    /// Larger than the server takes, so that sending it would be in vain.
+    /// Whether the file is larger than the server accepts, so that it isn't sent.
     pub too_large: bool,
 }
 
 impl Upload {
-    /// Shorter than this, a speed is the luck of the first packets.
+    /// Seconds after which the speed has settled: before, it depends on the first packets.
     const SETTLED: f64 = 1.0;
 
-    /// The bytes of the file that are sent. The request is a little longer than the file.
+    /// The bytes of the file sent so far. The request is a little longer than the file.
     #[must_use]
     pub fn sent(&self) -> u64 {
         match self.phase {
@@ -74,13 +74,13 @@ impl Upload {
         }
     }
 
-    /// The part that is sent, in percent.
+    /// The part of the file sent so far, in percent.
     #[must_use]
     pub fn percent(&self) -> f64 {
         if self.bytes == 0 { 0.0 } else { self.sent() as f64 / self.bytes as f64 * 100.0 }
     }
 
-    /// Bytes per second, once that can be said.
+    /// Bytes per second, once the speed has settled.
     #[must_use]
     pub fn speed(&self) -> Option<f64> {
         match self.phase {
@@ -91,36 +91,37 @@ impl Upload {
         }
     }
 
-    /// Seconds until all is sent, once that can be said.
+    /// Seconds until the file is sent, once the speed has settled.
     #[must_use]
-    pub fn seconds_left(&self) -> Option<f64> {
+    pub fn seconds_remaining(&self) -> Option<f64> {
         Some((self.bytes - self.sent()) as f64 / self.speed()?)
     }
 
-    /// Whether another try may end better.
+    /// Whether the upload can be tried again.
     #[must_use]
     pub fn can_retry(&self) -> bool {
         matches!(self.phase, Phase::Failed(_) | Phase::Aborted) && !self.too_large
     }
 
-    /// Whether it neither ended nor was ended.
+    /// Whether it waits or is being sent.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Waiting | Phase::Sending { .. })
     }
 }
 
-/// All uploads of this visit, in the order in which they were picked.
+/// All uploads of this visit, in the order in which the files were chosen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Queue {
     pub uploads: Vec<Upload>,
 }
 
 impl Queue {
-    /// So many are sent at once: more would only make each slower, and HTTP/1.1 has six connections for everything.
+    /// The number of uploads sent at once. More would make each one slower, and a browser has only six connections to a host
+    /// with HTTP/1.1.
     pub const AT_ONCE: usize = 2;
 
-    /// Appends a file. One larger than `limit` bytes fails without being sent.
+    /// Appends a file. A file larger than `limit` bytes fails without being sent.
     pub fn add(&mut self, picked: Picked, options: UploadOptions, limit: u64) {
         let Picked { key, name, bytes } = picked;
         let problem = too_large(bytes, limit);
@@ -129,7 +130,7 @@ impl Queue {
         self.uploads.push(Upload { key, name, bytes, options, phase, too_large });
     }
 
-    /// The uploads that may start at `now`, which are thereby counted as started.
+    /// Marks as many waiting uploads as may start at `now` as being sent, and returns them.
     #[must_use]
     pub fn start(&mut self, now: f64) -> Vec<(u32, UploadOptions)> {
         let busy = self.uploads.iter().filter(|u| matches!(u.phase, Phase::Sending { .. })).count();
@@ -142,7 +143,7 @@ impl Queue {
         started
     }
 
-    /// Takes in what the browser told. News of an upload that has ended is ignored.
+    /// Takes in an event. Events of an upload that has ended are ignored.
     pub fn on(&mut self, key: u32, event: Event) {
         let Some(upload) = self.get_mut(key) else { return };
         let Phase::Sending { sent, began, .. } = upload.phase else { return };
@@ -153,21 +154,21 @@ impl Queue {
         };
     }
 
-    /// Ends an upload that is open.
+    /// Cancels an upload that waits or is being sent.
     pub fn abort(&mut self, key: u32) {
         if let Some(upload) = self.get_mut(key).filter(|u| u.is_open()) {
             upload.phase = Phase::Aborted;
         }
     }
 
-    /// Lets one that failed or was ended wait for another turn.
+    /// Queues an upload that failed or was cancelled again.
     pub fn retry(&mut self, key: u32) {
         if let Some(upload) = self.get_mut(key).filter(|u| u.can_retry()) {
             upload.phase = Phase::Waiting;
         }
     }
 
-    /// Takes an upload out.
+    /// Removes an upload.
     pub fn remove(&mut self, key: u32) {
         self.uploads.retain(|u| u.key != key);
     }
@@ -182,14 +183,14 @@ impl Queue {
         self.uploads.iter_mut().find(|u| u.key == key)
     }
 
-    /// How many neither ended nor were ended.
+    /// The number of uploads that wait or are being sent.
     #[must_use]
     pub fn open(&self) -> usize {
         self.uploads.iter().filter(|u| u.is_open()).count()
     }
 }
 
-/// Why a file of this size can't be sent, if it can't.
+/// The message for a file that is too large to be sent. None if it isn't.
 #[must_use]
 pub fn too_large(bytes: u64, limit: u64) -> Option<String> {
     let (size, most) = (crate::model::bytes(bytes), crate::model::bytes(limit));
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn two_at_once_in_order() {
+    fn two_uploads_are_sent_at_once_in_order() {
         let mut queue = queue(&[10, 10, 10, 10]);
         assert_eq!(keys(&queue.start(0.0)), [0, 1]);
         assert_eq!(keys(&queue.start(0.0)), [0; 0]);
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_never_sent() {
+    fn a_file_that_is_too_large_is_never_sent() {
         let mut queue = queue(&[1001, 1000]);
         assert_eq!(keys(&queue.start(0.0)), [1]);
         queue.retry(0);
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn news_after_the_end_is_ignored_and_a_retry_starts_over() {
+    fn events_after_the_end_are_ignored_and_a_retry_starts_over() {
         let mut queue = queue(&[10]);
         let _ = queue.start(0.0);
         queue.on(0, Event::Failed("no".to_owned()));
@@ -254,15 +255,15 @@ mod tests {
     }
 
     #[test]
-    fn speed_and_time_left_once_settled() {
+    fn speed_and_remaining_time_are_known_once_the_speed_has_settled() {
         let mut queue = queue(&[1000]);
         let _ = queue.start(0.0);
         queue.on(0, Event::Sent { bytes: 100, at: 0.5 });
         assert_eq!((queue.uploads[0].percent(), queue.uploads[0].speed()), (10.0, None));
         queue.on(0, Event::Sent { bytes: 500, at: 2.0 });
         assert_eq!(queue.uploads[0].speed(), Some(250.0));
-        assert_eq!(queue.uploads[0].seconds_left(), Some(2.0));
-        // The last bytes belong to the form around the file.
+        assert_eq!(queue.uploads[0].seconds_remaining(), Some(2.0));
+        // The request has more bytes than the file, because of the form around it.
         queue.on(0, Event::Sent { bytes: 1200, at: 3.0 });
         assert_eq!(queue.uploads[0].percent(), 100.0);
     }

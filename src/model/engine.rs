@@ -1,4 +1,4 @@
-//! Which speech engine made a transcript, and what the upload page says about each engine.
+//! The speech engines by name, and what the upload page shows of each.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -16,7 +16,7 @@ pub enum EngineId {
     Openai,
     /// Any program that speaks Hark's engine protocol.
     Command,
-    /// A worker outside Hark, which publishes over HTTP. It can't be asked for with an upload.
+    /// A worker outside Hark, which publishes over HTTP. An upload can't request it.
     External,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for EngineId {
     }
 }
 
-/// A name that is none of [`EngineId::ALL`].
+/// The error for a name that isn't in [`EngineId::ALL`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no speech engine called '{0}'; the engines are pocketsphinx, whisper, openai and command")]
 pub struct UnknownEngine(pub String);
@@ -71,7 +71,7 @@ impl FromStr for EngineId {
     }
 }
 
-/// What the upload page and the API tell about an engine.
+/// What the upload page and the API show of an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct EngineInfo {
@@ -81,9 +81,9 @@ pub struct EngineInfo {
     /// The model it would use, such as `en-us`.
     pub model: String,
     pub available: bool,
-    /// Why it can't be used, when it can't.
+    /// Why it can't be used, if it can't.
     pub reason: Option<String>,
-    /// The command that makes it usable, when it isn't.
+    /// The command that makes it usable, if it isn't.
     pub install: Option<String>,
     /// Whether a session that names no engine gets this one.
     pub is_default: bool,

@@ -1,4 +1,4 @@
-//! The one error shape that leaves the server, over the JSON API and over server functions alike.
+//! The only form in which errors leave the server, for the JSON API and for server functions.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,15 +20,15 @@ impl ApiError {
         Self { code: code.to_owned(), message: message.into() }
     }
 
-    /// Whether it says that the thing asked for isn't there, or isn't the caller's.
+    /// Whether the requested thing doesn't exist or belongs to another owner.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.code == "not_found"
     }
 
-    /// Whether the same may succeed later: the server is away, or in trouble.
+    /// Whether the same request may succeed later: the server couldn't be reached, or failed internally.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(&*self.code, "unreachable" | "internal")
     }
 }

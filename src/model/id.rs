@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
-/// A session's id: UUID version 7 (RFC 9562), so that ids sort by the time of their making.
+/// A session's id: UUID version 7 (RFC 9562), so that ids sort by creation time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
@@ -24,8 +24,8 @@ impl FromStr for SessionId {
     }
 }
 
-/// What an SSE `id:` line holds: the version of the status and how many segments were sent up to here,
-/// written `<version>.<segments>`. A browser hands it back as `Last-Event-ID` when it reconnects.
+/// The `id:` line of a server-sent event: the version of the status and the number of segments sent so far, written
+/// `<version>.<segments>`. A browser sends it back as `Last-Event-ID` when it reconnects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventId {
     pub version: u64,
@@ -47,7 +47,7 @@ impl FromStr for EventId {
     type Err = InvalidEventId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // `u64::from_str` takes a leading plus sign, which no event id of ours has.
+        // `u64::from_str` accepts a leading plus sign, which an event id never has.
         if !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
             return Err(InvalidEventId);
         }

@@ -1,14 +1,14 @@
-//! What the pages about uploads and identity are told, and where their forms stand and lead. Made by the server, read by
-//! the server functions and the pages.
+//! The data of the pages about uploads and identity, and the addresses of those pages and of their forms. Built by the
+//! server, returned by the server functions and shown by the pages.
 
 use super::{EngineInfo, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// The page on which one takes one's sessions along.
+/// The page that makes links and recovery keys, which open the sessions in another browser.
 pub const IDENTITY_PAGE: &str = "/identity";
-/// The page that a link leads to.
+/// The page that a link opens.
 pub const OPEN_PAGE: &str = "/identity/open";
-/// Where the form of an upload is sent: to the JSON API, as a stream.
+/// The address of the upload form: the JSON API, which reads it as a stream.
 pub const UPLOAD_PATH: &str = "/api/v1/sessions";
 
 /// The limits and engines that the upload page shows.
@@ -19,47 +19,47 @@ pub struct UploadInfo {
     pub max_upload_bytes: u64,
     /// The longest recording accepted, in seconds.
     pub max_duration: f64,
-    /// Whether the browser doesn't send the cookie back, without which an upload can't be found again.
+    /// Whether the browser doesn't send the cookie back. Without it nobody could find an upload again.
     pub cookies_blocked: bool,
-    /// How long and how much is kept, in a sentence, if that is limited.
+    /// A sentence on how long and how much is kept, if that is limited.
     pub kept: Option<String>,
 }
 
-/// A link, for the one who made it.
+/// A link or a recovery key, as its maker sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkInfo {
     pub url: String,
-    /// How many squares its QR code has to a side, and where the dark ones are, as an SVG path.
+    /// The QR code: the number of squares on a side, and the dark squares as an SVG path.
     pub qr_size: u32,
     pub qr_path: String,
-    /// None if it is a recovery key.
+    /// None for a recovery key.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What the page about one's identity shows.
+/// The data of the identity page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IdentityInfo {
     pub sessions: u64,
-    /// The link that was made here and still works.
+    /// The link made in this browser, while it still works.
     pub link: Option<LinkInfo>,
     /// When the recovery key was made, if there is one.
     pub recovery_made_at: Option<Timestamp>,
-    /// The recovery key, only just after it was made.
+    /// The recovery key, only right after it was made.
     pub recovery: Option<LinkInfo>,
-    /// Proves to the server that this page was seen before one leaves.
+    /// A token that the form for leaving sends back: it proves that the form comes from this page.
     pub leave_token: String,
 }
 
-/// What the page that a link leads to shows.
+/// The data of the page that a link opens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenInfo {
-    /// How many sessions of its own this browser has.
+    /// How many sessions this browser has already.
     pub own_sessions: u64,
-    /// Whether there is a recovery key for those.
+    /// Whether there is a recovery key for them.
     pub own_recovery: bool,
-    /// What the key opens, if one is given and valid.
+    /// What the key opens, if there is a key and it is valid.
     pub opens: Option<Opens>,
-    /// Whether a key was given that opens nothing.
+    /// Whether there is a key that opens nothing.
     pub invalid: bool,
 }
 
@@ -68,6 +68,6 @@ pub struct OpenInfo {
 pub struct Opens {
     pub key: String,
     pub sessions: u64,
-    /// Whether this browser has these sessions already.
+    /// Whether they are the sessions that this browser has already.
     pub same: bool,
 }

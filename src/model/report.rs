@@ -1,24 +1,24 @@
-//! What a page tells of its own connection: how updates reached it and how late. Counts only, nothing about sessions.
-//! The feed measures, a beacon carries it, the server adds it to its metrics.
+//! A page's report on its own connection: how updates reached it and how late. It holds counts only, nothing about sessions.
+//! The feed measures, a beacon sends the report, and the server adds it to its metrics.
 
 use serde::{Deserialize, Serialize};
 
-/// Upper bounds of the delays told apart, in milliseconds.
+/// The upper bounds of the buckets of delays, in milliseconds.
 pub const DELAY_BOUNDS_MS: [u32; 13] = [5, 10, 25, 50, 75, 100, 250, 500, 1000, 1500, 3000, 5000, 10_000];
 
-/// How many delays fell into each bucket: one for each of [`DELAY_BOUNDS_MS`], and one for what is longer.
+/// The number of delays in each bucket: one for each of [`DELAY_BOUNDS_MS`], and one for longer delays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct Delays(pub [u32; DELAY_BOUNDS_MS.len() + 1]);
 
 impl Delays {
-    /// Counts a delay in milliseconds. Below zero, which an estimated clock brings about, counts as zero.
+    /// Counts a delay in milliseconds. A negative delay, which an estimated clock can cause, counts as zero.
     pub fn note(&mut self, ms: f64) {
         let bucket = DELAY_BOUNDS_MS.iter().position(|bound| ms <= f64::from(*bound)).unwrap_or(DELAY_BOUNDS_MS.len());
         self.0[bucket] = self.0[bucket].saturating_add(1);
     }
 
-    /// How many there are in all.
+    /// The number of delays in all buckets.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().copied().map(u64::from).sum()
@@ -31,7 +31,7 @@ impl Delays {
     }
 }
 
-/// How long updates arrived in which way, in milliseconds.
+/// How long updates arrived by which transport, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct ModeTimes {
@@ -41,13 +41,13 @@ pub struct ModeTimes {
     pub offline: u32,
 }
 
-/// Streams that failed, by what the page noticed.
+/// Streams that failed, by the symptom that the page noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct StreamFailures {
-    /// The browser reported an error or an end that nobody had announced.
+    /// The browser reported an error, or an end that the server hadn't announced.
     pub error: u32,
-    /// Nothing came in time after opening: held back or blocked on the way.
+    /// Nothing came in time after opening: buffered or blocked on the way.
     pub buffered: u32,
     /// Nothing came for too long on a stream that had delivered.
     pub silent: u32,
@@ -55,7 +55,7 @@ pub struct StreamFailures {
     pub limit: u32,
 }
 
-/// What a page tells of its connection since it told last.
+/// What a page counted on its connection since its last report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct ConnectionReport {
@@ -65,7 +65,7 @@ pub struct ConnectionReport {
     pub failures: StreamFailures,
     /// From opening a stream to its first event.
     pub first_event: Delays,
-    /// From the making of a status to its arrival, by an estimate of the server's clock: on streams, by polling.
+    /// From the creation of a status to its arrival, by an estimate of the server's clock: on streams, by polling.
     pub delivery_live: Delays,
     pub delivery_polling: Delays,
     /// Requests made for statuses and segments, streams included.
@@ -75,21 +75,21 @@ pub struct ConnectionReport {
 }
 
 impl ConnectionReport {
-    /// More than pages do between two reports, however long a machine sleeps: 24 hours, a million events, 10 GB.
+    /// Limits that no page exceeds between two reports, however long its machine sleeps: 24 hours, a million events, 10 GB.
     const MAX_MS: u64 = 24 * 3600 * 1000;
     const MAX_EVENTS: u64 = 1_000_000;
     const MAX_BYTES: u64 = 10_000_000_000;
 
-    /// Whether there is nothing to tell.
+    /// Whether nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether this can be what one page saw.
+    /// Checks that one page can have counted this.
     ///
     /// # Errors
-    /// What is beyond belief, and the limit.
+    /// Names the value that is too large, and its limit.
     pub fn check(&self) -> Result<(), String> {
         let ModeTimes { live, polling, connecting, offline } = self.mode_ms;
         let StreamFailures { error, buffered, silent, limit } = self.failures;
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_fall_into_the_bucket_that_bounds_them() {
+    fn a_delay_counts_in_the_bucket_whose_bound_it_does_not_exceed() {
         let mut delays = Delays::default();
         for ms in [-3.0, 5.0, 5.1, 100.0, 60_000.0] {
             delays.note(ms);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_page_can_have_seen_is_refused() {
+    fn a_report_that_exceeds_the_limits_is_refused() {
         let mut report = ConnectionReport::default();
         assert!(report.is_empty() && report.check().is_ok());
         report.mode_ms.live = 86_400_000;

@@ -1,9 +1,9 @@
-//! Segments: the finished pieces of a transcript. They are a log: numbered from 0, stored before they are announced.
+//! Segments, the finished pieces of a transcript. They form a log: numbered from 0, and stored before they are announced.
 
 use super::SessionId;
 use serde::{Deserialize, Serialize};
 
-/// One word with its place in the recording.
+/// One word with its times in the recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct Word {
@@ -21,7 +21,7 @@ pub struct Word {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct Segment {
-    /// Its place in the transcript, from 0, without holes.
+    /// Its position in the transcript, counted from 0 without gaps.
     pub index: u32,
     /// Seconds from the start of the recording.
     pub start: f64,

@@ -1,4 +1,4 @@
-//! A session: one transcription, that is a recording, its status and its segments.
+//! A session: one transcription, with its recording, its status and its segments.
 
 use super::{EngineId, Segment, SessionId, StageLog, Status, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ impl Title {
     /// Long enough for any file name (255 bytes), short enough for a list.
     pub const MAX_CHARS: usize = 200;
 
-    /// A title as a person typed it: control characters become spaces, white space around it is dropped.
+    /// A title as a person typed it: control characters become spaces, and surrounding white space is dropped.
     ///
     /// # Errors
     /// If nothing is left, or more than [`Title::MAX_CHARS`].
@@ -38,7 +38,7 @@ impl Title {
         }
     }
 
-    /// A title from a file's name, whatever it holds: cut rather than refused.
+    /// A title made from a file's name: too long a name is cut and not refused.
     #[must_use]
     pub fn from_file_name(name: &str) -> Self {
         let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
@@ -73,7 +73,7 @@ impl From<Title> for String {
     }
 }
 
-/// The uploaded recording. That of a session which a worker outside Hark reports on is nowhere to be found, and all
+/// The uploaded recording. If an outside worker reports on the session, Hark doesn't have its recording, and all
 /// fields are empty or 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
@@ -91,7 +91,7 @@ pub struct Media {
     pub channels: u16,
 }
 
-/// A session, whole but for its segments.
+/// A session without its segments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct Session {
@@ -102,11 +102,11 @@ pub struct Session {
     pub started_at: Option<Timestamp>,
     /// When it reached a terminal status.
     pub finished_at: Option<Timestamp>,
-    /// The engine asked for, and after the start the one that does the work.
+    /// The requested engine; once the session has started, the engine that transcribes it.
     pub engine: EngineId,
-    /// The engine's model, once it has said so.
+    /// The engine's model, once the engine has reported it.
     pub model: Option<String>,
-    /// The language asked for (BCP 47), if any.
+    /// The requested language (BCP 47), if any.
     pub language: Option<String>,
     pub media: Media,
     pub status: Status,
@@ -122,7 +122,7 @@ pub struct SessionPage {
     pub next_cursor: Option<String>,
 }
 
-/// A session and the segments there are so far: what the session page and the JSON download hold.
+/// A session and its segments so far, as in the session page and the JSON download.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct Transcript {
@@ -130,7 +130,7 @@ pub struct Transcript {
     pub segments: Vec<Segment>,
 }
 
-/// What the session page is made of.
+/// The data of the session page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionDetail {
     /// Its segments are without words and confidence, which the page doesn't show.

@@ -1,16 +1,16 @@
-//! The way a session went: when it entered each stage, and so how long it spent there.
-//! The store logs it, and the page goes on with every status it gets.
+//! The log of a session's stages: when it entered each one, and so how long it spent there.
+//! The store writes the log, and the page appends to it with every status it gets.
 
 use super::{Stage, State, Status, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// When a session entered which stage, in order; none: it waited, or had ended. A stage comes up again with each
-/// attempt.
+/// When a session entered which stage, in order. None stands for no stage: the session was queued, or had ended. Each attempt
+/// repeats the stages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageLog(pub Vec<(Timestamp, Option<Stage>)>);
 
 impl StageLog {
-    /// Takes in a status. One in the same stage as before changes nothing.
+    /// Takes in a status. A status in the same stage as the last one changes nothing.
     pub fn note(&mut self, status: &Status) {
         let stage = status.stage.filter(|_| status.state == State::Processing);
         let last = self.0.last();
@@ -19,12 +19,12 @@ impl StageLog {
         }
     }
 
-    /// Seconds spent in a stage until `now`, which is the time of the newest status; none if it was never entered.
+    /// Seconds spent in a stage until `now`, the time of the newest status. None if the stage was never entered.
     #[must_use]
     pub fn spent(&self, stage: Stage, now: Timestamp) -> Option<f64> {
         let ends = self.0.iter().skip(1).map(|(at, _)| *at).chain([now]);
-        let spans = self.0.iter().zip(ends).filter(|((_, entered), _)| *entered == Some(stage));
-        spans.map(|((from, _), to)| to.seconds_since(*from).max(0.0)).reduce(|sum, span| sum + span)
+        let visits = self.0.iter().zip(ends).filter(|((_, entered), _)| *entered == Some(stage));
+        visits.map(|((from, _), to)| to.seconds_since(*from).max(0.0)).reduce(|sum, seconds| sum + seconds)
     }
 }
 
@@ -35,7 +35,7 @@ mod tests {
     use uuid::Uuid;
 
     #[test]
-    fn attempts_add_up_and_waiting_counts_for_no_stage() {
+    fn attempts_add_up_and_time_in_the_queue_counts_for_no_stage() {
         let mut log = StageLog::default();
         let steps = [
             (0, State::Queued, None),

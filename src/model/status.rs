@@ -1,10 +1,10 @@
-//! The status of a session. It is a state, not a log: the newest version is all that a watcher needs.
+//! The status of a session. It is a state and not a log: a watcher needs only the newest version.
 
 use super::{EventId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// Where a session stands.
+/// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
@@ -53,7 +53,7 @@ impl FromStr for State {
     }
 }
 
-/// What is being done to a session; in the order in which it happens.
+/// What is being done to a session while it is processed, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
@@ -123,11 +123,11 @@ pub struct Status {
     pub state: State,
     /// What is being done; null while queued.
     pub stage: Option<Stage>,
-    /// 0 to 100; never falls within an attempt; 100 only in `completed`; null where nothing honest can be said.
+    /// 0 to 100; never falls within an attempt; 100 only in `completed`; null if unknown.
     pub progress: Option<f64>,
     /// A sentence for people.
     pub message: String,
-    /// When this version came to be, by the server's clock.
+    /// When this version was made, by the server's clock.
     pub timestamp: Timestamp,
     /// Seconds of audio transcribed so far.
     pub duration_processed: f64,
@@ -139,17 +139,17 @@ pub struct Status {
     pub processing_speed: Option<f64>,
     /// How many segments there are.
     pub segments: u32,
-    /// Sessions that will be taken up before this one; only while queued.
+    /// How many sessions will be started before this one; only while queued.
     pub queue_position: Option<u32>,
-    /// Which try this is, from 1; 0 before the first.
+    /// The number of this attempt, from 1; 0 before the first.
     pub attempt: u32,
     /// Why it failed; only in `failed`.
     pub error: Option<Failure>,
 }
 
 impl Status {
-    /// The largest version that a worker may give: the largest whole number that a browser's JSON holds exactly
-    /// (ECMA-262, `Number.MAX_SAFE_INTEGER`), less what Hark's own changes may add.
+    /// The largest version that a worker may send: the largest integer that JSON in a browser represents exactly (ECMA-262,
+    /// `Number.MAX_SAFE_INTEGER`), minus what Hark's own changes may add.
     pub const MAX_VERSION: u64 = (1 << 53) - (1 << 20);
 
     /// The first status of a session of which nothing else is known.
@@ -174,13 +174,13 @@ impl Status {
         }
     }
 
-    /// The SSE event id that stands for this status and all segments up to it.
+    /// The event id for this status and all segments up to it.
     #[must_use]
     pub fn event_id(&self) -> EventId {
         EventId { version: self.version, segments: self.segments }
     }
 
-    /// Whether it is a change of state or stage since `before`, not just a step.
+    /// Whether state or stage differ from `before`, so that this isn't just a tick of progress.
     #[must_use]
     pub fn changes(&self, before: &Self) -> bool {
         self.state != before.state || self.stage != before.stage

@@ -1,13 +1,13 @@
-//! Numbers as people read them: clock positions, durations, sizes and times. English only, no locale data. And text as
-//! addresses take it.
+//! Numbers formatted for people: positions, durations, sizes and times, in English only and without locale data. Also text
+//! encoded for addresses.
 
 use super::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 
-/// All but the unreserved characters of RFC 3986, 2.3.
+/// All characters but the unreserved ones (RFC 3986, 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A text as a part of an address or of a header may have it: with `%XX` for all that could mean something else there.
+/// Encodes a text for use in an address or a header: every reserved character becomes `%XX`.
 #[must_use]
 pub fn percent_encode(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, RESERVED)
@@ -21,7 +21,7 @@ pub fn clock(seconds: f64) -> String {
     if h > 0 { format!("{h}:{m:02}:{s:02}") } else { format!("{m}:{s:02}") }
 }
 
-/// A length of time in words, to two units: `45 s`, `2 min 5 s`, `1 h 30 min`.
+/// A duration in at most two units: `45 s`, `2 min 5 s`, `1 h 30 min`.
 #[must_use]
 pub fn duration(seconds: f64) -> String {
     let s = whole(seconds.round());
@@ -34,7 +34,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A short length of time, to a tenth of a second below ten: `0.4 s`, `12 s`, `2 min 5 s`.
+/// A short duration, with tenths below ten seconds: `0.4 s`, `12 s`, `2 min 5 s`.
 #[must_use]
 pub fn lapse(seconds: f64) -> String {
     if (seconds * 10.0).round() < 100.0 { format!("{} s", decimal(seconds, 1)) } else { duration(seconds) }
@@ -57,7 +57,7 @@ pub fn bytes(n: u64) -> String {
     format!("{} {}", decimal(value, 1), UNITS[unit])
 }
 
-/// A day and time in UTC: `23 Nov 2026, 14:32 UTC`. The same on the server and in any browser.
+/// A date and time in UTC: `23 Nov 2026, 14:32 UTC`. The same on the server and in any browser.
 #[must_use]
 pub fn date_time(at: Timestamp) -> String {
     at.calendar().format("%-d %b %Y, %H:%M UTC").to_string()
@@ -69,7 +69,7 @@ pub fn time_of_day(at: Timestamp) -> String {
     at.calendar().format("%H:%M UTC").to_string()
 }
 
-/// A speed against the recording's own: `2.3x`, `14x`.
+/// A speed relative to real time: `2.3x`, `14x`.
 #[must_use]
 pub fn speed(factor: f64) -> String {
     format!("{}x", decimal(factor, if factor >= 9.95 { 0 } else { 1 }))
@@ -81,7 +81,7 @@ pub fn percentage(progress: f64) -> String {
     format!("{}%", whole(progress.clamp(0.0, 100.0).floor()))
 }
 
-/// How long something will still take, no more exact than it can be known: `a few seconds`, `40 s`, `2 min`, `1 h 5 min`.
+/// A remaining time, rounded as coarsely as estimates are: `a few seconds`, `40 s`, `2 min`, `1 h 5 min`.
 #[must_use]
 pub fn remaining(seconds: f64) -> String {
     match seconds {
@@ -105,7 +105,7 @@ pub fn sample_rate(hertz: u32) -> String {
     format!("{} kHz", khz.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// How many channels: `mono`, `stereo`, `6 channels`.
+/// A number of channels: `mono`, `stereo`, `6 channels`.
 #[must_use]
 pub fn channels(n: u16) -> String {
     match n {
@@ -121,14 +121,14 @@ pub fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
-/// A number with `places` decimals; below zero, and where there is no number, it is zero.
+/// A number with `places` decimals. Negative numbers and NaN become zero.
 #[must_use]
 pub fn decimal(number: f64, places: usize) -> String {
     format!("{:.places$}", number.max(0.0))
 }
 
 fn whole(seconds: f64) -> u64 {
-    // Negative, NaN and infinite become 0 or the largest number: a cast saturates.
+    // A cast saturates: negative numbers and NaN become 0, infinity becomes the largest integer.
     seconds as u64
 }
 
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks() {
+    fn positions_have_minutes_and_seconds() {
         for (s, text) in
             [(0.0, "0:00"), (7.9, "0:07"), (750.0, "12:30"), (3723.0, "1:02:03"), (-1.0, "0:00"), (f64::NAN, "0:00")]
         {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
+    fn durations_have_at_most_two_units() {
         for (s, text) in
             [(44.6, "45 s"), (60.0, "1 min"), (125.0, "2 min 5 s"), (3600.0, "1 h"), (5400.0, "1 h 30 min")]
         {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals() {
+    fn decimals_are_rounded_and_never_negative() {
         for (number, places, text) in [
             (0.0, 0, "0"),
             (99.96, 1, "100.0"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_have_decimal_units() {
         for (n, text) in
             [(999, "999 B"), (1000, "1.0 kB"), (999_999, "1.0 MB"), (1_400_000, "1.4 MB"), (u64::MAX, "18446744.1 TB")]
         {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn days_and_times() {
+    fn dates_and_times_are_in_utc() {
         let at: Timestamp = "2026-11-23T14:32:59.999Z".parse().expect("a time");
         assert_eq!(date_time(at), "23 Nov 2026, 14:32 UTC");
         assert_eq!(time_of_day(at), "14:32 UTC");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_remains() {
+    fn remaining_times_are_coarse() {
         for (s, text) in [
             (-3.0, "a few seconds"),
             (38.0, "40 s"),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_of_a_recording() {
+    fn sample_rates_channels_and_counts() {
         assert_eq!([sample_rate(44_100), sample_rate(8000), sample_rate(11_025)], ["44.1 kHz", "8 kHz", "11.03 kHz"]);
         assert_eq!([channels(1), channels(2), channels(6)], ["mono", "stereo", "6 channels"]);
         assert_eq!([count(1, "line"), count(0, "line")], ["1 line", "0 lines"]);

@@ -1,4 +1,4 @@
-//! Points in time as they cross the wire: RFC 3339, UTC, always with milliseconds. Read and written by chrono.
+//! Times as they go over the wire: RFC 3339, UTC, always with milliseconds. chrono reads and writes them.
 
 use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
 
-/// A text that is no time.
+/// The error for a text that isn't a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a time must be as in RFC 3339, such as 2026-11-23T14:32:00.000Z")]
 pub struct InvalidTimestamp;
@@ -17,7 +17,7 @@ impl Timestamp {
     /// This time moved by `seconds`, which may be negative.
     #[must_use]
     pub fn plus_seconds(self, seconds: f64) -> Self {
-        // A float too large for i64 saturates, which the far future may.
+        // The cast saturates if the float is too large for i64.
         Self(self.0.saturating_add((seconds * 1000.0).round() as i64))
     }
 
@@ -27,8 +27,7 @@ impl Timestamp {
         (self.0 - earlier.0) as f64 / 1000.0
     }
 
-    /// The same time for the calendar's arithmetic. The epoch stands for years before 0 and after 9999, which RFC 3339
-    /// can't write and no clock shows.
+    /// The time as a chrono date. Years before 0 and after 9999, which RFC 3339 can't express, become the epoch.
     pub(super) fn calendar(self) -> DateTime<Utc> {
         let time = DateTime::from_timestamp_millis(self.0).unwrap_or_default();
         if (0..=9999).contains(&time.year()) { time } else { DateTime::default() }
@@ -44,7 +43,7 @@ impl fmt::Display for Timestamp {
 impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
 
-    /// Takes any time zone and any number of decimals; those below a millisecond are dropped.
+    /// Accepts any time zone and any number of decimals; decimals below a millisecond are dropped.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let time = DateTime::parse_from_rfc3339(text).map_err(|_| InvalidTimestamp)?;
         Ok(Self(time.timestamp_millis()))
@@ -82,20 +81,20 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn always_three_decimals_and_utc() {
+    fn times_are_written_in_utc_with_three_decimals() {
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp(1_700_000_000_120).to_string(), "2023-11-14T22:13:20.120Z");
         assert_eq!("2023-11-14T23:13:20.12+01:00".parse::<Timestamp>().ok(), Some(Timestamp(1_700_000_000_120)));
     }
 
     #[test]
-    fn moves_by_seconds() {
+    fn times_are_moved_by_seconds() {
         assert_eq!(Timestamp(1000).plus_seconds(1.5), Timestamp(2500));
         assert_eq!(Timestamp(2500).seconds_since(Timestamp(1000)), 1.5);
         assert_eq!(Timestamp(0).plus_seconds(f64::MAX), Timestamp(i64::MAX));
     }
     #[test]
-    fn what_is_no_time() {
+    fn texts_that_are_not_times_are_refused() {
         for text in [
             "",
             "2023-11-14",
@@ -114,10 +113,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rare() {
+    fn unusual_times_are_read() {
         for (text, ms) in [
             ("2024-02-29t12:00:00.9999999z", 1_709_208_000_999),
-            // A leap second is the first of the next minute, as POSIX counts.
+            // A leap second is the first second of the next minute, as in POSIX.
             ("2016-12-31T23:59:60Z", 1_483_228_800_000),
             ("1969-12-31T23:59:59.999Z", -1),
             ("2000-01-01T00:00:00-12:30", 946_729_800_000),
@@ -129,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_and_in_any_time_zone(
+        fn written_times_are_read_back_in_any_time_zone(
             ms in -62_167_219_200_000i64..253_402_207_200_000, minutes in -1439i32..1440,
         ) {
             prop_assert_eq!(Timestamp(ms).to_string().parse(), Ok(Timestamp(ms)));

@@ -1,4 +1,4 @@
-//! Transcripts as files: plain text, SubRip, WebVTT and JSON. Pure; the downloads and the tests call it.
+//! Transcripts as files: plain text, SubRip, WebVTT and JSON. Pure; called for downloads.
 
 use super::{Segment, Transcript};
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ impl Format {
         }
     }
 
-    /// The transcript in this format. It need not be finished.
+    /// Writes a transcript in this format. It may be incomplete.
     #[must_use]
     pub fn write(self, transcript: &Transcript) -> String {
         match self {
@@ -83,7 +83,7 @@ fn srt(segments: &[Segment]) -> String {
     let mut out = String::new();
     let cues = segments.iter().map(|s| (s, one_line(&s.text))).filter(|(_, text)| !text.is_empty());
     for (n, (segment, text)) in cues.enumerate() {
-        // Players read "-->" as a time line wherever it stands.
+        // Players take any "-->" for a line of times.
         let text = text.replace("-->", "->");
         let (start, end) = (time(segment.start, ','), time(segment.end, ','));
         let _ = writeln!(out, "{}\n{start} --> {end}\n{text}\n", n + 1);
@@ -102,7 +102,7 @@ fn vtt(segments: &[Segment]) -> String {
     out
 }
 
-/// A cue ends at an empty line, so the text must not hold one.
+/// Joins the lines of a text: a cue ends at an empty line, so its text must not contain one.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -135,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_is_a_line_a_segment() {
+    fn plain_text_has_one_line_for_each_segment() {
         assert_eq!(txt(&segments()), "hello there\nfish & chips <b>--> now\nnaïve 😀\n");
         assert_eq!(txt(&[]), "");
     }
 
     #[test]
-    fn subrip_as_written_by_hand() {
+    fn subrip_matches_a_hand_written_file() {
         let expected = "1\n00:00:00,000 --> 00:00:01,500\nhello there\n\n\
                         2\n00:01:01,000 --> 01:02:06,000\nfish & chips <b>-> now\n\n\
                         3\n99:59:59,000 --> 100:00:00,250\nnaïve 😀\n\n";
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn webvtt_as_written_by_hand() {
+    fn webvtt_matches_a_hand_written_file() {
         let expected = "WEBVTT\n\n\
                         00:00:00.000 --> 00:00:01.500\nhello there\n\n\
                         00:01:01.000 --> 01:02:06.000\nfish &amp; chips &lt;b&gt;--&gt; now\n\n\
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_by_extension() {
+    fn formats_are_found_by_extension() {
         for format in Format::ALL {
             assert_eq!(format.extension().parse(), Ok(format));
         }

@@ -9,7 +9,7 @@ use super::{
     speech::Engines,
     store::Store,
 };
-use crate::model::{duration, patience};
+use crate::model::{duration, stall_timeout};
 use rustix::fs::Access;
 use std::{fmt::Display, path::Path};
 
@@ -52,7 +52,7 @@ pub async fn report(config: &ServeConfig) -> bool {
     }
     let silent = |total| {
         let longest = limits.max_duration;
-        duration(patience(f64::from(jobs.stall_secs), jobs.stall_factor, 0.0, Some(total), longest))
+        duration(stall_timeout(f64::from(jobs.stall_secs), jobs.stall_factor, 0.0, Some(total), longest))
     };
     println!(
         "ok       an engine may be silent for {}, with the longest recording for {}",

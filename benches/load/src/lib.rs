@@ -1,5 +1,5 @@
-//! What the load generators share: kept-alive connections, changes that say when they were sent, and streams read line by
-//! line. Over raw sockets, so that the generator isn't what is measured.
+//! Shared by the load generators: kept-alive connections, changes that contain the time when they were sent, and streams read
+//! line by line. All over raw sockets, so that the generator takes little time itself.
 
 use std::{
     io,
@@ -11,35 +11,35 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Connections that publish, each with one change under way at a time.
+/// The number of connections that publish, each with one change under way at a time.
 pub const PUBLISHERS: usize = 16;
-/// How many streams are opened at the same time.
-pub const OPENING: usize = 64;
-/// How long stragglers have after the last change.
-pub const SETTLE: Duration = Duration::from_secs(3);
-/// The worker token of the servers.
+/// The number of streams that are opened at the same time.
+pub const CONCURRENT_OPENS: usize = 64;
+/// The time to wait for late events after the last change.
+pub const SETTLE_TIME: Duration = Duration::from_secs(3);
+/// The servers' worker token.
 pub const TOKEN: &str = "the-token-of-the-load-generator";
-/// Stands before what a change says about itself: its number and when it was sent.
-const MARK: &[u8] = b"\"message\":\"~";
+/// The prefix of a change's number and of the time when it was sent.
+const CHANGE_PREFIX: &[u8] = b"\"message\":\"~";
 
 /// A change of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
     pub id: &'a str,
-    /// Grows by one with each change of the session.
+    /// The number of the change within its session.
     pub number: i64,
-    /// When it was sent, in nanoseconds since an instant that the reader knows.
+    /// When the change was sent, in nanoseconds since an instant that the reader knows.
     pub sent: u128,
 }
 
 impl Change<'_> {
-    /// What a worker reports over HTTP.
+    /// The report that a worker sends over HTTP.
     #[must_use]
     pub fn report(&self) -> String {
         format!("{{{},\"duration_processed\":130.4,\"duration_total\":302.1,\"processing_speed\":2.3}}", self.head())
     }
 
-    /// What Hark makes of the same report, for servers that pass on what they are given.
+    /// The status that Hark makes of the same report, for servers that only forward what they are sent.
     #[must_use]
     pub fn status(&self) -> String {
         format!(
@@ -51,7 +51,7 @@ impl Change<'_> {
         )
     }
 
-    /// A request to Hark that reports it.
+    /// The request that reports the change to Hark.
     #[must_use]
     pub fn request(&self, addr: SocketAddr) -> String {
         let path = format!("/api/v1/sessions/{}/status", self.id);
@@ -71,22 +71,22 @@ impl Change<'_> {
     }
 }
 
-/// A change's number and the time it was sent at, from a line of data.
+/// Reads a change's number and the time when it was sent from a line of data.
 #[must_use]
 pub fn mark(line: &[u8]) -> Option<(i64, u64)> {
-    let start = line.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
+    let start = line.windows(CHANGE_PREFIX.len()).position(|w| w == CHANGE_PREFIX)? + CHANGE_PREFIX.len();
     let end = line[start..].iter().position(|b| *b == b'"')?;
     let (number, sent) = std::str::from_utf8(&line[start..start + end]).ok()?.split_once(' ')?;
     Some((number.parse().ok()?, sent.parse().ok()?))
 }
 
-/// A request with a body. `headers` end with a line break each.
+/// Builds a request with a body. Each of `headers` ends with a line break.
 #[must_use]
 pub fn request(method: &str, addr: SocketAddr, path: &str, headers: &str, body: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Waits for an instant, more exactly than a timer that knows milliseconds only: the rest is waited out while others go on.
+/// Waits for an instant, more exactly than the millisecond timer: it spends the remaining time yielding to other tasks.
 pub async fn until(due: Instant) {
     if let Some(wait) = due.checked_duration_since(Instant::now() + Duration::from_millis(2)) {
         tokio::time::sleep(wait).await;
@@ -96,19 +96,19 @@ pub async fn until(due: Instant) {
     }
 }
 
-/// Sessions of one owner at a node of Hark.
+/// An owner's sessions on a node of Hark.
 #[derive(Debug)]
 pub struct Sessions {
-    /// The header that says whose they are, with its line break.
+    /// The cookie header of the owner, with its line break.
     pub cookie: String,
     pub ids: Vec<String>,
 }
 
 impl Sessions {
-    /// Makes them.
+    /// Creates the sessions.
     ///
     /// # Errors
-    /// What the node answered instead.
+    /// The node's answer, if it refused.
     pub async fn create(addr: SocketAddr, count: usize) -> Result<Self, String> {
         let mut connection = Connection::open(addr).await?;
         let (head, _) = connection.request(&format!("GET /api/v1/sessions HTTP/1.1\r\nHost: {addr}\r\n\r\n")).await?;
@@ -137,7 +137,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// In words, as all of these.
+    /// As text, like all errors here.
     pub async fn open(addr: SocketAddr) -> Result<Self, String> {
         let socket = TcpStream::connect(addr).await.map_err(|e| e.to_string())?;
         socket.set_nodelay(true).map_err(|e| e.to_string())?;
@@ -147,7 +147,7 @@ impl Connection {
     /// Sends a request and reads its answer: head and body.
     ///
     /// # Errors
-    /// Unless the server agreed.
+    /// If the server's answer isn't a success.
     pub async fn request(&mut self, request: &str) -> Result<(String, String), String> {
         self.write(request).await?;
         let mut answer = Vec::with_capacity(2048);
@@ -169,10 +169,10 @@ impl Connection {
         }
     }
 
-    /// Publishes to a channel of Redis and reads the number of those who got it.
+    /// Publishes to a channel of Redis and reads the number of subscribers that received it.
     ///
     /// # Errors
-    /// Unless Redis agreed.
+    /// If Redis returned an error.
     pub async fn publish(&mut self, channel: &str, body: &str) -> Result<(), String> {
         let argument = |text: &str| format!("${}\r\n{text}\r\n", text.len());
         let command = ["PUBLISH", channel, body].map(argument).concat();
@@ -199,16 +199,16 @@ impl Connection {
     }
 }
 
-/// Asks for a stream and hands over its lines, with their ends, until it breaks off.
+/// Requests a stream and passes on its lines, with their line breaks, until it ends.
 ///
 /// # Errors
-/// If it doesn't end by itself.
+/// If the stream breaks off.
 pub async fn lines(addr: SocketAddr, request: String, mut line: impl FnMut(&[u8])) -> io::Result<()> {
     let mut socket = TcpStream::connect(addr).await?;
     socket.set_nodelay(true)?;
     socket.write_all(request.as_bytes()).await?;
     drop(request);
-    // What of a line has come so far; nearly always nothing.
+    // The incomplete line received so far, which is nearly always empty.
     let mut rest: Vec<u8> = Vec::new();
     loop {
         socket.readable().await?;

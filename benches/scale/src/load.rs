@@ -1,9 +1,9 @@
-//! The load: streams, changes over a few connections, and what arrived when.
-//! One thread, one small task a stream, so that the generator isn't what is measured.
+//! The load generator: opens streams, sends changes over a few connections, and records what arrived when.
+//! It uses one thread and one small task for each stream, so that it takes little time itself.
 
 use crate::servers::Servers;
 use hdrhistogram::Histogram;
-use load::{Change, Connection, OPENING, PUBLISHERS, SETTLE, Sessions, lines, mark, until};
+use load::{CONCURRENT_OPENS, Change, Connection, PUBLISHERS, SETTLE_TIME, Sessions, lines, mark, until};
 use std::{
     cell::{Cell, RefCell},
     fmt,
@@ -16,14 +16,14 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 
-/// After so long a change that didn't arrive is given up.
-const LOST: Duration = Duration::from_secs(5);
-/// How a worker tells of changes.
+/// The time after which a change that didn't arrive counts as lost.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+/// How a worker publishes changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Over HTTP to a node, which stores and publishes them.
+    /// As reports over HTTP to a node, which stores and publishes them.
     Reports,
-    /// Published to Redis by the worker itself.
+    /// As messages that the worker itself publishes to Redis.
     Messages,
 }
 
@@ -36,28 +36,28 @@ impl fmt::Display for Source {
     }
 }
 
-/// How fast changes come.
+/// The rate of changes.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// So many a second, whatever the answers take.
+    /// This many a second, however long the answers take.
     Fixed(u64),
-    /// Each connection's next as soon as the last has been read from a stream.
-    FlatOut,
+    /// As many as possible: each connection sends its next change when its last has been read from a stream.
+    Maximum,
 }
 
-/// What came of a measurement.
+/// The result of a measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub published: u64,
-    /// Less than were published if streams skipped some for newer ones.
+    /// Fewer than were published if streams skipped some for newer ones.
     pub delivered: u64,
-    /// Streams that broke off or never got the last change of their session.
+    /// The streams that broke off or never got the last change of their session.
     pub lost: u64,
-    /// Nanoseconds from before the change was written until the event was read: median, p99.
+    /// Nanoseconds from just before the change was written until its event was read: median, p99.
     pub latency: [u64; 2],
     /// How long changes were published.
     pub seconds: f64,
-    /// Seconds of processor time of all servers.
+    /// The processor time of all servers, in seconds.
     pub cpu: f64,
 }
 
@@ -67,9 +67,9 @@ struct Shared {
     delivered: u64,
     broken: u64,
     open: usize,
-    /// The last number that the stream of each session saw.
+    /// The last number that each session's stream received.
     seen: Vec<i64>,
-    /// Told when it sees another.
+    /// Notified when a stream receives another number.
     news: Vec<Rc<Notify>>,
 }
 
@@ -87,7 +87,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Makes the sessions.
+    /// Creates the sessions.
     pub async fn prepare(servers: &Servers, source: Source, sessions: usize) -> Result<Self, String> {
         let addr = servers.reports;
         let Sessions { cookie, ids } = Sessions::create(addr, sessions).await?;
@@ -119,7 +119,7 @@ impl Load {
 
     /// Opens a stream for each session, spread over the nodes, and waits until each has its first event.
     pub async fn connect(&mut self) -> Result<(), String> {
-        let gate = Rc::new(Semaphore::new(OPENING));
+        let gate = Rc::new(Semaphore::new(CONCURRENT_OPENS));
         for (n, id) in self.ids.iter().enumerate() {
             let addr = self.streams[n % self.streams.len()];
             let request = format!(
@@ -137,14 +137,14 @@ impl Load {
             while shared.borrow().open < wanted {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            // A moment for the nodes' subscriptions.
+            // Time for the nodes to subscribe.
             tokio::time::sleep(Duration::from_secs(1)).await;
         };
         let waiting = tokio::time::timeout(Duration::from_secs(120), self.local.run_until(all));
         waiting.await.map_err(|_| format!("only {} streams opened", self.shared.borrow().open))
     }
 
-    /// Publishes for so long, waits for stragglers, and counts.
+    /// Publishes for this long, waits for late events, and counts.
     pub async fn run(&mut self, servers: &Servers, pace: Pace, duration: Duration) -> Result<Outcome, String> {
         {
             let mut shared = self.shared.borrow_mut();
@@ -188,15 +188,15 @@ impl Load {
                     }
                     last.borrow_mut()[session] = number;
                     published.set(published.get() + 1);
-                    if let Pace::FlatOut = pace {
+                    if let Pace::Maximum = pace {
                         let news = Rc::clone(&shared.borrow().news[session]);
                         let read = async {
                             while shared.borrow().seen[session] < number {
                                 news.notified().await;
                             }
                         };
-                        // What is lost is counted in the end.
-                        let _ = tokio::time::timeout(LOST, read).await;
+                        // Lost changes are counted at the end.
+                        let _ = tokio::time::timeout(LOST_AFTER, read).await;
                     }
                 }
                 Ok::<(), String>(())
@@ -208,7 +208,7 @@ impl Load {
                 publisher.map_err(|e| e.to_string())??;
             }
             let seconds = start.elapsed().as_secs_f64();
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(SETTLE_TIME).await;
             Ok::<f64, String>(seconds)
         };
         let seconds = self.local.run_until(done).await?;
@@ -226,7 +226,7 @@ impl Load {
     }
 }
 
-/// Reads one stream to its end.
+/// Reads a stream to its end.
 async fn stream(
     n: usize,
     addr: SocketAddr,

@@ -1,5 +1,5 @@
-//! Measures the way of a status change from a worker to a browser's stream: over the bus within one process, and through
-//! Redis to several web nodes. `run` builds everything and calls this; see the README for how to read the figures.
+//! Measures how status changes get from a worker to browsers' streams: over the bus within one process, and through Redis to
+//! several web nodes. `run` builds everything and starts this; the README explains the figures.
 
 mod load;
 mod servers;
@@ -9,7 +9,7 @@ use load::{Load, Outcome, Pace, Source};
 use servers::Servers;
 use std::time::Duration;
 
-/// Measure status changes from a worker to streams, with and without Redis between.
+/// Measure status changes from a worker to streams, with and without Redis in between.
 #[derive(Parser)]
 struct Args {
     /// Numbers of web nodes that hold streams, behind Redis.
@@ -38,10 +38,10 @@ struct Row {
     nodes: usize,
     source: Source,
     watched: usize,
-    /// As many changes as get through.
-    flat_out: Outcome,
+    /// At the highest rate.
+    maximum: Outcome,
     /// At a fixed rate.
-    steady: Outcome,
+    fixed_rate: Outcome,
 }
 
 fn main() -> Result<(), String> {
@@ -55,7 +55,8 @@ fn main() -> Result<(), String> {
     for (n, watched) in args.watched.iter().enumerate() {
         rows.push(runtime.block_on(measure(&args, None, Source::Reports, *watched))?);
         for nodes in &args.nodes {
-            // All numbers of nodes with the usual sessions, and all numbers of sessions with the most nodes but one.
+            // Every number of nodes with the first number of sessions, and every number of sessions with the middle number of
+            // nodes.
             if n > 0 && Some(nodes) != args.nodes.get(args.nodes.len() / 2) {
                 continue;
             }
@@ -69,7 +70,8 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-/// With `nodes`, streams are on so many nodes behind Redis, and reports go to another node; without, all are on one node.
+/// With `nodes`: streams are on this many nodes behind Redis, and reports go to another node. Without: everything is on one
+/// node.
 async fn measure(args: &Args, nodes: Option<usize>, source: Source, watched: usize) -> Result<Row, String> {
     let bus = if nodes.is_some() { "Redis" } else { "local" };
     eprintln!("{bus}, {} nodes, {source}, {watched} sessions …", nodes.unwrap_or(1));
@@ -77,11 +79,11 @@ async fn measure(args: &Args, nodes: Option<usize>, source: Source, watched: usi
     let mut load = Load::prepare(&servers, source, watched).await?;
     load.connect().await?;
     let duration = Duration::from_secs(args.seconds);
-    let steady = load.run(&servers, Pace::Fixed(args.rate), duration).await?;
-    eprintln!("  at {}/s: {steady:?}", args.rate);
-    let flat_out = load.run(&servers, Pace::FlatOut, duration).await?;
-    eprintln!("  flat out: {flat_out:?}");
-    Ok(Row { bus, nodes: nodes.unwrap_or(1), source, watched, flat_out, steady })
+    let fixed_rate = load.run(&servers, Pace::Fixed(args.rate), duration).await?;
+    eprintln!("  at {}/s: {fixed_rate:?}", args.rate);
+    let maximum = load.run(&servers, Pace::Maximum, duration).await?;
+    eprintln!("  at the highest rate: {maximum:?}");
+    Ok(Row { bus, nodes: nodes.unwrap_or(1), source, watched, maximum, fixed_rate })
 }
 
 fn table(rows: &[Row], args: &Args) -> String {
@@ -93,21 +95,21 @@ fn table(rows: &[Row], args: &Args) -> String {
     text += "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
     let ms = |ns: u64| ns as f64 / 1e6;
     for row in rows {
-        let (fast, steady) = (&row.flat_out, &row.steady);
+        let (maximum, fixed_rate) = (&row.maximum, &row.fixed_rate);
         text += &format!(
             "| {} | {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {} | {} |\n",
             row.bus,
             row.nodes,
             row.source,
             row.watched,
-            fast.delivered as f64 / fast.seconds,
-            ms(fast.latency[0]),
-            ms(fast.latency[1]),
-            ms(steady.latency[0]),
-            ms(steady.latency[1]),
-            steady.cpu * 1e6 / steady.delivered.max(1) as f64,
-            steady.published - steady.delivered,
-            fast.lost + steady.lost,
+            maximum.delivered as f64 / maximum.seconds,
+            ms(maximum.latency[0]),
+            ms(maximum.latency[1]),
+            ms(fixed_rate.latency[0]),
+            ms(fixed_rate.latency[1]),
+            fixed_rate.cpu * 1e6 / fixed_rate.delivered.max(1) as f64,
+            fixed_rate.published - fixed_rate.delivered,
+            maximum.lost + fixed_rate.lost,
         );
     }
     text

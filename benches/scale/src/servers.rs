@@ -1,4 +1,4 @@
-//! A PostgreSQL, a Redis and nodes of Hark, all on one processor and on ports of their own, until dropped.
+//! Starts a PostgreSQL, a Redis and nodes of Hark, all on one processor and on free ports, and stops them when dropped.
 
 use crate::Args;
 use load::TOKEN;
@@ -11,23 +11,23 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// How long a server has to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout for a server to answer.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All servers of a measurement.
 pub struct Servers {
-    /// Where reports go: a node without streams, or the only node.
+    /// The node that receives reports: a node without streams, or the only node.
     pub reports: SocketAddr,
-    /// Where streams are.
+    /// The nodes that hold streams.
     pub streams: Vec<SocketAddr>,
-    /// Where messages go.
+    /// The Redis that receives messages.
     pub redis: Option<SocketAddr>,
     children: Vec<Child>,
     folder: TempDir,
 }
 
 impl Servers {
-    /// With `nodes`, so many nodes for streams, one for reports, and Redis between; without, one node.
+    /// With `nodes`: this many nodes for streams, one for reports, and Redis between them. Without: one node.
     pub async fn start(args: &Args, nodes: Option<usize>) -> Result<Self, String> {
         let folder = TempDir::new().map_err(|e| e.to_string())?;
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -45,7 +45,7 @@ impl Servers {
                 servers.streams.push(addr);
             }
         }
-        // A moment for their subscriptions.
+        // Time for the nodes to subscribe.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(servers)
     }
@@ -84,7 +84,7 @@ impl Servers {
         let url = format!("postgres://postgres@{addr}/postgres");
         let start = Instant::now();
         while !Command::new("psql").args([&url, "-qc", "SELECT 1"]).output().is_ok_and(|done| done.status.success()) {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > START_TIMEOUT {
                 return Err("PostgreSQL doesn't answer".to_owned());
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -138,15 +138,15 @@ impl Servers {
         self.children.push(child);
         let start = Instant::now();
         while TcpStream::connect(addr).is_err() {
-            if start.elapsed() > PATIENCE {
-                return Err(format!("it doesn't listen: {name}"));
+            if start.elapsed() > START_TIMEOUT {
+                return Err(format!("the server doesn't listen: {name}"));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
     }
 
-    /// Processor time that all servers have used so far, in seconds; PostgreSQL without its ended children.
+    /// The processor time that all servers have used so far, in seconds, without PostgreSQL's ended children.
     pub fn cpu_seconds(&self) -> f64 {
         let hertz = rustix::param::clock_ticks_per_second() as f64;
         let of = |child: &Child| -> Option<f64> {
@@ -161,10 +161,10 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        // Those that came last first: nodes before what they need.
+        // In reverse order: nodes stop before the servers that they need.
         for child in self.children.iter_mut().rev() {
             if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
-                // PostgreSQL takes it for the fast way down; the others too.
+                // For PostgreSQL this signal is a fast shutdown; the others stop too.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
             }
             let start = Instant::now();
@@ -187,7 +187,7 @@ fn user(flag: &str, name: Option<&str>) -> Result<u32, String> {
     String::from_utf8_lossy(&done.stdout).trim().parse().map_err(|_| format!("id {flag} {name:?} gave no number"))
 }
 
-/// The newest that Debian has installed.
+/// The newest PostgreSQL that Debian has installed.
 fn newest_postgres() -> PathBuf {
     let mut versions: Vec<PathBuf> =
         std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path()).collect();

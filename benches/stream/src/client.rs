@@ -1,12 +1,12 @@
-//! The load: streams, changes over a few connections, and what arrived when.
-//! One thread, one small task a stream, so that the generator isn't what is measured.
+//! The load generator: opens streams, sends changes over a few connections, and records what arrived when.
+//! It uses one thread and one small task for each stream, so that it takes little time itself.
 
 use crate::{
     Scenario,
     peer::{Kind, Server},
 };
 use hdrhistogram::Histogram;
-use load::{Change, Connection, OPENING, PUBLISHERS, SETTLE, Sessions, lines, mark, until};
+use load::{CONCURRENT_OPENS, Change, Connection, PUBLISHERS, SETTLE_TIME, Sessions, lines, mark, until};
 use std::{
     cell::RefCell,
     net::SocketAddr,
@@ -18,21 +18,21 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 
-/// What came of a scenario.
+/// The result of a scenario.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub published: u64,
     pub delivered: u64,
-    /// Changes that a stream skipped because a newer one was there.
+    /// The changes that a stream skipped because a newer one was there.
     pub skipped: u64,
-    /// Streams that never got the last change of their session.
+    /// The streams that never got the last change of their session.
     pub lost: u64,
     pub doubled: u64,
-    /// Nanoseconds from before the request was written until the event was read: median, p99, p99.9.
+    /// Nanoseconds from just before the request was written until its event was read: median, p99, p99.9.
     pub latency: [u64; 3],
     /// Nanoseconds from connect to the first event: median, p99.
     pub connect: [u64; 2],
-    /// Streams that ended before the end.
+    /// The streams that ended too early.
     pub broken: u64,
 }
 
@@ -46,7 +46,7 @@ struct Shared {
     broken: u64,
     open: usize,
     measuring: bool,
-    /// The last number each stream saw, and its session.
+    /// The last number that each stream received, and its session.
     seen: Vec<(usize, i64)>,
 }
 
@@ -62,7 +62,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Makes the sessions, each with a first status.
+    /// Creates the sessions, each with a first status.
     pub async fn prepare(server: &Server, scenario: Scenario) -> Result<Self, String> {
         let (kind, addr) = (server.kind, server.addr);
         let Sessions { cookie, ids } = match kind {
@@ -98,7 +98,7 @@ impl Load {
 
     /// Opens the streams and waits until each has its first event.
     pub async fn connect(&mut self) -> Result<(), String> {
-        let gate = Rc::new(Semaphore::new(OPENING));
+        let gate = Rc::new(Semaphore::new(CONCURRENT_OPENS));
         for n in 0..self.scenario.streams {
             let session = n % self.ids.len();
             self.shared.borrow_mut().seen.push((session, -1));
@@ -128,7 +128,7 @@ impl Load {
         waiting.await.map_err(|_| format!("only {} streams opened", self.shared.borrow().open))
     }
 
-    /// Publishes at the scenario's rate, waits for stragglers, and counts.
+    /// Publishes at the scenario's rate, waits for late events, and counts.
     pub async fn run(&mut self) -> Result<Outcome, String> {
         let total = self.scenario.rate * self.scenario.duration.as_secs();
         self.shared.borrow_mut().measuring = true;
@@ -157,7 +157,7 @@ impl Load {
             while let Some(publisher) = publishers.join_next().await {
                 publisher.map_err(|e| e.to_string())??;
             }
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(SETTLE_TIME).await;
             Ok::<(), String>(())
         };
         self.local.run_until(done).await?;
@@ -201,12 +201,12 @@ impl Writer {
             Kind::Axum => ("PUT", "sessions"),
         };
         let path = format!("/{path}/{}", change.id);
-        // What Hark makes of its report, so that all send events of one size.
+        // The status that Hark makes of its report, so that all servers send events of the same size.
         load::request(method, self.addr, &path, "Content-Type: text/plain\r\n", &change.status())
     }
 }
 
-/// Reads one stream to its end.
+/// Reads a stream to its end.
 async fn stream(
     n: usize,
     addr: SocketAddr,

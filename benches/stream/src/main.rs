@@ -1,5 +1,5 @@
-//! Measures status servers side by side: many streams, changes at a fixed rate, and what each server needs for it.
-//! `run` builds everything and calls this; see the README for how to read the figures.
+//! Compares servers of status streams: many streams, changes at a fixed rate, and the resources that each server needs.
+//! `run` builds everything and starts this; the README explains the figures.
 
 mod client;
 mod peer;
@@ -41,7 +41,7 @@ struct Args {
     cpu: usize,
 }
 
-/// What one scenario asks of a server.
+/// A scenario.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub name: String,
@@ -72,10 +72,10 @@ pub struct Measured {
     pub peer: Kind,
     pub scenario: Scenario,
     pub outcome: Outcome,
-    /// Resident memory a stream, in bytes: when all are connected, and after the changes.
+    /// Resident memory per stream, in bytes: when all are connected, and after the changes.
     pub connected: f64,
     pub after: f64,
-    /// Seconds of the server's processor time a million deliveries.
+    /// The server's processor time per million deliveries, in seconds.
     pub cpu: f64,
 }
 

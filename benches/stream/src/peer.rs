@@ -1,4 +1,4 @@
-//! The servers: how each is started, spoken to and looked at.
+//! The servers: how to start each one, what requests it takes, and how to read its memory and processor time.
 
 use crate::Args;
 use load::TOKEN;
@@ -18,7 +18,7 @@ pub enum Kind {
     Axum,
 }
 
-/// A running server. Dropping it stops it.
+/// A running server, stopped when dropped.
 pub struct Server {
     pub kind: Kind,
     pub addr: SocketAddr,
@@ -56,7 +56,7 @@ impl Server {
             }
             Kind::Axum => drop(command.arg(&args.axum).arg(addr.to_string())),
         }
-        // A group of its own, so that nginx's worker is found and stopped with it.
+        // In its own process group, so that nginx's worker process is measured and stopped too.
         command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(|e| format!("{kind:?} could not be started: {e}"))?;
         let server = Self { kind, addr, child, folder };

@@ -1,4 +1,4 @@
-//! The figures as Markdown.
+//! Formats the figures as Markdown.
 
 use crate::{Measured, peer::Kind};
 

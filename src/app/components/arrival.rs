@@ -1,4 +1,4 @@
-//! When a session will be done: the time of day, or between which two, and how long until then once the browser's clock may be used.
+//! When a session will be done: a time of day or a range of two, and once the page is hydrated the time until then.
 
 use crate::{
     app::{clock::Clock, words},
@@ -19,10 +19,12 @@ pub fn Arrival(status: Memo<Status>) -> impl IntoView {
     let time = move |at| if clock.is_hydrated() { dom::local_time(at) } else { text::time_of_day(at) };
     let words = move || {
         status.with(words::arrival).map(|at| {
-            let until =
-                clock.now().map(|now| format!(", {}", words::until(at, dom::by_server(now)))).unwrap_or_default();
+            let until = clock
+                .now()
+                .map(|now| format!(", {}", words::time_until(at, dom::to_server_time(now))))
+                .unwrap_or_default();
             match range.with(|range| range.range().map(|(from, to)| (time(from), time(to)))) {
-                // A range shorter than the clock's minutes is a time.
+                // A range within the same minute is shown as one time.
                 Some((from, to)) if from != to => format!("done between {from} and {to}{until}"),
                 _ => format!("done about {}{until}", time(at)),
             }

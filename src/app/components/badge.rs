@@ -1,5 +1,5 @@
-//! How updates reach the page: one word in the header, a sentence beside the progress, and a warning when nothing has
-//! changed for long.
+//! How updates reach the page: a badge in the header, a sentence beside the progress, a notice when it changes; and a warning
+//! when a session seems stuck.
 
 use super::{Icon, Symbol};
 use crate::{
@@ -11,10 +11,10 @@ use crate::{
 use leptos::{form::ActionForm, prelude::*};
 use std::time::Duration;
 
-/// A session that shows no change for this long may be stuck, in seconds.
+/// Seconds without a change after which a session may be stuck.
 const STALLED: f64 = 60.0;
 
-/// The word in the header.
+/// The badge in the header.
 #[component]
 pub fn Badge() -> impl IntoView {
     let mode = Feed::expect().mode;
@@ -62,40 +62,40 @@ pub fn Connection() -> impl IntoView {
     }
 }
 
-/// What the notice about the connection says.
+/// The texts of the notice about the connection.
 const POLLING_TOOK_OVER: &str =
     "Live updates don't get through here, so this page asks every 3 seconds. Nothing is lost.";
 const LIVE_AGAIN: &str = "Live updates are back.";
 
-/// How long the news that all is well stays, in seconds. Bad news stays until it is dismissed or no longer true.
-const GOOD_NEWS: Duration = Duration::from_secs(8);
+/// How long the notice stays that live updates are back. The other one stays until it is dismissed or no longer true.
+const RECOVERY_NOTICE: Duration = Duration::from_secs(8);
 
-/// Tells, quietly and once, that polling has taken over and that live updates are back. Never in a browser that knows
-/// no streams: there is nothing to be had back.
+/// Shows a notice, once each time, when polling takes over and when live updates are back. A browser without EventSource never
+/// gets one, because it always polls.
 #[component]
 pub fn ConnectionNotice() -> impl IntoView {
     let feed = Feed::expect();
     let notice = RwSignal::new(None::<String>);
-    let tell = move |words: &str| notice.set(Some(words.to_owned()));
+    let show = move |words: &str| notice.set(Some(words.to_owned()));
     Effect::new(move |polling: Option<bool>| {
         let was_polling = polling.unwrap_or_default();
         match feed.mode.get() {
             Mode::Polling if feed.can_stream.get() => {
                 if !was_polling {
-                    tell(POLLING_TOOK_OVER);
+                    show(POLLING_TOOK_OVER);
                 }
                 true
             }
             Mode::Live => {
                 if was_polling {
-                    tell(LIVE_AGAIN);
+                    show(LIVE_AGAIN);
                     set_timeout(
                         move || {
                             if notice.with_untracked(|n| n.as_deref() == Some(LIVE_AGAIN)) {
                                 notice.set(None);
                             }
                         },
-                        GOOD_NEWS,
+                        RECOVERY_NOTICE,
                     );
                 }
                 false
@@ -108,11 +108,11 @@ pub fn ConnectionNotice() -> impl IntoView {
         }
     });
     view! {
-        // Always there, so that screen readers notice what is put into it.
+        // This element always exists, because screen readers announce only changes of an element that was there before.
         <div class="notices" role="status">
-            {move || notice.get().map(|told| view! {
+            {move || notice.get().map(|notice_text| view! {
                 <div class="toast" data-testid="connection-notice">
-                    <p>{told}</p>
+                    <p>{notice_text}</p>
                     <button class="button quiet" on:click=move |_| notice.set(None)>"Dismiss"</button>
                 </div>
             })}
@@ -120,13 +120,13 @@ pub fn ConnectionNotice() -> impl IntoView {
     }
 }
 
-/// Says that a session being processed has shown no change for a minute, and what can be done.
+/// Warns that a session being processed has shown no change for a minute, and offers a restart.
 #[component]
 pub fn StallWarning(
     status: Memo<Status>,
     actions: Actions,
     id: SessionId,
-    /// Whether a worker of Hark's does it, which can be told to start over.
+    /// Whether one of Hark's own workers processes it, which can be restarted.
     own: bool,
 ) -> impl IntoView {
     let restart = ServerAction::<RestartSession>::new();
@@ -136,26 +136,26 @@ pub fn StallWarning(
         }
     });
     let clock = Clock::expect();
-    // By the browser's clock, which may be wrong but runs evenly.
+    // Measured by the browser's clock: it may be wrong, but its differences are right.
     let changed = RwSignal::new(None::<Timestamp>);
     Effect::new(move || {
         status.track();
         changed.set(dom::now());
     });
-    // In whole minutes, so that it isn't written anew every second; 0 while all is well.
-    let quiet = Memo::new(move |_| {
+    // Whole minutes, so that the text doesn't change every second; 0 if nothing is wrong.
+    let stalled_minutes = Memo::new(move |_| {
         let (Some(now), Some(changed)) = (clock.now(), changed.get()) else { return 0 };
         let busy = status.with(|s| s.state == State::Processing);
         if busy { (now.seconds_since(changed) / STALLED).max(0.0) as usize } else { 0 }
     });
     move || {
-        let minutes = quiet.get();
+        let minutes = stalled_minutes.get();
         (minutes > 0).then(|| {
-            let quiet = minutes as f64 * STALLED;
+            let stalled = minutes as f64 * STALLED;
             view! {
                 <div class="alert stalled" role="status" data-testid="stalled">
                     <div>
-                        <p>{format!("Nothing has changed for {}. The worker's last word: ", duration(quiet))}
+                        <p>{format!("Nothing has changed for {}. The worker's last word: ", duration(stalled))}
                             <q>{status.with_untracked(|s| s.message.clone())}</q>"."</p>
                         <p>"A long silence in the recording or a busy machine looks like this too."</p>
                         {own.then(|| view! {

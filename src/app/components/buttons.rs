@@ -1,4 +1,4 @@
-//! Cancel, retry and delete: forms that work without JavaScript. Each button knows whether its own request is pending.
+//! The buttons cancel, retry and delete: forms that work without JavaScript. Each is disabled while its request is pending.
 
 use super::{Icon, Symbol};
 use crate::{
@@ -76,7 +76,7 @@ pub fn DeleteButton(
         }
     });
     view! {
-        // The browser's own disclosure: it asks with and without JavaScript.
+        // `<details>` asks for confirmation with and without JavaScript.
         <details class="confirm">
             <summary class="button quiet" data-testid="delete">
                 <Icon symbol=Symbol::Delete/>

@@ -1,4 +1,4 @@
-//! A session's state as an icon and a word, never by colour alone. Rows and the session page show it.
+//! A session's state as an icon and a word, not by colour alone. Shown in rows and on the session page.
 
 use super::{Icon, Symbol};
 use crate::{

@@ -1,13 +1,13 @@
-//! The choice of speech engine, and what to do to get those that aren't there.
+//! The choice of speech engine, and how to install the engines that are missing.
 
 use crate::model::EngineInfo;
 use leptos::{html, prelude::*};
 
-/// The choice. Engines that can't be used are shown but can't be chosen.
+/// The select element. Engines that can't be used are shown, and can't be chosen.
 #[component]
 pub fn EngineSelect(
     engines: Vec<EngineInfo>,
-    /// Filled with the element.
+    /// Set to the element.
     select: NodeRef<html::Select>,
 ) -> impl IntoView {
     let options = engines.into_iter().map(|engine| {
@@ -27,7 +27,7 @@ pub fn EngineSelect(
     }
 }
 
-/// Why some engines can't be used, and the commands that change that.
+/// Why some engines can't be used, and the commands that install them.
 #[component]
 pub fn EngineHelp(engines: Vec<EngineInfo>) -> impl IntoView {
     let missing: Vec<_> = engines.into_iter().filter(|engine| !engine.available).collect();

@@ -1,4 +1,4 @@
-//! What stands around every page: the header with name, ways and live badge, and the footer.
+//! The frame of every page: the header with name, navigation and live badge, and the footer.
 
 use super::{Badge, Icon, Symbol};
 use crate::app::uploads::Uploads;

@@ -1,8 +1,8 @@
-//! Hark's own icons, drawn with strokes in the colour of the text. Decoration only: words stand beside each.
+//! Hark's own icons, drawn with strokes in the text's colour. They are decoration: each has a text beside it.
 
 use leptos::prelude::*;
 
-/// An icon by what it stands for.
+/// An icon, named by its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symbol {
     Waiting,
@@ -23,7 +23,7 @@ pub enum Symbol {
 }
 
 impl Symbol {
-    /// The strokes, in a box of 24 by 24.
+    /// The strokes as an SVG path, in a box of 24 by 24.
     fn path(self) -> &'static str {
         match self {
             Self::Waiting => "M12 3.5a8.5 8.5 0 1 0 0 17a8.5 8.5 0 0 0 0-17M12 7.5V12l3 2",

@@ -1,8 +1,8 @@
-//! The choice of the recording's language, by BCP 47 tag. The engine decides which it can do.
+//! The choice of the recording's language, by BCP 47 tag. The engine decides which languages it supports.
 
 use leptos::{html, prelude::*};
 
-/// The languages most spoken and most recorded; the API takes any tag.
+/// The languages that are most spoken and recorded. The API accepts any tag.
 const LANGUAGES: [(&str, &str); 36] = [
     ("ar", "Arabic"),
     ("bg", "Bulgarian"),
@@ -42,10 +42,10 @@ const LANGUAGES: [(&str, &str); 36] = [
     ("vi", "Vietnamese"),
 ];
 
-/// The choice, with the engine's own as the first.
+/// The select element. The first option leaves the choice to the engine.
 #[component]
 pub fn LanguageSelect(
-    /// Filled with the element.
+    /// Set to the element.
     select: NodeRef<html::Select>,
 ) -> impl IntoView {
     let options = LANGUAGES.map(|(tag, name)| view! { <option value=tag>{name}</option> });

@@ -1,4 +1,4 @@
-//! A point in time: in UTC as the server renders it, and in the browser's time zone once hydrated.
+//! A date and time: in UTC as the server renders it, and in the browser's time zone once hydrated.
 
 use crate::{
     app::clock::Clock,
@@ -7,7 +7,7 @@ use crate::{
 };
 use leptos::prelude::*;
 
-/// A day and time.
+/// A date and time.
 #[component]
 pub fn Moment(at: Timestamp) -> impl IntoView {
     let clock = Clock::expect();

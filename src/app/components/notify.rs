@@ -1,5 +1,5 @@
-//! A browser notification when a session has ended, for people who asked for one and went elsewhere meanwhile.
-//! The setting is kept in this browser and holds for all sessions.
+//! A browser notification when a session has ended, for people who have asked for it and don't look at the page.
+//! The setting is stored in the browser and applies to all sessions.
 
 use super::{Icon, Symbol};
 use crate::{
@@ -9,10 +9,10 @@ use crate::{
 };
 use leptos::prelude::*;
 
-/// The switch, while the session runs and the browser has notifications; and the notification.
+/// The switch, shown while the session runs if the browser has notifications; it also sends the notification.
 #[component]
 pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>) -> impl IntoView {
-    // Unknown until hydration is over: the server can't tell.
+    // Unknown until the page is hydrated: the server can't know it.
     let setting = RwSignal::new(None::<Notifications>);
     Effect::new(move || setting.set(dom::notifications()));
     let state = Memo::new(move |_| status.with(|s| s.state));

@@ -1,4 +1,4 @@
-//! The recording, to be listened to. Tells where it stands, so that the transcript can follow.
+//! The player of the recording. It reports its position, so that the transcript can mark the line that is played.
 
 use crate::{feed::browser::dom, model::SessionId};
 use leptos::{html, prelude::*};
@@ -7,12 +7,12 @@ use leptos::{html, prelude::*};
 #[component]
 pub fn Player(
     id: SessionId,
-    /// Filled with the element, through which lines of the transcript seek.
+    /// Set to the element. The lines of the transcript use it to seek.
     audio: NodeRef<html::Audio>,
-    /// Told the position in seconds while it plays and when it is moved; none before.
+    /// Called with the position in seconds while the recording plays and after a seek; none before.
     on_position: Callback<Option<f64>>,
 ) -> impl IntoView {
-    let tell = move || on_position.run(dom::playing_at(audio));
+    let report = move || on_position.run(dom::playback_position(audio));
     view! {
         <audio
             class="player"
@@ -22,8 +22,8 @@ pub fn Player(
             aria-label="Recording"
             data-testid="player"
             node_ref=audio
-            on:timeupdate=move |_| tell()
-            on:seeked=move |_| tell()
+            on:timeupdate=move |_| report()
+            on:seeked=move |_| report()
         ></audio>
     }
 }

@@ -1,4 +1,4 @@
-//! A bar that says how far something is, also to screen readers. Without a number it shows that work goes on.
+//! A progress bar, also for screen readers. Without a number it shows only that work is going on.
 
 use crate::model::text::decimal;
 use leptos::prelude::*;
@@ -6,19 +6,19 @@ use leptos::prelude::*;
 /// A progress bar.
 #[component]
 pub fn ProgressBar(
-    /// What it is the progress of, for screen readers.
+    /// The name of the bar, for screen readers.
     #[prop(into)]
     label: String,
-    /// 0 to 100, or none where nothing honest can be said.
+    /// 0 to 100, or none if unknown.
     #[prop(into)]
     percent: Signal<Option<f64>>,
-    /// The same in words.
+    /// The same as text.
     #[prop(into)]
     words: Signal<String>,
-    /// Whether something is going on; if not, a bar without a number stands still.
+    /// Whether work is going on; if not, a bar without a number isn't animated.
     #[prop(into)]
     busy: Signal<bool>,
-    /// The test hook.
+    /// The `data-testid` of the bar.
     testid: &'static str,
 ) -> impl IntoView {
     let width = move || decimal(percent.get().unwrap_or(0.0), 1) + "%";

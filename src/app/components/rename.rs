@@ -1,4 +1,4 @@
-//! A form to change a session's title, behind the browser's own disclosure.
+//! A form to change a session's title, within a `<details>` element.
 
 use super::{Icon, Symbol};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 use leptos::{form::ActionForm, prelude::*};
 
-/// The form. `title` is what the field holds at first.
+/// The form. `title` is the initial content of the field.
 #[component]
 pub fn Rename(actions: Actions, id: SessionId, #[prop(into)] title: Signal<String>) -> impl IntoView {
     let open = RwSignal::new(false);
@@ -24,7 +24,7 @@ pub fn Rename(actions: Actions, id: SessionId, #[prop(into)] title: Signal<Strin
     view! {
         <details class="rename" prop:open=move || open.get()>
             <summary class="button quiet" data-testid="rename" on:click=move |event| {
-                // The signal opens and closes it, so that a saved title can close it.
+                // The signal opens and closes the form, so that it can be closed once the title is saved.
                 event.prevent_default();
                 open.update(|open| *open = !*open);
             }><Icon symbol=Symbol::Edit/>"Rename"</summary>

@@ -1,4 +1,4 @@
-//! One session in the list, live: state, progress, speed, arrival time, and what can be done to it.
+//! One session in the list, live: its state, progress, speed and arrival time, and the actions on it.
 
 use super::{Arrival, CancelButton, DeleteButton, Moment, ProgressBar, RetryButton, StateChip, announce_milestones};
 use crate::{
@@ -46,7 +46,7 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
                 />
                 <p class="facts live">
                     {move || fact("percent", status.with(|s| s.progress).map(text::percentage))}
-                    {move || fact("queue-position", status.with(words::queue))}
+                    {move || fact("queue-position", status.with(words::queue_position))}
                     {move || fact("speed", status.with(words::speed))}
                     <Arrival status/>
                 </p>

@@ -1,8 +1,8 @@
-//! What stands in the place of a page while its data is on the way. Never seen on a first visit: the server waits.
+//! Placeholders for a page while its data is loaded. They aren't shown on a first visit, because the server waits for the data.
 
 use leptos::prelude::*;
 
-/// The place of a list.
+/// The placeholder of a list.
 #[component]
 pub fn ListSkeleton() -> impl IntoView {
     view! {
@@ -13,7 +13,7 @@ pub fn ListSkeleton() -> impl IntoView {
     }
 }
 
-/// The place of a session, or of the upload form.
+/// The placeholder of a session or of the upload form.
 #[component]
 pub fn PageSkeleton() -> impl IntoView {
     view! {

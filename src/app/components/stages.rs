@@ -1,15 +1,15 @@
-//! The way of a recording to its transcript, and where on it a session stands.
+//! The list of stages of a session, with the current one marked and the time spent in each.
 
 use crate::model::{Stage, StageLog, State, Status, text};
 use leptos::prelude::*;
 
-/// How a step relates to where the session stands.
+/// The state of a row in the list of stages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StageRow {
     Past,
     Now,
     Ahead,
-    /// Here it stopped.
+    /// The session failed or was cancelled in this stage.
     Stopped,
 }
 
@@ -23,7 +23,7 @@ impl StageRow {
         }
     }
 
-    /// For screen readers, to whom the drawing says nothing.
+    /// The text for screen readers.
     fn words(self) -> &'static str {
         match self {
             Self::Past => ", done",
@@ -34,7 +34,7 @@ impl StageRow {
     }
 }
 
-/// Where step `step` of the path stands; the step after the last stage is the end. A recording that waits was received.
+/// The state of row `step`. The row after the last stage is the end. A queued recording has been received already.
 fn row(status: &Status, step: usize) -> StageRow {
     let stage = status.stage.and_then(|s| Stage::ALL.iter().position(|other| *other == s));
     match status.state {
@@ -42,9 +42,9 @@ fn row(status: &Status, step: usize) -> StageRow {
         State::Queued if step == 0 => StageRow::Past,
         State::Queued => StageRow::Ahead,
         State::Processing | State::Failed | State::Cancelled => {
-            // One that is being taken up has been received already.
-            let here = stage.unwrap_or(0).max(usize::from(status.state == State::Processing));
-            match step.cmp(&here) {
+            // A session that is about to be processed has been received already.
+            let current = stage.unwrap_or(0).max(usize::from(status.state == State::Processing));
+            match step.cmp(&current) {
                 std::cmp::Ordering::Less => StageRow::Past,
                 std::cmp::Ordering::Equal if status.state == State::Processing => StageRow::Now,
                 std::cmp::Ordering::Equal => StageRow::Stopped,
@@ -54,14 +54,14 @@ fn row(status: &Status, step: usize) -> StageRow {
     }
 }
 
-/// The path.
+/// The list of stages.
 #[component]
 pub fn Stages(
     status: Memo<Status>,
-    /// When it entered which stage, as of when the page was loaded.
+    /// When the session entered which stage, up to the loading of the page.
     log: StageLog,
 ) -> impl IntoView {
-    // Goes on with every status. Times are the server's, so the browser's clock doesn't matter.
+    // The log is continued with every status. All times are the server's, so the browser's clock doesn't matter.
     let log = Memo::new(move |before: Option<&StageLog>| {
         let mut log = before.unwrap_or(&log).clone();
         status.with(|status| log.note(status));
@@ -79,7 +79,7 @@ pub fn Stages(
         view! {
             <li
                 data-testid=format!("stage-{name}")
-                data-place=move || row.get().name()
+                data-row=move || row.get().name()
                 aria-current=move || (row.get() == StageRow::Now).then_some("step")
             >
                 <span class="stage-dot" aria-hidden="true"></span>

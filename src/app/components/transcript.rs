@@ -1,5 +1,5 @@
-//! The lines of a transcript as they come. Each starts with its time, which plays the recording from there.
-//! Follows the newest line only while the reader is at the end.
+//! The lines of a transcript, live. Each begins with a button that shows its time and plays the recording from there.
+//! The list scrolls to a new line only while the reader is at the end.
 
 use super::{Icon, Symbol};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 use leptos::{html, prelude::*};
 
-/// The index of the line that is spoken at `seconds`, if any.
+/// The index of the line at a position of the recording, if there is one.
 fn line_at(segments: &[Segment], seconds: f64) -> Option<u32> {
     let after = segments.partition_point(|s| s.start <= seconds);
     let line = segments.get(after.checked_sub(1)?)?;
@@ -21,9 +21,9 @@ pub fn TranscriptLines(
     view: ArcRwSignal<View>,
     /// Whether more lines may come.
     running: Memo<bool>,
-    /// Where the recording stands while it plays, in seconds.
+    /// The position of the recording while it plays, in seconds.
     position: Signal<Option<f64>>,
-    /// Told from where to play, in seconds.
+    /// Called with the position to play from, in seconds.
     on_play: Callback<f64>,
 ) -> impl IntoView {
     let view = ArcStoredValue::new(view);
@@ -40,10 +40,10 @@ pub fn TranscriptLines(
     });
 
     let list = NodeRef::<html::Div>::new();
-    // By hand: each line would have to watch where the recording stands, and a transcript has thousands.
+    // Marked through the DOM: otherwise each of thousands of lines would have to watch the position.
     Effect::new(move || dom::mark_line(list, current.get()));
     let follows = RwSignal::new(true);
-    // How many lines there were when the reader last saw the end.
+    // The number of lines when the reader was last at the end.
     let seen = RwSignal::new(0);
     Effect::new(move || {
         if follows.get() {
@@ -54,7 +54,7 @@ pub fn TranscriptLines(
     let mut first = true;
     Effect::new(move || {
         count.track();
-        // A page that was opened shows its beginning, unless it is still being written.
+        // A page that has just been opened shows the first lines; it scrolls only when more lines come.
         let wanted = follows.get_untracked() && running.get_untracked();
         if wanted && !std::mem::take(&mut first) {
             dom::scroll_to_end(list);
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_that_is_spoken() {
+    fn line_at_finds_the_line_of_a_position() {
         let piece =
             |index, start, end| Segment { index, start, end, text: String::new(), confidence: None, words: Vec::new() };
         let segments = [piece(0, 1.0, 2.0), piece(1, 2.0, 4.0), piece(2, 6.0, 7.0)];

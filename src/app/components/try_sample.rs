@@ -1,13 +1,13 @@
-//! A button that transcribes the bundled sample, for a first look without a recording at hand.
+//! A button that transcribes the bundled sample, to try Hark without a recording of one's own.
 
 use super::{Alert, Icon, Symbol};
 use crate::api::{failed_form, upload::TrySample};
 use leptos::{form::ActionForm, prelude::*, server_fn::ServerFn};
 
-/// The button. What goes wrong is shown beneath it.
+/// The button. An error is shown below it.
 #[component]
 pub fn TrySampleButton() -> impl IntoView {
-    // The answer leads to the session.
+    // The server's answer redirects to the session.
     let sample = ServerAction::<TrySample>::new();
     let failed = failed_form(&[TrySample::PATH]);
     let error = move || match sample.value().get() {

@@ -1,4 +1,4 @@
-//! One upload: how much of it is sent, how fast, and what became of it.
+//! One upload in the list: how much of it is sent, how fast, and its outcome.
 
 use super::{Icon, ProgressBar, Symbol};
 use crate::{
@@ -14,7 +14,7 @@ fn details(upload: &Upload) -> String {
         Phase::Sending { .. } if upload.sent() == upload.bytes => "Sent, being checked".to_owned(),
         Phase::Sending { .. } => {
             let mut words = format!("{} of {}", bytes(upload.sent()), bytes(upload.bytes));
-            if let (Some(speed), Some(left)) = (upload.speed(), upload.seconds_left()) {
+            if let (Some(speed), Some(left)) = (upload.speed(), upload.seconds_remaining()) {
                 words += &format!(", {}/s, {} left", bytes(speed as u64), text::remaining(left));
             }
             words
@@ -43,7 +43,7 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
     let open = of(Upload::is_open);
     let sending = of(|u| matches!(u.phase, Phase::Sending { .. }));
     let failed = of(|u| matches!(u.phase, Phase::Failed(_)));
-    let again = of(Upload::can_retry);
+    let retryable = of(Upload::can_retry);
     let done = move || match upload()?.phase {
         Phase::Done(id) => Some(id),
         _ => None,
@@ -82,7 +82,7 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
                         <Icon symbol=Symbol::Cancelled/><span>"Cancel"<span class="hidden">" " {name}</span></span>
                     </button>
                 </Show>
-                <Show when=move || again.get()>
+                <Show when=move || retryable.get()>
                     <button class="button quiet" type="button" data-testid="retry" on:click=move |_| uploads.retry(key)>
                         <Icon symbol=Symbol::Retry/><span>"Retry"<span class="hidden">" " {name}</span></span>
                     </button>

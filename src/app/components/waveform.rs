@@ -1,5 +1,5 @@
-//! The shape of a recording, filled as far as it has been transcribed. A click plays from there; the player beside it
-//! does the same for the keyboard.
+//! The waveform of a recording, filled up to what has been transcribed. A click plays from there; keyboard users have the
+//! player beside it.
 
 use crate::{
     api::sessions::get_waveform,
@@ -8,14 +8,14 @@ use crate::{
 };
 use leptos::{html, prelude::*, task::spawn_local};
 
-/// Bars drawn: few enough to be told apart on a phone.
+/// The number of bars: few enough to be distinguishable on a phone.
 const BARS: usize = 160;
-/// Height of the drawing; that of the loudest bar.
+/// The height of the drawing and of the loudest bar.
 const HEIGHT: f64 = 100.0;
-/// Height of silence, so that it still is a line.
-const LEAST: f64 = 4.0;
+/// The height of a silent bar, so that it is still visible.
+const MIN_HEIGHT: f64 = 4.0;
 
-/// One path with a bar for each part of the recording. Quiet recordings are drawn as high as loud ones.
+/// An SVG path with a bar for each part of the recording. The loudest bar has the full height, even in a quiet recording.
 fn path(peaks: &[u8]) -> String {
     let loudest = f64::from(peaks.iter().copied().max().unwrap_or(0).max(1));
     let bars = BARS.min(peaks.len());
@@ -23,7 +23,7 @@ fn path(peaks: &[u8]) -> String {
         .map(|bar| {
             let part = &peaks[bar * peaks.len() / bars..(bar + 1) * peaks.len() / bars];
             let peak = f64::from(part.iter().copied().max().unwrap_or(0)) / loudest;
-            let height = (peak * HEIGHT).max(LEAST);
+            let height = (peak * HEIGHT).max(MIN_HEIGHT);
             format!("M{bar} {}v{}", decimal((HEIGHT - height) / 2.0, 0), decimal(height, 0))
         })
         .collect()
@@ -35,33 +35,33 @@ fn filled(status: &Status) -> f64 {
     total.map_or(0.0, |total| (status.duration_processed / total * 100.0).clamp(0.0, 100.0))
 }
 
-/// The shape.
+/// The waveform.
 #[component]
 pub fn Waveform(
     id: SessionId,
     status: Memo<Status>,
-    /// What was known when the page was loaded; see [`get_waveform`].
+    /// The waveform when the page was loaded; see [`get_waveform`].
     peaks: Vec<u8>,
-    /// Told from where to play, in seconds.
+    /// Called with the position to play from, in seconds.
     on_play: Callback<f64>,
 ) -> impl IntoView {
-    // The whole recording has been decoded before most of it has been transcribed: asked for then, and once more with
-    // every tenth of the way until there is one. Not by a resource of its own, which would be read while hydrating.
+    // The recording is completely decoded before most of it is transcribed. So the waveform is fetched when transcribing
+    // begins, and again after each tenth of the recording until it is there. A resource would be read during hydration.
     let missing = peaks.is_empty();
     let shape = RwSignal::new(peaks);
     let fetch = move || async move {
         if let Ok(peaks) = get_waveform(id).await
             && !peaks.is_empty()
         {
-            // The page may have been left meanwhile.
+            // The page may have been left since the request.
             shape.try_set(peaks);
         }
     };
     Effect::new(move |before: Option<_>| {
         let now =
             status.with(|s| (s.state.is_terminal(), s.stage >= Some(Stage::Transcribing), (filled(s) / 10.0) as u32));
-        let news = before.map_or(missing, |before| before != now);
-        if news && shape.with_untracked(Vec::is_empty) {
+        let due = before.map_or(missing, |before| before != now);
+        if due && shape.with_untracked(Vec::is_empty) {
             spawn_local(fetch());
         }
         now
@@ -78,7 +78,7 @@ pub fn Waveform(
             node_ref=frame
             aria-hidden="true"
             data-testid="waveform"
-            // A recording that couldn't be decoded has no shape, and won't get one.
+            // A recording that couldn't be decoded has no waveform, and won't get one.
             hidden=move || status.with(|s| s.state.is_terminal()) && shape.with(Vec::is_empty)
             style=("--filled", move || decimal(status.with(filled), 2) + "%")
             on:click=move |event| {
@@ -106,10 +106,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_for_each_part_as_high_as_its_loudest() {
+    fn each_bar_is_as_high_as_its_loudest_sample() {
         assert_eq!(path(&[0, 255]), "M0 48v4M1 0v100");
         assert_eq!(path(&[]), "");
-        // Quiet, and more peaks than bars.
+        // A quiet recording with more peaks than bars.
         let quiet: Vec<u8> = (0..1000).map(|n| if n == 999 { 10 } else { 5 }).collect();
         let drawn = path(&quiet);
         assert_eq!(drawn.matches('M').count(), BARS);

@@ -1,5 +1,5 @@
-//! One's sessions on another device: a link that works once, a recovery key, and leaving. All forms are plain ones, with
-//! and without scripts: what they make travels in a cookie that scripts can't read.
+//! The identity page, which opens one's sessions on another device: a link that works once, a recovery key, and leaving. All
+//! forms are plain HTML, also with scripts: a new key goes to the next page in a cookie that scripts can't read.
 
 use crate::{
     api::{
@@ -9,14 +9,14 @@ use crate::{
             load_identity,
         },
     },
-    app::components::{Alert, LoadBoundary, Moment, keep_trying},
+    app::components::{Alert, LoadBoundary, Moment, retry_on_failure},
     model::text,
 };
 use leptos::{prelude::*, server_fn::ServerFn};
 use leptos_meta::Title;
 use leptos_router::components::A;
 
-/// Light squares around a QR code, by which readers find it (ISO/IEC 18004, 6.3.8).
+/// The width of the light margin around a QR code, which readers need to find it, in squares (ISO/IEC 18004, 6.3.8).
 const QUIET_ZONE: u32 = 4;
 
 /// The page.
@@ -24,7 +24,7 @@ const QUIET_ZONE: u32 = 4;
 pub fn IdentityPage() -> impl IntoView {
     let forms = [MakeLink::PATH, MakeRecoveryKey::PATH, RevokeRecoveryKey::PATH, LeaveIdentity::PATH];
     let info = Resource::new(|| (), |()| load_identity());
-    keep_trying(info);
+    retry_on_failure(info);
     view! {
         <Title text="Your sessions on another device · Hark"/>
         <div class="page-head"><h1>"Your sessions on another device"</h1></div>
@@ -35,7 +35,7 @@ pub fn IdentityPage() -> impl IntoView {
     }
 }
 
-/// What can be done, once it is known what there is.
+/// The actions that are possible with this browser's sessions.
 #[component]
 fn Choices(info: IdentityInfo) -> impl IntoView {
     let some = info.sessions > 0;
@@ -120,11 +120,11 @@ fn Choices(info: IdentityInfo) -> impl IntoView {
     }
 }
 
-/// A link as text and as a picture that another device can read.
+/// A link as text and as a QR code.
 #[component]
 fn Shareable(
     link: LinkInfo,
-    /// For the names of elements.
+    /// The prefix of the elements' ids.
     id: &'static str,
 ) -> impl IntoView {
     let side = link.qr_size + 2 * QUIET_ZONE;

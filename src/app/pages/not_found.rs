@@ -1,17 +1,17 @@
-//! What stands at an address without a page, and in place of a session that isn't there. Answers with status 404.
+//! The page for an unknown address and for a session that doesn't exist. The server answers with status 404.
 
 use crate::api::set_not_found;
 use leptos::prelude::*;
 use leptos_meta::Title;
 use leptos_router::components::A;
 
-/// The page for any address that has none.
+/// The page for an unknown address.
 #[component]
 pub fn NotFoundPage() -> impl IntoView {
     view! { <NotFound heading="There is no such page" text="The address may have been typed wrong, or the page has moved."/> }
 }
 
-/// Says that something isn't there, and where to go on.
+/// Says that something doesn't exist, and links to the list.
 #[component]
 pub fn NotFound(heading: &'static str, text: &'static str) -> impl IntoView {
     set_not_found();

@@ -1,12 +1,12 @@
-//! Where a link or recovery key leads: says what will happen to this browser, and does it only when asked. Looking at the
-//! page changes nothing.
+//! The page that a link or recovery key opens. It says what opening will do to this browser, and does it only after a click.
+//! Loading the page changes nothing.
 
 use crate::{
     api::{
         failed_form,
         identity::{IDENTITY_PAGE, OpenIdentity, OpenInfo, Opens, load_open},
     },
-    app::components::{Alert, LoadBoundary, keep_trying},
+    app::components::{Alert, LoadBoundary, retry_on_failure},
     model::text,
 };
 use leptos::{prelude::*, server_fn::ServerFn};
@@ -19,7 +19,7 @@ pub fn OpenPage() -> impl IntoView {
     let params = use_query_map();
     let key = move || params.with(|params| params.get_str("key").map(str::to_owned));
     let info = Resource::new(key, load_open);
-    keep_trying(info);
+    retry_on_failure(info);
     let failed = failed_form(&[OpenIdentity::PATH]);
     let has_failed = failed.is_some();
     view! {
@@ -36,11 +36,11 @@ fn sessions(count: u64) -> String {
     text::count(usize::try_from(count).unwrap_or(usize::MAX), "session")
 }
 
-/// What the key opens, and what this browser has.
+/// What the key opens, and what this browser has already.
 #[component]
 fn Offer(
     info: OpenInfo,
-    /// Whether the page says already that a key opened nothing.
+    /// Whether the page already shows an error for a key that opened nothing.
     has_failed: bool,
 ) -> impl IntoView {
     const INVALID: &str = "This link or key opens nothing. A link works once, within ten minutes; a recovery key, until it is \
@@ -60,7 +60,7 @@ fn Offer(
             <section class="card stack" data-testid="open-confirm">
                 <h2>{format!("Open {} in this browser?", sessions(count))}</h2>
                 <p>"Only do so if you made this link yourself: what you send from here on will belong to whoever made it, too."</p>
-                <Left own saved/>
+                <OwnSessions own saved/>
                 <form method="post" action=OpenIdentity::url()>
                     <input type="hidden" name="key" value=key/>
                     <button class="button primary" data-testid="open">"Open here"</button>
@@ -71,7 +71,7 @@ fn Offer(
         None => view! {
             <section class="card stack" data-testid="open-typed">
                 <h2>"Type in a link or a recovery key"</h2>
-                <Left own saved/>
+                <OwnSessions own saved/>
                 <form class="open-form" method="post" action=OpenIdentity::url()>
                     <p class="field">
                         <label for="key">"Link or key"</label>
@@ -86,9 +86,9 @@ fn Offer(
     view! { {alert} {content} }
 }
 
-/// What becomes of the sessions that this browser has.
+/// Says what happens to the sessions that this browser has already.
 #[component]
-fn Left(own: u64, saved: bool) -> impl IntoView {
+fn OwnSessions(own: u64, saved: bool) -> impl IntoView {
     (own > 0).then(|| {
         let what = format!("This browser has {} of its own, which won't be seen here any more.", sessions(own));
         view! {

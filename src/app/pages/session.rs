@@ -1,5 +1,5 @@
-//! One session: its status, its recording and its transcript, all live.
-//! The server renders what there is; the feed keeps it moving, or a reload every few seconds without JavaScript.
+//! The page of one session: its status, its recording and its transcript, all live.
+//! The server renders the current state; the feed updates it, or without JavaScript a reload every 3 seconds.
 
 use super::not_found::NotFound;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         components::{
             Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadBoundary, Moment, NotifyWhenDone, Player,
             ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol, TranscriptLines, Waveform,
-            announce_milestones, keep_trying,
+            announce_milestones, retry_on_failure,
         },
         detours::PageTitle,
         words,
@@ -31,7 +31,7 @@ pub fn SessionPage() -> impl IntoView {
     let params = use_params_map();
     let id = move || params.with(|params| params.get_str("id").and_then(|id| id.parse().ok()));
     let detail = Resource::new(id, load);
-    keep_trying(detail);
+    retry_on_failure(detail);
     let shown = move || {
         Suspend::new(async move {
             match detail.await {
@@ -51,7 +51,7 @@ pub fn SessionPage() -> impl IntoView {
     }
 }
 
-/// `id`: none if the address names no session.
+/// Loads a session. `id`: none if the address contains no session id.
 async fn load(id: Option<SessionId>) -> Result<SessionDetail, ApiError> {
     match id {
         Some(id) => get_session(id).await,
@@ -71,8 +71,8 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
         move |_| view.with(|v| v.status.clone())
     });
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
-    // By the lines themselves: the status that counts them comes a moment later.
-    let heard = Memo::new({
+    // Read from the segments, because the status that counts them comes a moment later.
+    let has_lines = Memo::new({
         let view = view.clone();
         move |_| view.with(|v| !v.segments.is_empty())
     });
@@ -103,7 +103,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
                     <Waveform id status peaks=waveform on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))/>
                     <Player id audio on_position=Callback::new(move |at| position.set(at))/>
                 })}
-                <Nothing status/>
+                <NoLines status/>
                 <TranscriptLines
                     view
                     running
@@ -112,14 +112,14 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
                 />
             </section>
             <div class="session-more">
-                <Downloads id status heard/>
+                <Downloads id status has_lines/>
                 <Facts session/>
             </div>
         </div>
     }
 }
 
-/// Reloads the page while it runs if there is no JavaScript, unless the reader paused that.
+/// Reloads the page of a running session if there is no JavaScript, unless the reader has paused that.
 #[component]
 fn Reload(running: Memo<bool>) -> impl IntoView {
     let params = use_query_map();
@@ -131,11 +131,12 @@ fn Reload(running: Memo<bool>) -> impl IntoView {
             r#"<meta http-equiv="refresh" content="3"><p class="notice">This page reloads every 3 seconds. <a href="?reload=off">Pause</a></p>"#
         }
     };
-    // As text: with JavaScript a browser takes all of it for text, and hydration would look for elements.
+    // Set as `inner_html`: a browser with JavaScript parses the content of `<noscript>` as text, where hydration would look for
+    // elements.
     view! { <Show when=move || running.get()><noscript inner_html=html></noscript></Show> }
 }
 
-/// Where the session stands, and what can be done about it.
+/// The status of the session, and the actions on it.
 #[component]
 fn StatusCard(
     session: StoredValue<Session>,
@@ -146,7 +147,7 @@ fn StatusCard(
 ) -> impl IntoView {
     let id = session.with_value(|s| s.id);
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
-    // What a worker outside Hark made can only be started again there.
+    // Only an outside worker can start its own session again.
     let own = session.with_value(|s| s.engine != EngineId::External);
     let retryable = Memo::new(move |_| own && status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
     let fact = move |testid: &'static str, words: Option<String>| {
@@ -172,16 +173,16 @@ fn StatusCard(
                 busy=move || status.with(|s| s.state == State::Processing)
                 testid="progress"
             />
-            // Of a failure the notice below says the same, and more.
+            // Hidden after a failure, because the alert below says the same and more.
             <p class="status-message" data-testid="message" hidden=move || status.with(|s| s.error.is_some())>
                 {move || status.with(|s| s.message.clone())}
             </p>
             <p class="facts">
-                {move || fact("queue-position", status.with(words::queue))}
-                {move || fact("amount", status.with(|s| words::amount(s).filter(|amount| !s.message.contains(amount))))}
+                {move || fact("queue-position", status.with(words::queue_position))}
+                {move || fact("amount", status.with(|s| words::audio_done(s).filter(|amount| !s.message.contains(amount))))}
                 {move || fact("speed", status.with(words::speed).map(|s| format!("{s} real time")))}
                 <Arrival status/>
-                {move || fact("took", session.with_value(|s| status.with(|now| words::took(s, now))).map(|t| format!("took {t}")))}
+                {move || fact("took", session.with_value(|s| status.with(|now| words::processing_time(s, now))).map(|t| format!("took {t}")))}
                 {move || fact("attempt", status.with(|s| (s.attempt > 1).then(|| format!("attempt {}", s.attempt))))}
             </p>
             {move || status.with(|s| s.error.clone()).map(|error| view! {
@@ -207,17 +208,17 @@ fn StatusCard(
     }
 }
 
-/// The transcript as files.
+/// The downloads of the transcript.
 #[component]
 fn Downloads(
     id: SessionId,
     status: Memo<Status>,
-    /// Whether there are lines.
-    heard: Memo<bool>,
+    /// Whether the transcript has lines.
+    has_lines: Memo<bool>,
 ) -> impl IntoView {
     let complete = Memo::new(move |_| status.with(|s| s.state == State::Completed));
-    let none = Memo::new(move |_| !heard.get() && !complete.get());
-    let partial = Memo::new(move |_| !complete.get() && (heard.get() || status.with(|s| !s.state.is_terminal())));
+    let none = Memo::new(move |_| !has_lines.get() && !complete.get());
+    let partial = Memo::new(move |_| !complete.get() && (has_lines.get() || status.with(|s| !s.state.is_terminal())));
     let links = Format::ALL.map(|format| {
         let ext = format.extension();
         let about = match format {
@@ -253,7 +254,7 @@ fn Downloads(
     }
 }
 
-/// The facts about the recording and the work.
+/// The properties of the recording, its engine and its language.
 #[component]
 fn Facts(session: StoredValue<Session>) -> impl IntoView {
     let session = session.get_value();
@@ -262,7 +263,7 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
         Some(model) => format!("{}, {model}", session.engine.label()),
         None => session.engine.label().to_owned(),
     };
-    // An MP3 file is MP3 in itself.
+    // For an MP3 file, format and codec have the same name.
     let mut format = vec![media.format, media.codec];
     format.retain(|part| !part.is_empty());
     format.dedup();
@@ -287,9 +288,9 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
     }
 }
 
-/// Says why there are no lines, once none will come.
+/// Says why there are no lines, if none will come.
 #[component]
-fn Nothing(status: Memo<Status>) -> impl IntoView {
+fn NoLines(status: Memo<Status>) -> impl IntoView {
     let words = move || {
         status.with(|s| match s.state {
             State::Completed if s.segments == 0 => Some("No speech was heard in this recording."),

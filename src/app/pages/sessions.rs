@@ -1,13 +1,13 @@
-//! The list of sessions: newest first, searched by `?q=`, continued by `?cursor=`, live.
-//! Rows are kept by id, so what comes anew never moves the focus.
+//! The page with the list of sessions: newest first, searched with `?q=`, continued with `?cursor=`, live.
+//! Rows are keyed by id, so an update never moves the focus.
 
 use crate::{
     api::sessions::list_sessions,
     app::{
         actions::Actions,
         components::{
-            Alert, Connection, Icon, ListSkeleton, LoadError, SessionRow, Symbol, TrySampleButton, announcing,
-            keep_trying,
+            Alert, Connection, Icon, ListSkeleton, LoadError, SessionRow, Symbol, TrySampleButton, retry_on_failure,
+            use_announcer,
         },
         detours::{PageTitle, once_loaded},
     },
@@ -22,8 +22,8 @@ use leptos_router::{
 };
 use std::time::Duration;
 
-/// The list waits this long for more typing before it searches.
-const TYPING: Duration = Duration::from_millis(250);
+/// The time without typing after which the list searches.
+const SEARCH_DEBOUNCE: Duration = Duration::from_millis(250);
 
 /// The address of the list with this search and cursor.
 fn address(query: &str, cursor: Option<&str>) -> String {
@@ -33,7 +33,7 @@ fn address(query: &str, cursor: Option<&str>) -> String {
     if parts.is_empty() { "/".to_owned() } else { format!("/?{}", parts.join("&")) }
 }
 
-/// A page of the list.
+/// Loads a page of the list.
 async fn load(query: String, cursor: Option<String>) -> Result<SessionPage, ApiError> {
     list_sessions(Some(query).filter(|query| !query.is_empty()), cursor).await
 }
@@ -63,42 +63,42 @@ pub fn SessionsPage() -> impl IntoView {
     }
 }
 
-/// The search field: a plain form, which searches as one types once it is hydrated.
+/// The search field: a plain form, which also searches while one types once it is hydrated.
 #[component]
 fn Search(query: Memo<String>) -> impl IntoView {
     let typed = RwSignal::new(query.get_untracked());
-    let asked = StoredValue::new(query.get_untracked());
+    let searched = StoredValue::new(query.get_untracked());
     let navigate = use_navigate();
     let search = move || {
         let text = typed.get_untracked().trim().to_owned();
         if text != query.get_untracked() {
-            asked.set_value(text.clone());
+            searched.set_value(text.clone());
             navigate(
                 &address(&text, None),
                 NavigateOptions { replace: true, scroll: false, ..NavigateOptions::default() },
             );
         }
     };
-    // Back and forward change the field, its own searches don't: typing may have gone on since.
+    // Back and forward change the field. Its own searches don't, because more may have been typed since.
     Effect::new(move || {
         let query = query.get();
-        if asked.with_value(|asked| *asked != query) {
-            asked.set_value(query.clone());
+        if searched.with_value(|searched| *searched != query) {
+            searched.set_value(query.clone());
             typed.set(query);
         }
     });
     let waiting = StoredValue::new(None::<TimeoutHandle>);
-    let stop_waiting = move || {
+    let cancel_search = move || {
         if let Some(handle) = waiting.try_update_value(Option::take).flatten() {
             handle.clear();
         }
     };
-    on_cleanup(stop_waiting);
+    on_cleanup(cancel_search);
     let (search_later, search_now) = (search.clone(), search);
     view! {
         <form class="search" method="get" action="/" role="search" on:submit=move |event| {
             event.prevent_default();
-            stop_waiting();
+            cancel_search();
             search_now();
         }>
             <label class="hidden" for="q">"Search by title"</label>
@@ -115,22 +115,22 @@ fn Search(query: Memo<String>) -> impl IntoView {
                 data-testid="search"
                 on:input=move |event| {
                     typed.set(event_target_value(&event));
-                    stop_waiting();
-                    waiting.set_value(set_timeout_with_handle(search_later.clone(), TYPING).ok());
+                    cancel_search();
+                    waiting.set_value(set_timeout_with_handle(search_later.clone(), SEARCH_DEBOUNCE).ok());
                 }
             />
         </form>
     }
 }
 
-/// The sessions themselves. Their rows outlive a reload, and one that fails.
+/// The list of sessions. Its rows stay while it is loaded again, even if that fails.
 #[component]
 fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
-    // Loaded again when a session turns up that the list doesn't have.
-    let asked = move || (query.get(), cursor.get(), feed.unknown.get());
-    let list = Resource::new(asked, |(query, cursor, _)| load(query, cursor));
-    keep_trying(list);
+    // Loaded again when a session appears that isn't in the list.
+    let source = move || (query.get(), cursor.get(), feed.unknown.get());
+    let list = Resource::new(source, |(query, cursor, _)| load(query, cursor));
+    retry_on_failure(list);
     view! {
         <Transition fallback=ListSkeleton>
             {once_loaded(list, move || view! {
@@ -143,7 +143,7 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
     }
 }
 
-/// The rows of what is loaded, and of further pages.
+/// The rows of the loaded page and of further pages.
 #[component]
 fn Rows(
     list: Resource<Result<SessionPage, ApiError>>,
@@ -152,12 +152,12 @@ fn Rows(
 ) -> impl IntoView {
     let feed = Feed::expect();
     let actions = Actions::new();
-    // The last page that could be loaded.
+    // The last page that was loaded without an error.
     let page = Memo::new(move |before: Option<&Option<SessionPage>>| match list.get() {
         Some(Ok(page)) => Some(page),
         _ => before.cloned().flatten(),
     });
-    // Further pages, appended in the browser. Without it, the link leads to a page of its own.
+    // Further pages, which the browser appends. Without JavaScript the link opens them as separate pages.
     let more = RwSignal::new(None::<SessionPage>);
     Effect::new(move |before: Option<()>| {
         query.track();
@@ -166,15 +166,15 @@ fn Rows(
             more.set(None);
         }
     });
-    let announce = announcing();
+    let announce = use_announcer();
     let load_more = Action::new(|(query, cursor): &(String, String)| {
         let (query, cursor) = (query.clone(), cursor.clone());
         async move { load(query.clone(), Some(cursor)).await.map(|page| (query, page)) }
     });
     Effect::new(move || {
-        let Some(Ok((asked, page))) = load_more.value().get() else { return };
-        // The search may have changed meanwhile.
-        if query.with_untracked(|query| *query == asked) {
+        let Some(Ok((searched, page))) = load_more.value().get() else { return };
+        // The search may have changed since the request.
+        if query.with_untracked(|query| *query == searched) {
             announce(format!("{} more", text::count(page.sessions.len(), "session")));
             more.update(|more| match more {
                 Some(more) => {
@@ -186,7 +186,7 @@ fn Rows(
         }
     });
     let more_error = move || load_more.value().get().and_then(Result::err);
-    // What a fetch brings may be newer than what the rows know.
+    // A loaded status may be newer than the one that a row shows.
     Effect::new(move || {
         if let Some(page) = page.get() {
             for session in page.sessions {
@@ -199,7 +199,7 @@ fn Rows(
 
     let sessions = Memo::new(move |_| {
         let mut sessions = page.get().map(|page| page.sessions).unwrap_or_default();
-        // One that was made meanwhile moves the others down, and the next page repeats some.
+        // A session made since moves the others down, so the next page repeats some of them.
         for session in more.get().map(|more| more.sessions).unwrap_or_default() {
             if sessions.iter().all(|known| known.id != session.id) {
                 sessions.push(session);
@@ -222,7 +222,7 @@ fn Rows(
         <Show when=move || cursor.with(Option::is_some)>
             <p><A href=move || query.with(|q| address(q, None))>"Back to the newest"</A></p>
         </Show>
-        // Its place is kept, so that nothing moves when there is something to say.
+        // The element keeps its space, so that nothing moves when the text appears.
         <Show when=move || sessions.with(|s| !s.is_empty())>
             <div class="list-connection">
                 <Show when=move || feed.mode.get() != Mode::Off><Connection/></Show>
@@ -250,7 +250,7 @@ fn Rows(
     }
 }
 
-/// What stands in place of an empty list.
+/// Shown instead of an empty list.
 #[component]
 fn Empty(query: Memo<String>) -> impl IntoView {
     let searched = Memo::new(move |_| !query.with(String::is_empty));
@@ -261,7 +261,7 @@ fn Empty(query: Memo<String>) -> impl IntoView {
             </svg>
             <Show when=move || searched.get()>
                 <h2>"Nothing found"</h2>
-                // What was typed may hold marks that turn the direction of text: they end with it.
+                // `bdi` ends any direction marks in the typed text.
                 <p>"No session has “" <bdi>{move || query.get()}</bdi> "” in its title."</p>
                 <p class="empty-actions"><A href="/" attr:class="button">"Show all sessions"</A></p>
             </Show>
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
+    fn addresses_contain_search_and_cursor() {
         assert_eq!(address("", None), "/");
         assert_eq!(address("a b&ü", None), "/?q=a%20b%26%C3%BC");
         assert_eq!(address("x", Some("1+/=")), "/?q=x&cursor=1%2B%2F%3D");

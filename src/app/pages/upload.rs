@@ -1,4 +1,4 @@
-//! The upload page: a plain form underneath; in the browser a queue with progress, for many files at once.
+//! The upload page: a plain form, which in the browser becomes a queue with progress for many files.
 
 use crate::{
     api::{
@@ -8,7 +8,7 @@ use crate::{
     app::{
         components::{
             Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadBoundary, Symbol, TrySampleButton, UploadItem,
-            keep_trying,
+            retry_on_failure,
         },
         uploads::Uploads,
     },
@@ -22,10 +22,10 @@ use leptos::{ev, html, prelude::*};
 use leptos_meta::Title;
 use leptos_router::{components::A, hooks::use_navigate};
 
-/// What the file picker offers. The server looks at the content, not at the name.
+/// The file types that the file picker offers. The server checks the content, not the name.
 const ACCEPT: &str = "audio/*,video/*,.wav,.mp3,.m4a,.aac,.flac,.ogg,.oga,.opus,.webm,.mkv,.mp4,.mov,.aif,.aiff,.caf";
 
-/// Said before anything is sent.
+/// Shown before anything is sent.
 const COOKIES_BLOCKED: &str = "Your browser blocks Hark's cookie. Without it nobody could find your recording again, not even \
     you. Allow cookies for this site, then load this page once more.";
 
@@ -33,11 +33,11 @@ const COOKIES_BLOCKED: &str = "Your browser blocks Hark's cookie. Without it nob
 #[component]
 pub fn UploadPage() -> impl IntoView {
     let info = Resource::new(|| (), |()| load_upload_info());
-    keep_trying(info);
+    retry_on_failure(info);
     view! {
         <Title text="New transcription · Hark"/>
         <div class="page-head"><h1>"New transcription"</h1></div>
-        // Why the form failed when it was sent without JavaScript.
+        // The error of the form, if it was sent without JavaScript and failed.
         {failed_form(&[UPLOAD_PATH]).map(|error| view! { <Alert message=error.message/> })}
         <LoadBoundary on_retry=move |()| info.refetch()>
             {move || Suspend::new(async move { info.await.map(|info| view! { <UploadForm info/> }) })}
@@ -60,20 +60,20 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     let [language, engine] = [(); 2].map(|()| NodeRef::<html::Select>::new());
     let chosen = RwSignal::new(Vec::<Picked>::new());
     let several = Memo::new(move |_| chosen.with(|c| c.len() > 1));
-    let over = RwSignal::new(false);
-    // Without JavaScript the server takes one file with each form.
+    let dragged_over = RwSignal::new(false);
+    // Without JavaScript each form sends one file.
     let hydrated = RwSignal::new(false);
     Effect::new(move || {
         hydrated.set(true);
-        // Chosen before hydration, or kept by the browser over a reload.
+        // Files may have been chosen before hydration, or kept by the browser over a reload.
         chosen.set(upload::chosen(input));
     });
 
-    // A single file leads to its session, as the plain form does; several are listed.
+    // A single upload opens its session, as the plain form does; several are listed.
     let navigate = use_navigate();
-    uploads.arrived.set(None);
+    uploads.created.set(None);
     Effect::new(move || {
-        let Some(id) = uploads.arrived.get() else { return };
+        let Some(id) = uploads.created.get() else { return };
         if uploads.queue.with_untracked(|queue| queue.uploads.len() == 1) {
             uploads.queue.set(Default::default());
             navigate(&format!("/sessions/{id}"), Default::default());
@@ -82,7 +82,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
 
     let on_drop = move |event: ev::DragEvent| {
         event.prevent_default();
-        over.set(false);
+        dragged_over.set(false);
         upload::choose_dropped(&event, input);
         chosen.set(upload::chosen(input));
     };
@@ -90,19 +90,19 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
         event.prevent_default();
         let files = upload::take(input);
         let single = files.len() == 1;
-        // From the elements: a browser may have filled them in before hydration.
+        // Read from the elements, because a browser may have filled them in before hydration.
         let value = |select: NodeRef<html::Select>| select.get_untracked().map(|s| s.value()).unwrap_or_default();
         let title = title.get_untracked().filter(|_| single).map(|t| t.value().trim().to_owned()).unwrap_or_default();
         let options = UploadOptions { title, language: value(language), engine: value(engine) };
         uploads.add(files, &options, limit);
         chosen.set(Vec::new());
     };
-    let able = info.engines.iter().any(|e| e.available);
-    let usable = able && !info.cookies_blocked;
+    let has_engine = info.engines.iter().any(|e| e.available);
+    let can_submit = has_engine && !info.cookies_blocked;
 
     view! {
         {info.cookies_blocked.then(|| view! { <Alert message=COOKIES_BLOCKED/> })}
-        {(!able).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> })}
+        {(!has_engine).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> })}
         <form
             class="card upload-form"
             method="post"
@@ -113,10 +113,10 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
         >
             <label
                 class="drop"
-                class:over=move || over.get()
+                class:over=move || dragged_over.get()
                 for="file"
-                on:dragover=move |event| { event.prevent_default(); over.set(true); }
-                on:dragleave=move |_| over.set(false)
+                on:dragover=move |event| { event.prevent_default(); dragged_over.set(true); }
+                on:dragleave=move |_| dragged_over.set(false)
                 on:drop=on_drop
             >
                 <Icon symbol=Symbol::Upload/>
@@ -127,7 +127,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
             </label>
             {info.kept.map(|kept| view! { <p class="muted" data-testid="kept">{kept}</p> })}
             <Chosen chosen limit/>
-            // Before the file, so that the server can refuse them before it receives it.
+            // These fields come before the file, so that the server can refuse them before it receives the file.
             <div class="fields">
                 <p class="field" hidden=move || several.get()>
                     <label for="title">"Title"</label>
@@ -163,7 +163,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 node_ref=input
                 on:change=move |_| chosen.set(upload::chosen(input))
             />
-            <button class="button primary" data-testid="upload-submit" disabled=!usable>
+            <button class="button primary" data-testid="upload-submit" disabled=!can_submit>
                 {move || match chosen.with(Vec::len) {
                     0 | 1 => "Transcribe".to_owned(),
                     n => format!("Transcribe {}", text::count(n, "file")),
@@ -175,7 +175,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     }
 }
 
-/// The files that are chosen and not sent yet.
+/// The files that are chosen and haven't been sent yet.
 #[component]
 fn Chosen(chosen: RwSignal<Vec<Picked>>, limit: u64) -> impl IntoView {
     let items = move || {

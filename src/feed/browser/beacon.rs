@@ -1,5 +1,5 @@
-//! Carries what `feed::measure` measured to the server: when the page is left, and every few minutes before that.
-//! By `sendBeacon`, which outlives the page and asks for no answer.
+//! Sends the reports of `feed::measure` to the server, every few minutes and when the page is left.
+//! `sendBeacon` does so without waiting for an answer, even after the page is closed.
 
 use super::{now, signals::window_document};
 use crate::{
@@ -16,51 +16,51 @@ use wasm_bindgen::JsValue;
 use web_sys::window;
 
 const URL: &str = "/api/v1/reports";
-/// Between reports, in milliseconds: 5 minutes.
-const EVERY_MS: u32 = 300_000;
+/// The interval between reports, in milliseconds: 5 minutes.
+const REPORT_INTERVAL_MS: u32 = 300_000;
 
 thread_local! {
     static MEASURE: RefCell<Measure> = RefCell::default();
 }
 
-/// The books of this page.
+/// Calls `f` with the measurements of this page.
 pub(super) fn measure<T>(f: impl FnOnce(&mut Measure) -> T) -> T {
     MEASURE.with_borrow_mut(f)
 }
 
-/// Milliseconds of a clock that runs evenly.
-fn even_clock() -> f64 {
+/// Milliseconds of a monotonic clock.
+fn monotonic_ms() -> f64 {
     window().and_then(|window| window.performance()).map_or_else(js_sys::Date::now, |performance| performance.now())
 }
 
-/// The link has handled an event.
+/// Takes in an event that the link has handled.
 pub(super) fn handled(event: Event, actions: &[Action]) {
-    measure(|measure| measure.handled(event, actions, even_clock(), now()));
+    measure(|measure| measure.handled(event, actions, monotonic_ms(), now()));
 }
 
-/// Begins to report. Stops when the answer is dropped.
+/// Starts to send reports. It stops when the returned value is dropped.
 pub(super) fn start() -> Interval {
-    if let Some((sent, received, server)) = time_of_page() {
+    if let Some((sent, received, server)) = page_load_times() {
         measure(|measure| measure.server_time(sent, received, server));
     }
-    Interval::new(EVERY_MS, send)
+    Interval::new(REPORT_INTERVAL_MS, send)
 }
 
-/// Sends what happened since the last time, if anything did.
+/// Sends the report since the last one, if anything was counted.
 pub(super) fn send() {
-    let Some(report) = measure(|measure| measure.take(even_clock())) else { return };
+    let Some(report) = measure(|measure| measure.take(monotonic_ms())) else { return };
     let _ = post(&report);
 }
 
-/// None if the browser has no such thing or its queue is full: then the figures are lost, and nothing else.
+/// Posts a report. None if the browser has no `sendBeacon` or its queue is full: then only this report is lost.
 fn post(report: &ConnectionReport) -> Option<bool> {
     let text = serde_json::to_string(report).ok()?;
     window()?.navigator().send_beacon_with_opt_str(URL, Some(&text)).ok()
 }
 
-/// When the page was asked for and came, and the server's clock in between, which the page carries. None for a page
-/// from the browser's own memory.
-fn time_of_page() -> Option<(Timestamp, Timestamp, Timestamp)> {
+/// When the page was requested, when it arrived, and the server's time in between, which the page contains. None if the page
+/// came from the browser's cache.
+fn page_load_times() -> Option<(Timestamp, Timestamp, Timestamp)> {
     let meta = window_document()?.query_selector("meta[name=hark-time]").ok()??;
     let server = Timestamp(meta.get_attribute("content")?.parse().ok()?);
     let performance = window()?.performance()?;
@@ -70,7 +70,7 @@ fn time_of_page() -> Option<(Timestamp, Timestamp, Timestamp)> {
     if loaded == "back_forward" || number("transferSize")? == 0.0 {
         return None;
     }
-    // Those are counted from the page's own beginning, on the even clock.
+    // These are milliseconds of the monotonic clock since the page was requested.
     let at = |name: &str| Some(Timestamp(now().0 - (performance.now() - number(name)?) as i64));
     Some((at("requestStart")?, at("responseStart")?, server))
 }

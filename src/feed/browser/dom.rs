@@ -1,13 +1,13 @@
-//! What pages need of the document: the clock and time zone, focus, scrolling, playing.
-//! Called from effects and event handlers, or before hydration; never while rendering for it.
+//! What pages use of the document: the clock and time zone, focus, scrolling, the player, notifications.
+//! Called from effects and event handlers, or before hydration; never during hydration.
 
 use crate::model::{Timestamp, text};
 use leptos::{html, prelude::*};
 use std::cell::RefCell;
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 
-/// A list counts as scrolled to its end this close to it, in pixels: about one line.
-const NEAR: i32 = 40;
+/// The distance from its end, in pixels, at which a list counts as scrolled to the end: about one line.
+const END_TOLERANCE_PX: i32 = 40;
 
 /// The browser's clock.
 #[must_use]
@@ -15,28 +15,28 @@ pub fn now() -> Option<Timestamp> {
     Some(super::now())
 }
 
-/// What the server's clock shows when the browser's shows `clock`: the latter may be wrong by hours.
+/// Converts a time of the browser's clock, which may be wrong by hours, to the server's clock.
 #[must_use]
-pub fn by_server(clock: Timestamp) -> Timestamp {
-    super::beacon::measure(|measure| measure.by_server(clock))
+pub fn to_server_time(clock: Timestamp) -> Timestamp {
+    super::beacon::measure(|measure| measure.to_server_time(clock))
 }
 
-/// The language of all pages, with days before months.
+/// The locale of all pages: English, with the day before the month.
 const LOCALE: &str = "en-GB";
 const TIME: [(&str, &str); 3] = [("hour", "2-digit"), ("minute", "2-digit"), ("hourCycle", "h23")];
 const DAY: [(&str, &str); 3] = [("day", "numeric"), ("month", "short"), ("year", "numeric")];
 
-/// The parts of a time that are named, in the browser's time zone, as `Intl` writes them.
+/// The given parts of a time in the browser's time zone, as `Intl` formats them.
 fn local(at: Timestamp, parts: &[(&str, &str)]) -> String {
     let options = js_sys::Object::new();
     for (part, style) in parts {
-        // Fails only for objects that can't be changed.
+        // This fails only for objects that can't be changed.
         let _ = js_sys::Reflect::set(&options, &JsValue::from_str(part), &JsValue::from_str(style));
     }
     js_sys::Date::new(&JsValue::from_f64(at.0 as f64)).to_locale_string(LOCALE, &options).into()
 }
 
-/// The day and time in the browser's time zone, such as `23 Nov 2026, 15:32`.
+/// The date and time in the browser's time zone, such as `23 Nov 2026, 15:32`.
 #[must_use]
 pub fn local_date_time(at: Timestamp) -> String {
     local(at, &[DAY, TIME].concat())
@@ -48,10 +48,10 @@ pub fn local_time(at: Timestamp) -> String {
     local(at, &TIME)
 }
 
-/// Whether the document is the one of its address, which it keeps in `data-address`: entries of the history that one
-/// document made share whatever is loaded for one of them later (HTML, "document state").
+/// Whether the document was made for the current address. It keeps its own in `data-address`. History entries made by one
+/// document share the document that is later loaded for one of them (HTML, "document state").
 #[must_use]
-pub fn is_of_its_address() -> bool {
+pub fn matches_its_address() -> bool {
     let location = window().location();
     let made_for = document().document_element().and_then(|root| root.get_attribute("data-address"));
     let address = location.pathname().and_then(|path| Ok(path + &location.search()?));
@@ -63,7 +63,7 @@ pub fn reload() {
     let _ = window().location().reload();
 }
 
-/// Marks the document as hydrated, for tests and for styles: from now on what one clicks is handled here.
+/// Marks the document as hydrated, for tests and styles: from now on the app handles clicks.
 pub fn mark_hydrated() {
     if let Some(root) = document().document_element() {
         let _ = root.set_attribute("data-hydrated", "");
@@ -75,14 +75,14 @@ pub fn mark_hydrated() {
 pub enum Notifications {
     On,
     Off,
-    /// The person has forbidden them, which only the browser's settings can undo.
+    /// The person has blocked them, which only the browser's settings can undo.
     Blocked,
 }
 
-/// The key in the browser's storage under which the setting is kept.
-const NOTIFY: &str = "hark-notify";
+/// The key of the setting in the browser's storage.
+const NOTIFY_KEY: &str = "hark-notify";
 
-/// Whether notifications are switched on and allowed; none in a browser without them, or on a page that may have none.
+/// Whether notifications are switched on and allowed. None in a browser without them, or on an insecure page.
 #[must_use]
 pub fn notifications() -> Option<Notifications> {
     if !js_sys::Reflect::has(&js_sys::global(), &JsValue::from_str("Notification")).unwrap_or(false)
@@ -90,7 +90,7 @@ pub fn notifications() -> Option<Notifications> {
     {
         return None;
     }
-    let on = storage().and_then(|s| s.get_item(NOTIFY).ok().flatten()).is_some();
+    let on = storage().and_then(|s| s.get_item(NOTIFY_KEY).ok().flatten()).is_some();
     Some(match web_sys::Notification::permission() {
         web_sys::NotificationPermission::Denied => Notifications::Blocked,
         web_sys::NotificationPermission::Granted if on => Notifications::On,
@@ -102,11 +102,11 @@ fn storage() -> Option<web_sys::Storage> {
     window().local_storage().ok().flatten()
 }
 
-/// Keeps the setting, and has the browser ask for permission if it is needed; then tells what came of it.
+/// Stores the setting, makes the browser ask for permission if needed, then calls `then` with the result.
 pub fn ask_for_notifications(on: bool, then: impl Fn(Option<Notifications>) + 'static) {
     if let Some(storage) = storage() {
-        // Fails only where storage is full or forbidden: the setting is then lost with the page.
-        let _ = if on { storage.set_item(NOTIFY, "1") } else { storage.remove_item(NOTIFY) };
+        // This fails only if storage is full or blocked. Then the setting is lost when the page is closed.
+        let _ = if on { storage.set_item(NOTIFY_KEY, "1") } else { storage.remove_item(NOTIFY_KEY) };
     }
     let asked = on.then(web_sys::Notification::request_permission).and_then(Result::ok);
     leptos::task::spawn_local(async move {
@@ -117,8 +117,8 @@ pub fn ask_for_notifications(on: bool, then: impl Fn(Option<Notifications>) + 's
     });
 }
 
-/// Shows a notification. One for the same session from another tab takes its place. A page that is being looked at
-/// says it itself.
+/// Shows a notification. It replaces one for the same session from another tab. Does nothing if the page has the focus,
+/// because then the page itself shows that the session has ended.
 pub fn notify(id: &str, text: &str) {
     if document().visibility_state() == web_sys::VisibilityState::Visible && document().has_focus().unwrap_or(true) {
         return;
@@ -126,7 +126,7 @@ pub fn notify(id: &str, text: &str) {
     let options = web_sys::NotificationOptions::new();
     options.set_tag(id);
     options.set_icon("/favicon.svg");
-    // Some phones allow notifications to service workers only, and say so here.
+    // This fails on phones that allow notifications only to service workers.
     let _ = web_sys::Notification::new_with_options(text, &options);
 }
 
@@ -134,17 +134,17 @@ pub fn notify(id: &str, text: &str) {
 pub fn focus(id: &str) {
     let element = document().get_element_by_id(id).and_then(|e| e.dyn_into::<web_sys::HtmlElement>().ok());
     if let Some(element) = element {
-        // Scrolling is the router's business.
+        // The router does the scrolling.
         let options = web_sys::FocusOptions::new();
         options.set_prevent_scroll(true);
         let _ = element.focus_with_options(&options);
     }
 }
 
-/// Plays a recording from a position.
+/// Plays a recording from a position, in seconds.
 pub fn play_from(audio: NodeRef<html::Audio>, seconds: f64) {
     thread_local! {
-        /// A browser may refuse to play; its own controls show that already.
+        /// Handles the browser's refusal to play, which its own controls show already.
         static REFUSED: Closure<dyn FnMut(JsValue)> = Closure::new(|_| {});
     }
     let Some(audio) = audio.get_untracked() else { return };
@@ -156,15 +156,15 @@ pub fn play_from(audio: NodeRef<html::Audio>, seconds: f64) {
     }
 }
 
-/// The position of a recording that is playing or was played.
+/// The position of a recording that is playing or was played, in seconds.
 #[must_use]
-pub fn playing_at(audio: NodeRef<html::Audio>) -> Option<f64> {
+pub fn playback_position(audio: NodeRef<html::Audio>) -> Option<f64> {
     let audio = audio.get_untracked()?;
     let position = audio.current_time();
     (!audio.paused() || position > 0.0).then_some(position)
 }
 
-/// Marks the line of a transcript that is spoken, by its index, and no other.
+/// Marks only the line of a transcript that is being played, by its index.
 pub fn mark_line(list: NodeRef<html::Div>, index: Option<u32>) {
     let Some(list) = list.get_untracked() else { return };
     if let Ok(Some(line)) = list.query_selector(".line[aria-current]") {
@@ -176,10 +176,10 @@ pub fn mark_line(list: NodeRef<html::Div>, index: Option<u32>) {
     }
 }
 
-/// Whether a scrolling element shows its end.
+/// Whether a scrolling element is at its end.
 #[must_use]
 pub fn is_at_end(list: NodeRef<html::Div>) -> bool {
-    list.get_untracked().is_none_or(|l| l.scroll_height() - l.scroll_top() - l.client_height() <= NEAR)
+    list.get_untracked().is_none_or(|l| l.scroll_height() - l.scroll_top() - l.client_height() <= END_TOLERANCE_PX)
 }
 
 /// Scrolls an element to its end.
@@ -189,7 +189,7 @@ pub fn scroll_to_end(list: NodeRef<html::Div>) {
     }
 }
 
-/// Lets the browser ask before the page is left, or no longer.
+/// Makes the browser ask for confirmation before the page is left, or no longer.
 pub fn warn_before_leaving(on: bool) {
     type Ask = Closure<dyn FnMut(web_sys::Event)>;
     thread_local! {
@@ -213,19 +213,19 @@ pub fn warn_before_leaving(on: bool) {
     });
 }
 
-/// How far from the left end of an element a point of the window is, 0 to 1.
+/// The horizontal position of a point of the window within an element, from 0 at its left edge to 1.
 #[must_use]
 pub fn position_in(element: NodeRef<html::Div>, client_x: i32) -> Option<f64> {
     let bounds = element.get_untracked()?.get_bounding_client_rect();
     (bounds.width() > 0.0).then(|| ((f64::from(client_x) - bounds.left()) / bounds.width()).clamp(0.0, 1.0))
 }
 
-/// Lets the page's icon show a progress in percent, or be itself again.
+/// Shows a progress in percent in the page's icon, or the normal icon if there is none.
 pub fn show_progress_in_icon(percent: Option<f64>) {
     let Some(icon) = document().query_selector("link[rel=icon]").ok().flatten() else { return };
     let href = match percent {
         None => "/favicon.svg".to_owned(),
-        // A ring whose line is 100 long, drawn from the top.
+        // A ring with a path length of 100, drawn from the top.
         Some(percent) => format!(
             "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 36 36' fill='none' \
              stroke-width='6'%3E%3Ccircle cx='18' cy='18' r='15' stroke='%238b877d'/%3E%3Ccircle cx='18' cy='18' \

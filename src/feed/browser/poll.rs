@@ -1,9 +1,9 @@
-//! Requests for statuses and segments, and the loop that polls when no stream gets through.
-//! One poll at a time; every request is given up after a while, because a browser may let it hang for minutes.
+//! Requests for statuses and segments, and the loop that polls when no stream delivers.
+//! Only one poll is under way at a time. Every request has a timeout, because a browser may let it hang for minutes.
 
 use super::{Driver, beacon, now};
 use crate::{
-    feed::reduce::Gap,
+    feed::reduce::MissingRange,
     model::{Segment, SessionId, Status, StatusList, Timestamp},
 };
 use gloo_net::http::{Request, RequestBuilder, Response};
@@ -16,36 +16,36 @@ use std::{
 };
 use web_sys::AbortController;
 
-/// A status is a few hundred bytes: what takes longer than 10 s isn't coming.
+/// The timeout for statuses: each is a few hundred bytes, so an answer that takes longer than 10 s isn't coming.
 const STATUS_TIMEOUT_MS: u32 = 10_000;
-/// A transcript of hours is a megabyte or two, over a slow line.
+/// The timeout for segments: a transcript of hours is a megabyte or two, which takes long over a slow line.
 const SEGMENTS_TIMEOUT_MS: u32 = 60_000;
 
-/// What came of a poll.
+/// The outcome of a poll.
 pub(super) enum Answer {
-    /// With the JSON they were read from.
+    /// The statuses, and the JSON that they were read from.
     Statuses(StatusList, String),
-    /// As the answer before.
+    /// Nothing has changed since the last answer.
     Unchanged,
     Failed,
 }
 
-/// Why a request brought nothing.
+/// Why a request failed.
 pub(super) enum Error {
-    /// There is no such session, or not any more.
+    /// There is no such session, or it was deleted.
     Gone,
     Failed,
 }
 
-/// The loop. It polls between [`Poll::now`] and [`Poll::stop`].
+/// The loop. It polls from [`Poll::start`] to [`Poll::stop`].
 pub(super) struct Poll {
     this: Weak<Poll>,
     driver: Weak<Driver>,
-    /// Milliseconds from one poll to the next.
-    every: u32,
+    /// The poll interval in milliseconds.
+    interval_ms: u32,
     /// The request under way.
     request: RefCell<Option<AbortController>>,
-    /// Grows with every stop, so that an answer to an earlier request is known as such.
+    /// Counts the stops, so that an answer to a request from before a stop is ignored.
     run: Cell<u32>,
     interval: RefCell<Option<Interval>>,
     /// The ETag of the last answer.
@@ -54,11 +54,11 @@ pub(super) struct Poll {
 
 impl Poll {
     /// A loop that doesn't run yet.
-    pub(super) fn new(driver: Weak<Driver>, every: u32) -> Rc<Self> {
+    pub(super) fn new(driver: Weak<Driver>, interval_ms: u32) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
             this: this.clone(),
             driver,
-            every,
+            interval_ms,
             request: RefCell::default(),
             run: Cell::new(0),
             interval: RefCell::default(),
@@ -66,26 +66,26 @@ impl Poll {
         })
     }
 
-    /// Polls now, and again after every interval.
-    pub(super) fn now(&self) {
+    /// Polls now and after every interval.
+    pub(super) fn start(&self) {
         let this = self.this.clone();
-        *self.interval.borrow_mut() = Some(Interval::new(self.every, move || {
+        *self.interval.borrow_mut() = Some(Interval::new(self.interval_ms, move || {
             if let Some(poll) = this.upgrade() {
-                poll.ask();
+                poll.poll_once();
             }
         }));
-        self.ask();
+        self.poll_once();
     }
 
     /// Sends a request, unless one is still under way.
-    fn ask(&self) {
+    fn poll_once(&self) {
         let Some(this) = self.this.upgrade().filter(|_| self.request.borrow().is_none()) else { return };
         let Ok(abort) = AbortController::new() else { return };
         *self.request.borrow_mut() = Some(abort.clone());
         let run = self.run.get();
         spawn_local(async move {
             let known = this.etag.borrow().clone();
-            let (answer, etag) = list(known, Some(abort)).await;
+            let (answer, etag) = fetch_list(known, Some(abort)).await;
             if this.run.get() != run {
                 return;
             }
@@ -93,14 +93,14 @@ impl Poll {
             if !matches!(answer, Answer::Unchanged) {
                 *this.etag.borrow_mut() = etag;
             }
-            // Last: it may stop the polling.
+            // This comes last, because it may stop the polling.
             if let Some(driver) = this.driver.upgrade() {
                 driver.polled(answer);
             }
         });
     }
 
-    /// Stops, also in the middle of a request.
+    /// Stops, and aborts a request that is under way.
     pub(super) fn stop(&self) {
         self.run.set(self.run.get().wrapping_add(1));
         self.interval.borrow_mut().take();
@@ -110,15 +110,15 @@ impl Poll {
         }
     }
 
-    /// Asks for everything with the next poll, changed or not.
-    pub(super) fn forget_answer(&self) {
+    /// Makes the next poll fetch all statuses, even if none has changed.
+    pub(super) fn forget_etag(&self) {
         self.etag.borrow_mut().take();
     }
 }
 
-/// The statuses of all sessions that run or have just ended, and the answer's ETag. `known`: the ETag of the answer
-/// before.
-pub(super) async fn list(known: Option<String>, abort: Option<AbortController>) -> (Answer, Option<String>) {
+/// Fetches the statuses of all sessions that run or have just ended, and returns the answer's ETag. `known`: the ETag of the
+/// last answer.
+pub(super) async fn fetch_list(known: Option<String>, abort: Option<AbortController>) -> (Answer, Option<String>) {
     let mut request = Request::get("/api/v1/status");
     if let Some(etag) = &known {
         request = request.header("If-None-Match", etag);
@@ -142,18 +142,18 @@ pub(super) async fn list(known: Option<String>, abort: Option<AbortController>) 
     }
 }
 
-/// The status of one session.
-pub(super) async fn status(id: SessionId) -> Result<Status, Error> {
+/// Fetches the status of one session.
+pub(super) async fn fetch_status(id: SessionId) -> Result<Status, Error> {
     read(send(Request::get(&format!("/api/v1/sessions/{id}/status")), STATUS_TIMEOUT_MS, None).await).await
 }
 
-/// The segments that a view lacks.
-pub(super) async fn segments(id: SessionId, gap: Gap) -> Result<Vec<Segment>, Error> {
+/// Fetches the segments that a view lacks.
+pub(super) async fn fetch_segments(id: SessionId, range: MissingRange) -> Result<Vec<Segment>, Error> {
     #[derive(Deserialize)]
     struct SegmentList {
         segments: Vec<Segment>,
     }
-    let after = gap.after.map(|after| ("after", after.to_string()));
+    let after = range.after.map(|after| ("after", after.to_string()));
     let request = Request::get(&format!("/api/v1/sessions/{id}/segments")).query(after);
     read::<SegmentList>(send(request, SEGMENTS_TIMEOUT_MS, None).await).await.map(|list| list.segments)
 }
@@ -173,8 +173,8 @@ async fn text(response: Response) -> Option<String> {
     Some(text)
 }
 
-/// Any answer, whatever its status; none if there isn't one in time. The timeout that comes with it must be kept until
-/// the body has been read.
+/// Sends a request and returns its answer, with any HTTP status. None if no answer came in time. The returned timeout must be
+/// kept until the body has been read.
 async fn send(request: RequestBuilder, timeout_ms: u32, abort: Option<AbortController>) -> Option<(Response, Timeout)> {
     let abort = abort.or_else(|| AbortController::new().ok())?;
     let timeout = Timeout::new(timeout_ms, {

@@ -1,5 +1,5 @@
-//! What the browser tells of the page and the network: seen or hidden, left or restored, online or offline.
-//! Also the event listener that takes itself away again, and the timing that the page may carry for tests.
+//! The browser's events about the page and the network: visible or hidden, left or restored, online or offline.
+//! Also an event listener that removes itself when dropped, and the timing that a page may contain for tests.
 
 use super::Driver;
 use crate::feed::link::{Event, Timing};
@@ -7,7 +7,7 @@ use std::rc::Weak;
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use web_sys::{Document, EventTarget, VisibilityState, window};
 
-/// An event listener, taken away when dropped.
+/// An event listener, removed when dropped.
 pub(super) struct Listener {
     target: EventTarget,
     name: &'static str,
@@ -18,7 +18,7 @@ impl Listener {
     /// Calls `f` with every event `name` of `target`.
     pub(super) fn new(target: &EventTarget, name: &'static str, f: impl FnMut(web_sys::Event) + 'static) -> Self {
         let closure = Closure::new(f);
-        // Fails only for a listener that isn't a function.
+        // This fails only if the listener isn't a function.
         let _ = target.add_event_listener_with_callback(name, closure.as_ref().unchecked_ref());
         Self { target: target.clone(), name, closure }
     }
@@ -30,13 +30,13 @@ impl Drop for Listener {
     }
 }
 
-/// The listeners of the page. Dropping it takes them away.
+/// The listeners of the page, removed when dropped.
 pub(super) struct Signals {
     _listeners: Vec<Listener>,
 }
 
 impl Signals {
-    /// Tells `driver` from now on.
+    /// Adds the listeners, which call `driver`.
     pub(super) fn new(driver: &Weak<Driver>) -> Self {
         let Some(window) = window() else { return Self { _listeners: Vec::new() } };
         let on = |target: &EventTarget, name, handle: fn(&Driver, &web_sys::Event)| {
@@ -48,32 +48,32 @@ impl Signals {
             })
         };
         let mut listeners = vec![
-            on(&window, "online", |driver, _| driver.back(Event::Online)),
+            on(&window, "online", |driver, _| driver.visible_or_online(Event::Online)),
             on(&window, "offline", |driver, _| driver.on(Event::Offline)),
-            // A stream left open would be reported as an error by some browsers, and keep the page from being restored.
+            // Some browsers would report a stream left open as an error, and would not put the page into the cache.
             on(&window, "pagehide", |driver, _| driver.leave()),
             on(&window, "pageshow", |driver, event| {
                 if persisted(event) {
-                    driver.return_from_aside();
+                    driver.restored_from_cache();
                 }
             }),
         ];
         if let Some(document) = window.document() {
             listeners.push(on(&document, "visibilitychange", |driver, _| {
                 let hidden = window_document().is_none_or(|d| d.visibility_state() == VisibilityState::Hidden);
-                if hidden { driver.hidden() } else { driver.back(Event::Visible) }
+                if hidden { driver.hidden() } else { driver.visible_or_online(Event::Visible) }
             }));
         }
         Self { _listeners: listeners }
     }
 }
 
-/// Whether the browser says that there is no network.
+/// Whether the browser reports no network.
 pub(super) fn offline() -> bool {
     window().is_some_and(|window| !window.navigator().on_line())
 }
 
-/// The link's timing: the defaults, unless the page carries `<meta name="hark-link" content="first=400,…">`.
+/// The link's timing: the defaults, unless the page contains `<meta name="hark-link" content="first=400,…">`.
 pub(super) fn timing() -> Timing {
     let meta = window_document().and_then(|d| d.query_selector("meta[name=hark-link]").ok().flatten());
     Timing::with_overrides(&meta.and_then(|meta| meta.get_attribute("content")).unwrap_or_default())
@@ -83,7 +83,7 @@ pub(super) fn window_document() -> Option<Document> {
     window()?.document()
 }
 
-/// Whether a `pageshow` event is of a page that had been put aside.
+/// Whether a `pageshow` event comes from a page that was in the back/forward cache.
 fn persisted(event: &web_sys::Event) -> bool {
     js_sys::Reflect::get(event, &JsValue::from_str("persisted")).is_ok_and(|value| value.is_truthy())
 }

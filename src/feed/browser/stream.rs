@@ -1,5 +1,5 @@
-//! The status stream: one EventSource for all sessions of the caller.
-//! It never reconnects by itself: any error closes it, and the link decides what comes next.
+//! The status stream: one EventSource for all sessions of the owner.
+//! It never reconnects by itself: any error closes it, and the link decides what to do next.
 
 use super::{Driver, Message, beacon, signals::Listener};
 use crate::feed::link::Bye;
@@ -16,7 +16,7 @@ pub(super) fn supported() -> bool {
     js_sys::Reflect::has(&js_sys::global(), &JsValue::from_str("EventSource")).unwrap_or(false)
 }
 
-/// An open stream. Dropping it closes it and takes its listeners away, so nothing is heard of it afterwards.
+/// An open stream. Dropping it closes the connection and removes the listeners, so it reports nothing afterwards.
 pub(super) struct Stream {
     source: EventSource,
     _listeners: [Listener; 6],
@@ -28,7 +28,7 @@ struct ByeData {
 }
 
 impl Stream {
-    /// Opens a stream; none if the browser refuses to.
+    /// Opens a stream. None if the browser refuses.
     pub(super) fn open(driver: &Weak<Driver>, compressed: bool) -> Option<Self> {
         let source = EventSource::new(if compressed { COMPRESSED } else { URL }).ok()?;
         let on = |name, read: fn(&str) -> Message| {
@@ -65,13 +65,13 @@ impl Drop for Stream {
     }
 }
 
-/// The bytes of an event before compression, but for the few letters outside ASCII.
+/// The size of an event in bytes before compression. Characters outside ASCII, of which there are few, count as one byte.
 fn size(name: &str, event: &Event, data: &str) -> usize {
     let Some(message) = event.dyn_ref::<MessageEvent>() else { return 0 };
     "id: \nevent: \ndata: \n\n".len() + name.len() + message.last_event_id().len() + data.len()
 }
 
-/// What an event says; events of the browser's own say nothing.
+/// The data of an event. The browser's own events have none.
 fn data(event: &Event) -> String {
     event.dyn_ref::<MessageEvent>().and_then(|message| message.data().as_string()).unwrap_or_default()
 }

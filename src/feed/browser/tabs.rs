@@ -1,9 +1,9 @@
-//! The tabs of this browser: the lock that one of them holds (Web Locks) and the channel between them
-//! (BroadcastChannel). What they decide is in `feed::tabs`.
+//! The lock that one tab of this browser holds (Web Locks) and the channel between the tabs (BroadcastChannel). `feed::tabs`
+//! decides what they do.
 
 use super::{Driver, signals::Listener};
 use crate::{
-    feed::tabs::{Event, Note, TabId},
+    feed::tabs::{Event, TabId, TabMessage},
     model::{SegmentEvent, Status, StatusList},
 };
 use js_sys::{Function, Object, Promise, Reflect};
@@ -14,20 +14,20 @@ use std::{
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use web_sys::{AbortController, BroadcastChannel, MessageEvent, window};
 
-/// The name of the lock and of the channel. Both belong to the origin, so to one owner.
+/// The name of the lock and of the channel. Both are specific to the origin, and so to one owner.
 const NAME: &str = "hark-feed";
 
-/// What the leader passes on.
-pub(super) enum News {
+/// An update that the leader relays.
+pub(super) enum Update {
     Status(Box<Status>),
     Segment(SegmentEvent),
     List(StatusList),
-    /// Nothing but that it lives.
+    /// No update, only a sign that the leader is alive.
     Pulse,
 }
 
-impl News {
-    /// What [`Channel::tell`] told.
+impl Update {
+    /// Reads what [`Channel::relay`] sent.
     pub(super) fn read(text: &str) -> Option<Self> {
         let (kind, json) = text.split_once('\n')?;
         match kind {
@@ -40,37 +40,37 @@ impl News {
     }
 }
 
-/// What the browser calls with the lock; the lock is held until the promise it returns is settled.
+/// The callback that the browser calls with the lock. The lock is held until the returned promise settles.
 type Grant = Closure<dyn FnMut(JsValue) -> JsValue>;
 
-/// This tab among the others.
+/// This tab's end of the lock and of the channel.
 pub(super) struct Channel {
     driver: Weak<Driver>,
     channel: Option<BroadcastChannel>,
     _listener: Option<Listener>,
-    /// Gives the lock back; set while this tab has it.
+    /// Releases the lock. Set while this tab holds it.
     release: RefCell<Option<Function>>,
-    /// Takes back the request for it.
+    /// Cancels the request for the lock.
     request: RefCell<Option<AbortController>>,
-    /// The callback that gets the lock. Kept, because it may come at any time.
+    /// The callback for the lock. Kept, because the browser may call it at any time.
     granted: RefCell<Option<Grant>>,
-    /// Grows with every request, so that a late grant of an earlier one is known as such.
+    /// Counts the requests, so that a late grant of an earlier request is ignored.
     run: Cell<u32>,
 }
 
 impl Channel {
-    /// Whether this browser has what it takes.
+    /// Whether this browser has BroadcastChannel and Web Locks.
     pub(super) fn supported() -> bool {
         let has = |object: &JsValue, name: &str| Reflect::has(object, &JsValue::from_str(name)).unwrap_or(false);
         has(&js_sys::global(), "BroadcastChannel") && window().is_some_and(|w| has(&w.navigator(), "locks"))
     }
 
-    /// A number for this tab that no other has.
+    /// A random id for this tab.
     pub(super) fn id() -> TabId {
         (js_sys::Math::random() * 9_007_199_254_740_991.0) as TabId
     }
 
-    /// Listens to the other tabs. [`Channel::queue`] must follow.
+    /// Opens the channel and listens to the other tabs. The caller must call [`Channel::request_lock`] next.
     pub(super) fn new(driver: &Weak<Driver>) -> Self {
         let channel = Self::supported().then(|| BroadcastChannel::new(NAME).ok()).flatten();
         let listener = channel.as_ref().map(|channel| {
@@ -78,9 +78,9 @@ impl Channel {
             Listener::new(channel, "message", move |event| {
                 let text = event.dyn_ref::<MessageEvent>().and_then(|e| e.data().as_string());
                 if let (Some(text), Some(driver)) = (text, driver.upgrade()) {
-                    match (Note::read(&text), News::read(&text)) {
-                        (Some(note), _) => driver.tabs(Event::Heard(note)),
-                        (None, Some(news)) => driver.news(news),
+                    match (TabMessage::read(&text), Update::read(&text)) {
+                        (Some(message), _) => driver.on_tabs(Event::Received(message)),
+                        (None, Some(update)) => driver.on_update(update),
                         (None, None) => {}
                     }
                 }
@@ -97,8 +97,8 @@ impl Channel {
         }
     }
 
-    /// Gets in line for the lock.
-    pub(super) fn queue(&self) {
+    /// Requests the lock. The browser queues the request behind those of other tabs.
+    pub(super) fn request_lock(&self) {
         let run = self.run.get().wrapping_add(1);
         self.run.set(run);
         if self.channel.is_none() {
@@ -107,21 +107,21 @@ impl Channel {
         let driver = self.driver.clone();
         let granted = Closure::new(move |_lock: JsValue| -> JsValue {
             let Some(driver) = driver.upgrade().filter(|driver| driver.channel.run.get() == run) else {
-                return JsValue::UNDEFINED; // nobody needs it any more: given back at once
+                return JsValue::UNDEFINED; // not needed any more, so it is released at once
             };
             let held = Promise::new(&mut |resolve, _| {
                 driver.channel.release.replace(Some(resolve));
             });
-            driver.tabs(Event::Elected);
+            driver.on_tabs(Event::Elected);
             held.into()
         });
-        if self.ask(granted.as_ref().unchecked_ref()).is_none() {
+        if self.call_request(granted.as_ref().unchecked_ref()).is_none() {
             return;
         }
         self.granted.replace(Some(granted));
     }
 
-    fn ask(&self, granted: &Function) -> Option<()> {
+    fn call_request(&self, granted: &Function) -> Option<()> {
         let locks = Reflect::get(&window()?.navigator(), &JsValue::from_str("locks")).ok()?;
         let request: Function = Reflect::get(&locks, &JsValue::from_str("request")).ok()?.dyn_into().ok()?;
         let abort = AbortController::new().ok()?;
@@ -129,18 +129,18 @@ impl Channel {
         Reflect::set(&options, &JsValue::from_str("signal"), &abort.signal()).ok()?;
         let asked = request.call3(&locks, &JsValue::from_str(NAME), &options, granted).ok()?;
         thread_local! {
-            /// The promise is rejected when the request is taken back, which is no error.
-            static TAKEN_BACK: Closure<dyn FnMut(JsValue)> = Closure::new(|_| {});
+            /// Handles the rejection of the promise: a cancelled request isn't an error.
+            static CANCELLED: Closure<dyn FnMut(JsValue)> = Closure::new(|_| {});
         }
         if let Ok(asked) = asked.dyn_into::<Promise>() {
-            TAKEN_BACK.with(|taken_back| drop(asked.catch(taken_back)));
+            CANCELLED.with(|cancelled| drop(asked.catch(cancelled)));
         }
         self.request.replace(Some(abort));
         Some(())
     }
 
-    /// Gives the lock back, or gets out of line: a page that is put aside must not stand in the way.
-    pub(super) fn leave(&self) {
+    /// Releases the lock or cancels the request for it, because a page in the back/forward cache must not block other tabs.
+    pub(super) fn release_lock(&self) {
         self.run.set(self.run.get().wrapping_add(1));
         if let Some(release) = self.release.take() {
             let _ = release.call0(&JsValue::UNDEFINED);
@@ -149,17 +149,19 @@ impl Channel {
         }
     }
 
-    pub(super) fn post(&self, note: Note) {
-        self.send(&note.write());
+    /// Sends a message to the other tabs.
+    pub(super) fn post(&self, message: TabMessage) {
+        self.send(&message.write());
     }
 
-    pub(super) fn tell(&self, kind: &str, json: &str) {
+    /// Relays an update to the other tabs.
+    pub(super) fn relay(&self, kind: &str, json: &str) {
         self.send(&[kind, json].join("\n"));
     }
 
     fn send(&self, text: &str) {
         if let Some(channel) = &self.channel {
-            // Fails only for a channel that was closed.
+            // This fails only if the channel is closed.
             let _ = channel.post_message(&JsValue::from_str(text));
         }
     }

@@ -1,15 +1,15 @@
-//! The adapters in a real browser, driven by wasm-bindgen-test: what they open they close, what they listen to they let
-//! go, and what they are told reaches the feed. EventSource and fetch are stood in for, locks and channels are real.
+//! Tests of the adapters in a real browser, by wasm-bindgen-test: they close what they open, remove their listeners, and pass
+//! what they receive to the feed. EventSource and fetch are replaced by mocks; locks and channels are real.
 
 use super::{
     Driver, Message,
     poll::{self, Answer},
     signals::Listener,
     stream::Stream,
-    tabs::{Channel, News},
+    tabs::{Channel, Update},
 };
 use crate::{
-    feed::{Feed, Mode, reduce::View, tabs::Note},
+    feed::{Feed, Mode, reduce::View, tabs::TabMessage},
     model::{SessionId, State, Status, Timestamp},
 };
 use gloo_timers::future::TimeoutFuture;
@@ -32,21 +32,21 @@ fn number(code: &str) -> f64 {
     run(&format!("return {code}")).as_f64().expect("a number")
 }
 
-/// Stands in for the browser's EventSource: `sources` has all that were made, with the listeners they have.
-fn stand_in_for_event_source() {
+/// Replaces the browser's EventSource: `sources` holds all instances, and `listeners` of each is the number of its listeners.
+fn mock_event_source() {
     run("
         globalThis.sources = [];
         globalThis.EventSource = class extends EventTarget {
-            constructor(url) { super(); this.url = url; this.closed = false; this.heard = 0; sources.push(this); }
-            addEventListener(...a) { this.heard++; super.addEventListener(...a); }
-            removeEventListener(...a) { this.heard--; super.removeEventListener(...a); }
+            constructor(url) { super(); this.url = url; this.closed = false; this.listeners = 0; sources.push(this); }
+            addEventListener(...a) { this.listeners++; super.addEventListener(...a); }
+            removeEventListener(...a) { this.listeners--; super.removeEventListener(...a); }
             close() { this.closed = true; }
             say(name, data) { this.dispatchEvent(new MessageEvent(name, { data: JSON.stringify(data) })); }
         };");
 }
 
-/// Stands in for fetch: `asked` has the requests, `answers` what they get, in turn.
-fn stand_in_for_fetch() {
+/// Replaces fetch: `asked` holds the requests, and `answers` the answers that they get, in this order.
+fn mock_fetch() {
     run("
         globalThis.asked = [];
         globalThis.answers = [];
@@ -71,20 +71,20 @@ fn watched(feed: Feed, id: u128) -> ArcRwSignal<View> {
     feed.watch(View::new(status(id, 1, State::Processing)))
 }
 
-/// A feed with a driver of its own, as a page has it.
-fn feed_and_driver() -> (Owner, Feed, Rc<Driver>) {
+/// A feed with its own driver, as a page has it.
+fn feed_with_driver() -> (Owner, Feed, Rc<Driver>) {
     if run("return globalThis.asked === undefined").is_truthy() {
-        // The server of the tests knows no sessions.
-        stand_in_for_fetch();
+        // The test server has no sessions.
+        mock_fetch();
     }
-    // As mounting the app does; only the first call counts.
+    // Mounting the app does this too; only the first call has an effect.
     let _ = any_spawner::Executor::init_wasm_bindgen();
     let owner = Owner::new();
     let (feed, driver) = owner.with(|| {
         let feed = Feed {
             views: StoredValue::default(),
             transcripts: StoredValue::default(),
-            strays: StoredValue::default(),
+            unwatched: StoredValue::default(),
             mode: RwSignal::new(Mode::Off),
             can_stream: RwSignal::new(true),
             last_message: RwSignal::new(None),
@@ -95,76 +95,76 @@ fn feed_and_driver() -> (Owner, Feed, Rc<Driver>) {
     (owner, feed, driver)
 }
 
-/// Until something is so; fails if it never is.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
+/// Waits until a condition holds; fails if it never does.
+async fn until(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..400 {
-        if is_so() {
+        if condition() {
             return;
         }
         TimeoutFuture::new(10).await;
     }
-    panic!("never: {what}");
+    panic!("timed out: {what}");
 }
 
 #[wasm_bindgen_test]
-fn a_listener_that_is_dropped_hears_nothing_more() {
+fn a_dropped_listener_receives_nothing() {
     let target = EventTarget::new().expect("browsers make event targets");
-    let heard = Rc::new(Cell::new(0));
-    let listener = Listener::new(&target, "news", {
-        let heard = heard.clone();
-        move |_| heard.set(heard.get() + 1)
+    let received = Rc::new(Cell::new(0));
+    let listener = Listener::new(&target, "test", {
+        let received = received.clone();
+        move |_| received.set(received.get() + 1)
     });
-    let tell = || target.dispatch_event(&Event::new("news").expect("a plain event")).expect("it is dispatched");
-    tell();
+    let dispatch = || target.dispatch_event(&Event::new("test").expect("a plain event")).expect("it is dispatched");
+    dispatch();
     drop(listener);
-    tell();
-    assert_eq!(heard.get(), 1);
-    assert_eq!(Rc::strong_count(&heard), 1, "the closure is let go");
+    dispatch();
+    assert_eq!(received.get(), 1);
+    assert_eq!(Rc::strong_count(&received), 1, "the closure is dropped");
 }
 
 #[wasm_bindgen_test]
-async fn a_stream_feeds_what_is_watched_and_lets_everything_go() {
-    stand_in_for_event_source();
-    let (_owner, feed, driver) = feed_and_driver();
+async fn a_stream_updates_watched_sessions_and_is_closed_when_they_end() {
+    mock_event_source();
+    let (_owner, feed, driver) = feed_with_driver();
     let view = watched(feed, 1);
     driver.review();
     until("a stream is opened", || number("sources.length") > 0.0).await;
-    assert_eq!(number("sources[0].heard"), 6.0);
+    assert_eq!(number("sources[0].listeners"), 6.0);
     assert_eq!(feed.mode.get_untracked(), Mode::Connecting);
     run("sources[0].dispatchEvent(new Event('open'))");
     say(0, "status", &status(1, 5, State::Processing));
     assert_eq!(view.get_untracked().status.version, 5);
     assert_eq!(feed.mode.get_untracked(), Mode::Live);
-    // What can't be read changes nothing and breaks nothing.
+    // An unreadable event changes nothing and breaks nothing.
     run("sources[0].dispatchEvent(new MessageEvent('status', { data: '{' }))");
     say(0, "status", &status(1, 4, State::Queued));
     assert_eq!(view.get_untracked().status.version, 5);
-    // With the last session's end nothing stays open.
+    // When the last session has ended, the stream is closed.
     say(0, "status", &status(1, 6, State::Completed));
     until("it is closed", || run("return sources[0].closed").is_truthy()).await;
-    assert_eq!((number("sources.length"), number("sources[0].heard")), (1.0, 0.0));
+    assert_eq!((number("sources.length"), number("sources[0].listeners")), (1.0, 0.0));
     assert_eq!(feed.mode.get_untracked(), Mode::Off);
     driver.leave();
 }
 
 #[wasm_bindgen_test]
 async fn a_stream_that_fails_is_closed_and_tried_again() {
-    stand_in_for_event_source();
-    let (_owner, feed, driver) = feed_and_driver();
+    mock_event_source();
+    let (_owner, feed, driver) = feed_with_driver();
     watched(feed, 2);
     driver.review();
     until("a stream is opened", || number("sources.length") > 0.0).await;
     run("sources[0].dispatchEvent(new Event('error'))");
-    assert!(run("return sources[0].closed").is_truthy() && number("sources[0].heard") == 0.0);
+    assert!(run("return sources[0].closed").is_truthy() && number("sources[0].listeners") == 0.0);
     until("another is opened", || number("sources.length") > 1.0).await;
     driver.leave();
     assert!(run("return sources[1].closed").is_truthy());
 }
 
 #[wasm_bindgen_test]
-fn a_stream_that_was_dropped_tells_nothing() {
-    stand_in_for_event_source();
-    let (_owner, feed, driver) = feed_and_driver();
+fn a_dropped_stream_reports_nothing() {
+    mock_event_source();
+    let (_owner, feed, driver) = feed_with_driver();
     let view = watched(feed, 3);
     drop(Stream::open(&Rc::downgrade(&driver), true));
     say(0, "status", &status(3, 9, State::Completed));
@@ -174,25 +174,25 @@ fn a_stream_that_was_dropped_tells_nothing() {
 }
 
 #[wasm_bindgen_test]
-async fn polls_send_the_tag_they_know_and_give_up_when_told_to() {
-    stand_in_for_fetch();
+async fn polls_send_the_known_etag_and_are_aborted_by_a_stop() {
+    mock_fetch();
     run(
         "answers.push({ status: 200, headers: { etag: '\"7\"' }, body: { statuses: [] } }, { status: 304 }, { status: 500, body: {} })",
     );
-    let (answer, tag) = poll::list(None, None).await;
+    let (answer, tag) = poll::fetch_list(None, None).await;
     assert!(matches!(answer, Answer::Statuses(list, _) if list.statuses.is_empty()));
     assert_eq!(tag.as_deref(), Some("\"7\""));
-    let (answer, tag) = poll::list(tag, None).await;
+    let (answer, tag) = poll::fetch_list(tag, None).await;
     assert!(matches!(answer, Answer::Unchanged));
     assert_eq!(run("return asked[1].known").as_string().as_deref(), Some("\"7\""));
     assert_eq!(tag.as_deref(), Some("\"7\""));
-    assert!(matches!(poll::list(None, None).await.0, Answer::Failed));
+    assert!(matches!(poll::fetch_list(None, None).await.0, Answer::Failed));
 
-    // The loop: stopped in the middle of a request, it takes the request back and asks no more.
-    let (_owner, _, driver) = feed_and_driver();
-    driver.poll.now();
+    // When the loop is stopped during a request, it aborts the request and sends no further one.
+    let (_owner, _, driver) = feed_with_driver();
+    driver.poll.start();
     until("it asks", || number("asked.length") > 3.0).await;
-    driver.poll.now();
+    driver.poll.start();
     assert_eq!(number("asked.length"), 4.0, "one at a time");
     driver.poll.stop();
     assert!(run("return asked[3].signal.aborted").is_truthy());
@@ -202,22 +202,22 @@ async fn polls_send_the_tag_they_know_and_give_up_when_told_to() {
 }
 
 #[wasm_bindgen_test]
-async fn the_lock_goes_to_the_next_in_line_and_news_to_all() {
-    stand_in_for_event_source();
+async fn the_lock_goes_to_the_next_tab_and_updates_to_all_tabs() {
+    mock_event_source();
     assert!(Channel::supported());
-    // Two pages of one browser, here in one.
-    let (_one, first_feed, first) = feed_and_driver();
+    // Two tabs of one browser, here within one page.
+    let (_one, first_feed, first) = feed_with_driver();
     until("the first leads", || first.tabs.borrow().leads()).await;
-    let (_two, second_feed, second) = feed_and_driver();
+    let (_two, second_feed, second) = feed_with_driver();
     watched(first_feed, 4);
     let view = watched(second_feed, 4);
     first.review();
     second.review();
     until("a stream is opened", || number("sources.length") > 0.0).await;
     say(0, "status", &status(4, 7, State::Processing));
-    until("the other hears of it", || view.get_untracked().status.version == 7).await;
-    until("and how it came", || second_feed.mode.get_untracked() == Mode::Live).await;
-    assert!(second.tabs.borrow().follows() && number("sources.length") == 1.0);
+    until("the other tab gets the update", || view.get_untracked().status.version == 7).await;
+    until("the other tab shows the mode", || second_feed.mode.get_untracked() == Mode::Live).await;
+    assert!(second.tabs.borrow().takes_updates() && number("sources.length") == 1.0);
     first.leave();
     until("the second leads", || second.tabs.borrow().leads()).await;
     until("with a stream of its own", || number("sources.length") > 1.0).await;
@@ -226,19 +226,19 @@ async fn the_lock_goes_to_the_next_in_line_and_news_to_all() {
 }
 
 #[wasm_bindgen_test]
-fn what_tabs_tell_each_other_is_read() {
-    let told = status(5, 3, State::Failed);
-    let text = format!("status\n{}", serde_json::to_string(&told).expect("a status is JSON"));
-    assert!(Note::read(&text).is_none());
-    assert!(matches!(News::read(&text), Some(News::Status(read)) if *read == told));
-    assert!(matches!(News::read("pulse\n"), Some(News::Pulse)));
-    assert!(News::read("status\n{").is_none() && News::read("").is_none());
+fn messages_between_tabs_are_read_back() {
+    let sent = status(5, 3, State::Failed);
+    let text = format!("status\n{}", serde_json::to_string(&sent).expect("a status is JSON"));
+    assert!(TabMessage::read(&text).is_none());
+    assert!(matches!(Update::read(&text), Some(Update::Status(read)) if *read == sent));
+    assert!(matches!(Update::read("pulse\n"), Some(Update::Pulse)));
+    assert!(Update::read("status\n{").is_none() && Update::read("").is_none());
 }
 
 #[wasm_bindgen_test]
-async fn timers_of_a_driver_that_is_gone_do_nothing() {
-    stand_in_for_event_source();
-    let (owner, feed, driver) = feed_and_driver();
+async fn timers_of_a_dropped_driver_do_nothing() {
+    mock_event_source();
+    let (owner, feed, driver) = feed_with_driver();
     watched(feed, 6);
     driver.review();
     until("a stream is opened", || number("sources.length") > 0.0).await;
@@ -247,6 +247,6 @@ async fn timers_of_a_driver_that_is_gone_do_nothing() {
     drop(driver);
     drop(owner);
     TimeoutFuture::new(50).await;
-    assert!(weak.upgrade().is_none(), "nothing holds it");
+    assert!(weak.upgrade().is_none(), "nothing references the driver");
     assert!(run("return sources.at(-1).closed").is_truthy());
 }

@@ -1,5 +1,5 @@
-//! Uploads by XMLHttpRequest, which tells how much was sent; fetch doesn't. Keeps the files and the requests, which
-//! can't leave the thread, under plain keys. `app/uploads.rs` decides what is sent when.
+//! Uploads by XMLHttpRequest, which reports how much was sent; fetch doesn't. The files and requests can't leave the thread,
+//! so they are kept here under integer keys. `app/uploads.rs` decides which upload is sent when.
 
 use crate::{
     feed::uploads::{Event, Picked, UploadOptions},
@@ -22,7 +22,7 @@ thread_local! {
     static NEXT_KEY: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A request under way, with its listeners, which must live as long.
+/// A request under way, with its listeners, which must live as long as it.
 struct Request {
     xhr: XmlHttpRequest,
     _on_progress: Closure<dyn FnMut(ProgressEvent)>,
@@ -39,14 +39,14 @@ fn picked(key: u32, file: &File) -> Picked {
     Picked { key, name: file.name(), bytes: file.size() as u64 }
 }
 
-/// The files chosen in an input now; their keys mean nothing yet.
+/// The files that are chosen in an input now. They have no keys yet.
 #[must_use]
 pub fn chosen(input: NodeRef<html::Input>) -> Vec<Picked> {
     let files = files(input.get_untracked().and_then(|input| input.files()));
     files.iter().map(|file| picked(0, file)).collect()
 }
 
-/// Takes the files out of an input and keeps them.
+/// Moves the files out of an input and keeps them under new keys.
 #[must_use]
 pub fn take(input: NodeRef<html::Input>) -> Vec<Picked> {
     let Some(input) = input.get_untracked() else { return Vec::new() };
@@ -63,7 +63,7 @@ pub fn take(input: NodeRef<html::Input>) -> Vec<Picked> {
         .collect()
 }
 
-/// Chooses the files that were dropped, as if they had been picked in the input.
+/// Puts dropped files into the input, as if they had been chosen there.
 pub fn choose_dropped(event: &ev::DragEvent, input: NodeRef<html::Input>) {
     let list = event.data_transfer().and_then(|data| data.files()).filter(|list| list.length() > 0);
     if let (Some(list), Some(input)) = (list, input.get_untracked()) {
@@ -71,27 +71,27 @@ pub fn choose_dropped(event: &ev::DragEvent, input: NodeRef<html::Input>) {
     }
 }
 
-/// Seconds by a clock that never jumps.
+/// Seconds of a monotonic clock.
 #[must_use]
 pub fn now() -> f64 {
     window().performance().map_or(0.0, |p| p.now()) / 1000.0
 }
 
-/// Sends a file that was taken, and tells what becomes of it.
+/// Sends a kept file, and reports its progress and outcome.
 pub fn send(key: u32, options: &UploadOptions, on_event: impl Fn(Event) + 'static) {
     let on_event = Rc::new(on_event);
-    let begun = FILES
+    let started = FILES
         .with_borrow(|files| files.get(&key).cloned())
-        .and_then(|file| begin(key, &file, options, Rc::clone(&on_event) as Rc<dyn Fn(Event)>));
-    match begun {
+        .and_then(|file| start_request(key, &file, options, Rc::clone(&on_event) as Rc<dyn Fn(Event)>));
+    match started {
         Some(request) => REQUESTS.with_borrow_mut(|requests| drop(requests.insert(key, request))),
         None => on_event(Event::Failed("The browser can't read the file. Choose it again.".to_owned())),
     }
 }
 
-fn begin(key: u32, file: &File, options: &UploadOptions, on_event: Rc<dyn Fn(Event)>) -> Option<Request> {
+fn start_request(key: u32, file: &File, options: &UploadOptions, on_event: Rc<dyn Fn(Event)>) -> Option<Request> {
     let form = FormData::new().ok()?;
-    // Before the file, so that the server can refuse them before it receives it.
+    // The options come before the file, so that the server can refuse them before it receives the file.
     for (name, value) in [("title", &options.title), ("language", &options.language), ("engine", &options.engine)] {
         if !value.is_empty() {
             form.append_with_str(name, value).ok()?;
@@ -112,7 +112,7 @@ fn begin(key: u32, file: &File, options: &UploadOptions, on_event: Rc<dyn Fn(Eve
             let status = xhr.status().unwrap_or(0);
             let body = xhr.response_text().ok().flatten().unwrap_or_default();
             forget(key);
-            on_event(answer(status, &body));
+            on_event(event_of_response(status, &body));
         }
     });
     let on_error = Closure::<dyn FnMut()>::new(move || {
@@ -126,7 +126,7 @@ fn begin(key: u32, file: &File, options: &UploadOptions, on_event: Rc<dyn Fn(Eve
     Some(Request { xhr, _on_progress: on_progress, _on_load: on_load, _on_error: on_error })
 }
 
-fn answer(status: u16, body: &str) -> Event {
+fn event_of_response(status: u16, body: &str) -> Event {
     if status == 201
         && let Ok(session) = serde_json::from_str::<Session>(body)
     {
@@ -134,13 +134,13 @@ fn answer(status: u16, body: &str) -> Event {
     }
     Event::Failed(match serde_json::from_str::<ErrorBody>(body) {
         Ok(body) => body.error.message,
-        // A proxy may answer in its own way, above all to what it finds too large.
+        // A proxy may answer with a body of its own, above all if it finds the file too large.
         Err(_) if status == 413 => "Something between here and Hark refuses files of this size.".to_owned(),
         Err(_) => format!("The server answered with status {status}. Try again."),
     })
 }
 
-/// Drops a request that has ended, once its own listener has returned.
+/// Drops a request that has ended, after its own listener has returned.
 fn forget(key: u32) {
     if let Some(request) = REQUESTS.with_borrow_mut(|requests| requests.remove(&key)) {
         request.xhr.set_onload(None);
@@ -149,7 +149,7 @@ fn forget(key: u32) {
     }
 }
 
-/// Stops sending a file. Nothing is told of it any more.
+/// Stops sending a file. No further event is reported.
 pub fn abort(key: u32) {
     if let Some(request) = REQUESTS.with_borrow_mut(|requests| requests.remove(&key)) {
         request.xhr.set_onload(None);
@@ -161,7 +161,7 @@ pub fn abort(key: u32) {
     }
 }
 
-/// Lets go of a file that won't be sent again.
+/// Drops a file that won't be sent again.
 pub fn discard(key: u32) {
     FILES.with_borrow_mut(|files| drop(files.remove(&key)));
 }

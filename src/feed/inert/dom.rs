@@ -1,18 +1,17 @@
-//! What pages need of the document, while rendering on the server: nothing happens, times are in UTC.
-//! Its functions mirror those of `feed/browser/dom.rs`.
+//! Stands in for `feed/browser/dom.rs` on the server, while it renders: its functions do nothing, and times are in UTC.
 
 use crate::model::{Timestamp, text};
 use leptos::{html, prelude::NodeRef};
 
-/// None: the browser's clock is told after hydration only.
+/// None: the browser's clock is used only after hydration.
 #[must_use]
 pub fn now() -> Option<Timestamp> {
     None
 }
 
-/// The same: there is one clock.
+/// Returns the same time: the server has only its own clock.
 #[must_use]
-pub fn by_server(clock: Timestamp) -> Timestamp {
+pub fn to_server_time(clock: Timestamp) -> Timestamp {
     clock
 }
 
@@ -59,7 +58,7 @@ pub fn play_from(_audio: NodeRef<html::Audio>, _seconds: f64) {}
 
 /// None: nothing plays.
 #[must_use]
-pub fn playing_at(_audio: NodeRef<html::Audio>) -> Option<f64> {
+pub fn playback_position(_audio: NodeRef<html::Audio>) -> Option<f64> {
     None
 }
 
@@ -78,7 +77,7 @@ pub fn scroll_to_end(_list: NodeRef<html::Div>) {}
 /// Does nothing.
 pub fn warn_before_leaving(_on: bool) {}
 
-/// None: nothing has a place.
+/// None: no element is laid out.
 #[must_use]
 pub fn position_in(_element: NodeRef<html::Div>, _client_x: i32) -> Option<f64> {
     None

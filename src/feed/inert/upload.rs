@@ -1,5 +1,4 @@
-//! Uploads while rendering on the server: there are no files.
-//! Its functions mirror those of `feed/browser/upload.rs`.
+//! Stands in for `feed/browser/upload.rs` on the server, while it renders: there are no files.
 
 use crate::feed::uploads::{Event, Picked, UploadOptions};
 use leptos::{ev, html, prelude::NodeRef};
@@ -19,7 +18,7 @@ pub fn take(_input: NodeRef<html::Input>) -> Vec<Picked> {
 /// Does nothing.
 pub fn choose_dropped(_event: &ev::DragEvent, _input: NodeRef<html::Input>) {}
 
-/// The start of all time.
+/// Zero: there is no clock.
 #[must_use]
 pub fn now() -> f64 {
     0.0

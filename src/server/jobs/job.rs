@@ -3,7 +3,7 @@
 use super::{NodeSpeed, Workers, lease, spool};
 use crate::{
     model::{
-        Failure, Meter, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration, patience, percent,
+        Failure, Meter, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration, percent, stall_timeout,
         text::count,
     },
     server::{
@@ -421,7 +421,7 @@ impl<'a> Job<'a> {
     fn stall_timeout(&self) -> Duration {
         let (jobs, longest) = (self.config, self.sessions.limits.max_duration);
         let (done, total) = (self.status.duration_processed, self.status.duration_total);
-        Duration::from_secs_f64(patience(f64::from(jobs.stall_secs), jobs.stall_factor, done, total, longest))
+        Duration::from_secs_f64(stall_timeout(f64::from(jobs.stall_secs), jobs.stall_factor, done, total, longest))
     }
 
     fn stalled(&self, who: &'static str) -> AttemptError {
@@ -437,7 +437,7 @@ impl<'a> Job<'a> {
         self.status.duration_processed = seconds;
         self.meter.update(self.elapsed(), seconds);
         self.status.progress = self.progress();
-        self.status.processing_speed = self.meter.told_speed();
+        self.status.processing_speed = self.meter.published_speed();
         let remaining = self.meter.remaining(self.status.duration_total);
         self.status.estimated_completion = remaining.map(|seconds| Timestamp::now().plus_seconds(seconds));
         if let Some(measured) = self.meter.speed() {

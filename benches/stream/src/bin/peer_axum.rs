@@ -1,5 +1,5 @@
-//! The baseline: status over `axum::response::sse`, one `tokio::sync::watch` channel a session, as one would write it
-//! in an afternoon.
+//! The baseline: status streams with `axum::response::sse` and a `tokio::sync::watch` channel for each session, as a first
+//! implementation would have them.
 
 use axum::{
     Router,
