@@ -11,7 +11,7 @@ use postgres::Postgres;
 use reqwest::{Body, StatusCode, multipart};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
-use support::{PATIENCE, TestApp, Visitor, slow_engine, wav};
+use support::{TIMEOUT, TestApp, Visitor, slow_engine, wav};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -509,7 +509,7 @@ async fn a_full_queue_is_told_before_the_recording_is_sent() {
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // The connection ends as well: what would come on it is the recording.
-    time::timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("an answer").unwrap();
+    time::timeout(TIMEOUT, socket.read_to_end(&mut answer)).await.expect("an answer").unwrap();
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
     assert!(answer.contains("retry-after: 60") && answer.contains("queue_full"), "{answer}");
@@ -549,7 +549,7 @@ async fn of_two_uploads_that_race_for_the_last_place_one_wins() {
             time::sleep(Duration::from_millis(20)).await;
         }
     };
-    time::timeout(PATIENCE, both).await.expect("both are being received");
+    time::timeout(TIMEOUT, both).await.expect("both are being received");
     gate.add_permits(2);
     let mut ended = Vec::new();
     for racer in racers {
@@ -563,7 +563,7 @@ async fn of_two_uploads_that_race_for_the_last_place_one_wins() {
             time::sleep(Duration::from_millis(20)).await;
         }
     };
-    time::timeout(PATIENCE, taken_away).await.expect("the loser's recording is taken away");
+    time::timeout(TIMEOUT, taken_away).await.expect("the loser's recording is taken away");
     let health = app.visitor().json("/api/v1/health/sessions").await;
     assert_eq!(health["queued"], 1);
     assert!(health["oldest_queued_secs"].as_f64().is_some_and(|secs| secs >= 0.0), "{health}");

@@ -20,7 +20,7 @@ use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
-use support::{PATIENCE, Visitor, slow_engine, wav, wav_of};
+use support::{TIMEOUT, Visitor, slow_engine, wav, wav_of};
 use tempfile::TempDir;
 
 /// The time within which every upload is answered.

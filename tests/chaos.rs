@@ -32,7 +32,7 @@ use disk::Filler;
 use reqwest::{Body, StatusCode, multipart};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, process::Stdio, time::Duration};
-use support::{PATIENCE, Visitor};
+use support::{TIMEOUT, Visitor};
 use tokio::time;
 use watch::{Notes, Watcher};
 
@@ -108,7 +108,7 @@ impl Scene {
                 time::sleep(Duration::from_millis(50)).await;
             }
         };
-        if time::timeout(PATIENCE, all_told).await.is_err() {
+        if time::timeout(TIMEOUT, all_told).await.is_err() {
             let waiting: Vec<&Watcher> = self.watchers.iter().filter(|watcher| !self.is_told(watcher)).collect();
             let about: Vec<String> = waiting.iter().take(5).map(|w| format!("{}: {:?}", w.name, w.notes())).collect();
             panic!("{} watchers weren't told of the end, among them\n{}", waiting.len(), about.join("\n"));
@@ -377,7 +377,7 @@ async fn cancelling_and_deleting_reach_an_engine_behind_another_node() {
                 time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let pid = time::timeout(PATIENCE, engine).await.expect("an engine starts");
+        let pid = time::timeout(TIMEOUT, engine).await.expect("an engine starts");
         assert!(is_alive(pid));
         let path = format!("/api/v1/sessions/{id}{}", if method == "POST" { "/cancel" } else { "" });
         let answer = me.send(me.request(method, &path)).await;
@@ -449,7 +449,7 @@ impl Outside {
                 time::sleep(Duration::from_millis(20)).await;
             }
         };
-        time::timeout(PATIENCE, both).await.expect("both web nodes subscribe");
+        time::timeout(TIMEOUT, both).await.expect("both web nodes subscribe");
     }
 
     fn channel(&self) -> String {
@@ -482,7 +482,7 @@ impl Outside {
                 time::sleep(Duration::from_millis(20)).await;
             }
         };
-        if time::timeout(PATIENCE, told).await.is_err() {
+        if time::timeout(TIMEOUT, told).await.is_err() {
             let notes: Vec<Notes> = self.watchers.iter().map(Watcher::notes).collect();
             panic!("not all heard that it is {status}: {notes:#?}");
         }
@@ -498,7 +498,7 @@ impl Outside {
                     time::sleep(Duration::from_millis(20)).await;
                 }
             };
-            time::timeout(PATIENCE, whole).await.unwrap_or_else(|_| panic!("{}: {:?}", watcher.name, watcher.notes()));
+            time::timeout(TIMEOUT, whole).await.unwrap_or_else(|_| panic!("{}: {:?}", watcher.name, watcher.notes()));
             let notes = watcher.notes();
             assert!(notes.wrong.is_empty(), "{}: {:?}", watcher.name, notes.wrong);
             assert_eq!(notes.sessions[&self.id].segments, expected, "{}", watcher.name);
@@ -645,7 +645,7 @@ async fn messages_that_can_not_be_are_counted_and_ignored() {
             time::sleep(Duration::from_millis(50)).await;
         }
     };
-    time::timeout(PATIENCE, counted).await.expect("it is counted");
+    time::timeout(TIMEOUT, counted).await.expect("it is counted");
     assert_eq!(outside.me.json(&format!("/api/v1/sessions/{}/status", outside.id)).await, cancelled);
 }
 

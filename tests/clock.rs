@@ -6,7 +6,7 @@ mod support;
 use hark::{model::Timestamp, server::clock};
 use serde_json::Value;
 use std::time::Duration;
-use support::{PATIENCE, TestApp, Visitor, slow_engine, wav};
+use support::{TIMEOUT, TestApp, Visitor, slow_engine, wav};
 use tempfile::TempDir;
 use tokio::time;
 
@@ -30,7 +30,7 @@ async fn news(me: &Visitor, id: &str, what: &str, wanted: impl Fn(&Value) -> boo
             time::sleep(Duration::from_millis(50)).await;
         }
     };
-    time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
 }
 
 /// By how much the arrival lies ahead, in seconds.

@@ -185,7 +185,7 @@ async fn nginx_stops_a_flood_from_one_address() {
             }
         }
     };
-    let (retry, body) = tokio::time::timeout(support::PATIENCE, told).await.unwrap();
+    let (retry, body) = tokio::time::timeout(support::TIMEOUT, told).await.unwrap();
     assert_eq!((retry.to_str().unwrap(), &body["error"]["code"]), ("10", &"too_many_requests".into()));
 }
 

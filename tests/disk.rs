@@ -27,7 +27,7 @@ use std::{
     },
     time::Duration,
 };
-use support::{PATIENCE, Visitor, slow_engine, wav};
+use support::{TIMEOUT, Visitor, slow_engine, wav};
 use tempfile::TempDir;
 use tokio::time;
 
@@ -82,7 +82,7 @@ async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
             time::sleep(Duration::from_millis(30)).await;
         }
     };
-    time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// A client that is busy all the time, and the answers that it got.
@@ -182,7 +182,7 @@ async fn everything_works_at_once_when_there_is_room_again() {
     .await;
     clients.iter().for_each(|client| client.stop.store(true, Relaxed));
     for task in working {
-        time::timeout(PATIENCE, task).await.expect("no request hangs").unwrap();
+        time::timeout(TIMEOUT, task).await.expect("no request hangs").unwrap();
     }
     for client in &clients {
         assert_eq!(*client.refused.lock().unwrap(), BTreeSet::new());

@@ -12,7 +12,7 @@ use process::{Process, Setup};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
-use support::{PATIENCE, TestApp, Visitor, wav};
+use support::{TIMEOUT, TestApp, Visitor, wav};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -109,7 +109,7 @@ async fn send(address: &str, first: &[u8], rest: Rest) -> Ended {
             answer.extend_from_slice(&piece[..n]);
         }
     };
-    let ended = time::timeout(PATIENCE, reading).await;
+    let ended = time::timeout(TIMEOUT, reading).await;
     sending.abort();
     let first = String::from_utf8_lossy(&first[..first.len().min(300)]).into_owned();
     assert!(
@@ -428,7 +428,7 @@ async fn slow_uploads_are_limited_and_given_up() {
 async fn silent(address: &str, n: usize) -> Vec<TcpStream> {
     let mut sockets = Vec::new();
     for _ in 0..n {
-        sockets.push(time::timeout(PATIENCE, TcpStream::connect(address)).await.expect("room in the queue").unwrap());
+        sockets.push(time::timeout(TIMEOUT, TcpStream::connect(address)).await.expect("room in the queue").unwrap());
     }
     sockets
 }
@@ -455,7 +455,7 @@ async fn silent_connections_end_and_leave_room_for_health_checks() {
             assert!(matches!(socket.read(&mut byte).await, Ok(0) | Err(_)), "a silent socket was answered");
         }
     };
-    time::timeout(PATIENCE, ended).await.expect("silent sockets end");
+    time::timeout(TIMEOUT, ended).await.expect("silent sockets end");
     let ended = ask(address, "GET / HTTP/1.1\r\nHost: hark").await;
     assert_eq!(ended.status, Some(200), "{}", ended.text);
 }
@@ -481,7 +481,7 @@ async fn connections_are_limited_by_address() {
                 time::sleep(Duration::from_millis(50)).await;
             }
         };
-        time::timeout(PATIENCE, again).await.expect("permits are given back");
+        time::timeout(TIMEOUT, again).await.expect("permits are given back");
     }
 }
 
@@ -533,7 +533,7 @@ impl Http2 {
                 }
             }
         };
-        time::timeout(PATIENCE, all).await.expect("the connection ends");
+        time::timeout(TIMEOUT, all).await.expect("the connection ends");
         kinds
     }
 
@@ -577,7 +577,7 @@ impl Http2 {
                 }
             }
         };
-        time::timeout(PATIENCE, answer).await.expect("an answer in time")
+        time::timeout(TIMEOUT, answer).await.expect("an answer in time")
     }
 }
 
@@ -595,7 +595,7 @@ async fn silent_http2_connections_end() {
         // Nothing after the preface, so no ping is answered.
         let mut silent = Http2::connect(address).await;
         let gone = async { while silent.read().await.is_some() {} };
-        time::timeout(PATIENCE, gone).await.expect("a client that answers no ping is gone");
+        time::timeout(TIMEOUT, gone).await.expect("a client that answers no ping is gone");
         // All pings are answered, and nothing is requested.
         let mut idle = Http2::connect(address).await;
         let kinds = idle.until_the_end().await;
@@ -737,7 +737,7 @@ async fn every_answer_has_the_security_headers() {
         let mut text = String::new();
         while !text.contains("\r\n\r\n") {
             let mut piece = [0; 1024];
-            let n = time::timeout(PATIENCE, socket.read(&mut piece)).await.unwrap().unwrap();
+            let n = time::timeout(TIMEOUT, socket.read(&mut piece)).await.unwrap().unwrap();
             text.push_str(std::str::from_utf8(&piece[..n]).unwrap());
         }
         for header in ["x-content-type-options: nosniff", "cross-origin-resource-policy: same-origin"] {

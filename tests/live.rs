@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::Duration,
 };
-use support::{PATIENCE, Sse, SseEvent, TestApp, slow_engine, speech, wav, word_error_rate};
+use support::{Sse, SseEvent, TIMEOUT, TestApp, slow_engine, speech, wav, word_error_rate};
 
 fn versions(events: &[SseEvent]) -> Vec<u64> {
     events.iter().filter(|e| e.event == "status").map(|e| e.json()["version"].as_u64().unwrap()).collect()
@@ -50,7 +50,7 @@ async fn real_speech_is_heard_live_and_told_in_order() {
     // The page shows none of that, and is spared it.
     let page = me.get(&format!("/sessions/{id}")).await.text().await.unwrap();
     assert!(page.contains(text[0]) && page.contains("segments") && !page.contains("confidence"), "{page}");
-    // Coming back with the last id is told that it is over; coming back with an earlier one gets only what it lacks.
+    // A client that reconnects with the last id learns that the session is over; with an earlier id it gets what it lacks.
     let path = format!("/api/v1/sessions/{id}/status/stream");
     let over = me.send(me.request("GET", &path).header("last-event-id", &events.last().unwrap().id)).await;
     assert_eq!(over.status(), StatusCode::NO_CONTENT);
@@ -126,7 +126,7 @@ async fn a_stop_says_goodbye_and_hands_the_session_back() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let session = tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    let session = tokio::time::timeout(TIMEOUT, waiting).await.unwrap();
     assert_eq!((session.status.state.as_str(), session.status.segments), ("completed", 6));
 }
 
@@ -164,7 +164,7 @@ async fn ready(url: &str) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("the server starts");
+    tokio::time::timeout(TIMEOUT, waiting).await.expect("the server starts");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use support::{PATIENCE, TestApp, Visitor, slow_engine, wav};
+use support::{TIMEOUT, TestApp, Visitor, slow_engine, wav};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -73,7 +73,7 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
             time::sleep(Duration::from_millis(30)).await;
         }
     };
-    time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
 }
 
 fn files(folder: &Path) -> Vec<String> {
@@ -404,7 +404,7 @@ async fn a_node_refuses_uploads_while_its_disk_is_full_and_goes_on() {
             // An upload that declares its length is refused before it is received.
             let mut socket = begin(&node.url, large.len(), b"").await;
             let mut answer = [0; 12];
-            time::timeout(PATIENCE, socket.read_exact(&mut answer)).await.unwrap().unwrap();
+            time::timeout(TIMEOUT, socket.read_exact(&mut answer)).await.unwrap().unwrap();
             assert_eq!(&answer, b"HTTP/1.1 507");
         }
     }

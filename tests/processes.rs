@@ -15,7 +15,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-use support::{PATIENCE, TestApp, Visitor, wav};
+use support::{TIMEOUT, TestApp, Visitor, wav};
 use tempfile::TempDir;
 use tokio::time;
 
@@ -32,7 +32,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
             time::sleep(Duration::from_millis(20)).await;
         }
     };
-    time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
+    time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
 }
 
 fn is_alive(pid: &str) -> bool {
@@ -172,5 +172,5 @@ async fn operators_ask_elsewhere_if_told_so() {
     assert!(api["paths"].get("/api/v1/health/sessions").is_none());
     let stopped = Instant::now();
     app.stop().await;
-    assert!(stopped.elapsed() < PATIENCE);
+    assert!(stopped.elapsed() < TIMEOUT);
 }

@@ -26,7 +26,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
-use support::{PATIENCE, speech, word_error_rate};
+use support::{TIMEOUT, speech, word_error_rate};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, process::Command, time};
 
@@ -58,7 +58,7 @@ fn noise(seconds: f64) -> impl Iterator<Item = i16> {
 }
 
 async fn next(output: &mut Output) -> Result<Option<EngineEvent>, SpeechError> {
-    time::timeout(PATIENCE, output.next()).await.expect("the engine says something")
+    time::timeout(TIMEOUT, output.next()).await.expect("the engine says something")
 }
 
 /// The events of an engine for a whole recording.
@@ -129,7 +129,7 @@ async fn pocketsphinx_transcribes_speech_as_it_comes() {
             input.write(part).await.unwrap();
         }
         // The recording ends only after the first events.
-        let early = time::timeout(PATIENCE, &mut more).await.is_ok();
+        let early = time::timeout(TIMEOUT, &mut more).await.is_ok();
         input.finish().await.unwrap();
         early
     });
@@ -303,7 +303,7 @@ async fn waiting_for_a_silent_engine_can_be_interrupted() {
             Ok(event) => break event.unwrap(),
             Err(_) => slices += 1,
         }
-        assert!(started.elapsed() < PATIENCE);
+        assert!(started.elapsed() < TIMEOUT);
     };
     assert_eq!(event, Some(EngineEvent::Ready { model: "m".to_owned() }));
     assert!(slices > 5, "{slices}");
@@ -525,7 +525,7 @@ async fn a_refusal_of_a_remote_server_is_explained() {
 async fn model_get(url: &str, folder: &Path, extra: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
     command.args(["model", "get", "tiny", "--url", url, "--data-dir"]).arg(folder).args(extra);
-    let output = time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+    let output = time::timeout(TIMEOUT, command.output()).await.unwrap().unwrap();
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 

@@ -26,7 +26,7 @@ use std::{
     },
     time::Duration,
 };
-use support::{PATIENCE, Sse, TestApp, Visitor, slow_engine, wav};
+use support::{Sse, TIMEOUT, TestApp, Visitor, slow_engine, wav};
 use tokio::{sync::Barrier, time};
 use uuid::Uuid;
 
@@ -249,7 +249,7 @@ async fn lost_sessions_are_requeued_and_fenced(store: &Store) {
         let over = attempt == 3;
         assert_eq!(status.state, if over { State::Failed } else { State::Queued });
         assert_eq!(status.error.as_ref().map(|e| e.code.as_str()), over.then_some("worker_lost"));
-        // A worker that wakes up after its lease ran out can write nothing.
+        // A worker that goes on after its lease ran out can write nothing.
         assert!(!store.renew(&lost, later()).await.unwrap());
         let late = Status { segments: 1, ..next(&lost.session.status) };
         assert!(store.append(&lost, &segment(0), &late, true).await.unwrap().is_none());
@@ -1162,7 +1162,7 @@ async fn session(me: &Visitor, id: &str, wanted: impl Fn(&Value) -> bool) -> Val
             time::sleep(Duration::from_millis(50)).await;
         }
     };
-    time::timeout(PATIENCE, waiting).await.expect("the session gets there")
+    time::timeout(TIMEOUT, waiting).await.expect("the session gets there")
 }
 
 async fn operators_resolve_stuck_sessions(url: Option<&str>) {
@@ -1192,7 +1192,7 @@ async fn operators_resolve_stuck_sessions(url: Option<&str>) {
                 time::sleep(Duration::from_millis(100)).await;
             }
         };
-        let listed = time::timeout(PATIENCE, waiting).await.expect("it becomes stuck");
+        let listed = time::timeout(TIMEOUT, waiting).await.expect("it becomes stuck");
         let row = listed.lines().find(|line| line.starts_with(&id)).expect("it is listed");
         for part in ["processing", "transcribing", "  1  ", "left", "stalled"] {
             assert!(row.contains(part), "{part} is missing in: {row}");
@@ -1382,7 +1382,7 @@ async fn sessions_that_ended_long_ago_are_deleted(url: Option<&str>) {
             time::sleep(Duration::from_millis(50)).await;
         }
     };
-    time::timeout(PATIENCE, gone).await.expect("it is deleted");
+    time::timeout(TIMEOUT, gone).await.expect("it is deleted");
     assert_eq!(recordings(&app), 3);
     let app = TestApp::on(app.stop().await, &[&flags[..], &["--workers", "0", "--keep-days", "8"]].concat()).await;
     let me = me.at(&app.url);
@@ -1393,7 +1393,7 @@ async fn sessions_that_ended_long_ago_are_deleted(url: Option<&str>) {
             time::sleep(Duration::from_millis(50)).await;
         }
     };
-    time::timeout(PATIENCE, gone).await.expect("it is deleted");
+    time::timeout(TIMEOUT, gone).await.expect("it is deleted");
     let left = me.json("/api/v1/sessions").await;
     let left: Vec<_> = left["sessions"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap()).collect();
     assert_eq!((left, recordings(&app)), (vec![waiting.as_str(), &young], 2));
@@ -1427,6 +1427,6 @@ async fn watchers_see_when_retention_deletes_a_session() {
             time::sleep(Duration::from_millis(50)).await;
         }
     };
-    time::timeout(PATIENCE, gone).await.expect("those who watch are told");
+    time::timeout(TIMEOUT, gone).await.expect("those who watch are told");
     assert_eq!((me.get(&format!("/api/v1/sessions/{id}/status")).await.status().as_u16(), recordings(&app)), (404, 0));
 }

@@ -17,7 +17,7 @@ use std::{
     process::{Command, Stdio},
     time::Duration,
 };
-use support::{PATIENCE, Sse, TestApp, Visitor};
+use support::{Sse, TIMEOUT, TestApp, Visitor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -123,7 +123,7 @@ impl Client {
     }
 
     async fn next(&mut self) -> Option<Seen> {
-        let line = time::timeout(PATIENCE, self.lines.next_line()).await.expect("the client goes on").unwrap()?;
+        let line = time::timeout(TIMEOUT, self.lines.next_line()).await.expect("the client goes on").unwrap()?;
         let event: Value = serde_json::from_str(&line).unwrap();
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
         Some(Seen { event: text("event"), id: text("id"), data: text("data") })
@@ -212,7 +212,7 @@ async fn curl_reads_the_stream_over_http_1_and_2() {
             .spawn()
             .unwrap();
         publish_session(&worker).await;
-        let done = time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+        let done = time::timeout(TIMEOUT, child.wait_with_output()).await.unwrap().unwrap();
         let text = String::from_utf8(done.stdout).unwrap();
         // 0: the response was complete.
         assert_eq!(done.status.code(), Some(0), "{path} {version}");
@@ -242,7 +242,7 @@ async fn events(visitor: &Visitor, path: &str) -> Vec<Seen> {
         let event = event.unwrap();
         Seen { event: event.event, id: event.id, data: event.data }
     });
-    time::timeout(PATIENCE, read.collect()).await.expect("the stream ends")
+    time::timeout(TIMEOUT, read.collect()).await.expect("the stream ends")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,7 +292,7 @@ impl GzipStream {
 
     /// Reads and decodes the next bytes. False at the end.
     async fn more(&mut self) -> bool {
-        let next = time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream goes on").unwrap();
+        let next = time::timeout(TIMEOUT, self.response.chunk()).await.expect("the stream goes on").unwrap();
         let Some(bytes) = next else { return false };
         self.packed.extend_from_slice(&bytes);
         let mut plain = [0; 4096];
@@ -379,7 +379,7 @@ async fn a_stream_is_plain_unless_both_the_address_and_the_header_ask_for_gzip()
                 assert_eq!(response.status(), StatusCode::OK);
                 assert!(!response.headers().contains_key("content-encoding"), "{stream}{query} {accepted:?}");
                 assert_eq!(response.headers().contains_key("vary"), varies, "{stream}{query} {accepted:?}");
-                let first = time::timeout(PATIENCE, response.chunk()).await.unwrap().unwrap().unwrap();
+                let first = time::timeout(TIMEOUT, response.chunk()).await.unwrap().unwrap().unwrap();
                 assert!(first.starts_with(b"retry: "), "{stream}{query} {accepted:?}");
             }
             for wrong in ["br", "GZIP", "", "gzip,br"] {
@@ -455,7 +455,7 @@ async fn a_terminated_node_ends_five_thousand_streams_with_a_bye() {
                 time::sleep(Duration::from_millis(50)).await;
             }
         };
-        time::timeout(PATIENCE, starting).await.expect("the server starts");
+        time::timeout(TIMEOUT, starting).await.expect("the server starts");
         let worker = Worker::start(&me, "many").await;
         worker.status(json!({"version": 2})).await;
         let request =
@@ -474,14 +474,14 @@ async fn a_terminated_node_ends_five_thousand_streams_with_a_bye() {
         let mut waits = std::collections::HashSet::new();
         for socket in &mut streams {
             let mut text = String::new();
-            time::timeout(PATIENCE, socket.read_to_string(&mut text)).await.expect("it ends").unwrap();
+            time::timeout(TIMEOUT, socket.read_to_string(&mut text)).await.expect("it ends").unwrap();
             assert!(text.contains("event: bye\ndata: {\"reason\":\"shutdown\"}\n\n"), "{path}: {text}");
             assert!(text.ends_with("0\r\n\r\n"), "{path}: the end is clean: {text}");
             waits.insert(text.split_once("retry: ").unwrap().1.lines().next().unwrap().to_owned());
         }
         assert!(waits.len() > 100, "{path}: each has a wait of its own: {waits:?}");
         // The node cuts slow connections off after 8 s, and none was slow.
-        let status = time::timeout(PATIENCE, child.wait()).await.expect("it exits").unwrap();
+        let status = time::timeout(TIMEOUT, child.wait()).await.expect("it exits").unwrap();
         assert!(status.success(), "{path}: {status}");
     }
 }
@@ -497,7 +497,7 @@ async fn the_stream_of_a_running_session_is_not_closed_as_idle() {
     // Lasts several sweeps, each of which would close an idle stream.
     time::sleep(Duration::from_secs(4)).await;
     worker.status(json!({"version": 3, "status": "completed"})).await;
-    let text = time::timeout(PATIENCE, reading).await.unwrap().unwrap();
+    let text = time::timeout(TIMEOUT, reading).await.unwrap().unwrap();
     assert!(text.contains("completed") && !text.contains("bye"), "{text}");
 }
 
@@ -551,7 +551,7 @@ async fn read_until(socket: &mut TcpStream, wanted: &str) -> String {
             assert!(socket.read_buf(&mut text).await.unwrap() > 0, "{}", String::from_utf8_lossy(&text));
         }
     };
-    time::timeout(PATIENCE, reading).await.expect(wanted);
+    time::timeout(TIMEOUT, reading).await.expect(wanted);
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -570,7 +570,7 @@ async fn admitted(app: &TestApp, visitor: &Visitor, path: &str) {
             time::sleep(Duration::from_millis(100)).await;
         }
     };
-    time::timeout(PATIENCE, trying).await.expect("the permit is given back");
+    time::timeout(TIMEOUT, trying).await.expect("the permit is given back");
 }
 
 async fn read_until_event(socket: &mut TcpStream) -> String {
@@ -611,7 +611,7 @@ async fn open_when_free(app: &TestApp, me: &Visitor, worker: &Worker<'_>) -> Tcp
             }
         }
     };
-    time::timeout(PATIENCE, trying).await.expect("the permit is given back")
+    time::timeout(TIMEOUT, trying).await.expect("the permit is given back")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -630,7 +630,7 @@ async fn a_client_that_reads_nothing_is_disconnected_and_can_resume() {
         admitted(&app, &me, &worker.stream_path()).await;
         // What it still reads is intact up to the cut; with the last id it gets the rest.
         let mut read = Vec::new();
-        let _ = time::timeout(PATIENCE, slow.read_to_end(&mut read)).await.expect("the connection was closed");
+        let _ = time::timeout(TIMEOUT, slow.read_to_end(&mut read)).await.expect("the connection was closed");
         let read = String::from_utf8_lossy(&read);
         assert!(read.len() < 200 * 60_000, "the whole of it went into buffers");
         let last = read.rsplit("\n\n").find_map(|event| event.lines().find_map(|l| l.strip_prefix("id: "))).unwrap();
@@ -689,7 +689,7 @@ async fn malformed_requests_are_refused_and_disturb_no_other_stream() {
                     }
                 }
             };
-            time::timeout(PATIENCE, reading).await.expect(&request);
+            time::timeout(TIMEOUT, reading).await.expect(&request);
             let text = String::from_utf8_lossy(&text).into_owned();
             // hyper may close the connection before the client has sent all of a head that is too long, which resets
             // the answer.

@@ -29,7 +29,7 @@ use std::{
     rc::{Rc, Weak},
 };
 use stream::Stream;
-use tabs::{Channel, Update};
+use tabs::{Channel, RelayedUpdate};
 
 thread_local! {
     /// The driver of this page. It isn't part of [`Feed`], which must be `Send`, because its closures can't leave the thread.
@@ -190,20 +190,20 @@ impl Driver {
     }
 
     /// Handles an update that the leading tab relayed.
-    fn on_update(&self, update: Update) {
+    fn on_update(&self, update: RelayedUpdate) {
         if !self.tabs.borrow().takes_updates() {
             return;
         }
         self.on_tabs(TabsEvent::Update);
         self.feed.last_message.set(Some(now()));
         match update {
-            Update::Status(status) => {
+            RelayedUpdate::Status(status) => {
                 self.status(*status);
                 self.update_watching();
             }
-            Update::Segment(segment) => self.feed.segment(segment),
-            Update::List(list) => self.take_statuses(list),
-            Update::Pulse => {
+            RelayedUpdate::Segment(segment) => self.feed.segment(segment),
+            RelayedUpdate::List(list) => self.take_statuses(list),
+            RelayedUpdate::Pulse => {
                 for id in self.feed.shown_transcripts() {
                     self.fetch_missing_segments(id);
                 }

@@ -7,7 +7,7 @@ use super::{
     proxy::LossyProxy,
     redis::Redis,
     servers::{Process, free_port},
-    support::PATIENCE,
+    support::TIMEOUT,
 };
 use rustix::process::Signal;
 use std::{
@@ -126,7 +126,7 @@ impl Cluster {
                 time::sleep(Duration::from_millis(50)).await;
             }
         };
-        time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"))
+        time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"))
     }
 
     /// The processes of engines that hear this recording, dead or alive.
@@ -220,7 +220,7 @@ impl Node {
                 time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let ready = time::timeout(PATIENCE, waiting).await;
+        let ready = time::timeout(TIMEOUT, waiting).await;
         ready.unwrap_or_else(|_| panic!("{} isn't ready", self.name));
     }
 

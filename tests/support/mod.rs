@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
 /// A timeout long enough for a loaded machine, so that what hangs fails.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[derive(Parser)]
 struct Flags {
@@ -78,7 +78,7 @@ impl TestApp {
     /// Stops the node as SIGTERM would, and gives its folder back.
     pub async fn stop(mut self) -> TempDir {
         self.stop.cancel();
-        time::timeout(PATIENCE, self.task.take().unwrap()).await.expect("the node stops").unwrap();
+        time::timeout(TIMEOUT, self.task.take().unwrap()).await.expect("the node stops").unwrap();
         std::mem::replace(&mut self.folder, TempDir::new().unwrap())
     }
 
@@ -140,7 +140,7 @@ impl Visitor {
             Some(cookie) => request.header(header::COOKIE, cookie),
             None => request,
         };
-        let response = time::timeout(PATIENCE, request.send()).await.expect("an answer").unwrap();
+        let response = time::timeout(TIMEOUT, request.send()).await.expect("an answer").unwrap();
         for set in response.headers().get_all(header::SET_COOKIE) {
             let pair = set.to_str().unwrap().split(';').next().unwrap();
             if pair.starts_with("hark_owner_") {
@@ -199,7 +199,7 @@ impl Visitor {
                 time::sleep(Duration::from_millis(50)).await;
             }
         };
-        time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{id} never became {wanted}"))
+        time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("{id} never became {wanted}"))
     }
 }
 
@@ -248,7 +248,7 @@ impl Sse {
                     return Some(event);
                 }
             }
-            let chunk = time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream goes on").unwrap()?;
+            let chunk = time::timeout(TIMEOUT, self.response.chunk()).await.expect("the stream goes on").unwrap()?;
             self.buffer.push_str(std::str::from_utf8(&chunk).expect("frames are whole"));
         }
     }

@@ -46,10 +46,10 @@ impl Nginx {
         command.arg("-p").arg(folder.path()).arg("-c").arg(&file).args(["-g", &own]);
         let log = folder.path().join("output.log");
         let mut process = Process::start("nginx", &mut command, log);
-        let patience = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             process.must_run();
-            assert!(Instant::now() < patience, "nginx doesn't listen: {}", process.tail());
+            assert!(Instant::now() < deadline, "nginx doesn't listen: {}", process.tail());
             std::thread::sleep(Duration::from_millis(20));
         }
         Self { url: format!("http://127.0.0.1:{port}"), folder, _process: process }

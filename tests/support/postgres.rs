@@ -83,7 +83,7 @@ impl Postgres {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let patience = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
                 self.child = None;
@@ -92,7 +92,7 @@ impl Postgres {
             if psql(self.port, "postgres", "SELECT 1").status.success() {
                 return true;
             }
-            assert!(Instant::now() < patience, "PostgreSQL doesn't answer: {}", self.log());
+            assert!(Instant::now() < deadline, "PostgreSQL doesn't answer: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -102,9 +102,9 @@ impl Postgres {
         let Some(mut child) = self.child.take() else { return };
         // SIGINT is the fast way down.
         let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-        let patience = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if Instant::now() > patience {
+            if Instant::now() > deadline {
                 let _ = child.kill();
                 break;
             }

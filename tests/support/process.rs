@@ -1,6 +1,6 @@
 //! The real `hark serve` as a process of its own, with an environment of its own, on a free port.
 
-use super::{PATIENCE, Visitor};
+use super::{TIMEOUT, Visitor};
 use std::{
     ffi::OsString,
     io::{BufRead, BufReader},
@@ -62,7 +62,7 @@ impl Setup {
         let id = child.id();
         let (told, telling) = std::sync::mpsc::channel();
         std::thread::spawn(move || told.send(child.wait_with_output()));
-        let Ok(output) = telling.recv_timeout(PATIENCE) else {
+        let Ok(output) = telling.recv_timeout(TIMEOUT) else {
             let _ = Command::new("kill").args(["-KILL", &id.to_string()]).status();
             panic!("it runs");
         };
@@ -83,7 +83,7 @@ impl Setup {
                 }
             }
         });
-        match telling.recv_timeout(PATIENCE) {
+        match telling.recv_timeout(TIMEOUT) {
             Ok(url) => Process { url, data: self.data.clone(), child },
             Err(error) => {
                 let _ = child.kill();

@@ -29,9 +29,9 @@ impl Redis {
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no", "--port"]);
         command.arg(self.port.to_string()).arg("--dir").arg(self.folder.path());
         self.process = Some(Process::start("redis-server", &mut command, self.folder.path().join("log")));
-        let patience = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.cli(&["ping"]).stdout != b"PONG\n" {
-            assert!(Instant::now() < patience, "Redis doesn't answer: {}", self.process.as_ref().unwrap().tail());
+            assert!(Instant::now() < deadline, "Redis doesn't answer: {}", self.process.as_ref().unwrap().tail());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -44,10 +44,10 @@ impl S3 {
             .stdin(Stdio::null())
             .spawn();
         self.child = Some(child.expect("s3s-fs is on PATH: scripts/setup test installs it, scripts/env finds it"));
-        let patience = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < patience, "s3s-fs doesn't answer: {}", log());
+            assert!(Instant::now() < deadline, "s3s-fs doesn't answer: {}", log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -55,8 +55,8 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end, and waits for that. Fails if it takes longer than `patience`.
-    pub async fn terminate(&mut self, patience: Duration) -> ExitStatus {
+    /// Asks it to end, and waits for that. Fails if it takes longer than `limit`.
+    pub async fn terminate(&mut self, limit: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
         let ended = async {
             loop {
@@ -66,7 +66,7 @@ impl Process {
                 time::sleep(Duration::from_millis(20)).await;
             }
         };
-        match time::timeout(patience, ended).await {
+        match time::timeout(limit, ended).await {
             Ok(status) => status,
             Err(_) => panic!("{} doesn't end: {}", self.name, self.tail()),
         }

@@ -18,7 +18,7 @@ use web_sys::{AbortController, BroadcastChannel, MessageEvent, window};
 const NAME: &str = "hark-feed";
 
 /// An update that the leader relays.
-pub(super) enum Update {
+pub(super) enum RelayedUpdate {
     Status(Box<Status>),
     Segment(SegmentEvent),
     List(StatusList),
@@ -26,7 +26,7 @@ pub(super) enum Update {
     Pulse,
 }
 
-impl Update {
+impl RelayedUpdate {
     /// Reads what [`Channel::relay`] sent.
     pub(super) fn read(text: &str) -> Option<Self> {
         let (kind, json) = text.split_once('\n')?;
@@ -78,7 +78,7 @@ impl Channel {
             Listener::new(channel, "message", move |event| {
                 let text = event.dyn_ref::<MessageEvent>().and_then(|e| e.data().as_string());
                 if let (Some(text), Some(driver)) = (text, driver.upgrade()) {
-                    match (TabMessage::read(&text), Update::read(&text)) {
+                    match (TabMessage::read(&text), RelayedUpdate::read(&text)) {
                         (Some(message), _) => driver.on_tabs(Event::Received(message)),
                         (None, Some(update)) => driver.on_update(update),
                         (None, None) => {}

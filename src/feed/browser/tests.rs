@@ -6,7 +6,7 @@ use super::{
     poll::{self, Answer},
     signals::Listener,
     stream::Stream,
-    tabs::{Channel, Update},
+    tabs::{Channel, RelayedUpdate},
 };
 use crate::{
     feed::{Feed, Mode, reduce::View, tabs::TabMessage},
@@ -230,9 +230,9 @@ fn messages_between_tabs_are_read_back() {
     let sent = status(5, 3, State::Failed);
     let text = format!("status\n{}", serde_json::to_string(&sent).expect("a status is JSON"));
     assert!(TabMessage::read(&text).is_none());
-    assert!(matches!(Update::read(&text), Some(Update::Status(read)) if *read == sent));
-    assert!(matches!(Update::read("pulse\n"), Some(Update::Pulse)));
-    assert!(Update::read("status\n{").is_none() && Update::read("").is_none());
+    assert!(matches!(RelayedUpdate::read(&text), Some(RelayedUpdate::Status(read)) if *read == sent));
+    assert!(matches!(RelayedUpdate::read("pulse\n"), Some(RelayedUpdate::Pulse)));
+    assert!(RelayedUpdate::read("status\n{").is_none() && RelayedUpdate::read("").is_none());
 }
 
 #[wasm_bindgen_test]

@@ -18,7 +18,7 @@ pub struct Announcement {
     pub(super) title: Option<String>,
     /// Seconds of audio in all, if known.
     pub(super) duration_total: Option<f64>,
-    /// Whose session it is: the value that follows the signature in the owner's cookie. The caller's own if left out.
+    /// The owner of the session: the value that follows the signature in the owner's cookie. The caller's own if left out.
     pub(super) owner: Option<String>,
     /// A BCP 47 tag such as `en`.
     pub(super) language: Option<String>,

@@ -38,7 +38,7 @@ pub struct QueueLimits {
     pub bytes_per_owner: Option<u64>,
 }
 
-/// Whose part of the queue is full.
+/// The part of the queue that is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitScope {
     All,
