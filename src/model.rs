@@ -6,6 +6,7 @@ mod error;
 mod id;
 pub mod page;
 mod progress;
+mod remark;
 mod report;
 mod segment;
 mod session;
@@ -21,9 +22,10 @@ pub use id::{EventId, InvalidEventId, SessionId};
 pub use progress::{
     ArrivalRange, Meter, arrival_moved, percent, queue_arrival, queue_wait, retry_after, stall_timeout,
 };
+pub use remark::Remark;
 pub use report::{ConnectionReport, DELAY_BOUNDS_MS, Delays, ModeTimes, StreamFailures};
 pub use segment::{Segment, SegmentEvent, Word};
-pub use session::{Media, Session, SessionDetail, SessionPage, Title, TitleError, Transcript};
+pub use session::{DetectedLanguage, Media, Session, SessionDetail, SessionPage, Title, TitleError, Transcript};
 pub use stages::StageLog;
 pub use status::{Failure, Heartbeat, Stage, State, Status, StatusList};
 pub use text::{bytes, clock, duration};

@@ -51,6 +51,45 @@ async fn error(response: reqwest::Response) -> (StatusCode, String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn remarks_and_the_language_of_an_engine_reach_its_readers() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let engine = folder.path().join("engine.py");
+    let script = r#"import json, os, sys
+def say(**line): print(json.dumps(line), flush=True)
+sys.stdin.buffer.read()
+say(type="ready", model="m")
+say(type="language", language="de", probability=0.75)
+say(type="remark", code="left_out", message="0:30 to 0:45 <b>could not</b> be heard.")
+say(type="remark", code="left_out", message="0:30 to 0:45 <b>could not</b> be heard.")
+say(type="segment", start=0, end=1, text=os.environ["HARK_VOCABULARY"])
+say(type="done")
+"#;
+    std::fs::write(&engine, script).unwrap();
+    let command = format!("python3 {}", engine.display());
+    let flags = ["--engine", "command", "--engine-command", &command, "--vocabulary", "Grace Hopper"];
+    let app = TestApp::on(folder, &flags).await;
+    let me = app.visitor();
+    let id = me.session("talk.wav", wav(2.0, 5000.0), &[("vocabulary", " Ada  Lovelace,\nBabbage,, ")]).await;
+    me.wait(&id, "completed").await;
+    let session = me.json(&format!("/api/v1/sessions/{id}")).await;
+    assert_eq!(session["detected_language"], serde_json::json!({"language": "de", "probability": 0.75}));
+    assert_eq!(session["vocabulary"], "Ada Lovelace, Babbage");
+    let expected = serde_json::json!([{"code": "left_out", "message": "0:30 to 0:45 <b>could not</b> be heard."}]);
+    assert_eq!(session["status"]["remarks"], expected);
+    let json = me.json(&format!("/api/v1/sessions/{id}/transcript.json")).await;
+    assert_eq!(json["session"]["status"]["remarks"], expected);
+    assert_eq!(json["segments"][0]["text"], "Ada Lovelace, Babbage");
+    let page = me.get(&format!("/sessions/{id}")).await.text().await.unwrap();
+    assert!(page.contains("0:30 to 0:45 &lt;b&gt;could not&lt;/b&gt; be heard."));
+    assert!(page.contains("de (75%), found by the engine"));
+    // The server's own terms are for uploads that bring none.
+    let id = me.session("talk.wav", wav(2.0, 5000.0), &[]).await;
+    assert_eq!(me.json(&format!("/api/v1/sessions/{id}")).await["vocabulary"], "Grace Hopper");
+    let long = me.upload("talk.wav", wav(1.0, 1.0), &[("vocabulary", &"x".repeat(1001))]).await;
+    assert_eq!(error(long).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_recording_becomes_a_transcript_in_every_format() {
     let app = counting(0.0).await;
     let me = app.visitor();

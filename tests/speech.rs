@@ -374,7 +374,7 @@ impl Engine for Keyed<'_> {
         self.0.availability()
     }
     fn command(&self, _: &Request) -> Result<Command, SpeechError> {
-        let mut command = self.0.command(&Request { language: Some("en".to_owned()) })?;
+        let mut command = self.0.command(&Request { language: Some("en".to_owned()), vocabulary: None })?;
         assert!(!format!("{command:?}").contains("secret"));
         command.env("HARK_OPENAI_KEY", "secret");
         Ok(command)

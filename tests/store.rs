@@ -6,7 +6,9 @@ mod postgres;
 mod support;
 
 use hark::{
-    model::{EngineId, Failure, Media, Segment, SessionId, Stage, State, Status, Timestamp, Title},
+    model::{
+        DetectedLanguage, EngineId, Failure, Media, Remark, Segment, SessionId, Stage, State, Status, Timestamp, Title,
+    },
     server::{
         owner::Owner,
         store::{
@@ -47,6 +49,7 @@ fn new_session(whose: &str, title: &str, engine: EngineId) -> NewSession {
         title: Title::new(title).unwrap(),
         engine,
         language: None,
+        vocabulary: None,
         media: Media { file_name: "a.wav".to_owned(), bytes: 5_000_000_000, ..Media::default() },
         duration_total: Some(60.0),
         lease_until: None,
@@ -209,6 +212,11 @@ async fn a_session_is_claimed_transcribed_and_completed(store: &Store) {
     assert_eq!(store.segments(id, 1, 10).await.unwrap(), [segment(1)]);
     assert_eq!(store.segments(id, 0, 1).await.unwrap(), [segment(0)]);
     store.save_model(&claimed, "en-us").await.unwrap();
+    let found = DetectedLanguage { language: "de".to_owned(), probability: Some(0.5) };
+    store.save_detected_language(&claimed, &found).await.unwrap();
+    let remarks = vec![Remark::new("ends_early", "The file says 0:48; it ends at 0:46.")];
+    status = Status { remarks: remarks.clone(), ..next(&status) };
+    assert!(store.save(&claimed, &status).await.unwrap().is_some());
     store.save_waveform(id, &[0, 128, 255]).await.unwrap();
     store.save_waveform(id, &[1, 2]).await.unwrap();
     assert_eq!(store.waveform(id).await.unwrap(), Some(vec![1, 2]));
@@ -221,6 +229,7 @@ async fn a_session_is_claimed_transcribed_and_completed(store: &Store) {
     assert_eq!((ended.state, ended.progress, ended.segments), (State::Completed, Some(100.0), 2));
     let session = store.find(id).await.unwrap().unwrap().0;
     assert_eq!((session.model.as_deref(), session.finished_at), (Some("en-us"), Some(ended.timestamp)));
+    assert_eq!((session.detected_language, session.status.remarks), (Some(found), remarks));
     assert!(store.save(&claimed, &next(&ended)).await.unwrap().is_none(), "what has ended stays as it is");
     // The log of stages has when each began, and when the last ended.
     let stages = store.stages(id).await.unwrap().0;

@@ -18,6 +18,7 @@ pub struct UploadOptions {
     pub title: String,
     pub language: String,
     pub engine: String,
+    pub vocabulary: String,
 }
 
 /// What happened to an upload that was started.

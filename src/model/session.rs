@@ -91,6 +91,27 @@ pub struct Media {
     pub channels: u16,
 }
 
+/// A language that an engine has found in a recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct DetectedLanguage {
+    /// A BCP 47 tag.
+    pub language: String,
+    /// How sure the engine is, 0 to 1, if it says so.
+    pub probability: Option<f32>,
+}
+
+impl DetectedLanguage {
+    /// The language and how sure the engine is, for people: `de (97%)`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.probability {
+            Some(probability) => format!("{} ({:.0}%)", self.language, probability * 100.0),
+            None => self.language.clone(),
+        }
+    }
+}
+
 /// A session without its segments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
@@ -108,6 +129,12 @@ pub struct Session {
     pub model: Option<String>,
     /// The requested language (BCP 47), if any.
     pub language: Option<String>,
+    /// The language that the engine has found, if it searched for one.
+    #[serde(default)]
+    pub detected_language: Option<DetectedLanguage>,
+    /// Names and terms that were given to help the engine, with commas between, if any.
+    #[serde(default)]
+    pub vocabulary: Option<String>,
     pub media: Media,
     pub status: Status,
 }

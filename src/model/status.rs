@@ -1,6 +1,6 @@
 //! The status of a session. It is a state and not a log: a watcher needs only the newest version.
 
-use super::{EventId, SessionId, Timestamp};
+use super::{EventId, Remark, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
@@ -145,6 +145,9 @@ pub struct Status {
     pub attempt: u32,
     /// Why it failed; only in `failed`.
     pub error: Option<Failure>,
+    /// What a reader of the transcript should know besides. Left out if there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<Remark>,
 }
 
 impl Status {
@@ -171,6 +174,7 @@ impl Status {
             queue_position: None,
             attempt: 1,
             error: None,
+            remarks: Vec::new(),
         }
     }
 

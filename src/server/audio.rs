@@ -15,6 +15,7 @@ mod wire;
 
 use std::fmt::Write as _;
 
+use crate::model::Remark;
 use serde::{Deserialize, Serialize};
 
 pub use child::{DecoderArgs, run_child};
@@ -59,6 +60,8 @@ pub struct Decoded {
     pub duration: f64,
     /// The waveform of the decoded samples.
     pub waveform: Waveform,
+    /// What a reader of its transcript should know of the recording.
+    pub remarks: Vec<Remark>,
 }
 
 /// Why a recording can't be used. `Display` is written for the person who brought the file.

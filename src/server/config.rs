@@ -324,6 +324,9 @@ pub struct EngineConfig {
     /// Variables of Hark's environment that this program gets besides the usual ones, such as `HF_HOME,MY_TOKEN`.
     #[arg(long, env = "HARK_ENGINE_ENV", value_name = "NAME,…", value_delimiter = ',')]
     pub engine_env: Vec<String>,
+    /// Names and terms that engines with a prompt are told, with commas between, for uploads that bring none of their own.
+    #[arg(long, env = "HARK_VOCABULARY", value_name = "TERMS")]
+    pub vocabulary: Option<String>,
     /// The program that runs the built-in engines; Hark itself unless set.
     #[arg(long, env = "HARK_ENGINE_PROGRAM", hide = true)]
     pub engine_program: Option<PathBuf>,
@@ -338,6 +341,7 @@ impl Default for EngineConfig {
             openai_model: "whisper-1".to_owned(),
             engine_command: None,
             engine_env: Vec::new(),
+            vocabulary: None,
             engine_program: None,
         }
     }

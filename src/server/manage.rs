@@ -274,6 +274,8 @@ mod tests {
             engine: EngineId::Pocketsphinx,
             model: None,
             language: None,
+            detected_language: None,
+            vocabulary: None,
             media: Media { bytes: 1_400_000, ..Media::default() },
             status: Status { duration_total: Some(90.0), ..Status::new(id, State::Queued, None, Timestamp(0)) },
         };

@@ -122,6 +122,7 @@ impl Outside {
             title,
             engine: EngineId::External,
             language,
+            vocabulary: None,
             media: Media::default(),
             duration_total: new.duration_total,
             lease_until: Some(self.lease_until(now)),

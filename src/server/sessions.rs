@@ -53,6 +53,7 @@ pub struct UploadOptions {
     pub title: Option<String>,
     pub language: Option<String>,
     pub engine: Option<String>,
+    pub vocabulary: Option<String>,
 }
 
 /// Upload options that were checked.
@@ -61,6 +62,22 @@ pub struct CheckedOptions {
     title: Option<Title>,
     language: Option<String>,
     engine: EngineId,
+    vocabulary: Option<String>,
+}
+
+/// The longest vocabulary, in characters. Whisper reads at most 224 tokens of it, which are fewer.
+const MAX_VOCABULARY: usize = 1000;
+
+/// Checks names and terms for an engine: line breaks become commas.
+fn vocabulary(text: &str) -> Result<String, Error> {
+    let terms = text.split(['\n', ',']).map(|term| term.split_whitespace().collect::<Vec<_>>().join(" "));
+    let text = terms.filter(|term| !term.is_empty()).collect::<Vec<_>>().join(", ");
+    match text.chars().count() {
+        n if n > MAX_VOCABULARY => Err(Error::BadRequest(format!(
+            "The names and terms have {n} characters, at most {MAX_VOCABULARY} are possible; leave some out."
+        ))),
+        _ => Ok(text.replace(char::is_control, "")),
+    }
 }
 
 impl Sessions {
@@ -185,7 +202,11 @@ impl Sessions {
             let install = (!install.is_empty()).then_some(install);
             return Err(Error::EngineUnavailable { reason, install });
         }
-        Ok(CheckedOptions { title, language, engine })
+        let vocabulary = non_empty(&options.vocabulary)
+            .map(|text| vocabulary(&text))
+            .transpose()?
+            .or_else(|| self.engines.default_vocabulary().map(str::to_owned));
+        Ok(CheckedOptions { title, language, engine, vocabulary })
     }
 
     /// Promises room for a recording of `size` bytes (if known), before any of it is read.
@@ -319,6 +340,7 @@ impl Sessions {
             title: options.title.unwrap_or_else(|| Title::from_file_name(&file_name)),
             engine: options.engine,
             language: options.language,
+            vocabulary: options.vocabulary,
             media: Media {
                 file_name,
                 bytes: received.bytes,

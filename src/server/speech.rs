@@ -41,6 +41,8 @@ pub enum Availability {
 pub struct Request {
     /// The spoken language as a BCP 47 tag; if none, the engine decides.
     pub language: Option<String>,
+    /// Names and terms that may be spoken, with commas between, for engines that take a prompt.
+    pub vocabulary: Option<String>,
 }
 
 /// A speech engine.
@@ -93,6 +95,7 @@ impl SpeechError {
 pub struct Engines {
     engines: Vec<Box<dyn Engine>>,
     default: EngineId,
+    vocabulary: Option<String>,
 }
 
 impl Engines {
@@ -106,7 +109,7 @@ impl Engines {
             Box::new(openai::Openai::new(program.clone(), config.openai_url.clone(), config.openai_model.clone())),
             Box::new(command::CommandEngine::new(program, config.engine_command.clone(), config.engine_env.clone())),
         ];
-        Self { engines, default: config.engine }
+        Self { engines, default: config.engine, vocabulary: config.vocabulary.clone() }
     }
 
     /// Returns an engine by its id.
@@ -119,6 +122,12 @@ impl Engines {
     #[must_use]
     pub fn default_engine(&self) -> EngineId {
         self.default
+    }
+
+    /// The names and terms for sessions that bring none.
+    #[must_use]
+    pub fn default_vocabulary(&self) -> Option<&str> {
+        self.vocabulary.as_deref().map(str::trim).filter(|text| !text.is_empty())
     }
 
     /// Lists all engines with their availability, for the upload page.

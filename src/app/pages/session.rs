@@ -103,6 +103,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
                     <Waveform id status peaks=waveform on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))/>
                     <Player id audio on_position=Callback::new(move |at| position.set(at))/>
                 })}
+                <Remarks status/>
                 <NoLines status/>
                 <TranscriptLines
                     view
@@ -269,6 +270,10 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
     format.dedup();
     let sound = (media.sample_rate > 0)
         .then(|| format!("{}, {}", text::sample_rate(media.sample_rate), text::channels(media.channels)));
+    let language = match (session.language, session.detected_language) {
+        (Some(asked), _) => asked,
+        (None, found) => found.map(|found| format!("{}, found by the engine", found.label())).unwrap_or_default(),
+    };
     let row = |name: &'static str, value: String| {
         (!value.is_empty()).then(|| view! { <div><dt>{name}</dt><dd>{value}</dd></div> })
     };
@@ -281,10 +286,27 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
                 {row("Format", format.join(", "))}
                 {row("Sound", sound.unwrap_or_default())}
                 {row("Engine", engine)}
-                {row("Language", session.language.unwrap_or_default())}
+                {row("Language", language)}
+                {row("Names and terms", session.vocabulary.unwrap_or_default())}
                 <div><dt>"Created"</dt><dd><Moment at=session.created_at/></dd></div>
             </dl>
         </section>
+    }
+}
+
+/// What a reader of the transcript should know of it or of the recording.
+#[component]
+fn Remarks(status: Memo<Status>) -> impl IntoView {
+    let remarks = Memo::new(move |_| status.with(|s| s.remarks.clone()));
+    view! {
+        <Show when=move || remarks.with(|remarks| !remarks.is_empty())>
+            <ul class="remarks" aria-label="Remarks" data-testid="remarks">
+                {move || {
+                    let items = remarks.get().into_iter();
+                    items.map(|remark| view! { <li data-code=remark.code>{remark.message}</li> }).collect_view()
+                }}
+            </ul>
+        </Show>
     }
 }
 

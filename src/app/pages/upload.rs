@@ -56,7 +56,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     let uploads = Uploads::expect();
     let limit = info.max_upload_bytes;
     let input = NodeRef::<html::Input>::new();
-    let title = NodeRef::<html::Input>::new();
+    let [title, vocabulary] = [(); 2].map(|()| NodeRef::<html::Input>::new());
     let [language, engine] = [(); 2].map(|()| NodeRef::<html::Select>::new());
     let chosen = RwSignal::new(Vec::<Picked>::new());
     let several = Memo::new(move |_| chosen.with(|c| c.len() > 1));
@@ -92,8 +92,13 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
         let single = files.len() == 1;
         // Read from the elements, because a browser may have filled them in before hydration.
         let value = |select: NodeRef<html::Select>| select.get_untracked().map(|s| s.value()).unwrap_or_default();
-        let title = title.get_untracked().filter(|_| single).map(|t| t.value().trim().to_owned()).unwrap_or_default();
-        let options = UploadOptions { title, language: value(language), engine: value(engine) };
+        let text = |input: NodeRef<html::Input>| input.get_untracked().map(|i| i.value()).unwrap_or_default();
+        let options = UploadOptions {
+            title: if single { text(title).trim().to_owned() } else { String::new() },
+            language: value(language),
+            engine: value(engine),
+            vocabulary: text(vocabulary),
+        };
         uploads.add(files, &options, limit);
         chosen.set(Vec::new());
     };
@@ -149,6 +154,19 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 <p class="field">
                     <label for="engine">"Engine"</label>
                     <EngineSelect engines=info.engines.clone() select=engine/>
+                </p>
+                <p class="field">
+                    <label for="vocabulary">"Names and terms"</label>
+                    <input
+                        class="input"
+                        id="vocabulary"
+                        name="vocabulary"
+                        maxlength="1000"
+                        placeholder="That are hard to spell, with commas"
+                        autocomplete="off"
+                        data-testid="vocabulary-input"
+                        node_ref=vocabulary
+                    />
                 </p>
             </div>
             <input

@@ -92,7 +92,13 @@ pub fn send(key: u32, options: &UploadOptions, on_event: impl Fn(Event) + 'stati
 fn start_request(key: u32, file: &File, options: &UploadOptions, on_event: Rc<dyn Fn(Event)>) -> Option<Request> {
     let form = FormData::new().ok()?;
     // The options come before the file, so that the server can refuse them before it receives the file.
-    for (name, value) in [("title", &options.title), ("language", &options.language), ("engine", &options.engine)] {
+    let options = [
+        ("title", &options.title),
+        ("language", &options.language),
+        ("engine", &options.engine),
+        ("vocabulary", &options.vocabulary),
+    ];
+    for (name, value) in options {
         if !value.is_empty() {
             form.append_with_str(name, value).ok()?;
         }

@@ -610,7 +610,7 @@ impl Decoding {
     #[must_use]
     pub fn finish(self) -> Decoded {
         let duration = self.duration();
-        Decoded { info: self.info, duration, waveform: self.waveform.finish() }
+        Decoded { info: self.info, duration, waveform: self.waveform.finish(), remarks: Vec::new() }
     }
 
     fn duration(&self) -> f64 {

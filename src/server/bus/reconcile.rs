@@ -148,6 +148,7 @@ mod tests {
             title: Title::new("A talk").unwrap(),
             engine: EngineId::External,
             language: None,
+            vocabulary: None,
             media: Media::default(),
             duration_total: None,
             lease_until: None,

@@ -49,6 +49,9 @@ pub(super) struct UploadForm {
     language: Option<String>,
     /// `pocketsphinx`, `whisper`, `openai` or `command`; the server's default if left out.
     engine: Option<String>,
+    /// Names and terms that the engine should know, with commas between: at most 1000 characters. Used by engines that take
+    /// a prompt; the server's default if left out.
+    vocabulary: Option<String>,
 }
 
 /// Receives a recording and queues it. A browser's plain form is redirected to a page, a program gets the session.
@@ -154,6 +157,7 @@ async fn receive_form(
             "title" => options.title = Some(text(field).await?),
             "language" => options.language = Some(text(field).await?),
             "engine" => options.engine = Some(text(field).await?),
+            "vocabulary" => options.vocabulary = Some(text(field).await?),
             "file" if let Some(room) = room.take() => {
                 // Options that come before the file are checked before the file is received.
                 state.sessions.check_options(&options)?;

@@ -3,8 +3,8 @@
 use super::{NodeSpeed, Workers, lease, spool};
 use crate::{
     model::{
-        Failure, Meter, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration, percent, stall_timeout,
-        text::count,
+        DetectedLanguage, Failure, Meter, Remark, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration,
+        percent, stall_timeout, text::count,
     },
     server::{
         audio::{AudioError, SAMPLE_RATE},
@@ -185,6 +185,8 @@ struct Job<'a> {
     started: time::Instant,
     /// Seconds of audio that earlier attempts have transcribed. The engine counts from there.
     offset: f64,
+    /// The language that the engine has found.
+    language: Option<DetectedLanguage>,
     /// When progress was published last.
     published: time::Instant,
     /// Whether there is progress that hasn't been published.
@@ -207,6 +209,7 @@ impl<'a> Job<'a> {
             meter: Meter::new(0.0, 0.0),
             started: now,
             offset: 0.0,
+            language: None,
             published: now,
             unpublished: false,
             waited_for_store: AtomicBool::default(),
@@ -227,6 +230,10 @@ impl<'a> Job<'a> {
             self.offset = last.end;
         }
         self.status.duration_processed = self.offset;
+        if self.status.segments == 0 {
+            // An earlier attempt left nothing that its remarks could be about.
+            self.status.remarks.clear();
+        }
         let (recording, _fetched) = self.recording(room, shutdown).await?;
         let max_duration = self.sessions.limits.max_duration;
         let stop_survey = CancellationToken::new();
@@ -242,8 +249,13 @@ impl<'a> Job<'a> {
             let reason = format!("The engine {} is not part of this build.", self.claim.session.engine);
             return Err(SpeechError::Unavailable { reason, install: String::new() }.into());
         };
-        let (mut input, mut output) =
-            speech::spawn(engine, &Request { language: self.claim.session.language.clone() })?;
+        let (mut input, mut output) = speech::spawn(
+            engine,
+            &Request {
+                language: self.claim.session.language.clone(),
+                vocabulary: self.claim.session.vocabulary.clone(),
+            },
+        )?;
         let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;
         let mut samples = spool::samples(self.sessions.decoders.clone(), recording, max_duration, from);
         // Feeds and reads at the same time, because an engine that is busy writing doesn't read, and the other way
@@ -281,6 +293,11 @@ impl<'a> Job<'a> {
                             self.processed(self.offset + processed, speed);
                             self.tick().await?;
                         }
+                        Some(EngineEvent::Language(found)) => {
+                            retry_write!(self, |_| self.sessions.store.save_detected_language(self.claim, &found))?;
+                            self.language = Some(found);
+                        }
+                        Some(EngineEvent::Remark(remark)) => self.remark(remark).await?,
                         Some(EngineEvent::Partial { .. }) => {}
                         Some(EngineEvent::Segment(segment)) => self.segment(segment, speed).await?,
                         Some(EngineEvent::Done) => break,
@@ -318,6 +335,9 @@ impl<'a> Job<'a> {
         check_survey(decoding)?;
         let Some(Ok(whole)) = decoding.end.as_deref() else { return Ok(false) };
         self.status.duration_total = Some(whole.duration);
+        for remark in &whole.remarks {
+            remark.clone().add_to(&mut self.status.remarks);
+        }
         let (id, peaks) = (self.claim.session.id, &whole.waveform.peaks);
         retry_write!(self, |_| self.sessions.store.save_waveform(id, peaks))?;
         self.status.progress = self.progress();
@@ -447,6 +467,9 @@ impl<'a> Job<'a> {
             Some(total) => format!("Transcribing {} of {}", clock(seconds), clock(total)),
             None => format!("Transcribing, {} done", clock(seconds)),
         };
+        if let Some(found) = &self.language {
+            self.status.message.push_str(&format!(", heard as {}", found.label()));
+        }
     }
 
     /// Progress doesn't fall within an attempt, though a container may declare less than it holds.
@@ -500,6 +523,11 @@ impl<'a> Job<'a> {
         self.status.stage = Some(stage);
         message.clone_into(&mut self.status.message);
         self.save().await
+    }
+
+    /// Adds a remark to the session.
+    async fn remark(&mut self, remark: Remark) -> Result<(), AttemptError> {
+        if remark.add_to(&mut self.status.remarks) { self.tick().await } else { Ok(()) }
     }
 
     fn is_due(&self) -> bool {

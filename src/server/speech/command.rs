@@ -86,6 +86,9 @@ impl Engine for CommandEngine {
         if let Some(language) = &request.language {
             command.env("HARK_LANGUAGE", language);
         }
+        if let Some(vocabulary) = &request.vocabulary {
+            command.env("HARK_VOCABULARY", vocabulary);
+        }
         Ok(command)
     }
 }

@@ -2,7 +2,7 @@
 //! them, `child` writes them.
 
 use super::SpeechError;
-use crate::model::Word;
+use crate::model::{DetectedLanguage, Remark, Word};
 use serde::{Deserialize, Serialize};
 
 /// Longest line accepted, in bytes.
@@ -39,6 +39,10 @@ pub enum EngineEvent {
         text: String,
     },
     Segment(EngineSegment),
+    /// The language that is spoken.
+    Language(DetectedLanguage),
+    /// What a reader of the transcript should know.
+    Remark(Remark),
     /// Everything up to the end of the audio has been transcribed.
     Done,
 }
@@ -60,6 +64,15 @@ pub(super) enum Line {
         text: String,
     },
     Segment(EngineSegment),
+    Language {
+        language: String,
+        #[serde(default)]
+        probability: Option<f32>,
+    },
+    Remark {
+        code: String,
+        message: String,
+    },
     Done,
     Error {
         code: String,
@@ -106,6 +119,12 @@ impl Parser {
                 self.segment(&segment).map_err(broken)?;
                 Ok(Some(EngineEvent::Segment(sanitise(segment))))
             }
+            Line::Language { language, probability } => {
+                let language: String = without_nul(&language).chars().take(35).collect();
+                let probability = unit(probability);
+                Ok(Some(EngineEvent::Language(DetectedLanguage { language, probability })))
+            }
+            Line::Remark { code, message } => Ok(Some(EngineEvent::Remark(Remark::new(&code, &message)))),
             Line::Done => Ok(Some(EngineEvent::Done)),
             Line::Error { code, message } => {
                 Err(SpeechError::Engine { code: without_nul(&code), message: without_nul(&message) })
@@ -147,8 +166,12 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }
 
+/// Moves a number into the range 0 to 1.
+fn unit(number: Option<f32>) -> Option<f32> {
+    number.filter(|number| number.is_finite()).map(|number| number.clamp(0.0, 1.0))
+}
+
 fn sanitise(mut segment: EngineSegment) -> EngineSegment {
-    let unit = |c: Option<f32>| c.filter(|c| c.is_finite()).map(|c| c.clamp(0.0, 1.0));
     segment.confidence = unit(segment.confidence);
     for word in &mut segment.words {
         word.confidence = unit(word.confidence);
@@ -175,13 +198,19 @@ mod tests {
             r#"{"type":"partial","text":"hel"}"#,
             r#"{"type":"segment","start":0.5,"end":1.5,"text":" hello ","confidence":2.0,"words":[{"text":"hello","start":0.5,"end":1.5}]}"#,
             "",
+            r#"{"type":"language","language":"de","probability":1.5}"#,
+            r#"{"type":"remark","code":"left_out","message":"0:30 to 0:45 could not be heard."}"#,
             r#"{"type":"done"}"#,
         ]);
         let events: Vec<_> = events.into_iter().filter_map(|e| e.unwrap()).collect();
-        assert_eq!(events.len(), 5);
+        assert_eq!(events.len(), 7);
         let EngineEvent::Segment(segment) = &events[3] else { panic!("{events:?}") };
         assert_eq!((segment.text.as_str(), segment.confidence), ("hello", Some(1.0)));
-        assert_eq!(events[4], EngineEvent::Done);
+        let EngineEvent::Language(found) = &events[4] else { panic!("{events:?}") };
+        assert_eq!((found.language.as_str(), found.probability), ("de", Some(1.0)));
+        let EngineEvent::Remark(remark) = &events[5] else { panic!("{events:?}") };
+        assert_eq!((remark.code.as_str(), remark.message.as_str()), ("left_out", "0:30 to 0:45 could not be heard."));
+        assert_eq!(events[6], EngineEvent::Done);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::{Db, Dialect, Store, VERSION_GAP, json_list, rows::SessionRow, segments::words, status, values};
 use crate::{
-    model::{Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
+    model::{DetectedLanguage, Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
     server::{event::Event, owner::Owner},
 };
 
@@ -235,6 +235,23 @@ impl Store {
             .execute(pool)
             .await
             .map(drop))
+    }
+
+    /// Stores the language that the engine of a claimed session has found.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn save_detected_language(&self, claim: &Claim, found: &DetectedLanguage) -> Result<(), sqlx::Error> {
+        on!(self, |pool| sqlx::query(
+            "UPDATE sessions SET detected_language = $3, detected_probability = $4 WHERE id = $1 AND attempt = $2"
+        )
+        .bind(claim.session.id.to_string())
+        .bind(i64::from(claim.session.status.attempt))
+        .bind(&found.language)
+        .bind(found.probability.map(f64::from))
+        .execute(pool)
+        .await
+        .map(drop))
     }
 
     /// Ends the attempt at a claimed session, with `status` as its worker's last one. Returns none if the claim is no

@@ -5,7 +5,7 @@ use super::{
     status::StatusRow,
     values::{parse, to_u32},
 };
-use crate::model::{Media, Segment, Session, SessionId, Timestamp, Title};
+use crate::model::{DetectedLanguage, Media, Segment, Session, SessionId, Timestamp, Title};
 
 /// The columns of a [`SessionRow`], from `sessions s`. The position in the queue is counted, unless an expression for
 /// it is given.
@@ -28,6 +28,7 @@ macro_rules! session_columns {
     ($position:expr) => {
         concat!(
             "s.id, s.owner, s.title, s.created_at, s.started_at, s.finished_at, s.engine, s.model, s.language, \
+             s.detected_language, s.detected_probability, s.vocabulary, \
              s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.crashes, s.needs_room, ",
             selected_status!(),
             ", ",
@@ -48,6 +49,9 @@ pub(super) struct SessionRow {
     engine: String,
     model: Option<String>,
     language: Option<String>,
+    detected_language: Option<String>,
+    detected_probability: Option<f64>,
+    vocabulary: Option<String>,
     file_name: String,
     bytes: i64,
     format: String,
@@ -79,6 +83,11 @@ impl SessionRow {
             engine: parse(&self.engine)?,
             model: self.model,
             language: self.language,
+            detected_language: self.detected_language.map(|language| DetectedLanguage {
+                language,
+                probability: self.detected_probability.map(|p| p as f32),
+            }),
+            vocabulary: self.vocabulary,
             media: Media {
                 file_name: self.file_name,
                 bytes: self.bytes as u64,

@@ -12,10 +12,10 @@ macro_rules! insert_session {
     ($executor:expr, $new:expr, $turn:expr, $now:expr) => {
         sqlx::query(
             concat!("INSERT INTO sessions (id, owner, title, title_folded, created_at, queued_at, updated_at, engine, language, \
-             file_name, \
+             vocabulary, file_name, \
              bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
              duration_total, segments, attempt, crashes, lease_until, turn, address) \
-             VALUES ($1, $2, $3, $17, $4, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, ", state!(queued), ", \
+             VALUES ($1, $2, $3, $17, $4, $4, $4, $5, $6, $18, $7, $8, $9, $10, $11, $12, 1, ", state!(queued), ", \
              'Waiting for its worker', 0, $13, 0, 0, 0, $14, $15, $16)"),
         )
         .bind($new.id.to_string())
@@ -35,6 +35,7 @@ macro_rules! insert_session {
         .bind($turn)
         .bind(&$new.address)
         .bind($crate::server::store::fold::fold($new.title.as_str()))
+        .bind(&$new.vocabulary)
         .execute($executor)
         .await
         .map(drop)
@@ -49,6 +50,8 @@ pub struct NewSession {
     pub title: Title,
     pub engine: EngineId,
     pub language: Option<String>,
+    /// Names and terms that help the engine, with commas between.
+    pub vocabulary: Option<String>,
     pub media: Media,
     /// Seconds, as the recording's container declares it.
     pub duration_total: Option<f64>,

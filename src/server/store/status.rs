@@ -2,7 +2,7 @@
 //! database. A new field of [`Status`] is added to the end of a list below, to [`StatusRow`], and to the migrations.
 
 use super::values::{parse, to_u32};
-use crate::model::{Failure, SessionId, Status, Timestamp, bytes};
+use crate::model::{Failure, Remark, SessionId, Status, Timestamp, bytes};
 use serde_json::{Map, Value, json};
 use sqlx::{Database, Encode, Type, query::Query};
 
@@ -84,6 +84,11 @@ macro_rules! status_columns {
     };
 }
 
+/// Remarks as they are stored: a JSON array, or nothing if there are none.
+fn remarks_text(remarks: &[Remark]) -> String {
+    if remarks.is_empty() { String::new() } else { json!(remarks).to_string() }
+}
+
 /// Evaluates the expression of a column.
 fn value<T>(status: &Status, of: impl Fn(&Status) -> T) -> T {
     of(status)
@@ -107,6 +112,7 @@ status_columns! {
         duration_total "$13" "double precision" |s| s.duration_total;
         estimated_completion "$14" "bigint" |s| s.estimated_completion.map(|at| at.0);
         processing_speed "$15" "double precision" |s| s.processing_speed;
+        remarks "$16" "text" |s| remarks_text(&s.remarks);
     }
 }
 
@@ -127,6 +133,7 @@ pub(super) struct StatusRow {
     duration_total: Option<f64>,
     estimated_completion: Option<i64>,
     processing_speed: Option<f64>,
+    remarks: String,
 }
 
 impl StatusRow {
@@ -162,6 +169,10 @@ impl StatusRow {
             segments: to_u32(self.segments),
             queue_position,
             attempt: to_u32(self.attempt),
+            remarks: match self.remarks.as_str() {
+                "" => Vec::new(),
+                text => serde_json::from_str(text).map_err(|e| sqlx::Error::Decode(e.into()))?,
+            },
             error: self.error_code.map(|code| Failure { code, message: self.error_message.unwrap_or_default() }),
         })
     }
