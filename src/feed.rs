@@ -214,7 +214,15 @@ mod tests {
     }
 
     fn segment(session_id: SessionId, index: u32) -> SegmentEvent {
-        let segment = Segment { index, start: 0.0, end: 1.0, text: String::new(), confidence: None, words: Vec::new() };
+        let segment = Segment {
+            index,
+            start: 0.0,
+            end: 1.0,
+            text: String::new(),
+            confidence: None,
+            words: Vec::new(),
+            unsure: Vec::new(),
+        };
         SegmentEvent::new(session_id, &segment)
     }
 

@@ -24,7 +24,7 @@ pub use progress::{
 };
 pub use remark::Remark;
 pub use report::{ConnectionReport, DELAY_BOUNDS_MS, Delays, ModeTimes, StreamFailures};
-pub use segment::{Segment, SegmentEvent, Word};
+pub use segment::{Segment, SegmentEvent, Word, unsure_words};
 pub use session::{DetectedLanguage, Media, Session, SessionDetail, SessionPage, Title, TitleError, Transcript};
 pub use stages::StageLog;
 pub use status::{Failure, Heartbeat, Stage, State, Status, StatusList};

@@ -236,6 +236,7 @@ mod tests {
             text: format!("text {index}"),
             confidence: None,
             words: if with_words { words } else { Vec::new() },
+            unsure: Vec::new(),
         }
     }
 

@@ -125,6 +125,7 @@ mod tests {
             text: text.to_owned(),
             confidence: None,
             words: Vec::new(),
+            unsure: Vec::new(),
         };
         vec![
             piece(0, 0.0, 1.5, "hello there"),

@@ -6,13 +6,31 @@ use crate::{
     feed::{browser::dom, reduce::View},
     model::{Segment, clock, text},
 };
-use leptos::{html, prelude::*};
+use leptos::{either::Either, html, prelude::*};
 
 /// The index of the line at a position of the recording, if there is one.
 fn line_at(segments: &[Segment], seconds: f64) -> Option<u32> {
     let after = segments.partition_point(|s| s.start <= seconds);
     let line = segments.get(after.checked_sub(1)?)?;
     (seconds < line.end).then_some(line.index)
+}
+
+/// A line's text, in which the words that the engine isn't sure of are marked.
+fn marked(text: &str, unsure: &[u16]) -> AnyView {
+    if unsure.is_empty() {
+        return text.to_owned().into_any();
+    }
+    let words = (0..).zip(text.split_whitespace()).map(|(position, word)| {
+        let space = if position > 0 { " " } else { "" };
+        if unsure.contains(&position) {
+            let word =
+                view! { <span class="unsure" title="The engine isn't sure of this word">{word.to_owned()}</span> };
+            Either::Left((space, word))
+        } else {
+            Either::Right(format!("{space}{word}"))
+        }
+    });
+    words.collect_view().into_any()
 }
 
 /// The lines.
@@ -62,8 +80,10 @@ pub fn TranscriptLines(
     });
 
     let line = move |index: usize| {
-        let segment = view.get_value().with_untracked(|v| v.segments.get(index).map(|s| (s.start, s.text.clone())));
-        segment.map(|(start, text)| {
+        let segment = view
+            .get_value()
+            .with_untracked(|v| v.segments.get(index).map(|s| (s.start, s.text.clone(), s.unsure.clone())));
+        segment.map(|(start, text, unsure)| {
             view! {
                 <li class="line" data-testid="segment">
                     <button
@@ -73,7 +93,7 @@ pub fn TranscriptLines(
                         aria-label=format!("Play from {}", clock(start))
                         on:click=move |_| on_play.run(start)
                     >{clock(start)}</button>
-                    <p>{text}</p>
+                    <p>{marked(&text, &unsure)}</p>
                 </li>
             }
         })
@@ -119,8 +139,15 @@ mod tests {
 
     #[test]
     fn line_at_finds_the_line_of_a_position() {
-        let piece =
-            |index, start, end| Segment { index, start, end, text: String::new(), confidence: None, words: Vec::new() };
+        let piece = |index, start, end| Segment {
+            index,
+            start,
+            end,
+            text: String::new(),
+            confidence: None,
+            words: Vec::new(),
+            unsure: Vec::new(),
+        };
         let segments = [piece(0, 1.0, 2.0), piece(1, 2.0, 4.0), piece(2, 6.0, 7.0)];
         let lines = [0.5, 1.0, 2.0, 3.9, 5.0, 6.5, 9.0].map(|at| line_at(&segments, at));
         assert_eq!(lines, [None, Some(0), Some(1), Some(1), None, Some(2), None]);

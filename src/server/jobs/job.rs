@@ -4,7 +4,7 @@ use super::{NodeSpeed, Workers, lease, spool};
 use crate::{
     model::{
         DetectedLanguage, Failure, Meter, Remark, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration,
-        percent, stall_timeout, text::count,
+        percent, stall_timeout, text::count, unsure_words,
     },
     server::{
         audio::{AudioError, SAMPLE_RATE},
@@ -484,6 +484,7 @@ impl<'a> Job<'a> {
             index: self.status.segments,
             start: shift(spoken.start),
             end: shift(spoken.end),
+            unsure: unsure_words(&spoken.text, &spoken.words),
             text: spoken.text,
             confidence: spoken.confidence,
             words: spoken

@@ -2,7 +2,7 @@
 //! for reports over HTTP and by `redis_reports` for those over Redis.
 
 use crate::{
-    model::{Failure, Segment, Stage, State, Status, Timestamp, Word},
+    model::{Failure, Segment, Stage, State, Status, Timestamp, Word, unsure_words},
     server::{bus::Rejection, error::Error},
 };
 use serde::Deserialize;
@@ -231,7 +231,15 @@ pub(super) fn check_segment(new: NewSegment) -> Result<Segment, ReportError> {
     if new.confidence.is_some_and(|c| !(0.0..=1.0).contains(&c)) {
         return Err(ReportError::Invalid(format!("The confidence of segment {index} must be from 0 to 1.")));
     }
-    Ok(Segment { index, start: new.start, end: new.end, text: new.text, confidence: new.confidence, words: new.words })
+    Ok(Segment {
+        index,
+        start: new.start,
+        end: new.end,
+        unsure: unsure_words(&new.text, &new.words),
+        text: new.text,
+        confidence: new.confidence,
+        words: new.words,
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::{
     status::StatusRow,
     values::{parse, to_u32},
 };
-use crate::model::{DetectedLanguage, Media, Segment, Session, SessionId, Timestamp, Title};
+use crate::model::{DetectedLanguage, Media, Segment, Session, SessionId, Timestamp, Title, Word, unsure_words};
 
 /// The columns of a [`SessionRow`], from `sessions s`. The position in the queue is counted, unless an expression for
 /// it is given.
@@ -114,13 +114,15 @@ pub(super) struct SegmentRow {
 
 impl SegmentRow {
     pub(super) fn into_segment(self) -> Result<Segment, sqlx::Error> {
+        let words: Vec<Word> = serde_json::from_str(&self.words).map_err(|e| sqlx::Error::Decode(e.into()))?;
         Ok(Segment {
             index: to_u32(self.idx),
             start: self.start_s,
             end: self.end_s,
+            unsure: unsure_words(&self.text, &words),
             text: self.text,
             confidence: self.confidence.map(|c| c as f32),
-            words: serde_json::from_str(&self.words).map_err(|e| sqlx::Error::Decode(e.into()))?,
+            words,
         })
     }
 }
