@@ -4,16 +4,13 @@ SHELL := bash
 .DEFAULT_GOAL := run
 .PHONY: run build watch test check unit adapters end2end random bundle snapshots sbom setup setup-test
 
-# Additional features of the server, such as FEATURES=whisper.
-FEATURES ?=
 ENV := . scripts/env
-SERVER := $(if $(FEATURES),--bin-features $(FEATURES))
 
 run: build ## Build if needed, then serve on http://127.0.0.1:3000
 	@exec target/release/hark serve
 
 build: setup ## target/release/hark and target/site
-	@$(ENV); cargo leptos build --release -P $(SERVER)
+	@$(ENV); cargo leptos build --release -P
 	@scripts/bundle-size || true  # exceeding the budget doesn't fail the build
 
 watch: setup ## Rebuild and reload on every change

@@ -2,7 +2,6 @@
 //! that misbehave, and a stand-in for the API that costs money.
 
 mod support;
-#[cfg(feature = "whisper")]
 #[path = "support/whisper_model.rs"]
 #[allow(unreachable_pub, reason = "as in the other files of support")]
 mod whisper_model;
@@ -602,7 +601,6 @@ async fn a_model_with_a_wrong_checksum_is_removed() {
     assert!(!fine && said.contains("'tiny'"), "{said}");
 }
 
-#[cfg(feature = "whisper")]
 #[tokio::test]
 async fn whisper_answers_window_by_window() {
     let folder = TempDir::new().unwrap();
@@ -625,7 +623,6 @@ async fn whisper_answers_window_by_window() {
     assert_eq!(text(&transcribe(engine, vec![0; 16_000 * 5]).await.unwrap()), "");
 }
 
-#[cfg(feature = "whisper")]
 #[tokio::test]
 async fn whisper_refuses_what_it_cannot_do() {
     let folder = TempDir::new().unwrap();

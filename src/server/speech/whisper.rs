@@ -1,18 +1,13 @@
-//! The `whisper` engine: OpenAI's Whisper by whisper.cpp, in builds that have it. Its model is a file in ggml format.
+//! The `whisper` engine: OpenAI's Whisper by whisper.cpp. Its model is a file in ggml format.
+
+mod child;
 
 use super::{Availability, Engine, Request, SpeechError, own_child};
 use crate::model::EngineId;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
-#[cfg(feature = "whisper")]
-#[path = "whisper/linked.rs"]
-mod library;
-#[cfg(not(feature = "whisper"))]
-#[path = "whisper/absent.rs"]
-mod library;
-
-pub(super) use library::child;
+pub(super) use child::run as child;
 
 pub(super) struct Whisper {
     program: Option<PathBuf>,
@@ -37,12 +32,6 @@ impl Engine for Whisper {
     }
 
     fn availability(&self) -> Availability {
-        if !library::LINKED {
-            return Availability::Missing {
-                reason: "This build of Hark has no Whisper.".to_owned(),
-                install: "make build FEATURES=whisper".to_owned(),
-            };
-        }
         if !self.model.is_file() {
             return Availability::Missing {
                 reason: format!("Its model file {} does not exist.", self.model.display()),

@@ -1,4 +1,4 @@
-//! The `whisper` engine in a build with whisper.cpp, by `whisper-rs`. It gets windows of at most 28 s cut at pauses, so
+//! The child process of the `whisper` engine: whisper.cpp by `whisper-rs`. It gets windows of at most 28 s cut at pauses, so
 //! that progress moves and each answer comes as soon as its window is done. Called by `child`.
 
 use crate::{
@@ -17,8 +17,6 @@ use whisper_rs::{
     FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters, WhisperError, WhisperSegment, WhisperState,
 };
 
-pub(super) const LINKED: bool = true;
-
 /// A window without a sample at this level (of 32768) is skipped, because Whisper invents words for silence.
 const MIN_LEVEL: u16 = 16;
 /// The length in characters, about 15 s of speech, from which segments are divided at a word.
@@ -28,7 +26,7 @@ const MAX_THREADS: usize = 8;
 /// The minimal length of a window, in samples: whisper.cpp finds nothing in less than a second.
 const MIN_SAMPLES: usize = SAMPLE_RATE as usize + 1600;
 
-pub(in crate::server::speech) fn child(model: &Path, language: Option<&str>) -> Result<(), ChildError> {
+pub(in crate::server::speech) fn run(model: &Path, language: Option<&str>) -> Result<(), ChildError> {
     // Otherwise whisper.cpp logs at length to standard error.
     whisper_rs::install_logging_hooks();
     let unusable = |why: String| {
