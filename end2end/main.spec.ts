@@ -1,7 +1,10 @@
-// The main path: a recording is uploaded, watched and transcribed. With scripts, without scripts, and without EventSource.
+// The main path: a recording is uploaded, watched and transcribed by Whisper. With scripts, without scripts, and without
+// EventSource.
 import { expect, test, visit } from './fixtures.ts';
-import { clip } from './speech.ts';
+import { WHISPER, WHISPER_ERRORS, clip } from './speech.ts';
 import { type Sample, create, expectState, expectTranscript, record, state, upload } from './sessions.ts';
+
+test.use({ harkEnv: WHISPER });
 
 function expectMonotonicProgress(samples: Sample[]) {
   const values = samples.map(s => s.progress).filter(p => p !== null);
@@ -20,7 +23,7 @@ for (const format of ['wav', 'mp3'] as const) {
     const samples = await record(page);
     expectMonotonicProgress(samples);
     expect(samples.some(s => s.badge === 'live'), 'the badge says Live').toBe(true);
-    await expectTranscript(page);
+    await expectTranscript(page, WHISPER_ERRORS);
 
     // A page loaded afterwards shows the same lines.
     const watched = await page.getByTestId('segment').allTextContents();
@@ -51,14 +54,14 @@ test.describe('without scripts', () => {
         await page.reload();
         await expectState(page, 'completed', 100);
       }).toPass({ timeout: 180_000, intervals: [1_000] });
-      await expectTranscript(page);
+      await expectTranscript(page, WHISPER_ERRORS);
     });
   }
 });
 
 test.describe('without EventSource', () => {
   // A fast machine transcribes the clip in less than the usual poll interval of 3 seconds.
-  test.use({ harkEnv: { HARK_LINK_TIMING: 'poll=300' } });
+  test.use({ harkEnv: { ...WHISPER, HARK_LINK_TIMING: 'poll=300' } });
 
   test('the page polls', async ({ page }) => {
     await page.addInitScript(() => delete (window as any).EventSource);
@@ -73,6 +76,6 @@ test.describe('without EventSource', () => {
     expect(samples.some(s => s.badge === 'live'), 'the badge never says Live').toBe(false);
     expect(streams).toEqual([]);
     await expect(page.getByTestId('segment').first()).toBeVisible();
-    await expectTranscript(page);
+    await expectTranscript(page, WHISPER_ERRORS);
   });
 });

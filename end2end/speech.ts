@@ -1,7 +1,7 @@
 // Test speech, made with flite when it is first needed, and the word error rate of its transcripts.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, renameSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import path from 'node:path';
 
 /** The text of the clip: 26 s, with words that a small model knows. */
@@ -10,6 +10,18 @@ export const TEXT =
   'There was no one else on the road that day. By noon the sun was high and we stopped under a tall tree to eat some bread. ' +
   'After that the weather began to change. A cold wind came down from the mountains, and before long it was raining. ' +
   'We found a small farm where an old man gave us a room for the night.';
+
+// As in scripts/env.
+const TOOLS = process.env.HARK_TOOLS ?? path.join(process.env.CARGO_HOME ?? path.join(homedir(), '.cargo'), 'hark');
+
+/** Settings of a server that transcribes English with Whisper's smallest model. */
+export const WHISPER = {
+  HARK_ENGINE: 'whisper',
+  HARK_WHISPER_MODEL: path.join(TOOLS, 'models', 'ggml-tiny.en.bin'),
+};
+
+/** The share of the clip's words that Whisper's smallest model may get wrong. */
+export const WHISPER_ERRORS = 0.05;
 
 const FOLDER = path.join(tmpdir(), 'hark-speech');
 
