@@ -46,7 +46,12 @@ enum Task {
         max_duration: f64,
     },
     /// Become ffprobe, and tell what the recording is.
-    Ffprobe { program: PathBuf },
+    Ffprobe {
+        program: PathBuf,
+        /// Let it open the decoders of pictures, too.
+        #[arg(long)]
+        pictures: bool,
+    },
     /// Become ffmpeg, and decode it.
     Ffmpeg {
         program: PathBuf,
@@ -91,7 +96,7 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     let bounds = Bounds { memory: args.memory, cpu_secs: args.cpu_secs };
     let role = match &args.task {
         Task::Probe { .. } | Task::Decode { .. } | Task::Check => Role::BuiltIn,
-        Task::Ffprobe { program } | Task::Ffmpeg { program, .. } | Task::CheckFfmpeg { program } => {
+        Task::Ffprobe { program, .. } | Task::Ffmpeg { program, .. } | Task::CheckFfmpeg { program } => {
             Role::Program(program)
         }
     };
@@ -103,7 +108,7 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     let done = match args.task {
         Task::Probe { max_duration } => built_in(&Limits { max_duration }, false),
         Task::Decode { max_duration } => built_in(&Limits { max_duration }, true),
-        Task::Ffprobe { program } => Err(become_program(&program, ffmpeg::probe_arguments(block))),
+        Task::Ffprobe { program, pictures } => Err(become_program(&program, ffmpeg::probe_arguments(block, pictures))),
         Task::Ffmpeg { program, stream, channels, measure, mix, gain } => {
             let task = if measure {
                 ffmpeg::Task::Measure { stream, channels }

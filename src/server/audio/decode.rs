@@ -28,7 +28,7 @@ use symphonia::core::units::TimeBase;
 use super::level::{Level, Meter, Mix, tracks_remark};
 use super::parts::{self, Framing, Part};
 use super::resample::RATES;
-use super::sniff::{self, Kind, Source, Wav};
+use super::sniff::{self, Kind, Lengths, Source};
 use super::{AudioError, AudioInfo, Limits, Problem, matroska, mp4, remarks};
 use crate::model::Remark;
 
@@ -299,8 +299,8 @@ struct Opened {
     format: &'static str,
 }
 
-fn read_part(file: &File, part: &Part, wav: Option<&Wav>) -> Result<Box<dyn FormatReader>, DecodeFailure> {
-    let stream = MediaSourceStream::new(Box::new(Source::new(file.try_clone()?, part, wav)?), Default::default());
+fn read_part(file: &File, part: &Part, lengths: Option<&Lengths>) -> Result<Box<dyn FormatReader>, DecodeFailure> {
+    let stream = MediaSourceStream::new(Box::new(Source::new(file.try_clone()?, part, lengths)?), Default::default());
     let (format, metadata) = (FormatOptions::default(), MetadataOptions::default());
     let opened = catch_panic(|| CONTAINERS.probe(&Hint::new(), stream, format, metadata));
     opened.map_err(|error| match error {
@@ -422,13 +422,12 @@ impl Native {
         if name.is_some() && sniff::has_too_many_chunks(&file)? {
             return Err(damaged().into());
         }
-        let wav = sniff::wav(&file)?;
-        let lengths = match &wav {
-            Some(wav) => Some((wav.declared, wav.found)),
+        let lengths = match sniff::wav(&file)? {
             None => sniff::aiff(&file)?,
+            wav => wav,
         };
         let size = file.metadata()?.len();
-        let mut reader = match read_part(&file, &Part::of(0..size), wav.as_ref()) {
+        let mut reader = match read_part(&file, &Part::of(0..size), lengths.as_ref()) {
             Err(_) if sniff::mp4_without_index(&file)? => {
                 return Err(AudioError::Truncated { declared: None, found: None }.into());
             }
@@ -460,8 +459,8 @@ impl Native {
                 reader = read_part(&file, &first, None)?;
             }
         }
-        let opened = Opened::new(&file, 0, reader, lengths.map(|(declared, _)| declared), track, whole)?;
-        let found = lengths.map(|(_, found)| found);
+        let opened = Opened::new(&file, 0, reader, lengths.as_ref().map(|lengths| lengths.declared), track, whole)?;
+        let found = lengths.map(|lengths| lengths.found);
         let mut native = Self {
             info: AudioInfo {
                 format: opened.format.to_owned(),

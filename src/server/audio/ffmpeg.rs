@@ -29,21 +29,14 @@ const MIN_SCORE: u32 = 25;
 /// tells neither the file's name nor its folder.
 const INPUT: &str = "file:/proc/self/fd/0";
 
-/// Limits of what is read before there is sound. Pictures are not decoded at all: one in an AVI file of 1 MB may take
-/// 800 MB. The others are ffmpeg's own defaults, written down, except the number of streams, of which it would accept
-/// 1,000.
-const LIMIT_ARGUMENTS: [&str; 10] = [
-    "-threads",
-    "1",
-    "-max_pixels",
-    "1",
-    "-probesize",
-    "5000000",
-    "-analyzeduration",
-    "5000000",
-    "-max_streams",
-    "100",
-];
+/// The largest picture in pixels, where ffprobe must open its decoder: that of a usual film. Otherwise pictures are not
+/// decoded at all: one in an AVI file of 1 MB may take 800 MB.
+const PICTURE_PIXELS: &str = "2100000";
+
+/// Limits of what is read before there is sound. They are ffmpeg's own defaults, written down, except the number of
+/// streams, of which it would accept 1,000.
+const LIMIT_ARGUMENTS: [&str; 8] =
+    ["-threads", "1", "-probesize", "5000000", "-analyzeduration", "5000000", "-max_streams", "100"];
 
 /// The paths of ffmpeg and ffprobe.
 pub(super) struct Programs {
@@ -72,12 +65,13 @@ pub fn available() -> bool {
     find().is_some()
 }
 
-/// The arguments of ffprobe. No single allocation may be larger than `max_alloc` bytes.
-pub(super) fn probe_arguments(max_alloc: u64) -> Vec<OsString> {
+/// The arguments of ffprobe. No single allocation may be larger than `max_alloc` bytes. Without `pictures` it fails on
+/// some films, because it opens the decoders of all tracks.
+pub(super) fn probe_arguments(max_alloc: u64, pictures: bool) -> Vec<OsString> {
     const SHOW: &str = "format=format_name,start_time,duration,probe_score:\
         stream=index,codec_type,codec_name,sample_rate,channels,start_time,duration:\
         stream_disposition=attached_pic,default";
-    let mut arguments = common(max_alloc);
+    let mut arguments = common(max_alloc, pictures);
     arguments.extend(["-of", "json", "-show_entries", SHOW, "-i", INPUT].map(OsString::from));
     arguments
 }
@@ -93,7 +87,7 @@ pub(super) enum Task {
 
 /// The arguments of ffmpeg, which writes to standard output.
 pub(super) fn decode_arguments(max_alloc: u64, task: &Task) -> Vec<OsString> {
-    let mut arguments = common(max_alloc);
+    let mut arguments = common(max_alloc, false);
     // Standard input is the recording, not a keyboard.
     arguments.extend(["-nostdin", "-filter_threads", "1", "-vn", "-sn", "-dn", "-i", INPUT].map(OsString::from));
     let (Task::Measure { stream, .. } | Task::Decode { stream, .. }) = task;
@@ -132,11 +126,12 @@ pub(super) fn version_arguments() -> Vec<OsString> {
     vec!["-version".into()]
 }
 
-fn common(max_alloc: u64) -> Vec<OsString> {
+fn common(max_alloc: u64, pictures: bool) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["-hide_banner", "-loglevel", "error", "-max_alloc"].map(Into::into).into();
     arguments.push(max_alloc.to_string().into());
     arguments.extend(["-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS].map(OsString::from));
     arguments.extend(LIMIT_ARGUMENTS.map(OsString::from));
+    arguments.extend(["-max_pixels", if pictures { PICTURE_PIXELS } else { "1" }].map(OsString::from));
     arguments
 }
 
@@ -280,7 +275,7 @@ mod tests {
         let mix = Mix { channels: Some(vec![1, 3]), gain: 2.0 };
         let decode = Task::Decode { stream: 2, channels: 4, mix };
         let measure = Task::Measure { stream: 2, channels: 4 };
-        for arguments in [probe_arguments(1), decode_arguments(1, &measure), decode_arguments(1, &decode)] {
+        for arguments in [probe_arguments(1, true), decode_arguments(1, &measure), decode_arguments(1, &decode)] {
             let at = |word: &str| arguments.iter().position(|argument| argument == word).unwrap();
             for bound in ["-threads", "-max_pixels", "-probesize", "-max_streams", "-max_alloc", "-format_whitelist"] {
                 assert!(at(bound) < at("-i"), "{bound}");

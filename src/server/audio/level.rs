@@ -49,6 +49,9 @@ const SOUNDING: f64 = 30.0;
 /// Channels that are measured apart. Further ones are only mixed.
 const MAX_CHANNELS: usize = 256;
 
+/// The sample that is above full scale not only by the rounding of a lossy codec: 3 dB.
+const OVER: f64 = 1.4;
+
 /// The lowest level that is told apart, in dB, and the number of steps of one dB above it.
 const LOWEST: f64 = -150.0;
 const STEPS: usize = 220;
@@ -186,7 +189,7 @@ impl Meter {
                 if let Some(power) = self.powers.get_mut(channel).filter(|_| is_known) {
                     *power += sample * sample;
                 }
-                self.over += u64::from(sample.abs() > 1.0);
+                self.over += u64::from(sample.abs() > OVER);
             }
             self.samples += channels as u64;
             self.mix_power += (sum * share).powi(2);

@@ -170,15 +170,15 @@ fn tag(head: &[u8], remaining: u64) -> Option<u64> {
     (head.starts_with(b"TAG") && remaining <= 128).then_some(128)
 }
 
-/// Reads the frames of a stream without a container, of the whole file or of its first bytes.
-pub(super) fn frames(file: &File, framing: Framing, most: u64) -> io::Result<Frames> {
+/// Reads the frames of a stream without a container, of the whole file or of its first bytes after the tags.
+pub(super) fn frames(file: &File, framing: Framing, mut most: u64) -> io::Result<Frames> {
     let mut window = Window::new(file)?;
     let size = window.size;
     let (mut found, mut spec, mut in_a_row, mut at) = (Frames::default(), None, 0, 0);
     while at < size && at < most {
         let head = window.get(at, HEAD)?;
         if let Some(length) = tag(head, size - at) {
-            at = at.saturating_add(length);
+            (at, most) = (at.saturating_add(length), most.saturating_add(length));
             continue;
         }
         let has_table = framing == Framing::Mpeg

@@ -244,18 +244,27 @@ impl Decoders {
         let Some(programs) = ffmpeg::find() else {
             return Err(AudioError::Unreadable { recognised, problem, ffmpeg: false }.into());
         };
-        let task = ["ffprobe".as_ref(), programs.ffprobe.as_os_str()];
-        let mut running = self.spawn(file, recording, &task, cpu_secs, time_limit)?;
-        running.recognised.clone_from(&recognised);
-        let answer = running.read_to_end().await?;
-        match running.exit_status().await {
-            (Some(status), _) if status.success() => {}
-            (Some(status), stderr_tail) if status.signal().is_none() => {
-                tracing::info!(recording = running.name, %status, ?stderr_tail, "ffprobe can't read a recording");
-                return Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into());
+        let mut answer = None;
+        for pictures in [None, Some("--pictures".as_ref())] {
+            let task: Vec<&OsStr> =
+                ["ffprobe".as_ref(), programs.ffprobe.as_os_str()].into_iter().chain(pictures).collect();
+            let mut running = self.spawn(file, recording, &task, cpu_secs, time_limit)?;
+            running.recognised.clone_from(&recognised);
+            let output = running.read_to_end().await?;
+            match running.exit_status().await {
+                (Some(status), _) if status.success() => {
+                    answer = Some(output);
+                    break;
+                }
+                (Some(status), stderr_tail) if status.signal().is_none() => {
+                    tracing::info!(recording = running.name, %status, ?stderr_tail, "ffprobe can't read a recording");
+                }
+                (status, stderr_tail) => return Err(running.death_error(status, &stderr_tail).into()),
             }
-            (status, stderr_tail) => return Err(running.death_error(status, &stderr_tail).into()),
         }
+        let Some(answer) = answer else {
+            return Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into());
+        };
         match ffmpeg::parse_probe(&answer) {
             Ok((mut tracks, default)) => {
                 for track in &mut tracks {

@@ -159,21 +159,21 @@ fn is_text(head: &[u8]) -> bool {
         })
 }
 
-/// The position of the samples in a WAV file, and their declared and real length.
+/// What the header of a WAV or AIFF file declares, and what the file holds.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Wav {
+pub(super) struct Lengths {
     /// Seconds that the file holds.
     pub(super) found: f64,
     /// Seconds that the header declares; `found` where the header was written before the length was known.
     pub(super) declared: f64,
-    /// First byte of the samples.
-    start: u64,
-    /// Bytes of whole frames from there.
-    length: u64,
+    /// Where the samples end.
+    end: u64,
+    /// Positions in the file, and what the decoders read there instead, so that they know the real lengths.
+    patches: Vec<(u64, [u8; 4])>,
 }
 
 /// Reads a WAV file's header. Returns none if it isn't one, or if it has no usable format or samples.
-pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
+pub(super) fn wav(file: &File) -> io::Result<Option<Lengths>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
     if !read_at(file, 0, &mut head)? || !matches!(&head[..4], b"RIFF" | b"RF64" | b"BW64") || &head[8..] != b"WAVE" {
@@ -228,7 +228,12 @@ pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
                 };
                 let length = declared.min(available) / frame * frame;
                 let seconds = |bytes: u64| bytes as f64 / per_second;
-                return Ok(Some(Wav { found: seconds(length), declared: seconds(declared), start: at, length }));
+                // The longest possible length for the whole file, which also means "unknown", so that only the length of
+                // the samples counts.
+                let size = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+                let patches = vec![(0, *b"RIFF"), (4, [0xff; 4]), (at - 4, size)];
+                let (found, declared) = (seconds(length), seconds(declared));
+                return Ok(Some(Lengths { found, declared, end: at + length, patches }));
             }
             _ => {}
         }
@@ -298,15 +303,14 @@ fn chunks_to_end(file: &File, mut at: u64) -> io::Result<bool> {
     Ok(at <= size + 1)
 }
 
-/// Returns the seconds that an AIFF file declares and those that it holds; none if it isn't one or doesn't declare
-/// them.
-pub(super) fn aiff(file: &File) -> io::Result<Option<(f64, f64)>> {
+/// Reads an AIFF file's header. Returns none if it isn't one, or doesn't declare its length.
+pub(super) fn aiff(file: &File) -> io::Result<Option<Lengths>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
     if !read_at(file, 0, &mut head)? || &head[..4] != b"FORM" || !matches!(&head[8..], b"AIFF" | b"AIFC") {
         return Ok(None);
     }
-    let (mut at, mut declared, mut chunk) = (12, 0.0, [0; 8]);
+    let (mut at, mut declared, mut frames, mut chunk) = (12, 0.0, (0, 0), [0; 8]);
     for _ in 0..MAX_CHUNKS {
         if !read_at(file, at, &mut chunk)? {
             break;
@@ -322,11 +326,21 @@ pub(super) fn aiff(file: &File) -> io::Result<Option<(f64, f64)>> {
                 // An 80-bit float: the exponent, then a mantissa of which the upper half is enough.
                 let exponent = i32::from(u16::from_be_bytes([body[8], body[9]]) & 0x7fff) - 16_383 - 31;
                 let rate = f64::from(be32(&body[10..])) * 2_f64.powi(exponent);
-                declared = f64::from(be32(&body[2..])) / rate;
+                frames = (at + 2, be32(&body[2..]));
+                declared = f64::from(frames.1) / rate;
             }
             b"SSND" if declared.is_normal() && length > 8 => {
-                let share = size.saturating_sub(at).min(length) as f64 / length as f64;
-                return Ok(Some((declared, declared * share)));
+                let available = size.saturating_sub(at).min(length);
+                // The samples follow two numbers.
+                let share = available.saturating_sub(8) as f64 / (length - 8) as f64;
+                let mut patches = Vec::new();
+                if available < length {
+                    let cut = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes();
+                    patches.push((4, cut(size - 8)));
+                    patches.push((frames.0, ((f64::from(frames.1) * share) as u32).to_be_bytes()));
+                    patches.push((at - 4, cut(available)));
+                }
+                return Ok(Some(Lengths { found: declared * share, declared, end: size, patches }));
             }
             _ => {}
         }
@@ -449,7 +463,8 @@ pub(super) fn read_up_to(file: &File, at: u64, length: usize) -> io::Result<Vec<
     Ok(if read_at(file, at, &mut bytes)? { bytes } else { Vec::new() })
 }
 
-/// A part of a file for the decoders, whose length is read once. The lengths in a WAV file are replaced by the real ones.
+/// A part of a file for the decoders, whose length is read once. The lengths in a WAV or AIFF file are replaced by the real
+/// ones.
 pub(super) struct Source {
     file: File,
     at: u64,
@@ -465,19 +480,14 @@ impl Source {
     /// The longest head, in bytes. Real ones have a few dozen.
     const MAX_HEAD: u64 = 4_096;
 
-    pub(super) fn new(file: File, part: &Part, wav: Option<&Wav>) -> io::Result<Self> {
+    pub(super) fn new(file: File, part: &Part, lengths: Option<&Lengths>) -> io::Result<Self> {
         let head = part.head.start..part.head.end.min(part.head.start + Self::MAX_HEAD);
         let head = read_up_to(&file, head.start, usize::try_from(head.end - head.start).unwrap_or(0))?;
         let mut length = head.len() as u64 + part.body.end.saturating_sub(part.body.start);
-        let mut patches = Vec::new();
-        if let Some(wav) = wav {
-            length = wav.start + wav.length;
-            // The longest possible length for the whole file, which also means "unknown", so that only the length of
-            // the samples counts.
-            patches.push((0, *b"RIFF"));
-            patches.push((4, [0xff; 4]));
-            patches.push((wav.start - 4, u32::try_from(wav.length).unwrap_or(u32::MAX).to_le_bytes()));
+        if let Some(lengths) = lengths {
+            length = lengths.end;
         }
+        let patches = lengths.map(|lengths| lengths.patches.clone()).unwrap_or_default();
         Ok(Self { file, at: 0, length, head, body: part.body.start, patches })
     }
 }
