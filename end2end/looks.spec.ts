@@ -44,15 +44,18 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await visit(page, '/');
         await check('list');
 
-        // Half of a recording: decoding finds that it is incomplete.
-        const half = info.outputPath('half.mp3');
-        const whole = await readFile(clip('mp3'));
-        await writeFile(half, whole.subarray(0, whole.length / 2));
-        const failed = await create(page, half);
+        // The head of a recording without its sound: only decoding finds that.
+        const head = info.outputPath('head.wma');
+        const whole = await readFile(clip('wma'));
+        const sound = whole.indexOf(Buffer.from('3626b2758e66cf11a6d900aa0062ce6c', 'hex'));
+        await writeFile(head, whole.subarray(0, sound + 50));
+        const failed = await create(page, head);
         expect(await waitForEnd(page, failed)).toBe('failed');
         await visit(page, `/sessions/${failed}`);
         // The reason is shown once, and no empty element is visible.
-        await expect(page.getByText('The file is incomplete').filter({ visible: true })).toHaveCount(1);
+        await expect(page.getByText('nothing recorded in it').filter({ visible: true })).toHaveCount(1);
+        // Another attempt would find the same.
+        await expect(page.getByTestId('retry')).toHaveCount(0);
         for (const part of ['message', 'waveform', 'transcript']) await expect(page.getByTestId(part)).toBeHidden();
         await check('session-failed');
 

@@ -26,7 +26,7 @@ export const WHISPER_ERRORS = 0.05;
 const FOLDER = path.join(tmpdir(), 'hark-speech');
 
 /** The clip as a file. It is written under a temporary name, so that two workers can make it at the same time. */
-export function clip(format: 'wav' | 'mp3'): string {
+export function clip(format: 'wav' | 'mp3' | 'wma'): string {
   const file = path.join(FOLDER, `road.${format}`);
   if (existsSync(file)) return file;
   mkdirSync(FOLDER, { recursive: true });

@@ -144,7 +144,7 @@ async fn bad_uploads_are_refused_with_a_reason_and_leave_nothing() {
         ("talk.mp3", b"just some text, no sound at all".to_vec(), &[], StatusCode::UNPROCESSABLE_ENTITY, "unreadable"),
         ("long.wav", wav(6.0, 1.0), &[], StatusCode::UNPROCESSABLE_ENTITY, "too_long"),
         ("large.wav", vec![1; 250_000], &[], StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-        ("cut.wav", wav(3.0, 1.0)[..40_000].to_vec(), &[], StatusCode::UNPROCESSABLE_ENTITY, "truncated"),
+        ("a.ds2", b"\x03ds2\0\0\0\0".to_vec(), &[], StatusCode::UNPROCESSABLE_ENTITY, "closed_format"),
         ("a.wav", wav(1.0, 1.0), &[("engine", "nonsense")], StatusCode::UNPROCESSABLE_ENTITY, "unknown_engine"),
         ("a.wav", wav(1.0, 1.0), &[("engine", "command")], StatusCode::SERVICE_UNAVAILABLE, "engine_unavailable"),
         ("a.wav", wav(1.0, 1.0), &[("language", "../x")], StatusCode::BAD_REQUEST, "bad_request"),

@@ -112,6 +112,27 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// The codes of failures whose reason is in the recording: another attempt would end in the same way.
+    const FINAL: [&str; 9] = [
+        "closed_format",
+        "empty_file",
+        "ffmpeg",
+        "no_audio_track",
+        "no_samples",
+        "protected",
+        "too_long",
+        "truncated",
+        "unreadable",
+    ];
+
+    /// Whether another attempt may end differently.
+    #[must_use]
+    pub fn may_retry(&self) -> bool {
+        !Self::FINAL.contains(&self.code.as_str())
+    }
+}
+
 /// The status payload: the same in SSE, polling and server-rendered pages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
@@ -154,6 +175,16 @@ impl Status {
     /// The largest version that a worker may send: the largest integer that JSON in a browser represents exactly (ECMA-262,
     /// `Number.MAX_SAFE_INTEGER`), minus what Hark's own changes may add.
     pub const MAX_VERSION: u64 = (1 << 53) - (1 << 20);
+
+    /// Whether the session has ended without a transcript of all its sound, and another attempt may change that.
+    #[must_use]
+    pub fn may_retry(&self) -> bool {
+        match self.state {
+            State::Cancelled => true,
+            State::Failed => self.error.as_ref().is_none_or(Failure::may_retry),
+            _ => false,
+        }
+    }
 
     /// The first status of a session of which nothing else is known.
     #[must_use]

@@ -7,7 +7,12 @@ mod child;
 mod confine;
 mod decode;
 mod ffmpeg;
+mod level;
+mod matroska;
+mod mp4;
+mod parts;
 mod process;
+mod remarks;
 mod resample;
 mod sniff;
 mod waveform;
@@ -88,7 +93,22 @@ pub enum AudioError {
         /// The container's short name.
         format: String,
     },
-    /// The file ends before the recording should.
+    /// All sound is encrypted.
+    #[error(
+        "The sound in this {format} file is protected (encrypted), so only its seller's programs can play it. Choose an \
+         unprotected recording."
+    )]
+    Protected {
+        /// The container's short name.
+        format: String,
+    },
+    /// A format that only its maker's programs can read.
+    #[error("This is {what}, which only its maker's programs can read. Export it there as WAV or MP3, then send that.")]
+    ClosedFormat {
+        /// What it is, with an article.
+        what: String,
+    },
+    /// The part of the file without which nothing of it can be heard is missing.
     #[error("{}", truncated(*declared, *found))]
     Truncated {
         /// Seconds that the container declares, if it does.
@@ -146,6 +166,8 @@ impl AudioError {
             Self::EmptyFile => "empty_file",
             Self::Unreadable { .. } => "unreadable",
             Self::NoAudioTrack { .. } => "no_audio_track",
+            Self::Protected { .. } => "protected",
+            Self::ClosedFormat { .. } => "closed_format",
             Self::Truncated { .. } => "truncated",
             Self::TooLong { .. } => "too_long",
             Self::NoSamples { .. } => "no_samples",

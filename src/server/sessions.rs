@@ -404,10 +404,14 @@ impl Sessions {
     /// Queues a failed or cancelled session again. Any other stays as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of this owner; [`Error::Conflict`] if its worker is outside Hark;
-    /// [`Error::QueueFull`] if too many wait.
+    /// [`Error::NotFound`] if there is none of this owner; [`Error::Conflict`] if its worker is outside Hark, or if its
+    /// recording is the reason why it failed; [`Error::QueueFull`] if too many wait.
     pub async fn retry(&self, owner: &Owner, address: Option<ClientAddress>, id: SessionId) -> Result<Session, Error> {
         self.check_can_be_queued(owner, id).await?;
+        if let Some(failure) = self.get(owner, id).await?.status.error.filter(|failure| !failure.may_retry()) {
+            let message = format!("Another attempt would end in the same way. {}", failure.message);
+            return Err(Error::Conflict("final_failure", message));
+        }
         self.queue_again(owner, address, id, Some(&self.queue)).await
     }
 

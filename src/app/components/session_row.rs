@@ -4,7 +4,7 @@ use super::{Arrival, CancelButton, DeleteButton, Moment, ProgressBar, RetryButto
 use crate::{
     app::{actions::Actions, words},
     feed::{Feed, reduce::View},
-    model::{Session, State, duration, text},
+    model::{Session, State, Status, duration, text},
 };
 use leptos::prelude::*;
 use leptos_router::components::A;
@@ -15,7 +15,7 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
     let view = Feed::expect().watch(View::new(session.status.clone()));
     let status = Memo::new(move |_| view.with(|v| v.status.clone()));
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
-    let retryable = Memo::new(move |_| status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
+    let retryable = Memo::new(move |_| status.with(Status::may_retry));
     let title = Signal::stored(session.title.to_string());
     announce_milestones(title, status, true);
     let id = session.id;

@@ -150,7 +150,7 @@ fn StatusCard(
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
     // Only an outside worker can start its own session again.
     let own = session.with_value(|s| s.engine != EngineId::External);
-    let retryable = Memo::new(move |_| own && status.with(|s| matches!(s.state, State::Failed | State::Cancelled)));
+    let retryable = Memo::new(move |_| own && status.with(Status::may_retry));
     let fact = move |testid: &'static str, words: Option<String>| {
         words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> })
     };
@@ -191,7 +191,7 @@ fn StatusCard(
                     <Icon symbol=Symbol::Failed/>
                     <div>
                         <p data-testid="error-message">{error.message}</p>
-                        {(own && status.with(|s| s.segments > 0))
+                        {(retryable.get() && status.with(|s| s.segments > 0))
                             .then(|| view! { <p>"Retry goes on after the last line that was heard."</p> })}
                     </div>
                 </div>

@@ -14,6 +14,7 @@ use clap::{Args, Subcommand};
 
 use super::confine::{Bounds, Role, confine};
 use super::decode::{DecodeFailure, Recording};
+use super::level::Mix;
 use super::wire::{self, Message};
 use super::{AudioError, Limits, ffmpeg};
 
@@ -45,9 +46,31 @@ enum Task {
         max_duration: f64,
     },
     /// Become ffprobe, and tell what the recording is.
-    Ffprobe { program: PathBuf },
+    Ffprobe {
+        program: PathBuf,
+        /// Let it open the decoders of pictures, too.
+        #[arg(long)]
+        pictures: bool,
+    },
     /// Become ffmpeg, and decode it.
-    Ffmpeg { program: PathBuf },
+    Ffmpeg {
+        program: PathBuf,
+        /// The number of the track among all tracks, from 0.
+        #[arg(long, default_value_t = 0)]
+        stream: u32,
+        /// Its number of channels.
+        #[arg(long, default_value_t = 1)]
+        channels: u16,
+        /// Write all channels as floats instead of their mix.
+        #[arg(long)]
+        measure: bool,
+        /// The channels of the mix, from 0; all of them if left out.
+        #[arg(long, value_delimiter = ',')]
+        mix: Option<Vec<usize>>,
+        /// The factor of the samples of the mix.
+        #[arg(long, default_value_t = 1.0)]
+        gain: f32,
+    },
     /// Tell which limits this machine doesn't have, as lines.
     Check,
     /// Become ffmpeg within the limits, and tell its version.
@@ -73,7 +96,9 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     let bounds = Bounds { memory: args.memory, cpu_secs: args.cpu_secs };
     let role = match &args.task {
         Task::Probe { .. } | Task::Decode { .. } | Task::Check => Role::BuiltIn,
-        Task::Ffprobe { program } | Task::Ffmpeg { program } | Task::CheckFfmpeg { program } => Role::Program(program),
+        Task::Ffprobe { program, .. } | Task::Ffmpeg { program, .. } | Task::CheckFfmpeg { program } => {
+            Role::Program(program)
+        }
     };
     // The decoder need not know the folder in which Hark was started.
     let _ = std::env::set_current_dir("/");
@@ -83,8 +108,15 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     let done = match args.task {
         Task::Probe { max_duration } => built_in(&Limits { max_duration }, false),
         Task::Decode { max_duration } => built_in(&Limits { max_duration }, true),
-        Task::Ffprobe { program } => Err(become_program(&program, ffmpeg::probe_arguments(block))),
-        Task::Ffmpeg { program } => Err(become_program(&program, ffmpeg::decode_arguments(block))),
+        Task::Ffprobe { program, pictures } => Err(become_program(&program, ffmpeg::probe_arguments(block, pictures))),
+        Task::Ffmpeg { program, stream, channels, measure, mix, gain } => {
+            let task = if measure {
+                ffmpeg::Task::Measure { stream, channels }
+            } else {
+                ffmpeg::Task::Decode { stream, channels, mix: Mix { channels: mix, gain } }
+            };
+            Err(become_program(&program, ffmpeg::decode_arguments(block, &task)))
+        }
         Task::CheckFfmpeg { program } => Err(become_program(&program, ffmpeg::version_arguments())),
         Task::Check => {
             // The process already uses some of the memory, so a block as large as the whole limit must be refused.
@@ -117,7 +149,10 @@ fn built_in(limits: &Limits, whole: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let end = match recognise(&mut out) {
         Ok(Some(recording)) if whole => decode(recording, limits, &mut out)?,
-        Ok(Some(recording)) => recording.probe(limits).map_or_else(message, Message::Ended),
+        Ok(Some(recording)) => {
+            let ended = |info| Message::Ended { info, remarks: Vec::new() };
+            recording.probe(limits).map_or_else(message, ended)
+        }
         Ok(None) => return Err(io::ErrorKind::BrokenPipe.into()),
         Err(error) => Message::Refused(error.into()),
     };
@@ -147,7 +182,8 @@ fn decode(recording: Recording, limits: &Limits, out: &mut impl Write) -> io::Re
             }
         })
     });
-    broken.map_or_else(|| Ok(done.map_or_else(message, Message::Ended)), Err)
+    let ended = |(info, remarks)| Message::Ended { info, remarks };
+    broken.map_or_else(|| Ok(done.map_or_else(message, ended)), Err)
 }
 
 fn message(failure: DecodeFailure) -> Message {

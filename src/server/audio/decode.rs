@@ -1,24 +1,23 @@
 //! The built-in decoders: from a file to samples at 16 kHz, by Symphonia. They tolerate damage as players do: bad
-//! packets become silence, so that times stay right, and only a file that is mostly bad is refused. Run in a process of
-//! its own (`child`), because strangers' files can crash parsers; also in the fuzz targets.
+//! packets become silence, so that times stay right, and what is missing becomes a remark. Run in a process of its own
+//! (`child`), because strangers' files can crash parsers; also in the fuzz targets.
 
 mod codecs;
 mod output;
 
-use codecs::{
-    CONTAINERS, MAX_LEADING_BYTES, PANICKED, Traits, catch_panic, decode_mono, decoder, format_name, seconds,
-    seconds_signed,
-};
+use codecs::{CONTAINERS, PANICKED, Traits, catch_panic, decode_packet, decoder, format_name, seconds, seconds_signed};
 use output::{Block, Output};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 
+use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::AudioDecoder;
 use symphonia::core::errors::Error;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::well_known::{
-    FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_MKV, FORMAT_ID_MP2, FORMAT_ID_MP3, FORMAT_ID_OGG,
+    FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_MKV, FORMAT_ID_MP2, FORMAT_ID_MP3, FORMAT_ID_OGG,
 };
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
@@ -26,9 +25,12 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
+use super::level::{Level, Meter, Mix, tracks_remark};
+use super::parts::{self, Framing, Part};
 use super::resample::RATES;
-use super::sniff::{self, Kind, Source};
-use super::{AudioError, AudioInfo, Limits, Problem, is_cut};
+use super::sniff::{self, Kind, Lengths, Source};
+use super::{AudioError, AudioInfo, Limits, Problem, matroska, mp4, remarks};
+use crate::model::Remark;
 
 /// Consecutive failures after which a file counts as ended. Each failure advances the reader, but one that has lost its
 /// position may report thousands.
@@ -40,15 +42,33 @@ const FIRST_TRIES: u32 = 64;
 /// Packets of a format without a container that must be consistent before the format is believed.
 const FIRST_PACKETS: usize = 8;
 
-/// Jumps of timestamps by less than this many seconds are rounding, not a gap.
-const MIN_GAP: f64 = 0.5;
+/// Timestamps that are later by less than this many seconds are rounding, or frames of one block with one timestamp.
+const MIN_GAP: f64 = 0.2;
 
-/// The longest gap that is filled with silence, in seconds. Longer jumps are damaged or restarted clocks.
-const MAX_GAP: f64 = 30.0;
+/// A gap by which a single timestamp may be wrong, in seconds. Of a longer one, the next packet must know too.
+const MAX_SURE_GAP: f64 = 10.0;
+
+/// The longest gap that is filled with silence, in seconds. Longer jumps are damaged clocks.
+const MAX_GAP: f64 = 86_400.0;
+
+/// Seconds by which a timestamp may be earlier than the samples before it. Otherwise the clock was set back.
+const MAX_OVERLAP: f64 = 0.5;
+
+/// The longest packet that can't be decoded and becomes silence, in seconds.
+const MAX_BAD_PACKET: f64 = 0.5;
+
+/// Seconds of audio after which a decoder that only measures shows that it is alive.
+const ALIVE_SECS: f64 = 60.0;
+
+/// Blocks of a twentieth of a second after which a measurement is looked at.
+const CHECKED_BLOCKS: u32 = 40;
 
 /// Frames beyond the count in an MP3's table that may be padding. If there are more, another recording was appended,
 /// and they are kept.
 const MAX_PADDING: usize = 4 * 1_152;
+
+/// Bytes of a file without a container that a probe looks through.
+const PROBED_BYTES: u64 = 4 << 20;
 
 /// A file that may be a recording, recognised by its first bytes.
 pub struct Recording {
@@ -90,6 +110,9 @@ impl Recording {
             return Err(AudioError::EmptyFile);
         }
         let kind = sniff::kind(&file)?;
+        if let Kind::Closed(what) = kind {
+            return Err(AudioError::ClosedFormat { what: what.to_owned() });
+        }
         if let Kind::NotMedia(what) = kind {
             return Err(AudioError::Unreadable {
                 recognised: Some(what.to_owned()),
@@ -104,7 +127,7 @@ impl Recording {
     #[must_use]
     pub fn looks_like(&self) -> Option<&'static str> {
         match self.kind {
-            Kind::Native(name) | Kind::ForFfmpeg(name) | Kind::NotMedia(name) => Some(name),
+            Kind::Native(name) | Kind::ForFfmpeg(name) | Kind::NotMedia(name) | Kind::Closed(name) => Some(name),
             Kind::Unknown => None,
         }
     }
@@ -112,17 +135,17 @@ impl Recording {
     /// Reads the recording's format from its header and first packets. Reads little of the file.
     ///
     /// # Errors
-    /// Every [`AudioError`] that shows this early: a declared length over the limit, a WAV file shorter than its header
-    /// says, an MP4 file without its index.
+    /// Every [`AudioError`] that shows this early: a declared length over the limit, an MP4 file without its index.
     pub fn probe(self, limits: &Limits) -> Result<AudioInfo, DecodeFailure> {
-        let info = self.open()?.info;
+        let info = self.open(limits, None, Mix::default(), false)?.info;
         check_duration(info.duration, limits)?;
         Ok(info)
     }
 
     /// Decodes the whole recording to 16 kHz mono, passes it to `sink` in pieces of half a second, and returns its
-    /// format. Calls `opened` with the format before the first piece. Memory doesn't grow with the length. Stops when
-    /// the sink breaks.
+    /// format and what to say about it. Calls `opened` with the format before the first piece. Before that the sink
+    /// receives empty pieces while the level is measured. Memory doesn't grow with the length. Stops when the sink
+    /// breaks.
     ///
     /// # Errors
     /// Every [`AudioError`]. What the sink received before must be discarded. An error of the sink is returned as
@@ -132,29 +155,56 @@ impl Recording {
         limits: &Limits,
         opened: &mut dyn FnMut(&AudioInfo) -> io::Result<()>,
         sink: &mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
-    ) -> Result<AudioInfo, DecodeFailure> {
-        let mut native = self.open()?;
+    ) -> Result<(AudioInfo, Vec<Remark>), DecodeFailure> {
+        let native = self.open(limits, None, Mix::default(), true)?;
         check_duration(native.info.duration, limits)?;
         opened(&native.info)?;
+        let (tracks, first) = (native.audio_tracks.clone(), native.track);
+        let mut alive = || sink(&[]);
+        let Some(mut level) = native.measure(&mut alive)? else { return Ok(stopped()) };
+        let mut track = first;
+        if level.is_silent() {
+            for other in tracks.iter().copied().filter(|other| *other != first) {
+                // A track in an unknown coding can't be chosen.
+                let Ok(native) = self.open(limits, Some(other), Mix::default(), true) else { continue };
+                let Some(found) = native.measure(&mut alive)? else { return Ok(stopped()) };
+                if found.is_louder_than(&level) {
+                    (track, level) = (other, found);
+                }
+            }
+        }
+        let mut native = self.open(limits, Some(track), level.mix, true)?;
+        let number = |track: u32| tracks.iter().position(|known| *known == track).map_or(1, |index| index + 1);
+        let instead_of = (track != first).then(|| number(first));
+        native.remarks.extend(tracks_remark(tracks.len(), number(track), instead_of));
+        native.remarks.extend(level.remarks);
         let mut output = Output::new(limits, sink);
         native.run(&mut output)?;
         let (duration, stopped) = output.finish()?;
         if !stopped {
             native.check_result(duration)?;
         }
-        Ok(native.info)
+        Ok((native.info, native.remarks))
     }
 
-    fn open(self) -> Result<Native, DecodeFailure> {
+    /// Opens the recording with the track of this id, or the default one. With `whole`, the whole file is looked
+    /// through for its parts.
+    fn open(&self, limits: &Limits, track: Option<u32>, mix: Mix, whole: bool) -> Result<Native, DecodeFailure> {
         if matches!(self.kind, Kind::ForFfmpeg(_)) {
             return Err(DecodeFailure::TryFfmpeg(Problem::Unsupported));
         }
-        Native::open(self.file, self.kind).map_err(|failure| match failure {
+        Native::open(self.file.try_clone()?, self.kind, limits, track, mix, whole).map_err(|failure| match failure {
             // Without known first bytes, "damaged" would be a guess.
             DecodeFailure::TryFfmpeg(_) if self.kind == Kind::Unknown => DecodeFailure::TryFfmpeg(Problem::Unsupported),
             other => other,
         })
     }
+}
+
+/// The result of a decoder whose reader is gone, which nobody reads.
+fn stopped() -> (AudioInfo, Vec<Remark>) {
+    let info = AudioInfo { format: String::new(), codec: String::new(), sample_rate: 0, channels: 0, duration: None };
+    (info, Vec::new())
 }
 
 fn check_duration(declared: Option<f64>, limits: &Limits) -> Result<(), AudioError> {
@@ -173,24 +223,40 @@ struct Native {
     reader: Box<dyn FormatReader>,
     decoder: Box<dyn AudioDecoder>,
     track: u32,
+    /// The audio tracks in the order of the file, by their ids.
+    audio_tracks: Vec<u32>,
     traits: Traits,
-    /// The file itself, for what Symphonia doesn't report.
+    /// The file itself, for what Symphonia doesn't report, and for its other parts.
     raw_file: File,
-    size: u64,
-    /// Packets decoded while opening.
-    first: Vec<Block>,
+    /// The parts that follow the one that is read.
+    later_parts: VecDeque<Part>,
+    /// What the parts declare so far, in seconds; none once one of them declares nothing.
+    declared: Option<f64>,
+    /// Decoded samples and gaps that were not passed on yet.
+    items: VecDeque<Item>,
+    /// A packet after a long gap, which the next packet must confirm.
+    held: Option<Held>,
     /// Interleaved samples of the last packet; a field to reuse its memory.
     interleaved: Vec<f32>,
-    /// The timestamp in seconds that corresponds to `origin_emitted`.
+    mix: Mix,
+    /// Measures the samples until they are passed on.
+    meter: Option<Meter>,
+    is_measured: bool,
+    /// When the samples of an MP4 track are heard.
+    clock: mp4::Clock,
+    /// The longest recording allowed, in seconds.
+    limit: f64,
+    /// The time in seconds that corresponds to `origin_emitted`.
     origin: Option<f64>,
     /// Seconds emitted so far, before resampling.
     emitted: f64,
     origin_emitted: f64,
-    /// Where the last packet of any track ended, in seconds from the first.
+    /// Where the last packet of any track ended, in seconds of the recording.
     reached: f64,
     good: Tally,
     bad: Tally,
-    bytes: u64,
+    /// The share of the bytes of a stream without a container that are no frames.
+    junk_share: f64,
     spec: Option<(u32, u16)>,
     spec_changes: u64,
     failures: u32,
@@ -198,6 +264,7 @@ struct Native {
     at_end: bool,
     held_padding: Vec<f32>,
     keep_padding: bool,
+    remarks: Vec<Remark>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -206,115 +273,234 @@ struct Tally {
     seconds: f64,
 }
 
-enum Step {
-    /// Samples are in the block.
-    Samples,
-    /// So many seconds of silence come next.
+enum Item {
+    Samples(Block),
+    /// Seconds of silence.
     Silence(f64),
-    /// This packet has no samples.
-    Nothing,
-    End,
 }
 
-impl Native {
-    fn open(file: File, kind: Kind) -> Result<Self, DecodeFailure> {
-        if let Kind::Native(name) = kind
-            && sniff::has_too_many_chunks(&file)?
-        {
-            let recognised = Some(name.to_owned());
-            return Err(AudioError::Unreadable { recognised, problem: Problem::Damaged, ffmpeg: false }.into());
-        }
-        let wav = sniff::wav(&file)?;
-        let lengths = match &wav {
-            Some(wav) => Some((wav.declared, wav.found)),
-            None => sniff::aiff(&file)?,
+/// A packet after a long gap.
+struct Held {
+    gap: f64,
+    block: Block,
+    /// When the next packet must begin.
+    next: f64,
+}
+
+/// A part of a file that was opened.
+struct Opened {
+    reader: Box<dyn FormatReader>,
+    decoder: Box<dyn AudioDecoder>,
+    track: u32,
+    audio_tracks: Vec<u32>,
+    traits: Traits,
+    clock: mp4::Clock,
+    duration: Option<f64>,
+    format: &'static str,
+}
+
+fn read_part(file: &File, part: &Part, lengths: Option<&Lengths>) -> Result<Box<dyn FormatReader>, DecodeFailure> {
+    let stream = MediaSourceStream::new(Box::new(Source::new(file.try_clone()?, part, lengths)?), Default::default());
+    let (format, metadata) = (FormatOptions::default(), MetadataOptions::default());
+    let opened = catch_panic(|| CONTAINERS.probe(&Hint::new(), stream, format, metadata));
+    opened.map_err(|error| match error {
+        Error::IoError(error) if error.raw_os_error().is_some() => DecodeFailure::Final(error.into()),
+        Error::Unsupported(_) => DecodeFailure::TryFfmpeg(Problem::Unsupported),
+        _ => DecodeFailure::TryFfmpeg(Problem::Damaged),
+    })
+}
+
+/// The audio tracks that these decoders may read, and the one of them that the file prefers.
+fn choose_track(
+    file: &File,
+    reader: &dyn FormatReader,
+    format: &str,
+    whole: bool,
+) -> Result<(Vec<u32>, u32, mp4::Clock), DecodeFailure> {
+    let id = reader.format_info().format;
+    let is_audio = |params: &Option<CodecParameters>| matches!(params, Some(CodecParameters::Audio(_)));
+    let known: Vec<u32> =
+        reader.tracks().iter().filter(|track| is_audio(&track.codec_params)).map(|track| track.id).collect();
+    let none = || DecodeFailure::Final(AudioError::NoAudioTrack { format: format.to_owned() });
+    let unsupported = || DecodeFailure::TryFfmpeg(Problem::Unsupported);
+    if id == FORMAT_ID_ISOMP4 {
+        let declared = mp4::tracks(file, whole)?;
+        let (protected, audio): (Vec<_>, Vec<_>) =
+            declared.iter().filter(|track| track.is_audio).partition(|track| track.is_protected());
+        let Some(chosen) = audio.iter().find(|track| track.is_enabled).or(audio.first()) else {
+            return Err(if !protected.is_empty() {
+                AudioError::Protected { format: format.to_owned() }.into()
+            } else if declared.is_empty() {
+                unsupported()
+            } else {
+                none()
+            });
         };
-        if let Some((declared, found)) = lengths
-            && is_cut(declared, found)
-        {
-            return Err(DecodeFailure::Final(AudioError::Truncated { declared: Some(declared), found: Some(found) }));
+        // ffmpeg knows more codings than Symphonia, and can play parts in another order.
+        if chosen.clock.reorders || !known.contains(&chosen.id) {
+            return Err(unsupported());
         }
-        let size = file.metadata()?.len();
-        let raw_file = file.try_clone()?;
-        let source = Source::new(file, wav.as_ref())?;
-        let stream = MediaSourceStream::new(Box::new(source), Default::default());
-        let (format, metadata) = (FormatOptions::default(), MetadataOptions::default());
-        let opened = catch_panic(|| CONTAINERS.probe(&Hint::new(), stream, format, metadata));
-        let reader = match opened {
-            Ok(reader) => reader,
-            Err(error) => {
-                if sniff::mp4_without_index(&raw_file)? {
-                    return Err(DecodeFailure::Final(AudioError::Truncated { declared: None, found: None }));
-                }
-                return Err(match error {
-                    Error::IoError(error) if error.raw_os_error().is_some() => DecodeFailure::Final(error.into()),
-                    Error::Unsupported(_) => DecodeFailure::TryFfmpeg(Problem::Unsupported),
-                    _ => DecodeFailure::TryFfmpeg(Problem::Damaged),
-                });
+        return Ok((audio.iter().map(|track| track.id).collect(), chosen.id, chosen.clock.clone()));
+    }
+    if id == FORMAT_ID_MKV {
+        let declared = matroska::tracks(file)?;
+        let audio: Vec<&matroska::Track> = declared.iter().filter(|track| track.is_audio).collect();
+        if !declared.is_empty() {
+            let chosen = audio.iter().find(|track| track.is_default).or(audio.first()).ok_or_else(none)?;
+            if chosen.is_packed || !known.contains(&chosen.number) {
+                return Err(unsupported());
             }
-        };
-        let format = format_name(&*reader, &raw_file)?;
+            let numbers = audio.iter().filter(|track| !track.is_packed).map(|track| track.number).collect();
+            return Ok((numbers, chosen.number, mp4::Clock::default()));
+        }
+    }
+    match reader.default_track(TrackType::Audio) {
+        Some(track) => Ok((known, track.id, mp4::Clock::default())),
+        // A track of an unknown kind may be audio.
+        None if reader.tracks().iter().any(|track| track.codec_params.is_none()) => Err(unsupported()),
+        None => Err(none()),
+    }
+}
+
+impl Opened {
+    /// `from` is where the part begins.
+    fn new(
+        file: &File,
+        from: u64,
+        reader: Box<dyn FormatReader>,
+        lengths: Option<f64>,
+        track: Option<u32>,
+        whole: bool,
+    ) -> Result<Self, DecodeFailure> {
+        let format = format_name(&*reader, file)?;
         let id = reader.format_info().format;
-        let counts_frames = (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(&raw_file)?;
+        let counts_frames = (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(file, from)?;
         let traits = Traits {
             no_container: id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2 || id == FORMAT_ID_ADTS,
             counts_frames,
             skips_damage: id == FORMAT_ID_FLAC || id == FORMAT_ID_OGG,
             is_ogg: id == FORMAT_ID_OGG,
+            has_clock: id == FORMAT_ID_MKV || id == FORMAT_ID_ISOMP4,
             duration_spans_tracks: id == FORMAT_ID_MKV && reader.tracks().len() > 1,
         };
-        let Some(track) = reader.default_track(TrackType::Audio) else {
-            // A track of an unknown kind may be audio.
-            let unknown = reader.tracks().iter().any(|track| track.codec_params.is_none());
-            return Err(if unknown {
-                DecodeFailure::TryFfmpeg(Problem::Unsupported)
-            } else {
-                DecodeFailure::Final(AudioError::NoAudioTrack { format: format.to_owned() })
-            });
+        let (audio_tracks, default, mut clock) = choose_track(file, &*reader, format, whole)?;
+        let chosen = track.filter(|track| audio_tracks.contains(track)).unwrap_or(default);
+        if chosen != default && id == FORMAT_ID_ISOMP4 {
+            let other = mp4::tracks(file, whole)?.into_iter().find(|track| track.id == chosen);
+            clock = other.map(|track| track.clock).unwrap_or_default();
+        }
+        let Some(track) = reader.tracks().iter().find(|track| track.id == chosen) else {
+            return Err(DecodeFailure::TryFfmpeg(Problem::Unsupported));
         };
         let duration = match lengths {
-            Some((declared, _)) => Some(declared),
+            Some(declared) => Some(declared),
             None if traits.no_container && !counts_frames => None,
             None if id == FORMAT_ID_MKV => {
                 let media = reader.media_info();
                 seconds(media.time_base, media.duration.map(|duration| duration.get()))
             }
-            None => seconds(track.time_base, track.duration.map(|duration| duration.get())),
+            None => clock.end().or(seconds(track.time_base, track.duration.map(|duration| duration.get()))),
         };
         let decoder = decoder(track, traits)?;
-        let codec = decoder.codec_info().short_name.to_owned();
-        let track = track.id;
+        let duration = duration.filter(|duration| *duration > 0.0);
+        Ok(Self { decoder, track: chosen, audio_tracks, traits, clock, duration, format, reader })
+    }
+}
+
+impl Native {
+    fn open(
+        file: File,
+        kind: Kind,
+        limits: &Limits,
+        track: Option<u32>,
+        mix: Mix,
+        whole: bool,
+    ) -> Result<Self, DecodeFailure> {
         let name = if let Kind::Native(name) = kind { Some(name) } else { None };
+        let damaged =
+            || AudioError::Unreadable { recognised: name.map(str::to_owned), problem: Problem::Damaged, ffmpeg: false };
+        if name.is_some() && sniff::has_too_many_chunks(&file)? {
+            return Err(damaged().into());
+        }
+        let lengths = match sniff::wav(&file)? {
+            None => sniff::aiff(&file)?,
+            wav => wav,
+        };
+        let size = file.metadata()?.len();
+        let mut reader = match read_part(&file, &Part::of(0..size), lengths.as_ref()) {
+            Err(_) if sniff::mp4_without_index(&file)? => {
+                return Err(AudioError::Truncated { declared: None, found: None }.into());
+            }
+            opened => opened?,
+        };
+        let id = reader.format_info().format;
+        let (mut later_parts, mut junk_share) = (VecDeque::new(), 0.0);
+        let framing = match id {
+            FORMAT_ID_MP3 | FORMAT_ID_MP2 => Some(Framing::Mpeg),
+            FORMAT_ID_ADTS => Some(Framing::Adts),
+            _ => None,
+        };
+        let mut found_parts = Vec::new();
+        if let Some(framing) = framing {
+            let frames = parts::frames(&file, framing, if whole { u64::MAX } else { PROBED_BYTES })?;
+            if !frames.is_sound {
+                return Err(DecodeFailure::TryFfmpeg(Problem::Damaged));
+            }
+            junk_share = frames.junk as f64 / (frames.junk + frames.frames).max(1) as f64;
+            found_parts = parts::from_starts(&frames.starts, size);
+        } else if whole && id == FORMAT_ID_FLAC {
+            found_parts = parts::flac(&file)?;
+        } else if whole && id == FORMAT_ID_MKV {
+            found_parts = parts::matroska(&file)?;
+        }
+        if found_parts.len() > 1 {
+            later_parts = VecDeque::from(found_parts);
+            if let Some(first) = later_parts.pop_front() {
+                reader = read_part(&file, &first, None)?;
+            }
+        }
+        let opened = Opened::new(&file, 0, reader, lengths.as_ref().map(|lengths| lengths.declared), track, whole)?;
+        let found = lengths.map(|lengths| lengths.found);
         let mut native = Self {
             info: AudioInfo {
-                format: format.to_owned(),
-                codec,
+                format: opened.format.to_owned(),
+                codec: opened.decoder.codec_info().short_name.to_owned(),
                 sample_rate: 0,
                 channels: 0,
-                duration: duration.filter(|duration| *duration > 0.0),
+                // What a WAV or AIFF file holds is known at once. Of several parts, only the first is open.
+                duration: if later_parts.is_empty() { found.or(opened.duration) } else { None },
             },
             name,
-            reader,
-            decoder,
-            track,
-            traits,
-            raw_file,
-            size,
-            first: Vec::new(),
+            reader: opened.reader,
+            decoder: opened.decoder,
+            track: opened.track,
+            audio_tracks: opened.audio_tracks,
+            traits: opened.traits,
+            raw_file: file,
+            later_parts,
+            declared: opened.duration,
+            items: VecDeque::new(),
+            held: None,
             interleaved: Vec::new(),
+            mix,
+            meter: None,
+            is_measured: whole,
+            clock: opened.clock,
+            limit: limits.max_duration,
             origin: None,
             emitted: 0.0,
             origin_emitted: 0.0,
             reached: 0.0,
             good: Tally::default(),
             bad: Tally::default(),
-            bytes: 0,
+            junk_share,
             spec: None,
             spec_changes: 0,
             failures: 0,
             at_end: false,
             held_padding: Vec::new(),
             keep_padding: false,
+            remarks: Vec::new(),
         };
         native.begin()?;
         Ok(native)
@@ -323,12 +509,15 @@ impl Native {
     /// Decodes the first packets, to find out whether these decoders can read the file.
     fn begin(&mut self) -> Result<(), DecodeFailure> {
         let wanted = if self.traits.no_container { FIRST_PACKETS } else { 1 };
-        while self.first.len() < wanted && self.good.packets + self.bad.packets < u64::from(FIRST_TRIES) {
-            let mut block = Block { rate: 0, samples: Vec::new() };
-            match self.step(&mut block).map_err(DecodeFailure::Final)? {
-                Step::Samples => self.first.push(block),
-                Step::Silence(_) | Step::Nothing => {}
-                Step::End => break,
+        let first_parts = self.later_parts.len();
+        while self.good.packets < wanted as u64
+            && self.good.packets + self.bad.packets < u64::from(FIRST_TRIES)
+            && !self.at_end
+        {
+            self.step().map_err(DecodeFailure::Final)?;
+            // A first part that can't be decoded is left out.
+            if self.good.packets > 0 && self.later_parts.len() < first_parts {
+                break;
             }
         }
         let Some((rate, channels)) = self.spec else {
@@ -338,144 +527,244 @@ impl Native {
             return Err(DecodeFailure::TryFfmpeg(Problem::Damaged));
         };
         let noise = self.bad.packets > self.good.packets || self.spec_changes > self.good.packets / 4;
-        if self.traits.no_container && noise {
+        if self.traits.no_container && noise && self.later_parts.len() == first_parts {
             return Err(DecodeFailure::TryFfmpeg(Problem::Damaged));
         }
         (self.info.sample_rate, self.info.channels) = (rate, channels);
         Ok(())
     }
 
-    fn run(&mut self, output: &mut Output<'_>) -> Result<(), AudioError> {
-        for block in std::mem::take(&mut self.first) {
-            if output.push(&block)?.is_break() {
-                return Ok(());
+    /// Measures the level of the track, in as much of it as is needed. Returns none if `alive`, which is called now and
+    /// then, breaks.
+    fn measure(mut self, alive: &mut dyn FnMut() -> io::Result<ControlFlow<()>>) -> Result<Option<Level>, AudioError> {
+        let (mut next_alive, mut next_check) = (ALIVE_SECS, 0);
+        while !self.at_end && self.emitted <= self.limit {
+            if let Some(meter) = self.meter.as_ref().filter(|meter| meter.blocks() >= next_check) {
+                if meter.is_ordinary() {
+                    break;
+                }
+                next_check = meter.blocks() + CHECKED_BLOCKS;
             }
+            if self.emitted >= next_alive {
+                next_alive = self.emitted + ALIVE_SECS;
+                if alive()?.is_break() {
+                    return Ok(None);
+                }
+            }
+            self.step()?;
+            self.items.clear();
         }
-        let mut block = Block { rate: 0, samples: Vec::new() };
+        let none = || Meter::new(&self.info.codec, self.info.sample_rate, self.info.channels);
+        Ok(Some(self.meter.unwrap_or_else(none).decide()))
+    }
+
+    fn run(&mut self, output: &mut Output<'_>) -> Result<(), AudioError> {
+        self.is_measured = false;
         loop {
-            let flow = match self.step(&mut block)? {
-                Step::Samples => output.push(&block)?,
-                Step::Silence(seconds) => output.silence(seconds)?,
-                Step::Nothing => ControlFlow::Continue(()),
-                Step::End => return Ok(()),
-            };
-            if flow.is_break() {
+            while let Some(item) = self.items.pop_front() {
+                let flow = match item {
+                    Item::Samples(block) => output.push(&block)?,
+                    Item::Silence(seconds) => output.silence(seconds)?,
+                };
+                if flow.is_break() {
+                    return Ok(());
+                }
+            }
+            if self.at_end {
                 return Ok(());
             }
+            self.step()?;
         }
     }
 
     /// Reads and decodes the next packet.
-    fn step(&mut self, block: &mut Block) -> Result<Step, AudioError> {
-        block.samples.clear();
-        if self.at_end {
-            return Ok(Step::End);
-        }
+    fn step(&mut self) -> Result<(), AudioError> {
         let packet = match catch_panic(|| self.reader.next_packet()) {
             Ok(Some(packet)) => packet,
-            Ok(None) => return Ok(self.end()),
+            Ok(None) => return self.next_part(),
             // Chained Ogg: another stream begins.
-            Err(Error::ResetRequired) => return Ok(self.next_stream()),
+            Err(Error::ResetRequired) => return self.next_stream(),
             Err(Error::IoError(error)) if error.raw_os_error().is_some() => {
                 return Err(error.into());
             }
-            Err(Error::IoError(_) | Error::LimitError(PANICKED)) => return Ok(self.end()),
+            Err(Error::IoError(_) | Error::LimitError(PANICKED)) => return self.next_part(),
             Err(_) => {
                 self.failures += 1;
-                return Ok(if self.failures > MAX_FAILURES { self.end() } else { Step::Nothing });
+                return if self.failures > MAX_FAILURES { self.next_part() } else { Ok(()) };
             }
         };
-        let ends = packet.pts.saturating_add(packet.dur).get();
         let time_base = self.time_base(packet.track_id);
+        let dur = seconds_signed(time_base, i64::try_from(packet.dur.get()).unwrap_or(0)).unwrap_or(0.0);
         let pts = seconds_signed(time_base, packet.pts.get());
-        if let (Some(ends), Some(origin)) = (seconds_signed(time_base, ends), self.origin)
-            && (packet.track_id == self.track || self.traits.duration_spans_tracks)
-        {
-            self.reached = self.reached.max(ends - origin + self.origin_emitted);
-        }
         if packet.track_id != self.track {
-            return Ok(Step::Nothing);
+            if self.traits.duration_spans_tracks {
+                self.reach(pts, dur);
+            }
+            return Ok(());
         }
-        self.bytes += packet.data.len() as u64;
-        match catch_panic(|| decode_mono(&mut *self.decoder, &packet, &mut self.interleaved, block)) {
-            Ok(channels) if RATES.contains(&block.rate) => {
+        let decoded = catch_panic(|| decode_packet(&mut *self.decoder, &packet, &mut self.interleaved));
+        match decoded {
+            Ok((rate, channels)) if RATES.contains(&rate) => {
                 // A damaged file may yield empty packets for ever.
-                self.failures = if block.samples.is_empty() { self.failures + 1 } else { 0 };
+                self.failures = if self.interleaved.is_empty() { self.failures + 1 } else { 0 };
                 if self.failures > MAX_FAILURES {
-                    return Ok(self.end());
+                    return self.next_part();
                 }
-                let spec = (block.rate, channels);
+                let spec = (rate, channels);
                 self.spec_changes += u64::from(self.spec.is_some_and(|before| before != spec));
                 self.spec = Some(spec);
+                let mut block = Block { rate, samples: Vec::new() };
+                let channels = usize::from(channels);
+                self.mix.apply(&self.interleaved, channels, &mut block.samples);
                 self.good.packets += 1;
-                self.good.seconds += block.samples.len() as f64 / f64::from(block.rate);
-                if self.traits.counts_frames {
-                    self.trim(&packet, block);
+                self.good.seconds += block.seconds();
+                if self.is_measured {
+                    let meter = self.meter.get_or_insert_with(|| Meter::new(&self.info.codec, spec.0, spec.1));
+                    meter.add(&self.interleaved, channels);
                 }
+                if self.traits.counts_frames {
+                    self.trim(&packet, &mut block);
+                }
+                self.place(block, pts, dur);
+                Ok(())
             }
             result => {
                 self.bad.packets += 1;
                 self.failures += 1;
                 if self.failures > MAX_FAILURES || matches!(result, Err(Error::LimitError(PANICKED))) {
-                    return Ok(self.end());
+                    return self.next_part();
                 }
-                let packet_secs =
-                    seconds_signed(time_base, i64::try_from(packet.dur.get()).unwrap_or(0)).unwrap_or(0.0);
-                let packet_secs = packet_secs.clamp(0.0, MIN_GAP);
-                self.bad.seconds += packet_secs;
+                let lost = dur.clamp(0.0, MAX_BAD_PACKET);
+                self.bad.seconds += lost;
                 // Before the first samples there is nothing to keep in time.
-                if self.spec.is_none() {
-                    return Ok(Step::Nothing);
+                if self.spec.is_some() && lost > 0.0 {
+                    self.emitted += lost;
+                    self.items.push_back(Item::Silence(lost));
                 }
-                self.emitted += packet_secs;
-                return Ok(Step::Silence(packet_secs));
+                Ok(())
             }
         }
-        let packet_secs = block.samples.len() as f64 / f64::from(block.rate);
-        let Some(pts) = pts.filter(|_| !self.traits.no_container) else {
-            self.emitted += packet_secs;
-            return Ok(Step::Samples);
-        };
-        if self.origin.is_none() {
-            (self.origin, self.origin_emitted) = (Some(pts), self.emitted);
-        }
-        let gap = pts - self.origin.unwrap_or(pts) + self.origin_emitted - self.emitted;
-        if (MIN_GAP..=MAX_GAP).contains(&gap) {
-            // The gap is filled with silence before this packet's samples.
-            let frames = (gap * f64::from(block.rate)) as usize;
-            block.samples.splice(0..0, std::iter::repeat_n(0.0, frames));
-            self.emitted += gap;
-        } else if gap.abs() > MIN_GAP {
-            (self.origin, self.origin_emitted) = (Some(pts), self.emitted);
-        }
-        self.emitted += packet_secs;
-        Ok(Step::Samples)
     }
 
-    fn end(&mut self) -> Step {
-        self.at_end = true;
-        Step::End
+    /// Takes note of where a packet ends.
+    fn reach(&mut self, start: Option<f64>, dur: f64) {
+        if let (Some(start), Some(origin)) = (start, self.origin) {
+            self.reached = self.reached.max(start + dur - origin + self.origin_emitted);
+        }
+    }
+
+    /// Puts samples where the container's clock has them.
+    fn place(&mut self, mut block: Block, pts: Option<f64>, dur: f64) {
+        let Some(pts) = pts.filter(|_| !self.traits.no_container) else {
+            return self.emit(block);
+        };
+        let Some(placed) = self.clock.place(pts, dur.max(block.seconds())) else {
+            // What an edit list leaves out.
+            return;
+        };
+        block.cut(placed.skip, placed.keep);
+        let at = placed.at;
+        if self.origin.is_none() {
+            (self.origin, self.origin_emitted) = (Some(at), self.emitted);
+            // A recording may begin later than its clock. Players show the time of the clock.
+            if self.traits.has_clock && self.emitted == 0.0 && at > 0.0 {
+                self.begin_late(at);
+            }
+        }
+        self.reach(Some(at), block.seconds());
+        if let Some(held) = self.held.take() {
+            if (at - held.next).abs() < MAX_SURE_GAP {
+                self.items.push_back(Item::Silence(held.gap));
+                self.emitted += held.gap;
+            }
+            self.emit(held.block);
+        }
+        let gap = at - self.origin.unwrap_or(at) + self.origin_emitted - self.emitted;
+        if gap > MAX_SURE_GAP && gap <= MAX_GAP {
+            self.held = Some(Held { gap, next: at + block.seconds(), block });
+            return;
+        }
+        if (MIN_GAP..=MAX_SURE_GAP).contains(&gap) {
+            self.items.push_back(Item::Silence(gap));
+            self.emitted += gap;
+        } else if gap < -MAX_OVERLAP || gap > MAX_GAP {
+            (self.origin, self.origin_emitted) = (Some(at), self.emitted);
+        }
+        self.emit(block);
+    }
+
+    /// Decides whether the time before the first sound is silence, or whether the clock is too far on for that.
+    fn begin_late(&mut self, at: f64) {
+        let ends = self.declared.unwrap_or(at).max(at + 1.0);
+        if ends <= self.limit {
+            self.origin = Some(0.0);
+            return;
+        }
+        self.declared = self.declared.map(|declared| declared - at).filter(|declared| *declared > 0.0);
+        self.info.duration = self.info.duration.and(self.declared);
+        self.remarks.push(remarks::late_clock(at));
+    }
+
+    fn emit(&mut self, block: Block) {
+        self.emitted += block.seconds();
+        if !block.samples.is_empty() {
+            self.items.push_back(Item::Samples(block));
+        }
     }
 
     fn time_base(&self, track: u32) -> Option<TimeBase> {
         self.reader.tracks().iter().find(|known| known.id == track)?.time_base
     }
 
-    fn next_stream(&mut self) -> Step {
+    /// Continues with the next part of the file, if there is one.
+    fn next_part(&mut self) -> Result<(), AudioError> {
+        if let Some(held) = self.held.take() {
+            self.emit(held.block);
+        }
+        self.held_padding.clear();
+        self.keep_padding = false;
+        let number = self.audio_tracks.iter().position(|track| *track == self.track);
+        while let Some(part) = self.later_parts.pop_front() {
+            let opened = read_part(&self.raw_file, &part, None).and_then(|reader| {
+                let tracks = reader.tracks().iter();
+                let mut audio = tracks.filter(|track| matches!(track.codec_params, Some(CodecParameters::Audio(_))));
+                let track = number.and_then(|number| audio.nth(number)).map(|track| track.id);
+                Opened::new(&self.raw_file, part.body.start, reader, None, track, false)
+            });
+            let opened = match opened {
+                Ok(opened) => opened,
+                Err(DecodeFailure::Final(AudioError::Io(error))) => return Err(error.into()),
+                // A part that can't be read is left out.
+                Err(_) => continue,
+            };
+            self.declared = self.declared.zip(opened.duration).map(|(before, more)| before + more);
+            (self.reader, self.decoder, self.track) = (opened.reader, opened.decoder, opened.track);
+            (self.audio_tracks, self.clock, self.traits) = (opened.audio_tracks, opened.clock, opened.traits);
+            (self.origin, self.failures) = (None, 0);
+            return Ok(());
+        }
+        self.at_end = true;
+        Ok(())
+    }
+
+    fn next_stream(&mut self) -> Result<(), AudioError> {
+        if let Some(held) = self.held.take() {
+            self.emit(held.block);
+        }
         let next = self.reader.default_track(TrackType::Audio);
         match next.map(|track| (track.id, decoder(track, self.traits))) {
             Some((track, Ok(decoder))) => {
                 (self.track, self.decoder, self.origin) = (track, decoder, None);
                 // The declared length was that of the first stream.
-                self.info.duration = None;
-                Step::Nothing
+                (self.info.duration, self.declared) = (None, None);
+                Ok(())
             }
-            _ => self.end(),
+            _ => self.next_part(),
         }
     }
 
     /// Removes an MP3's encoder delay and padding. Samples beyond the counted frames are held back, and dropped if the
-    /// file ends there. If it continues, two recordings were joined, and all samples are kept.
+    /// file ends there. If it continues, the count is old or two recordings were joined, and all samples are kept.
     fn trim(&mut self, packet: &Packet, block: &mut Block) {
         let frames = block.samples.len();
         let ticks = |ticks: u64| usize::try_from(ticks).unwrap_or(usize::MAX);
@@ -492,35 +781,34 @@ impl Native {
         block.samples.drain(..start.min(block.samples.len()));
     }
 
-    /// Checks that the decoded length is what the file declares, and that most of it could be decoded.
+    /// Compares what was decoded with what the file declares, and takes note of what is missing.
     fn check_result(&mut self, found: f64) -> Result<(), AudioError> {
-        let damaged = || AudioError::Unreadable {
-            recognised: self.name.map(str::to_owned),
-            problem: Problem::Damaged,
-            ffmpeg: false,
-        };
         if found == 0.0 {
             let empty = self.bad.packets == 0 && self.failures == 0;
-            return Err(if empty { AudioError::NoSamples { format: self.info.format.clone() } } else { damaged() });
-        }
-        let mostly_bad = self.bad.packets > self.good.packets
-            || (self.traits.no_container && self.spec_changes > self.good.packets / 2)
-            || (self.traits.no_container
-                && self.bytes < self.size / 2
-                && self.bytes + u64::from(MAX_LEADING_BYTES) < self.size)
-            || (self.traits.skips_damage && self.good.seconds < self.reached / 2.0);
-        if mostly_bad {
-            return Err(damaged());
+            return Err(if empty {
+                AudioError::NoSamples { format: self.info.format.clone() }
+            } else {
+                AudioError::Unreadable {
+                    recognised: self.name.map(str::to_owned),
+                    problem: Problem::Damaged,
+                    ffmpeg: false,
+                }
+            });
         }
         let reached = self.reached.max(found);
-        match self.info.duration {
-            Some(declared) if is_cut(declared, reached) => {
-                Err(AudioError::Truncated { declared: Some(declared), found: Some(found) })
-            }
-            _ if self.traits.is_ogg && sniff::ogg_is_cut(&self.raw_file)? => {
-                Err(AudioError::Truncated { declared: None, found: Some(found) })
-            }
-            _ => Ok(()),
+        let missing = self.declared.and_then(|declared| remarks::other_length(declared, reached, found));
+        if missing.is_none() && self.traits.is_ogg && sniff::ogg_is_cut(&self.raw_file)? {
+            self.remarks.push(remarks::breaks_off(found));
         }
+        self.remarks.extend(missing);
+        let lost = if self.traits.skips_damage {
+            (reached - self.good.seconds).max(self.bad.seconds)
+        } else if self.traits.no_container {
+            self.bad.seconds + found * self.junk_share / (1.0 - self.junk_share).max(0.01)
+        } else {
+            self.bad.seconds
+        };
+        self.remarks.extend(remarks::damaged(lost));
+        Ok(())
     }
 }

@@ -7,14 +7,15 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::level::Mix;
 use super::{AudioInfo, SAMPLE_RATE};
 use crate::server::programs;
 
 /// The allowed demuxers: those of single recordings. None of them follows references to other files, as those of
 /// playlists (hls, concat, dash, sdp) and image sequences do.
-const DEMUXERS: &str = "3gp,aa,aac,aax,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,asf_o,ast,au,avi,caf,dsf,dts,dtshd,\
-    eac3,flac,flv,gsm,ircam,iss,loas,m4a,matroska,mlp,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,qcp,rm,\
-    rso,shn,smjpeg,sox,tak,truehd,tta,voc,w64,wav,webm,wsd,wtv,wv,xwma";
+const DEMUXERS: &str = "3gp,aa,aac,aax,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,asf_o,ast,au,avi,caf,dsf,dss,dts,dtshd,\
+    eac3,flac,flv,gsm,iff,ircam,iss,loas,m4a,matroska,mlp,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,\
+    qcp,rm,rso,shn,smjpeg,sox,tak,truehd,tta,voc,w64,wav,webm,wsd,wtv,wv,xwma";
 
 /// Containers, by ffprobe's names, that store their length. Of others ffprobe guesses it from the bit rate.
 const WITH_DURATION: [&str; 10] =
@@ -28,21 +29,14 @@ const MIN_SCORE: u32 = 25;
 /// tells neither the file's name nor its folder.
 const INPUT: &str = "file:/proc/self/fd/0";
 
-/// Limits of what is read before there is sound. Pictures are not decoded at all: one in an AVI file of 1 MB may take
-/// 800 MB. The others are ffmpeg's own defaults, written down, except the number of streams, of which it would accept
-/// 1,000.
-const LIMIT_ARGUMENTS: [&str; 10] = [
-    "-threads",
-    "1",
-    "-max_pixels",
-    "1",
-    "-probesize",
-    "5000000",
-    "-analyzeduration",
-    "5000000",
-    "-max_streams",
-    "100",
-];
+/// The largest picture in pixels, where ffprobe must open its decoder: that of a usual film. Otherwise pictures are not
+/// decoded at all: one in an AVI file of 1 MB may take 800 MB.
+const PICTURE_PIXELS: &str = "2100000";
+
+/// Limits of what is read before there is sound. They are ffmpeg's own defaults, written down, except the number of
+/// streams, of which it would accept 1,000.
+const LIMIT_ARGUMENTS: [&str; 8] =
+    ["-threads", "1", "-probesize", "5000000", "-analyzeduration", "5000000", "-max_streams", "100"];
 
 /// The paths of ffmpeg and ffprobe.
 pub(super) struct Programs {
@@ -71,24 +65,60 @@ pub fn available() -> bool {
     find().is_some()
 }
 
-/// The arguments of ffprobe. No single allocation may be larger than `max_alloc` bytes.
-pub(super) fn probe_arguments(max_alloc: u64) -> Vec<OsString> {
-    const SHOW: &str = "format=format_name,duration,probe_score:\
-        stream=codec_type,codec_name,sample_rate,channels,duration:stream_disposition=attached_pic";
-    let mut arguments = common(max_alloc);
+/// The arguments of ffprobe. No single allocation may be larger than `max_alloc` bytes. Without `pictures` it fails on
+/// some films, because it opens the decoders of all tracks.
+pub(super) fn probe_arguments(max_alloc: u64, pictures: bool) -> Vec<OsString> {
+    const SHOW: &str = "format=format_name,start_time,duration,probe_score:\
+        stream=index,codec_type,codec_name,sample_rate,channels,start_time,duration:\
+        stream_disposition=attached_pic,default";
+    let mut arguments = common(max_alloc, pictures);
     arguments.extend(["-of", "json", "-show_entries", SHOW, "-i", INPUT].map(OsString::from));
     arguments
 }
 
-/// The arguments of ffmpeg: the first audio track as 16 kHz mono to standard output.
-pub(super) fn decode_arguments(max_alloc: u64) -> Vec<OsString> {
-    let mut arguments = common(max_alloc);
+/// What ffmpeg is to decode.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Task {
+    /// All channels of a track at 16 kHz, as floats of 32 bits, to be measured.
+    Measure { stream: u32, channels: u16 },
+    /// The mix of a track at 16 kHz, mono, with the time before and between its samples as silence.
+    Decode { stream: u32, channels: u16, mix: Mix },
+}
+
+/// The arguments of ffmpeg, which writes to standard output.
+pub(super) fn decode_arguments(max_alloc: u64, task: &Task) -> Vec<OsString> {
+    let mut arguments = common(max_alloc, false);
     // Standard input is the recording, not a keyboard.
     arguments.extend(["-nostdin", "-filter_threads", "1", "-vn", "-sn", "-dn", "-i", INPUT].map(OsString::from));
-    arguments.extend(["-map", "0:a:0", "-vn", "-sn", "-dn", "-threads", "1", "-ac", "1", "-ar"].map(OsString::from));
-    arguments.push(SAMPLE_RATE.to_string().into());
-    arguments.extend(["-f", "s16le", "pipe:1"].map(OsString::from));
+    let (Task::Measure { stream, .. } | Task::Decode { stream, .. }) = task;
+    arguments.extend(["-map".to_owned(), format!("0:{stream}")].map(OsString::from));
+    arguments.extend(["-vn", "-sn", "-dn", "-threads", "1"].map(OsString::from));
+    let format = match task {
+        Task::Measure { .. } => {
+            arguments.extend(["-ar".to_owned(), SAMPLE_RATE.to_string()].map(OsString::from));
+            "f32le"
+        }
+        Task::Decode { channels, mix, .. } => {
+            arguments.extend(["-af".to_owned(), filters(*channels, mix)].map(OsString::from));
+            "s16le"
+        }
+    };
+    arguments.extend(["-f", format, "pipe:1"].map(OsString::from));
     arguments
+}
+
+/// The filters that mix, resample, and then fill gaps, in this order, because gaps take the memory of their samples.
+fn filters(channels: u16, mix: &Mix) -> String {
+    let all: Vec<usize> = (0..usize::from(channels.max(1))).collect();
+    let heard = mix.channels.as_ref().unwrap_or(&all);
+    let share = f64::from(mix.gain) / heard.len() as f64;
+    // `pan` also mixes channels without a layout, which `-ac 1` refuses.
+    let sum: Vec<String> = heard.iter().map(|channel| format!("{share:.9}*c{channel}")).collect();
+    format!(
+        "aformat=sample_fmts=flt,pan=mono|c0={},aresample={SAMPLE_RATE},aformat=sample_fmts=s16,\
+         aresample=async=1:first_pts=0",
+        sum.join("+")
+    )
 }
 
 /// The arguments to check whether ffmpeg runs at all.
@@ -96,16 +126,26 @@ pub(super) fn version_arguments() -> Vec<OsString> {
     vec!["-version".into()]
 }
 
-fn common(max_alloc: u64) -> Vec<OsString> {
+fn common(max_alloc: u64, pictures: bool) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["-hide_banner", "-loglevel", "error", "-max_alloc"].map(Into::into).into();
     arguments.push(max_alloc.to_string().into());
     arguments.extend(["-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS].map(OsString::from));
     arguments.extend(LIMIT_ARGUMENTS.map(OsString::from));
+    arguments.extend(["-max_pixels", if pictures { PICTURE_PIXELS } else { "1" }].map(OsString::from));
     arguments
 }
 
-/// Reads the format of the recording from ffprobe's output.
-pub(super) fn parse_probe(answer: &[u8]) -> Result<AudioInfo, Refusal> {
+/// An audio track, as ffprobe describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Track {
+    /// Its number among all tracks, from 0.
+    pub(super) stream: u32,
+    pub(super) info: AudioInfo,
+    is_default: bool,
+}
+
+/// Reads the audio tracks from ffprobe's output, and which of them the file prefers.
+pub(super) fn parse_probe(answer: &[u8]) -> Result<(Vec<Track>, usize), Refusal> {
     #[derive(Deserialize)]
     struct ProbeOutput {
         #[serde(default)]
@@ -114,10 +154,13 @@ pub(super) fn parse_probe(answer: &[u8]) -> Result<AudioInfo, Refusal> {
     }
     #[derive(Deserialize)]
     struct Stream {
+        #[serde(default)]
+        index: u32,
         codec_type: Option<String>,
         codec_name: Option<String>,
         sample_rate: Option<String>,
         channels: Option<u16>,
+        start_time: Option<String>,
         duration: Option<String>,
         #[serde(default)]
         disposition: Disposition,
@@ -126,10 +169,13 @@ pub(super) fn parse_probe(answer: &[u8]) -> Result<AudioInfo, Refusal> {
     struct Disposition {
         #[serde(default)]
         attached_pic: u8,
+        #[serde(default)]
+        default: u8,
     }
     #[derive(Deserialize)]
     struct Format {
         format_name: String,
+        start_time: Option<String>,
         duration: Option<String>,
         #[serde(default)]
         probe_score: u32,
@@ -143,24 +189,37 @@ pub(super) fn parse_probe(answer: &[u8]) -> Result<AudioInfo, Refusal> {
     let is_video = |stream: &Stream| of_type(&stream, "video") && stream.disposition.attached_pic == 0;
     let video = answer.streams.iter().any(is_video);
     let name = short(&format.format_name, video);
-    let Some(audio) = answer.streams.iter().find(|stream| of_type(stream, "audio")) else {
+    let audio: Vec<&Stream> = answer.streams.iter().filter(|stream| of_type(stream, "audio")).collect();
+    if audio.is_empty() {
         return Err(Refusal::NoAudio(name));
-    };
-    let seconds = |text: &Option<String>| text.as_deref()?.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
-    let duration = if WITH_DURATION.contains(&format.format_name.as_str()) {
-        // The file lasts as long as its longest track, which need not be the audio track.
-        seconds(&audio.duration).or_else(|| seconds(&format.duration).filter(|_| !video))
-    } else {
-        None
-    };
-    let codec = audio.codec_name.clone().filter(|codec| codec != "unknown").ok_or(Refusal::Unknown)?;
-    Ok(AudioInfo {
-        format: name,
-        codec,
-        sample_rate: audio.sample_rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or(0),
-        channels: audio.channels.unwrap_or(0),
-        duration,
-    })
+    }
+    let number = |text: &Option<String>| text.as_deref()?.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
+    let seconds = |text: &Option<String>| number(text).filter(|seconds| *seconds > 0.0);
+    let tracks = audio.into_iter().filter_map(|audio| {
+        let late = number(&audio.start_time).unwrap_or(0.0) - number(&format.start_time).unwrap_or(0.0);
+        let duration = match format.format_name.as_str() {
+            // Windows Media declares one length for all tracks, of which the picture may be the longest.
+            "asf" if video => None,
+            known if WITH_DURATION.contains(&known) => seconds(&audio.duration)
+                .map(|duration| duration + late.max(0.0))
+                .or_else(|| seconds(&format.duration).filter(|_| !video)),
+            _ => None,
+        };
+        Some(Track {
+            stream: audio.index,
+            is_default: audio.disposition.default == 1,
+            info: AudioInfo {
+                format: name.clone(),
+                codec: audio.codec_name.clone().filter(|codec| codec != "unknown")?,
+                sample_rate: audio.sample_rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or(0),
+                channels: audio.channels.unwrap_or(0),
+                duration,
+            },
+        })
+    });
+    let tracks: Vec<Track> = tracks.collect();
+    let default = tracks.iter().position(|track| track.is_default).unwrap_or(0);
+    if tracks.is_empty() { Err(Refusal::Unknown) } else { Ok((tracks, default)) }
 }
 
 /// The common name of a container that ffmpeg names.
@@ -189,8 +248,12 @@ mod tests {
             let format = format!(r#"{{"format_name":"asf","duration":"3.6","probe_score":{score}}}"#);
             parse_probe(format!(r#"{{"streams":[{streams}],"format":{format}}}"#).as_bytes())
         };
-        let info = answer(&format!("{picture},{stream}"), 100).unwrap();
+        let (tracks, default) = answer(&format!("{picture},{stream}"), 100).unwrap();
+        let info = &tracks[default].info;
         assert_eq!((&*info.format, &*info.codec, info.duration), ("wma", "wmav2", Some(3.5)));
+        let other = r#"{"index":5,"codec_type":"audio","codec_name":"wmav2","disposition":{"default":1}}"#;
+        let (tracks, default) = answer(&format!("{stream},{other}"), 100).unwrap();
+        assert_eq!((tracks.len(), default, tracks[1].stream), (2, 1, 5));
         assert_eq!(answer(picture, 100), Err(Refusal::NoAudio("wma".to_owned())));
         assert_eq!(answer(stream, 24), Err(Refusal::Unknown));
         assert_eq!(parse_probe(b""), Err(Refusal::Unknown));
@@ -209,11 +272,17 @@ mod tests {
 
     #[test]
     fn limits_come_before_the_input() {
-        for arguments in [probe_arguments(1), decode_arguments(1)] {
+        let mix = Mix { channels: Some(vec![1, 3]), gain: 2.0 };
+        let decode = Task::Decode { stream: 2, channels: 4, mix };
+        let measure = Task::Measure { stream: 2, channels: 4 };
+        for arguments in [probe_arguments(1, true), decode_arguments(1, &measure), decode_arguments(1, &decode)] {
             let at = |word: &str| arguments.iter().position(|argument| argument == word).unwrap();
             for bound in ["-threads", "-max_pixels", "-probesize", "-max_streams", "-max_alloc", "-format_whitelist"] {
                 assert!(at(bound) < at("-i"), "{bound}");
             }
         }
+        assert!(
+            filters(4, &Mix { channels: Some(vec![1, 3]), gain: 2.0 }).contains("c0=1.000000000*c1+1.000000000*c3")
+        );
     }
 }

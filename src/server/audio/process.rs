@@ -3,7 +3,7 @@
 //! learns that it can't be used. Called by `sessions` (uploads), `jobs::spool` (transcription), `doctor` and `Node`.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -20,9 +20,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
 use super::child::ALLOCATOR;
+use super::level::{Level, Meter, tracks_remark};
 use super::waveform::Builder;
 use super::wire::{self, Frame, MAX_SAMPLES, Message};
-use super::{AudioError, AudioInfo, Decoded, Limits, Problem, SAMPLE_RATE, ffmpeg, is_cut};
+use super::{AudioError, AudioInfo, Decoded, Limits, Problem, SAMPLE_RATE, ffmpeg, remarks};
+use crate::model::Remark;
 use crate::server::config::DecodeConfig;
 
 /// The variables that decoders get of the server's environment: where programs and libraries are.
@@ -107,7 +109,11 @@ impl Decoders {
         let time_limit = TimeLimit::total(Duration::from_secs(u64::from(self.config.probe_secs)));
         let cpu_secs = u64::from(self.config.probe_secs);
         match self.identify(&file, recording, limits, "probe", cpu_secs, time_limit).await {
-            Ok(Identified::BuiltIn(_, info) | Identified::Ffmpeg(_, info)) => {
+            Ok(identified) => {
+                let info = match identified {
+                    Identified::BuiltIn(_, info) => info,
+                    Identified::Ffmpeg(_, tracks, default) => tracks[default].info.clone(),
+                };
                 check_duration(info.duration, limits)?;
                 Ok(info)
             }
@@ -145,15 +151,28 @@ impl Decoders {
         let cpu_secs = self.config.cpu_secs(limits.max_duration);
         let identified =
             self.identify(&file, recording, limits, "decode", cpu_secs, time_limit).await.map_err(into_audio_error)?;
-        let (source, info) = match identified {
-            Identified::BuiltIn(running, info) => (Source::BuiltIn(*running), info),
-            Identified::Ffmpeg(program, info) => {
-                check_duration(info.duration, limits)?;
-                let task = ["ffmpeg".as_ref(), program.as_os_str()];
-                (Source::Ffmpeg(self.spawn(&file, recording, &task, cpu_secs, time_limit)?), info)
+        let (source, info, remarks) = match identified {
+            Identified::BuiltIn(running, info) => (Source::BuiltIn(*running), info, Vec::new()),
+            Identified::Ffmpeg(program, tracks, default) => {
+                check_duration(tracks[default].info.duration, limits)?;
+                let spawn = |task: &ffmpeg::Task| {
+                    let task = ffmpeg_task(&program, task);
+                    let task: Vec<&OsStr> = task.iter().map(OsString::as_os_str).collect();
+                    self.spawn(&file, recording, &task, cpu_secs, time_limit)
+                };
+                let (track, level) = choose_track(&tracks, default, limits, spawn).await?;
+                let info = tracks[track].info.clone();
+                let mut remarks: Vec<Remark> =
+                    tracks_remark(tracks.len(), track + 1, (track != default).then_some(default + 1))
+                        .into_iter()
+                        .collect();
+                remarks.extend(level.remarks);
+                let (stream, channels) = (tracks[track].stream, info.channels);
+                (Source::Ffmpeg(spawn(&ffmpeg::Task::Decode { stream, channels, mix: level.mix })?), info, remarks)
             }
         };
-        Ok(Decoding { info, source: Some(source), sample_count: 0, waveform: Builder::new(), limits, _permit: permit })
+        let waveform = Builder::new();
+        Ok(Decoding { info, source: Some(source), sample_count: 0, waveform, remarks, limits, _permit: permit })
     }
 
     /// Checks that decoders can be started and confined here. Returns what is missing, in words for an operator.
@@ -210,7 +229,7 @@ impl Decoders {
                 Some(Frame::Message(Message::Recognised(what))) if running.recognised.is_none() => {
                     running.recognised = Some(what);
                 }
-                Some(Frame::Message(Message::Opened(info) | Message::Ended(info))) => {
+                Some(Frame::Message(Message::Opened(info) | Message::Ended { info, .. })) => {
                     return Ok(Identified::BuiltIn(Box::new(running), info));
                 }
                 Some(Frame::Message(Message::TryFfmpeg(problem))) => break problem,
@@ -225,20 +244,34 @@ impl Decoders {
         let Some(programs) = ffmpeg::find() else {
             return Err(AudioError::Unreadable { recognised, problem, ffmpeg: false }.into());
         };
-        let task = ["ffprobe".as_ref(), programs.ffprobe.as_os_str()];
-        let mut running = self.spawn(file, recording, &task, cpu_secs, time_limit)?;
-        running.recognised.clone_from(&recognised);
-        let answer = running.read_to_end().await?;
-        match running.exit_status().await {
-            (Some(status), _) if status.success() => {}
-            (Some(status), stderr_tail) if status.signal().is_none() => {
-                tracing::info!(recording = running.name, %status, ?stderr_tail, "ffprobe can't read a recording");
-                return Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into());
+        let mut answer = None;
+        for pictures in [None, Some("--pictures".as_ref())] {
+            let task: Vec<&OsStr> =
+                ["ffprobe".as_ref(), programs.ffprobe.as_os_str()].into_iter().chain(pictures).collect();
+            let mut running = self.spawn(file, recording, &task, cpu_secs, time_limit)?;
+            running.recognised.clone_from(&recognised);
+            let output = running.read_to_end().await?;
+            match running.exit_status().await {
+                (Some(status), _) if status.success() => {
+                    answer = Some(output);
+                    break;
+                }
+                (Some(status), stderr_tail) if status.signal().is_none() => {
+                    tracing::info!(recording = running.name, %status, ?stderr_tail, "ffprobe can't read a recording");
+                }
+                (status, stderr_tail) => return Err(running.death_error(status, &stderr_tail).into()),
             }
-            (status, stderr_tail) => return Err(running.death_error(status, &stderr_tail).into()),
         }
+        let Some(answer) = answer else {
+            return Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into());
+        };
         match ffmpeg::parse_probe(&answer) {
-            Ok(info) => Ok(Identified::Ffmpeg(programs.ffmpeg, wire::sanitise_info(info)?)),
+            Ok((mut tracks, default)) => {
+                for track in &mut tracks {
+                    track.info = wire::sanitise_info(track.info.clone())?;
+                }
+                Ok(Identified::Ffmpeg(programs.ffmpeg, tracks, default))
+            }
             Err(ffmpeg::Refusal::Unknown) => Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into()),
             Err(ffmpeg::Refusal::NoAudio(format)) => Err(AudioError::NoAudioTrack { format }.into()),
         }
@@ -301,8 +334,53 @@ fn check_duration(declared: Option<f64>, limits: Limits) -> Result<(), AudioErro
 enum Identified {
     /// The running decoder, which continues with the samples if it was asked to decode.
     BuiltIn(Box<Running>, AudioInfo),
-    /// The path of ffmpeg, which can decode it.
-    Ffmpeg(PathBuf, AudioInfo),
+    /// The path of ffmpeg, which can decode it, its audio tracks, and the number of the one that the file prefers.
+    Ffmpeg(PathBuf, Vec<ffmpeg::Track>, usize),
+}
+
+/// The arguments of a decoder that becomes ffmpeg.
+fn ffmpeg_task(program: &Path, task: &ffmpeg::Task) -> Vec<OsString> {
+    let (ffmpeg::Task::Measure { stream, channels } | ffmpeg::Task::Decode { stream, channels, .. }) = task;
+    let mut arguments: Vec<OsString> = vec!["ffmpeg".into(), program.into()];
+    let mut option = |name: &str, value: String| arguments.extend([name.into(), value.into()]);
+    option("--stream", stream.to_string());
+    option("--channels", channels.to_string());
+    match task {
+        ffmpeg::Task::Measure { .. } => arguments.push("--measure".into()),
+        ffmpeg::Task::Decode { mix, .. } => {
+            option("--gain", mix.gain.to_string());
+            if let Some(channels) = &mix.channels {
+                let channels: Vec<String> = channels.iter().map(ToString::to_string).collect();
+                option("--mix", channels.join(","));
+            }
+        }
+    }
+    arguments
+}
+
+/// Chooses the track to be heard and measures its level: the one that the file prefers, unless it is silent and another
+/// one isn't.
+async fn choose_track(
+    tracks: &[ffmpeg::Track],
+    default: usize,
+    limits: Limits,
+    spawn: impl Fn(&ffmpeg::Task) -> io::Result<Running>,
+) -> Result<(usize, Level), AudioError> {
+    let measure = async |track: &ffmpeg::Track| {
+        let (stream, channels) = (track.stream, track.info.channels);
+        let mut running = spawn(&ffmpeg::Task::Measure { stream, channels })?;
+        running.measure(&track.info, limits).await.map_err(into_audio_error)
+    };
+    let mut chosen = (default, measure(&tracks[default]).await?);
+    if chosen.1.is_silent() {
+        for (number, track) in tracks.iter().enumerate().filter(|(number, _)| *number != default) {
+            let level = measure(track).await?;
+            if level.is_louder_than(&chosen.1) {
+                chosen = (number, level);
+            }
+        }
+    }
+    Ok(chosen)
 }
 
 /// Why a decoder gave no result.
@@ -387,6 +465,16 @@ impl Running {
         }
     }
 
+    /// Reads the next frame that isn't an empty one, by which a decoder that only measures shows that it is alive.
+    async fn samples_or_end(&mut self) -> Result<Option<Frame>, DecoderFailure> {
+        loop {
+            match self.frame().await? {
+                Some(Frame::Samples(samples)) if samples.is_empty() => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
     /// Reads output until the buffer is full or the output ends.
     async fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, DecoderFailure> {
         let pid = self.pid();
@@ -394,6 +482,25 @@ impl Running {
             Ok(filled) => Ok(filled?),
             Err(cause) => Err(self.timed_out(cause)),
         }
+    }
+
+    /// Measures the level of floats at 16 kHz in as much of the output as is needed.
+    async fn measure(&mut self, info: &AudioInfo, limits: Limits) -> Result<Level, DecoderFailure> {
+        let channels = usize::from(info.channels.max(1));
+        let mut meter = Meter::new(&info.codec, SAMPLE_RATE, info.channels.max(1));
+        let mut bytes = vec![0; 4 * channels * MAX_SAMPLES];
+        let (mut pieces, most) = (0.0, limits.max_duration * f64::from(SAMPLE_RATE) / MAX_SAMPLES as f64);
+        while !meter.is_ordinary() && pieces <= most {
+            let filled = self.fill(&mut bytes).await?;
+            let samples =
+                bytes[..filled].chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+            meter.add(&samples.collect::<Vec<f32>>(), channels);
+            if filled < bytes.len() {
+                break;
+            }
+            pieces += 1.0;
+        }
+        Ok(meter.decide())
     }
 
     /// Reads the whole output, if it isn't too long.
@@ -553,6 +660,7 @@ pub struct Decoding {
     source: Option<Source>,
     sample_count: u64,
     waveform: Builder,
+    remarks: Vec<Remark>,
     limits: Limits,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -571,10 +679,10 @@ impl Decoding {
     pub async fn next(&mut self) -> Result<Option<Vec<i16>>, AudioError> {
         let samples = match &mut self.source {
             None => return Ok(None),
-            Some(Source::BuiltIn(running)) => match running.frame().await.map_err(into_audio_error)? {
-                Some(Frame::Samples(samples)) if !samples.is_empty() => samples,
-                Some(Frame::Message(Message::Ended(info))) => {
-                    self.info = info;
+            Some(Source::BuiltIn(running)) => match running.samples_or_end().await.map_err(into_audio_error)? {
+                Some(Frame::Samples(samples)) => samples,
+                Some(Frame::Message(Message::Ended { info, remarks })) => {
+                    (self.info, self.remarks) = (info, remarks);
                     self.source = None;
                     return Ok(None);
                 }
@@ -610,14 +718,14 @@ impl Decoding {
     #[must_use]
     pub fn finish(self) -> Decoded {
         let duration = self.duration();
-        Decoded { info: self.info, duration, waveform: self.waveform.finish(), remarks: Vec::new() }
+        Decoded { info: self.info, duration, waveform: self.waveform.finish(), remarks: self.remarks }
     }
 
     fn duration(&self) -> f64 {
         self.sample_count as f64 / f64::from(SAMPLE_RATE)
     }
 
-    /// Checks that ffmpeg has decoded as much as the recording declares.
+    /// Checks whether ffmpeg has decoded as much as the recording declares.
     async fn check_ffmpeg(&mut self) -> Result<(), AudioError> {
         let found = self.duration();
         let Some(Source::Ffmpeg(running)) = &mut self.source else { return Ok(()) };
@@ -625,18 +733,18 @@ impl Decoding {
             (Some(status), _) if status.success() => {}
             (Some(status), stderr_tail) if status.signal().is_none() => {
                 tracing::info!(recording = running.name, %status, ?stderr_tail, "ffmpeg can't decode a recording");
-                return Err(AudioError::Ffmpeg);
+                if found == 0.0 {
+                    return Err(AudioError::Ffmpeg);
+                }
+                self.remarks.push(remarks::unfinished(found));
+                return Ok(());
             }
             (status, stderr_tail) => return Err(running.death_error(status, &stderr_tail)),
         }
         if found == 0.0 {
             return Err(AudioError::NoSamples { format: self.info.format.clone() });
         }
-        match self.info.duration {
-            Some(declared) if is_cut(declared, found) => {
-                Err(AudioError::Truncated { declared: Some(declared), found: Some(found) })
-            }
-            _ => Ok(()),
-        }
+        self.remarks.extend(self.info.duration.and_then(|declared| remarks::other_length(declared, found, found)));
+        Ok(())
     }
 }

@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 
 use symphonia::core::io::MediaSource;
 
+use super::parts::Part;
+
 /// What the first bytes of a file show.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -17,6 +19,8 @@ pub enum Kind {
     ForFfmpeg(&'static str),
     /// Not media.
     NotMedia(&'static str),
+    /// A recording in a format that no free program can read.
+    Closed(&'static str),
     /// No known signature.
     Unknown,
 }
@@ -36,7 +40,7 @@ pub(super) fn kind(file: &File) -> io::Result<Kind> {
 /// Recognises a file by its first bytes.
 #[must_use]
 pub fn recognise(head: &[u8]) -> Kind {
-    use Kind::{ForFfmpeg, Native, NotMedia};
+    use Kind::{Closed, ForFfmpeg, Native, NotMedia};
     let at = |offset: usize, mark: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(mark));
     let first = |mark: &[u8]| at(0, mark);
     if first(b"RIFF") || first(b"RF64") || first(b"BW64") {
@@ -71,6 +75,10 @@ pub fn recognise(head: &[u8]) -> Kind {
         (b"MP+", "Musepack audio"),
         (b".snd", "Sun audio"),
         (b"riff\x2e\x91\xcf\x11", "Wave64 audio"),
+        (b"tBaK", "TAK audio"),
+        (b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02", "an MXF recording"),
+        (b"\x02dss", "a DSS dictation"),
+        (b"\x03dss", "a DSS dictation"),
         (b"Creative Voice File", "Creative Voice audio"),
         (b"\x00\x00\x01\xba", "an MPEG video"),
         (b"\x00\x00\x01\xb3", "an MPEG video"),
@@ -96,6 +104,13 @@ pub fn recognise(head: &[u8]) -> Kind {
     let find = |table: &[(&[u8], &'static str)]| table.iter().find(|(mark, _)| first(mark)).map(|&(_, name)| name);
     if let Some(name) = find(native) {
         return Native(name);
+    }
+    if first(b"FORM") && at(8, b"8SVX") {
+        return ForFfmpeg("8SVX audio");
+    }
+    // The maker's newer dictation format, and its encrypted form.
+    if at(1, b"ds2") || at(1, b"enc") && head.first().is_some_and(|blocks| *blocks < 16) {
+        return Closed("a DS2 dictation");
     }
     if first(b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
         return Native("AIFF audio");
@@ -144,21 +159,21 @@ fn is_text(head: &[u8]) -> bool {
         })
 }
 
-/// The position of the samples in a WAV file, and their declared and real length.
+/// What the header of a WAV or AIFF file declares, and what the file holds.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Wav {
+pub(super) struct Lengths {
     /// Seconds that the file holds.
     pub(super) found: f64,
     /// Seconds that the header declares; `found` where the header was written before the length was known.
     pub(super) declared: f64,
-    /// First byte of the samples.
-    start: u64,
-    /// Bytes of whole frames from there.
-    length: u64,
+    /// Where the samples end.
+    end: u64,
+    /// Positions in the file, and what the decoders read there instead, so that they know the real lengths.
+    patches: Vec<(u64, [u8; 4])>,
 }
 
 /// Reads a WAV file's header. Returns none if it isn't one, or if it has no usable format or samples.
-pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
+pub(super) fn wav(file: &File) -> io::Result<Option<Lengths>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
     if !read_at(file, 0, &mut head)? || !matches!(&head[..4], b"RIFF" | b"RF64" | b"BW64") || &head[8..] != b"WAVE" {
@@ -213,7 +228,12 @@ pub(super) fn wav(file: &File) -> io::Result<Option<Wav>> {
                 };
                 let length = declared.min(available) / frame * frame;
                 let seconds = |bytes: u64| bytes as f64 / per_second;
-                return Ok(Some(Wav { found: seconds(length), declared: seconds(declared), start: at, length }));
+                // The longest possible length for the whole file, which also means "unknown", so that only the length of
+                // the samples counts.
+                let size = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+                let patches = vec![(0, *b"RIFF"), (4, [0xff; 4]), (at - 4, size)];
+                let (found, declared) = (seconds(length), seconds(declared));
+                return Ok(Some(Lengths { found, declared, end: at + length, patches }));
             }
             _ => {}
         }
@@ -283,15 +303,14 @@ fn chunks_to_end(file: &File, mut at: u64) -> io::Result<bool> {
     Ok(at <= size + 1)
 }
 
-/// Returns the seconds that an AIFF file declares and those that it holds; none if it isn't one or doesn't declare
-/// them.
-pub(super) fn aiff(file: &File) -> io::Result<Option<(f64, f64)>> {
+/// Reads an AIFF file's header. Returns none if it isn't one, or doesn't declare its length.
+pub(super) fn aiff(file: &File) -> io::Result<Option<Lengths>> {
     let size = file.metadata()?.len();
     let mut head = [0; 12];
     if !read_at(file, 0, &mut head)? || &head[..4] != b"FORM" || !matches!(&head[8..], b"AIFF" | b"AIFC") {
         return Ok(None);
     }
-    let (mut at, mut declared, mut chunk) = (12, 0.0, [0; 8]);
+    let (mut at, mut declared, mut frames, mut chunk) = (12, 0.0, (0, 0), [0; 8]);
     for _ in 0..MAX_CHUNKS {
         if !read_at(file, at, &mut chunk)? {
             break;
@@ -307,11 +326,21 @@ pub(super) fn aiff(file: &File) -> io::Result<Option<(f64, f64)>> {
                 // An 80-bit float: the exponent, then a mantissa of which the upper half is enough.
                 let exponent = i32::from(u16::from_be_bytes([body[8], body[9]]) & 0x7fff) - 16_383 - 31;
                 let rate = f64::from(be32(&body[10..])) * 2_f64.powi(exponent);
-                declared = f64::from(be32(&body[2..])) / rate;
+                frames = (at + 2, be32(&body[2..]));
+                declared = f64::from(frames.1) / rate;
             }
             b"SSND" if declared.is_normal() && length > 8 => {
-                let share = size.saturating_sub(at).min(length) as f64 / length as f64;
-                return Ok(Some((declared, declared * share)));
+                let available = size.saturating_sub(at).min(length);
+                // The samples follow two numbers.
+                let share = available.saturating_sub(8) as f64 / (length - 8) as f64;
+                let mut patches = Vec::new();
+                if available < length {
+                    let cut = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes();
+                    patches.push((4, cut(size - 8)));
+                    patches.push((frames.0, ((f64::from(frames.1) * share) as u32).to_be_bytes()));
+                    patches.push((at - 4, cut(available)));
+                }
+                return Ok(Some(Lengths { found: declared * share, declared, end: size, patches }));
             }
             _ => {}
         }
@@ -377,10 +406,10 @@ pub(super) fn ogg_is_cut(file: &File) -> io::Result<bool> {
     Ok(page.len() < length || page.len() > length + TAG)
 }
 
-/// Whether an MP3 stream begins with a table (Xing, Info, VBRI) that counts its frames. Without one its length can only
+/// Whether an MP3 stream that begins here has a table (Xing, Info, VBRI) that counts its frames. Without one its length can only
 /// be estimated from the first frames.
-pub(super) fn mp3_counts_frames(file: &File) -> io::Result<bool> {
-    let (mut at, mut head) = (0_u64, [0; 10]);
+pub(super) fn mp3_counts_frames(file: &File, mut at: u64) -> io::Result<bool> {
+    let mut head = [0; 10];
     for _ in 0..MAX_CHUNKS {
         if !read_at(file, at, &mut head)? || &head[..3] != b"ID3" {
             break;
@@ -405,16 +434,16 @@ pub(super) fn is_webm(file: &File) -> io::Result<bool> {
     Ok(read_at(file, 0, &mut head)? && head.windows(4).any(|window| window == b"webm"))
 }
 
-fn le32(bytes: &[u8]) -> u32 {
+pub(super) fn le32(bytes: &[u8]) -> u32 {
     bytes.iter().take(4).rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
-fn be32(bytes: &[u8]) -> u32 {
+pub(super) fn be32(bytes: &[u8]) -> u32 {
     bytes.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
 /// Fills `buffer` from a position; false where the file ends before.
-fn read_at(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
+pub(super) fn read_at(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
     // No file is that long, and the system would report an error.
     if i64::try_from(at).is_err() {
         return Ok(false);
@@ -427,34 +456,39 @@ fn read_at(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
 }
 
 /// Up to `length` bytes from a position; fewer where the file ends before.
-fn read_up_to(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
+pub(super) fn read_up_to(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
     let size = file.metadata()?.len();
     let length = length.min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
     let mut bytes = vec![0; length];
     Ok(if read_at(file, at, &mut bytes)? { bytes } else { Vec::new() })
 }
 
-/// A file for the decoders, whose length is read once. The lengths in a WAV file are replaced by the real ones.
+/// A part of a file for the decoders, whose length is read once. The lengths in a WAV or AIFF file are replaced by the real
+/// ones.
 pub(super) struct Source {
     file: File,
     at: u64,
     length: u64,
+    /// Bytes that stand elsewhere in the file and come first.
+    head: Vec<u8>,
+    /// The position in the file of what follows them.
+    body: u64,
     patches: Vec<(u64, [u8; 4])>,
 }
 
 impl Source {
-    pub(super) fn new(file: File, wav: Option<&Wav>) -> io::Result<Self> {
-        let mut length = file.metadata()?.len();
-        let mut patches = Vec::new();
-        if let Some(wav) = wav {
-            length = wav.start + wav.length;
-            // The longest possible length for the whole file, which also means "unknown", so that only the length of
-            // the samples counts.
-            patches.push((0, *b"RIFF"));
-            patches.push((4, [0xff; 4]));
-            patches.push((wav.start - 4, u32::try_from(wav.length).unwrap_or(u32::MAX).to_le_bytes()));
+    /// The longest head, in bytes. Real ones have a few dozen.
+    const MAX_HEAD: u64 = 4_096;
+
+    pub(super) fn new(file: File, part: &Part, lengths: Option<&Lengths>) -> io::Result<Self> {
+        let head = part.head.start..part.head.end.min(part.head.start + Self::MAX_HEAD);
+        let head = read_up_to(&file, head.start, usize::try_from(head.end - head.start).unwrap_or(0))?;
+        let mut length = head.len() as u64 + part.body.end.saturating_sub(part.body.start);
+        if let Some(lengths) = lengths {
+            length = lengths.end;
         }
-        Ok(Self { file, at: 0, length, patches })
+        let patches = lengths.map(|lengths| lengths.patches.clone()).unwrap_or_default();
+        Ok(Self { file, at: 0, length, head, body: part.body.start, patches })
     }
 }
 
@@ -466,7 +500,14 @@ impl Read for Source {
         if count == 0 {
             return Ok(0);
         }
-        let got = self.file.read_at(&mut buffer[..count], self.at)?;
+        let head = usize::try_from(self.at).ok().and_then(|at| self.head.get(at..)).unwrap_or_default();
+        let got = if head.is_empty() {
+            self.file.read_at(&mut buffer[..count], self.body + self.at - self.head.len() as u64)?
+        } else {
+            let got = head.len().min(count);
+            buffer[..got].copy_from_slice(&head[..got]);
+            got
+        };
         for (start, bytes) in &self.patches {
             for (at, byte) in (*start..).zip(bytes) {
                 if let Some(index) =
@@ -573,7 +614,7 @@ mod tests {
         all.extend([7; 100]);
         let stored = file(&all);
         let header = wav(&stored).expect("readable").expect("a WAV file");
-        let mut source = Source::new(stored, Some(&header)).expect("opened");
+        let mut source = Source::new(stored, &Part::of(0..0), Some(&header)).expect("opened");
         let mut whole = Vec::new();
         source.read_to_end(&mut whole).expect("read");
         assert_eq!(&whole[4..8], [0xff; 4]);

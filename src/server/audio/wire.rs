@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{AudioError, AudioInfo, Problem};
+use crate::model::Remark;
 
 /// The longest message, in bytes. Real ones have a few hundred.
 const MAX_MESSAGE: u32 = 16 * 1024;
@@ -29,8 +30,8 @@ pub(super) enum Message {
     Recognised(String),
     /// The recording can be decoded, and has this format. Samples follow if they were asked for.
     Opened(AudioInfo),
-    /// The recording has been decoded to its end, and has this format.
-    Ended(AudioInfo),
+    /// The recording has been decoded to its end, and has this format. The remarks are for whoever reads the transcript.
+    Ended { info: AudioInfo, remarks: Vec<Remark> },
     /// The built-in decoders can't read it; ffmpeg may.
     #[serde(rename = "not_here")]
     TryFfmpeg(Problem),
@@ -45,6 +46,8 @@ pub(super) enum AudioErrorOnWire {
     Empty,
     Unreadable { recognised: Option<String>, problem: Problem },
     NoAudioTrack { format: String },
+    Protected { format: String },
+    ClosedFormat { what: String },
     Truncated { declared: Option<f64>, found: Option<f64> },
     TooLong { duration: f64, at_least: bool },
     NoSamples { format: String },
@@ -57,6 +60,8 @@ impl From<AudioError> for AudioErrorOnWire {
             AudioError::EmptyFile => Self::Empty,
             AudioError::Unreadable { recognised, problem, ffmpeg: _ } => Self::Unreadable { recognised, problem },
             AudioError::NoAudioTrack { format } => Self::NoAudioTrack { format },
+            AudioError::Protected { format } => Self::Protected { format },
+            AudioError::ClosedFormat { what } => Self::ClosedFormat { what },
             AudioError::Truncated { declared, found } => Self::Truncated { declared, found },
             AudioError::TooLong { duration, at_least, limit: _ } => Self::TooLong { duration, at_least },
             AudioError::NoSamples { format } => Self::NoSamples { format },
@@ -76,6 +81,8 @@ impl AudioErrorOnWire {
                 AudioError::Unreadable { recognised: recognised.map(name), problem, ffmpeg }
             }
             Self::NoAudioTrack { format } => AudioError::NoAudioTrack { format: name(format) },
+            Self::Protected { format } => AudioError::Protected { format: name(format) },
+            Self::ClosedFormat { what } => AudioError::ClosedFormat { what: name(what) },
             Self::Truncated { declared, found } => AudioError::Truncated { declared, found },
             Self::TooLong { duration, at_least } => AudioError::TooLong { duration, at_least, limit },
             Self::NoSamples { format } => AudioError::NoSamples { format: name(format) },
@@ -148,7 +155,10 @@ fn sanitise(message: Message) -> io::Result<Message> {
     Ok(match message {
         Message::Recognised(what) => Message::Recognised(name(what)),
         Message::Opened(info) => Message::Opened(sanitise_info(info)?),
-        Message::Ended(info) => Message::Ended(sanitise_info(info)?),
+        Message::Ended { info, remarks } => Message::Ended {
+            info: sanitise_info(info)?,
+            remarks: remarks.iter().take(Remark::MAX).map(|r| Remark::new(&r.code, &r.message)).collect(),
+        },
         other => other,
     })
 }
@@ -196,7 +206,8 @@ mod tests {
             duration: Some(1.5),
         };
         let refused = AudioErrorOnWire::TooLong { duration: 3.0, at_least: true };
-        let messages = [Message::Opened(info.clone()), Message::Ended(info), Message::Refused(refused)];
+        let remarks = vec![Remark::new("other_length", "The file says 0:48; it ends at 0:46.")];
+        let messages = [Message::Opened(info.clone()), Message::Ended { info, remarks }, Message::Refused(refused)];
         let mut bytes = Vec::new();
         for message in &messages {
             write_message(&mut bytes, message).unwrap();
@@ -216,6 +227,8 @@ mod tests {
             AudioError::EmptyFile,
             AudioError::Unreadable { recognised: Some("a PNG image".into()), problem: Problem::NotAudio, ffmpeg: true },
             AudioError::NoAudioTrack { format: "mp4".into() },
+            AudioError::Protected { format: "m4a".into() },
+            AudioError::ClosedFormat { what: "a DS2 dictation".into() },
             AudioError::Truncated { declared: Some(20.0), found: Some(10.0) },
             AudioError::TooLong { duration: 20.0, at_least: true, limit: 10.0 },
             AudioError::NoSamples { format: "wav".into() },

@@ -4,7 +4,6 @@
 use super::{
     super::{Problem, sniff},
     DecodeFailure,
-    output::Block,
 };
 use std::{
     fs::File,
@@ -32,7 +31,7 @@ use symphonia::core::{
 };
 
 /// Bytes of a file in which a container must begin. Symphonia's default of 1 MiB finds something like MP3 in any noise.
-pub(super) const MAX_LEADING_BYTES: u32 = 64 * 1024;
+const MAX_LEADING_BYTES: u32 = 64 * 1024;
 
 /// The message of the error that stands for a panic of a parser.
 pub(super) const PANICKED: &str = "the decoder gave up";
@@ -64,6 +63,8 @@ pub(super) struct Traits {
     pub(super) skips_damage: bool,
     /// Ogg, where an incomplete last page shows that the file was cut off.
     pub(super) is_ogg: bool,
+    /// Timestamps are those of a player, which may begin later than with 0.
+    pub(super) has_clock: bool,
     /// The declared length is that of all tracks together.
     pub(super) duration_spans_tracks: bool,
 }
@@ -84,32 +85,19 @@ pub(super) fn decoder(track: &Track, traits: Traits) -> Result<Box<dyn AudioDeco
         .map_err(|_| DecodeFailure::TryFfmpeg(Problem::Unsupported))
 }
 
-/// Decodes one packet into a block, as the average of all channels. Returns the number of channels.
-pub(super) fn decode_mono(
+/// Decodes one packet into interleaved samples. Returns their rate and the number of channels.
+pub(super) fn decode_packet(
     decoder: &mut dyn AudioDecoder,
     packet: &Packet,
     interleaved: &mut Vec<f32>,
-    block: &mut Block,
-) -> Result<u16, Error> {
+) -> Result<(u32, u16), Error> {
     let buffer = decoder.decode(packet)?;
-    block.rate = buffer.spec().rate();
-    let channels = buffer.num_planes();
+    let (rate, channels) = (buffer.spec().rate(), buffer.num_planes());
     if channels == 0 {
         return Err(Error::DecodeError("no channels"));
     }
     buffer.copy_to_vec_interleaved(interleaved);
-    // Values out of range in a float recording would spread over a whole block when it is resampled.
-    let clean = |sample: f32| {
-        if sample.is_finite() { sample.clamp(-1.0, 1.0) } else { 0.0 }
-    };
-    block.samples.clear();
-    if channels == 1 {
-        block.samples.extend(interleaved.iter().copied().map(clean));
-    } else {
-        let share = 1.0 / channels as f32;
-        block.samples.extend(interleaved.chunks_exact(channels).map(|frame| clean(frame.iter().sum::<f32>() * share)));
-    }
-    Ok(u16::try_from(channels).unwrap_or(u16::MAX))
+    Ok((rate, u16::try_from(channels).unwrap_or(u16::MAX)))
 }
 
 /// Returns the container's common short name.

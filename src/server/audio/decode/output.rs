@@ -13,6 +13,20 @@ pub(super) struct Block {
     pub(super) samples: Vec<f32>,
 }
 
+impl Block {
+    pub(super) fn seconds(&self) -> f64 {
+        self.samples.len() as f64 / f64::from(self.rate)
+    }
+
+    /// Cuts off seconds at the start, and keeps so many of the rest.
+    pub(super) fn cut(&mut self, skip: f64, keep: f64) {
+        let frames = |seconds: f64| (seconds * f64::from(self.rate)).round() as usize;
+        let (skip, keep) = (frames(skip).min(self.samples.len()), frames(keep));
+        self.samples.drain(..skip);
+        self.samples.truncate(keep);
+    }
+}
+
 /// Resamples and rounds mono samples and passes them to the sink in pieces of one size.
 pub(super) struct Output<'a> {
     sink: &'a mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
@@ -52,13 +66,29 @@ impl<'a> Output<'a> {
         self.convert()
     }
 
-    /// Adds seconds of silence.
+    /// Adds seconds of silence, in pieces, so that a long one takes no memory.
     pub(super) fn silence(&mut self, seconds: f64) -> Result<ControlFlow<()>, AudioError> {
-        if let Some(resampler) = &mut self.resampler {
-            let frames = (seconds * f64::from(resampler.rate())).round() as usize;
-            resampler.push(&vec![0.0; frames], &mut self.resampled);
+        // A long one isn't resampled, because zeros are zeros at any rate.
+        if seconds > 1.0 && self.flush()?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
-        self.convert()
+        let rate = self.resampler.as_ref().map_or(SAMPLE_RATE, Resampler::rate);
+        let mut frames = (seconds * f64::from(rate)).round() as u64;
+        while frames > 0 {
+            let now = usize::try_from(frames).unwrap_or(CHUNK).min(CHUNK);
+            let flow = match &mut self.resampler {
+                Some(resampler) => {
+                    resampler.push(&[0.0; CHUNK][..now], &mut self.resampled);
+                    self.convert()?
+                }
+                None => self.push_samples(&[0; CHUNK][..now])?,
+            };
+            if flow.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            frames -= now as u64;
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     pub(super) fn flush(&mut self) -> Result<ControlFlow<()>, AudioError> {

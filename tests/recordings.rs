@@ -1,0 +1,416 @@
+//! Recordings as people send them: joined, cut, late, with gaps, with several tracks, with channels that cancel each
+//! other, too quiet, in formats that only ffmpeg reads. Each is heard whole, at the right times, and what was unusual
+//! about it is said. The files are made during the tests.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails is the message")]
+
+#[path = "support/audio.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod audio;
+
+use audio::*;
+use hark::server::audio::{Limits, SAMPLE_RATE};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A tone of two seconds at this frequency.
+fn tone(files: &Files, name: &str, frequency: u32, rate: u32, layout: &str, output: &[&str]) -> PathBuf {
+    files.wave(name, &format!("0.4*sin({}*PI*t)", 2 * frequency), 2.0, rate, layout, output)
+}
+
+/// The samples between two times in seconds.
+fn between(samples: &[i16], from: f64, to: f64) -> &[i16] {
+    let at = |seconds: f64| ((seconds * f64::from(SAMPLE_RATE)) as usize).min(samples.len());
+    &samples[at(from)..at(to)]
+}
+
+/// Decodes a recording of which nothing is to be said.
+fn decode_plain(path: &Path) -> (f64, Vec<i16>) {
+    let (decoded, samples) = decode(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(messages(&decoded), "", "{}", path.display());
+    (decoded.duration, samples)
+}
+
+fn assert_tone(samples: &[i16], frequency: f64, what: &str) {
+    assert!(samples.len() > 8_000, "{what}: {} samples", samples.len());
+    let found = share(samples, frequency);
+    assert!(found > 0.9, "{what}: {found} at {frequency} Hz");
+}
+
+fn assert_silent(samples: &[i16], what: &str) {
+    assert!(!samples.is_empty() && samples.iter().all(|sample| sample.unsigned_abs() < 40), "{what}: not silent");
+}
+
+#[test]
+fn tags_and_covers_do_not_count_as_sound() {
+    let files = Files::new();
+    for name in ["a.mp3", "a.aac"] {
+        let sound = fs::read(tone(&files, name, 440, 44_100, "mono", &["-b:a", "24k", "-id3v2_version", "0"])).unwrap();
+        // A picture with the marks of frames in it.
+        let picture: Vec<u8> =
+            (0..110_000_u32).map(|i| if i % 97 == 0 { 0xff } else { (i.wrapping_mul(i) >> 5) as u8 }).collect();
+        let size = [21, 14, 7, 0].map(|bits| (picture.len() >> bits) as u8 & 0x7f);
+        let tag = [b"ID3\x03\0\0".to_vec(), size.to_vec(), picture].concat();
+        let last = [b"TAG".to_vec(), vec![b' '; 125]].concat();
+        let path = files.write(name, [tag, sound, last].concat());
+        let (duration, samples) = decode_plain(&path);
+        assert!((duration - 2.0).abs() < 0.1, "{name}: {duration}");
+        assert_tone(&samples, 440.0, name);
+    }
+}
+
+#[test]
+fn joined_recordings_of_different_rates_and_channels_are_heard_to_the_end() {
+    let files = Files::new();
+    let bare = ["-write_xing", "0", "-id3v2_version", "0"];
+    for (extension, output) in
+        [("mp3", &[][..]), ("mp3", &bare[..]), ("aac", &[]), ("flac", &[]), ("ogg", &["-c:a", "libvorbis"])]
+    {
+        for (rates, layouts) in [
+            ([44_100, 44_100], ["mono", "stereo"]),
+            ([48_000, 48_000], ["stereo", "mono"]),
+            ([22_050, 44_100], ["mono", "mono"]),
+        ] {
+            let what = format!("{extension} {output:?} {rates:?} {layouts:?}");
+            let first = tone(&files, &format!("a.{extension}"), 440, rates[0], layouts[0], output);
+            let more = [output, if extension == "ogg" { &["-serial_offset", "7"] } else { &[][..] }].concat();
+            let second = tone(&files, &format!("b.{extension}"), 1_000, rates[1], layouts[1], &more);
+            let joined = [fs::read(first).unwrap(), fs::read(second).unwrap()].concat();
+            let (duration, samples) = decode_plain(&files.write(&format!("joined.{extension}"), joined));
+            assert!((duration - 4.0).abs() < 0.3, "{what}: {duration}");
+            assert_tone(between(&samples, 0.2, 1.8), 440.0, &what);
+            assert_tone(between(&samples, duration - 1.8, duration - 0.2), 1_000.0, &what);
+        }
+    }
+}
+
+#[test]
+fn a_short_jingle_does_not_spoil_the_talk_after_it() {
+    let files = Files::new();
+    let bare = ["-write_xing", "0", "-id3v2_version", "0"];
+    let jingle = files.wave("jingle.mp3", "0.4*sin(2000*PI*t)", 0.4, 44_100, "stereo", &bare);
+    let talk = tone(&files, "talk.mp3", 440, 44_100, "mono", &bare);
+    let joined = files.write("joined.mp3", [fs::read(jingle).unwrap(), fs::read(talk).unwrap()].concat());
+    let (duration, samples) = decode_plain(&joined);
+    assert!((duration - 2.4).abs() < 0.25, "{duration}");
+    assert_tone(between(&samples, 0.7, duration - 0.1), 440.0, "the talk");
+}
+
+#[test]
+fn an_old_count_of_frames_is_a_remark() {
+    let files = Files::new();
+    let path = tone(&files, "a.mp3", 440, 44_100, "mono", &["-c:a", "libmp3lame"]);
+    let bare = ["-c:a", "libmp3lame", "-write_xing", "0", "-id3v2_version", "0"];
+    let more = files.wave("b.mp3", "0.4*sin(880*PI*t)", 4.0, 44_100, "mono", &bare);
+    let (decoded, samples) =
+        decode(&files.write("c.mp3", [fs::read(path).unwrap(), fs::read(more).unwrap()].concat())).unwrap();
+    assert!((decoded.duration - 6.0).abs() < 0.2, "{}", decoded.duration);
+    assert!(messages(&decoded).contains("says 0:02; it ends at 0:06"), "{}", messages(&decoded));
+    assert_tone(between(&samples, 4.0, 5.9), 440.0, "the rest");
+}
+
+#[test]
+fn joined_webm_and_several_segments_are_heard_to_the_end() {
+    let files = Files::new();
+    for (name, output) in [("whole", &[][..]), ("live", &["-live", "1"])] {
+        let output = [output, &["-c:a", "libopus", "-f", "webm"]].concat();
+        let first = fs::read(tone(&files, "a.webm", 440, 48_000, "mono", &output)).unwrap();
+        let second = fs::read(tone(&files, "b.webm", 1_000, 48_000, "stereo", &output)).unwrap();
+        // The second segment, also without the head of its file.
+        let head = 5 + usize::from(second[4] & 0x7f);
+        let long_head = 12 + usize::from(second[11]);
+        let head = if second[4] == 1 { long_head } else { head };
+        for second in [&second[..], &second[head..]] {
+            let joined = [&first[..], second].concat();
+            let (decoded, samples) = decode(&files.write("joined.webm", joined)).unwrap();
+            assert!((decoded.duration - 4.0).abs() < 0.2, "{name}: {}", decoded.duration);
+            assert_tone(between(&samples, 0.2, 1.8), 440.0, name);
+            assert_tone(between(&samples, 2.2, 3.8), 1_000.0, name);
+        }
+    }
+}
+
+/// Two seconds of a tone, of which the second begins so many seconds later.
+fn with_gap(files: &Files, name: &str, gap: f64, output: &[&str]) -> PathBuf {
+    let path = files.path(name);
+    let source = format!("sine=frequency=440:duration=2:sample_rate=48000,asetpts='PTS+if(gt(T,1),{gap}/TB,0)'");
+    ffmpeg(&[&["-f", "lavfi", "-i", &source], output, &[text(&path)]].concat());
+    path
+}
+
+#[test]
+fn gaps_of_any_length_are_silence() {
+    let files = Files::new();
+    let fragments =
+        ["-c:a", "aac", "-movflags", "frag_keyframe+empty_moov+default_base_moof", "-frag_duration", "200000"];
+    for (name, output) in [
+        ("a.webm", &["-c:a", "libopus"][..]),
+        ("a.mka", &["-c:a", "flac"]),
+        ("a.mp4", &fragments),
+        ("ac3.mka", &["-c:a", "ac3"]),
+    ] {
+        for gap in [0.7, 31.0, 300.0] {
+            let (duration, samples) = decode_plain(&with_gap(&files, name, gap, output));
+            assert!((duration - 2.0 - gap).abs() < 0.3, "{name}: {duration} with {gap}");
+            assert_tone(between(&samples, 0.1, 0.9), 440.0, name);
+            assert_silent(between(&samples, 1.2, 0.9 + gap), name);
+            assert_tone(between(&samples, 1.2 + gap, 1.9 + gap), 440.0, name);
+        }
+    }
+}
+
+#[test]
+fn a_long_gap_takes_no_memory_and_counts() {
+    let files = Files::new();
+    let path = with_gap(&files, "a.webm", 5_000.0, &["-c:a", "libopus"]);
+    let child = Command::new(env!("CARGO_BIN_EXE_hark"))
+        .args(["decoder", "decode", "--max-duration", "10000", "--memory", "50331648", "--cpu-secs", "600"])
+        .stdin(fs::File::open(&path).unwrap())
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", child.status);
+    let seconds = child.stdout.len() as f64 / 2.0 / f64::from(SAMPLE_RATE);
+    assert!((seconds - 5_002.0).abs() < 2.0, "{seconds}");
+    let error = decode_within(&path, &Limits { max_duration: 4_000.0 }).unwrap_err();
+    assert_eq!(error.code(), "too_long", "{error}");
+}
+
+#[test]
+fn sound_that_begins_late_is_heard_when_the_film_plays_it() {
+    let files = Files::new();
+    let sound = tone(&files, "a.wav", 440, 48_000, "mono", &[]);
+    let picture = "testsrc=size=64x48:rate=10:duration=9";
+    for (name, codecs) in [
+        ("a.mp4", &["-c:v", "mpeg4", "-c:a", "aac"][..]),
+        ("a.mov", &["-c:v", "mpeg4", "-c:a", "pcm_s16le"]),
+        ("a.webm", &["-c:v", "libvpx", "-c:a", "libopus"]),
+        ("a.ts", &["-c:v", "mpeg2video", "-c:a", "aac"]),
+        ("mulaw.mov", &["-c:v", "mpeg4", "-ar", "8000", "-c:a", "pcm_mulaw"]),
+    ] {
+        let path = files.path(name);
+        let late = ["-f", "lavfi", "-i", picture, "-itsoffset", "6", "-i", text(&sound)];
+        ffmpeg(&[&late[..], codecs, &[text(&path)]].concat());
+        let (duration, samples) = decode_plain(&path);
+        assert!((duration - 8.0).abs() < 0.1, "{name}: {duration}");
+        assert_silent(between(&samples, 0.0, 5.9), name);
+        assert_tone(between(&samples, 6.1, 7.9), 440.0, name);
+    }
+}
+
+#[test]
+fn clocks_that_begin_late_are_those_of_the_player() {
+    let files = Files::new();
+    let path = tone(&files, "hour.webm", 440, 48_000, "mono", &["-c:a", "libopus", "-output_ts_offset", "3600"]);
+    let (decoded, samples) = decode_within(&path, &Limits { max_duration: 4_000.0 }).unwrap();
+    assert!((decoded.duration - 3_602.0).abs() < 0.2, "{}", decoded.duration);
+    assert_tone(between(&samples, 3_600.1, 3_601.9), 440.0, "an hour on");
+    // Where a recording of that length isn't allowed, the clock isn't believed.
+    let limits = Limits { max_duration: 100.0 };
+    let (decoded, samples) = decode_within(&path, &limits).unwrap();
+    assert!((decoded.duration - 2.0).abs() < 0.1, "{}", decoded.duration);
+    assert!(
+        messages(&decoded).contains("begins at 1:00:00") || messages(&decoded).contains("begins at 59:59"),
+        "{}",
+        messages(&decoded)
+    );
+    assert_tone(&samples, 440.0, "at once");
+    assert!(probe(&path, &limits).unwrap().duration.is_none_or(|duration| duration < 10.0));
+}
+
+#[test]
+fn edit_lists_are_followed() {
+    let files = Files::new();
+    // A second of 440 Hz, then 1,000 Hz. Cut without encoding, so that an edit list leaves out the start.
+    let whole = files.wave("a.m4a", "0.4*sin(if(lt(t\\,1)\\,880\\,2000)*PI*t)", 3.0, 48_000, "mono", &["-c:a", "aac"]);
+    let path = files.path("cut.m4a");
+    ffmpeg(&["-ss", "1.01", "-i", text(&whole), "-c", "copy", text(&path)]);
+    let theirs = ffmpeg(&["-i", text(&path), "-f", "s16le", "-ac", "1", "-ar", "16000", "-"]).len() as f64 / 32_000.0;
+    let (duration, samples) = decode_plain(&path);
+    assert!((duration - theirs).abs() < 0.03, "{duration} {theirs}");
+    assert_tone(between(&samples, 0.05, 1.5), 1_000.0, "after the cut");
+}
+
+#[test]
+fn the_default_track_is_heard_unless_it_is_silent() {
+    let files = Files::new();
+    let inputs = |first: &str, second: &str| -> Vec<String> {
+        let source = |wave: &str| format!("aevalsrc=exprs={wave}:s=48000:d=2");
+        ["-f", "lavfi", "-i", &source(first), "-f", "lavfi", "-i", &source(second), "-map", "0", "-map", "1"]
+            .map(str::to_owned)
+            .into()
+    };
+    let (silence, low, high) = ("0", "0.4*sin(880*PI*t)", "0.4*sin(2000*PI*t)");
+    let second_is_default = ["-disposition:a:0", "0", "-disposition:a:1", "default"];
+    for (name, tracks, output, frequency, says) in [
+        ("a.mp4", [silence, low], &["-c:a", "aac"][..], 440.0, "Track 2 was heard, because track 1 has no sound"),
+        ("a.mka", [silence, low], &["-c:a", "libopus"], 440.0, "Track 2 was heard, because track 1 has no sound"),
+        ("ac3.mka", [silence, low], &["-c:a", "ac3"], 440.0, "Track 2 was heard, because track 1 has no sound"),
+        ("b.mp4", [low, high], &["-c:a", "aac"], 440.0, "has 2 audio tracks. Track 1 was heard."),
+        ("b.mka", [low, high], &[&second_is_default[..], &["-c:a", "libopus"]].concat(), 1_000.0, "Track 2 was heard."),
+        ("c.mka", [low, high], &[&second_is_default[..], &["-c:a", "ac3"]].concat(), 1_000.0, "Track 2 was heard."),
+    ] {
+        let path = files.path(name);
+        let inputs = inputs(tracks[0], tracks[1]);
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        ffmpeg(&[&inputs[..], output, &[text(&path)]].concat());
+        let (decoded, samples) = decode(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_tone(&samples, frequency, name);
+        assert!(messages(&decoded).contains(says), "{name}: {}", messages(&decoded));
+    }
+}
+
+#[test]
+fn channels_are_mixed_so_that_they_can_be_heard() {
+    let files = Files::new();
+    let mono = files.wave("mono.wav", "0.4*sin(880*PI*t)", 3.0, 16_000, "mono", &[]);
+    let opposite = files.path("opposite.wav");
+    run("sox", &[text(&mono), text(&opposite), "remix", "1", "1i"]);
+    let (decoded, samples) = decode(&opposite).unwrap();
+    assert!((rms(&samples) - 0.28).abs() < 0.02, "{}", rms(&samples));
+    assert!(messages(&decoded).contains("2 channels cancel each other"), "{}", messages(&decoded));
+    assert!(decoded.waveform.peaks.iter().any(|peak| *peak > 80));
+
+    let mut channels = vec!["0"; 32];
+    channels[6] = "1";
+    let desk = files.path("desk.wav");
+    run("sox", &[&[text(&mono), text(&desk), "remix"], &channels[..]].concat());
+    let (decoded, samples) = decode(&desk).unwrap();
+    assert_eq!(decoded.info.channels, 32);
+    assert!((rms(&samples) - 0.28).abs() < 0.02, "{}", rms(&samples));
+    assert!(messages(&decoded).contains("channel 7 of 32"), "{}", messages(&decoded));
+}
+
+#[test]
+fn levels_far_from_that_of_speech_are_set() {
+    let files = Files::new();
+    for (name, wave, output, says) in [
+        ("soft.wav", "0.0001*sin(880*PI*t)", &["-c:a", "pcm_f32le"][..], "very quiet"),
+        ("loud.wav", "10*sin(880*PI*t)", &["-c:a", "pcm_f32le"], "louder than its format allows"),
+        ("soft.flac", "0.002*sin(880*PI*t)", &[], "very quiet"),
+        ("soft.wv", "0.002*sin(880*PI*t)", &["-c:a", "wavpack"], "very quiet"),
+    ] {
+        let path = files.wave(name, wave, 3.0, 16_000, "mono", output);
+        let (decoded, samples) = decode(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!((0.07..0.2).contains(&rms(&samples)), "{name}: {}", rms(&samples));
+        assert_tone(&samples, 440.0, name);
+        assert!(messages(&decoded).contains(says), "{name}: {}", messages(&decoded));
+        // Both runs of the decoder for a session give the same samples.
+        assert_eq!(decode(&path).unwrap().1, samples, "{name}");
+    }
+}
+
+/// A Matroska file whose packets are compressed once more, by zlib without compression.
+fn zlib_packed(samples: &[i16]) -> Vec<u8> {
+    let element = |id: &[u8], body: &[u8]| {
+        let size = (body.len() as u64 | 1 << 56).to_be_bytes();
+        [id, &size[..], body].concat()
+    };
+    let entry = [
+        element(b"\xd7", &[1]),
+        element(b"\x73\xc5", &[1]),
+        element(b"\x83", &[2]),
+        element(b"\x86", b"A_PCM/INT/LIT"),
+        element(
+            b"\xe1",
+            &[element(b"\xb5", &16_000_f32.to_be_bytes()), element(b"\x9f", &[1]), element(b"\x62\x64", &[16])]
+                .concat(),
+        ),
+        element(b"\x6d\x80", &element(b"\x62\x40", &element(b"\x50\x34", &element(b"\x42\x54", &[0])))),
+    ]
+    .concat();
+    let mut segment = [
+        element(
+            b"\x15\x49\xa9\x66",
+            &[element(b"\x2a\xd7\xb1", &[0x0f, 0x42, 0x40]), element(b"\x4d\x80", b"x"), element(b"\x57\x41", b"x")]
+                .concat(),
+        ),
+        element(b"\x16\x54\xae\x6b", &element(b"\xae", &entry)),
+    ]
+    .concat();
+    for (number, piece) in samples.chunks(1_600).enumerate() {
+        let raw: Vec<u8> = piece.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        let (mut a, mut b) = (1_u32, 0_u32);
+        for byte in &raw {
+            a = (a + u32::from(*byte)) % 65_521;
+            b = (b + a) % 65_521;
+        }
+        let length = raw.len() as u16;
+        let packed =
+            [&b"\x78\x01\x01"[..], &length.to_le_bytes(), &(!length).to_le_bytes(), &raw, &(b << 16 | a).to_be_bytes()]
+                .concat();
+        let block = [&b"\x81\0\0\x80"[..], &packed].concat();
+        let time = (number as u32 * 100).to_be_bytes();
+        segment.extend(element(b"\x1f\x43\xb6\x75", &[element(b"\xe7", &time), element(b"\xa3", &block)].concat()));
+    }
+    let head = [
+        element(b"\x42\x86", &[1]),
+        element(b"\x42\xf7", &[1]),
+        element(b"\x42\xf2", &[4]),
+        element(b"\x42\xf3", &[8]),
+        element(b"\x42\x82", b"matroska"),
+        element(b"\x42\x87", &[4]),
+        element(b"\x42\x85", &[2]),
+    ];
+    [element(b"\x1a\x45\xdf\xa3", &head.concat()), element(b"\x18\x53\x80\x67", &segment)].concat()
+}
+
+#[test]
+fn what_the_built_in_decoders_cannot_read_goes_to_ffmpeg() {
+    let files = Files::new();
+    let wave = tone(&files, "a.wav", 440, 16_000, "mono", &[]);
+    let (_, samples) = decode_plain(&wave);
+    let packed = files.write("packed.mka", zlib_packed(&samples));
+    let svx = files.path("a.8svx");
+    run("sox", &[text(&wave), "-r", "8000", "-t", "8svx", text(&svx)]);
+    let mulaw = tone(&files, "mulaw.mov", 440, 8_000, "mono", &["-c:a", "pcm_mulaw"]);
+    let mut made = vec![packed, svx, mulaw];
+    let picture = "testsrc=size=64x48:rate=25:duration=9";
+    for (name, codecs) in [
+        ("a.mxf", &["-c:v", "mpeg2video", "-ar", "48000", "-c:a", "pcm_s16le", "-shortest"][..]),
+        ("long.wmv", &["-c:v", "wmv2", "-c:a", "wmav2"]),
+    ] {
+        let path = files.path(name);
+        ffmpeg(&[&["-f", "lavfi", "-i", picture, "-i", text(&wave)], codecs, &[text(&path)]].concat());
+        made.push(path);
+    }
+    for path in made {
+        let (duration, samples) = decode_plain(&path);
+        assert!((duration - 2.0).abs() < 0.15, "{}: {duration}", path.display());
+        assert_tone(&samples[..30_000], 440.0, text(&path));
+    }
+
+    // A dictation of empty frames.
+    let mut dictation = vec![0; 6 * 512];
+    dictation[..4].copy_from_slice(b"\x02dss");
+    dictation[0x26..0x3e].copy_from_slice(b"260101120000260101120003");
+    dictation[0x2a4] = 2;
+    (1_024..6 * 512).step_by(512).for_each(|block| dictation[block + 2] = 20);
+    let (decoded, _) = decode(&files.write("a.dss", dictation)).unwrap();
+    assert_eq!((&*decoded.info.format, &*decoded.info.codec), ("dss", "g723_1"));
+    assert!(decoded.duration > 2.0, "{}", decoded.duration);
+}
+
+#[test]
+fn what_nobody_can_read_is_refused_by_name() {
+    let files = Files::new();
+    let whole = fs::read(tone(&files, "a.m4a", 440, 44_100, "mono", &["-c:a", "aac"])).unwrap();
+    for code in [b"enca", b"drms"] {
+        let at = whole.windows(4).rposition(|bytes| bytes == b"mp4a").unwrap();
+        let mut bytes = whole.clone();
+        bytes[at..at + 4].copy_from_slice(code);
+        let path = files.write("protected.m4a", bytes);
+        for error in [probe(&path, &LIMITS).unwrap_err(), decode(&path).unwrap_err()] {
+            assert_eq!(error.code(), "protected", "{error}");
+        }
+    }
+    for head in [&b"\x03ds2"[..], b"\x03enc"] {
+        let path = files.write("a.ds2", [head, &[0; 2_000]].concat());
+        for error in [probe(&path, &LIMITS).unwrap_err(), decode(&path).unwrap_err()] {
+            assert_eq!(error.code(), "closed_format", "{error}");
+            assert!(error.to_string().contains("DS2"), "{error}");
+        }
+    }
+}
