@@ -4,6 +4,7 @@
 
 mod child;
 mod command;
+pub mod languages;
 mod model_get;
 mod openai;
 mod pieces;
@@ -43,6 +44,8 @@ pub struct Request {
     pub language: Option<String>,
     /// Names and terms that may be spoken, with commas between, for engines that take a prompt.
     pub vocabulary: Option<String>,
+    /// Where in the recording the samples begin, in seconds. An engine that mentions times in a remark adds it.
+    pub offset: f64,
 }
 
 /// A speech engine.
@@ -106,7 +109,12 @@ impl Engines {
         let engines: Vec<Box<dyn Engine>> = vec![
             Box::new(pocketsphinx::Pocketsphinx::new(program.clone())),
             Box::new(whisper::Whisper::new(program.clone(), config.whisper_model.clone(), data_dir)),
-            Box::new(openai::Openai::new(program.clone(), config.openai_url.clone(), config.openai_model.clone())),
+            Box::new(openai::Openai::new(
+                program.clone(),
+                config.openai_url.clone(),
+                config.openai_model.clone(),
+                config.openai.clone(),
+            )),
             Box::new(command::CommandEngine::new(program, config.engine_command.clone(), config.engine_env.clone())),
         ];
         Self { engines, default: config.engine, vocabulary: config.vocabulary.clone() }

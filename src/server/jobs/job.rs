@@ -254,6 +254,7 @@ impl<'a> Job<'a> {
             &Request {
                 language: self.claim.session.language.clone(),
                 vocabulary: self.claim.session.vocabulary.clone(),
+                offset: self.offset,
             },
         )?;
         let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;
