@@ -162,6 +162,51 @@ async fn bad_uploads_are_refused_with_a_reason_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_of_files_arrive_as_they_were_and_leave_so() {
+    let app = idle(&[]).await;
+    let me = app.visitor();
+    let session_of = async |head: &[u8]| -> Value {
+        let body = [
+            b"--x\r\nContent-Disposition: form-data; name=\"file\"; ",
+            head,
+            b"\r\nContent-Type: audio/wav\r\n\r\n",
+            &wav(1.0, 5000.0),
+            b"\r\n--x--\r\n",
+        ]
+        .concat();
+        let request = me.request("POST", "/api/v1/sessions");
+        let response = me.send(request.header("content-type", "multipart/form-data; boundary=x").body(body)).await;
+        assert_eq!(response.status(), StatusCode::CREATED, "{}", String::from_utf8_lossy(head));
+        response.json().await.unwrap()
+    };
+    let heads: [(&[u8], &str); 9] = [
+        // As browsers write them.
+        (br#"filename="Interview %22Anna%22 & Bob.mp3""#, r#"Interview "Anna" & Bob.mp3"#),
+        (br#"filename="two%0D%0Alines.mp3""#, "two lines.mp3"),
+        (br#"filename="100%25 %41.mp3""#, "100%25 %41.mp3"),
+        (br#"filename="AC\DC.mp3""#, r"AC\DC.mp3"),
+        ("filename=\"naïve 日本語.mp3\"".as_bytes(), "naïve 日本語.mp3"),
+        // As programs do.
+        (br#"filename="Interview \"Anna\" & Bob.mp3""#, r#"Interview "Anna" & Bob.mp3"#),
+        (b"filename=\"na\xefve.mp3\"", "naïve.mp3"),
+        (b"filename*=UTF-8''na%C3%AFve%20%22%5C%25%22.mp3", r#"naïve "\%".mp3"#),
+        (br#"filename="na_ve.mp3"; filename*=UTF-8''na%C3%AFve.mp3"#, "naïve.mp3"),
+    ];
+    for (head, name) in heads {
+        let session = session_of(head).await;
+        assert_eq!((&session["media"]["file_name"], &session["title"]), (&Value::from(name), &Value::from(name)));
+        let path = format!("/api/v1/sessions/{}", session["id"].as_str().unwrap());
+        let stem = name.strip_suffix(".mp3").unwrap();
+        for (file, name) in [("audio", name.to_owned()), ("transcript.txt", format!("{stem}.txt"))] {
+            let answer = me.get(&format!("{path}/{file}")).await;
+            let disposition = answer.headers()["content-disposition"].to_str().unwrap();
+            let encoded = disposition.split_once("filename*=UTF-8''").unwrap().1;
+            assert_eq!(percent_encoding::percent_decode_str(encoded).decode_utf8().unwrap(), name, "{disposition}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_its_owners_on_every_route() {
     let app = counting(0.0).await;
     let (me, you) = (app.visitor(), app.visitor());

@@ -333,6 +333,8 @@ impl Sessions {
     ) -> Result<NewSession, Error> {
         let limits = audio::Limits { max_duration: self.limits.max_duration };
         let info = self.decoders.probe(received.path(), limits).await?;
+        // A line break becomes a space; other control characters would only harm whoever prints the name.
+        let file_name = file_name.replace("\r\n", " ").replace(['\r', '\n', '\t'], " ");
         let file_name: String = file_name.chars().filter(|c| !c.is_control()).take(255).collect();
         Ok(NewSession {
             id,
