@@ -23,6 +23,7 @@ use crate::{
     model::{EngineId, EngineInfo},
     server::config::EngineConfig,
 };
+use languages::Languages;
 use std::{ffi::OsStr, path::Path};
 use tokio::process::Command;
 
@@ -53,6 +54,14 @@ pub trait Engine: Send + Sync {
     fn id(&self) -> EngineId;
     /// The name of the model that it uses.
     fn model(&self) -> String;
+    /// The languages that it knows with its model.
+    fn languages(&self) -> Languages {
+        Languages::Any
+    }
+    /// Whether it was made for recordings of telephones too, at 8 kHz.
+    fn hears_narrow_band(&self) -> bool {
+        true
+    }
     /// Whether it can be used now. Only looks for files and starts nothing.
     fn availability(&self) -> Availability;
     /// The command of its child process.
@@ -154,6 +163,10 @@ impl Engines {
                 reason,
                 install,
                 is_default: engine.id() == self.default,
+                languages: match engine.languages() {
+                    Languages::Any => None,
+                    Languages::Only(tags) => Some(tags.into_iter().map(str::to_owned).collect()),
+                },
             }
         };
         self.engines.iter().map(|e| info(&**e)).collect()

@@ -161,7 +161,7 @@ async fn receive_form(
             "vocabulary" => options.vocabulary = Some(text(field).await?),
             "file" if let Some(room) = room.take() => {
                 // Options that come before the file are checked before the file is received.
-                state.sessions.check_options(&options)?;
+                state.sessions.check_options_so_far(&options)?;
                 let name = names.file_name.unwrap_or_else(|| "recording".to_owned());
                 let (id, upload) = file(state, field, room).await?;
                 received = Some((id, upload, name));
