@@ -162,6 +162,111 @@ async fn bad_uploads_are_refused_with_a_reason_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_language_that_the_engine_does_not_know_is_refused_before_the_recording() {
+    let app =
+        TestApp::with(&["--workers", "0", "--engine", "pocketsphinx", "--openai-url", "http://127.0.0.1:9/v1"]).await;
+    let me = app.visitor();
+    let engines = me.json("/api/v1/engines").await;
+    let of = |id: &str| engines.as_array().unwrap().iter().find(|engine| engine["id"] == id).unwrap().clone();
+    assert_eq!(
+        (&of("pocketsphinx")["languages"], &of("openai")["languages"]),
+        (&serde_json::json!(["en"]), &Value::Null)
+    );
+    let send = async |language: &str, engine: &str, bytes: Vec<u8>| {
+        let fields = [("language", language), ("engine", engine)];
+        me.upload("a.wav", bytes, &fields).await
+    };
+    // Not a recording, and refused before anybody looks at it.
+    let (status, code, message) = error(send("de-AT", "pocketsphinx", b"no recording".to_vec()).await).await;
+    assert_eq!((status, code.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "unknown_language"));
+    assert_eq!(
+        message,
+        "PocketSphinx with its model 'en-us' knows only English, not German. Choose the engine OpenAI API."
+    );
+    let (_, code, message) = error(send("tlh", "pocketsphinx", wav(1.0, 1.0)).await).await;
+    assert!(code == "unknown_language" && message.contains("'tlh'"), "{message}");
+    // The default engine is meant if none is named.
+    let (_, code, _) = error(me.upload("a.wav", wav(1.0, 1.0), &[("language", "de")]).await).await;
+    assert_eq!(code, "unknown_language");
+    for (language, engine) in [("en-US", "pocketsphinx"), ("", "pocketsphinx"), ("nb-NO", "openai"), ("tlh", "openai")]
+    {
+        assert_eq!(send(language, engine, wav(1.0, 1.0)).await.status(), StatusCode::CREATED, "{language} {engine}");
+    }
+    // An engine that is named after the recording counts too.
+    let file = multipart::Part::bytes(wav(1.0, 1.0)).file_name("a.wav");
+    let form = multipart::Form::new().text("language", "de").part("file", file).text("engine", "openai");
+    let response = me.send(me.request("POST", "/api/v1/sessions").multipart(form)).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+}
+
+/// A recording as of a telephone: 8 kHz.
+fn narrow_band(seconds: f64) -> Vec<u8> {
+    let mut bytes = wav(seconds / 2.0, 5000.0);
+    bytes[24..28].copy_from_slice(&8000u32.to_le_bytes());
+    bytes[28..32].copy_from_slice(&16_000u32.to_le_bytes());
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_telephone_recording_has_a_remark_with_pocketsphinx() {
+    let app = TestApp::with(&["--engine", "pocketsphinx"]).await;
+    let me = app.visitor();
+    for (recording, remarks) in [(narrow_band(2.0), 1), (wav(1.0, 5000.0), 0)] {
+        let id = me.session("call.wav", recording, &[]).await;
+        me.wait(&id, "completed").await;
+        let session = me.json(&format!("/api/v1/sessions/{id}")).await;
+        let found = session["status"]["remarks"].as_array().cloned().unwrap_or_default();
+        assert_eq!(found.len(), remarks, "{session}");
+        assert!(found.iter().all(|remark| remark["code"] == "narrow_band"), "{found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_files_arrive_as_they_were_and_leave_so() {
+    let app = idle(&[]).await;
+    let me = app.visitor();
+    let session_of = async |head: &[u8]| -> Value {
+        let body = [
+            b"--x\r\nContent-Disposition: form-data; name=\"file\"; ",
+            head,
+            b"\r\nContent-Type: audio/wav\r\n\r\n",
+            &wav(1.0, 5000.0),
+            b"\r\n--x--\r\n",
+        ]
+        .concat();
+        let request = me.request("POST", "/api/v1/sessions");
+        let response = me.send(request.header("content-type", "multipart/form-data; boundary=x").body(body)).await;
+        assert_eq!(response.status(), StatusCode::CREATED, "{}", String::from_utf8_lossy(head));
+        response.json().await.unwrap()
+    };
+    let heads: [(&[u8], &str); 9] = [
+        // As browsers write them.
+        (br#"filename="Interview %22Anna%22 & Bob.mp3""#, r#"Interview "Anna" & Bob.mp3"#),
+        (br#"filename="two%0D%0Alines.mp3""#, "two lines.mp3"),
+        (br#"filename="100%25 %41.mp3""#, "100%25 %41.mp3"),
+        (br#"filename="AC\DC.mp3""#, r"AC\DC.mp3"),
+        ("filename=\"naïve 日本語.mp3\"".as_bytes(), "naïve 日本語.mp3"),
+        // As programs do.
+        (br#"filename="Interview \"Anna\" & Bob.mp3""#, r#"Interview "Anna" & Bob.mp3"#),
+        (b"filename=\"na\xefve.mp3\"", "naïve.mp3"),
+        (b"filename*=UTF-8''na%C3%AFve%20%22%5C%25%22.mp3", r#"naïve "\%".mp3"#),
+        (br#"filename="na_ve.mp3"; filename*=UTF-8''na%C3%AFve.mp3"#, "naïve.mp3"),
+    ];
+    for (head, name) in heads {
+        let session = session_of(head).await;
+        assert_eq!((&session["media"]["file_name"], &session["title"]), (&Value::from(name), &Value::from(name)));
+        let path = format!("/api/v1/sessions/{}", session["id"].as_str().unwrap());
+        let stem = name.strip_suffix(".mp3").unwrap();
+        for (file, name) in [("audio", name.to_owned()), ("transcript.txt", format!("{stem}.txt"))] {
+            let answer = me.get(&format!("{path}/{file}")).await;
+            let disposition = answer.headers()["content-disposition"].to_str().unwrap();
+            let encoded = disposition.split_once("filename*=UTF-8''").unwrap().1;
+            assert_eq!(percent_encoding::percent_decode_str(encoded).decode_utf8().unwrap(), name, "{disposition}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_its_owners_on_every_route() {
     let app = counting(0.0).await;
     let (me, you) = (app.visitor(), app.visitor());

@@ -1,6 +1,9 @@
 //! The engines as the job runner uses them: real child processes, the real PocketSphinx on generated speech, programs
 //! that misbehave, and a stand-in for the API that costs money.
 
+#[path = "support/openai.rs"]
+#[allow(unreachable_pub, reason = "as in the other files of support")]
+mod openai_server;
 mod support;
 #[path = "support/whisper_model.rs"]
 #[allow(unreachable_pub, reason = "as in the other files of support")]
@@ -8,17 +11,16 @@ mod whisper_model;
 
 use axum::{
     Router,
-    body::{Body, Bytes},
-    extract::{Multipart, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 use hark::{
     model::EngineId,
-    server::config::EngineConfig,
+    server::config::{EngineConfig, OpenaiConfig},
     server::speech::{Engine, EngineEvent, EngineSegment, Engines, Output, Request, SpeechError, spawn},
 };
+use openai_server::{FakeServer, Received, dripping, endless, events, refused, typed};
 use sha2::{Digest, Sha256};
 use std::{
     path::{Path, PathBuf},
@@ -311,46 +313,6 @@ async fn waiting_for_a_silent_engine_can_be_interrupted() {
     assert_eq!(next(&mut output).await.unwrap(), None);
 }
 
-/// A request that the stand-in for the paid API received.
-#[derive(Clone, Debug, Default)]
-struct ReceivedRequest {
-    seconds: f64,
-    fields: Vec<(String, String)>,
-    authorisation: Option<String>,
-}
-
-#[derive(Clone, Default)]
-struct Mock {
-    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
-    /// Error responses to send before good ones, the last first.
-    refusals: Arc<Mutex<Vec<StatusCode>>>,
-}
-
-async fn transcriptions(State(mock): State<Mock>, headers: HeaderMap, mut form: Multipart) -> Response {
-    let authorisation = headers.get(header::AUTHORIZATION).map(|v| v.to_str().unwrap().to_owned());
-    let mut request = ReceivedRequest { authorisation, ..ReceivedRequest::default() };
-    while let Some(field) = form.next_field().await.unwrap() {
-        let name = field.name().unwrap().to_owned();
-        let bytes = field.bytes().await.unwrap();
-        if name == "file" {
-            assert_eq!((&bytes[..4], &bytes[8..12]), (&b"RIFF"[..], &b"WAVE"[..]));
-            request.seconds = (bytes.len() - 44) as f64 / 32_000.0;
-        } else {
-            request.fields.push((name, String::from_utf8(bytes.to_vec()).unwrap()));
-        }
-    }
-    let end = request.seconds;
-    mock.requests.lock().unwrap().push(request);
-    if let Some(status) = mock.refusals.lock().unwrap().pop() {
-        return (status, [(header::RETRY_AFTER, "0")], "no").into_response();
-    }
-    let answer = format!(
-        r#"{{"task":"transcribe","text":"one two","segments":[{{"id":0,"start":0.5,"end":{end},"text":" one two","avg_logprob":-0.1}}],
-            "words":[{{"word":"one","start":0.5,"end":0.9}},{{"word":"two","start":1.0,"end":1.4}}]}}"#
-    );
-    ([(header::CONTENT_TYPE, "application/json")], answer).into_response()
-}
-
 /// Starts a server on a free port and returns its address.
 async fn serve(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -359,164 +321,389 @@ async fn serve(router: Router) -> String {
     url
 }
 
-/// The engine with the key of the stand-in in its environment, as in production.
-struct Keyed<'a>(&'a dyn Engine);
+/// The engine with a request and with the key of the fake server in its environment, as in production.
+struct Keyed<'a> {
+    engine: &'a dyn Engine,
+    request: Request,
+}
 
 impl Engine for Keyed<'_> {
     fn id(&self) -> EngineId {
-        self.0.id()
+        self.engine.id()
     }
     fn model(&self) -> String {
-        self.0.model()
+        self.engine.model()
     }
     fn availability(&self) -> hark::server::speech::Availability {
-        self.0.availability()
+        self.engine.availability()
     }
     fn command(&self, _: &Request) -> Result<Command, SpeechError> {
-        let mut command = self.0.command(&Request { language: Some("en".to_owned()), vocabulary: None })?;
+        let mut command = self.engine.command(&self.request)?;
         assert!(!format!("{command:?}").contains("secret"));
         command.env("HARK_OPENAI_KEY", "secret");
         Ok(command)
     }
 }
 
+/// Transcribes by a fake server, which is asked for each piece at most twice.
+async fn by_server(server: &FakeServer, samples: Vec<i16>, request: Request) -> Result<Vec<EngineEvent>, SpeechError> {
+    within(60, server, samples, request).await
+}
+
+/// The same, with a timeout in seconds for each answer.
+async fn within(
+    timeout: u32,
+    server: &FakeServer,
+    samples: Vec<i16>,
+    request: Request,
+) -> Result<Vec<EngineEvent>, SpeechError> {
+    let openai = OpenaiConfig { openai_timeout_secs: timeout, openai_tries: 2 };
+    let engines = engines(&EngineConfig { openai_url: Some(server.url.clone()), openai, ..config() });
+    let engine = Keyed { engine: engines.get(EngineId::Openai).unwrap(), request };
+    transcribe(&engine, samples).await
+}
+
+/// What a fake server's answer to one short piece leads to.
+async fn one_piece(server: &FakeServer) -> Result<Vec<EngineEvent>, SpeechError> {
+    by_server(server, noise(2.0).collect(), Request::default()).await
+}
+
+fn remarks(events: &[EngineEvent]) -> Vec<&str> {
+    events.iter().filter_map(|e| if let EngineEvent::Remark(r) = e { Some(r.message.as_str()) } else { None }).collect()
+}
+
+fn partials(events: &[EngineEvent]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|e| if let EngineEvent::Partial { text } = e { Some(text.as_str()) } else { None })
+        .collect()
+}
+
+/// Noise with a pause after it, which make a piece of their own; the level tells pieces apart.
+fn piece(level: i16) -> impl Iterator<Item = i16> {
+    noise(14.0).map(move |sample| sample / level).chain(vec![0; 16_000])
+}
+
 #[tokio::test]
 async fn a_remote_server_is_sent_piece_by_piece() {
-    let mock = Mock::default();
-    *mock.refusals.lock().unwrap() = vec![StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
-    let url =
-        serve(Router::new().route("/v1/audio/transcriptions", post(transcriptions)).with_state(mock.clone())).await;
-    let engines = engines(&EngineConfig { openai_url: Some(format!("{url}/v1/")), ..config() });
-    let engine = Keyed(engines.get(EngineId::Openai).unwrap());
+    let server = FakeServer::start(|count, request| match count {
+        0 => refused(StatusCode::TOO_MANY_REQUESTS, "slow down"),
+        _ => {
+            let end = request.seconds;
+            openai_server::json(format!(
+                r#"{{"task":"transcribe","language":"german","text":"one two",
+                    "segments":[{{"id":0,"start":0.5,"end":{end},"text":" one two","avg_logprob":-0.1}}],
+                    "words":[{{"word":"one","start":0.5,"end":0.9}},{{"word":"two","start":1.0,"end":1.4}}]}}"#
+            ))
+        }
+    })
+    .await;
+    let request = Request {
+        language: Some("nb-NO".to_owned()),
+        vocabulary: Some("Ærøskøbing, Hark".to_owned()),
+        ..Request::default()
+    };
     let samples: Vec<i16> = noise(20.0).chain(vec![0; 16_000]).chain(noise(10.0)).collect();
-    let events = transcribe(&engine, samples).await.unwrap();
-    let requests = mock.requests.lock().unwrap().clone();
-    assert_eq!(requests.len(), 4, "two refusals, two pieces");
+    let events = by_server(&server, samples, request).await.unwrap();
+    let requests = server.requests();
+    assert_eq!(requests.len(), 3, "a refusal, two pieces");
     assert!(requests.iter().all(|a| a.authorisation.as_deref() == Some("Bearer secret")));
-    for field in [("model", "whisper-1"), ("response_format", "verbose_json"), ("language", "en")] {
-        assert!(
-            requests[0].fields.contains(&(field.0.to_owned(), field.1.to_owned())),
-            "{field:?} in {:?}",
-            requests[0]
-        );
+    for (field, value) in [
+        ("model", "whisper-1"),
+        ("response_format", "verbose_json"),
+        ("language", "no"),
+        ("prompt", "Ærøskøbing, Hark"),
+        ("stream", "true"),
+    ] {
+        assert_eq!(requests[0].field(field), Some(value), "{field}");
     }
-    assert!((requests[2].seconds + requests[3].seconds - 31.0).abs() < 0.01);
+    assert!((requests[1].seconds + requests[2].seconds - 31.0).abs() < 0.01);
     let segments = segments(&events);
     assert_eq!(segments.len(), 2);
-    let offset = requests[2].seconds;
+    let offset = requests[1].seconds;
     assert!(
         (segments[1].start - offset - 0.5).abs() < 0.01 && (segments[1].words[1].start - offset - 1.0).abs() < 0.01
     );
     assert!((processed(&events) - 31.0).abs() < 0.01);
+    // The language was given, so what the server says of it is no news.
+    assert!(!events.iter().any(|event| matches!(event, EngineEvent::Language(_))));
 }
 
 #[tokio::test]
-async fn a_remote_server_that_misbehaves_fails_with_a_clear_message() {
-    async fn error_of(router: Router) -> String {
-        let url = serve(router).await;
-        let engines = engines(&EngineConfig { openai_url: Some(format!("{url}/v1")), ..config() });
-        let engine = Keyed(engines.get(EngineId::Openai).unwrap());
-        transcribe(&engine, noise(2.0).collect()).await.unwrap_err().to_string()
+async fn the_language_that_a_server_finds_is_reported_once() {
+    for (said, tag) in [("\"english\"", Some("en")), ("\"de\"", Some("de")), ("null", None), ("\"klingon\"", None)] {
+        let answer = format!(r#"{{"text":"a","language":{said}}}"#);
+        let server = FakeServer::start(move |_, _| openai_server::json(answer.clone())).await;
+        let events = by_server(&server, piece(1).chain(piece(1)).collect(), Request::default()).await.unwrap();
+        assert!(server.requests().len() == 2 && server.requests()[0].field("language").is_none());
+        let found: Vec<&str> = events
+            .iter()
+            .filter_map(|event| if let EngineEvent::Language(l) = event { Some(l.language.as_str()) } else { None })
+            .collect();
+        assert_eq!(found, Vec::from_iter(tag), "{said}");
     }
-    let at = |answer: axum::routing::MethodRouter| Router::new().route("/v1/audio/transcriptions", answer);
-
-    // After a redirect the key and the recording would go to another server.
-    let reached = Arc::new(Mutex::new(0));
-    let elsewhere = {
-        let reached = Arc::clone(&reached);
-        let answer = post(async move || *reached.lock().unwrap() += 1);
-        serve(Router::new().route("/taken", answer)).await
-    };
-    let moved = post(async move |_: Bytes| {
-        (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, format!("{elsewhere}/taken"))])
-    });
-    let error = error_of(at(moved)).await;
-    assert!(error.contains("HARK_OPENAI_URL"), "{error}");
-    assert_eq!(*reached.lock().unwrap(), 0);
-
-    let endless = || {
-        let piece = Bytes::from(vec![b' '; 64 * 1024]);
-        Body::from_stream(futures::stream::repeat_with(move || Ok::<_, std::convert::Infallible>(piece.clone())))
-    };
-    let json = post(async move |_: Bytes| ([(header::CONTENT_TYPE, "application/json")], endless()).into_response());
-    let error = error_of(at(json)).await;
-    assert!(error.contains("longer than"), "{error}");
-    let events = post(async move |_: Bytes| ([(header::CONTENT_TYPE, "text/event-stream")], endless()).into_response());
-    let error = error_of(at(events)).await;
-    assert!(error.contains("longer than"), "{error}");
-    let refusal = post(async move |_: Bytes| (StatusCode::PAYMENT_REQUIRED, endless()).into_response());
-    let error = error_of(at(refusal)).await;
-    assert!(error.contains("402"), "{error}");
-
-    // An invalid header counts as none.
-    let requests = Arc::new(Mutex::new(0));
-    let busy = {
-        let requests = Arc::clone(&requests);
-        post(async move |_: Bytes| {
-            *requests.lock().unwrap() += 1;
-            let wait = if *requests.lock().unwrap() == 1 { "nan" } else { "0" };
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, wait)], "busy").into_response()
-        })
-    };
-    let error = error_of(at(busy)).await;
-    assert!(error.contains("503"), "{error}");
-    assert_eq!(*requests.lock().unwrap(), 5);
 }
 
-/// A server that streams like OpenAI's newer models, breaks off once, and refuses the options that those don't support.
-async fn streaming(State(requests): State<Arc<Mutex<Vec<String>>>>, mut form: Multipart) -> Response {
-    let mut fields = Vec::new();
-    while let Some(field) = form.next_field().await.unwrap() {
-        let name = field.name().unwrap().to_owned();
-        let value = if name == "file" { String::new() } else { field.text().await.unwrap() };
-        fields.push(format!("{name}={value}"));
+#[tokio::test]
+async fn what_a_server_leaves_out_or_sends_as_null_is_nothing() {
+    for (answer, expected) in [
+        // vLLM and mlx.
+        (r#"{"text":"one two","language":null,"duration":"2.0","words":null,"segments":null}"#, "one two"),
+        (
+            r#"{"text":"one","segments":[{"start":null,"end":null,"text":"one","words":null,"avg_logprob":null}]}"#,
+            "one",
+        ),
+        (r#"{"text":null,"segments":null,"words":null}"#, ""),
+        (r#"{"segments":[{"start":0,"end":1,"text":null}]}"#, ""),
+        ("{}", ""),
+    ] {
+        let server = FakeServer::start(move |_, _| openai_server::json(answer)).await;
+        let events = one_piece(&server).await.unwrap();
+        assert_eq!(
+            (text(&events).as_str(), server.requests().len(), remarks(&events).len()),
+            (expected, 1, 0),
+            "{answer}"
+        );
     }
-    let fields = fields.join("&");
-    requests.lock().unwrap().push(fields.clone());
-    let tries = requests.lock().unwrap().len();
-    if fields.contains("verbose_json") {
-        let said = r#"{"error":{"message":"response_format 'verbose_json' is not compatible with this model"}}"#;
-        return (StatusCode::BAD_REQUEST, said).into_response();
+    for (kind, answer, expected) in [
+        ("text/plain; charset=utf-8", "one two\n", "one two"),
+        // mlx-audio.
+        (
+            "application/x-ndjson",
+            "{\"text\":\"one \",\"accumulated\":\"one \"}\n{\"text\":\"two\",\"start\":null}\n",
+            "one two",
+        ),
+    ] {
+        let server = FakeServer::start(move |_, _| typed(kind, answer)).await;
+        assert_eq!(text(&one_piece(&server).await.unwrap()), expected);
     }
-    let event = |json: &str| format!("data: {json}\n\n");
-    let mut body = event(r#"{"type":"transcript.text.delta","delta":"We left "}"#);
-    body += &event(r#"{"type":"transcript.text.delta","delta":"early"}"#);
-    if tries > 2 {
-        body += &event(r#"{"type":"transcript.text.done","text":"We left early."}"#);
-    }
-    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
+#[tokio::test]
+async fn a_piece_that_a_server_cannot_transcribe_is_left_out_with_a_remark() {
+    let server = FakeServer::start(|_, request| match request.peak {
+        3000.. => openai_server::text("heard"),
+        _ => refused(StatusCode::INTERNAL_SERVER_ERROR, "list index out of range"),
+    })
+    .await;
+    // Two that fail are one remark.
+    let samples: Vec<i16> = piece(1).chain(piece(2)).chain(piece(2)).chain(piece(1)).chain(piece(2)).collect();
+    let request = Request { offset: 60.0, ..Request::default() };
+    let events = by_server(&server, samples, request).await.unwrap();
+    assert_eq!(text(&events), "heard heard");
+    assert_eq!(
+        remarks(&events),
+        [
+            "1:14 to 1:44 could not be transcribed: the transcription server answered 500 Internal Server Error: list index out of range.",
+            "1:59 to 2:14 could not be transcribed: the transcription server answered 500 Internal Server Error: list index out of range."
+        ]
+    );
+    assert_eq!(events.last(), Some(&EngineEvent::Done));
+    assert!((processed(&events) - 75.0).abs() < 0.01);
+    // Twice, then once: after a failure in a row there are fewer tries.
+    let tries: Vec<bool> = server.requests().iter().map(|request| request.peak >= 3000).collect();
+    assert_eq!(tries, [true, false, false, false, true, false, false]);
+}
+
+#[tokio::test]
+async fn silence_is_not_sent() {
+    let server = FakeServer::start(|_, _| openai_server::text("heard")).await;
+    let samples: Vec<i16> = piece(1).chain(vec![3; 16_000 * 60]).chain(piece(1)).collect();
+    let events = by_server(&server, samples, Request::default()).await.unwrap();
+    assert_eq!((text(&events).as_str(), remarks(&events).len()), ("heard heard", 0));
+    assert!((processed(&events) - 90.0).abs() < 0.01);
+    let sent: f64 = server.requests().iter().map(|request| request.seconds).sum();
+    assert!(server.requests().len() == 2 && sent < 60.0, "{sent}");
+    // A recording of nothing but silence is transcribed without the server.
+    let events = by_server(&server, vec![0; 16_000 * 30], Request::default()).await.unwrap();
+    assert_eq!((server.requests().len(), events.last()), (2, Some(&EngineEvent::Done)));
+}
+
+#[tokio::test]
+async fn a_server_that_answers_nothing_fails_the_session() {
+    let out_of_order = || refused(StatusCode::BAD_GATEWAY, "no backend");
+    let server = FakeServer::start(move |_, _| out_of_order()).await;
+    let error = by_server(&server, piece(1).chain(piece(1)).collect(), Request::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "The transcription server answered 502 Bad Gateway: no backend.");
+    // One that stops to answer isn't sent the rest of the recording; what it has answered is kept.
+    let server =
+        FakeServer::start(move |count, _| if count == 0 { openai_server::text("a") } else { out_of_order() }).await;
+    let error = by_server(&server, (0..20).flat_map(|_| piece(1)).collect(), Request::default()).await.unwrap_err();
+    assert!(error.to_string().contains("502"), "{error}");
+    assert_eq!(server.requests().len(), 1 + 2 + 7);
+}
+
+#[tokio::test]
+async fn a_server_is_asked_for_less_until_it_can_do_it() {
+    // FastAPI, of fields that it doesn't know.
+    let server = FakeServer::start(|_, request| {
+        let unknown = ["stream", "timestamp_granularities[]"].into_iter().find(|field| request.field(field).is_some());
+        match unknown {
+            Some(field) => {
+                let body = format!(r#"{{"detail":[{{"type":"extra_forbidden","loc":["body","{field}"],"msg":"Extra inputs are not permitted"}}]}}"#);
+                (StatusCode::UNPROCESSABLE_ENTITY, [("content-type", "application/json")], body).into_response()
+            }
+            None => openai_server::text("heard"),
+        }
+    })
+    .await;
+    let events = by_server(&server, piece(1).chain(piece(1)).collect(), Request::default()).await.unwrap();
+    assert_eq!(text(&events), "heard heard");
+    let requests = server.requests();
+    // The second piece is asked for as the first one was answered.
+    assert_eq!(requests.len(), 4);
+    assert!(requests.iter().all(|request| request.field("response_format") == Some("verbose_json")));
+    // A refusal of one piece doesn't change how the others are asked for.
+    let server = FakeServer::start(|_, request| match request.peak {
+        3000.. => openai_server::text("heard"),
+        _ => refused(StatusCode::UNPROCESSABLE_ENTITY, "the audio is not speech"),
+    })
+    .await;
+    let events = by_server(&server, piece(2).chain(piece(1)).collect(), Request::default()).await.unwrap();
+    assert_eq!(text(&events), "heard");
+    assert!(remarks(&events)[0].ends_with("answered 422 Unprocessable Entity: the audio is not speech."), "{events:?}");
+    assert_eq!(server.requests().last().unwrap().field("stream"), Some("true"));
 }
 
 #[tokio::test]
 async fn a_streaming_server_is_read_as_its_answer_comes() {
-    let requests = Arc::new(Mutex::new(Vec::new()));
-    let router = Router::new().route("/audio/transcriptions", post(streaming)).with_state(Arc::clone(&requests));
-    let engines = engines(&EngineConfig { openai_url: Some(serve(router).await), ..config() });
-    let events = transcribe(&Keyed(engines.get(EngineId::Openai).unwrap()), noise(2.0).collect()).await.unwrap();
-    let partials: Vec<&str> = events
-        .iter()
-        .filter_map(|e| if let EngineEvent::Partial { text } = e { Some(text.as_str()) } else { None })
-        .collect();
-    // Twice, because the first answer broke off and was requested again.
-    assert_eq!(partials, ["We left", "We left early", "We left", "We left early"]);
-    let told: Vec<String> = segments(&events).iter().map(|s| s.text.clone()).collect();
-    assert_eq!(told, ["We left early."]);
-    let requests = requests.lock().unwrap();
-    assert_eq!(requests.len(), 3);
-    assert!(requests.iter().all(|a| a.contains("stream=true")));
-    assert!(requests[1].contains("response_format=json") && !requests[1].contains("timestamp_granularities"));
+    // As OpenAI's newer models: without times, and it breaks off once.
+    let delta = r#"{"type":"transcript.text.delta","delta":"We left "}"#;
+    let another = r#"{"type":"transcript.text.delta","delta":"early"}"#;
+    let done = r#"{"type":"transcript.text.done","text":"We left early."}"#;
+    let server = FakeServer::start(move |count, request| {
+        if request.field("response_format") == Some("verbose_json") {
+            return refused(
+                StatusCode::BAD_REQUEST,
+                "response_format 'verbose_json' is not compatible with this model",
+            );
+        }
+        if count < 2 { events(&[delta, another]) } else { events(&[delta, another, done]) }
+    })
+    .await;
+    let events = one_piece(&server).await.unwrap();
+    // Twice, because the first answer broke off and was requested again; in between its text is taken back.
+    assert_eq!(partials(&events), ["We left", "We left early", "", "We left", "We left early"]);
+    assert_eq!(text(&events), "We left early.");
+    let requests = server.requests();
+    assert_eq!(requests.len(), 4);
+    assert!(requests.iter().all(|request| request.field("stream") == Some("true")));
+    let last = &requests[3];
+    assert!(last.field("response_format") == Some("json") && last.field("timestamp_granularities[]").is_none());
+
+    // As vLLM: chunks as of a chat.
+    let server = FakeServer::start(|_, request| {
+        if request.field("response_format") == Some("verbose_json") && request.field("stream").is_some() {
+            return refused(StatusCode::BAD_REQUEST, "verbose_json format doesn't support streaming case");
+        }
+        if request.field("response_format") == Some("verbose_json") {
+            return refused(StatusCode::BAD_REQUEST, "Currently do not support verbose_json for this model");
+        }
+        openai_server::json(r#"{"text":"We left.","usage":{"type":"duration","seconds":2}}"#)
+    })
+    .await;
+    assert_eq!(text(&one_piece(&server).await.unwrap()), "We left.");
+    let chunk = r#"{"object":"transcription.chunk","choices":[{"delta":{"content":"We left."}}]}"#;
+    let server = FakeServer::start(move |_, _| openai_server::events(&[chunk, "[DONE]"])).await;
+    assert_eq!(text(&one_piece(&server).await.unwrap()), "We left.");
 }
 
 #[tokio::test]
 async fn a_refusal_of_a_remote_server_is_explained() {
-    for (status, word) in [(StatusCode::UNAUTHORIZED, "HARK_OPENAI_KEY"), (StatusCode::NOT_FOUND, "HARK_OPENAI_MODEL")]
-    {
-        let router = Router::new().fallback(move || async move { (status, "secret says no") });
-        let engines = engines(&EngineConfig { openai_url: Some(serve(router).await), ..config() });
-        let error = transcribe(&Keyed(engines.get(EngineId::Openai).unwrap()), noise(2.0).collect()).await.unwrap_err();
-        assert_eq!(error.code(), "engine_error");
+    let captcha = "<!doctype html><title>Just a moment...</title><p>Verify you are human</p>";
+    for (status, kind, body, word) in [
+        (StatusCode::UNAUTHORIZED, "text/plain", "secret says no", "HARK_OPENAI_KEY"),
+        (StatusCode::NOT_FOUND, "text/plain", "secret says no", "HARK_OPENAI_MODEL"),
+        (StatusCode::FORBIDDEN, "text/html; charset=UTF-8", captcha, "captcha"),
+        (StatusCode::OK, "text/html", captcha, "captcha"),
+        (
+            StatusCode::FORBIDDEN,
+            "application/json",
+            r#"{"error":{"message":"Country not supported for secret"}}"#,
+            "Country not supported",
+        ),
+    ] {
+        let server = FakeServer::start(move |_, _| (status, typed(kind, body)).into_response()).await;
+        let error = one_piece(&server).await.unwrap_err();
+        assert_eq!((error.code(), server.requests().len()), ("engine_error", 1));
         let said = error.to_string();
-        assert!(said.contains(word) && !said.contains("secret"), "{said}");
+        assert!(said.contains(word) && !said.contains("secret") && !said.contains('<'), "{said}");
+        assert_eq!(said.contains("HARK_OPENAI_KEY"), status == StatusCode::UNAUTHORIZED, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_followed_on_the_same_server_only() {
+    let server = FakeServer::start(|_, request| match request.path.strip_suffix('/') {
+        Some(_) => openai_server::text("heard"),
+        None => (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, format!("{}/", request.path))]).into_response(),
+    })
+    .await;
+    let events = by_server(&server, piece(1).chain(piece(1)).collect(), Request::default()).await.unwrap();
+    assert_eq!(text(&events), "heard heard");
+    let requests = server.requests();
+    // The whole request again, and the next piece there at once.
+    assert_eq!(requests.len(), 3);
+    assert!(requests.iter().all(|request| request.seconds > 14.0 && request.authorisation.is_some()));
+
+    // To another server the key and the recording don't go.
+    let elsewhere = FakeServer::start(|_, _| openai_server::text("taken")).await;
+    for status in [StatusCode::TEMPORARY_REDIRECT, StatusCode::FOUND, StatusCode::PERMANENT_REDIRECT] {
+        let to = format!("{}/taken", elsewhere.url);
+        let server = FakeServer::start(move |_, _| (status, [(header::LOCATION, to.clone())]).into_response()).await;
+        let error = one_piece(&server).await.unwrap_err().to_string();
+        assert!(error.contains("HARK_OPENAI_URL"), "{error}");
+    }
+    assert_eq!(elsewhere.requests().len(), 0);
+    let circle = |_: usize, request: &Received| {
+        (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, request.path.clone())]).into_response()
+    };
+    let server = FakeServer::start(circle).await;
+    assert!(one_piece(&server).await.unwrap_err().to_string().contains("circle"));
+}
+
+#[tokio::test]
+async fn a_remote_server_that_misbehaves_fails_with_a_clear_message() {
+    let json = |body| typed("application/json", body);
+    for (answer, word, tries) in [
+        (Box::new(move || json(endless())) as Box<dyn Fn() -> Response + Send + Sync>, "longer than", 1),
+        (Box::new(|| typed("text/event-stream", endless())), "longer than", 1),
+        (Box::new(|| (StatusCode::PAYMENT_REQUIRED, endless()).into_response()), "402", 1),
+        (Box::new(|| typed("application/json", "")), "empty answer", 2),
+        (Box::new(|| typed("application/json", "no json")), "not JSON", 2),
+        (Box::new(|| events(&[r#"{"error":{"message":"out of memory"}}"#])), "out of memory", 2),
+        (
+            Box::new(|| (StatusCode::BAD_GATEWAY, [("content-type", "text/html")], "<h1>502</h1>").into_response()),
+            "502 Bad Gateway.",
+            2,
+        ),
+        // An invalid header counts as none.
+        (
+            Box::new(|| (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "nan")], "busy").into_response()),
+            "503",
+            2,
+        ),
+    ] {
+        let server = FakeServer::start(move |_, _| answer()).await;
+        let error = one_piece(&server).await.unwrap_err().to_string();
+        assert!(error.contains(word) && !error.contains('<'), "{error}");
+        assert_eq!(server.requests().len(), tries, "{error}");
+    }
+    // Neither body ends within the timeout.
+    for kind in ["application/json", "text/event-stream"] {
+        let server = FakeServer::start(move |_, _| typed(kind, dripping())).await;
+        let error = within(1, &server, noise(2.0).collect(), Request::default()).await.unwrap_err().to_string();
+        assert!(error.contains("broke off") && server.requests().len() == 2, "{error}");
+    }
+    // A server that never answers, and none at all.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    for (wanted, listener) in [("in time", Some(listener)), ("can't be reached", None)] {
+        let openai = OpenaiConfig { openai_timeout_secs: 1, openai_tries: 1 };
+        let engines = engines(&EngineConfig { openai_url: Some(url.clone()), openai, ..config() });
+        let error = transcribe(engines.get(EngineId::Openai).unwrap(), noise(2.0).collect()).await.unwrap_err();
+        assert!(error.to_string().contains(wanted), "{error}");
+        drop(listener);
     }
 }
 
@@ -633,7 +820,7 @@ async fn whisper_refuses_what_it_cannot_do() {
     let error = transcribe(engines.get(EngineId::Whisper).unwrap(), noise(2.0).collect()).await.unwrap_err();
     assert!(error.code() == "engine_error" && error.to_string().contains("hark model get"), "{error}");
     whisper_model::write(&model).unwrap();
-    let german = Request { language: Some("de".to_owned()) };
+    let german = Request { language: Some("de".to_owned()), ..Request::default() };
     let (_input, mut output) = spawn(engines.get(EngineId::Whisper).unwrap(), &german).unwrap();
     let error = next(&mut output).await.unwrap_err();
     assert!(error.to_string().contains("only English"), "{error}");

@@ -87,4 +87,81 @@ pub struct EngineInfo {
     pub install: Option<String>,
     /// Whether a session that names no engine gets this one.
     pub is_default: bool,
+    /// The languages that it knows with this model, as BCP 47 tags without regions; none if it doesn't say.
+    #[serde(default)]
+    pub languages: Option<Vec<String>>,
+}
+
+impl EngineInfo {
+    /// Whether the engine knows a language, by its tag without a region. One that doesn't say may know it.
+    #[must_use]
+    pub fn knows(&self, language: &str) -> bool {
+        self.languages.as_ref().is_none_or(|languages| languages.iter().any(|known| known == language))
+    }
+
+    /// Why this engine can't transcribe a language, and what among `engines` could; none if it knows the language.
+    #[must_use]
+    pub fn unknown_language(&self, engines: &[Self], language: &str, name: &str) -> Option<String> {
+        let known = self.languages.as_ref().filter(|_| !self.knows(language))?;
+        let which = match known.as_slice() {
+            [only] if only == "en" => {
+                format!("{} with its model '{}' knows only English, not {name}.", self.name, self.model)
+            }
+            _ => format!("{} with its model '{}' doesn't know {name}.", self.name, self.model),
+        };
+        let other = engines.iter().find(|other| other.available && other.id != self.id && other.knows(language));
+        let advice = match other {
+            Some(other) => format!("Choose the engine {}.", other.name),
+            // Whisper's models have it only since large-v3.
+            None if language == "yue" => "Whisper knows it with the model 'large-v3'.".to_owned(),
+            None => "Whisper knows it with a model for many languages, such as 'base'.".to_owned(),
+        };
+        Some(format!("{which} {advice}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine(id: EngineId, model: &str, available: bool, languages: Option<&[&str]>) -> EngineInfo {
+        EngineInfo {
+            id,
+            name: id.label().to_owned(),
+            model: model.to_owned(),
+            available,
+            reason: None,
+            install: None,
+            is_default: false,
+            languages: languages.map(|tags| tags.iter().map(|tag| (*tag).to_owned()).collect()),
+        }
+    }
+
+    #[test]
+    fn a_language_that_an_engine_does_not_know_comes_with_advice() {
+        let pocketsphinx = engine(EngineId::Pocketsphinx, "en-us", true, Some(&["en"]));
+        let whisper = |available| engine(EngineId::Whisper, "base", available, Some(&["en", "de"]));
+        let english = engine(EngineId::Whisper, "base.en", true, Some(&["en"]));
+        let any = engine(EngineId::Openai, "whisper-1", true, None);
+        let said = |chosen: &EngineInfo, others: &[EngineInfo], tag, name| chosen.unknown_language(others, tag, name);
+        assert_eq!(said(&pocketsphinx, &[whisper(true)], "en", "English"), None);
+        assert_eq!(said(&any, &[], "de", "German"), None);
+        assert_eq!(
+            said(&pocketsphinx, &[pocketsphinx.clone(), whisper(true)], "de", "German").unwrap(),
+            "PocketSphinx with its model 'en-us' knows only English, not German. Choose the engine Whisper."
+        );
+        assert_eq!(
+            said(&english, &[pocketsphinx.clone(), english.clone()], "de", "German").unwrap(),
+            "Whisper with its model 'base.en' knows only English, not German. Whisper knows it with a model for many \
+             languages, such as 'base'."
+        );
+        assert_eq!(
+            said(&whisper(true), &[whisper(true)], "yue", "Cantonese").unwrap(),
+            "Whisper with its model 'base' doesn't know Cantonese. Whisper knows it with the model 'large-v3'."
+        );
+        // An engine that can't be used is no advice.
+        assert!(
+            said(&pocketsphinx, &[whisper(false), any], "de", "German").unwrap().ends_with("the engine OpenAI API.")
+        );
+    }
 }

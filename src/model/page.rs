@@ -11,10 +11,20 @@ pub const OPEN_PAGE: &str = "/identity/open";
 /// The address of the upload form: the JSON API, which reads it as a stream.
 pub const UPLOAD_PATH: &str = "/api/v1/sessions";
 
+/// A language by tag and by its English name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanguageInfo {
+    /// A BCP 47 tag without a region.
+    pub tag: String,
+    pub name: String,
+}
+
 /// The limits and engines that the upload page shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UploadInfo {
     pub engines: Vec<EngineInfo>,
+    /// The languages that at least one of these engines may know.
+    pub languages: Vec<LanguageInfo>,
     /// The largest file accepted, in bytes.
     pub max_upload_bytes: u64,
     /// The longest recording accepted, in seconds.

@@ -41,7 +41,9 @@ impl Title {
     /// A title made from a file's name: too long a name is cut and not refused.
     #[must_use]
     pub fn from_file_name(name: &str) -> Self {
-        let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
+        // Old Windows browsers send a path. Elsewhere a backslash may be part of a name.
+        let is_windows_path = name.starts_with("\\\\") || name.get(1..3) == Some(":\\");
+        let base = name.rsplit(|c| c == '/' || (is_windows_path && c == '\\')).next().unwrap_or(name);
         let cut: String = base.chars().take(Self::MAX_CHARS).collect();
         Self::new(&cut).unwrap_or_else(|_| Self("Untitled recording".to_owned()))
     }
@@ -182,6 +184,8 @@ mod tests {
     #[test]
     fn any_file_name_gives_a_title() {
         assert_eq!(Title::from_file_name("C:\\x\\talk.wav").as_str(), "talk.wav");
+        assert_eq!(Title::from_file_name("\\\\server\\talk.wav").as_str(), "talk.wav");
+        assert_eq!(Title::from_file_name("AC\\DC.mp3").as_str(), "AC\\DC.mp3");
         assert_eq!(Title::from_file_name("../../etc/talk.mp3").as_str(), "talk.mp3");
         assert_eq!(Title::from_file_name("").as_str(), "Untitled recording");
         assert_eq!(Title::from_file_name(&"x".repeat(500)).as_str().len(), 200);

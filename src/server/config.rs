@@ -330,6 +330,25 @@ pub struct EngineConfig {
     /// The program that runs the built-in engines; Hark itself unless set.
     #[arg(long, env = "HARK_ENGINE_PROGRAM", hide = true)]
     pub engine_program: Option<PathBuf>,
+    #[command(flatten)]
+    pub openai: OpenaiConfig,
+}
+
+/// How long and how often the server with the OpenAI transcription API is asked.
+#[derive(Args, Clone, Debug)]
+pub struct OpenaiConfig {
+    /// How long that server may take for its answer to one piece of a recording, half a minute at most, in seconds.
+    #[arg(long, env = "HARK_OPENAI_TIMEOUT_SECS", default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub openai_timeout_secs: u32,
+    /// How often a piece is sent while that server is busy or fails. Then the piece is left out, with a remark.
+    #[arg(long, env = "HARK_OPENAI_TRIES", default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub openai_tries: u32,
+}
+
+impl Default for OpenaiConfig {
+    fn default() -> Self {
+        Self { openai_timeout_secs: 120, openai_tries: 5 }
+    }
 }
 
 impl Default for EngineConfig {
@@ -343,6 +362,7 @@ impl Default for EngineConfig {
             engine_env: Vec::new(),
             vocabulary: None,
             engine_program: None,
+            openai: OpenaiConfig::default(),
         }
     }
 }

@@ -34,6 +34,9 @@ pub enum Error {
     InvalidTitle(#[from] TitleError),
     #[error("{0}")]
     UnknownEngine(#[from] UnknownEngine),
+    /// A language that the engine doesn't know.
+    #[error("{0}")]
+    UnknownLanguage(String),
     #[error("{reason} {}", install.as_ref().map(|i| format!("To make it available: {i}")).unwrap_or_default())]
     EngineUnavailable { reason: String, install: Option<String> },
     #[error("The file is too large: {}, at most {} are accepted. Send a shorter or more strongly compressed recording.",
@@ -143,7 +146,9 @@ impl Error {
             }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
-            Self::InvalidTitle(_) | Self::UnknownEngine(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidTitle(_) | Self::UnknownEngine(_) | Self::UnknownLanguage(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::EngineUnavailable { .. }
             | Self::Storage(_)
             | Self::UploadsFull { .. }
@@ -179,6 +184,7 @@ impl Error {
             Self::BrokenUpload => "broken_upload",
             Self::InvalidTitle(_) => "invalid_title",
             Self::UnknownEngine(_) => "unknown_engine",
+            Self::UnknownLanguage(_) => "unknown_language",
             Self::EngineUnavailable { .. } => "engine_unavailable",
             Self::Storage(_) => "storage_unavailable",
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => "too_large",

@@ -1,6 +1,7 @@
 //! The JSON API and the downloads, one file per resource. Mounted under `/api/v1` by `router`.
 
 mod audio;
+mod disposition;
 mod etag;
 mod health;
 pub mod identity;

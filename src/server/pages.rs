@@ -15,11 +15,12 @@ use super::{
     keys::set_cookie,
     owner::Owner,
     retention,
+    speech::languages,
     state::AppState,
 };
 use crate::model::{
     ApiError, Timestamp,
-    page::{IDENTITY_PAGE, IdentityInfo, LinkInfo, OpenInfo, Opens, UploadInfo},
+    page::{IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, OpenInfo, Opens, UploadInfo},
 };
 use axum::{
     Extension,
@@ -87,8 +88,12 @@ pub fn set_status(status: StatusCode) {
 /// What the upload page shows.
 pub fn upload_info(caller: &Caller) -> UploadInfo {
     let probed = use_context::<Parts>().is_none_or(|request| cookies::has_probed_cookies(&request.uri));
+    let engines = caller.state.sessions.engines.list();
+    let is_known = |tag: &&str| engines.iter().any(|engine| engine.available && engine.knows(tag));
+    let info = |(tag, name): &(&str, &str)| LanguageInfo { tag: (*tag).to_owned(), name: (*name).to_owned() };
     UploadInfo {
-        engines: caller.state.sessions.engines.list(),
+        languages: languages::WHISPER.iter().filter(|(tag, _)| is_known(tag)).map(info).collect(),
+        engines,
         max_upload_bytes: caller.state.sessions.limits.max_upload_bytes,
         max_duration: caller.state.sessions.limits.max_duration,
         cookies_blocked: !caller.identity.known && probed,

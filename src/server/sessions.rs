@@ -15,7 +15,7 @@ use super::{
     owner::Owner,
     retention,
     shares::{Shares, Standing},
-    speech::{Availability, Engines},
+    speech::{Availability, Engines, languages},
     store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recent_cutoff},
 };
 use crate::model::{
@@ -173,7 +173,7 @@ impl Sessions {
     /// Checks the options of an upload before the recording is received.
     ///
     /// # Errors
-    /// If the title, the language or the engine isn't valid, or the engine isn't available.
+    /// If the title, the language or the engine isn't valid, the engine isn't available or doesn't know the language.
     pub fn check_options(&self, options: &UploadOptions) -> Result<CheckedOptions, Error> {
         let non_empty =
             |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
@@ -202,11 +202,48 @@ impl Sessions {
             let install = (!install.is_empty()).then_some(install);
             return Err(Error::EngineUnavailable { reason, install });
         }
+        if let Some(language) = &language {
+            self.check_language(engine, language)?;
+        }
         let vocabulary = non_empty(&options.vocabulary)
             .map(|text| vocabulary(&text))
             .transpose()?
             .or_else(|| self.engines.default_vocabulary().map(str::to_owned));
         Ok(CheckedOptions { title, language, engine, vocabulary })
+    }
+
+    /// Checks the options that came before the recording; others may follow it.
+    ///
+    /// # Errors
+    /// As [`Sessions::check_options`].
+    pub fn check_options_so_far(&self, options: &UploadOptions) -> Result<(), Error> {
+        let mut options = options.clone();
+        if options.engine.is_none() {
+            // Which engine must know the language isn't certain yet.
+            language(options.language.take().as_deref())?;
+        }
+        self.check_options(&options).map(drop)
+    }
+
+    /// Checks whether an engine knows a language.
+    fn check_language(&self, engine: EngineId, tag: &str) -> Result<(), Error> {
+        let Some(known) = self.engines.get(engine).map(|engine| engine.languages()) else { return Ok(()) };
+        if known.contain(tag) {
+            return Ok(());
+        }
+        let (Some(base), Some(name)) = (languages::base(tag), languages::name(tag)) else {
+            let message = format!(
+                "{} doesn't know the language '{tag}'. Leave it out, so that the engine decides, or choose another engine.",
+                engine.label()
+            );
+            return Err(Error::UnknownLanguage(message));
+        };
+        let engines = self.engines.list();
+        let chosen = engines.iter().find(|info| info.id == engine);
+        match chosen.and_then(|chosen| chosen.unknown_language(&engines, base, name)) {
+            Some(message) => Err(Error::UnknownLanguage(message)),
+            None => Ok(()),
+        }
     }
 
     /// Promises room for a recording of `size` bytes (if known), before any of it is read.
@@ -333,6 +370,8 @@ impl Sessions {
     ) -> Result<NewSession, Error> {
         let limits = audio::Limits { max_duration: self.limits.max_duration };
         let info = self.decoders.probe(received.path(), limits).await?;
+        // A line break becomes a space; other control characters would only harm whoever prints the name.
+        let file_name = file_name.replace("\r\n", " ").replace(['\r', '\n', '\t'], " ");
         let file_name: String = file_name.chars().filter(|c| !c.is_control()).take(255).collect();
         Ok(NewSession {
             id,

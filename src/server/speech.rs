@@ -4,6 +4,7 @@
 
 mod child;
 mod command;
+pub mod languages;
 mod model_get;
 mod openai;
 mod pieces;
@@ -22,6 +23,7 @@ use crate::{
     model::{EngineId, EngineInfo},
     server::config::EngineConfig,
 };
+use languages::Languages;
 use std::{ffi::OsStr, path::Path};
 use tokio::process::Command;
 
@@ -43,6 +45,8 @@ pub struct Request {
     pub language: Option<String>,
     /// Names and terms that may be spoken, with commas between, for engines that take a prompt.
     pub vocabulary: Option<String>,
+    /// Where in the recording the samples begin, in seconds. An engine that mentions times in a remark adds it.
+    pub offset: f64,
 }
 
 /// A speech engine.
@@ -50,6 +54,14 @@ pub trait Engine: Send + Sync {
     fn id(&self) -> EngineId;
     /// The name of the model that it uses.
     fn model(&self) -> String;
+    /// The languages that it knows with its model.
+    fn languages(&self) -> Languages {
+        Languages::Any
+    }
+    /// Whether it was made for recordings of telephones too, at 8 kHz.
+    fn hears_narrow_band(&self) -> bool {
+        true
+    }
     /// Whether it can be used now. Only looks for files and starts nothing.
     fn availability(&self) -> Availability;
     /// The command of its child process.
@@ -106,7 +118,12 @@ impl Engines {
         let engines: Vec<Box<dyn Engine>> = vec![
             Box::new(pocketsphinx::Pocketsphinx::new(program.clone())),
             Box::new(whisper::Whisper::new(program.clone(), config.whisper_model.clone(), data_dir)),
-            Box::new(openai::Openai::new(program.clone(), config.openai_url.clone(), config.openai_model.clone())),
+            Box::new(openai::Openai::new(
+                program.clone(),
+                config.openai_url.clone(),
+                config.openai_model.clone(),
+                config.openai.clone(),
+            )),
             Box::new(command::CommandEngine::new(program, config.engine_command.clone(), config.engine_env.clone())),
         ];
         Self { engines, default: config.engine, vocabulary: config.vocabulary.clone() }
@@ -146,6 +163,10 @@ impl Engines {
                 reason,
                 install,
                 is_default: engine.id() == self.default,
+                languages: match engine.languages() {
+                    Languages::Any => None,
+                    Languages::Only(tags) => Some(tags.into_iter().map(str::to_owned).collect()),
+                },
             }
         };
         self.engines.iter().map(|e| info(&**e)).collect()

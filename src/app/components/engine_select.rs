@@ -7,6 +7,9 @@ use leptos::{html, prelude::*};
 #[component]
 pub fn EngineSelect(
     engines: Vec<EngineInfo>,
+    /// Called when another engine was chosen.
+    #[prop(into)]
+    on_change: Callback<()>,
     /// Set to the element.
     select: NodeRef<html::Select>,
 ) -> impl IntoView {
@@ -23,7 +26,16 @@ pub fn EngineSelect(
         }
     });
     view! {
-        <select class="input" id="engine" name="engine" data-testid="engine-select" node_ref=select>{options.collect_view()}</select>
+        <select
+            class="input"
+            id="engine"
+            name="engine"
+            data-testid="engine-select"
+            node_ref=select
+            on:change=move |_| on_change.run(())
+        >
+            {options.collect_view()}
+        </select>
     }
 }
 

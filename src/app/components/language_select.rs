@@ -1,58 +1,40 @@
-//! The choice of the recording's language, by BCP 47 tag. The engine decides which languages it supports.
+//! The choice of the recording's language, among those that the chosen engine knows.
 
+use crate::model::page::LanguageInfo;
 use leptos::{html, prelude::*};
 
-/// The languages that are most spoken and recorded. The API accepts any tag.
-const LANGUAGES: [(&str, &str); 36] = [
-    ("ar", "Arabic"),
-    ("bg", "Bulgarian"),
-    ("ca", "Catalan"),
-    ("zh", "Chinese"),
-    ("hr", "Croatian"),
-    ("cs", "Czech"),
-    ("da", "Danish"),
-    ("nl", "Dutch"),
-    ("en", "English"),
-    ("et", "Estonian"),
-    ("fi", "Finnish"),
-    ("fr", "French"),
-    ("de", "German"),
-    ("el", "Greek"),
-    ("he", "Hebrew"),
-    ("hi", "Hindi"),
-    ("hu", "Hungarian"),
-    ("id", "Indonesian"),
-    ("it", "Italian"),
-    ("ja", "Japanese"),
-    ("ko", "Korean"),
-    ("lv", "Latvian"),
-    ("lt", "Lithuanian"),
-    ("nb", "Norwegian"),
-    ("fa", "Persian"),
-    ("pl", "Polish"),
-    ("pt", "Portuguese"),
-    ("ro", "Romanian"),
-    ("ru", "Russian"),
-    ("sk", "Slovak"),
-    ("sl", "Slovenian"),
-    ("es", "Spanish"),
-    ("sv", "Swedish"),
-    ("tr", "Turkish"),
-    ("uk", "Ukrainian"),
-    ("vi", "Vietnamese"),
-];
-
-/// The select element. The first option leaves the choice to the engine.
+/// The select element. The first option leaves the choice to the engine. What the chosen engine doesn't know can't be
+/// chosen; without JavaScript all can be, and the server refuses what doesn't fit.
 #[component]
 pub fn LanguageSelect(
+    languages: Vec<LanguageInfo>,
+    /// Whether the chosen engine knows a language, by its tag.
+    #[prop(into)]
+    knows: Callback<(String,), bool>,
+    /// Called when another language was chosen.
+    #[prop(into)]
+    on_change: Callback<()>,
     /// Set to the element.
     select: NodeRef<html::Select>,
 ) -> impl IntoView {
-    let options = LANGUAGES.map(|(tag, name)| view! { <option value=tag>{name}</option> });
+    let options = languages.into_iter().map(|LanguageInfo { tag, name }| {
+        let unknown = {
+            let tag = tag.clone();
+            Memo::new(move |_| !knows.run((tag.clone(),)))
+        };
+        view! { <option value=tag hidden=unknown disabled=unknown>{name}</option> }
+    });
     view! {
-        <select class="input" id="language" name="language" data-testid="language-select" node_ref=select>
+        <select
+            class="input"
+            id="language"
+            name="language"
+            data-testid="language-select"
+            node_ref=select
+            on:change=move |_| on_change.run(())
+        >
             <option value="">"Let the engine decide"</option>
-            {options.into_iter().collect_view()}
+            {options.collect_view()}
         </select>
     }
 }

@@ -102,6 +102,26 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
         uploads.add(files, &options, limit);
         chosen.set(Vec::new());
     };
+    // The chosen engine and language. Empty until hydration, when a browser may have filled them in.
+    let choice = RwSignal::new((String::new(), String::new()));
+    let read_choice = move |()| {
+        let value = |select: NodeRef<html::Select>| select.get_untracked().map(|s| s.value()).unwrap_or_default();
+        choice.set((value(engine), value(language)));
+    };
+    Effect::new(move || read_choice(()));
+    let engines = StoredValue::new(info.engines.clone());
+    let chosen_engine =
+        move |id: &str| engines.with_value(|engines| engines.iter().find(|engine| engine.id.as_str() == id).cloned());
+    let knows =
+        move |(tag,): (String,)| choice.with(|(id, _)| chosen_engine(id)).is_none_or(|engine| engine.knows(&tag));
+    let languages = StoredValue::new(info.languages.clone());
+    // Why the server would refuse the upload.
+    let mismatch = Memo::new(move |_| {
+        let (engine, tag) = choice.get();
+        let engine = chosen_engine(&engine)?;
+        let name = languages.with_value(|all| all.iter().find(|l| l.tag == tag).map(|l| l.name.clone()))?;
+        engines.with_value(|engines| engine.unknown_language(engines, &tag, &name))
+    });
     let has_engine = info.engines.iter().any(|e| e.available);
     let can_submit = has_engine && !info.cookies_blocked;
 
@@ -149,11 +169,11 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 </p>
                 <p class="field">
                     <label for="language">"Language"</label>
-                    <LanguageSelect select=language/>
+                    <LanguageSelect languages=info.languages.clone() knows on_change=read_choice select=language/>
                 </p>
                 <p class="field">
                     <label for="engine">"Engine"</label>
-                    <EngineSelect engines=info.engines.clone() select=engine/>
+                    <EngineSelect engines=info.engines.clone() on_change=read_choice select=engine/>
                 </p>
                 <p class="field">
                     <label for="vocabulary">"Names and terms"</label>
@@ -169,6 +189,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                     />
                 </p>
             </div>
+            {move || mismatch.get().map(|message| view! { <Alert message/> })}
             <input
                 class="file-input"
                 id="file"
@@ -181,7 +202,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 node_ref=input
                 on:change=move |_| chosen.set(upload::chosen(input))
             />
-            <button class="button primary" data-testid="upload-submit" disabled=!can_submit>
+            <button class="button primary" data-testid="upload-submit" disabled=move || !can_submit || mismatch.with(Option::is_some)>
                 {move || match chosen.with(Vec::len) {
                     0 | 1 => "Transcribe".to_owned(),
                     n => format!("Transcribe {}", text::count(n, "file")),

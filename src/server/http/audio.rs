@@ -1,9 +1,10 @@
 //! `/api/v1/sessions/{id}/audio`: the recording, whole or a range, so that a player can seek.
 
 use super::{
-    Id, etag,
+    Id,
+    disposition::disposition,
+    etag,
     range::{self, RequestedRange},
-    transcript::disposition,
 };
 use crate::{
     model::ErrorBody,

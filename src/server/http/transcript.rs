@@ -1,8 +1,8 @@
 //! `/api/v1/sessions/{id}/transcript.{txt,srt,vtt,json}`: downloads, also of unfinished transcripts.
 
-use super::Id;
+use super::{Id, disposition::disposition};
 use crate::{
-    model::{ErrorBody, text::percent_encode, transcript::Format},
+    model::{ErrorBody, transcript::Format},
     server::{error::Error, owner::Owner, state::AppState},
 };
 use axum::{
@@ -58,17 +58,6 @@ fn without_ending(title: &str) -> &str {
     }
 }
 
-/// A `Content-Disposition` with any file name (RFC 6266): an ASCII form for old clients, and the real one (RFC 8187).
-pub(super) fn disposition(kind: &str, name: &str) -> HeaderValue {
-    let plain: String = name
-        .chars()
-        .map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '%') || c == ' ' { c } else { '_' })
-        .collect();
-    let encoded = percent_encode(name);
-    HeaderValue::try_from(format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{encoded}"))
-        .expect("only printable ASCII is left")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,13 +75,5 @@ mod tests {
         ] {
             assert_eq!(without_ending(title), stem);
         }
-    }
-
-    #[test]
-    fn any_file_name_makes_a_valid_header() {
-        assert_eq!(
-            disposition("attachment", "naïve \"talk\"\r\n.srt"),
-            "attachment; filename=\"na_ve _talk___.srt\"; filename*=UTF-8''na%C3%AFve%20%22talk%22%0D%0A.srt"
-        );
     }
 }

@@ -2,7 +2,7 @@
 //! for `POST /api/v1/sessions`.
 
 use super::{
-    created,
+    created, disposition,
     identity::cookies::{self, Identity},
     notice::Notice,
 };
@@ -153,15 +153,16 @@ async fn receive_form(
     let mut options = UploadOptions::default();
     let mut received: Option<(SessionId, Upload, String)> = None;
     while let Some(field) = form.next().await? {
-        match field.name().unwrap_or_default() {
+        let names = disposition::parse(field.headers().get(header::CONTENT_DISPOSITION));
+        match names.name.as_str() {
             "title" => options.title = Some(text(field).await?),
             "language" => options.language = Some(text(field).await?),
             "engine" => options.engine = Some(text(field).await?),
             "vocabulary" => options.vocabulary = Some(text(field).await?),
             "file" if let Some(room) = room.take() => {
                 // Options that come before the file are checked before the file is received.
-                state.sessions.check_options(&options)?;
-                let name = field.file_name().unwrap_or("recording").to_owned();
+                state.sessions.check_options_so_far(&options)?;
+                let name = names.file_name.unwrap_or_else(|| "recording".to_owned());
                 let (id, upload) = file(state, field, room).await?;
                 received = Some((id, upload, name));
             }

@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 /// The interval at which progress is stored and published at most. A faster progress bar shows people nothing more, and
 /// each status costs every watcher half a kilobyte. Changes of the stage, ends and segments aren't delayed.
 const TICK: Duration = Duration::from_secs(1);
+/// The sample rate of telephones, in Hz.
+const NARROW_BAND: u32 = 8000;
 /// Pause between attempts to fetch a recording while its storage doesn't answer.
 const FETCH_PAUSE: Duration = Duration::from_secs(2);
 
@@ -249,11 +251,20 @@ impl<'a> Job<'a> {
             let reason = format!("The engine {} is not part of this build.", self.claim.session.engine);
             return Err(SpeechError::Unavailable { reason, install: String::new() }.into());
         };
+        let rate = self.claim.session.media.sample_rate;
+        if (1..=NARROW_BAND).contains(&rate) && !engine.hears_narrow_band() {
+            let name = engine.id().label();
+            let message = format!(
+                "This is a telephone recording (8 kHz), which {name} was not made for; Whisper hears it better."
+            );
+            self.remark(Remark::new("narrow_band", &message)).await?;
+        }
         let (mut input, mut output) = speech::spawn(
             engine,
             &Request {
                 language: self.claim.session.language.clone(),
                 vocabulary: self.claim.session.vocabulary.clone(),
+                offset: self.offset,
             },
         )?;
         let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;

@@ -2,7 +2,8 @@
 //! standard output. Called by `main`.
 
 use super::{
-    command, openai,
+    command,
+    openai::{self, OpenaiArgs},
     pipe::{ChildError, say},
     pocketsphinx,
     protocol::Line,
@@ -32,17 +33,7 @@ pub enum EngineArgs {
         words: Vec<OsString>,
     },
     /// A server with the OpenAI transcription API.
-    Openai {
-        /// Its address, up to and with `/v1`.
-        #[arg(long)]
-        url: String,
-        /// The model asked of it.
-        #[arg(long)]
-        model: String,
-        /// The language spoken.
-        #[arg(long)]
-        language: Option<String>,
-    },
+    Openai(OpenaiArgs),
 }
 
 /// Runs an engine on standard input until its end.
@@ -58,7 +49,7 @@ pub async fn run_child(args: EngineArgs) -> ExitCode {
         EngineArgs::Command { .. } => unreachable!("supervised above"),
         EngineArgs::Pocketsphinx => blocking(pocketsphinx::child).await,
         EngineArgs::Whisper { model, language } => blocking(move || whisper::child(&model, language.as_deref())).await,
-        EngineArgs::Openai { url, model, language } => openai::child(&url, &model, language.as_deref()).await,
+        EngineArgs::Openai(args) => openai::child(&args).await,
     };
     match result {
         Ok(()) => say(&Line::Done).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),

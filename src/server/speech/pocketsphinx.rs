@@ -2,7 +2,9 @@
 //! each piece it gets a second of quiet noise, so that it ends the utterance and prints the result.
 
 use super::{
-    Availability, Engine, Request, SpeechError, own_child,
+    Availability, Engine, Request, SpeechError,
+    languages::Languages,
+    own_child,
     pieces::{Cutter, Rules},
     pipe::{ChildError, read_samples, say, say_ready, say_segment, seconds},
     protocol::{EngineSegment, Line},
@@ -49,6 +51,14 @@ impl Engine for Pocketsphinx {
 
     fn model(&self) -> String {
         "en-us".to_owned()
+    }
+
+    fn languages(&self) -> Languages {
+        Languages::english()
+    }
+
+    fn hears_narrow_band(&self) -> bool {
+        false
     }
 
     fn availability(&self) -> Availability {

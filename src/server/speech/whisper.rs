@@ -2,7 +2,11 @@
 
 mod child;
 
-use super::{Availability, Engine, Request, SpeechError, own_child};
+use super::{
+    Availability, Engine, Request, SpeechError,
+    languages::{self, Languages},
+    own_child,
+};
 use crate::model::EngineId;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
@@ -31,6 +35,16 @@ impl Engine for Whisper {
         stem.strip_prefix("ggml-").map_or(stem.clone(), str::to_owned)
     }
 
+    fn languages(&self) -> Languages {
+        let model = self.model();
+        // Quantised models have more after it, such as `tiny.en-q5_1`.
+        if model.split('-').any(|part| part.ends_with(".en")) {
+            return Languages::english();
+        }
+        // Cantonese came with large-v3, of which the turbo models are made.
+        Languages::whisper(model.contains("large-v3") || model.contains("turbo"))
+    }
+
     fn availability(&self) -> Availability {
         if !self.model.is_file() {
             return Availability::Missing {
@@ -45,7 +59,7 @@ impl Engine for Whisper {
         let mut command = own_child(self.program.as_deref(), &["whisper", "--model"])?;
         command.arg(&self.model);
         if let Some(language) = &request.language {
-            command.args(["--language", language]);
+            command.args(["--language", &languages::code(language)]);
         }
         Ok(command)
     }
