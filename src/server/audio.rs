@@ -3,6 +3,7 @@
 //! processes of their own with limits: `Decoders` starts them, and `run_child` is what they run. Nothing else in the
 //! server parses media.
 
+mod bytes;
 mod child;
 mod confine;
 mod decode;

@@ -26,9 +26,9 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
 use super::level::{Level, Meter, Mix, tracks_remark};
-use super::parts::{self, Framing, Part};
+use super::parts::{self, Framing};
 use super::resample::RATES;
-use super::sniff::{self, Kind, Lengths, Source};
+use super::sniff::{self, Kind, Lengths, Part, Source};
 use super::{AudioError, AudioInfo, Limits, Problem, matroska, mp4, remarks};
 use crate::model::Remark;
 

@@ -1,7 +1,7 @@
 //! What the head of a Matroska or WebM file says that Symphonia doesn't report: which audio track is the default one,
 //! and whether a track is packed. Used by `decode`, and by `parts` for the elements. Reads only their headers.
 
-use super::parts::Window;
+use super::bytes::Window;
 use std::{fs::File, io};
 
 /// Elements that are read before the tracks must have come.

@@ -2,7 +2,7 @@
 //! whether they are protected, and their clock, which edit lists and fragments set. Used by `decode`. Reads only the
 //! headers of boxes and small boxes, whatever sizes they declare.
 
-use super::sniff::{be32, read_at};
+use super::bytes::{be32, read_at};
 use std::{fs::File, io, ops::Range};
 
 /// Boxes that are read in all. A recording in fragments has a few for each second.
@@ -102,14 +102,14 @@ pub(super) fn tracks(file: &File, fragments: bool) -> io::Result<Vec<Track>> {
     let whole = 0..file.metadata()?.len();
     let mut tracks = Vec::new();
     reader.each(whole.clone(), &mut |reader, name, body| {
-        if &name == b"moov" && tracks.is_empty() {
+        if name == *b"moov" && tracks.is_empty() {
             tracks = reader.movie(body)?;
         }
         Ok(())
     })?;
     if fragments {
         reader.each(whole, &mut |reader, name, body| {
-            if &name == b"moof" { reader.fragment(body, &mut tracks) } else { Ok(()) }
+            if name == *b"moof" { reader.fragment(body, &mut tracks) } else { Ok(()) }
         })?;
     }
     Ok(tracks)
@@ -179,7 +179,7 @@ impl Reader<'_> {
                 b"mvhd" => timescale = reader.word(&body, if reader.version(&body)? == 1 { 20 } else { 12 })?,
                 b"trak" if tracks.len() < MAX_TRACKS => tracks.push(reader.track(body)?),
                 b"mvex" => reader.each(body, &mut |reader, name, body| {
-                    if &name == b"trex" {
+                    if name == *b"trex" {
                         defaults.push((reader.word(&body, 4)?, reader.word(&body, 12)?));
                     }
                     Ok(())
@@ -211,7 +211,7 @@ impl Reader<'_> {
                         track.id = reader.word(&body, if long(reader)? { 20 } else { 12 })?;
                     }
                     b"mdhd" => track.timescale = reader.word(&body, if long(reader)? { 20 } else { 12 })?,
-                    b"hdlr" => track.is_audio |= &reader.bytes::<4>(&body, 8)? == b"soun",
+                    b"hdlr" => track.is_audio |= reader.bytes::<4>(&body, 8)? == *b"soun",
                     b"stsd" => track.codec = reader.bytes(&body, 12)?,
                     b"elst" => {
                         let (long, count) = (long(reader)?, reader.word(&body, 4)?.min(MAX_EDITS));
@@ -235,7 +235,7 @@ impl Reader<'_> {
     /// Compares the clock of a fragment with the samples before it.
     fn fragment(&mut self, body: Range<u64>, tracks: &mut [Track]) -> io::Result<()> {
         self.each(body, &mut |reader, name, body| {
-            if &name != b"traf" {
+            if name != *b"traf" {
                 return Ok(());
             }
             let (mut id, mut each, mut starts, mut runs) = (0, None, None, Vec::new());

@@ -3,13 +3,11 @@
 //! bytes that merely look like them. Used by `decode`.
 
 use super::{
+    bytes::{WINDOW, Window, be32},
     matroska,
-    sniff::{be32, read_up_to},
+    sniff::Part,
 };
-use std::{fs::File, io, ops::Range};
-
-/// Bytes that are read at once.
-const WINDOW: usize = 256 * 1024;
+use std::{fs::File, io};
 
 /// Frames in a row without which a file isn't MP3 or AAC. By chance, not even two follow each other.
 const FRAMES_IN_A_ROW: u32 = 4;
@@ -24,61 +22,6 @@ const TABLE_OFFSETS: [usize; 6] = [13, 15, 21, 23, 36, 38];
 
 /// Bytes of a frame that are looked at.
 const HEAD: usize = 64;
-
-/// A part of a file.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Part {
-    /// A head that stands elsewhere in the file and that a decoder needs before this part.
-    pub(super) head: Range<u64>,
-    pub(super) body: Range<u64>,
-}
-
-impl Part {
-    pub(super) fn of(body: Range<u64>) -> Self {
-        Self { head: 0..0, body }
-    }
-}
-
-/// A file that is read through a window.
-pub(super) struct Window<'a> {
-    file: &'a File,
-    pub(super) size: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl<'a> Window<'a> {
-    pub(super) fn new(file: &'a File) -> io::Result<Self> {
-        Ok(Self { file, size: file.metadata()?.len(), start: 0, bytes: Vec::new() })
-    }
-
-    /// The bytes at a position; fewer at the end of the file. `length` is far below [`WINDOW`].
-    pub(super) fn get(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
-        let inside = at >= self.start && at + length as u64 <= self.start + self.bytes.len() as u64;
-        if !inside {
-            self.bytes = read_up_to(self.file, at.min(self.size), WINDOW)?;
-            self.start = at;
-        }
-        let from = usize::try_from(at - self.start).unwrap_or(usize::MAX).min(self.bytes.len());
-        Ok(&self.bytes[from..self.bytes.len().min(from.saturating_add(length))])
-    }
-
-    /// The first position from `at` with the first byte of a mark, or the end of the file.
-    fn find(&mut self, mut at: u64, byte: u8) -> io::Result<u64> {
-        while at < self.size {
-            let bytes = self.get(at, 1)?;
-            if bytes.is_empty() {
-                break;
-            }
-            let from = usize::try_from(at - self.start).unwrap_or(usize::MAX);
-            if let Some(found) = self.bytes[from..].iter().position(|found| *found == byte) {
-                return Ok(at + found as u64);
-            }
-            at = self.start + self.bytes.len() as u64;
-        }
-        Ok(self.size)
-    }
-}
 
 /// What a stream of frames without a container consists of.
 #[derive(Debug, Default)]

@@ -4,11 +4,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use symphonia::core::io::MediaSource;
 
-use super::parts::Part;
+use super::bytes::{be32, le32, read_at, read_up_to};
 
 /// What the first bytes of a file show.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -434,33 +435,18 @@ pub(super) fn is_webm(file: &File) -> io::Result<bool> {
     Ok(read_at(file, 0, &mut head)? && head.windows(4).any(|window| window == b"webm"))
 }
 
-pub(super) fn le32(bytes: &[u8]) -> u32 {
-    bytes.iter().take(4).rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+/// A part of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Part {
+    /// A head that stands elsewhere in the file and that a decoder needs before this part.
+    pub(super) head: Range<u64>,
+    pub(super) body: Range<u64>,
 }
 
-pub(super) fn be32(bytes: &[u8]) -> u32 {
-    bytes.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte))
-}
-
-/// Fills `buffer` from a position; false where the file ends before.
-pub(super) fn read_at(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
-    // No file is that long, and the system would report an error.
-    if i64::try_from(at).is_err() {
-        return Ok(false);
+impl Part {
+    pub(super) fn of(body: Range<u64>) -> Self {
+        Self { head: 0..0, body }
     }
-    match file.read_exact_at(buffer, at) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Up to `length` bytes from a position; fewer where the file ends before.
-pub(super) fn read_up_to(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
-    let size = file.metadata()?.len();
-    let length = length.min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
-    let mut bytes = vec![0; length];
-    Ok(if read_at(file, at, &mut bytes)? { bytes } else { Vec::new() })
 }
 
 /// A part of a file for the decoders, whose length is read once. The lengths in a WAV or AIFF file are replaced by the real
