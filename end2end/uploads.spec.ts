@@ -97,3 +97,35 @@ test('the transcript of the sample matches its text', async ({ page }) => {
   const transcript = (await page.locator('[data-testid=segment] p').allTextContents()).join(' ');
   expect(wordErrorRate(text, transcript), transcript).toBeLessThanOrEqual(0.15);
 });
+
+test.describe('with two engines', () => {
+  test.use({ harkEnv: { HARK_ENGINE: 'pocketsphinx', HARK_WORKERS: '0', HARK_OPENAI_URL: 'http://127.0.0.1:9/v1' } });
+
+  test('the languages are those of the chosen engine, and a mismatch is told before the upload', async ({ page }) => {
+    await visit(page, '/upload');
+    const [language, engine] = [page.getByTestId('language-select'), page.getByTestId('engine-select')];
+    const enabled = language.locator('option:enabled');
+    await expect(enabled).toHaveText(['Let the engine decide', 'English']);
+    await engine.selectOption('openai');
+    await expect(enabled).toHaveCount(101);
+    await language.selectOption({ label: 'German' });
+    await expect(page.getByTestId('upload-submit')).toBeEnabled();
+    await engine.selectOption('pocketsphinx');
+    await expect(page.getByTestId('error-message')).toContainText('knows only English, not German. Choose the engine OpenAI API.');
+    await expect(page.getByTestId('upload-submit')).toBeDisabled();
+    await language.selectOption({ label: 'English' });
+    await expect(page.getByTestId('upload-submit')).toBeEnabled();
+  });
+
+  test.describe('without JavaScript', () => {
+    test.use({ javaScriptEnabled: false });
+
+    test('all languages can be chosen, and the server refuses the one that does not fit', async ({ page }) => {
+      await page.goto('/upload');
+      await page.getByTestId('language-select').selectOption('de');
+      await page.getByTestId('file-input').setInputFiles({ name: 'a.wav', mimeType: 'audio/wav', buffer: tone(1) });
+      await page.getByTestId('upload-submit').click();
+      await expect(page.getByTestId('error-message').first()).toContainText('knows only English, not German');
+    });
+  });
+});

@@ -73,6 +73,9 @@ examples! {
     Error::BadRequest(_) => [Error::BadRequest("The cursor can't be read.".to_owned())],
     Error::InvalidTitle(_) => [Error::InvalidTitle(TitleError::Empty), Error::InvalidTitle(TitleError::TooLong(201))],
     Error::UnknownEngine(_) => [Error::UnknownEngine("gramophone".parse::<EngineId>().unwrap_err())],
+    Error::UnknownLanguage(_) => [Error::UnknownLanguage(
+        "PocketSphinx with its model 'en-us' knows only English, not German. Choose the engine Whisper.".to_owned(),
+    )],
     Error::EngineUnavailable { .. } => [
         Error::EngineUnavailable { reason: "There is no model.".to_owned(), install: None },
         Error::EngineUnavailable {
