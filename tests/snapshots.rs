@@ -77,7 +77,7 @@ examples! {
         Error::EngineUnavailable { reason: "There is no model.".to_owned(), install: None },
         Error::EngineUnavailable {
             reason: "There is no model.".to_owned(),
-            install: Some("hark model get base.en".to_owned()),
+            install: Some("hark model get base".to_owned()),
         },
     ],
     Error::TooLarge { .. } => [

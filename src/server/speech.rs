@@ -4,7 +4,7 @@
 
 mod child;
 mod command;
-mod model_get;
+pub mod models;
 mod openai;
 mod pieces;
 mod pipe;
@@ -14,7 +14,7 @@ mod protocol;
 mod whisper;
 
 pub use child::{EngineArgs, run_child};
-pub use model_get::{ModelArgs, run_model};
+pub use models::{ModelArgs, run_model};
 pub use process::{Input, Output, spawn};
 pub use protocol::{EngineEvent, EngineSegment};
 

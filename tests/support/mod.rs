@@ -36,7 +36,7 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// A node with the built-in engine.
+    /// A node with PocketSphinx.
     pub async fn start() -> Self {
         Self::with(&[]).await
     }
@@ -51,7 +51,9 @@ impl TestApp {
         let data = folder.path().to_str().unwrap();
         let own = ["hark", "--data-dir", data, "--engine-program", env!("CARGO_BIN_EXE_hark"), "--min-free-bytes", "1"];
         let (flags, secrets) = without_secrets(flags);
-        let mut config = Flags::parse_from(own.iter().chain(&flags)).config;
+        // The engine that needs no download, unless a test is about another.
+        let engine: &[&str] = if flags.contains(&"--engine") { &[] } else { &["--engine", "pocketsphinx"] };
+        let mut config = Flags::parse_from(own.iter().chain(engine).chain(&flags)).config;
         for (name, value) in secrets {
             let value = Some(value.to_owned());
             match name {

@@ -10,6 +10,8 @@ pub fn EngineSelect(
     /// Set to the element.
     select: NodeRef<html::Select>,
 ) -> impl IntoView {
+    // Where the default can't be used, a person chooses: the first of the others would be another engine than was meant.
+    let choose = !engines.iter().any(|engine| engine.is_default && engine.available);
     let options = engines.into_iter().map(|engine| {
         let label = if engine.available {
             format!("{}, {}", engine.name, engine.model)
@@ -23,7 +25,10 @@ pub fn EngineSelect(
         }
     });
     view! {
-        <select class="input" id="engine" name="engine" data-testid="engine-select" node_ref=select>{options.collect_view()}</select>
+        <select class="input" id="engine" name="engine" data-testid="engine-select" node_ref=select required=choose>
+            {choose.then(|| view! { <option value="" selected=true>"Choose an engine"</option> })}
+            {options.collect_view()}
+        </select>
     }
 }
 
