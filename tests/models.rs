@@ -29,9 +29,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
-use support::TIMEOUT;
+use support::{Sse, TIMEOUT, TestApp, slow_engine, speech, wav};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, process::Command, time};
+use tokio::{net::TcpListener, process::Command, sync::Notify, time};
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
@@ -286,6 +286,8 @@ struct FileServer {
     cut: Option<usize>,
     /// Sends the whole file, whatever is asked for.
     without_ranges: bool,
+    /// Sends the second half only when this is notified.
+    gate: Option<Arc<Notify>>,
     /// The ranges that were asked for.
     ranges: Arc<Mutex<Vec<String>>>,
 }
@@ -318,14 +320,21 @@ async fn answer(State(server): State<FileServer>, headers: HeaderMap) -> Respons
     let length = bytes.len();
     let pieces: Vec<Result<Vec<u8>, std::io::Error>> = match server.cut {
         Some(cut) if cut < length => vec![Ok(bytes[..cut].to_vec()), Err(std::io::Error::other("cut"))],
-        _ => vec![Ok(bytes)],
+        _ => vec![Ok(bytes[..length / 2].to_vec()), Ok(bytes[length / 2..].to_vec())],
     };
     // The pause lets the first piece leave before the connection breaks.
-    let pieces = futures::stream::iter(pieces).then(async |piece| {
-        if piece.is_err() {
-            time::sleep(std::time::Duration::from_millis(50)).await;
+    let gate = server.gate.clone();
+    let pieces = futures::stream::iter(pieces.into_iter().enumerate()).then(move |(n, piece)| {
+        let gate = gate.clone().filter(|_| n > 0);
+        async move {
+            if piece.is_err() {
+                time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            if let Some(gate) = gate {
+                gate.notified().await;
+            }
+            piece
         }
-        piece
     });
     let mut response = Response::new(Body::from_stream(pieces));
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
@@ -556,6 +565,114 @@ async fn a_model_is_fetched_once_at_a_time() {
     assert!(all.iter().all(|(fine, _)| *fine), "{all:?}");
     assert_eq!(server.ranges.lock().unwrap().len(), 1);
     assert_eq!(files(folder.path()), ["ggml-fixture.bin"]);
+}
+
+/// The page of models tells what is here, without JavaScript too; and what the settings name and isn't here.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_models_tells_what_is_here() {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    std::fs::write(folder.path().join("models/ggml-mini.bin"), fixture()).unwrap();
+    let app = TestApp::on(folder, &["--whisper-model", "mini"]).await;
+    let page = async |app: &TestApp| {
+        let html = app.visitor().get("/models").await.text().await.unwrap();
+        let page = scraper::Html::parse_document(&html);
+        let texts = |selector: &str| -> Vec<String> {
+            let selector = scraper::Selector::parse(selector).unwrap();
+            page.select(&selector).map(|e| e.text().collect::<Vec<_>>().join(" ")).collect()
+        };
+        (texts("[data-testid=models-here] li"), texts("[data-testid=models-others] li"), texts("main pre").join(" "))
+    };
+    let (here, others, _) = page(&app).await;
+    assert!(here.len() == 1 && here[0].contains("mini") && here[0].contains("in use"), "{here:?}");
+    assert_eq!(others.len(), CATALOGUE.len());
+    let base = others.iter().find(|text| text.starts_with("base ")).unwrap();
+    assert!(
+        base.contains("148.0 MB") && base.contains("99 languages") && base.contains("383.0 MB of memory"),
+        "{base}"
+    );
+
+    let app = TestApp::on(app.stop().await, &[]).await;
+    let (here, _, command) = page(&app).await;
+    assert!(here.iter().any(|text| text.starts_with("base ") && text.contains("missing")), "{here:?}");
+    assert!(here.iter().any(|text| text.starts_with("mini ") && text.contains("installed")), "{here:?}");
+    assert_eq!(command, "hark model get  base");
+}
+
+/// A node without its model fetches it. Recordings that are sent meanwhile wait for it and say how far it is, on the status
+/// stream too; those for another engine don't wait. When it is there they are transcribed.
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_wait_for_the_model_and_start_when_it_is_there() {
+    let other = TempDir::new().unwrap();
+    let canned = other.path().join("ggml-canned.bin");
+    whisper_model::write(&canned).unwrap();
+    let gate = Arc::new(Notify::new());
+    let server = FileServer {
+        bytes: Arc::new(std::fs::read(&canned).unwrap()),
+        gate: Some(Arc::clone(&gate)),
+        ..FileServer::default()
+    };
+    let url = serve(Router::new().route("/ggml-canned.bin", get(answer)).with_state(server.clone())).await;
+    let flags = ["--engine", "whisper", "--whisper-model", "canned", "--model-sources", "mirror", "--model-url", &url];
+    let engine = slow_engine(other.path(), 0.0);
+    let app = TestApp::with(&[&flags[..], &["--engine-command", &engine]].concat()).await;
+    let me = app.visitor();
+    // The fetch begins at the start of the node, and may not have begun when the first recording comes.
+    let waiting = async {
+        loop {
+            let page = me.get("/models").await.text().await.unwrap();
+            if page.contains("model-fetching") {
+                return page;
+            }
+            time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let page = time::timeout(TIMEOUT, waiting).await.expect("the page says that the model is being fetched");
+    assert!(page.contains("Waiting for the speech model 'canned'") || page.contains("&#x27;canned&#x27;"), "{page}");
+    let id = me.session("talk.wav", speech("The weather was cold in the morning.", other.path()), &[]).await;
+    let mut stream = Sse::new(me.get(&format!("/api/v1/sessions/{id}/status/stream")).await);
+    let told = async {
+        loop {
+            let event = stream.next().await.expect("the stream goes on");
+            if event.event == "status" && event.json()["message"].as_str().unwrap().contains(" of 8.8 MB") {
+                return event.json();
+            }
+        }
+    };
+    let status = time::timeout(TIMEOUT, told).await.expect("the status says how far the model is");
+    assert_eq!(status["status"], "queued");
+    assert!(status["message"].as_str().unwrap().starts_with("Waiting for the speech model 'canned'"), "{status}");
+    let quick = me.session("other.wav", wav(1.0, 8000.0), &[("engine", "command")]).await;
+    me.wait(&quick, "completed").await;
+    assert_eq!(me.json(&format!("/api/v1/sessions/{id}/status")).await["status"], "queued");
+
+    gate.notify_one();
+    me.wait(&id, "completed").await;
+    let segments = me.json(&format!("/api/v1/sessions/{id}/segments")).await;
+    assert!(segments.to_string().contains("hello world"), "{segments}");
+    assert_eq!(server.ranges.lock().unwrap().len(), 1, "the model is fetched once");
+    let page = me.get("/models").await.text().await.unwrap();
+    assert!(!page.contains("model-fetching") && page.contains("in use"), "{page}");
+}
+
+/// A model that can't be fetched: new recordings are refused with the reason and the command, and so is nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_fetched_is_said_before_the_upload() {
+    let flags = ["--engine", "whisper", "--whisper-model", "tiny.en", "--model-sources", "mirror"];
+    let app = TestApp::with(&[&flags[..], &["--model-url", "http://127.0.0.1:1"]].concat()).await;
+    let me = app.visitor();
+    let refused = async {
+        loop {
+            let response = me.upload("talk.wav", wav(1.0, 8000.0), &[]).await;
+            if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+                return response.json::<serde_json::Value>().await.unwrap();
+            }
+            time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let error = time::timeout(TIMEOUT, refused).await.expect("it is refused");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("could not be fetched yet") && message.contains("hark model get tiny.en"), "{message}");
 }
 
 /// The folder of the models that `scripts/setup test` has fetched.

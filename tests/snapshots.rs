@@ -245,13 +245,14 @@ fn hidden(command: &Command) -> Vec<String> {
 }
 
 /// The title of each struct of settings, in the order of the document.
-const GROUPS: [(&str, &str); 14] = [
+const GROUPS: [(&str, &str); 15] = [
     ("DataConfig", "Where things are kept"),
     ("NetworkConfig", "Proxies"),
     // What stands in none of the other structs.
     ("ServeConfig", "The node"),
     ("LogConfig", "Log"),
     ("EngineConfig", "Engines"),
+    ("ModelConfig", "Where models come from"),
     ("JobConfig", "Workers"),
     ("OutsideConfig", "Workers outside Hark"),
     ("LimitConfig", "What is accepted"),

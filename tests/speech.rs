@@ -12,16 +12,15 @@ use axum::{
     extract::{Multipart, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::post,
 };
 use hark::{
     model::EngineId,
     server::config::EngineConfig,
     server::speech::{Engine, EngineEvent, EngineSegment, Engines, Output, Request, SpeechError, spawn},
 };
-use sha2::{Digest, Sha256};
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };

@@ -38,6 +38,8 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub engines: EngineConfig,
     #[command(flatten)]
+    pub models: ModelConfig,
+    #[command(flatten)]
     pub decode: DecodeConfig,
     #[command(flatten)]
     pub log: LogConfig,
@@ -328,6 +330,10 @@ pub struct EngineConfig {
     /// Names and terms that engines with a prompt are told, with commas between, for uploads that bring none of their own.
     #[arg(long, env = "HARK_VOCABULARY", value_name = "TERMS")]
     pub vocabulary: Option<String>,
+    /// Whether a node that starts without the model of its default engine fetches it in the background. Recordings that
+    /// are sent meanwhile wait for it in the queue.
+    #[arg(long, env = "HARK_MODEL_FETCH", default_value_t = true, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub model_fetch: bool,
     /// The program that runs the built-in engines; Hark itself unless set.
     #[arg(long, env = "HARK_ENGINE_PROGRAM", hide = true)]
     pub engine_program: Option<PathBuf>,
@@ -343,6 +349,7 @@ impl Default for EngineConfig {
             engine_command: None,
             engine_env: Vec::new(),
             vocabulary: None,
+            model_fetch: true,
             engine_program: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::model::EngineInfo;
 use leptos::{html, prelude::*};
+use leptos_router::components::A;
 
 /// The select element. Engines that can't be used are shown, and can't be chosen.
 #[component]
@@ -50,6 +51,6 @@ pub fn EngineHelp(engines: Vec<EngineInfo>) -> impl IntoView {
                 </dd>
             }
         });
-        view! { <details class="engine-help"><summary>{summary}</summary><dl>{items.collect_view()}</dl></details> }
+        view! { <details class="engine-help"><summary>{summary}</summary><dl>{items.collect_view()}</dl><p><A href="/models">"Models of Whisper"</A></p></details> }
     })
 }

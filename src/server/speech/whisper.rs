@@ -5,11 +5,14 @@ mod child;
 
 use super::{
     Availability, Engine, Request, SpeechError,
-    models::{CheckedModel, Library, find, model_name},
+    models::{CheckedModel, Fetch, FetchState, Library, find, model_name},
     own_child,
 };
 use crate::model::EngineId;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::process::Command;
 
 pub(super) use child::run as child;
@@ -20,14 +23,16 @@ pub(super) struct Whisper {
     /// Whether the model is one of the data folder, which `hark model get` can fetch.
     managed: bool,
     checked: CheckedModel,
+    /// The fetch of the model by this node.
+    fetch: Arc<Fetch>,
 }
 
 impl Whisper {
-    pub(super) fn new(program: Option<PathBuf>, model: Option<PathBuf>, data_dir: &Path) -> Self {
+    pub(super) fn new(program: Option<PathBuf>, model: Option<&Path>, data_dir: &Path, fetch: Arc<Fetch>) -> Self {
         let library = Library::new(data_dir);
-        let model = library.resolve(model.as_deref());
+        let model = library.resolve(model);
         let managed = library.path(&model_name(&model)) == model;
-        Self { program, model, managed, checked: CheckedModel::default() }
+        Self { program, model, managed, checked: CheckedModel::default(), fetch }
     }
 }
 
@@ -51,8 +56,16 @@ impl Engine for Whisper {
                 );
                 return Availability::Missing { reason, install: list() };
             }
+            let state = self.fetch.state();
+            if let Some(FetchState::Fetching(how)) = state {
+                return Availability::Soon(format!("Its model '{name}' {how}."));
+            }
             let install = if find(&name).is_some() { format!("hark model get {name}") } else { list() };
-            return Availability::Missing { reason: format!("Its model '{name}' has not been fetched yet."), install };
+            let reason = match state {
+                Some(FetchState::Failed(how)) => format!("Its model '{name}' {how}."),
+                _ => format!("Its model '{name}' has not been fetched yet."),
+            };
+            return Availability::Missing { reason, install };
         }
         match self.checked.check(&self.model) {
             Ok(_) => Availability::Ready,
@@ -68,8 +81,10 @@ impl Engine for Whisper {
 
     fn command(&self, request: &Request) -> Result<Command, SpeechError> {
         // The library that reads the file would crash, or worse, on one that is damaged.
-        if let Availability::Missing { reason, install } = self.availability() {
-            return Err(SpeechError::Unavailable { reason, install });
+        match self.availability() {
+            Availability::Ready => {}
+            Availability::Soon(reason) => return Err(SpeechError::Unavailable { reason, install: String::new() }),
+            Availability::Missing { reason, install } => return Err(SpeechError::Unavailable { reason, install }),
         }
         let mut command = own_child(self.program.as_deref(), &["whisper", "--model"])?;
         command.arg(&self.model);

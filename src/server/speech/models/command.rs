@@ -2,11 +2,11 @@
 //! `main`.
 
 use super::{
-    CATALOGUE, Known, Languages, Library, Report, Step, catalogue,
+    Library, Report, Step, catalogue,
     library::{Installed, model_name},
 };
 use crate::{
-    model::{bytes, duration},
+    model::{ModelInfo, bytes, duration},
     server::config::ModelConfig,
 };
 use clap::{Args, Subcommand};
@@ -126,78 +126,46 @@ async fn import(path: &Path, name: Option<&str>, place: &Place) -> Result<(), St
     Ok(())
 }
 
-/// A line of the list: a model that is known, that is here, or both.
-struct Line<'a> {
-    name: &'a str,
-    known: Option<&'static Known>,
-    installed: Option<&'a Installed>,
-    in_use: bool,
-}
-
 fn list(place: &Place, as_json: bool) -> Result<(), String> {
     let library = Library::new(&place.data_dir);
     let used = library.resolve(Some(&place.whisper_model));
-    let installed = library.installed();
-    let here = |name: &str| installed.iter().find(|model| model.name == name);
-    let line = |name, known, installed| Line { name, known, installed, in_use: library.path(name) == used };
-    let known = CATALOGUE.iter().map(|known| line(known.name, Some(known), here(known.name)));
-    let own = installed.iter().filter(|model| catalogue::find(&model.name).is_none());
-    let lines: Vec<_> = known.chain(own.map(|model| line(&model.name, None, Some(model)))).collect();
+    let models = library.overview(&used);
     if as_json {
-        let models: Vec<_> = lines.iter().map(Line::json).collect();
+        let models: Vec<_> = models.iter().map(|model| as_value(model, &library)).collect();
         println!("{}", json!({ "models": models, "in_use": used, "in_use_exists": used.is_file() }));
         return Ok(());
     }
-    println!("{:<22}{:<11}{:>9}{:>9}  {:<14}SPEED", "NAME", "STATE", "SIZE", "MEMORY", "LANGUAGES");
-    for line in &lines {
-        println!("{}", line.text());
+    println!("{:<22}{:<11}{:>9}{:>10}  {:<11}SPEED", "NAME", "STATE", "SIZE", "MEMORY", "LANGUAGES");
+    for model in &models {
+        println!("{}", line(model));
     }
-    if !lines.iter().any(|line| line.in_use) {
+    if !models.iter().any(|model| model.in_use) {
         println!("In use: {}{}", used.display(), if used.is_file() { "" } else { ", which does not exist" });
     }
     println!("Speed: seconds of speech in a second of one processor, where it was measured.");
     Ok(())
 }
 
-impl Line<'_> {
-    fn state(&self) -> &'static str {
-        match (self.installed.is_some(), self.in_use) {
-            (true, true) => "in use",
-            (true, false) => "installed",
-            (false, true) => "missing",
-            (false, false) => "-",
-        }
-    }
+fn line(model: &ModelInfo) -> String {
+    let state = match (model.installed, model.in_use) {
+        (true, true) => "in use",
+        (true, false) => "installed",
+        (false, true) => "missing",
+        (false, false) => "-",
+    };
+    let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "?".to_owned());
+    let [size, memory] = [model.bytes, model.memory_bytes].map(|n| or_unknown(n.map(bytes)));
+    let languages = or_unknown(model.languages.map(|n| if n == 1 { "English".to_owned() } else { n.to_string() }));
+    let speed = or_unknown(model.speed.map(|speed| speed.to_string()));
+    format!("{:<22}{state:<11}{size:>9}{memory:>10}  {languages:<11}{speed}", model.name)
+}
 
-    fn text(&self) -> String {
-        let size = self.installed.map(|model| model.bytes).or(self.known.map(|known| known.bytes)).unwrap_or(0);
-        let memory = self.known.map_or_else(|| "?".to_owned(), |known| bytes(known.memory));
-        let languages = match self.known.map(|known| known.languages) {
-            Some(Languages::English) => "English".to_owned(),
-            Some(Languages::Many(n)) => n.to_string(),
-            None => "?".to_owned(),
-        };
-        let speed = self.known.and_then(|known| known.speed).map_or_else(|| "?".to_owned(), |speed| speed.to_string());
-        format!("{:<22}{:<11}{:>9}{memory:>9}  {languages:<14}{speed}", self.name, self.state(), bytes(size))
-    }
-
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "name": self.name,
-            "installed": self.installed.is_some(),
-            "in_use": self.in_use,
-            "path": self.installed.map(|model| &model.path),
-            "bytes": self.installed.map(|model| model.bytes).or(self.known.map(|known| known.bytes)),
-            "memory_bytes": self.known.map(|known| known.memory),
-            "languages": self.known.map(|known| match known.languages {
-                Languages::English => 1,
-                Languages::Many(n) => n,
-            }),
-            "english_only": self.known.map(|known| known.languages == Languages::English),
-            "speed": self.known.and_then(|known| known.speed),
-            "sha256": self.known.map(|known| known.sha256),
-        })
-    }
+fn as_value(model: &ModelInfo, library: &Library) -> serde_json::Value {
+    let mut value = json!(model);
+    value["path"] = json!(model.installed.then(|| library.path(&model.name)));
+    value["english_only"] = json!(model.languages.map(|count| count == 1));
+    value["sha256"] = json!(catalogue::find(&model.name).map(|known| known.sha256));
+    value
 }
 
 /// What is shown while a model is fetched: lines, and on a terminal a bar.

@@ -203,7 +203,7 @@ fn skip_tensor<R: Read + Seek>(from: &mut BufReader<R>, length: u64) -> Result<(
     }
     let (block, bytes) =
         block(kind).ok_or_else(|| BadModel::Damaged(format!("a tensor of the unknown type {kind}")))?;
-    if elements == 0 || elements % block != 0 {
+    if elements == 0 || !elements.is_multiple_of(block) {
         return Err(BadModel::Damaged(format!("a tensor of {elements} values")));
     }
     skip(from, u64::from(name), length, WHERE)?;

