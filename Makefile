@@ -2,16 +2,19 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run build watch test check unit adapters end2end random bundle snapshots sbom setup setup-test
+.PHONY: run build model watch test check unit adapters end2end random bundle snapshots sbom setup setup-test
 
 ENV := . scripts/env
 
-run: build ## Build if needed, then serve on http://127.0.0.1:3000
+run: build model ## Build if needed, fetch the speech model, then serve on http://127.0.0.1:3000
 	@exec target/release/hark serve
 
 build: setup ## target/release/hark and target/site
 	@$(ENV); cargo leptos build --release -P
 	@scripts/bundle-size || true  # exceeding the budget doesn't fail the build
+
+model: build ## Fetch the speech model unless it is there
+	@scripts/setup model
 
 watch: setup ## Rebuild and reload on every change
 	@$(ENV); cargo leptos watch

@@ -49,7 +49,7 @@ export const test = base.extend<Fixtures>({
     const start = async () => {
       const child = spawn(BIN, ['serve'], {
         cwd: ROOT,
-        env: { ...process.env, LEPTOS_SITE_ADDR: address, HARK_DATA_DIR: data, ...harkEnv },
+        env: { ...process.env, LEPTOS_SITE_ADDR: address, HARK_DATA_DIR: data, HARK_ENGINE: 'pocketsphinx', HARK_MODEL_FETCH: 'false', ...harkEnv },
         stdio: ['ignore', 'pipe', 'pipe'],
       });
       let failed: string | undefined;

@@ -29,6 +29,9 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await check('list-empty');
         await visit(page, '/upload');
         await check('upload');
+        await visit(page, '/models');
+        await expect(page.getByTestId('model').filter({ hasText: 'large-v3-turbo' }).first()).toBeVisible();
+        await check('models');
         await visit(page, '/no/such/page');
         await check('not-found');
 

@@ -70,6 +70,8 @@ export async function startNodes(env: Record<string, string>): Promise<Nodes> {
   const shared = path.join(folder, 'recordings');
   mkdirSync(shared);
   const common = {
+    HARK_ENGINE: 'pocketsphinx',
+    HARK_MODEL_FETCH: 'false',
     ...env,
     DATABASE_URL: `postgres://postgres@127.0.0.1:${postgresPort}/postgres`,
     REDIS_URL: `redis://127.0.0.1:${redisPort}/`,

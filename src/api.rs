@@ -2,6 +2,7 @@
 //! The bodies run on the server only; in the browser the same function sends a request.
 
 pub mod identity;
+pub mod models;
 pub mod sessions;
 pub mod upload;
 

@@ -24,7 +24,7 @@ use leptos_router::{
     hooks::use_location,
     path,
 };
-use pages::{IdentityPage, NotFoundPage, OpenPage, SessionPage, SessionsPage, UploadPage};
+use pages::{IdentityPage, ModelsPage, NotFoundPage, OpenPage, SessionPage, SessionsPage, UploadPage};
 
 /// The id of the element that contains the page.
 const MAIN: &str = "main";
@@ -97,6 +97,7 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/") view=SessionsPage ssr=SsrMode::Async/>
                     <Route path=path!("/upload") view=UploadPage ssr=SsrMode::Async/>
                     <Route path=path!("/sessions/:id") view=SessionPage ssr=SsrMode::Async/>
+                    <Route path=path!("/models") view=ModelsPage ssr=SsrMode::Async/>
                     <Route path=path!("/identity") view=IdentityPage ssr=SsrMode::Async/>
                     <Route path=path!("/identity/open") view=OpenPage ssr=SsrMode::Async/>
                 </FlatRoutes>

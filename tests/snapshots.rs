@@ -80,7 +80,7 @@ examples! {
         Error::EngineUnavailable { reason: "There is no model.".to_owned(), install: None },
         Error::EngineUnavailable {
             reason: "There is no model.".to_owned(),
-            install: Some("hark model get base.en".to_owned()),
+            install: Some("hark model get base".to_owned()),
         },
     ],
     Error::TooLarge { .. } => [
@@ -248,7 +248,7 @@ fn hidden(command: &Command) -> Vec<String> {
 }
 
 /// The title of each struct of settings, in the order of the document.
-const GROUPS: [(&str, &str); 15] = [
+const GROUPS: [(&str, &str); 16] = [
     ("DataConfig", "Where things are kept"),
     ("NetworkConfig", "Proxies"),
     // What stands in none of the other structs.
@@ -256,6 +256,7 @@ const GROUPS: [(&str, &str); 15] = [
     ("LogConfig", "Log"),
     ("EngineConfig", "Engines"),
     ("OpenaiConfig", "The server with the OpenAI API"),
+    ("ModelConfig", "Where models come from"),
     ("JobConfig", "Workers"),
     ("OutsideConfig", "Workers outside Hark"),
     ("LimitConfig", "What is accepted"),

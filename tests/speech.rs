@@ -21,9 +21,8 @@ use hark::{
     server::speech::{Engine, EngineEvent, EngineSegment, Engines, Output, Request, SpeechError, spawn},
 };
 use openai_server::{FakeServer, Received, dripping, endless, events, refused, typed};
-use sha2::{Digest, Sha256};
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -707,87 +706,6 @@ async fn a_remote_server_that_misbehaves_fails_with_a_clear_message() {
     }
 }
 
-/// Runs `hark model get` with a folder of its own.
-async fn model_get(url: &str, folder: &Path, extra: &[&str]) -> (bool, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
-    command.args(["model", "get", "tiny", "--url", url, "--data-dir"]).arg(folder).args(extra);
-    let output = time::timeout(TIMEOUT, command.output()).await.unwrap().unwrap();
-    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-const MODEL: &[u8] = &[7; 300_000];
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// Serves a file with ranges as the model hub does: a redirect that names the checksum, then the bytes.
-async fn hub(ranges: Arc<Mutex<Vec<String>>>, digest: String) -> String {
-    let file = move |headers: HeaderMap| async move {
-        let range = headers.get(header::RANGE).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
-        ranges.lock().unwrap().push(range.clone());
-        let from = range.strip_prefix("bytes=").and_then(|r| r.strip_suffix('-')).map(|n| n.parse::<usize>().unwrap());
-        match from {
-            Some(from) if from >= MODEL.len() => StatusCode::RANGE_NOT_SATISFIABLE.into_response(),
-            Some(from) => {
-                let range = format!("bytes {from}-{}/{}", MODEL.len() - 1, MODEL.len());
-                (StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, range)], &MODEL[from..]).into_response()
-            }
-            None => MODEL.into_response(),
-        }
-    };
-    let linked = move || async move {
-        (StatusCode::FOUND, [("location", "/file".to_owned()), ("x-linked-etag", format!("\"{digest}\""))])
-    };
-    serve(Router::new().route("/ggml-tiny.bin", get(linked)).route("/file", get(file))).await
-}
-
-fn put_part(folder: &Path, bytes: &[u8]) -> PathBuf {
-    let part = folder.join("models/ggml-tiny.bin.part");
-    std::fs::create_dir_all(part.parent().unwrap()).unwrap();
-    std::fs::write(&part, bytes).unwrap();
-    part
-}
-
-#[tokio::test]
-async fn a_model_is_downloaded_resumed_and_checked() {
-    let ranges = Arc::new(Mutex::new(Vec::new()));
-    let url = hub(Arc::clone(&ranges), sha256(MODEL)).await;
-    for have in [0, 100_000, MODEL.len()] {
-        let folder = TempDir::new().unwrap();
-        if have > 0 {
-            put_part(folder.path(), &MODEL[..have]);
-        }
-        let (fine, said) = model_get(&url, folder.path(), &[]).await;
-        assert!(fine, "{said}");
-        let models = folder.path().join("models");
-        assert_eq!(std::fs::read(models.join("ggml-tiny.bin")).unwrap(), MODEL);
-        assert!(!models.join("ggml-tiny.bin.part").exists());
-    }
-    assert_eq!(*ranges.lock().unwrap(), ["", "bytes=100000-", "bytes=300000-"]);
-}
-
-#[tokio::test]
-async fn a_model_with_a_wrong_checksum_is_removed() {
-    let wrong = "0".repeat(64);
-    let url = hub(Arc::default(), sha256(MODEL)).await;
-    let lying = hub(Arc::default(), wrong.clone()).await;
-    let folder = TempDir::new().unwrap();
-    // With a wrong checksum from the user, a wrong published one, and the part of another file.
-    for (url, part, extra) in
-        [(&url, None, vec!["--sha256", &wrong]), (&lying, None, vec![]), (&url, Some([1; 1000]), vec![])]
-    {
-        if let Some(part) = part {
-            put_part(folder.path(), &part);
-        }
-        let (fine, said) = model_get(url, folder.path(), &extra).await;
-        assert!(!fine && said.contains("SHA-256"), "{said}");
-        assert_eq!(std::fs::read_dir(folder.path().join("models")).unwrap().count(), 0);
-    }
-    let (fine, said) = model_get(&format!("{url}/nowhere"), folder.path(), &[]).await;
-    assert!(!fine && said.contains("'tiny'"), "{said}");
-}
-
 #[tokio::test]
 async fn whisper_answers_window_by_window() {
     let folder = TempDir::new().unwrap();
@@ -818,7 +736,7 @@ async fn whisper_refuses_what_it_cannot_do() {
     let config = EngineConfig { whisper_model: Some(model.clone()), ..config() };
     let engines = engines(&config);
     let error = transcribe(engines.get(EngineId::Whisper).unwrap(), noise(2.0).collect()).await.unwrap_err();
-    assert!(error.code() == "engine_error" && error.to_string().contains("hark model get"), "{error}");
+    assert!(error.code() == "engine_unavailable" && error.to_string().contains("whisper.cpp's format"), "{error}");
     whisper_model::write(&model).unwrap();
     let german = Request { language: Some("de".to_owned()), ..Request::default() };
     let (_input, mut output) = spawn(engines.get(EngineId::Whisper).unwrap(), &german).unwrap();

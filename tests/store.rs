@@ -99,7 +99,7 @@ async fn add(store: &Store, whose: &str, title: &str, engine: EngineId) -> Sessi
 }
 
 async fn claim(store: &Store, lease_until: Timestamp) -> Option<Claim> {
-    store.claim("worker", now(), lease_until, u64::MAX).await.unwrap().map(|(claim, _)| claim)
+    store.claim("worker", now(), lease_until, u64::MAX, None).await.unwrap().map(|(claim, _)| claim)
 }
 
 fn segment(index: u32) -> Segment {
@@ -123,6 +123,7 @@ async fn suite(store: &Store) {
     lost_sessions_are_requeued_and_fenced(store).await;
     a_node_does_not_requeue_the_sessions_it_runs(store).await;
     sessions_without_room_wait_and_say_so(store).await;
+    sessions_without_their_model_wait_and_say_so(store).await;
     the_queue_has_an_order(store).await;
     workers_never_claim_the_same_session(store).await;
     the_queue_goes_round_by_owner(store).await;
@@ -298,6 +299,34 @@ async fn a_node_does_not_requeue_the_sessions_it_runs(store: &Store) {
     }
 }
 
+async fn sessions_without_their_model_wait_and_say_so(store: &Store) {
+    let first = add(store, "model", "talk", EngineId::Whisper).await;
+    let other = add(store, "model", "chat", EngineId::Pocketsphinx).await;
+    let told = async |reason| {
+        let events = store.update_needs_model(EngineId::Whisper, reason, now()).await.unwrap();
+        let told = events.iter().map(|e| e.new_status().unwrap().clone());
+        told.map(|status| (status.session_id, status.version, status.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(None).await, []);
+    assert_eq!(told(Some("Waiting: 1 of 3")).await, [(first, 2, "Waiting: 1 of 3".to_owned())]);
+    assert_eq!(told(Some("Waiting: 1 of 3")).await, [], "nothing new");
+    assert_eq!(told(Some("Waiting: 2 of 3")).await, [(first, 3, "Waiting: 2 of 3".to_owned())]);
+    // The others don't wait for it.
+    let claim = async |without| store.claim("worker", now(), later(), u64::MAX, without).await.unwrap().map(|(c, _)| c);
+    assert_eq!(claim(Some(EngineId::Whisper)).await.unwrap().session.id, other);
+    assert!(claim(Some(EngineId::Whisper)).await.is_none());
+    assert_eq!(told(None).await, [(first, 4, "Next in line".to_owned())]);
+    assert_eq!(told(Some("Waiting: 3 of 3")).await.len(), 1);
+    // What it waited for is cleared when it is claimed.
+    let last = claim(None).await.unwrap();
+    assert_eq!(last.session.id, first);
+    let back = store.end(&last, next(&last.session.status), Ending::HandedBack).await.unwrap().unwrap();
+    assert_eq!(back.new_status().unwrap().message, "Next in line");
+    for id in [first, other] {
+        store.delete(&owner("model"), id).await.unwrap();
+    }
+}
+
 async fn sessions_without_room_wait_and_say_so(store: &Store) {
     let mut ids = Vec::new();
     for bytes in [3_000_000_000, 1_000_000, 2_000_000_000] {
@@ -316,7 +345,7 @@ async fn sessions_without_room_wait_and_say_so(store: &Store) {
     assert_eq!(told(1_999_999_999).await, [(ids[0], 2, waits("3.0 GB")), (ids[2], 2, waits("2.0 GB"))]);
     assert_eq!(told(1_999_999_998).await, [], "nothing new");
     assert_eq!(told(2_000_000_000).await, [(ids[2], 3, "Waiting for 2 sessions before it".to_owned())]);
-    let room = async |room| store.claim("worker", now(), later(), room).await.unwrap().map(|(claim, _)| claim);
+    let room = async |room| store.claim("worker", now(), later(), room, None).await.unwrap().map(|(claim, _)| claim);
     assert!(room(999_999).await.is_none());
     for id in [ids[1], ids[2]] {
         assert_eq!(room(2_000_000_000).await.unwrap().session.id, id, "the oldest that fits");
@@ -901,7 +930,7 @@ async fn stuck_sessions_are_listed_and_taken_from_their_workers(store: &Store) {
     let id = add(store, "hang", "hang", EngineId::Pocketsphinx).await;
     let queued = store.health(after(100.0), STALLED_SECS).await.unwrap();
     assert!(queued.oldest_queued.is_some_and(|since| since > at), "{queued:?}");
-    let (first, _) = store.claim("worker-1", at, later(), u64::MAX).await.unwrap().unwrap();
+    let (first, _) = store.claim("worker-1", at, later(), u64::MAX, None).await.unwrap().unwrap();
     let told = store.health(after(60.0), STALLED_SECS).await.unwrap();
     assert_eq!((told.stalled, told.long_running, told.oldest_queued), (0, 0, None));
     assert!(store.stuck(after(60.0), STALLED_SECS).await.unwrap().is_empty());
@@ -948,7 +977,7 @@ async fn stuck_sessions_are_listed_and_taken_from_their_workers(store: &Store) {
     fenced(&late).await;
     // It has been waiting since it was put back, though it keeps its position.
     assert_eq!(store.health(after(905.0), STALLED_SECS).await.unwrap().oldest_queued, Some(after(900.0)));
-    let (second, _) = store.claim("worker-2", after(910.0), later(), u64::MAX).await.unwrap().unwrap();
+    let (second, _) = store.claim("worker-2", after(910.0), later(), u64::MAX, None).await.unwrap().unwrap();
     assert_eq!((second.session.status.attempt, second.crashes, second.session.status.segments), (2, 0, 1));
     fenced(&Status { version: late.version + 5_000, ..late.clone() }).await;
     assert!(

@@ -165,3 +165,21 @@ mod tests {
         );
     }
 }
+
+/// A model of Whisper's, as its page and `hark model list` show it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    pub name: String,
+    /// Whether its file is on this server.
+    pub installed: bool,
+    /// Whether it is the one that the settings name.
+    pub in_use: bool,
+    /// The size of its file in bytes.
+    pub bytes: Option<u64>,
+    /// The memory that the engine takes with it, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// How many languages it knows; 1 is English.
+    pub languages: Option<u16>,
+    /// The seconds of speech transcribed in a second of one processor, if it was measured.
+    pub speed: Option<f32>,
+}

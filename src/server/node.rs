@@ -102,12 +102,22 @@ impl Node {
         let monitor = serve_monitor(self.state.clone(), self.monitor, self.connections.spare, stop.clone());
         let sessions = &self.state.sessions;
         let disk = sessions.disk.run(&sessions.media, &stop);
+        // A task of its own, because the calls of a download are too deep for the stack of a task that does all of this.
+        let fetching = tokio::spawn({
+            let (sessions, stop) = (Arc::clone(sessions), stop.clone());
+            async move { stop.run_until_cancelled(sessions.engines.fetch_missing()).await }
+        });
+        let models = async {
+            if let Err(error) = fetching.await {
+                tracing::error!(%error, "fetching the speech model ended");
+            }
+        };
         let redis_reports = outside::listen(Arc::clone(&self.state.outside), self.inbox, stop.clone());
         // The bus is stopped last, after everybody else has published.
         let bus_stop = CancellationToken::new();
         let bus = self.bus.run(bus_stop.clone());
         let work = async {
-            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk);
+            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk, models);
             bus_stop.cancel();
         };
         let all = async {

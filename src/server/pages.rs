@@ -20,7 +20,7 @@ use super::{
 };
 use crate::model::{
     ApiError, Timestamp,
-    page::{IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, OpenInfo, Opens, UploadInfo},
+    page::{IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, ModelsInfo, OpenInfo, Opens, UploadInfo},
 };
 use axum::{
     Extension,
@@ -30,6 +30,7 @@ use cookie::Cookie;
 use leptos::prelude::{expect_context, use_context};
 use leptos_axum::ResponseOptions;
 use qrcodegen::{QrCode, QrCodeEcc};
+use std::sync::Arc;
 
 /// The caller of a server function, and the node's state.
 pub struct Caller {
@@ -99,6 +100,13 @@ pub fn upload_info(caller: &Caller) -> UploadInfo {
         cookies_blocked: !caller.identity.known && probed,
         kept: retention::policy_text(&caller.state.sessions.kept),
     }
+}
+
+/// What the page of models shows.
+pub async fn models_info(caller: &Caller) -> ModelsInfo {
+    let sessions = Arc::clone(&caller.state.sessions);
+    // Reads a folder.
+    tokio::task::spawn_blocking(move || sessions.engines.models()).await.unwrap_or_default()
 }
 
 fn request_headers() -> HeaderMap {

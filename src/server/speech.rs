@@ -5,7 +5,7 @@
 mod child;
 mod command;
 pub mod languages;
-mod model_get;
+pub mod models;
 mod openai;
 mod pieces;
 mod pipe;
@@ -15,22 +15,29 @@ mod protocol;
 mod whisper;
 
 pub use child::{EngineArgs, run_child};
-pub use model_get::{ModelArgs, run_model};
+pub use models::{ModelArgs, run_model};
 pub use process::{Input, Output, spawn};
 pub use protocol::{EngineEvent, EngineSegment};
 
 use crate::{
-    model::{EngineId, EngineInfo},
-    server::config::EngineConfig,
+    model::{EngineId, EngineInfo, page::ModelsInfo},
+    server::config::{EngineConfig, ModelConfig},
 };
 use languages::Languages;
-use std::{ffi::OsStr, path::Path};
+use models::FetchState;
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::process::Command;
 
 /// Whether an engine can be used now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Availability {
     Ready,
+    /// Not yet: its model is on its way, and recordings may wait for it. How far that is, for people.
+    Soon(String),
     /// Why it isn't available, and the command that makes it so.
     Missing {
         reason: String,
@@ -107,6 +114,12 @@ impl SpeechError {
 pub struct Engines {
     engines: Vec<Box<dyn Engine>>,
     default: EngineId,
+    library: models::Library,
+    /// The model file that Whisper uses.
+    whisper_model: PathBuf,
+    /// The fetch of that model, and where it comes from if this node may fetch it.
+    fetch: Arc<models::Fetch>,
+    sources: Option<ModelConfig>,
     vocabulary: Option<String>,
 }
 
@@ -115,9 +128,12 @@ impl Engines {
     #[must_use]
     pub fn from_config(config: &EngineConfig, data_dir: &Path) -> Self {
         let program = config.engine_program.clone();
+        let fetch = Arc::<models::Fetch>::default();
+        let whisper =
+            whisper::Whisper::new(program.clone(), config.whisper_model.as_deref(), data_dir, Arc::clone(&fetch));
         let engines: Vec<Box<dyn Engine>> = vec![
+            Box::new(whisper),
             Box::new(pocketsphinx::Pocketsphinx::new(program.clone())),
-            Box::new(whisper::Whisper::new(program.clone(), config.whisper_model.clone(), data_dir)),
             Box::new(openai::Openai::new(
                 program.clone(),
                 config.openai_url.clone(),
@@ -126,7 +142,40 @@ impl Engines {
             )),
             Box::new(command::CommandEngine::new(program, config.engine_command.clone(), config.engine_env.clone())),
         ];
-        Self { engines, default: config.engine, vocabulary: config.vocabulary.clone() }
+        let library = models::Library::new(data_dir);
+        let whisper_model = library.resolve(config.whisper_model.as_deref());
+        let (default, vocabulary) = (config.engine, config.vocabulary.clone());
+        Self { engines, default, vocabulary, library, whisper_model, fetch, sources: None }
+    }
+
+    /// Lets [`Engines::fetch_missing`] fetch models from these sources.
+    #[must_use]
+    pub fn with_sources(self, sources: ModelConfig) -> Self {
+        Self { sources: Some(sources), ..self }
+    }
+
+    /// Fetches the model of the default engine if it has one that isn't here, and returns when it is here.
+    pub async fn fetch_missing(&self) {
+        let name = models::model_name(&self.whisper_model);
+        // A file of the operator's own can't be fetched.
+        let managed = self.library.path(&name) == self.whisper_model;
+        if let Some(sources) = &self.sources
+            && self.default == EngineId::Whisper
+            && managed
+            && !self.whisper_model.exists()
+        {
+            self.fetch.run(&self.library, &name, sources).await;
+        }
+    }
+
+    /// The engine whose sessions wait because its model isn't here yet, and the sentence that tells them.
+    #[must_use]
+    pub fn waiting(&self) -> Option<(EngineId, String)> {
+        let (FetchState::Fetching(how) | FetchState::Failed(how)) = self.fetch.state()?;
+        // It may also have been brought by hand.
+        let name = models::model_name(&self.whisper_model);
+        (!self.whisper_model.exists())
+            .then(|| (EngineId::Whisper, format!("Waiting for the speech model '{name}', which {how}")))
     }
 
     /// Returns an engine by its id.
@@ -147,18 +196,35 @@ impl Engines {
         self.vocabulary.as_deref().map(str::trim).filter(|text| !text.is_empty())
     }
 
+    /// Lists Whisper's models, for their page.
+    #[must_use]
+    pub fn models(&self) -> ModelsInfo {
+        let models = self.library.overview(&self.whisper_model);
+        // Only the name, because where files are concerns nobody else.
+        let own_file = (!models.iter().any(|model| model.in_use)).then(|| {
+            self.whisper_model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        });
+        let fetching = self.waiting().map(|(_, sentence)| sentence);
+        ModelsInfo { models, own_file, fetching }
+    }
+
     /// Lists all engines with their availability, for the upload page.
     #[must_use]
     pub fn list(&self) -> Vec<EngineInfo> {
         let info = |engine: &dyn Engine| {
+            let mut model = engine.model();
             let (reason, install) = match engine.availability() {
                 Availability::Ready => (None, None),
+                Availability::Soon(_) => {
+                    model.push_str(", being fetched");
+                    (None, None)
+                }
                 Availability::Missing { reason, install } => (Some(reason), Some(install).filter(|i| !i.is_empty())),
             };
             EngineInfo {
                 id: engine.id(),
                 name: engine.id().label().to_owned(),
-                model: engine.model(),
+                model,
                 available: reason.is_none(),
                 reason,
                 install,

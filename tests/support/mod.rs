@@ -36,7 +36,7 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// A node with the built-in engine.
+    /// A node with PocketSphinx.
     pub async fn start() -> Self {
         Self::with(&[]).await
     }
@@ -50,8 +50,12 @@ impl TestApp {
     pub async fn on(folder: TempDir, flags: &[&str]) -> Self {
         let data = folder.path().to_str().unwrap();
         let own = ["hark", "--data-dir", data, "--engine-program", env!("CARGO_BIN_EXE_hark"), "--min-free-bytes", "1"];
+        // No test reaches for a model that it doesn't serve itself.
+        let sources: &[&str] = if flags.contains(&"--model-sources") { &[] } else { &["--model-fetch", "false"] };
         let (flags, secrets) = without_secrets(flags);
-        let mut config = Flags::parse_from(own.iter().chain(&flags)).config;
+        // The engine that needs no download, unless a test is about another.
+        let engine: &[&str] = if flags.contains(&"--engine") { &[] } else { &["--engine", "pocketsphinx"] };
+        let mut config = Flags::parse_from(own.iter().chain(engine).chain(sources).chain(&flags)).config;
         for (name, value) in secrets {
             let value = Some(value.to_owned());
             match name {

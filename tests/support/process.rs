@@ -51,6 +51,8 @@ impl Setup {
             .args(&self.flags)
             .env("HARK_DATA_DIR", &self.data)
             .env("LEPTOS_SITE_ADDR", "127.0.0.1:0")
+            .env("HARK_ENGINE", "pocketsphinx")
+            .env("HARK_MODEL_FETCH", "false")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command

@@ -2,6 +2,7 @@
 
 use crate::model::EngineInfo;
 use leptos::{html, prelude::*};
+use leptos_router::components::A;
 
 /// The select element. Engines that can't be used are shown, and can't be chosen.
 #[component]
@@ -13,6 +14,8 @@ pub fn EngineSelect(
     /// Set to the element.
     select: NodeRef<html::Select>,
 ) -> impl IntoView {
+    // Where the default can't be used, a person chooses: the first of the others would be another engine than was meant.
+    let choose = !engines.iter().any(|engine| engine.is_default && engine.available);
     let options = engines.into_iter().map(|engine| {
         let label = if engine.available {
             format!("{}, {}", engine.name, engine.model)
@@ -32,8 +35,10 @@ pub fn EngineSelect(
             name="engine"
             data-testid="engine-select"
             node_ref=select
+            required=choose
             on:change=move |_| on_change.run(())
         >
+            {choose.then(|| view! { <option value="" selected=true>"Choose an engine"</option> })}
             {options.collect_view()}
         </select>
     }
@@ -57,6 +62,6 @@ pub fn EngineHelp(engines: Vec<EngineInfo>) -> impl IntoView {
                 </dd>
             }
         });
-        view! { <details class="engine-help"><summary>{summary}</summary><dl>{items.collect_view()}</dl></details> }
+        view! { <details class="engine-help"><summary>{summary}</summary><dl>{items.collect_view()}</dl><p><A href="/models">"Models of Whisper"</A></p></details> }
     })
 }

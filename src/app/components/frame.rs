@@ -42,6 +42,7 @@ pub fn Footer() -> impl IntoView {
         <footer class="footer">
             <p>"Hark, transcription on your own server"</p>
             <p><A href="/identity">"Your sessions on another device"</A></p>
+            <p><A href="/models">"Speech models"</A></p>
             <p><a href="/api/openapi.json" rel="external">"API"</a></p>
         </footer>
     }

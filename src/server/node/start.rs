@@ -103,11 +103,13 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     tokio::spawn(check_decoders(decoders.clone()));
     let outside = Arc::new(Outside::new(store.clone(), bus.clone(), Arc::clone(&hub), &config.outside));
     let cookie_keys = Arc::new(cookie_keys);
+    let engines = Engines::from_config(&config.engines, &folder);
+    let engines = if config.engines.model_fetch { engines.with_sources(config.models.clone()) } else { engines };
     let sessions = Arc::new(Sessions {
         store: store.clone(),
         media,
         bus: bus.clone(),
-        engines: Engines::from_config(&config.engines, &folder),
+        engines,
         decoders,
         disk: DiskWatch::new(config.limits.min_free_bytes, ballast),
         outside: Arc::clone(&outside),

@@ -130,6 +130,7 @@ mod tests {
         let reason = |line: &str| match CommandEngine::new(None, Some(line.to_owned()), Vec::new()).availability() {
             Availability::Missing { reason, .. } => reason,
             Availability::Ready => "ready".to_owned(),
+            Availability::Soon(how) => how,
         };
         assert_eq!(reason(" "), "No program is set.");
         assert_eq!(reason("sh 'x"), "The command's quotes don't match.");

@@ -3,7 +3,7 @@
 
 use super::{Db, Dialect, Store, VERSION_GAP, json_list, rows::SessionRow, segments::words, status, values};
 use crate::{
-    model::{DetectedLanguage, Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
+    model::{DetectedLanguage, EngineId, Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
     server::{event::Event, owner::Owner},
 };
 
@@ -16,7 +16,7 @@ macro_rules! claim_sql {
             state!(processing),
             ", stage = 'decoding', progress = NULL, \
              message = 'Reading the recording', attempt = attempt + 1, version = version + $4, worker = $1, \
-             needs_room = NULL, lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, \
+             needs_room = NULL, needs_model = NULL, lease_until = $3, started_at = COALESCE(started_at, $2), updated_at = $2, \
              estimated_completion = NULL, processing_speed = NULL \
              WHERE status = ",
             state!(queued),
@@ -25,7 +25,7 @@ macro_rules! claim_sql {
             " AND engine <> ",
             engine!(external),
             " \
-             AND bytes <= $5 ORDER BY turn, queued_at, id LIMIT 1",
+             AND engine <> $6 AND bytes <= $5 ORDER BY turn, queued_at, id LIMIT 1",
             $lock,
             ") RETURNING id"
         )
@@ -102,8 +102,8 @@ pub enum Ending {
 }
 
 impl Store {
-    /// Claims the next session of the queue whose recording is no larger than `room` bytes, if there is one, and leases
-    /// it to `worker` until `lease_until`.
+    /// Claims the next session of the queue whose recording is no larger than `room` bytes and whose engine isn't
+    /// `without`, if there is one, and leases it to `worker` until `lease_until`.
     ///
     /// # Errors
     /// If the database fails.
@@ -113,6 +113,7 @@ impl Store {
         now: Timestamp,
         lease_until: Timestamp,
         room: u64,
+        without: Option<EngineId>,
     ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
         // Selects and updates in one statement, so that no other worker can claim the same session in between. On
         // PostgreSQL a worker skips rows that another one has locked.
@@ -123,6 +124,7 @@ impl Store {
                 .bind(lease_until.0)
                 .bind(VERSION_GAP)
                 .bind(i64::try_from(room).unwrap_or(i64::MAX))
+                .bind(without.map_or("", EngineId::as_str))
                 .fetch_optional(pool)
                 .await)?;
         let Some((id,)) = claimed else { return Ok(None) };
@@ -157,6 +159,36 @@ impl Store {
             ))
             .bind(i64::try_from(room).unwrap_or(i64::MAX))
             .bind(now.0)
+            .fetch_all(pool)
+            .await
+        })?;
+        let mut events = Vec::with_capacity(ids.len());
+        for (id,) in ids {
+            events.extend(self.event_if(true, values::parse(&id)?).await?);
+        }
+        Ok(events)
+    }
+
+    /// Stores for each queued session of an engine why it waits for the engine's model, or that it doesn't, so that its
+    /// page can say it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn update_needs_model(
+        &self,
+        engine: EngineId,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Vec<Event>, sqlx::Error> {
+        let ids: Vec<(String,)> = on!(self, |pool| {
+            sqlx::query_as(concat!(
+                "UPDATE sessions SET needs_model = $1, version = version + 1, updated_at = $2 WHERE status = ",
+                state!(queued),
+                " AND engine = $3 AND needs_model IS DISTINCT FROM $1 RETURNING id"
+            ))
+            .bind(reason)
+            .bind(now.0)
+            .bind(engine.as_str())
             .fetch_all(pool)
             .await
         })?;

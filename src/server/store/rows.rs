@@ -29,7 +29,8 @@ macro_rules! session_columns {
         concat!(
             "s.id, s.owner, s.title, s.created_at, s.started_at, s.finished_at, s.engine, s.model, s.language, \
              s.detected_language, s.detected_probability, s.vocabulary, \
-             s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.crashes, s.needs_room, ",
+             s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.crashes, s.needs_room, \
+             s.needs_model, ",
             selected_status!(),
             ", ",
             $position,
@@ -62,6 +63,7 @@ pub(super) struct SessionRow {
     status: StatusRow,
     crashes: i64,
     needs_room: Option<i64>,
+    needs_model: Option<String>,
     queue_position: Option<i64>,
 }
 
@@ -73,7 +75,7 @@ impl SessionRow {
     pub(super) fn into_session(self) -> Result<(Session, Owner), sqlx::Error> {
         let id: SessionId = parse(&self.id)?;
         let needs_room = self.needs_room.map(|needed| needed as u64);
-        let status = self.status.into_status(id, self.queue_position.map(to_u32), needs_room)?;
+        let status = self.status.into_status(id, self.queue_position.map(to_u32), needs_room, self.needs_model)?;
         let session = Session {
             id,
             title: Title::new(&self.title).map_err(|e| sqlx::Error::Decode(e.into()))?,

@@ -137,17 +137,19 @@ pub(super) struct StatusRow {
 }
 
 impl StatusRow {
-    /// Converts the row into a status, given its position in the queue and the room on a worker's disk that it waits
-    /// for.
+    /// Converts the row into a status, given its position in the queue, and the room on a worker's disk or the model that
+    /// it waits for.
     pub(super) fn into_status(
         self,
         session_id: SessionId,
         queue_position: Option<u32>,
         needs_room: Option<u64>,
+        needs_model: Option<String>,
     ) -> Result<Status, sqlx::Error> {
         // The position changes without a write to this row, so the message that contains it is made when the row is
         // read.
         let message = match (queue_position, needs_room) {
+            (Some(_), _) if needs_model.is_some() => needs_model.unwrap_or_default(),
             (Some(_), Some(needed)) => format!("Waiting for room on the server's disk: needs about {}", bytes(needed)),
             (Some(0), None) => "Next in line".to_owned(),
             (Some(1), None) => "Waiting for 1 session before it".to_owned(),

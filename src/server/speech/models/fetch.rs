@@ -1,0 +1,74 @@
+//! Fetches the model that a node needs, in the background, and tells how far it is. Called by `Engines`; the `whisper`
+//! engine and the queue ask for the state.
+
+use super::{Library, Step};
+use crate::{model::bytes, server::config::ModelConfig};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time;
+
+/// The pause after a failure, and the longest after several.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1800);
+
+/// How far the model is. Both sentences are for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchState {
+    /// It is being fetched.
+    Fetching(String),
+    /// It couldn't be fetched, and will be tried again.
+    Failed(String),
+}
+
+/// The state of the fetch of one model; none if there is none.
+#[derive(Debug, Default)]
+pub(in crate::server::speech) struct Fetch(Mutex<Option<FetchState>>);
+
+impl Fetch {
+    pub(in crate::server::speech) fn state(&self) -> Option<FetchState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, state: Option<FetchState>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Fetches a model, again and again until it is there.
+    pub(in crate::server::speech) async fn run(&self, library: &Library, name: &str, config: &ModelConfig) {
+        let says = |text: String| self.set(Some(FetchState::Fetching(text)));
+        let mut pause = FIRST_PAUSE;
+        loop {
+            says("is being fetched".to_owned());
+            tracing::info!("the speech model '{name}' is not here; fetching it");
+            let report = |step| match step {
+                Step::Source(source, label) => {
+                    tracing::info!(%source, "asking {label}");
+                    says("is being fetched".to_owned());
+                }
+                Step::Received { bytes: received, total: Some(total) } => {
+                    says(format!("is being fetched: {} of {}", bytes(received), bytes(total)));
+                }
+                Step::Received { bytes: received, total: None } => {
+                    says(format!("is being fetched: {}", bytes(received)));
+                }
+                Step::Checking => says("is being checked".to_owned()),
+                Step::Converting => says("is being converted".to_owned()),
+                Step::Failed(source, why) => tracing::info!(%source, "it does not have the model: {why}"),
+            };
+            match library.get(name, None, config, &report).await {
+                Ok(got) => {
+                    tracing::info!("the speech model '{name}' is at {}", got.path.display());
+                    return self.set(None);
+                }
+                Err(why) => {
+                    tracing::warn!(retry_secs = pause.as_secs(), "{why}. To fetch it by hand: hark model get {name}");
+                    self.set(Some(FetchState::Failed("could not be fetched yet; trying again".to_owned())));
+                }
+            }
+            time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
