@@ -312,6 +312,9 @@ pub struct EngineConfig {
     /// `hark model get base.en` puts it.
     #[arg(long, env = "HARK_WHISPER_MODEL", value_name = "FILE")]
     pub whisper_model: Option<PathBuf>,
+    /// Threads of each Whisper process. By default the processors are divided by HARK_WORKERS; at most 8.
+    #[arg(long, env = "HARK_WHISPER_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub whisper_threads: Option<u16>,
     /// A server with the OpenAI transcription API, such as `https://host/v1`. Its key is read from HARK_OPENAI_KEY.
     #[arg(long, env = "HARK_OPENAI_URL", value_name = "URL")]
     pub openai_url: Option<String>,
@@ -337,6 +340,7 @@ impl Default for EngineConfig {
         Self {
             engine: EngineId::Pocketsphinx,
             whisper_model: None,
+            whisper_threads: None,
             openai_url: None,
             openai_model: "whisper-1".to_owned(),
             engine_command: None,

@@ -99,13 +99,14 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Creates the engines that the settings describe, available or not.
+    /// Creates the engines that the settings describe, available or not. `workers` is how many sessions are transcribed
+    /// at once.
     #[must_use]
-    pub fn from_config(config: &EngineConfig, data_dir: &Path) -> Self {
+    pub fn from_config(config: &EngineConfig, data_dir: &Path, workers: u32) -> Self {
         let program = config.engine_program.clone();
         let engines: Vec<Box<dyn Engine>> = vec![
             Box::new(pocketsphinx::Pocketsphinx::new(program.clone())),
-            Box::new(whisper::Whisper::new(program.clone(), config.whisper_model.clone(), data_dir)),
+            Box::new(whisper::Whisper::new(config, data_dir, workers)),
             Box::new(openai::Openai::new(program.clone(), config.openai_url.clone(), config.openai_model.clone())),
             Box::new(command::CommandEngine::new(program, config.engine_command.clone(), config.engine_env.clone())),
         ];

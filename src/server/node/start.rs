@@ -107,7 +107,7 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
         store: store.clone(),
         media,
         bus: bus.clone(),
-        engines: Engines::from_config(&config.engines, &folder),
+        engines: Engines::from_config(&config.engines, &folder, config.jobs.workers),
         decoders,
         disk: DiskWatch::new(config.limits.min_free_bytes, ballast),
         outside: Arc::clone(&outside),
