@@ -315,6 +315,9 @@ pub struct EngineConfig {
     /// `hark model get NAME` puts them; or the path of a file in whisper.cpp's format (ggml). `base` if left out.
     #[arg(long, env = "HARK_WHISPER_MODEL", value_name = "NAME|FILE")]
     pub whisper_model: Option<PathBuf>,
+    /// Threads of each Whisper process. By default the processors are divided by HARK_WORKERS; at most 8.
+    #[arg(long, env = "HARK_WHISPER_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub whisper_threads: Option<u16>,
     /// A server with the OpenAI transcription API, such as `https://host/v1`. Its key is read from HARK_OPENAI_KEY.
     #[arg(long, env = "HARK_OPENAI_URL", value_name = "URL")]
     pub openai_url: Option<String>,
@@ -363,6 +366,7 @@ impl Default for EngineConfig {
         Self {
             engine: EngineId::Whisper,
             whisper_model: None,
+            whisper_threads: None,
             openai_url: None,
             openai_model: "whisper-1".to_owned(),
             engine_command: None,

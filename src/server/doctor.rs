@@ -15,7 +15,7 @@ use std::{fmt::Display, path::Path};
 
 /// Prints the findings. True if a recording could be transcribed here.
 pub async fn report(config: &ServeConfig) -> bool {
-    let engines = Engines::from_config(&config.engines, &config.data.data_dir);
+    let engines = Engines::from_config(&config.engines, &config.data.data_dir, config.jobs.workers);
     let mut usable = false;
     for engine in engines.list() {
         let default = if engine.is_default { ", the default" } else { "" };

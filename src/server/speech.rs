@@ -124,13 +124,13 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Creates the engines that the settings describe, available or not.
+    /// Creates the engines that the settings describe, available or not. `workers` is how many sessions are transcribed
+    /// at once.
     #[must_use]
-    pub fn from_config(config: &EngineConfig, data_dir: &Path) -> Self {
+    pub fn from_config(config: &EngineConfig, data_dir: &Path, workers: u32) -> Self {
         let program = config.engine_program.clone();
         let fetch = Arc::<models::Fetch>::default();
-        let whisper =
-            whisper::Whisper::new(program.clone(), config.whisper_model.as_deref(), data_dir, Arc::clone(&fetch));
+        let whisper = whisper::Whisper::new(config, data_dir, workers, Arc::clone(&fetch));
         let engines: Vec<Box<dyn Engine>> = vec![
             Box::new(whisper),
             Box::new(pocketsphinx::Pocketsphinx::new(program.clone())),

@@ -103,7 +103,7 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     tokio::spawn(check_decoders(decoders.clone()));
     let outside = Arc::new(Outside::new(store.clone(), bus.clone(), Arc::clone(&hub), &config.outside));
     let cookie_keys = Arc::new(cookie_keys);
-    let engines = Engines::from_config(&config.engines, &folder);
+    let engines = Engines::from_config(&config.engines, &folder, config.jobs.workers);
     let engines = if config.engines.model_fetch { engines.with_sources(config.models.clone()) } else { engines };
     let sessions = Arc::new(Sessions {
         store: store.clone(),

@@ -25,6 +25,12 @@ pub enum EngineArgs {
         /// The language spoken.
         #[arg(long)]
         language: Option<String>,
+        /// Names and terms that may be spoken, with commas between.
+        #[arg(long, env = "HARK_VOCABULARY")]
+        vocabulary: Option<String>,
+        /// The number of threads.
+        #[arg(long, default_value_t = 1)]
+        threads: u16,
     },
     /// A program of the operator's that speaks the engine protocol.
     Command {
@@ -48,7 +54,13 @@ pub async fn run_child(args: EngineArgs) -> ExitCode {
     let result = match args {
         EngineArgs::Command { .. } => unreachable!("supervised above"),
         EngineArgs::Pocketsphinx => blocking(pocketsphinx::child).await,
-        EngineArgs::Whisper { model, language } => blocking(move || whisper::child(&model, language.as_deref())).await,
+        EngineArgs::Whisper { model, language, vocabulary, threads } => {
+            let run = move || {
+                let (language, vocabulary) = (language.as_deref(), vocabulary.as_deref());
+                whisper::run_child(&whisper::Task { model: &model, language, vocabulary, threads })
+            };
+            blocking(run).await
+        }
         EngineArgs::Openai(args) => openai::child(&args).await,
     };
     match result {

@@ -110,7 +110,8 @@ const CODES: [(&str, &str); 1] = [("jv", "jw")];
 
 /// Other tags and codes of the same languages: what BCP 47 has replaced, three-letter codes, and languages that Whisper
 /// has under a wider one.
-const ALIASES: [(&str, &str); 21] = [
+const ALIASES: [(&str, &str); 24] = [
+    ("arb", "ar"),
     ("cmn", "zh"),
     ("deu", "de"),
     ("eng", "en"),
@@ -130,8 +131,10 @@ const ALIASES: [(&str, &str); 21] = [
     ("por", "pt"),
     ("rus", "ru"),
     ("spa", "es"),
+    ("swh", "sw"),
     ("tur", "tr"),
     ("zho", "zh"),
+    ("zsm", "ms"),
 ];
 
 /// Other names of the same languages, as servers write them.

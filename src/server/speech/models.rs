@@ -11,7 +11,7 @@ mod ggml;
 mod library;
 mod packages;
 
-pub use catalogue::{CATALOGUE, DEFAULT, Known, Languages, find};
+pub use catalogue::{CATALOGUE, Coverage, DEFAULT, Known, find};
 pub use command::{ModelArgs, run_model};
 pub use convert::convert;
 pub use ctranslate2::ConvertError;

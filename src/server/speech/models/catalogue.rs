@@ -6,13 +6,13 @@
 
 /// What languages a model knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Languages {
+pub enum Coverage {
     English,
     /// How many, found by the model itself if none is chosen.
     Many(u16),
 }
 
-impl Languages {
+impl Coverage {
     /// How many they are.
     #[must_use]
     pub fn count(self) -> u16 {
@@ -28,7 +28,7 @@ impl Languages {
 pub struct Known {
     /// The name in settings and commands; the file is `ggml-NAME.bin`.
     pub name: &'static str,
-    pub languages: Languages,
+    pub languages: Coverage,
     /// The size of the official file in bytes.
     pub bytes: u64,
     /// The memory that the engine takes with it, in bytes: measured for tiny.en and base, for the others what whisper.cpp's
@@ -67,8 +67,8 @@ pub struct Package {
 pub const DEFAULT: &str = "base";
 
 /// Whisper's languages before large-v3, which added Cantonese.
-const MANY: Languages = Languages::Many(99);
-const MANY_V3: Languages = Languages::Many(100);
+const MANY: Coverage = Coverage::Many(99);
+const MANY_V3: Coverage = Coverage::Many(100);
 const MB: u64 = 1_000_000;
 
 static TINY_EN: Packages = Packages {
@@ -112,7 +112,7 @@ pub static CATALOGUE: [Known; 13] = [
     },
     Known {
         name: "tiny.en",
-        languages: Languages::English,
+        languages: Coverage::English,
         bytes: 77_704_715,
         memory: 266 * MB,
         speed: Some(7.0),
@@ -130,7 +130,7 @@ pub static CATALOGUE: [Known; 13] = [
     },
     Known {
         name: "base.en",
-        languages: Languages::English,
+        languages: Coverage::English,
         bytes: 147_964_211,
         memory: 388 * MB,
         speed: None,
@@ -157,7 +157,7 @@ pub static CATALOGUE: [Known; 13] = [
     },
     Known {
         name: "small.en",
-        languages: Languages::English,
+        languages: Coverage::English,
         bytes: 487_614_201,
         memory: 852 * MB,
         speed: None,
@@ -184,7 +184,7 @@ pub static CATALOGUE: [Known; 13] = [
     },
     Known {
         name: "medium.en",
-        languages: Languages::English,
+        languages: Coverage::English,
         bytes: 1_533_774_781,
         memory: 2_100 * MB,
         speed: None,
@@ -246,7 +246,7 @@ mod tests {
         let mut digests: Vec<String> = Vec::new();
         for known in &CATALOGUE {
             assert!(is_name(known.name) && known.bytes > 1 << 20 && known.memory > known.bytes, "{}", known.name);
-            assert_eq!(known.languages == Languages::English, known.name.contains(".en"), "{}", known.name);
+            assert_eq!(known.languages == Coverage::English, known.name.contains(".en"), "{}", known.name);
             digests.push(digest(known.sha256));
             if let Some(packages) = known.packages {
                 digests.push(digest(packages.converted_sha256));

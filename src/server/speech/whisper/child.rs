@@ -1,108 +1,312 @@
-//! The child process of the `whisper` engine: whisper.cpp by `whisper-rs`. It gets windows of at most 28 s cut at pauses, so
-//! that progress moves and each answer comes as soon as its window is done. Called by `child`.
+//! The child process of the `whisper` engine: whisper.cpp by `whisper-rs`. Finds speech, hears it window by window, and
+//! writes what was said with the times of the recording. Called by `speech::child`.
 
+use super::{
+    detector::Detector,
+    invented::Lines,
+    languages,
+    windows::{Window, Windows},
+};
 use crate::{
     model::Word,
     server::{
         audio::SAMPLE_RATE,
         speech::{
-            pieces::{Cutter, Rules},
             pipe::{ChildError, read_samples, say, say_ready, say_segment, seconds},
             protocol::{EngineSegment, Line},
         },
     },
 };
-use std::{path::Path, thread};
+use std::{cell::Cell, path::Path, rc::Rc, time::Instant};
 use whisper_rs::{
-    FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters, WhisperError, WhisperSegment, WhisperState,
+    FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters, WhisperSegment, WhisperState,
 };
 
-/// A window without a sample at this level (of 32768) is skipped, because Whisper invents words for silence.
-const MIN_LEVEL: u16 = 16;
 /// The length in characters, about 15 s of speech, from which segments are divided at a word.
 const MAX_SEGMENT_CHARS: i32 = 200;
-/// The maximal number of threads: more make whisper.cpp slower.
-const MAX_THREADS: usize = 8;
 /// The minimal length of a window, in samples: whisper.cpp finds nothing in less than a second.
 const MIN_SAMPLES: usize = SAMPLE_RATE as usize + 1600;
+/// How many alternatives are tried when the first text of a window is a loop or unlikely, and Whisper guesses anew.
+const FALLBACK_CANDIDATES: i32 = 3;
+/// Text with less entropy is a loop, and Whisper guesses anew at a higher temperature. Lower than whisper.cpp's 2.4,
+/// because people repeat themselves too, and at high temperatures Whisper writes what nobody said.
+const MIN_ENTROPY: f32 = 1.9;
+/// The steps of the temperature: 0, 0.4 and 0.8.
+const TEMPERATURE_STEP: f32 = 0.4;
+/// From this probability on the language of a window is that of the recording. Below, the next window is asked too.
+const SURE_OF_LANGUAGE: f32 = 0.6;
+/// How many windows are asked at most. Each costs half as much as transcribing it.
+const LANGUAGE_WINDOWS: usize = 4;
+/// The maximal number of tokens in a prompt: Whisper has room for 224.
+const MAX_PROMPT_TOKENS: usize = 200;
+/// A segment is divided where nobody speaks for so many seconds: a silence that was left out of the window.
+const MAX_GAP: f64 = 2.0;
 
-pub(in crate::server::speech) fn run(model: &Path, language: Option<&str>) -> Result<(), ChildError> {
+/// What the child is told.
+pub(in crate::server::speech) struct Task<'a> {
+    pub(in crate::server::speech) model: &'a Path,
+    /// The language spoken, as a BCP 47 tag; if none, Whisper finds it.
+    pub(in crate::server::speech) language: Option<&'a str>,
+    /// Names and terms that may be spoken, with commas between.
+    pub(in crate::server::speech) vocabulary: Option<&'a str>,
+    pub(in crate::server::speech) threads: u16,
+}
+
+pub(in crate::server::speech) fn run(task: &Task<'_>) -> Result<(), ChildError> {
+    if let Some(missing) = super::missing_instructions() {
+        return Err(ChildError::new("processor", missing));
+    }
     // Otherwise whisper.cpp logs at length to standard error.
     whisper_rs::install_logging_hooks();
     let unusable = |why: String| {
         let what = format!(
             "The Whisper model {} can't be used: {why}. Fetch it again with 'hark model get'.",
-            model.display()
+            task.model.display()
         );
         ChildError::new("bad_model", what)
     };
-    let context = WhisperContext::new_with_params(model, WhisperContextParameters::default())
+    let context = WhisperContext::new_with_params(task.model, WhisperContextParameters::default())
         .map_err(|e| unusable(e.to_string()))?;
-    let language = language_code(language, context.is_multilingual())?;
-    let mut state = context.create_state().map_err(|e| unusable(e.to_string()))?;
-    let eot = context.token_eot();
-    say_ready(&name(model))?;
-    let mut cutter = Cutter::new(Rules::LONG);
-    let mut done = 0;
+    let language = language(task.language, &context)?;
+    let state = context.create_state().map_err(|e| unusable(e.to_string()))?;
+    let mut detector = Detector::new().map_err(|e| failed(&e))?;
+    say_ready(&name(task.model))?;
+    let mut transcriber = Transcriber {
+        state,
+        prompt: prompt(task, &context),
+        eot: context.token_eot(),
+        threads: i32::from(task.threads.max(1)),
+        language,
+        lines: Lines::default(),
+        last_start: 0.0,
+        encoder_share: 0.7,
+    };
+    let mut windows = Windows::new();
     let mut at_end = false;
     while !at_end {
-        let pieces = match read_samples()? {
-            Some(samples) => cutter.push(&samples),
+        match read_samples()? {
+            Some(samples) => windows.push(&samples, &detector.push(&samples).map_err(|e| failed(&e))?),
             None => {
                 at_end = true;
-                vec![cutter.finish()]
+                windows.push(&[], &detector.finish().map_err(|e| failed(&e))?);
             }
-        };
-        for piece in pieces.iter().filter(|p| !p.is_empty()) {
-            if piece.iter().any(|s| s.unsigned_abs() >= MIN_LEVEL) {
-                transcribe(&mut state, piece, &language)
-                    .map_err(|e| ChildError::new("whisper", format!("Whisper failed: {e}.")))?;
-                for segment in state.as_iter() {
-                    if let Some(segment) = to_segment(&segment, eot, seconds(done), seconds(piece.len())) {
-                        say_segment(segment)?;
-                    }
-                }
-            }
-            done += piece.len();
-            say(&Line::Progress { processed: seconds(done) })?;
+        }
+        let before = windows.position();
+        while let Some(window) = windows.next(at_end) {
+            transcriber.transcribe(&window)?;
+        }
+        if windows.position() > before {
+            say(&Line::Progress { processed: seconds(windows.position()) })?;
         }
     }
     Ok(())
 }
 
-fn transcribe(state: &mut WhisperState, piece: &[i16], language: &str) -> Result<(), WhisperError> {
-    let mut params = FullParams::new(SamplingStrategy::Greedy { best_of: 1 });
-    let threads = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
-    params.set_n_threads(i32::try_from(threads).unwrap_or(1));
-    params.set_language(Some(language));
-    // The text of one window is no context for the next, because its mistakes would carry over.
-    params.set_no_context(true);
-    params.set_token_timestamps(true);
-    params.set_max_len(MAX_SEGMENT_CHARS);
-    params.set_split_on_word(true);
-    params.set_print_special(false);
-    params.set_print_progress(false);
-    params.set_print_realtime(false);
-    params.set_print_timestamps(false);
-    let mut samples: Vec<f32> = piece.iter().map(|s| f32::from(*s) / 32_768.0).collect();
-    samples.resize(samples.len().max(MIN_SAMPLES), 0.0);
-    state.full(params, &samples)
+fn failed(error: &impl std::fmt::Display) -> ChildError {
+    ChildError::new("whisper", format!("Whisper failed: {error}."))
 }
 
-/// Returns Whisper's code for a BCP 47 tag. With `auto` Whisper detects the language.
-fn language_code(language: Option<&str>, multilingual: bool) -> Result<String, ChildError> {
-    let code = language.map(|tag| tag.split(['-', '_']).next().unwrap_or_default().to_lowercase());
-    let Some(code) = code.filter(|c| !c.is_empty()) else {
-        return Ok(if multilingual { "auto" } else { "en" }.to_owned());
+/// The language of a recording.
+enum Language {
+    /// The uploader named it, or the model knows no other.
+    Given(&'static str),
+    /// What was found so far, and in how many windows it was searched for.
+    Searched { best: Option<(&'static str, f32)>, windows: usize },
+}
+
+/// Returns Whisper's language for a BCP 47 tag.
+fn language(tag: Option<&str>, context: &WhisperContext) -> Result<Language, ChildError> {
+    let multilingual = context.is_multilingual();
+    let Some(tag) = tag.filter(|tag| !tag.is_empty()) else {
+        return Ok(if multilingual { Language::Searched { best: None, windows: 0 } } else { Language::Given("en") });
     };
-    if !code.bytes().all(|b| b.is_ascii_alphabetic()) || whisper_rs::get_lang_id(&code).is_none() {
+    // Of a model's vocabulary everything is the same but the languages.
+    let languages = context.model_n_vocab() - 51_766;
+    let Some(code) = languages::code(tag, languages) else {
         return Err(ChildError::new("language", "Whisper does not know this language. Choose another, or none."));
-    }
+    };
     if !multilingual && code != "en" {
         let what = "This Whisper model understands only English. Use one without '.en' in its name, such as 'base'.";
         return Err(ChildError::new("language", what));
     }
-    Ok(code)
+    Ok(Language::Given(code))
+}
+
+/// Returns the text that Whisper is told to have heard before each window: it goes on in the same script, and spells
+/// names as they are spelled there.
+fn prompt(task: &Task<'_>, context: &WhisperContext) -> Option<String> {
+    let script = task.language.and_then(languages::script_prompt).unwrap_or_default();
+    let vocabulary = task.vocabulary.unwrap_or_default().replace('\0', "");
+    let mut prompt = String::from(script);
+    // As many terms as there is room for.
+    for term in vocabulary.split([',', '\n']).map(str::trim).filter(|term| !term.is_empty()) {
+        let separator = if prompt.is_empty() || prompt == script { "" } else { ", " };
+        let longer = format!("{prompt}{separator}{term}");
+        if context.tokenize(&longer, MAX_PROMPT_TOKENS).is_err() {
+            break;
+        }
+        prompt = longer;
+    }
+    if prompt != script {
+        // Whisper ends its sentences, too, after a prompt that does.
+        prompt.push('.');
+    }
+    (!prompt.is_empty()).then_some(prompt)
+}
+
+/// Transcribes one window after the other.
+struct Transcriber {
+    state: WhisperState,
+    prompt: Option<String>,
+    /// The token after the last one that is text.
+    eot: i32,
+    threads: i32,
+    language: Language,
+    lines: Lines,
+    /// Where the last segment begins: those after it must not begin earlier.
+    last_start: f64,
+    /// The share of the encoder in the time that a window takes, as it was in the last one.
+    encoder_share: f64,
+}
+
+impl Transcriber {
+    fn transcribe(&mut self, window: &Window) -> Result<(), ChildError> {
+        let mut samples: Vec<f32> = window.samples.iter().map(|s| f32::from(*s) / 32_768.0).collect();
+        samples.resize(samples.len().max(MIN_SAMPLES), 0.0);
+        let language = self.find_language(&samples)?;
+        let ticks = Ticks::new(window, self.encoder_share);
+        let tick = ticks.clone();
+        let mut params = self.params(language);
+        // Called after each step of the calculation; whisper.cpp's callback for progress only after 30 s of audio. The
+        // type is named because the crate's own is unsound for any other.
+        let callback: Box<dyn FnMut() -> bool> = Box::new(move || tick.step().is_err());
+        params.set_abort_callback_safe::<_, Box<dyn FnMut() -> bool>>(callback);
+        self.state.full(params, &samples).map_err(|e| failed(&e))?;
+        self.encoder_share = ticks.encoder_share();
+        let segments: Vec<EngineSegment> =
+            self.state.as_iter().flat_map(|segment| to_segments(&segment, self.eot, window)).collect();
+        for mut segment in segments {
+            if self.lines.keep(&segment.text, segment.confidence) {
+                segment.start = segment.start.max(self.last_start);
+                segment.end = segment.end.max(segment.start);
+                self.last_start = segment.start;
+                say_segment(segment)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn params<'a>(&self, language: &'a str) -> FullParams<'a, 'a> {
+        let mut params = FullParams::new(SamplingStrategy::Greedy { best_of: FALLBACK_CANDIDATES });
+        params.set_n_threads(self.threads);
+        params.set_language(Some(language));
+        if let Some(prompt) = &self.prompt {
+            params.set_initial_prompt(prompt);
+        }
+        params.set_entropy_thold(MIN_ENTROPY);
+        params.set_temperature_inc(TEMPERATURE_STEP);
+        // The text of one window is no context for the next, because its mistakes would carry over.
+        params.set_no_context(true);
+        // Descriptions of sounds and notes, which Whisper writes where nobody speaks.
+        params.set_suppress_nst(true);
+        params.set_token_timestamps(true);
+        params.set_max_len(MAX_SEGMENT_CHARS);
+        params.set_split_on_word(true);
+        params.set_print_special(false);
+        params.set_print_progress(false);
+        params.set_print_realtime(false);
+        params.set_print_timestamps(false);
+        params
+    }
+
+    /// Returns the language of the recording, which is searched for in the first windows.
+    fn find_language(&mut self, samples: &[f32]) -> Result<&'static str, ChildError> {
+        let (mut best, windows) = match self.language {
+            Language::Given(code) => return Ok(code),
+            Language::Searched { best: Some((code, probability)), windows }
+                if probability >= SURE_OF_LANGUAGE || windows >= LANGUAGE_WINDOWS =>
+            {
+                return Ok(code);
+            }
+            Language::Searched { best, windows } => (best, windows),
+        };
+        let threads = usize::try_from(self.threads).unwrap_or(1);
+        let found = self.state.pcm_to_mel(samples, threads).and_then(|()| self.state.lang_detect(0, threads));
+        let (id, probabilities) = found.map_err(|e| failed(&e))?;
+        let probability = usize::try_from(id).ok().and_then(|id| probabilities.get(id)).copied().unwrap_or_default();
+        let code = whisper_rs::get_lang_str(id).unwrap_or("en");
+        if best.is_none_or(|(_, before)| probability > before) {
+            best = Some((code, probability));
+            let language = languages::tag(code).to_owned();
+            say(&Line::Language { language, probability: Some(probability) })?;
+        }
+        self.language = Language::Searched { best, windows: windows + 1 };
+        Ok(best.map_or(code, |(code, _)| code))
+    }
+}
+
+/// Reports progress within a window. It is an estimate: the encoder takes as long as in the last window, and speech has
+/// about as many tokens as usual.
+#[derive(Clone)]
+struct Ticks(Rc<TickState>);
+
+struct TickState {
+    started: Instant,
+    /// Where the window begins and ends in the recording, in seconds.
+    start: f64,
+    end: f64,
+    encoder_share: f64,
+    /// The number of tokens expected.
+    tokens: f64,
+    steps: Cell<u32>,
+    /// How long the encoder took, in seconds.
+    encoded: Cell<f64>,
+    said: Cell<f64>,
+}
+
+/// Tokens in a second of speech, in a language for which Whisper needs many.
+const TOKENS_PER_SECOND: f64 = 5.0;
+/// The largest share of a window that is reported as done before it is.
+const MAX_ESTIMATE: f64 = 0.95;
+/// The smallest advance that is reported, in seconds of the recording.
+const MIN_ADVANCE: f64 = 1.0;
+
+impl Ticks {
+    fn new(window: &Window, encoder_share: f64) -> Self {
+        Self(Rc::new(TickState {
+            started: Instant::now(),
+            start: seconds(window.start()),
+            end: seconds(window.end),
+            encoder_share,
+            tokens: seconds(window.samples.len()) * TOKENS_PER_SECOND,
+            steps: Cell::new(0),
+            encoded: Cell::new(0.0),
+            said: Cell::new(seconds(window.start())),
+        }))
+    }
+
+    /// Counts a step: the first is the encoder's, the others are a token each.
+    fn step(&self) -> std::io::Result<()> {
+        let state = &self.0;
+        let steps = state.steps.get();
+        state.steps.set(steps + 1);
+        if steps == 0 {
+            state.encoded.set(state.started.elapsed().as_secs_f64());
+        }
+        let decoded = (f64::from(steps) / state.tokens).min(1.0);
+        let share = (state.encoder_share + (1.0 - state.encoder_share) * decoded).min(MAX_ESTIMATE);
+        let processed = state.start + share * (state.end - state.start);
+        if processed >= state.said.get() + MIN_ADVANCE {
+            state.said.set(processed);
+            say(&Line::Progress { processed })?;
+        }
+        Ok(())
+    }
+
+    /// The share of the encoder in the time since the beginning.
+    fn encoder_share(&self) -> f64 {
+        (self.0.encoded.get() / self.0.started.elapsed().as_secs_f64().max(1e-6)).clamp(0.1, 0.9)
+    }
 }
 
 /// The name of a model's file without the prefix and extension that all have.
@@ -120,55 +324,81 @@ struct Token {
     probability: f32,
 }
 
-/// Converts a segment to times in the recording; none if it has no text.
-fn to_segment(segment: &WhisperSegment<'_>, eot: i32, offset: f64, length: f64) -> Option<EngineSegment> {
+/// Converts a segment of Whisper's to segments with times in the recording. There are several if a silence was left out
+/// between, and none if nobody speaks there.
+fn to_segments(segment: &WhisperSegment<'_>, eot: i32, window: &Window) -> Vec<EngineSegment> {
+    let at = |hundredths: i64| hundredths.max(0) as f64 / 100.0;
+    if !window.has_speech(at(segment.start_timestamp()), at(segment.end_timestamp())) {
+        return Vec::new();
+    }
     let tokens = (0..segment.n_tokens()).filter_map(|n| segment.get_token(n)).filter(|t| t.token_id() < eot);
     let tokens = tokens.filter_map(|token| {
         let data = token.token_data();
         Some(Token { bytes: token.to_bytes().ok()?.to_vec(), start: data.t0, end: data.t1, probability: data.p })
     });
-    join_tokens(tokens, (segment.start_timestamp(), segment.end_timestamp()), offset, length)
+    let time = |hundredths: i64, is_end: bool| window.time(at(hundredths), is_end);
+    join_tokens(tokens, (segment.start_timestamp(), segment.end_timestamp()), time)
 }
 
-/// Joins tokens into words and those into a segment. Times are clamped to the window, because Whisper's may lie
-/// outside.
+/// Joins tokens into words and those into segments. `time` converts Whisper's times to those of the recording.
 fn join_tokens(
     tokens: impl Iterator<Item = Token>,
     (start, end): (i64, i64),
-    offset: f64,
-    length: f64,
-) -> Option<EngineSegment> {
-    let at = |hundredths: i64| offset + (hundredths.max(0) as f64 / 100.0).min(length);
+    time: impl Fn(i64, bool) -> f64,
+) -> Vec<EngineSegment> {
     let mut words: Vec<(Vec<u8>, f64, f64, Vec<f32>)> = Vec::new();
     for token in tokens {
         match words.last_mut() {
             // Only a space begins a new word: punctuation and word endings are tokens of their own.
             Some((bytes, _, end, confidence)) if !token.bytes.starts_with(b" ") => {
                 bytes.extend(&token.bytes);
-                *end = at(token.end).max(*end);
+                *end = time(token.end, true).max(*end);
                 confidence.push(token.probability);
             }
             _ => {
-                let start = at(token.start);
-                words.push((token.bytes, start, at(token.end).max(start), vec![token.probability]));
+                let start = time(token.start, false);
+                words.push((token.bytes, start, time(token.end, true).max(start), vec![token.probability]));
             }
         }
     }
     let mean = |all: &[f32]| (!all.is_empty()).then(|| all.iter().sum::<f32>() / all.len() as f32);
-    let all: Vec<f32> = words.iter().flat_map(|w| w.3.iter().copied()).collect();
-    let words: Vec<Word> = words
-        .into_iter()
-        .map(|(bytes, start, end, confidence)| Word {
-            text: String::from_utf8_lossy(&bytes).trim().to_owned(),
-            start,
-            end,
-            confidence: mean(&confidence),
-        })
-        .filter(|w| !w.text.is_empty())
-        .collect();
-    let text = words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
-    let start = at(start);
-    (!text.is_empty()).then(|| EngineSegment { start, end: at(end).max(start), text, confidence: mean(&all), words })
+    let mut segments: Vec<(EngineSegment, Vec<f32>)> = Vec::new();
+    for (bytes, start, end, confidence) in words {
+        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+        if text.is_empty() {
+            continue;
+        }
+        let word = Word { text, start, end, confidence: mean(&confidence) };
+        match segments.last_mut() {
+            Some((segment, all)) if word.start - segment.end <= MAX_GAP => {
+                segment.end = segment.end.max(word.end);
+                segment.text = format!("{} {}", segment.text, word.text);
+                segment.words.push(word);
+                all.extend(confidence);
+            }
+            _ => {
+                let segment =
+                    EngineSegment { start, end, text: word.text.clone(), confidence: None, words: vec![word] };
+                segments.push((segment, confidence));
+            }
+        }
+    }
+    let mut segments: Vec<EngineSegment> =
+        segments.into_iter().map(|(segment, all)| EngineSegment { confidence: mean(&all), ..segment }).collect();
+    // Whisper's own times for the segment are better than those of its first and last word.
+    if let Some(first) = segments.first_mut() {
+        let start = time(start, false);
+        if first.start - start <= MAX_GAP {
+            first.start = start.min(first.start);
+        }
+    }
+    if let Some(last) = segments.last_mut() {
+        let end = time(end, true);
+        if end - last.end <= MAX_GAP {
+            last.end = end.max(last.start);
+        }
+    }
+    segments
 }
 
 #[cfg(test)]
@@ -179,10 +409,16 @@ mod tests {
         Token { bytes: text.to_vec(), start, end, probability: 0.5 }
     }
 
+    /// Times of a window that begins after 100 s and is 20 s long.
+    fn time(hundredths: i64, _: bool) -> f64 {
+        100.0 + (hundredths as f64 / 100.0).clamp(0.0, 20.0)
+    }
+
     #[test]
     fn tokens_become_words_with_times_in_the_recording() {
         let tokens = [token(b" hel", 10, 30), token(b"lo", 30, 50), token(b",", 50, 50), token(b" you", 60, 9000)];
-        let segment = join_tokens(tokens.into_iter(), (0, 9000), 100.0, 20.0).unwrap();
+        let segments = join_tokens(tokens.into_iter(), (0, 9000), time);
+        let [segment] = &segments[..] else { panic!("{segments:?}") };
         assert_eq!((segment.text.as_str(), segment.start, segment.end), ("hello, you", 100.0, 120.0));
         assert_eq!((segment.words[0].start, segment.words[0].end), (100.1, 100.5));
         assert_eq!((segment.words[1].end, segment.confidence), (120.0, Some(0.5)));
@@ -191,21 +427,21 @@ mod tests {
     #[test]
     fn a_character_divided_among_tokens_is_joined() {
         let tokens = [token(b" caf\xc3", 0, 10), token(b"\xa9", 10, 20)];
-        assert_eq!(join_tokens(tokens.into_iter(), (0, 20), 0.0, 1.0).unwrap().text, "café");
-        assert!(join_tokens([token(b" ", 0, 10)].into_iter(), (0, 10), 0.0, 1.0).is_none());
-        assert!(join_tokens(std::iter::empty(), (0, 10), 0.0, 1.0).is_none());
+        assert_eq!(join_tokens(tokens.into_iter(), (0, 20), time)[0].text, "café");
+        assert!(join_tokens([token(b" ", 0, 10)].into_iter(), (0, 10), time).is_empty());
+        assert!(join_tokens(std::iter::empty(), (0, 10), time).is_empty());
     }
 
     #[test]
-    fn language_tags_become_whisper_codes() {
-        assert_eq!(language_code(Some("en-GB"), false).unwrap(), "en");
-        assert_eq!(language_code(Some("DE"), true).unwrap(), "de");
-        assert_eq!(
-            (language_code(None, true).unwrap(), language_code(None, false).unwrap()),
-            ("auto".into(), "en".into())
-        );
-        for (tag, multilingual) in [("de", false), ("tlh", true), ("\0", true)] {
-            assert_eq!(language_code(Some(tag), multilingual).unwrap_err().code, "language");
-        }
+    fn a_segment_is_divided_where_a_silence_was_left_out() {
+        // After 2 s of the window come 60 s that it doesn't hold.
+        let time = |hundredths: i64, is_end: bool| {
+            let left_out = hundredths > 200 || (hundredths == 200 && !is_end);
+            hundredths as f64 / 100.0 + if left_out { 60.0 } else { 0.0 }
+        };
+        let tokens = [token(b" one", 50, 200), token(b" two", 200, 250), token(b" three", 250, 300)];
+        let segments = join_tokens(tokens.into_iter(), (0, 350), time);
+        let spans: Vec<_> = segments.iter().map(|s| (s.start, s.end, s.text.as_str())).collect();
+        assert_eq!(spans, [(0.0, 2.0, "one"), (62.0, 63.5, "two three")]);
     }
 }
