@@ -687,7 +687,7 @@ impl Native {
         if (MIN_GAP..=MAX_SURE_GAP).contains(&gap) {
             self.items.push_back(Item::Silence(gap));
             self.emitted += gap;
-        } else if gap < -MAX_OVERLAP || gap > MAX_GAP {
+        } else if !(-MAX_OVERLAP..=MAX_GAP).contains(&gap) {
             (self.origin, self.origin_emitted) = (Some(at), self.emitted);
         }
         self.emit(block);
