@@ -169,7 +169,7 @@ impl<'a> Remote<'a> {
             let wait = retry_after(&response);
             let said = self.refusal_text(response).await;
             let answered = format!("answered {status}{}", said.sentence());
-            let piece = |what| Failure::Piece(what);
+            let piece = Failure::Piece;
             match status {
                 StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => match asked.less(&said.text) {
                     Some(less) => asked = less,
