@@ -12,9 +12,6 @@ const MODEL: &[u8] = include_bytes!("silero/ggml-silero-v6.2.0.bin");
 const BLOCK: usize = 125;
 /// Frames before a block that are heard with it, about a second, so that its first frames are judged as the others are.
 const CONTEXT: usize = 32;
-/// Quiet recordings are amplified to this peak level (of 1), but at most by this factor.
-const PEAK_LEVEL: f32 = 0.3;
-const MAX_GAIN: f32 = 20.0;
 
 /// Judges a stream of samples frame by frame.
 pub(super) struct Detector {
@@ -69,10 +66,7 @@ impl Detector {
     }
 
     fn judge(&mut self, end: usize, probabilities: &mut Vec<f32>) -> Result<(), String> {
-        let peak = self.samples[..end].iter().fold(0.0_f32, |peak, s| peak.max(s.abs()));
-        let gain = (PEAK_LEVEL / peak.max(f32::EPSILON)).clamp(1.0, MAX_GAIN);
-        let block: Vec<f32> = self.samples[..end].iter().map(|s| s * gain).collect();
-        self.context.detect_speech(&block).map_err(|e| e.to_string())?;
+        self.context.detect_speech(&self.samples[..end]).map_err(|e| e.to_string())?;
         probabilities.extend(self.context.probabilities().iter().skip(self.judged / FRAME));
         let kept = end.saturating_sub(CONTEXT * FRAME);
         self.samples.drain(..kept);
