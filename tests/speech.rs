@@ -11,9 +11,8 @@ mod whisper_model;
 
 use axum::{
     Router,
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use hark::{
     model::EngineId,
@@ -22,8 +21,7 @@ use hark::{
 };
 use openai_server::{FakeServer, Received, dripping, endless, events, refused, typed};
 use std::{
-    path::Path,
-    sync::{Arc, Mutex},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use support::{TIMEOUT, speech, word_error_rate};
@@ -318,14 +316,6 @@ async fn waiting_for_a_silent_engine_can_be_interrupted() {
     input.finish().await.unwrap();
     assert_eq!(next(&mut output).await.unwrap(), Some(EngineEvent::Done));
     assert_eq!(next(&mut output).await.unwrap(), None);
-}
-
-/// Starts a server on a free port and returns its address.
-async fn serve(router: Router) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url
 }
 
 /// The engine with a request and with the key of the fake server in its environment, as in production.

@@ -81,7 +81,7 @@ struct OwnerView {
 }
 
 enum ReadResult {
-    Session(Option<(Owner, Status)>),
+    Session(Option<Box<(Owner, Status)>>),
     Segments(Vec<Segment>, u32),
     Statuses(Vec<Status>),
 }
@@ -289,7 +289,7 @@ impl StatusStream {
 
     fn apply(&mut self, read: ReadResult) {
         match (&mut self.view, read) {
-            (View::Session(view), ReadResult::Session(Some((owner, status)))) => view.watch.hub.learn(&owner, &status),
+            (View::Session(view), ReadResult::Session(Some(read))) => view.watch.hub.learn(&read.0, &read.1),
             (View::Session(_), ReadResult::Session(None)) => self.end(CloseReason::Ended),
             (View::Session(view), ReadResult::Segments(segments, until)) => {
                 if segments.is_empty() {
@@ -317,7 +317,7 @@ impl SessionView {
             Next::Load => {
                 self.watch.hub.meters.snapshot_reads.increment(1);
                 let reading = self.source.session(self.id);
-                Step::Read(Box::pin(async move { reading.await.map(ReadResult::Session) }))
+                Step::Read(Box::pin(async move { reading.await.map(|read| ReadResult::Session(read.map(Box::new))) }))
             }
             Next::Segments(from, until) => {
                 self.watch.hub.meters.snapshot_reads.increment(1);
