@@ -10,7 +10,6 @@ mod support;
 mod whisper_model;
 
 use axum::{
-    Router,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -762,7 +761,7 @@ fn reading() -> (Vec<i16>, &'static str) {
 
 /// Both texts without differences that are none.
 fn words(text: &str) -> String {
-    text.replace('-', " ").replace('\n', " ").replace("Mister", "Mr.")
+    text.replace(['-', '\n'], " ").replace("Mister", "Mr.")
 }
 
 #[tokio::test]

@@ -455,7 +455,7 @@ mod tests {
     #[test]
     fn a_refusal_leads_to_asking_for_less() {
         let steps = |refusals: &[&str]| {
-            refusals.iter().map(|said| said.to_string()).fold(Some(Asked::ALL), |asked, said| asked?.less(&said))
+            refusals.iter().map(|said| said.to_string()).try_fold(Asked::ALL, |asked, said| asked.less(&said))
         };
         let asked = |stream, words, prompt, times| Some(Asked { stream, words, prompt, times });
         // OpenAI, of models without times.
