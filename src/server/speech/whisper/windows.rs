@@ -11,8 +11,10 @@ const RATE: f64 = 16_000.0 / FRAME as f64;
 /// A frame from this probability on may belong to speech. Low, because a word that is left out is worse than a pause that
 /// is heard; noise and music without voices stay below.
 const MAYBE_SPEECH: f32 = 0.15;
-/// A stretch of such frames is speech if one of them has this probability.
-const SPEECH: f32 = 0.3;
+/// A stretch of such frames is speech if so many of them, a tenth of a second, have this probability. Single frames of
+/// music have it too.
+const SPEECH: f32 = 0.5;
+const SPEECH_FRAMES: usize = 3;
 /// Frames below this probability may be a pause, in which a window can end.
 const PAUSE: f32 = 0.35;
 /// So may those below this share of the loudest frame in the window: the detector overlooks short pauses.
@@ -150,18 +152,18 @@ impl Windows {
 
     /// Finds the stretches of frames with speech and what is kept around them.
     fn speech(&self) -> Vec<Range<usize>> {
-        let mut found: Vec<(Range<usize>, f32)> = Vec::new();
+        let mut found: Vec<(Range<usize>, usize)> = Vec::new();
         for (n, frame) in self.frames.iter().enumerate().filter(|(_, f)| f.probability >= MAYBE_SPEECH) {
             match found.last_mut() {
-                Some((last, best)) if n - last.end <= JOINED => {
+                Some((last, sure)) if n - last.end <= JOINED => {
                     last.end = n + 1;
-                    *best = best.max(frame.probability);
+                    *sure += usize::from(frame.probability >= SPEECH);
                 }
-                _ => found.push((n..n + 1, frame.probability)),
+                _ => found.push((n..n + 1, usize::from(frame.probability >= SPEECH))),
             }
         }
         let mut speech: Vec<Range<usize>> = Vec::new();
-        for (stretch, _) in found.into_iter().filter(|(_, best)| *best >= SPEECH) {
+        for (stretch, _) in found.into_iter().filter(|(_, sure)| *sure >= SPEECH_FRAMES) {
             let stretch = stretch.start.saturating_sub(BEFORE)..(stretch.end + AFTER).min(self.frames.len());
             match speech.last_mut() {
                 Some(last) if stretch.start <= last.end + LONGEST_SILENCE => last.end = stretch.end,
