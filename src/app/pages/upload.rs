@@ -182,7 +182,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                         id="vocabulary"
                         name="vocabulary"
                         maxlength="1000"
-                        placeholder="That are hard to spell, with commas"
+                        placeholder="Ada Lovelace, Babbage, …"
                         autocomplete="off"
                         data-testid="vocabulary-input"
                         node_ref=vocabulary
