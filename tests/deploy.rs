@@ -226,6 +226,8 @@ fn the_doctor_asks_what_nodes_share() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
         command
             .arg("doctor")
+            // The default engine needs a model.
+            .env("HARK_ENGINE", "pocketsphinx")
             .env("HARK_DATA_DIR", own.path())
             .env("DATABASE_URL", &database)
             .env("REDIS_URL", format!("redis://127.0.0.1:{}/", redis.port))
