@@ -440,6 +440,7 @@ async fn a_terminated_node_ends_five_thousand_streams_with_a_bye() {
             .args(["--max-connections-per-address", "10000"])
             .env("LEPTOS_SITE_ADDR", &addr)
             .env("HARK_DATA_DIR", folder.path())
+            .env("HARK_MODEL_FETCH", "false")
             .env("HARK_WORKER_TOKEN", TOKEN)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -51,7 +51,7 @@ try {
     const data = await mkdtemp(path.join(tmpdir(), 'hark-load-'));
     const server = spawn(bin, ['serve'], {
       cwd: ROOT,
-      env: { ...process.env, LEPTOS_SITE_ADDR: `127.0.0.1:${port}`, LEPTOS_SITE_ROOT: site, HARK_DATA_DIR: data },
+      env: { ...process.env, LEPTOS_SITE_ADDR: `127.0.0.1:${port}`, LEPTOS_SITE_ROOT: site, HARK_DATA_DIR: data, HARK_ENGINE: 'pocketsphinx' },
       stdio: 'ignore',
     });
     builds.push({ name, site, data, server, url: `http://127.0.0.1:${port}`, results: CONDITIONS.map(() => []) });

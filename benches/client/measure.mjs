@@ -38,7 +38,7 @@ const url = `http://127.0.0.1:${port}`;
 const data = await mkdtemp(path.join(tmpdir(), 'hark-bench-'));
 const server = spawn(path.resolve(process.env.HARK_BIN ?? path.join(ROOT, 'target/release/hark')), ['serve'], {
   cwd: ROOT,
-  env: { ...process.env, LEPTOS_SITE_ADDR: `127.0.0.1:${port}`, HARK_DATA_DIR: data, HARK_WORKER_TOKEN: TOKEN },
+  env: { ...process.env, LEPTOS_SITE_ADDR: `127.0.0.1:${port}`, HARK_DATA_DIR: data, HARK_WORKER_TOKEN: TOKEN, HARK_ENGINE: 'pocketsphinx' },
   stdio: 'ignore',
 });
 const browser = await chromium.launch({

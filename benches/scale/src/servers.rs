@@ -110,6 +110,7 @@ impl Servers {
             .env("DATABASE_URL", database)
             .env("HARK_DATA_DIR", self.folder.path().join(format!("node{n}")))
             .env("HARK_RECORDINGS_URL", format!("file://{}", self.folder.path().join("recordings").display()))
+            .env("HARK_MODEL_FETCH", "false")
             .env("HARK_SECRET", "a5".repeat(64))
             .env("HARK_WORKER_TOKEN", TOKEN)
             .env("HARK_MAX_QUEUE", "100000")

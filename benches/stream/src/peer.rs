@@ -37,7 +37,7 @@ impl Server {
         command.args(["-c", &cpu]);
         match kind {
             Kind::Hark => {
-                command.arg(&args.hark).arg("serve").args(&args.hark_arg);
+                command.arg(&args.hark).arg("serve").args(&args.hark_arg).env("HARK_MODEL_FETCH", "false");
                 command
                     .env("LEPTOS_SITE_ADDR", addr.to_string())
                     .env("HARK_DATA_DIR", &folder)
