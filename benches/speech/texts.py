@@ -1,6 +1,6 @@
 """The texts of the recordings, typed by hand: quotations of books that are in the public domain."""
 
-# Charles Dickens, A Tale of Two Cities: read by a person, in PyPI's moonshine-voice.
+# Charles Dickens, A Tale of Two Cities: read by a person, in the Python package moonshine-voice.
 TWO_CITIES = """It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of
 foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was the season of
 Darkness, it was the spring of hope, it was the winter of despair, we had everything before us, we had nothing before us, we
