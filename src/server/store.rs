@@ -200,6 +200,15 @@ impl Store {
         let found = self.find(id).await?;
         Ok(found.map(|(session, owner)| Event::status(owner, session.status)))
     }
+
+    /// Reads the events of the new statuses of sessions that a statement has changed, as far as they still exist.
+    async fn events(&self, ids: Vec<(String,)>) -> Result<Vec<Event>, sqlx::Error> {
+        let mut events = Vec::with_capacity(ids.len());
+        for (id,) in ids {
+            events.extend(self.event_if(true, values::parse(&id)?).await?);
+        }
+        Ok(events)
+    }
 }
 
 /// Whether an error is transient: the database can't be reached for now, and the same statement may work soon.

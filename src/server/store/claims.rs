@@ -162,11 +162,7 @@ impl Store {
             .fetch_all(pool)
             .await
         })?;
-        let mut events = Vec::with_capacity(ids.len());
-        for (id,) in ids {
-            events.extend(self.event_if(true, values::parse(&id)?).await?);
-        }
-        Ok(events)
+        self.events(ids).await
     }
 
     /// Stores for each queued session of an engine why it waits for the engine's model, or that it doesn't, so that its
@@ -192,11 +188,7 @@ impl Store {
             .fetch_all(pool)
             .await
         })?;
-        let mut events = Vec::with_capacity(ids.len());
-        for (id,) in ids {
-            events.extend(self.event_if(true, values::parse(&id)?).await?);
-        }
-        Ok(events)
+        self.events(ids).await
     }
 
     /// Extends the lease of a claim. False if the claim is no longer valid.

@@ -1,6 +1,6 @@
 //! What workers outside Hark report of their sessions. Called by `outside`.
 
-use super::{Db, Dialect, Store, VERSION_GAP, segments::words, status, values};
+use super::{Db, Dialect, Store, VERSION_GAP, segments::words, status};
 use crate::{
     model::{Segment, SessionId, Status, Timestamp},
     server::event::Event,
@@ -146,10 +146,6 @@ impl Store {
         .bind(VERSION_GAP)
         .fetch_all(pool)
         .await)?;
-        let mut events = Vec::with_capacity(ids.len());
-        for (id,) in ids {
-            events.extend(self.event_if(true, values::parse(&id)?).await?);
-        }
-        Ok(events)
+        self.events(ids).await
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     server::{
         audio::SAMPLE_RATE,
         speech::{
+            models::model_name,
             pipe::{ChildError, read_samples, say, say_ready, say_segment, seconds},
             protocol::{EngineSegment, Line},
         },
@@ -70,7 +71,7 @@ pub(in crate::server::speech) fn run(task: &Task<'_>) -> Result<(), ChildError> 
     let language = language(task.language, &context)?;
     let state = context.create_state().map_err(|e| unusable(e.to_string()))?;
     let mut detector = Detector::new().map_err(|e| failed(&e))?;
-    say_ready(&name(task.model))?;
+    say_ready(&model_name(task.model))?;
     let mut transcriber = Transcriber {
         state,
         prompt: prompt(task, &context),
@@ -307,12 +308,6 @@ impl Ticks {
     fn encoder_share(&self) -> f64 {
         (self.0.encoded.get() / self.0.started.elapsed().as_secs_f64().max(1e-6)).clamp(0.1, 0.9)
     }
-}
-
-/// The name of a model's file without the prefix and extension that all have.
-fn name(model: &Path) -> String {
-    let stem = model.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    stem.strip_prefix("ggml-").map(str::to_owned).unwrap_or(stem)
 }
 
 /// A token of a segment: its bytes (a character may be divided among tokens), its times in hundredths of a second from
