@@ -222,6 +222,7 @@ mod tests {
             confidence: None,
             words: Vec::new(),
             unsure: Vec::new(),
+            speaker: None,
         };
         SegmentEvent::new(session_id, &segment)
     }

@@ -9,6 +9,7 @@ mod progress;
 mod remark;
 mod report;
 mod segment;
+mod selection;
 mod session;
 mod stages;
 mod status;
@@ -24,7 +25,8 @@ pub use progress::{
 };
 pub use remark::Remark;
 pub use report::{ConnectionReport, DELAY_BOUNDS_MS, Delays, ModeTimes, StreamFailures};
-pub use segment::{Segment, SegmentEvent, Word, unsure_words};
+pub use segment::{Segment, SegmentEvent, Word, speaker_label, unsure_words};
+pub use selection::{Channels, UnknownChannels};
 pub use session::{DetectedLanguage, Media, Session, SessionDetail, SessionPage, Title, TitleError, Transcript};
 pub use stages::StageLog;
 pub use status::{Failure, Heartbeat, Stage, State, Status, StatusList};

@@ -11,7 +11,7 @@ use postgres::Postgres;
 use reqwest::{Body, StatusCode, multipart};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
-use support::{TIMEOUT, TestApp, Visitor, slow_engine, wav};
+use support::{Sse, TIMEOUT, TestApp, Visitor, conversation, pitch_engine, slow_engine, speech, stereo_wav, wav};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -355,6 +355,154 @@ async fn cancel_stops_the_engine_and_retry_goes_on_after_the_last_segment() {
     assert_eq!(segments.len(), 12);
     for (n, segment) in segments.iter().enumerate() {
         assert_eq!((&segment["index"], &segment["start"]), (&Value::from(n), &Value::from(n as f64)));
+    }
+}
+
+/// The lines of a session: where each begins, its speaker and its text.
+async fn lines(me: &Visitor, id: &str) -> Vec<(f64, Option<u64>, String)> {
+    let segments = me.json(&format!("/api/v1/sessions/{id}/segments")).await;
+    let line = |segment: &Value| {
+        let text = segment["text"].as_str().unwrap().to_owned();
+        ((segment["start"].as_f64().unwrap() * 10.0).round() / 10.0, segment["speaker"].as_u64(), text)
+    };
+    segments["segments"].as_array().unwrap().iter().map(line).collect()
+}
+
+/// What [`pitch_engine`] hears of [`conversation`], each speaker apart.
+fn conversation_lines(seconds: usize) -> Vec<(f64, Option<u64>, String)> {
+    let line = |start: usize| {
+        let (speaker, height) = if start.is_multiple_of(4) { (1, "low") } else { (2, "high") };
+        (start as f64, Some(speaker), height.to_owned())
+    };
+    (0..seconds).step_by(2).map(line).collect()
+}
+
+async fn two_speakers_have_lines_of_their_own(url: Option<&str>) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = pitch_engine(folder.path(), 0.02);
+    let flags = ["--engine", "command", "--engine-command", &command];
+    let flags: Vec<&str> = flags.into_iter().chain(url.iter().flat_map(|url| ["--database-url", url])).collect();
+    let app = TestApp::on(folder, &flags).await;
+    let me = app.visitor();
+    let id = me.session("call.wav", conversation(14), &[("channels", "split")]).await;
+    let path = format!("/api/v1/sessions/{id}");
+    let events = Sse::new(me.get(&format!("{path}/status/stream")).await).rest().await;
+    me.wait(&id, "completed").await;
+    assert_eq!(lines(&me, &id).await, conversation_lines(14));
+    assert_eq!(me.json(&path).await["channels"], "split");
+    // The stream had the same lines in the same order, and progress that never fell.
+    let streamed: Vec<Value> = events.iter().filter(|e| e.event == "segment").map(|e| e.json()).collect();
+    let streamed: Vec<_> = streamed.iter().map(|s| (s["index"].as_u64(), s["speaker"].as_u64())).collect();
+    let expected: Vec<_> = (0..7).map(|n| (Some(n), Some(n % 2 + 1))).collect();
+    assert_eq!(streamed, expected);
+    let done: Vec<f64> = events.iter().filter_map(|e| e.json()["duration_processed"].as_f64()).collect();
+    assert!(done.is_sorted() && done.last() == Some(&14.0), "{done:?}");
+    let text = |format: &str| {
+        let path = format!("{path}/transcript.{format}");
+        let me = &me;
+        async move { me.get(&path).await.text().await.unwrap() }
+    };
+    assert!(text("txt").await.starts_with("Speaker 1: low\nSpeaker 2: high\nSpeaker 1: low\n"));
+    assert!(text("srt").await.contains("\nSpeaker 2: high\n"));
+    assert!(text("vtt").await.contains("\n<v Speaker 2>high\n"));
+    let json: Value = serde_json::from_str(&text("json").await).unwrap();
+    assert_eq!((&json["segments"][1]["speaker"], &json["session"]["channels"]), (&2.into(), &"split".into()));
+    let page = me.get(&format!("/sessions/{id}")).await.text().await.unwrap();
+    assert!(page.contains("Speaker 2") && page.contains("Two speakers, one on each channel"), "{page}");
+
+    // The same recording without the option has the mix, without speakers.
+    let mixed = me.session("call.wav", conversation(8), &[]).await;
+    me.wait(&mixed, "completed").await;
+    let lines = lines(&me, &mixed).await;
+    assert!(!lines.is_empty() && lines.iter().all(|(_, speaker, _)| speaker.is_none()), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_speakers_have_lines_of_their_own_on_sqlite() {
+    two_speakers_have_lines_of_their_own(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_speakers_have_lines_of_their_own_on_postgresql() {
+    let server = Postgres::start();
+    two_speakers_have_lines_of_their_own(Some(&server.database("hark"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_speakers_are_taken_up_where_each_was() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = pitch_engine(folder.path(), 0.15);
+    let flags = ["--engine", "command", "--engine-command", &command, "--channels", "split"];
+    let app = TestApp::on(folder, &flags).await;
+    let me = app.visitor();
+    let id = me.session("call.wav", conversation(24), &[]).await;
+    let path = format!("/api/v1/sessions/{id}");
+    for stopped in [3, 7] {
+        while me.json(&format!("{path}/status")).await["segments"].as_u64().unwrap() < stopped {
+            time::sleep(Duration::from_millis(50)).await;
+        }
+        me.post(&format!("{path}/cancel")).await;
+        me.post(&format!("{path}/retry")).await;
+    }
+    let done = me.wait(&id, "completed").await;
+    assert!(done["attempt"].as_u64().unwrap() >= 3);
+    assert_eq!(lines(&me, &id).await, conversation_lines(24));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_are_split_only_where_two_speak() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = pitch_engine(folder.path(), 0.0);
+    let flags = ["--engine", "command", "--engine-command", &command, "--channels", "split"];
+    let app = TestApp::on(folder, &flags).await;
+    let me = app.visitor();
+    let beep = || (0..64_000).map(|n| if n / 16_000 % 2 == 0 { ((n as f32 * 0.1).sin() * 6000.0) as i16 } else { 0 });
+    let silence = || std::iter::repeat_n(0, 64_000);
+    for (recording, says) in [
+        (stereo_wav(beep(), beep()), "Both channels hold the same sound"),
+        (stereo_wav(silence(), beep()), "Only channel 2 of 2 has sound"),
+        (wav(2.0, 5000.0), "only one channel"),
+    ] {
+        let id = me.session("a.wav", recording, &[]).await;
+        let done = me.wait(&id, "completed").await;
+        assert_eq!(done["remarks"][0]["code"], "channels_together", "{done}");
+        assert!(done["remarks"][0]["message"].as_str().unwrap().contains(says), "{done}");
+        let lines = lines(&me, &id).await;
+        let expected = if says.contains("one channel") { 1 } else { 2 };
+        assert!(lines.len() == expected && lines.iter().all(|(_, speaker, _)| speaker.is_none()), "{lines:?}");
+    }
+    // An upload may say otherwise than the server.
+    let id = me.session("call.wav", conversation(4), &[("channels", "mix")]).await;
+    assert!(me.wait(&id, "completed").await["remarks"].is_null());
+    assert_eq!(me.json(&format!("/api/v1/sessions/{id}")).await["channels"], "mix");
+    let (status, code, message) = error(me.upload("call.wav", conversation(4), &[("channels", "left")]).await).await;
+    assert_eq!((status, &*code), (StatusCode::BAD_REQUEST, "bad_request"));
+    assert!(message.contains("'left'") && message.contains("'split'"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_voices_on_two_channels_are_heard_apart() {
+    let app = TestApp::with(&["--channels", "split"]).await;
+    let me = app.visitor();
+    let said = ["the weather will be cold and cloudy in the morning", "seven people are waiting for the train"];
+    let samples = |words: &str| -> Vec<i16> {
+        let file = speech(words, app.folder.path());
+        file[44..].chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
+    };
+    let [first, second] = said.map(samples);
+    // One after the other, as in a conversation.
+    let pause = |samples: usize| std::iter::repeat_n(0_i16, samples);
+    let left: Vec<i16> = first.iter().copied().chain(pause(second.len() + 8_000)).collect();
+    let right: Vec<i16> = pause(first.len() + 8_000).chain(second.iter().copied()).collect();
+    let id = me.session("call.wav", stereo_wav(left, right), &[]).await;
+    me.wait(&id, "completed").await;
+    let lines = lines(&me, &id).await;
+    assert!(lines.is_sorted_by(|a, b| a.0 <= b.0), "{lines:?}");
+    for (n, said) in said.iter().enumerate() {
+        let own = lines.iter().filter(|(_, speaker, _)| *speaker == Some(n as u64 + 1));
+        let heard = own.map(|(.., text)| text.as_str()).collect::<Vec<_>>().join(" ");
+        let wrong = support::word_error_rate(said, &heard);
+        assert!(wrong <= 0.3, "speaker {}: {heard:?}", n + 1);
     }
 }
 

@@ -10,7 +10,9 @@ mod audio;
 
 use audio::*;
 use clap::Parser;
-use hark::server::audio::{AudioError, Decoders, Decoding, Limits, MAX_PEAKS, ProbeError, Problem, SAMPLE_RATE};
+use hark::server::audio::{
+    AudioError, Decoders, Decoding, Limits, MAX_PEAKS, ProbeError, Problem, SAMPLE_RATE, Selection,
+};
 use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -575,7 +577,7 @@ fn a_decoder_ends_when_it_is_no_longer_wanted() {
         let path = files.wave(name, "0.4*sin(880*PI*t)", 60.0, 44_100, "mono", output);
         let begun = |decoders: &Decoders| -> Decoding {
             block_on(async {
-                let mut decoding = decoders.decode(&path, LIMITS).await.unwrap();
+                let mut decoding = decoders.decode(&path, LIMITS, Selection::default()).await.unwrap();
                 for _ in 0..3 {
                     assert_eq!(decoding.next().await.unwrap().map(|piece| piece.len()), Some(8_000), "{name}");
                 }

@@ -9,7 +9,7 @@
 mod audio;
 
 use audio::*;
-use hark::server::audio::{Limits, SAMPLE_RATE};
+use hark::server::audio::{ChannelSelection, Limits, SAMPLE_RATE, Selection};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -281,6 +281,78 @@ fn channels_are_mixed_so_that_they_can_be_heard() {
     assert_eq!(decoded.info.channels, 32);
     assert!((rms(&samples) - 0.28).abs() < 0.02, "{}", rms(&samples));
     assert!(messages(&decoded).contains("channel 7 of 32"), "{}", messages(&decoded));
+}
+
+/// A file of two channels made of what two voices say, at 8 kHz as of a telephone.
+fn telephone(files: &Files, name: &str, channels: [Option<(&str, &str)>; 2], output: &[&str]) -> PathBuf {
+    let side = |n: usize| {
+        let path = files.path(&format!("side{n}.wav"));
+        match channels[n] {
+            Some((voice, words)) => run("flite", &["-voice", voice, "-t", words, "-o", text(&path)]),
+            None => run("sox", &["-n", "-r", "16000", "-c", "1", text(&path), "trim", "0", "4"]),
+        };
+        path
+    };
+    let (left, right, path) = (side(0), side(1), files.path(name));
+    let joined = files.path("joined.wav");
+    run("sox", &["-M", text(&left), text(&right), "-r", "8000", text(&joined)]);
+    ffmpeg(&[&["-i", text(&joined)], output, &[text(&path)]].concat());
+    path
+}
+
+fn select(channels: ChannelSelection) -> Selection {
+    Selection { channels }
+}
+
+#[test]
+fn two_speakers_on_two_channels_are_heard_apart() {
+    let files = Files::new();
+    let one = Some(("rms", "Good morning, this is the library. How can I help you today? We are open until six."));
+    let two = Some(("slt", "Hello, I would like to know whether the book that I have ordered is there."));
+    for (name, output) in [
+        ("a.wav", &[][..]),
+        ("mulaw.wav", &["-c:a", "pcm_mulaw"]),
+        ("a.mp3", &["-b:a", "32k"]),
+        // By ffmpeg.
+        ("a.wv", &["-c:a", "wavpack"]),
+    ] {
+        // Both talk all the time, which is the hardest case.
+        let path = telephone(&files, name, [one, two], output);
+        let (decoded, _, is_apart) =
+            decode_selected(&decoders(), &path, &LIMITS, select(ChannelSelection::FindSpeakers)).unwrap();
+        assert!(is_apart && messages(&decoded).is_empty(), "{name}: {}", messages(&decoded));
+        let sides = [0, 1].map(|channel| {
+            let only = select(ChannelSelection::Only(channel));
+            let (side, samples, is_apart) = decode_selected(&decoders(), &path, &LIMITS, only).unwrap();
+            assert!(!is_apart && (side.duration - decoded.duration).abs() < 0.01, "{name}: {}", side.duration);
+            samples
+        });
+        // Each is what one channel holds, and nothing of the other.
+        for (n, side) in sides.iter().enumerate() {
+            let alone = files.path("alone.wav");
+            ffmpeg(&["-i", text(&path), "-af", &format!("pan=mono|c0=c{n}"), text(&alone)]);
+            let (_, alone) = decode(&alone).unwrap();
+            let product =
+                |a: &[i16], b: &[i16]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+            let likeness = product(side, &alone) / (product(side, side) * product(&alone, &alone)).sqrt();
+            assert!(likeness > 0.98, "{name}, channel {n}: {likeness}");
+        }
+        assert!(!decode_selected(&decoders(), &path, &LIMITS, Selection::default()).unwrap().2);
+    }
+    for (name, sides, says) in [
+        ("same.wav", [one, one], "Both channels hold the same sound"),
+        ("silent.wav", [one, None], "Only channel 1 of 2 has sound"),
+        ("silent.wv", [None, two], "Only channel 2 of 2 has sound"),
+    ] {
+        let path = telephone(&files, name, sides, &[]);
+        let (decoded, _, is_apart) =
+            decode_selected(&decoders(), &path, &LIMITS, select(ChannelSelection::FindSpeakers)).unwrap();
+        assert!(!is_apart && messages(&decoded).contains(says), "{name}: {}", messages(&decoded));
+    }
+    let mono = tone(&files, "mono.wav", 440, 16_000, "mono", &[]);
+    let (decoded, _, is_apart) =
+        decode_selected(&decoders(), &mono, &LIMITS, select(ChannelSelection::FindSpeakers)).unwrap();
+    assert!(!is_apart && messages(&decoded).contains("only one channel"), "{}", messages(&decoded));
 }
 
 #[test]

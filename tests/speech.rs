@@ -96,7 +96,7 @@ fn text(events: &[EngineEvent]) -> String {
 fn processed(events: &[EngineEvent]) -> f64 {
     events
         .iter()
-        .filter_map(|e| if let EngineEvent::Progress { processed } = e { Some(*processed) } else { None })
+        .filter_map(|e| if let EngineEvent::Progress { processed, .. } = e { Some(*processed) } else { None })
         .fold(0.0, f64::max)
 }
 

@@ -7,7 +7,8 @@ mod support;
 
 use hark::{
     model::{
-        DetectedLanguage, EngineId, Failure, Media, Remark, Segment, SessionId, Stage, State, Status, Timestamp, Title,
+        Channels, DetectedLanguage, EngineId, Failure, Media, Remark, Segment, SessionId, Stage, State, Status,
+        Timestamp, Title,
     },
     server::{
         owner::Owner,
@@ -50,6 +51,7 @@ fn new_session(whose: &str, title: &str, engine: EngineId) -> NewSession {
         engine,
         language: None,
         vocabulary: None,
+        channels: Channels::Mix,
         media: Media { file_name: "a.wav".to_owned(), bytes: 5_000_000_000, ..Media::default() },
         duration_total: Some(60.0),
         lease_until: None,
@@ -105,7 +107,16 @@ async fn claim(store: &Store, lease_until: Timestamp) -> Option<Claim> {
 fn segment(index: u32) -> Segment {
     let start = f64::from(index);
     let text = format!("line {index}: \u{2028} \u{1f34e} '\"\\ %_");
-    Segment { index, start, end: start + 1.0, text, confidence: Some(0.5), words: Vec::new(), unsure: Vec::new() }
+    Segment {
+        index,
+        start,
+        end: start + 1.0,
+        text,
+        confidence: Some(0.5),
+        words: Vec::new(),
+        unsure: Vec::new(),
+        speaker: None,
+    }
 }
 
 fn next(status: &Status) -> Status {
@@ -1026,10 +1037,12 @@ async fn outside_workers_report_progress_and_segments(store: &Store) {
     assert!(store.report(&running, later()).await.unwrap());
     assert!(!store.report(&running, later()).await.unwrap(), "the version must rise");
     let words = vec![hark::model::Word { text: "a".to_owned(), start: 0.0, end: 0.5, confidence: None }];
-    let segments = [Segment { words, ..segment(0) }, segment(1)];
+    let segments = [Segment { words, speaker: Some(2), ..segment(0) }, segment(1)];
     assert!(store.report_segments(id, 0, &segments, later()).await.unwrap());
     assert!(!store.report_segments(id, 0, &segments, later()).await.unwrap(), "they are there already");
     assert_eq!(store.segments(id, 0, 10).await.unwrap(), segments);
+    assert_eq!(store.speaker_end(id, 2).await.unwrap(), Some(1.0));
+    assert_eq!(store.speaker_end(id, 1).await.unwrap(), None);
     let step = Status { progress: Some(33.3), message: "It's “going”".to_owned(), segments: 2, ..next(&running) };
     let silent = now();
     store.report_steps(&[step.clone(), Status { version: 1, ..step.clone() }], silent).await.unwrap();

@@ -1,7 +1,7 @@
 //! What the fuzz targets share: bytes as a file, through the built-in decoders as `hark decoder` calls them, but inside this
 //! process, so that a sanitiser sees them.
 
-use hark::server::audio::{AudioError, DecodeFailure, Limits, Recording};
+use hark::server::audio::{AudioError, DecodeFailure, Limits, Recording, Selection};
 use std::{fs::File, io::Write, ops::ControlFlow};
 
 /// Seconds that are decoded: enough for every state of a decoder.
@@ -46,6 +46,6 @@ pub fn decode(bytes: &[u8], marks: &[(usize, &[u8])]) {
         bytes[*at..end].copy_from_slice(mark);
     }
     if let Some(recording) = recording(&bytes) {
-        done(recording.decode(&LIMITS, &mut |_| Ok(()), &mut |_| Ok(ControlFlow::Continue(()))));
+        done(recording.decode(&LIMITS, Selection::default(), &mut |_| Ok(()), &mut || Ok(()), &mut |_| Ok(ControlFlow::Continue(()))));
     }
 }

@@ -4,6 +4,7 @@ pub mod announcer;
 pub mod arrival;
 pub mod badge;
 pub mod buttons;
+pub mod channels_select;
 pub mod chip;
 pub mod engine_select;
 pub mod failure;
@@ -27,6 +28,7 @@ pub use announcer::{Announcer, announce_milestones, provide_announcer, use_annou
 pub use arrival::Arrival;
 pub use badge::{Badge, Connection, ConnectionNotice, StallWarning};
 pub use buttons::{CancelButton, DeleteButton, RetryButton};
+pub use channels_select::ChannelsSelect;
 pub use chip::StateChip;
 pub use engine_select::{EngineHelp, EngineSelect};
 pub use failure::{Alert, LoadBoundary, LoadError, retry_on_failure};

@@ -237,6 +237,7 @@ mod tests {
             confidence: None,
             words: if with_words { words } else { Vec::new() },
             unsure: Vec::new(),
+            speaker: None,
         }
     }
 

@@ -19,6 +19,7 @@ pub struct UploadOptions {
     pub language: String,
     pub engine: String,
     pub vocabulary: String,
+    pub channels: String,
 }
 
 /// What happened to an upload that was started.

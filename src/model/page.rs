@@ -1,7 +1,7 @@
 //! The data of the pages about uploads and identity, and the addresses of those pages and of their forms. Built by the
 //! server, returned by the server functions and shown by the pages.
 
-use super::{EngineInfo, ModelInfo, Timestamp};
+use super::{Channels, EngineInfo, ModelInfo, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The page that makes links and recovery keys, which open the sessions in another browser.
@@ -25,6 +25,8 @@ pub struct UploadInfo {
     pub engines: Vec<EngineInfo>,
     /// The languages that at least one of these engines may know.
     pub languages: Vec<LanguageInfo>,
+    /// How channels are heard if the upload doesn't say it.
+    pub channels: Channels,
     /// The largest file accepted, in bytes.
     pub max_upload_bytes: u64,
     /// The longest recording accepted, in seconds.

@@ -37,6 +37,15 @@ pub struct Segment {
     /// Which words of the text the engine isn't sure of: their positions, from 0, where white space divides words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsure: Vec<u16>,
+    /// The number of the speaker, from 1, where speakers were transcribed apart: that of the recording's channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaker: Option<u16>,
+}
+
+/// A speaker by number, as transcripts and pages name it.
+#[must_use]
+pub fn speaker_label(speaker: u16) -> String {
+    format!("Speaker {speaker}")
 }
 
 /// The confidence below which the engine isn't sure of a word. With Whisper's smallest models about one word in thirty of
@@ -68,6 +77,9 @@ pub struct SegmentEvent {
     /// Which words of the text the engine isn't sure of: their positions, from 0, where white space divides words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsure: Vec<u16>,
+    /// The number of the speaker, from 1, where speakers were transcribed apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaker: Option<u16>,
 }
 
 impl SegmentEvent {
@@ -81,6 +93,7 @@ impl SegmentEvent {
             end: segment.end,
             text: segment.text.clone(),
             unsure: segment.unsure.clone(),
+            speaker: segment.speaker,
         }
     }
 }
@@ -95,6 +108,7 @@ impl From<SegmentEvent> for Segment {
             confidence: None,
             words: Vec::new(),
             unsure: event.unsure,
+            speaker: event.speaker,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A session: one transcription, with its recording, its status and its segments.
 
-use super::{EngineId, Segment, SessionId, StageLog, Status, Timestamp};
+use super::{Channels, EngineId, Segment, SessionId, StageLog, Status, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -137,6 +137,9 @@ pub struct Session {
     /// Names and terms that were given to help the engine, with commas between, if any.
     #[serde(default)]
     pub vocabulary: Option<String>,
+    /// How the recording's channels are heard.
+    #[serde(default)]
+    pub channels: Channels,
     pub media: Media,
     pub status: Status,
 }

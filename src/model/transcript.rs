@@ -1,6 +1,6 @@
 //! Transcripts as files: plain text, SubRip, WebVTT and JSON. Pure; called for downloads.
 
-use super::{Segment, Transcript};
+use super::{Segment, Transcript, speaker_label};
 use serde::{Deserialize, Serialize};
 use std::{fmt::Write, str::FromStr};
 
@@ -71,9 +71,8 @@ impl FromStr for Format {
 /// One line per segment.
 fn txt(segments: &[Segment]) -> String {
     let mut out = String::new();
-    for text in segments.iter().map(|s| one_line(&s.text)).filter(|t| !t.is_empty()) {
-        out.push_str(&text);
-        out.push('\n');
+    for (segment, text) in segments.iter().map(|s| (s, one_line(&s.text))).filter(|(_, text)| !text.is_empty()) {
+        let _ = writeln!(out, "{}{text}", speaker_prefix(segment));
     }
     out
 }
@@ -86,7 +85,7 @@ fn srt(segments: &[Segment]) -> String {
         // Players take any "-->" for a line of times.
         let text = text.replace("-->", "->");
         let (start, end) = (time(segment.start, ','), time(segment.end, ','));
-        let _ = writeln!(out, "{}\n{start} --> {end}\n{text}\n", n + 1);
+        let _ = writeln!(out, "{}\n{start} --> {end}\n{}{text}\n", n + 1, speaker_prefix(segment));
     }
     out
 }
@@ -97,9 +96,16 @@ fn vtt(segments: &[Segment]) -> String {
     for (segment, text) in segments.iter().map(|s| (s, one_line(&s.text))).filter(|(_, text)| !text.is_empty()) {
         let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let (start, end) = (time(segment.start, '.'), time(segment.end, '.'));
-        let _ = writeln!(out, "{start} --> {end}\n{text}\n");
+        // The format's own way to name who speaks.
+        let voice = segment.speaker.map(|speaker| format!("<v {}>", speaker_label(speaker))).unwrap_or_default();
+        let _ = writeln!(out, "{start} --> {end}\n{voice}{text}\n");
     }
     out
+}
+
+/// Who says a segment, where formats have no way of their own to say it.
+fn speaker_prefix(segment: &Segment) -> String {
+    segment.speaker.map(|speaker| format!("{}: ", speaker_label(speaker))).unwrap_or_default()
 }
 
 /// Joins the lines of a text: a cue ends at an empty line, so its text must not contain one.
@@ -126,6 +132,7 @@ mod tests {
             confidence: None,
             words: Vec::new(),
             unsure: Vec::new(),
+            speaker: None,
         };
         vec![
             piece(0, 0.0, 1.5, "hello there"),
@@ -158,6 +165,27 @@ mod tests {
                         99:59:59.000 --> 100:00:00.250\nnaïve 😀\n\n";
         assert_eq!(vtt(&segments()), expected);
         assert_eq!(vtt(&[]), "WEBVTT\n\n");
+    }
+
+    #[test]
+    fn speakers_are_named_as_each_format_does() {
+        let segments: Vec<Segment> = segments()
+            .into_iter()
+            .take(3)
+            .map(|segment| Segment { speaker: Some(if segment.index == 0 { 1 } else { 2 }), ..segment })
+            .collect();
+        assert_eq!(txt(&segments), "Speaker 1: hello there\nSpeaker 2: fish & chips <b>--> now\n");
+        assert_eq!(
+            srt(&segments),
+            "1\n00:00:00,000 --> 00:00:01,500\nSpeaker 1: hello there\n\n\
+             2\n00:01:01,000 --> 01:02:06,000\nSpeaker 2: fish & chips <b>-> now\n\n"
+        );
+        assert_eq!(
+            vtt(&segments),
+            "WEBVTT\n\n\
+             00:00:00.000 --> 00:00:01.500\n<v Speaker 1>hello there\n\n\
+             00:01:01.000 --> 01:02:06.000\n<v Speaker 2>fish &amp; chips &lt;b&gt;--&gt; now\n\n"
+        );
     }
 
     #[test]

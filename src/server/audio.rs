@@ -41,6 +41,24 @@ pub struct Limits {
     pub max_duration: f64,
 }
 
+/// What of a recording is to be heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Selection {
+    pub channels: ChannelSelection,
+}
+
+/// Which channels are to be heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum ChannelSelection {
+    /// Their mix.
+    #[default]
+    Mix,
+    /// Their mix; whether there is a speaker on each of two channels is to be found out.
+    FindSpeakers,
+    /// The channel of this number, from 0, as a speaker's own.
+    Only(u16),
+}
+
 /// The format of a recording, according to its headers and its first packet.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct AudioInfo {

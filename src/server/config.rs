@@ -4,7 +4,7 @@ mod host;
 mod recordings;
 
 use super::address::{ForwardedHeader, TrustedProxy};
-use crate::model::EngineId;
+use crate::model::{Channels, EngineId};
 use clap::{Args, ValueEnum};
 pub use host::AllowedHost;
 pub(super) use host::is_host;
@@ -333,6 +333,10 @@ pub struct EngineConfig {
     /// Names and terms that engines with a prompt are told, with commas between, for uploads that bring none of their own.
     #[arg(long, env = "HARK_VOCABULARY", value_name = "TERMS")]
     pub vocabulary: Option<String>,
+    /// How channels are heard, for uploads that don't say it: `mix`, or `split`, which transcribes two speakers on two
+    /// channels apart, as of a telephone call or an interview. That takes two engines at once, so twice their memory.
+    #[arg(long, env = "HARK_CHANNELS", default_value = "mix", value_name = "mix|split")]
+    pub channels: Channels,
     /// Whether a node that starts without the model of its default engine fetches it in the background. Recordings that
     /// are sent meanwhile wait for it in the queue.
     #[arg(long, env = "HARK_MODEL_FETCH", default_value_t = true, action = clap::ArgAction::Set, value_name = "true|false")]
@@ -372,6 +376,7 @@ impl Default for EngineConfig {
             engine_command: None,
             engine_env: Vec::new(),
             vocabulary: None,
+            channels: Channels::Mix,
             model_fetch: true,
             engine_program: None,
             openai: OpenaiConfig::default(),

@@ -8,7 +8,7 @@ use super::{
     store::{self, EnqueueError, LimitScope, QueueFull, ReachedLimit},
 };
 use crate::model::{
-    ApiError, ErrorBody, TitleError, UnknownEngine, bytes, duration, retry_after,
+    ApiError, ErrorBody, TitleError, UnknownChannels, UnknownEngine, bytes, duration, retry_after,
     text::{count, remaining},
 };
 use axum::{
@@ -306,6 +306,12 @@ impl From<QueueFull> for Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         if store::is_full(&error) { Self::NothingSaved } else { Self::Store(error) }
+    }
+}
+
+impl From<UnknownChannels> for Error {
+    fn from(error: UnknownChannels) -> Self {
+        Self::BadRequest(error.to_string())
     }
 }
 

@@ -3,6 +3,7 @@
 //! onto the bus.
 
 mod job;
+mod order;
 mod retention;
 mod spool;
 

@@ -260,7 +260,7 @@ fn printable(title: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EngineId, Media, Status, Title};
+    use crate::model::{Channels, EngineId, Media, Status, Title};
 
     #[test]
     fn a_session_is_one_line_whatever_its_title() {
@@ -276,6 +276,7 @@ mod tests {
             language: None,
             detected_language: None,
             vocabulary: None,
+            channels: Channels::Mix,
             media: Media { bytes: 1_400_000, ..Media::default() },
             status: Status { duration_total: Some(90.0), ..Status::new(id, State::Queued, None, Timestamp(0)) },
         };

@@ -18,7 +18,7 @@ use super::{
     store::{NewSession, Store},
     stream::Hub,
 };
-use crate::model::{EngineId, Media, Session, SessionId, Timestamp, Title};
+use crate::model::{Channels, EngineId, Media, Session, SessionId, Timestamp, Title};
 pub use live::Live;
 use live::LiveSessions;
 pub use redis_reports::listen;
@@ -123,6 +123,7 @@ impl Outside {
             engine: EngineId::External,
             language,
             vocabulary: None,
+            channels: Channels::Mix,
             media: Media::default(),
             duration_total: new.duration_total,
             lease_until: Some(self.lease_until(now)),

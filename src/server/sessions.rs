@@ -19,7 +19,7 @@ use super::{
     store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recent_cutoff},
 };
 use crate::model::{
-    EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
+    Channels, EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time;
@@ -54,6 +54,7 @@ pub struct UploadOptions {
     pub language: Option<String>,
     pub engine: Option<String>,
     pub vocabulary: Option<String>,
+    pub channels: Option<String>,
 }
 
 /// Upload options that were checked.
@@ -63,6 +64,7 @@ pub struct CheckedOptions {
     language: Option<String>,
     engine: EngineId,
     vocabulary: Option<String>,
+    channels: Channels,
 }
 
 /// The longest vocabulary, in characters. Whisper reads at most 224 tokens of it, which are fewer.
@@ -173,7 +175,7 @@ impl Sessions {
     /// Checks the options of an upload before the recording is received.
     ///
     /// # Errors
-    /// If the title, the language or the engine isn't valid, the engine isn't available or doesn't know the language.
+    /// If the title, the language, the channels or the engine isn't valid, the engine isn't available or doesn't know the language.
     pub fn check_options(&self, options: &UploadOptions) -> Result<CheckedOptions, Error> {
         let non_empty =
             |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
@@ -209,7 +211,11 @@ impl Sessions {
             .map(|text| vocabulary(&text))
             .transpose()?
             .or_else(|| self.engines.default_vocabulary().map(str::to_owned));
-        Ok(CheckedOptions { title, language, engine, vocabulary })
+        let channels = match non_empty(&options.channels) {
+            Some(name) => name.parse()?,
+            None => self.engines.default_channels(),
+        };
+        Ok(CheckedOptions { title, language, engine, vocabulary, channels })
     }
 
     /// Checks the options that came before the recording; others may follow it.
@@ -380,6 +386,7 @@ impl Sessions {
             engine: options.engine,
             language: options.language,
             vocabulary: options.vocabulary,
+            channels: options.channels,
             media: Media {
                 file_name,
                 bytes: received.bytes,

@@ -20,7 +20,7 @@ pub use process::{Input, Output, spawn};
 pub use protocol::{EngineEvent, EngineSegment};
 
 use crate::{
-    model::{EngineId, EngineInfo, page::ModelsInfo},
+    model::{Channels, EngineId, EngineInfo, page::ModelsInfo},
     server::config::{EngineConfig, ModelConfig},
 };
 use languages::Languages;
@@ -54,6 +54,8 @@ pub struct Request {
     pub vocabulary: Option<String>,
     /// Where in the recording the samples begin, in seconds. An engine that mentions times in a remark adds it.
     pub offset: f64,
+    /// How many engines work on the recording at once, one for each channel; they share the processors. 0 counts as 1.
+    pub engines: u16,
 }
 
 /// A speech engine.
@@ -121,6 +123,7 @@ pub struct Engines {
     fetch: Arc<models::Fetch>,
     sources: Option<ModelConfig>,
     vocabulary: Option<String>,
+    channels: Channels,
 }
 
 impl Engines {
@@ -145,7 +148,8 @@ impl Engines {
         let library = models::Library::new(data_dir);
         let whisper_model = library.resolve(config.whisper_model.as_deref());
         let (default, vocabulary) = (config.engine, config.vocabulary.clone());
-        Self { engines, default, vocabulary, library, whisper_model, fetch, sources: None }
+        let channels = config.channels;
+        Self { engines, default, vocabulary, channels, library, whisper_model, fetch, sources: None }
     }
 
     /// Lets [`Engines::fetch_missing`] fetch models from these sources.
@@ -194,6 +198,12 @@ impl Engines {
     #[must_use]
     pub fn default_vocabulary(&self) -> Option<&str> {
         self.vocabulary.as_deref().map(str::trim).filter(|text| !text.is_empty())
+    }
+
+    /// How channels are heard in sessions that don't say it.
+    #[must_use]
+    pub fn default_channels(&self) -> Channels {
+        self.channels
     }
 
     /// Lists Whisper's models, for their page.

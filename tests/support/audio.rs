@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use clap::Parser;
-use hark::server::audio::{AudioError, Decoded, Decoders, Limits, MAX_PEAKS, ProbeError, SAMPLE_RATE};
+use hark::server::audio::{AudioError, Decoded, Decoders, Limits, MAX_PEAKS, ProbeError, SAMPLE_RATE, Selection};
 use hark::server::config::DecodeConfig;
 use tempfile::TempDir;
 
@@ -127,17 +127,28 @@ pub fn decode_within(path: &Path, limits: &Limits) -> Result<(Decoded, Vec<i16>)
 }
 
 pub fn decode_with(decoders: &Decoders, path: &Path, limits: &Limits) -> Result<(Decoded, Vec<i16>), AudioError> {
+    decode_selected(decoders, path, limits, Selection::default()).map(|(decoded, samples, _)| (decoded, samples))
+}
+
+/// Decodes what is selected. Returns also whether two speakers on two channels were to be found, and were.
+pub fn decode_selected(
+    decoders: &Decoders,
+    path: &Path,
+    limits: &Limits,
+    selection: Selection,
+) -> Result<(Decoded, Vec<i16>, bool), AudioError> {
     block_on(async {
-        let mut decoding = decoders.decode(path, *limits).await?;
+        let mut decoding = decoders.decode(path, *limits, selection).await?;
         let mut samples = Vec::new();
         while let Some(piece) = decoding.next().await? {
             assert!(!piece.is_empty() && piece.len() <= 8_000);
             samples.extend(piece);
         }
+        let is_apart = decoding.is_apart();
         let decoded = decoding.finish();
         assert!((decoded.duration - samples.len() as f64 / f64::from(SAMPLE_RATE)).abs() < 1e-9);
         assert!(decoded.waveform.peaks.len() <= MAX_PEAKS);
-        Ok((decoded, samples))
+        Ok((decoded, samples, is_apart))
     })
 }
 

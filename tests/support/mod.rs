@@ -287,6 +287,60 @@ pub fn wav_of(samples: impl IntoIterator<Item = i16>) -> Vec<u8> {
     file
 }
 
+/// A WAV file with these two channels: 16 kHz, 16 bit.
+pub fn stereo_wav(left: impl IntoIterator<Item = i16>, right: impl IntoIterator<Item = i16>) -> Vec<u8> {
+    let mut file = wav_of(left.into_iter().zip(right).flat_map(|(left, right)| [left, right]));
+    file[22..24].copy_from_slice(&2_u16.to_le_bytes());
+    file[28..32].copy_from_slice(&64_000_u32.to_le_bytes());
+    file[32..34].copy_from_slice(&4_u16.to_le_bytes());
+    file
+}
+
+/// Two people who talk in turns of two seconds, on a channel each: tones of different height.
+pub fn conversation(seconds: usize) -> Vec<u8> {
+    let side = |speaker: usize, pitch: f32| {
+        (0..seconds * 16_000).map(move |n| {
+            let speaks = n / 32_000 % 2 == speaker;
+            if speaks { ((n as f32 * pitch).sin() * 6000.0) as i16 } else { 0 }
+        })
+    };
+    stereo_wav(side(0, 0.1), side(1, 0.3))
+}
+
+/// A program that speaks the engine protocol: a segment for each time that somebody speaks, with a word for how high, and
+/// a pause for each second of audio.
+pub fn pitch_engine(folder: &Path, pause: f64) -> String {
+    let file = folder.join("pitch.py");
+    let script = r#"import array, json, sys, time
+def say(**line): print(json.dumps(line), flush=True)
+say(type="ready", protocol=1, model="pitch")
+heard, start, crossings, total = 0, None, 0, 0
+def end():
+    global start
+    if start is not None and total >= 1600:
+        height = "high" if crossings > total * 0.06 else "low"
+        say(type="segment", start=start, end=heard, text=height)
+    start = None
+while True:
+    data = sys.stdin.buffer.read(3200)
+    if not data: break
+    samples = array.array("h", data)
+    if max(map(abs, samples)) > 500:
+        if start is None: start, crossings, total = heard, 0, 0
+        crossings += sum(1 for a, b in zip(samples, samples[1:]) if (a < 0) != (b < 0))
+        total += len(samples)
+    else: end()
+    heard += len(samples) / 16000
+    time.sleep(PAUSE * len(samples) / 16000)
+    if start is None: say(type="progress", processed=heard)
+    else: say(type="progress", processed=heard, settled=start)
+end()
+say(type="done")
+"#;
+    std::fs::write(&file, script.replace("PAUSE", &pause.to_string())).unwrap();
+    format!("python3 {}", file.display())
+}
+
 /// Synthetic speech by Debian's flite.
 pub fn speech(text: &str, folder: &Path) -> Vec<u8> {
     let (read, file) = (folder.join("speech.txt"), folder.join("speech.wav"));

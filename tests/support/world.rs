@@ -42,6 +42,7 @@ pub fn segment(index: u32) -> Segment {
         confidence: None,
         words: Vec::new(),
         unsure: Vec::new(),
+        speaker: None,
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{Icon, Symbol};
 use crate::{
     feed::{browser::dom, reduce::View},
-    model::{Segment, clock, text},
+    model::{Segment, clock, speaker_label, text},
 };
 use leptos::{either::Either, html, prelude::*};
 
@@ -82,8 +82,11 @@ pub fn TranscriptLines(
     let line = move |index: usize| {
         let segment = view
             .get_value()
-            .with_untracked(|v| v.segments.get(index).map(|s| (s.start, s.text.clone(), s.unsure.clone())));
-        segment.map(|(start, text, unsure)| {
+            .with_untracked(|v| v.segments.get(index).map(|s| (s.start, s.text.clone(), s.unsure.clone(), s.speaker)));
+        segment.map(|(start, text, unsure, speaker)| {
+            let speaker = speaker.map(
+                |speaker| view! { <span class="speaker" data-testid="speaker">{speaker_label(speaker)}":"</span>" " },
+            );
             view! {
                 <li class="line" data-testid="segment">
                     <button
@@ -93,7 +96,7 @@ pub fn TranscriptLines(
                         aria-label=format!("Play from {}", clock(start))
                         on:click=move |_| on_play.run(start)
                     >{clock(start)}</button>
-                    <p>{marked(&text, &unsure)}</p>
+                    <p>{speaker}{marked(&text, &unsure)}</p>
                 </li>
             }
         })
@@ -147,6 +150,7 @@ mod tests {
             confidence: None,
             words: Vec::new(),
             unsure: Vec::new(),
+            speaker: None,
         };
         let segments = [piece(0, 1.0, 2.0), piece(1, 2.0, 4.0), piece(2, 6.0, 7.0)];
         let lines = [0.5, 1.0, 2.0, 3.9, 5.0, 6.5, 9.0].map(|at| line_at(&segments, at));

@@ -16,7 +16,8 @@ use crate::{
     },
     feed::{Feed, browser::dom, reduce::View},
     model::{
-        ApiError, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text, transcript::Format,
+        ApiError, Channels, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text,
+        transcript::Format,
     },
 };
 use leptos::{either::Either, prelude::*};
@@ -287,6 +288,7 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
                 {row("Sound", sound.unwrap_or_default())}
                 {row("Engine", engine)}
                 {row("Language", language)}
+                {row("Channels", if session.channels == Channels::Split { session.channels.label().to_owned() } else { String::new() })}
                 {row("Names and terms", session.vocabulary.unwrap_or_default())}
                 <div><dt>"Created"</dt><dd><Moment at=session.created_at/></dd></div>
             </dl>

@@ -7,8 +7,8 @@ use crate::{
     },
     app::{
         components::{
-            Alert, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadBoundary, Symbol, TrySampleButton, UploadItem,
-            retry_on_failure,
+            Alert, ChannelsSelect, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadBoundary, Symbol,
+            TrySampleButton, UploadItem, retry_on_failure,
         },
         uploads::Uploads,
     },
@@ -57,7 +57,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     let limit = info.max_upload_bytes;
     let input = NodeRef::<html::Input>::new();
     let [title, vocabulary] = [(); 2].map(|()| NodeRef::<html::Input>::new());
-    let [language, engine] = [(); 2].map(|()| NodeRef::<html::Select>::new());
+    let [language, engine, channels] = [(); 3].map(|()| NodeRef::<html::Select>::new());
     let chosen = RwSignal::new(Vec::<Picked>::new());
     let several = Memo::new(move |_| chosen.with(|c| c.len() > 1));
     let dragged_over = RwSignal::new(false);
@@ -98,6 +98,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
             language: value(language),
             engine: value(engine),
             vocabulary: text(vocabulary),
+            channels: value(channels),
         };
         uploads.add(files, &options, limit);
         chosen.set(Vec::new());
@@ -187,6 +188,10 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                         data-testid="vocabulary-input"
                         node_ref=vocabulary
                     />
+                </p>
+                <p class="field">
+                    <label for="channels">"Channels"</label>
+                    <ChannelsSelect default=info.channels select=channels/>
                 </p>
             </div>
             {move || mismatch.get().map(|message| view! { <Alert message/> })}

@@ -97,6 +97,7 @@ fn start_request(key: u32, file: &File, options: &UploadOptions, on_event: Rc<dy
         ("language", &options.language),
         ("engine", &options.engine),
         ("vocabulary", &options.vocabulary),
+        ("channels", &options.channels),
     ];
     for (name, value) in options {
         if !value.is_empty() {

@@ -16,7 +16,7 @@ use super::confine::{Bounds, Role, confine};
 use super::decode::{DecodeFailure, Recording};
 use super::level::Mix;
 use super::wire::{self, Message};
-use super::{AudioError, Limits, ffmpeg};
+use super::{AudioError, ChannelSelection, Limits, Selection, ffmpeg};
 
 /// The arguments of a decoder. Only Hark itself passes them.
 #[derive(Args, Debug)]
@@ -44,6 +44,12 @@ enum Task {
         /// The longest recording allowed, in seconds.
         #[arg(long)]
         max_duration: f64,
+        /// Find out whether there is a speaker on each of two channels.
+        #[arg(long)]
+        find_speakers: bool,
+        /// Decode only this channel, from 0.
+        #[arg(long)]
+        channel: Option<u16>,
     },
     /// Become ffprobe, and tell what the recording is.
     Ffprobe {
@@ -106,8 +112,15 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     // A single block may take half of the memory, because a growing one is copied into the next.
     let block = args.memory / 2;
     let done = match args.task {
-        Task::Probe { max_duration } => built_in(&Limits { max_duration }, false),
-        Task::Decode { max_duration } => built_in(&Limits { max_duration }, true),
+        Task::Probe { max_duration } => built_in(&Limits { max_duration }, None),
+        Task::Decode { max_duration, find_speakers, channel } => {
+            let channels = match channel {
+                Some(channel) => ChannelSelection::Only(channel),
+                None if find_speakers => ChannelSelection::FindSpeakers,
+                None => ChannelSelection::Mix,
+            };
+            built_in(&Limits { max_duration }, Some(Selection { channels }))
+        }
         Task::Ffprobe { program, pictures } => Err(become_program(&program, ffmpeg::probe_arguments(block, pictures))),
         Task::Ffmpeg { program, stream, channels, measure, mix, gain } => {
             let task = if measure {
@@ -144,15 +157,18 @@ fn become_program(program: &Path, arguments: Vec<std::ffi::OsString>) -> io::Err
     Command::new(program).args(arguments).env_remove(ALLOCATOR.0).exec()
 }
 
-/// Probes or decodes the recording with the built-in decoders. Fails only if the parent doesn't read any more.
-fn built_in(limits: &Limits, whole: bool) -> io::Result<()> {
+/// Probes the recording with the built-in decoders, or decodes what is `selected` of it. Fails only if the parent doesn't
+/// read any more.
+fn built_in(limits: &Limits, selected: Option<Selection>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let end = match recognise(&mut out) {
-        Ok(Some(recording)) if whole => decode(recording, limits, &mut out)?,
-        Ok(Some(recording)) => {
-            let ended = |info| Message::Ended { info, remarks: Vec::new() };
-            recording.probe(limits).map_or_else(message, ended)
-        }
+        Ok(Some(recording)) => match selected {
+            Some(selection) => decode(recording, limits, selection, &mut out)?,
+            None => {
+                let ended = |info| Message::Ended { info, remarks: Vec::new() };
+                recording.probe(limits).map_or_else(message, ended)
+            }
+        },
         Ok(None) => return Err(io::ErrorKind::BrokenPipe.into()),
         Err(error) => Message::Refused(error.into()),
     };
@@ -167,13 +183,14 @@ fn recognise(out: &mut impl Write) -> Result<Option<Recording>, AudioError> {
     Ok(written.is_ok().then_some(recording))
 }
 
-fn decode(recording: Recording, limits: &Limits, out: &mut impl Write) -> io::Result<Message> {
+fn decode(recording: Recording, limits: &Limits, selection: Selection, out: &mut impl Write) -> io::Result<Message> {
     let out = std::cell::RefCell::new(out);
     // The error of the pipe, to tell it from an error of the recording.
     let mut broken = None;
     let mut opened =
         |info: &super::AudioInfo| wire::write_message(&mut *out.borrow_mut(), &Message::Opened(info.clone()));
-    let done = recording.decode(limits, &mut opened, &mut |samples| {
+    let mut apart = || wire::write_message(&mut *out.borrow_mut(), &Message::Apart);
+    let done = recording.decode(limits, selection, &mut opened, &mut apart, &mut |samples| {
         Ok(match wire::write_samples(&mut *out.borrow_mut(), samples) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {

@@ -25,11 +25,11 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
-use super::level::{Level, Meter, Mix, tracks_remark};
+use super::level::{Level, Meter, Mix, only, tracks_remark};
 use super::parts::{self, Framing};
 use super::resample::RATES;
 use super::sniff::{self, Kind, Lengths, Part, Source};
-use super::{AudioError, AudioInfo, Limits, Problem, matroska, mp4, remarks};
+use super::{AudioError, AudioInfo, ChannelSelection, Limits, Problem, Selection, matroska, mp4, remarks};
 use crate::model::Remark;
 
 /// Consecutive failures after which a file counts as ended. Each failure advances the reader, but one that has lost its
@@ -137,15 +137,15 @@ impl Recording {
     /// # Errors
     /// Every [`AudioError`] that shows this early: a declared length over the limit, an MP4 file without its index.
     pub fn probe(self, limits: &Limits) -> Result<AudioInfo, DecodeFailure> {
-        let info = self.open(limits, None, Mix::default(), false)?.info;
+        let info = self.open(limits, Selection::default(), None, Mix::default(), false)?.info;
         check_duration(info.duration, limits)?;
         Ok(info)
     }
 
-    /// Decodes the whole recording to 16 kHz mono, passes it to `sink` in pieces of half a second, and returns its
-    /// format and what to say about it. Calls `opened` with the format before the first piece. Before that the sink
-    /// receives empty pieces while the level is measured. Memory doesn't grow with the length. Stops when the sink
-    /// breaks.
+    /// Decodes what was selected of the recording to 16 kHz mono, passes it to `sink` in pieces of half a second, and
+    /// returns its format and what to say about it. Calls `opened` with the format before it measures the level, during
+    /// which the sink receives empty pieces, and `apart` afterwards if two speakers on two channels were to be found and
+    /// were. Memory doesn't grow with the length. Stops when the sink breaks.
     ///
     /// # Errors
     /// Every [`AudioError`]. What the sink received before must be discarded. An error of the sink is returned as
@@ -153,10 +153,12 @@ impl Recording {
     pub fn decode(
         self,
         limits: &Limits,
+        selection: Selection,
         opened: &mut dyn FnMut(&AudioInfo) -> io::Result<()>,
+        apart: &mut dyn FnMut() -> io::Result<()>,
         sink: &mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
     ) -> Result<(AudioInfo, Vec<Remark>), DecodeFailure> {
-        let native = self.open(limits, None, Mix::default(), true)?;
+        let native = self.open(limits, selection, None, Mix::default(), true)?;
         check_duration(native.info.duration, limits)?;
         opened(&native.info)?;
         let (tracks, first) = (native.audio_tracks.clone(), native.track);
@@ -166,14 +168,17 @@ impl Recording {
         if level.is_silent() {
             for other in tracks.iter().copied().filter(|other| *other != first) {
                 // A track in an unknown coding can't be chosen.
-                let Ok(native) = self.open(limits, Some(other), Mix::default(), true) else { continue };
+                let Ok(native) = self.open(limits, selection, Some(other), Mix::default(), true) else { continue };
                 let Some(found) = native.measure(&mut alive)? else { return Ok(stopped()) };
                 if found.is_louder_than(&level) {
                     (track, level) = (other, found);
                 }
             }
         }
-        let mut native = self.open(limits, Some(track), level.mix, true)?;
+        let mut native = self.open(limits, selection, Some(track), level.mix, true)?;
+        if level.is_apart {
+            apart()?;
+        }
         let number = |track: u32| tracks.iter().position(|known| *known == track).map_or(1, |index| index + 1);
         let instead_of = (track != first).then(|| number(first));
         native.remarks.extend(tracks_remark(tracks.len(), number(track), instead_of));
@@ -189,11 +194,19 @@ impl Recording {
 
     /// Opens the recording with the track of this id, or the default one. With `whole`, the whole file is looked
     /// through for its parts.
-    fn open(&self, limits: &Limits, track: Option<u32>, mix: Mix, whole: bool) -> Result<Native, DecodeFailure> {
+    fn open(
+        &self,
+        limits: &Limits,
+        selection: Selection,
+        track: Option<u32>,
+        mix: Mix,
+        whole: bool,
+    ) -> Result<Native, DecodeFailure> {
         if matches!(self.kind, Kind::ForFfmpeg(_)) {
             return Err(DecodeFailure::TryFfmpeg(Problem::Unsupported));
         }
-        Native::open(self.file.try_clone()?, self.kind, limits, track, mix, whole).map_err(|failure| match failure {
+        let opened = Native::open(self.file.try_clone()?, self.kind, limits, selection, track, mix, whole);
+        opened.map_err(|failure| match failure {
             // Without known first bytes, "damaged" would be a guess.
             DecodeFailure::TryFfmpeg(_) if self.kind == Kind::Unknown => DecodeFailure::TryFfmpeg(Problem::Unsupported),
             other => other,
@@ -238,6 +251,7 @@ struct Native {
     held: Option<Held>,
     /// Interleaved samples of the last packet; a field to reuse its memory.
     interleaved: Vec<f32>,
+    selection: ChannelSelection,
     mix: Mix,
     /// Measures the samples until they are passed on.
     meter: Option<Meter>,
@@ -412,6 +426,7 @@ impl Native {
         file: File,
         kind: Kind,
         limits: &Limits,
+        selection: Selection,
         track: Option<u32>,
         mix: Mix,
         whole: bool,
@@ -482,6 +497,7 @@ impl Native {
             items: VecDeque::new(),
             held: None,
             interleaved: Vec::new(),
+            selection: selection.channels,
             mix,
             meter: None,
             is_measured: whole,
@@ -538,9 +554,10 @@ impl Native {
     /// then, breaks.
     fn measure(mut self, alive: &mut dyn FnMut() -> io::Result<ControlFlow<()>>) -> Result<Option<Level>, AudioError> {
         let (mut next_alive, mut next_check) = (ALIVE_SECS, 0);
+        let find_speakers = self.selection == ChannelSelection::FindSpeakers;
         while !self.at_end && self.emitted <= self.limit {
             if let Some(meter) = self.meter.as_ref().filter(|meter| meter.blocks() >= next_check) {
-                if meter.is_ordinary() {
+                if meter.is_enough(find_speakers) {
                     break;
                 }
                 next_check = meter.blocks() + CHECKED_BLOCKS;
@@ -555,7 +572,7 @@ impl Native {
             self.items.clear();
         }
         let none = || Meter::new(&self.info.codec, self.info.sample_rate, self.info.channels);
-        Ok(Some(self.meter.unwrap_or_else(none).decide()))
+        Ok(Some(self.meter.unwrap_or_else(none).decide(find_speakers)))
     }
 
     fn run(&mut self, output: &mut Output<'_>) -> Result<(), AudioError> {
@@ -614,12 +631,16 @@ impl Native {
                 self.spec_changes += u64::from(self.spec.is_some_and(|before| before != spec));
                 self.spec = Some(spec);
                 let mut block = Block { rate, samples: Vec::new() };
-                let channels = usize::from(channels);
+                let (mut channels, mut heard) = (usize::from(channels), channels);
+                if let ChannelSelection::Only(channel) = self.selection {
+                    self.interleaved = only(channel, &self.interleaved, channels);
+                    (channels, heard) = (1, 1);
+                }
                 self.mix.apply(&self.interleaved, channels, &mut block.samples);
                 self.good.packets += 1;
                 self.good.seconds += block.seconds();
                 if self.is_measured {
-                    let meter = self.meter.get_or_insert_with(|| Meter::new(&self.info.codec, spec.0, spec.1));
+                    let meter = self.meter.get_or_insert_with(|| Meter::new(&self.info.codec, rate, heard));
                     meter.add(&self.interleaved, channels);
                 }
                 if self.traits.counts_frames {

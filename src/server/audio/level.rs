@@ -46,6 +46,19 @@ const DILUTED: f64 = 12.0;
 /// Channels within so many dB of the loudest one hold sound.
 const SOUNDING: f64 = 30.0;
 
+/// By how many dB one of two channels is louder in a block that it has to itself.
+const ALONE: f64 = 10.0;
+
+/// Blocks within so many dB of the loud ones are speech, and not the noise between.
+const SPEECH_RANGE: f64 = 25.0;
+
+/// Two channels have a speaker each if one block in so many, at least, is one channel's alone. In a recording of a room,
+/// and in most music, hardly any is; where two people talk all the time at once, it is still two in five.
+const APART: u32 = 4;
+
+/// The share of the sound of two channels that is the same in both if they count as the same.
+const SAME: f64 = 0.9;
+
 /// Channels that are measured apart. Further ones are only mixed.
 const MAX_CHANNELS: usize = 256;
 
@@ -149,6 +162,9 @@ pub(super) struct Meter {
     powers: Vec<f64>,
     mix: Levels,
     each: Vec<Levels>,
+    /// Of two channels, by the level of the louder one: the blocks that each has to itself, and all blocks.
+    alone: [Levels; 2],
+    either: Levels,
     /// Sums over the whole recording for its first two channels: their squares and their product.
     correlation: [f64; 3],
     samples: u64,
@@ -169,6 +185,8 @@ impl Meter {
             powers: vec![0.0; apart],
             mix: Levels::new(),
             each: vec![Levels::new(); apart],
+            alone: [Levels::new(), Levels::new()],
+            either: Levels::new(),
             correlation: [0.0; 3],
             samples: 0,
             over: 0,
@@ -212,6 +230,14 @@ impl Meter {
     fn close(&mut self) {
         let frames = self.filled as f64;
         self.mix.add(self.mix_power / frames);
+        if let [left, right] = self.powers[..] {
+            let (left, right) = (left / frames, right / frames);
+            self.either.add(left.max(right));
+            let difference = decibels(left) - decibels(right);
+            if difference.abs() >= ALONE {
+                self.alone[usize::from(difference < 0.0)].add(left.max(right));
+            }
+        }
         for (levels, power) in self.each.iter_mut().zip(&mut self.powers) {
             levels.add(*power / frames);
             *power = 0.0;
@@ -227,6 +253,41 @@ impl Meter {
     /// Whether enough was heard to know that the recording is an ordinary one.
     pub(super) fn is_ordinary(&self) -> bool {
         self.mix.above(QUIET) >= ENOUGH_BLOCKS && !self.is_overdriven() && !self.cancels() && !self.is_diluted()
+    }
+
+    /// Whether enough was heard to decide. A recording in which two speakers are searched for is heard until they are
+    /// found, because the second one may speak late.
+    pub(super) fn is_enough(&self, find_speakers: bool) -> bool {
+        self.is_ordinary() && (!find_speakers || self.channels != 2 || self.is_apart())
+    }
+
+    /// Whether each of two channels has a speaker of its own, so that often only one of them has sound. How alike their
+    /// samples are tells nothing: two microphones in a room hear the same people, but not at the same moment.
+    fn is_apart(&self) -> bool {
+        let speech = self.loudest().1 - SPEECH_RANGE;
+        let [left, right] = [0, 1].map(|channel| self.alone[channel].above(speech));
+        self.channels == 2
+            && left >= LOUD_BLOCKS
+            && right >= LOUD_BLOCKS
+            && (left + right) * APART >= self.either.above(speech)
+    }
+
+    /// Why there are no two speakers on two channels, for the reader of the transcript. `sounding` are the channels with
+    /// sound.
+    fn why_not_apart(&self, sounding: &[usize]) -> String {
+        let [left, right, both] = self.correlation;
+        match (self.channels, sounding) {
+            (1, _) => "The recording has only one channel, so there were no two to transcribe apart.".to_owned(),
+            (3.., _) => format!(
+                "The recording has {} channels, and only two can be transcribed apart; they were mixed instead.",
+                self.channels
+            ),
+            (_, [one]) => format!("Only channel {} of 2 has sound in it, so it alone was transcribed.", one + 1),
+            _ if both.abs() > SAME * (left * right).sqrt() => {
+                "Both channels hold the same sound, so they were transcribed as one.".to_owned()
+            }
+            _ => "The two channels don't have a speaker each, so they were transcribed as one.".to_owned(),
+        }
     }
 
     /// Whether few of many channels have sound, which is lost among the others. Film sound has up to eight channels, of
@@ -260,21 +321,26 @@ impl Meter {
         loudest - self.mix.loud() > explained + CANCELLED || both < -0.5 * (left * right).sqrt()
     }
 
-    /// What to hear of the recording, and what to say about it.
-    pub(super) fn decide(mut self) -> Level {
+    /// What to hear of the recording, and what to say about it; also why there are no two speakers on two channels, if
+    /// they were to be found.
+    pub(super) fn decide(mut self, find_speakers: bool) -> Level {
         if self.filled > 0 {
             self.close();
         }
         let (loudest, level) = self.loudest();
         let level = level.max(self.mix.loud());
         if level <= self.silence() {
-            return Level { level, mix: Mix::default(), remarks: Vec::new() };
+            return Level { level, mix: Mix::default(), is_apart: false, remarks: Vec::new() };
         }
         let mut remarks = Vec::new();
         let mut remark = |code: &str, message: String| remarks.push(Remark::new(code, &message));
         let mut heard = (None, self.mix.loud());
         let sounding: Vec<usize> =
             (0..self.each.len()).filter(|channel| self.each[*channel].loud() > level - SOUNDING).collect();
+        let is_apart = find_speakers && self.is_apart();
+        if find_speakers && !is_apart {
+            remark("channels_together", self.why_not_apart(&sounding));
+        }
         if self.cancels() {
             heard = (Some(vec![loudest]), self.each[loudest].loud());
             remark(
@@ -285,6 +351,8 @@ impl Meter {
                     loudest + 1
                 ),
             );
+        } else if find_speakers && self.channels == 2 && sounding.len() == 1 {
+            heard = (Some(sounding), level);
         } else if self.channels > 2 && sounding.len() < self.channels && (heard.1 < QUIET || self.is_diluted()) {
             let power: f64 = sounding.iter().map(|channel| 10_f64.powf(self.each[*channel].loud() / 10.0)).sum();
             let level = decibels(power / (sounding.len() as f64).powi(2));
@@ -321,7 +389,7 @@ impl Meter {
         }
         // An overdriven recording whose sound isn't loud otherwise is left as it is.
         let gain = if level < QUIET { gain } else { gain.min(0.0) };
-        Level { level, mix: Mix { channels, gain: 10_f32.powf(gain as f32 / 20.0) }, remarks }
+        Level { level, mix: Mix { channels, gain: 10_f32.powf(gain as f32 / 20.0) }, is_apart, remarks }
     }
 }
 
@@ -331,6 +399,8 @@ pub(super) struct Level {
     /// That of the loud parts, in dB below full scale.
     level: f64,
     pub(super) mix: Mix,
+    /// Whether each of two channels has a speaker of its own.
+    pub(super) is_apart: bool,
     pub(super) remarks: Vec<Remark>,
 }
 
@@ -344,6 +414,13 @@ impl Level {
     pub(super) fn is_louder_than(&self, silent: &Self) -> bool {
         self.level > silent.level + LOUDER_TRACK
     }
+}
+
+/// The samples of one channel among interleaved ones. Where a part of the recording has fewer channels, they are the first
+/// speaker's, so that nobody is heard twice.
+pub(super) fn only(channel: u16, interleaved: &[f32], channels: usize) -> Vec<f32> {
+    let frames = interleaved.chunks_exact(channels.max(1));
+    frames.map(|frame| frame.get(usize::from(channel)).copied().unwrap_or_default()).collect()
 }
 
 /// The remark about a choice among so many audio tracks, by their numbers from 1.
@@ -379,7 +456,7 @@ mod tests {
     fn decide(codec: &str, samples: &[f32], channels: u16) -> Level {
         let mut meter = Meter::new(codec, 8_000, channels);
         meter.add(samples, channels.into());
-        meter.decide()
+        meter.decide(false)
     }
 
     fn level_after(level: &Level, samples: &[f32], channels: usize) -> f64 {
@@ -395,7 +472,7 @@ mod tests {
             let mut meter = Meter::new("aac", 8_000, factors.len() as u16);
             meter.add(&samples, factors.len());
             assert!(meter.is_ordinary(), "{factors:?}");
-            let level = meter.decide();
+            let level = meter.decide(false);
             assert_eq!(level.mix, Mix::default(), "{factors:?}");
             assert!(level.remarks.is_empty() && !level.is_silent());
         }
@@ -433,6 +510,73 @@ mod tests {
         let one = decide("pcm_s16le", &samples, 32);
         assert_eq!(one.mix, Mix { channels: Some(vec![6]), gain: 1.0 });
         assert!(one.remarks[0].message.contains("channel 7 of 32"), "{:?}", one.remarks);
+    }
+
+    /// Speech-like bursts of noise on two channels: which factors they have, one after the other.
+    fn bursts(factors: &[[f32; 2]], times: usize) -> Vec<f32> {
+        (0..times).flat_map(|_| factors).flat_map(|factors| noise(0.5, -20.0, factors)).collect()
+    }
+
+    fn found(samples: &[f32], channels: u16) -> Level {
+        let mut meter = Meter::new("pcm_s16le", 8_000, channels);
+        meter.add(samples, channels.into());
+        meter.decide(true)
+    }
+
+    #[test]
+    fn two_speakers_on_two_channels_are_found() {
+        // In turns, with crosstalk, at unequal levels, also at the same time now and then; and when the second speaks late.
+        for samples in [
+            bursts(&[[1.0, 0.0], [0.0, 1.0]], 5),
+            bursts(&[[1.0, 0.1], [0.0, 0.0], [0.03, 0.3]], 5),
+            bursts(&[[1.0, 0.0], [0.9, 1.0], [0.0, 1.0]], 5),
+            [bursts(&[[1.0, 0.0]], 60), bursts(&[[0.0, 1.0]], 3)].concat(),
+        ] {
+            let level = found(&samples, 2);
+            assert!(level.is_apart && level.remarks.is_empty(), "{level:?}");
+            assert!(!{
+                let mut meter = Meter::new("pcm_s16le", 8_000, 2);
+                meter.add(&samples, 2);
+                meter.decide(false).is_apart
+            });
+        }
+        // As long as the second hasn't spoken, the recording isn't decided.
+        let mut meter = Meter::new("pcm_s16le", 8_000, 2);
+        meter.add(&bursts(&[[1.0, 0.0]], 60), 2);
+        assert!(meter.is_enough(false) && !meter.is_enough(true));
+        meter.add(&bursts(&[[0.0, 1.0]], 3), 2);
+        assert!(meter.is_enough(true));
+    }
+
+    #[test]
+    fn channels_without_a_speaker_each_are_not_taken_apart() {
+        let room: Vec<f32> = noise(10.0, -20.0, &[1.0]);
+        // The second microphone hears the same later and softer, so that the samples aren't alike.
+        let room: Vec<f32> = (40..room.len()).flat_map(|n| [room[n], 0.6 * room[n - 40]]).collect();
+        for (samples, channels, says) in [
+            (bursts(&[[1.0, 1.0], [0.0, 0.0]], 5), 2, "hold the same sound"),
+            (bursts(&[[1.0, 0.5], [0.0, 0.0]], 5), 2, "hold the same sound"),
+            (room, 2, "don't have a speaker each"),
+            (bursts(&[[1.0, 0.0]], 10), 2, "Only channel 1 of 2 has sound"),
+            (bursts(&[[0.001, 1.0]], 10), 2, "Only channel 2 of 2 has sound"),
+            (noise(5.0, -20.0, &[1.0]), 1, "only one channel"),
+            (noise(5.0, -20.0, &[1.0, 0.0, 1.0]), 3, "has 3 channels"),
+        ] {
+            let level = found(&samples, channels);
+            assert!(!level.is_apart);
+            let said: Vec<&str> = level.remarks.iter().map(|remark| remark.message.as_str()).collect();
+            assert!(said.len() == 1 && said[0].contains(says), "{said:?}");
+        }
+        assert_eq!(found(&bursts(&[[0.0, 1.0]], 10), 2).mix.channels, Some(vec![1]));
+        assert!(found(&[0.0; 8_000], 2).remarks.is_empty());
+    }
+
+    #[test]
+    fn a_part_with_fewer_channels_is_the_first_speakers() {
+        let samples = [0.1, 0.2, 0.3, 0.4];
+        assert_eq!(only(1, &samples, 2), [0.2, 0.4]);
+        assert_eq!(only(0, &samples, 1), samples);
+        assert_eq!(only(1, &samples, 1), [0.0; 4]);
     }
 
     #[test]

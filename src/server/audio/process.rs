@@ -20,10 +20,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
 use super::child::ALLOCATOR;
-use super::level::{Level, Meter, tracks_remark};
+use super::level::{Level, Meter, Mix, only, tracks_remark};
 use super::waveform::Builder;
 use super::wire::{self, Frame, MAX_SAMPLES, Message};
-use super::{AudioError, AudioInfo, Decoded, Limits, Problem, SAMPLE_RATE, ffmpeg, remarks};
+use super::{
+    AudioError, AudioInfo, ChannelSelection, Decoded, Limits, Problem, SAMPLE_RATE, Selection, ffmpeg, remarks,
+};
 use crate::model::Remark;
 use crate::server::config::DecodeConfig;
 
@@ -108,7 +110,7 @@ impl Decoders {
         let file = open(recording).await?;
         let time_limit = TimeLimit::total(Duration::from_secs(u64::from(self.config.probe_secs)));
         let cpu_secs = u64::from(self.config.probe_secs);
-        match self.identify(&file, recording, limits, "probe", cpu_secs, time_limit).await {
+        match self.identify(&file, recording, limits, Task::Probe, cpu_secs, time_limit).await {
             Ok(identified) => {
                 let info = match identified {
                     Identified::BuiltIn(_, info) => info,
@@ -122,37 +124,44 @@ impl Decoders {
         }
     }
 
-    /// Begins to decode a recording at full speed, once a decoder is free.
+    /// Begins to decode what was selected of a recording at full speed, once a decoder is free.
     ///
     /// # Errors
     /// Every [`AudioError`] that shows before the first samples.
-    pub async fn decode(&self, recording: &Path, limits: Limits) -> Result<Decoding, AudioError> {
+    pub async fn decode(&self, recording: &Path, limits: Limits, selection: Selection) -> Result<Decoding, AudioError> {
         let permit = Arc::clone(&self.decodes).acquire_owned().await.map_err(io::Error::other)?;
-        self.begin(recording, limits, Some(permit)).await
+        self.begin(recording, limits, selection, Some(permit)).await
     }
 
-    /// Begins to decode a recording for a reader who may take hours. This decoder mostly waits, so it takes no permit:
+    /// Begins to decode what was selected of a recording for a reader who may take hours. This decoder mostly waits, so it takes no permit:
     /// otherwise a few slow readers would keep all other recordings from being decoded.
     ///
     /// # Errors
     /// As [`Self::decode`].
-    pub async fn decode_slowly(&self, recording: &Path, limits: Limits) -> Result<Decoding, AudioError> {
-        self.begin(recording, limits, None).await
+    pub async fn decode_slowly(
+        &self,
+        recording: &Path,
+        limits: Limits,
+        selection: Selection,
+    ) -> Result<Decoding, AudioError> {
+        self.begin(recording, limits, selection, None).await
     }
 
     async fn begin(
         &self,
         recording: &Path,
         limits: Limits,
+        selection: Selection,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Decoding, AudioError> {
         let file = open(recording).await?;
         let time_limit = TimeLimit::stall(Duration::from_secs(u64::from(self.config.decode_stall_secs)));
         let cpu_secs = self.config.cpu_secs(limits.max_duration);
+        let task = Task::Decode(selection);
         let identified =
-            self.identify(&file, recording, limits, "decode", cpu_secs, time_limit).await.map_err(into_audio_error)?;
-        let (source, info, remarks) = match identified {
-            Identified::BuiltIn(running, info) => (Source::BuiltIn(*running), info, Vec::new()),
+            self.identify(&file, recording, limits, task, cpu_secs, time_limit).await.map_err(into_audio_error)?;
+        let (source, info, is_apart, remarks) = match identified {
+            Identified::BuiltIn(running, info) => (Source::BuiltIn(*running), info, false, Vec::new()),
             Identified::Ffmpeg(program, tracks, default) => {
                 check_duration(tracks[default].info.duration, limits)?;
                 let spawn = |task: &ffmpeg::Task| {
@@ -160,7 +169,7 @@ impl Decoders {
                     let task: Vec<&OsStr> = task.iter().map(OsString::as_os_str).collect();
                     self.spawn(&file, recording, &task, cpu_secs, time_limit)
                 };
-                let (track, level) = choose_track(&tracks, default, limits, spawn).await?;
+                let (track, level) = choose_track(&tracks, default, limits, selection, spawn).await?;
                 let info = tracks[track].info.clone();
                 let mut remarks: Vec<Remark> =
                     tracks_remark(tracks.len(), track + 1, (track != default).then_some(default + 1))
@@ -168,11 +177,25 @@ impl Decoders {
                         .collect();
                 remarks.extend(level.remarks);
                 let (stream, channels) = (tracks[track].stream, info.channels);
-                (Source::Ffmpeg(spawn(&ffmpeg::Task::Decode { stream, channels, mix: level.mix })?), info, remarks)
+                let mix = match selection.channels {
+                    ChannelSelection::Only(channel) => Mix { channels: Some(vec![channel.into()]), ..level.mix },
+                    _ => level.mix,
+                };
+                let decode = ffmpeg::Task::Decode { stream, channels, mix };
+                (Source::Ffmpeg(spawn(&decode)?), info, level.is_apart, remarks)
             }
         };
         let waveform = Builder::new();
-        Ok(Decoding { info, source: Some(source), sample_count: 0, waveform, remarks, limits, _permit: permit })
+        Ok(Decoding {
+            info,
+            source: Some(source),
+            sample_count: 0,
+            waveform,
+            is_apart,
+            remarks,
+            limits,
+            _permit: permit,
+        })
     }
 
     /// Checks that decoders can be started and confined here. Returns what is missing, in words for an operator.
@@ -217,13 +240,23 @@ impl Decoders {
         file: &File,
         recording: &Path,
         limits: Limits,
-        task: &str,
+        task: Task,
         cpu_secs: u64,
         time_limit: TimeLimit,
     ) -> Result<Identified, DecoderFailure> {
         let longest = limits.max_duration.to_string();
-        let task = [task, "--max-duration", &longest].map(OsStr::new);
-        let mut running = self.spawn(file, recording, &task, cpu_secs, time_limit)?;
+        let mut arguments = vec![if task == Task::Probe { "probe" } else { "decode" }, "--max-duration", &longest];
+        let channel;
+        match task {
+            Task::Decode(Selection { channels: ChannelSelection::FindSpeakers }) => arguments.push("--find-speakers"),
+            Task::Decode(Selection { channels: ChannelSelection::Only(number) }) => {
+                channel = number.to_string();
+                arguments.extend(["--channel", &channel]);
+            }
+            _ => {}
+        }
+        let arguments: Vec<&OsStr> = arguments.into_iter().map(OsStr::new).collect();
+        let mut running = self.spawn(file, recording, &arguments, cpu_secs, time_limit)?;
         let problem = loop {
             match running.frame().await? {
                 Some(Frame::Message(Message::Recognised(what))) if running.recognised.is_none() => {
@@ -330,6 +363,13 @@ fn check_duration(declared: Option<f64>, limits: Limits) -> Result<(), AudioErro
     }
 }
 
+/// What the built-in decoders are to do with a recording.
+#[derive(Clone, Copy, PartialEq)]
+enum Task {
+    Probe,
+    Decode(Selection),
+}
+
 /// Which decoder can read a recording.
 enum Identified {
     /// The running decoder, which continues with the samples if it was asked to decode.
@@ -364,12 +404,13 @@ async fn choose_track(
     tracks: &[ffmpeg::Track],
     default: usize,
     limits: Limits,
+    selection: Selection,
     spawn: impl Fn(&ffmpeg::Task) -> io::Result<Running>,
 ) -> Result<(usize, Level), AudioError> {
     let measure = async |track: &ffmpeg::Track| {
         let (stream, channels) = (track.stream, track.info.channels);
         let mut running = spawn(&ffmpeg::Task::Measure { stream, channels })?;
-        running.measure(&track.info, limits).await.map_err(into_audio_error)
+        running.measure(&track.info, limits, selection.channels).await.map_err(into_audio_error)
     };
     let mut chosen = (default, measure(&tracks[default]).await?);
     if chosen.1.is_silent() {
@@ -465,10 +506,12 @@ impl Running {
         }
     }
 
-    /// Reads the next frame that isn't an empty one, by which a decoder that only measures shows that it is alive.
-    async fn samples_or_end(&mut self) -> Result<Option<Frame>, DecoderFailure> {
+    /// Reads the next frame that isn't an empty one, by which a decoder that only measures shows that it is alive. Notes
+    /// whether two speakers were found.
+    async fn samples_or_end(&mut self, is_apart: &mut bool) -> Result<Option<Frame>, DecoderFailure> {
         loop {
             match self.frame().await? {
+                Some(Frame::Message(Message::Apart)) => *is_apart = true,
                 Some(Frame::Samples(samples)) if samples.is_empty() => {}
                 other => return Ok(other),
             }
@@ -485,22 +528,33 @@ impl Running {
     }
 
     /// Measures the level of floats at 16 kHz in as much of the output as is needed.
-    async fn measure(&mut self, info: &AudioInfo, limits: Limits) -> Result<Level, DecoderFailure> {
+    async fn measure(
+        &mut self,
+        info: &AudioInfo,
+        limits: Limits,
+        selected: ChannelSelection,
+    ) -> Result<Level, DecoderFailure> {
         let channels = usize::from(info.channels.max(1));
-        let mut meter = Meter::new(&info.codec, SAMPLE_RATE, info.channels.max(1));
+        let find_speakers = selected == ChannelSelection::FindSpeakers;
+        let measured = if let ChannelSelection::Only(_) = selected { 1 } else { info.channels.max(1) };
+        let mut meter = Meter::new(&info.codec, SAMPLE_RATE, measured);
         let mut bytes = vec![0; 4 * channels * MAX_SAMPLES];
         let (mut pieces, most) = (0.0, limits.max_duration * f64::from(SAMPLE_RATE) / MAX_SAMPLES as f64);
-        while !meter.is_ordinary() && pieces <= most {
+        while !meter.is_enough(find_speakers) && pieces <= most {
             let filled = self.fill(&mut bytes).await?;
             let samples =
                 bytes[..filled].chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
-            meter.add(&samples.collect::<Vec<f32>>(), channels);
+            let samples: Vec<f32> = samples.collect();
+            match selected {
+                ChannelSelection::Only(channel) => meter.add(&only(channel, &samples, channels), 1),
+                _ => meter.add(&samples, channels),
+            }
             if filled < bytes.len() {
                 break;
             }
             pieces += 1.0;
         }
-        Ok(meter.decide())
+        Ok(meter.decide(find_speakers))
     }
 
     /// Reads the whole output, if it isn't too long.
@@ -660,6 +714,7 @@ pub struct Decoding {
     source: Option<Source>,
     sample_count: u64,
     waveform: Builder,
+    is_apart: bool,
     remarks: Vec<Remark>,
     limits: Limits,
     _permit: Option<OwnedSemaphorePermit>,
@@ -679,18 +734,20 @@ impl Decoding {
     pub async fn next(&mut self) -> Result<Option<Vec<i16>>, AudioError> {
         let samples = match &mut self.source {
             None => return Ok(None),
-            Some(Source::BuiltIn(running)) => match running.samples_or_end().await.map_err(into_audio_error)? {
-                Some(Frame::Samples(samples)) => samples,
-                Some(Frame::Message(Message::Ended { info, remarks })) => {
-                    (self.info, self.remarks) = (info, remarks);
-                    self.source = None;
-                    return Ok(None);
+            Some(Source::BuiltIn(running)) => {
+                match running.samples_or_end(&mut self.is_apart).await.map_err(into_audio_error)? {
+                    Some(Frame::Samples(samples)) => samples,
+                    Some(Frame::Message(Message::Ended { info, remarks })) => {
+                        (self.info, self.remarks) = (info, remarks);
+                        self.source = None;
+                        return Ok(None);
+                    }
+                    Some(Frame::Message(Message::Refused(error))) => {
+                        return Err(error.with(ffmpeg::available(), self.limits.max_duration));
+                    }
+                    _ => return Err(running.report_death().await),
                 }
-                Some(Frame::Message(Message::Refused(error))) => {
-                    return Err(error.with(ffmpeg::available(), self.limits.max_duration));
-                }
-                _ => return Err(running.report_death().await),
-            },
+            }
             Some(Source::Ffmpeg(running)) => {
                 let mut bytes = vec![0; 2 * MAX_SAMPLES];
                 let filled = running.fill(&mut bytes).await.map_err(into_audio_error)?;
@@ -712,6 +769,12 @@ impl Decoding {
         }
         self.waveform.push(&samples);
         Ok(Some(samples))
+    }
+
+    /// Whether two speakers on two channels were to be found, and were. Known with the first samples.
+    #[must_use]
+    pub fn is_apart(&self) -> bool {
+        self.is_apart
     }
 
     /// Returns the result, once there are no more samples.

@@ -30,6 +30,8 @@ pub(super) enum Message {
     Recognised(String),
     /// The recording can be decoded, and has this format. Samples follow if they were asked for.
     Opened(AudioInfo),
+    /// Two speakers on two channels were to be found, and were. Sent before the samples.
+    Apart,
     /// The recording has been decoded to its end, and has this format. The remarks are for whoever reads the transcript.
     Ended { info: AudioInfo, remarks: Vec<Remark> },
     /// The built-in decoders can't read it; ffmpeg may.

@@ -128,7 +128,7 @@ pub(super) async fn compare(
 mod tests {
     use super::*;
     use crate::{
-        model::{EngineId, Media, State, Status, Timestamp, Title},
+        model::{Channels, EngineId, Media, State, Status, Timestamp, Title},
         server::{
             owner::Owner,
             store::NewSession,
@@ -149,6 +149,7 @@ mod tests {
             engine: EngineId::External,
             language: None,
             vocabulary: None,
+            channels: Channels::Mix,
             media: Media::default(),
             duration_total: None,
             lease_until: None,

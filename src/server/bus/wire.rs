@@ -215,11 +215,12 @@ mod tests {
             confidence: None,
             words: vec![],
             unsure: vec![],
+            speaker: Some(2),
         };
         let sent = messages(&Event::segment(owner.clone(), &line, status()), true, &signer());
         assert_eq!(sent.iter().map(|(c, _)| session_of(c)).collect::<Vec<_>>(), [Some(id()), Some(id())]);
         assert!(
-            matches!(parse(id(), &sent[0].1, &signer()), Ok(Change::Segment(segment, None)) if segment.text == "a\u{2028}b")
+            matches!(parse(id(), &sent[0].1, &signer()), Ok(Change::Segment(segment, None)) if segment.text == "a\u{2028}b" && segment.speaker == Some(2))
         );
         assert!(matches!(parse(id(), &sent[1].1, &signer()), Ok(Change::Status(read)) if read == status()));
         let queued =

@@ -52,6 +52,8 @@ pub(super) struct UploadForm {
     /// Names and terms that the engine should know, with commas between: at most 1000 characters. Used by engines that take
     /// a prompt; the server's default if left out.
     vocabulary: Option<String>,
+    /// `mix`, or `split`, which transcribes two speakers on two channels apart; the server's default if left out.
+    channels: Option<String>,
 }
 
 /// Receives a recording and queues it. A browser's plain form is redirected to a page, a program gets the session.
@@ -159,6 +161,7 @@ async fn receive_form(
             "language" => options.language = Some(text(field).await?),
             "engine" => options.engine = Some(text(field).await?),
             "vocabulary" => options.vocabulary = Some(text(field).await?),
+            "channels" => options.channels = Some(text(field).await?),
             "file" if let Some(room) = room.take() => {
                 // Options that come before the file are checked before the file is received.
                 state.sessions.check_options_so_far(&options)?;

@@ -1,13 +1,17 @@
 //! One attempt at one session, from the claim to its end.
 
-use super::{NodeSpeed, Workers, lease, spool};
+use super::{
+    NodeSpeed, Workers, lease,
+    order::{LineOrder, resume_at},
+    spool,
+};
 use crate::{
     model::{
-        DetectedLanguage, Failure, Meter, Remark, Segment, SessionId, Stage, Status, Timestamp, Word, clock, duration,
-        percent, stall_timeout, text::count, unsure_words,
+        Channels, DetectedLanguage, Failure, Meter, Remark, Segment, SessionId, Stage, Status, Timestamp, clock,
+        duration, percent, speaker_label, stall_timeout, text::count, unsure_words,
     },
     server::{
-        audio::{AudioError, SAMPLE_RATE},
+        audio::{AudioError, ChannelSelection, SAMPLE_RATE, Selection},
         bus::Signal,
         config::JobConfig,
         event::Event,
@@ -18,6 +22,7 @@ use crate::{
         store::{self, Claim, Ending},
     },
 };
+use futures::future::select_all;
 use std::{
     path::PathBuf,
     sync::{
@@ -26,7 +31,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::broadcast::error::RecvError, time};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 /// The interval at which progress is stored and published at most. A faster progress bar shows people nothing more, and
@@ -185,7 +193,7 @@ struct Job<'a> {
     meter: Meter,
     /// The start of the meter's clock.
     started: time::Instant,
-    /// Seconds of audio that earlier attempts have transcribed. The engine counts from there.
+    /// Seconds of audio that earlier attempts have transcribed.
     offset: f64,
     /// The language that the engine has found.
     language: Option<DetectedLanguage>,
@@ -226,11 +234,11 @@ impl<'a> Job<'a> {
         speed: &NodeSpeed,
     ) -> Result<(), AttemptError> {
         let id = self.claim.session.id;
-        if let Some(done) = self.status.segments.checked_sub(1)
-            && let Some(last) = self.sessions.store.segments(id, done, 1).await?.pop()
-        {
-            self.offset = last.end;
-        }
+        let last = match self.status.segments.checked_sub(1) {
+            Some(done) => self.sessions.store.segments(id, done, 1).await?.pop(),
+            None => None,
+        };
+        self.offset = last.as_ref().map_or(0.0, |last| last.end);
         self.status.duration_processed = self.offset;
         if self.status.segments == 0 {
             // An earlier attempt left nothing that its remarks could be about.
@@ -240,7 +248,11 @@ impl<'a> Job<'a> {
         let max_duration = self.sessions.limits.max_duration;
         let stop_survey = CancellationToken::new();
         let _stop_on_return = stop_survey.clone().drop_guard();
-        let mut decoding = spool::survey(self.sessions.decoders.clone(), recording.clone(), max_duration, stop_survey);
+        let split = self.claim.session.channels == Channels::Split;
+        let channels = if split { ChannelSelection::FindSpeakers } else { ChannelSelection::Mix };
+        let survey = Selection { channels };
+        let decoders = || self.sessions.decoders.clone();
+        let mut decoding = spool::survey(decoders(), recording.clone(), max_duration, survey, stop_survey);
         // A file that can't be decoded at all fails here, before an engine is started for it.
         let begun = async { decoding.wait_for(|d| d.has_samples || d.end.is_some()).await.map(|d| d.clone()) };
         // If the decoder's task panicked, there is no survey, and no samples either.
@@ -259,25 +271,29 @@ impl<'a> Job<'a> {
             );
             self.remark(Remark::new("narrow_band", &message)).await?;
         }
-        let (mut input, mut output) = speech::spawn(
-            engine,
-            &Request {
+        let parts = self.parts(first.is_apart, last.as_ref()).await?;
+        let starts: Vec<f64> = parts.iter().map(|part| part.offset).collect();
+        self.offset = starts.iter().copied().fold(f64::INFINITY, f64::min);
+        self.status.duration_processed = self.status.duration_processed.min(self.offset);
+        let mut order = LineOrder::new(&starts, last.map_or(0.0, |last| last.start));
+        let (mut feeds, mut outputs) = (Vec::new(), Vec::new());
+        for part in &parts {
+            let request = Request {
                 language: self.claim.session.language.clone(),
                 vocabulary: self.claim.session.vocabulary.clone(),
-                offset: self.offset,
-            },
-        )?;
-        let from = (self.offset * f64::from(SAMPLE_RATE)).round() as u64;
-        let mut samples = spool::samples(self.sessions.decoders.clone(), recording, max_duration, from);
+                offset: part.offset,
+                engines: parts.len() as u16,
+            };
+            let (input, output) = speech::spawn(engine, &request)?;
+            let from = (part.offset * f64::from(SAMPLE_RATE)).round() as u64;
+            let selection = Selection { channels: part.channels };
+            let samples = spool::samples(decoders(), recording.clone(), max_duration, selection, from);
+            feeds.push(Feed { input, samples, position: from });
+            outputs.push(Some(output));
+        }
         // Feeds and reads at the same time, because an engine that is busy writing doesn't read, and the other way
         // round.
-        let feed = async move {
-            while let Some(piece) = samples.recv().await {
-                input.write(&piece.map_err(|error| decode_failure(&error))?).await?;
-            }
-            input.finish().await?;
-            Ok::<(), AttemptError>(())
-        };
+        let feed = feed_all(feeds);
         tokio::pin!(feed);
         let mut fed = false;
         let mut signals = self.sessions.bus.signals();
@@ -291,27 +307,50 @@ impl<'a> Job<'a> {
                 last_event = time::Instant::now();
             }
             tokio::select! {
-                event = output.next() => {
+                (engine, event) = next_event(&mut outputs) => {
                     last_event = time::Instant::now();
+                    let Part { offset, speaker, .. } = parts[engine];
                     match event? {
+                        // The second engine loads the same model.
+                        Some(EngineEvent::Ready { .. }) if self.status.stage == Some(Stage::Transcribing) => {}
                         Some(EngineEvent::Ready { model }) => {
                             retry_write!(self, |_| self.sessions.store.save_model(self.claim, &model))?;
                             self.meter = Meter::new(self.elapsed(), self.offset);
                             self.status.progress = self.progress();
                             self.stage(Stage::Transcribing, "Transcribing").await?;
                         }
-                        Some(EngineEvent::Progress { processed }) => {
-                            self.processed(self.offset + processed, speed);
+                        Some(EngineEvent::Progress { processed, settled }) => {
+                            order.progress(engine, offset + processed, offset + settled);
+                            self.lines(&mut order, &parts, speed).await?;
                             self.tick().await?;
                         }
+                        // One speaker may have said more than the other.
+                        Some(EngineEvent::Language(found)) if speaker.is_some() && !self.is_surer(&found) => {}
                         Some(EngineEvent::Language(found)) => {
                             retry_write!(self, |_| self.sessions.store.save_detected_language(self.claim, &found))?;
                             self.language = Some(found);
                         }
-                        Some(EngineEvent::Remark(remark)) => self.remark(remark).await?,
+                        Some(EngineEvent::Remark(remark)) => {
+                            let of_speaker = |speaker| {
+                                Remark::new(&remark.code, &format!("{}: {}", speaker_label(speaker), remark.message))
+                            };
+                            self.remark(speaker.map_or_else(|| remark.clone(), of_speaker)).await?;
+                        }
                         Some(EngineEvent::Partial { .. }) => {}
-                        Some(EngineEvent::Segment(segment)) => self.segment(segment, speed).await?,
-                        Some(EngineEvent::Done) => break,
+                        Some(EngineEvent::Segment(segment)) => {
+                            order.line(engine, later(segment, offset));
+                            self.lines(&mut order, &parts, speed).await?;
+                        }
+                        Some(EngineEvent::Done) => {
+                            if let Some(mut output) = outputs[engine].take() {
+                                output.kill().await;
+                            }
+                            order.done(engine);
+                            self.lines(&mut order, &parts, speed).await?;
+                            if outputs.iter().all(Option::is_none) {
+                                break;
+                            }
+                        }
                         None => return Err(SpeechError::Crashed { status: "it ended without a 'done' line".to_owned(), stderr_tail: String::new() }.into()),
                     }
                 }
@@ -331,7 +370,6 @@ impl<'a> Job<'a> {
                 () = time::sleep_until(last_event + self.stall_timeout()) => return Err(self.stalled("speech engine")),
             }
         }
-        output.kill().await;
         if !decoded {
             // The engine finished before the survey, or didn't read all samples.
             let ended = async { decoding.wait_for(|d| d.end.is_some()).await.map(|d| d.clone()) };
@@ -339,6 +377,38 @@ impl<'a> Job<'a> {
             self.decoded(&end).await?;
         }
         self.stage(Stage::Saving, "Saving the transcript").await
+    }
+
+    /// What is transcribed by an engine each: the mix, or two speakers on two channels; and where each continues. `last` is
+    /// the last line of earlier attempts.
+    async fn parts(&self, is_apart: bool, last: Option<&Segment>) -> Result<Vec<Part>, AttemptError> {
+        if !is_apart {
+            return Ok(vec![Part { channels: ChannelSelection::Mix, speaker: None, offset: self.offset }]);
+        }
+        let mut parts = Vec::new();
+        for channel in 0..2 {
+            let speaker = channel + 1;
+            let own_end = self.sessions.store.speaker_end(self.claim.session.id, speaker).await?;
+            let offset = resume_at(own_end, last.map_or(0.0, |last| last.start));
+            parts.push(Part { channels: ChannelSelection::Only(channel), speaker: Some(speaker), offset });
+        }
+        Ok(parts)
+    }
+
+    /// Stores the lines whose turn it is, and how far all engines have come.
+    async fn lines(&mut self, order: &mut LineOrder, parts: &[Part], speed: &NodeSpeed) -> Result<(), AttemptError> {
+        if order.processed().is_finite() {
+            self.processed(order.processed(), speed);
+        }
+        while let Some((engine, line)) = order.next() {
+            self.segment(line, parts[engine].speaker).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the engine is surer of this language than of the one that it found before.
+    fn is_surer(&self, found: &DetectedLanguage) -> bool {
+        self.language.as_ref().is_none_or(|known| found.probability > known.probability)
     }
 
     /// Handles what the survey has found, and returns whether it is complete. Fails if the recording is damaged.
@@ -489,22 +559,17 @@ impl<'a> Job<'a> {
         now.map(|p| p.max(self.status.progress.unwrap_or(0.0))).or(self.status.progress)
     }
 
-    async fn segment(&mut self, spoken: EngineSegment, speed: &NodeSpeed) -> Result<(), AttemptError> {
-        let shift = |seconds: f64| seconds + self.offset;
+    async fn segment(&mut self, spoken: EngineSegment, speaker: Option<u16>) -> Result<(), AttemptError> {
         let segment = Segment {
             index: self.status.segments,
-            start: shift(spoken.start),
-            end: shift(spoken.end),
+            start: spoken.start,
+            end: spoken.end,
             unsure: unsure_words(&spoken.text, &spoken.words),
             text: spoken.text,
             confidence: spoken.confidence,
-            words: spoken
-                .words
-                .into_iter()
-                .map(|w| Word { text: w.text, start: shift(w.start), end: shift(w.end), confidence: w.confidence })
-                .collect(),
+            words: spoken.words,
+            speaker,
         };
-        self.processed(segment.end, speed);
         self.status.segments += 1;
         // A segment that comes sooner than the next status is published at once all the same; the next status counts
         // it.
@@ -641,6 +706,71 @@ impl<'a> Job<'a> {
             ended => ended,
         }
     }
+}
+
+/// A part of the recording's sound that an engine of its own transcribes.
+#[derive(Clone, Copy)]
+struct Part {
+    channels: ChannelSelection,
+    /// The number of its speaker, if it is one's own.
+    speaker: Option<u16>,
+    /// Where it begins: the engine counts from there.
+    offset: f64,
+}
+
+/// The samples on their way to an engine.
+struct Feed {
+    input: speech::Input,
+    samples: mpsc::Receiver<Result<Vec<i16>, AudioError>>,
+    /// The number of the next sample in the recording.
+    position: u64,
+}
+
+/// Passes the samples to the engines until they end. Always feeds the one that is furthest behind, so that engines which
+/// hear a channel each stay together, and few lines of one wait for the other.
+async fn feed_all(mut feeds: Vec<Feed>) -> Result<(), AttemptError> {
+    let mut result = Ok(());
+    while let Some(n) = (0..feeds.len()).min_by_key(|n| feeds[*n].position) {
+        let feed = &mut feeds[n];
+        let fed = match feed.samples.recv().await {
+            Some(piece) => {
+                let piece = piece.map_err(|error| decode_failure(&error))?;
+                feed.position += piece.len() as u64;
+                feed.input.write(&piece).await
+            }
+            None => {
+                result = result.and(feeds.swap_remove(n).input.finish().await);
+                continue;
+            }
+        };
+        if fed.is_err() {
+            // This engine is gone; the other still hears everything.
+            feeds.swap_remove(n);
+            result = result.and(fed);
+        }
+    }
+    result.map_err(AttemptError::from)
+}
+
+/// The next event of any engine that isn't done, and the engine's number. May be dropped at any time, like
+/// [`speech::Output::next`].
+async fn next_event(outputs: &mut [Option<speech::Output>]) -> (usize, Result<Option<EngineEvent>, SpeechError>) {
+    let running = outputs.iter_mut().enumerate().filter_map(|(n, output)| {
+        let output = output.as_mut()?;
+        Some(Box::pin(async move { (n, output.next().await) }))
+    });
+    select_all(running).await.0
+}
+
+/// A line of an engine that began at `offset`, with the times of the recording.
+fn later(mut line: EngineSegment, offset: f64) -> EngineSegment {
+    line.start += offset;
+    line.end += offset;
+    for word in &mut line.words {
+        word.start += offset;
+        word.end += offset;
+    }
+    line
 }
 
 /// The message for people about a silence of so many seconds, with the remaining seconds of audio.

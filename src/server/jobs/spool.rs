@@ -2,7 +2,7 @@
 //! so a recording of any length takes no room on the disk and very little memory. A second run of the decoder, the
 //! survey, discards the samples and finds the exact length and the waveform early. Called by `job`.
 
-use crate::server::audio::{AudioError, Decoded, Decoders, Limits, SAMPLE_RATE};
+use crate::server::audio::{AudioError, Decoded, Decoders, Limits, SAMPLE_RATE, Selection};
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -22,6 +22,8 @@ const MAX_PIECES_AHEAD: usize = 120;
 pub(super) struct Survey {
     /// Whether any samples were decoded.
     pub(super) has_samples: bool,
+    /// Whether there is a speaker on each of two channels, if that was to be found out. Known with the first samples.
+    pub(super) is_apart: bool,
     /// What was found, once the whole recording has been decoded.
     pub(super) end: Option<Arc<Result<Decoded, AudioError>>>,
 }
@@ -32,14 +34,19 @@ pub(super) fn survey(
     decoders: Decoders,
     recording: PathBuf,
     max_duration: f64,
+    selection: Selection,
     stop: CancellationToken,
 ) -> watch::Receiver<Survey> {
     let (sender, receiver) = watch::channel(Survey::default());
     tokio::spawn(async move {
         let whole = async {
-            let mut decoding = decoders.decode(&recording, Limits { max_duration }).await?;
+            let mut decoding = decoders.decode(&recording, Limits { max_duration }, selection).await?;
             while decoding.next().await?.is_some() {
-                sender.send_if_modified(|survey| !std::mem::replace(&mut survey.has_samples, true));
+                let is_apart = decoding.is_apart();
+                sender.send_if_modified(|survey| {
+                    survey.is_apart = is_apart;
+                    !std::mem::replace(&mut survey.has_samples, true)
+                });
             }
             Ok(decoding.finish())
         };
@@ -51,12 +58,13 @@ pub(super) fn survey(
     receiver
 }
 
-/// Decodes `recording` from sample `from` in a task of its own, which waits while the samples aren't received, and ends
+/// Decodes what is selected of `recording` from sample `from` in a task of its own, which waits while the samples aren't received, and ends
 /// when the receiver is dropped. The samples end with the recording, or with the error that ended the decoding.
 pub(super) fn samples(
     decoders: Decoders,
     recording: PathBuf,
     max_duration: f64,
+    selection: Selection,
     from: u64,
 ) -> mpsc::Receiver<Result<Vec<i16>, AudioError>> {
     let (sender, receiver) = mpsc::channel(MAX_PIECES_AHEAD);
@@ -64,7 +72,7 @@ pub(super) fn samples(
         let receiver_gone = sender.clone();
         let mut pieces = Pieces { sender, skip: from, next: Vec::with_capacity(PIECE_SAMPLES) };
         let all = async {
-            let end = hand_out(&decoders, &recording, max_duration, &mut pieces).await;
+            let end = hand_out(&decoders, &recording, max_duration, selection, &mut pieces).await;
             if pieces.send().await.is_continue()
                 && let Err(error) = end
             {
@@ -81,9 +89,10 @@ async fn hand_out(
     decoders: &Decoders,
     recording: &Path,
     max_duration: f64,
+    selection: Selection,
     pieces: &mut Pieces,
 ) -> Result<(), AudioError> {
-    let mut decoding = decoders.decode_slowly(recording, Limits { max_duration }).await?;
+    let mut decoding = decoders.decode_slowly(recording, Limits { max_duration }, selection).await?;
     while let Some(samples) = decoding.next().await? {
         if pieces.push(&samples).await.is_break() {
             break;

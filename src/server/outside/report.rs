@@ -56,6 +56,8 @@ pub struct NewSegment {
     pub(super) confidence: Option<f32>,
     #[serde(default)]
     pub(super) words: Vec<Word>,
+    /// The number of the speaker, from 1, if the worker tells speakers apart.
+    pub(super) speaker: Option<u16>,
 }
 
 /// Why a report is rejected.
@@ -231,6 +233,9 @@ pub(super) fn check_segment(new: NewSegment) -> Result<Segment, ReportError> {
     if new.confidence.is_some_and(|c| !(0.0..=1.0).contains(&c)) {
         return Err(ReportError::Invalid(format!("The confidence of segment {index} must be from 0 to 1.")));
     }
+    if new.speaker == Some(0) {
+        return Err(ReportError::Invalid(format!("The speakers of segment {index} must be counted from 1.")));
+    }
     Ok(Segment {
         index,
         start: new.start,
@@ -239,6 +244,7 @@ pub(super) fn check_segment(new: NewSegment) -> Result<Segment, ReportError> {
         text: new.text,
         confidence: new.confidence,
         words: new.words,
+        speaker: new.speaker,
     })
 }
 

@@ -189,7 +189,7 @@ impl Pieces<'_> {
             }
         }
         self.done += piece.len();
-        say(&Line::Progress { processed: seconds(self.done) })?;
+        say(&Line::Progress { processed: seconds(self.done), settled: None })?;
         Ok(())
     }
 

@@ -149,6 +149,14 @@ fn feed(mut input: ChildStdin, timeline: &Mutex<Timeline>) -> Result<(), ChildEr
     Ok(())
 }
 
+/// The longest time in seconds by which lines come later than their sound was given to the program: twice a piece.
+const MAX_DELAY: f64 = 30.0;
+
+/// Writes a `progress` line. The program may still have something to say of the last pieces.
+fn say_progress(processed: f64) -> io::Result<()> {
+    say(&Line::Progress { processed, settled: Some((processed - MAX_DELAY).max(0.0)) })
+}
+
 struct Feeder<'a> {
     /// Samples written to the program, and those of the recording among them.
     written: usize,
@@ -167,7 +175,7 @@ impl Feeder<'_> {
         let piece = &whole[range];
         self.recording = end;
         if piece.is_empty() {
-            say(&Line::Progress { processed: seconds(end) })?;
+            say_progress(seconds(end))?;
             return Ok(());
         }
         let span = (self.written, start, piece.len());
@@ -177,7 +185,7 @@ impl Feeder<'_> {
             let consumed = self.written.saturating_sub((PIPE_BYTES + READ_AHEAD) / 2);
             let processed =
                 self.timeline.lock().unwrap_or_else(PoisonError::into_inner).recording_time(seconds(consumed));
-            say(&Line::Progress { processed })?;
+            say_progress(processed)?;
         }
         self.quiet(input, QUIET_SAMPLES)
     }

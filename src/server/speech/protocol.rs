@@ -33,6 +33,8 @@ pub enum EngineEvent {
     /// Seconds of audio that are completely transcribed.
     Progress {
         processed: f64,
+        /// No segment that begins earlier will follow.
+        settled: f64,
     },
     /// Text that may still change.
     Partial {
@@ -59,6 +61,8 @@ pub(super) enum Line {
     },
     Progress {
         processed: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        settled: Option<f64>,
     },
     Partial {
         text: String,
@@ -84,11 +88,12 @@ pub(super) enum Line {
 #[derive(Debug, Default)]
 pub(super) struct Parser {
     processed: f64,
+    settled: f64,
     last_start: f64,
 }
 
 impl Parser {
-    /// Parses a line. Returns none for an empty line, or for progress that isn't more than before.
+    /// Parses a line. Returns none for an empty line, or for progress by which nothing is more than before.
     ///
     /// # Errors
     /// If the line doesn't follow the protocol, or the engine reports an error.
@@ -106,13 +111,16 @@ impl Parser {
             Line::Ready { model, .. } => {
                 Ok(Some(EngineEvent::Ready { model: without_nul(&model).chars().take(200).collect() }))
             }
-            Line::Progress { processed } => {
+            Line::Progress { processed, settled } => {
                 check("progress", processed).map_err(broken)?;
-                if processed <= self.processed {
+                let settled = settled.unwrap_or(processed);
+                check("the settled part", settled).map_err(broken)?;
+                if processed <= self.processed && settled <= self.settled {
                     return Ok(None);
                 }
-                self.processed = processed;
-                Ok(Some(EngineEvent::Progress { processed }))
+                self.processed = self.processed.max(processed);
+                self.settled = self.settled.max(settled);
+                Ok(Some(EngineEvent::Progress { processed: self.processed, settled: self.settled }))
             }
             Line::Partial { text } => Ok(Some(EngineEvent::Partial { text })),
             Line::Segment(segment) => {
@@ -246,6 +254,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_settled_is_what_is_done_unless_the_engine_says_less() {
+        let events = all(&[
+            r#"{"type":"progress","processed":5}"#,
+            r#"{"type":"progress","processed":9,"settled":4}"#,
+            r#"{"type":"progress","processed":8,"settled":7}"#,
+            r#"{"type":"progress","processed":9,"settled":7}"#,
+        ]);
+        let events: Vec<_> = events.into_iter().filter_map(Result::unwrap).collect();
+        let progress = |processed, settled| EngineEvent::Progress { processed, settled };
+        assert_eq!(events, [progress(5.0, 5.0), progress(9.0, 5.0), progress(9.0, 7.0)]);
+    }
+
+    #[test]
     fn an_engine_may_report_its_own_error() {
         let error = all(&[r#"{"type":"error","code":"quota","message":"No quota left."}"#]).remove(0).unwrap_err();
         assert_eq!((error.code(), error.to_string().as_str()), ("engine_error", "No quota left."));
@@ -262,7 +283,7 @@ mod tests {
             let mut parser = Parser::default();
             let mut last = -1.0;
             for step in steps {
-                if let Some(EngineEvent::Progress { processed }) = parser.line(&format!(r#"{{"type":"progress","processed":{step}}}"#)).unwrap() {
+                if let Some(EngineEvent::Progress { processed, .. }) = parser.line(&format!(r#"{{"type":"progress","processed":{step}}}"#)).unwrap() {
                     prop_assert!(processed > last);
                     last = processed;
                 }

@@ -120,7 +120,8 @@ impl Engine for Whisper {
             Availability::Missing { reason, install } => return Err(SpeechError::Unavailable { reason, install }),
         }
         let mut command = own_child(self.program.as_deref(), &["whisper", "--model"])?;
-        command.arg(&self.model).args(["--threads", &self.threads.to_string()]);
+        let threads = (self.threads / request.engines.max(1)).max(1);
+        command.arg(&self.model).args(["--threads", &threads.to_string()]);
         if let Some(language) = &request.language {
             command.args(["--language", language]);
         }

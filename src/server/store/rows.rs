@@ -28,7 +28,7 @@ macro_rules! session_columns {
     ($position:expr) => {
         concat!(
             "s.id, s.owner, s.title, s.created_at, s.started_at, s.finished_at, s.engine, s.model, s.language, \
-             s.detected_language, s.detected_probability, s.vocabulary, \
+             s.detected_language, s.detected_probability, s.vocabulary, s.channel_choice, \
              s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.crashes, s.needs_room, \
              s.needs_model, ",
             selected_status!(),
@@ -53,6 +53,7 @@ pub(super) struct SessionRow {
     detected_language: Option<String>,
     detected_probability: Option<f64>,
     vocabulary: Option<String>,
+    channel_choice: String,
     file_name: String,
     bytes: i64,
     format: String,
@@ -90,6 +91,7 @@ impl SessionRow {
                 probability: self.detected_probability.map(|p| p as f32),
             }),
             vocabulary: self.vocabulary,
+            channels: parse(&self.channel_choice)?,
             media: Media {
                 file_name: self.file_name,
                 bytes: self.bytes as u64,
@@ -112,6 +114,7 @@ pub(super) struct SegmentRow {
     text: String,
     confidence: Option<f64>,
     words: String,
+    speaker: Option<i64>,
 }
 
 impl SegmentRow {
@@ -125,6 +128,7 @@ impl SegmentRow {
             text: self.text,
             confidence: self.confidence.map(|c| c as f32),
             words,
+            speaker: self.speaker.and_then(|speaker| u16::try_from(speaker).ok()),
         })
     }
 }

@@ -6,8 +6,8 @@ use crate::model::{Segment, SessionId};
 macro_rules! insert_segment {
     ($executor:expr, $id:expr, $segment:expr, $words:expr) => {
         sqlx::query(
-            "INSERT INTO segments (session_id, idx, start_s, end_s, text, confidence, words) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO segments (session_id, idx, start_s, end_s, text, confidence, words, speaker) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind($id.to_string())
         .bind(i64::from($segment.index))
@@ -16,6 +16,7 @@ macro_rules! insert_segment {
         .bind(&$segment.text)
         .bind($segment.confidence)
         .bind($words)
+        .bind($segment.speaker.map(i64::from))
         .execute($executor)
         .await
     };
@@ -28,7 +29,7 @@ impl Store {
     /// If the database fails.
     pub async fn segments(&self, id: SessionId, from: u32, limit: u32) -> Result<Vec<Segment>, sqlx::Error> {
         let rows: Vec<SegmentRow> = on!(self, |pool| sqlx::query_as(
-            "SELECT idx, start_s, end_s, text, confidence, words FROM segments \
+            "SELECT idx, start_s, end_s, text, confidence, words, speaker FROM segments \
              WHERE session_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3",
         )
         .bind(id.to_string())
@@ -37,6 +38,20 @@ impl Store {
         .fetch_all(pool)
         .await)?;
         rows.into_iter().map(SegmentRow::into_segment).collect()
+    }
+
+    /// Returns where the last segment of a speaker ends, in seconds; none if the speaker has none yet.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn speaker_end(&self, id: SessionId, speaker: u16) -> Result<Option<f64>, sqlx::Error> {
+        let (end,): (Option<f64>,) =
+            on!(self, |pool| sqlx::query_as("SELECT MAX(end_s) FROM segments WHERE session_id = $1 AND speaker = $2")
+                .bind(id.to_string())
+                .bind(i64::from(speaker))
+                .fetch_one(pool)
+                .await)?;
+        Ok(end)
     }
 
     /// Returns the waveform of a session's recording; none before it has been decoded.

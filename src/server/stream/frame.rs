@@ -168,6 +168,7 @@ mod tests {
             end: 2.5,
             text: "a\nb\r\nc\u{2028}d\u{2029}\u{85}😀\0".to_owned(),
             unsure: Vec::new(),
+            speaker: None,
         };
         let frame = Frame::segment(&segment, 7);
         let lines: Vec<&str> = text(&frame).split(['\n', '\r']).collect();

@@ -97,7 +97,7 @@ pub(in crate::server::speech) fn run(task: &Task<'_>) -> Result<(), ChildError> 
             transcriber.transcribe(&window)?;
         }
         if windows.position() > before {
-            say(&Line::Progress { processed: seconds(windows.position()) })?;
+            say(&Line::Progress { processed: seconds(windows.position()), settled: None })?;
         }
     }
     Ok(())
@@ -299,7 +299,8 @@ impl Ticks {
         let processed = state.start + share * (state.end - state.start);
         if processed >= state.said.get() + MIN_ADVANCE {
             state.said.set(processed);
-            say(&Line::Progress { processed })?;
+            // The lines of this window are still to come.
+            say(&Line::Progress { processed, settled: Some(state.start) })?;
         }
         Ok(())
     }

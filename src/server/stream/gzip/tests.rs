@@ -111,8 +111,15 @@ fn session(id: u128, events: u32) -> Vec<Bytes> {
     for n in 0..events {
         let at = f64::from(n) * 2.3;
         let text: Vec<&str> = (0..5 + next(8)).map(|_| WORDS[next(WORDS.len())]).collect();
-        let segment =
-            SegmentEvent { session_id: id, index: n, start: at, end: at + 2.1, text: text.join(" "), unsure: vec![] };
+        let segment = SegmentEvent {
+            session_id: id,
+            index: n,
+            start: at,
+            end: at + 2.1,
+            text: text.join(" "),
+            unsure: vec![],
+            speaker: None,
+        };
         all.push(Frame::segment(&segment, u64::from(n) + 3).text().clone());
         let time = Timestamp(1_795_000_000_000 + i64::from(n) * 700 + next(300) as i64);
         let mut status = Status::new(id, State::Processing, Some(Stage::Transcribing), time);
