@@ -26,7 +26,7 @@ pub use progress::{
 pub use remark::Remark;
 pub use report::{ConnectionReport, DELAY_BOUNDS_MS, Delays, ModeTimes, StreamFailures};
 pub use segment::{Segment, SegmentEvent, Word, speaker_label, unsure_words};
-pub use selection::{Channels, UnknownChannels};
+pub use selection::{AnotherChoice, Channels, Track, UnknownChannels, UnknownTrack, no_such_track};
 pub use session::{DetectedLanguage, Media, Session, SessionDetail, SessionPage, Title, TitleError, Transcript};
 pub use stages::StageLog;
 pub use status::{Failure, Heartbeat, Stage, State, Status, StatusList};

@@ -5,7 +5,10 @@
 mod postgres;
 mod support;
 
-use hark::api::{sessions::RestartSession, upload::TrySample};
+use hark::api::{
+    sessions::{RestartSession, TranscribeAgain},
+    upload::TrySample,
+};
 use leptos::server_fn::ServerFn;
 use postgres::Postgres;
 use reqwest::{Body, StatusCode, multipart};
@@ -504,6 +507,106 @@ async fn two_voices_on_two_channels_are_heard_apart() {
         let wrong = support::word_error_rate(said, &heard);
         assert!(wrong <= 0.3, "speaker {}: {heard:?}", n + 1);
     }
+}
+
+/// A Matroska file with two audio tracks: one has a low tone in its first second, the other a high one in its third.
+fn two_tracks(folder: &std::path::Path) -> Vec<u8> {
+    let (low, high) = ("if(lt(t,1),0.3*sin(500*PI*t))", "if(gt(t,2),0.3*sin(1500*PI*t))");
+    let source = |wave: &str| format!("aevalsrc=exprs='{wave}':s=16000:d=3");
+    let file = folder.join("tracks.mka");
+    let made = std::process::Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-y", "-f", "lavfi", "-i", &source(low), "-f", "lavfi", "-i", &source(high)])
+        .args(["-map", "0", "-map", "1", "-c:a", "flac"])
+        .arg(&file)
+        .status();
+    assert!(made.expect("ffmpeg is installed by scripts/setup test").success());
+    std::fs::read(file).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_track_is_chosen_with_the_upload_or_afterwards() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let command = pitch_engine(folder.path(), 0.0);
+    let recording = two_tracks(folder.path());
+    let app = TestApp::on(folder, &["--engine", "command", "--engine-command", &command]).await;
+    let me = app.visitor();
+    let heard = async |id: &str| -> Vec<String> { lines(&me, id).await.into_iter().map(|(.., text)| text).collect() };
+    for (track, expected) in [("1", &["low"][..]), ("2", &["high"]), ("mix", &["low", "high"])] {
+        let id = me.session("film.mka", recording.clone(), &[("track", track)]).await;
+        me.wait(&id, "completed").await;
+        assert_eq!(heard(&id).await, expected, "{track}");
+        assert_eq!(me.json(&format!("/api/v1/sessions/{id}")).await["track"], track);
+    }
+    let upload = async |fields: &[(&str, &str)]| error(me.upload("film.mka", recording.clone(), fields).await).await;
+    for (track, code, says) in
+        [("3", "no_such_track", "from 1 to 2"), ("0", "bad_request", "from 1"), ("all", "bad_request", "'mix'")]
+    {
+        let (status, found, message) = upload(&[("track", track)]).await;
+        assert_eq!((status, &*found), (StatusCode::BAD_REQUEST, code), "{message}");
+        assert!(message.contains(says), "{message}");
+    }
+    let (status, _, message) = upload(&[("track", "mix"), ("channels", "split")]).await;
+    assert!(status == StatusCode::BAD_REQUEST && message.contains("mixed"), "{message}");
+
+    // Left to Hark, it is the first track, and the page lets its owner choose another one.
+    let id = me.session("film.mka", recording.clone(), &[]).await;
+    let path = format!("/api/v1/sessions/{id}");
+    let done = me.wait(&id, "completed").await;
+    assert_eq!((heard(&id).await, &done["segments"]), (vec!["low".to_owned()], &1.into()));
+    assert!(done["remarks"][0]["message"].as_str().unwrap().contains("2 audio tracks. Track 1 was heard"), "{done}");
+    assert!(done["first_segment"].is_null(), "{done}");
+    let session = me.json(&path).await;
+    assert_eq!((&session["media"]["tracks"], &session["track"]), (&2.into(), &Value::Null));
+    let page = me.get(&format!("/sessions/{id}")).await.text().await.unwrap();
+    for words in ["Choose another track", "Track 2", "All tracks, mixed", "Replace the transcript", "gone for good"] {
+        assert!(page.contains(words), "{words}");
+    }
+    let retry = async |body: &str| {
+        let request = me.request("POST", &format!("{path}/retry")).header("content-type", "application/json");
+        me.send(request.body(body.to_owned())).await
+    };
+    for (body, code) in [
+        (r#"{"track":3}"#, "no_such_track"),
+        (r#"{"track":"0"}"#, "bad_request"),
+        (r#"{"track":"mix","channels":"split"}"#, "bad_request"),
+        (r#"{"channels":"left"}"#, "bad_request"),
+        ("track=2", "bad_request"),
+    ] {
+        let (status, found, message) = error(retry(body).await).await;
+        assert_eq!((status, &*found), (StatusCode::BAD_REQUEST, code), "{body}: {message}");
+    }
+    // Nothing of that changed anything, and neither does a retry without another choice.
+    for body in ["", "{}"] {
+        let same: Value = retry(body).await.json().await.unwrap();
+        assert_eq!((&same["status"]["status"], heard(&id).await), (&"completed".into(), vec!["low".to_owned()]));
+    }
+    let stranger = app.visitor();
+    let theirs = stranger.request("POST", &format!("{path}/retry")).body(r#"{"track":2}"#);
+    assert_eq!(stranger.send(theirs).await.status(), StatusCode::NOT_FOUND);
+
+    let again: Value = retry(r#"{"track":2}"#).await.json().await.unwrap();
+    assert_eq!((&again["track"], &again["status"]["first_segment"]), (&"2".into(), &1.into()));
+    let done = me.wait(&id, "completed").await;
+    assert_eq!((heard(&id).await, &done["segments"]), (vec!["high".to_owned()], &2.into()));
+    assert!(done["remarks"][0]["message"].as_str().unwrap().contains("Track 2 was heard, as chosen"), "{done}");
+    assert_eq!(me.get(&format!("{path}/transcript.txt")).await.text().await.unwrap(), "high\n");
+    // A reader of the stream who has seen the old line gets the new one, and no other; and so does a new reader.
+    for seen in ["?last_event_id=1.1", ""] {
+        let events = Sse::new(me.get(&format!("{path}/status/stream{seen}")).await).rest().await;
+        let segments: Vec<Value> = events.iter().filter(|e| e.event == "segment").map(|e| e.json()).collect();
+        assert_eq!(segments.len(), 1, "{seen}: {events:?}");
+        assert_eq!((&segments[0]["index"], &segments[0]["text"]), (&1.into(), &"high".into()));
+    }
+    let segments = me.json(&format!("{path}/segments?after=0")).await;
+    assert_eq!(segments["segments"][0]["index"], 1);
+
+    // The page's form does the same, also without JavaScript.
+    let form = me.request("POST", TranscribeAgain::PATH).header("content-type", "application/x-www-form-urlencoded");
+    let form = form.header("accept", "text/html").header("referer", format!("{}/sessions/{id}", app.url));
+    let answer = me.send(form.body(format!("id={id}&track=mix"))).await;
+    assert!(answer.status().is_success() || answer.status().is_redirection(), "{}", answer.status());
+    me.wait(&id, "completed").await;
+    assert_eq!(heard(&id).await, ["low", "high"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

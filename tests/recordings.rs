@@ -9,6 +9,7 @@
 mod audio;
 
 use audio::*;
+use hark::model::Track;
 use hark::server::audio::{ChannelSelection, Limits, SAMPLE_RATE, Selection};
 use std::{
     fs,
@@ -263,6 +264,74 @@ fn the_default_track_is_heard_unless_it_is_silent() {
 }
 
 #[test]
+fn a_track_can_be_chosen_and_all_can_be_mixed() {
+    let files = Files::new();
+    // Three tracks: 440 Hz, 1 kHz a second later, and silence.
+    let tracks = ["0.4*sin(880*PI*t)", "if(gt(t,1),0.4*sin(2000*PI*t))", "0"];
+    let sources = tracks.map(|wave| format!("aevalsrc=exprs='{wave}':s=48000:d=3"));
+    let inputs: Vec<&str> = sources.iter().flat_map(|source| ["-f", "lavfi", "-i", source]).collect();
+    let maps = ["-map", "0", "-map", "1", "-map", "2"];
+    for (name, output) in
+        [("a.mp4", &["-c:a", "aac"][..]), ("a.mka", &["-c:a", "libopus"]), ("ac3.mka", &["-c:a", "ac3"])]
+    {
+        let path = files.path(name);
+        ffmpeg(&[&inputs[..], &maps, output, &[text(&path)]].concat());
+        assert_eq!(probe(&path, &LIMITS).unwrap().tracks, 3, "{name}");
+        let heard = |track| {
+            let selection = Selection { track: Some(track), ..Selection::default() };
+            decode_selected(&decoders(), &path, &LIMITS, selection).map(|(decoded, samples, _)| (decoded, samples))
+        };
+        let (decoded, samples) = heard(Track::Number(1)).unwrap();
+        assert_tone(&samples, 440.0, name);
+        assert!(messages(&decoded).contains("Track 1 was heard, as chosen"), "{name}: {}", messages(&decoded));
+        let (decoded, samples) = heard(Track::Number(2)).unwrap();
+        assert_tone(between(&samples, 1.1, 2.9), 1_000.0, name);
+        assert!(messages(&decoded).contains("Track 2 was heard, as chosen"), "{name}: {}", messages(&decoded));
+        // One that was chosen is heard though it is silent.
+        let (decoded, samples) = heard(Track::Number(3)).unwrap();
+        assert_silent(&samples, name);
+        assert!(messages(&decoded).contains("Track 3 was heard, as chosen"), "{name}: {}", messages(&decoded));
+        let (decoded, samples) = heard(Track::Mix).unwrap();
+        assert!((decoded.duration - 3.0).abs() < 0.1, "{name}: {}", decoded.duration);
+        assert_tone(between(&samples, 0.1, 0.9), 440.0, name);
+        let both = between(&samples, 1.1, 2.9);
+        let shares = [share(both, 440.0), share(both, 1_000.0)];
+        assert!(shares.iter().all(|share| (0.4..0.6).contains(share)), "{name}: {shares:?}");
+        assert!(messages(&decoded).contains("3 audio tracks, which were mixed"), "{name}: {}", messages(&decoded));
+        let error = heard(Track::Number(4)).unwrap_err();
+        assert_eq!(error.code(), "no_such_track", "{error}");
+        assert!(error.to_string().contains("from 1 to 3"), "{error}");
+        // Only so many are mixed.
+        let selection = Selection { track: Some(Track::Mix), ..Selection::default() };
+        let few = decoders_with(&["--probe-secs", "60", "--max-mixed-tracks", "2"]);
+        let (decoded, ..) = decode_selected(&few, &path, &LIMITS, selection).unwrap();
+        assert!(messages(&decoded).contains("The first 2 were mixed"), "{name}: {}", messages(&decoded));
+    }
+    let mono = tone(&files, "mono.wav", 440, 16_000, "mono", &[]);
+    for track in [Track::Mix, Track::Number(1)] {
+        let selection = Selection { track: Some(track), ..Selection::default() };
+        let (decoded, samples, _) = decode_selected(&decoders(), &mono, &LIMITS, selection).unwrap();
+        assert_tone(&samples, 440.0, "a single track");
+        assert_eq!(messages(&decoded), "");
+    }
+}
+
+#[test]
+fn tracks_of_different_lengths_are_mixed_to_the_end_of_the_longest() {
+    let files = Files::new();
+    let path = files.path("a.mka");
+    let source = |wave: &str, seconds: u32| format!("aevalsrc=exprs='{wave}':s=48000:d={seconds}");
+    let (short, long) = (source("0.4*sin(880*PI*t)", 1), source("0.4*sin(2000*PI*t)", 4));
+    let inputs = ["-f", "lavfi", "-i", &short, "-f", "lavfi", "-i", &long, "-map", "0", "-map", "1"];
+    ffmpeg(&[&inputs[..], &["-c:a", "flac", text(&path)]].concat());
+    let selection = Selection { track: Some(Track::Mix), ..Selection::default() };
+    let (decoded, samples, _) = decode_selected(&decoders(), &path, &LIMITS, selection).unwrap();
+    assert!((decoded.duration - 4.0).abs() < 0.1, "{}", decoded.duration);
+    assert_tone(between(&samples, 1.1, 3.9), 1_000.0, "the longer track");
+    assert_eq!(decode_selected(&decoders(), &path, &LIMITS, selection).unwrap().1, samples, "each run is the same");
+}
+
+#[test]
 fn channels_are_mixed_so_that_they_can_be_heard() {
     let files = Files::new();
     let mono = files.wave("mono.wav", "0.4*sin(880*PI*t)", 3.0, 16_000, "mono", &[]);
@@ -301,7 +370,7 @@ fn telephone(files: &Files, name: &str, channels: [Option<(&str, &str)>; 2], out
 }
 
 fn select(channels: ChannelSelection) -> Selection {
-    Selection { channels }
+    Selection { channels, ..Selection::default() }
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod support;
 use hark::{
     model::{
         Channels, DetectedLanguage, EngineId, Failure, Media, Remark, Segment, SessionId, Stage, State, Status,
-        Timestamp, Title,
+        Timestamp, Title, Track,
     },
     server::{
         owner::Owner,
@@ -52,6 +52,7 @@ fn new_session(whose: &str, title: &str, engine: EngineId) -> NewSession {
         language: None,
         vocabulary: None,
         channels: Channels::Mix,
+        track: None,
         media: Media { file_name: "a.wav".to_owned(), bytes: 5_000_000_000, ..Media::default() },
         duration_total: Some(60.0),
         lease_until: None,
@@ -131,6 +132,7 @@ async fn suite(store: &Store) {
     lists_belong_to_owners_and_are_searched(store).await;
     titles_are_found_in_any_script(store).await;
     a_session_is_claimed_transcribed_and_completed(store).await;
+    a_transcript_is_replaced_and_its_numbers_go_on(store).await;
     lost_sessions_are_requeued_and_fenced(store).await;
     a_node_does_not_requeue_the_sessions_it_runs(store).await;
     sessions_without_room_wait_and_say_so(store).await;
@@ -201,6 +203,52 @@ async fn titles_are_found_in_any_script(store: &Store) {
         assert_eq!(store.list(&me, "česká", None, 10).await.unwrap().len(), 1);
         store.delete(&me, id).await.unwrap();
     }
+}
+
+async fn a_transcript_is_replaced_and_its_numbers_go_on(store: &Store) {
+    let me = owner("replace");
+    let id = add(store, "replace", "replace", EngineId::Pocketsphinx).await;
+    let choice = (Some(Track::Number(2)), Channels::Split);
+    let replace =
+        async |who: &Owner, limits: Option<&QueueLimits>| store.replace(who, id, choice, None, limits, now()).await;
+    assert!(replace(&me, None).await.unwrap().is_none(), "it hasn't ended");
+    let first = claim(store, later()).await.unwrap();
+    let mut status = first.session.status.clone();
+    for index in 0..2 {
+        status = Status { segments: index + 1, duration_processed: 5.0, ..next(&status) };
+        store.append(&first, &segment(index), &status, true).await.unwrap().unwrap();
+    }
+    status.remarks = vec![Remark::new("tracks", "The recording has 2 audio tracks. Track 1 was heard.")];
+    store.save_waveform(id, &[1, 2]).await.unwrap();
+    let found = DetectedLanguage { language: "de".to_owned(), probability: None };
+    store.save_detected_language(&first, &found).await.unwrap();
+    store.end(&first, next(&status), Ending::Completed).await.unwrap().unwrap();
+    let before = store.find(id).await.unwrap().unwrap().0;
+
+    assert!(replace(&owner("other"), None).await.unwrap().is_none(), "it isn't theirs");
+    let full = QueueLimits { all: Share { sessions: 0, seconds: 1e9 }, ..limits(1, 1) };
+    assert!(matches!(replace(&me, Some(&full)).await, Err(EnqueueError::Full(_))));
+    assert_eq!(store.segments(id, 0, 10).await.unwrap().len(), 2, "what couldn't be queued stays as it is");
+    let event = replace(&me, None).await.unwrap().unwrap();
+    let queued = event.new_status().unwrap();
+    assert_eq!((queued.state, queued.first_segment, queued.segments, queued.lines()), (State::Queued, 2, 2, 0));
+    assert!(queued.version > before.status.version && queued.remarks.is_empty() && queued.duration_processed == 0.0);
+    let session = store.find(id).await.unwrap().unwrap().0;
+    assert_eq!((session.track, session.channels, session.started_at), (choice.0, Channels::Split, None));
+    assert_eq!((session.finished_at, session.detected_language), (None, None));
+    assert!(store.segments(id, 0, 10).await.unwrap().is_empty() && store.waveform(id).await.unwrap().is_none());
+    assert!(replace(&me, None).await.unwrap().is_none(), "it is queued");
+
+    // A worker of the attempt before writes nothing any more, and the next one continues the numbers.
+    assert!(store.append(&first, &segment(2), &status, true).await.unwrap().is_none());
+    let second = claim(store, later()).await.unwrap();
+    let status = Status { segments: 3, ..next(&second.session.status) };
+    store.append(&second, &segment(2), &status, true).await.unwrap().unwrap();
+    let ended = store.end(&second, next(&status), Ending::Completed).await.unwrap().unwrap();
+    let ended = ended.new_status().unwrap();
+    assert_eq!((ended.first_segment, ended.segments, ended.lines()), (2, 3, 1));
+    assert_eq!(store.segments(id, 0, 10).await.unwrap(), [segment(2)]);
+    store.delete(&me, id).await.unwrap();
 }
 
 async fn a_session_is_claimed_transcribed_and_completed(store: &Store) {

@@ -1,4 +1,4 @@
-//! Server functions on sessions: list, get, cancel, retry, restart, rename, delete.
+//! Server functions on sessions: list, get, cancel, retry, restart, transcribe again, rename, delete.
 
 use crate::model::{ApiError, Session, SessionDetail, SessionId, SessionPage};
 use leptos::{prelude::*, server_fn::codec::GetUrl};
@@ -61,6 +61,29 @@ pub async fn retry_session(id: SessionId) -> Result<Session, ApiError> {
 pub async fn restart_session(id: SessionId) -> Result<Session, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.restart(&c.owner, c.address, id).await).await
+}
+
+/// Transcribes a session's recording anew, with another audio track (its number or `mix`; unchanged if empty) or another way to
+/// hear its channels. The transcript that is there is deleted.
+///
+/// # Errors
+/// `no_such_track` if the recording doesn't have it; `bad_request` if the choice isn't valid; `not_found` as above.
+#[server]
+pub async fn transcribe_again(
+    id: SessionId,
+    #[server(default)] track: String,
+    #[server(default)] channels: String,
+) -> Result<Session, ApiError> {
+    use crate::{model::AnotherChoice, server::pages};
+    pages::answer(async |c| {
+        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        let choice = AnotherChoice {
+            track: given(track).map(|track| track.parse()).transpose()?,
+            channels: given(channels).map(|channels| channels.parse()).transpose()?,
+        };
+        c.state.sessions.transcribe_again(&c.owner, c.address, id, &choice).await
+    })
+    .await
 }
 
 /// Gives a session another title.

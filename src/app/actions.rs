@@ -4,7 +4,7 @@
 use crate::{
     api::{
         failed_form,
-        sessions::{CancelSession, DeleteSession, RenameSession, RestartSession, RetrySession},
+        sessions::{CancelSession, DeleteSession, RenameSession, RestartSession, RetrySession, TranscribeAgain},
     },
     app::MAIN,
     feed::{Feed, browser::dom, reduce::View},
@@ -22,18 +22,27 @@ pub struct Actions {
     pub deleted: RwSignal<Vec<SessionId>>,
     /// The session's new title, if it was renamed since the page was opened.
     pub renamed: RwSignal<Option<String>>,
+    /// The session as it is since it was started again with another choice, if it was since the page was opened.
+    pub again: RwSignal<Option<Session>>,
 }
 
 impl Actions {
     /// No outcome yet, except for the error of a form that was sent without JavaScript and failed.
     pub(crate) fn new() -> Self {
-        let paths =
-            [CancelSession::PATH, RetrySession::PATH, RestartSession::PATH, DeleteSession::PATH, RenameSession::PATH];
+        let paths = [
+            CancelSession::PATH,
+            RetrySession::PATH,
+            RestartSession::PATH,
+            TranscribeAgain::PATH,
+            DeleteSession::PATH,
+            RenameSession::PATH,
+        ];
         Self {
             feed: Feed::expect(),
             error: RwSignal::new(failed_form(&paths)),
             deleted: RwSignal::default(),
             renamed: RwSignal::default(),
+            again: RwSignal::default(),
         }
     }
 
@@ -41,6 +50,14 @@ impl Actions {
     pub(crate) fn changed(self, answer: Result<Session, ApiError>) {
         if let Some(session) = self.answer(answer) {
             self.feed.watch(View::new(session.status));
+        }
+    }
+
+    /// Handles the answer to a new start with another choice.
+    pub(crate) fn started_again(self, answer: Result<Session, ApiError>) {
+        if let Some(session) = self.answer(answer) {
+            self.feed.watch(View::new(session.status.clone()));
+            self.again.set(Some(session));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The components of the pages: props in, callbacks out. The pages load the data.
 
 pub mod announcer;
+pub mod another_choice;
 pub mod arrival;
 pub mod badge;
 pub mod buttons;
@@ -25,6 +26,7 @@ pub mod upload_item;
 pub mod waveform;
 
 pub use announcer::{Announcer, announce_milestones, provide_announcer, use_announcer};
+pub use another_choice::AnotherChoice;
 pub use arrival::Arrival;
 pub use badge::{Badge, Connection, ConnectionNotice, StallWarning};
 pub use buttons::{CancelButton, DeleteButton, RetryButton};

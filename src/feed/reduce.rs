@@ -10,7 +10,7 @@ use crate::model::{Segment, SessionId, Status, Transcript};
 pub struct View {
     /// The newest status seen.
     pub status: Status,
-    /// Segments 0, 1, 2, … without gaps.
+    /// The segments from the transcript's first one on, without gaps.
     pub segments: Vec<Segment>,
     /// Segments that came before a segment of lower index, sorted by index.
     out_of_order: Vec<Segment>,
@@ -49,11 +49,42 @@ impl View {
     pub fn status(&mut self, status: Status) {
         if self.is_newer(&status) {
             self.status = status;
+            self.drop_replaced();
         }
     }
 
+    /// The index of the transcript's first segment.
+    #[must_use]
+    pub fn first(&self) -> u32 {
+        self.status.first_segment
+    }
+
+    /// Drops the segments of a transcript that was replaced.
+    fn drop_replaced(&mut self) {
+        let first = self.first();
+        if self.segments.first().is_some_and(|segment| segment.index < first) {
+            self.segments.retain(|segment| segment.index >= first);
+        }
+        self.out_of_order.retain(|segment| segment.index >= first);
+        self.join();
+    }
+
+    /// Moves those segments out of order that are next.
+    fn join(&mut self) {
+        let next = self.first() + self.segments.len() as u32;
+        let fits = self.out_of_order.iter().zip(next..).take_while(|(segment, next)| segment.index == *next).count();
+        self.segments.extend(self.out_of_order.drain(..fits));
+    }
+
+    /// The position of segment `index` among the segments without gaps, if it belongs to this transcript.
+    fn position(&self, index: u32) -> Option<usize> {
+        index.checked_sub(self.first()).map(|position| position as usize)
+    }
+
     fn known(&self, index: u32) -> Option<&Segment> {
-        self.segments.get(index as usize).or_else(|| self.out_of_order.get(self.out_of_order_position(index).ok()?))
+        self.segments
+            .get(self.position(index)?)
+            .or_else(|| self.out_of_order.get(self.out_of_order_position(index).ok()?))
     }
 
     /// The position of segment `index` among the segments out of order, or the position at which to insert it.
@@ -64,14 +95,14 @@ impl View {
     /// Whether segment `index` hasn't come yet.
     #[must_use]
     pub fn is_missing(&self, index: u32) -> bool {
-        self.known(index).is_none()
+        index >= self.first() && self.known(index).is_none()
     }
 
     /// Whether taking in a segment would change the view: the segment is missing, or is known only from its event, which has
     /// no words.
     #[must_use]
     pub fn wants(&self, segment: &Segment) -> bool {
-        self.known(segment.index).is_none_or(|known| detail(segment) > detail(known))
+        segment.index >= self.first() && self.known(segment.index).is_none_or(|known| detail(segment) > detail(known))
     }
 
     /// Takes in a segment, unless it is known.
@@ -79,7 +110,8 @@ impl View {
         if !self.wants(&segment) {
             return;
         }
-        if let Some(known) = self.segments.get_mut(segment.index as usize) {
+        let position = self.position(segment.index);
+        if let Some(known) = position.and_then(|position| self.segments.get_mut(position)) {
             *known = segment;
             return;
         }
@@ -87,15 +119,13 @@ impl View {
             Ok(known) => self.out_of_order[known] = segment,
             Err(position) => self.out_of_order.insert(position, segment),
         }
-        let next = self.segments.len() as u32;
-        let fits = self.out_of_order.iter().zip(next..).take_while(|(segment, next)| segment.index == *next).count();
-        self.segments.extend(self.out_of_order.drain(..fits));
+        self.join();
     }
 
     /// The index of the first missing segment, if more segments were announced than have come.
     #[must_use]
     pub fn first_missing(&self) -> Option<u32> {
-        let have = self.segments.len() as u32;
+        let have = self.first() + self.segments.len() as u32;
         let announced = self.out_of_order.last().map_or(0, |last| last.index + 1).max(self.status.segments);
         (announced > have).then_some(have)
     }
@@ -310,6 +340,32 @@ mod tests {
         fetches.done(id(1));
         view.segment(segment(1, false));
         assert_eq!(fetches.begin(&view), None);
+    }
+
+    #[test]
+    fn a_replaced_transcript_is_dropped_whatever_comes_first() {
+        let old = [0, 1, 2].map(|index| segment(index, true));
+        let replaced = Status { first_segment: 3, ..status(5, 3) };
+        let new = [segment(3, true), segment(4, true)];
+        let mut view = View::of_transcript(status(4, 3), old.to_vec());
+        view.status(replaced.clone());
+        assert_eq!((view.segments.len(), view.first_missing()), (0, None));
+        // What is left of the old one comes late.
+        assert!(!view.wants(&old[1]) && !view.is_missing(1) && view.is_missing(3));
+        view.segment(old[1].clone());
+        view.segment(new[0].clone());
+        assert_eq!(view.segments, new[..1]);
+        view.status(Status { first_segment: 3, ..status(6, 5) });
+        assert_eq!(view.first_missing(), Some(4));
+        // The new one's first lines come before the status that says it is new.
+        let mut early = View::of_transcript(status(4, 3), old.to_vec());
+        new.iter().for_each(|segment| early.segment(segment.clone()));
+        early.status(replaced);
+        assert_eq!(early.segments, new);
+        let mut late = View::of_transcript(status(4, 3), old.to_vec());
+        assert!(late.would_change(&early));
+        late.merge(early.clone());
+        assert_eq!(late, early);
     }
 
     #[test]

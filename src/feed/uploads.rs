@@ -20,6 +20,7 @@ pub struct UploadOptions {
     pub engine: String,
     pub vocabulary: String,
     pub channels: String,
+    pub track: String,
 }
 
 /// What happened to an upload that was started.

@@ -21,7 +21,7 @@ pub struct Word {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct Segment {
-    /// Its position in the transcript, counted from 0 without gaps.
+    /// Its number, without gaps from 0 on; the numbers of a transcript that replaces another one continue those before.
     pub index: u32,
     /// Seconds from the start of the recording.
     pub start: f64,

@@ -1,6 +1,6 @@
 //! A session: one transcription, with its recording, its status and its segments.
 
-use super::{Channels, EngineId, Segment, SessionId, StageLog, Status, Timestamp};
+use super::{Channels, EngineId, Segment, SessionId, StageLog, Status, Timestamp, Track};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -91,6 +91,9 @@ pub struct Media {
     /// Samples per second and channel, in the recording itself.
     pub sample_rate: u32,
     pub channels: u16,
+    /// How many audio tracks it has; 0 if that isn't known.
+    #[serde(default)]
+    pub tracks: u16,
 }
 
 /// A language that an engine has found in a recording.
@@ -140,6 +143,10 @@ pub struct Session {
     /// How the recording's channels are heard.
     #[serde(default)]
     pub channels: Channels,
+    /// The audio track that was chosen, `mix` for all of them; null if the choice was left to Hark.
+    #[serde(default)]
+    #[cfg_attr(feature = "ssr", schema(value_type = Option<String>))]
+    pub track: Option<Track>,
     pub media: Media,
     pub status: Status,
 }

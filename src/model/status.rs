@@ -158,8 +158,11 @@ pub struct Status {
     pub estimated_completion: Option<Timestamp>,
     /// Seconds of audio per second of wall clock, smoothed.
     pub processing_speed: Option<f64>,
-    /// How many segments there are.
+    /// How many segments there are, together with those of a transcript that was replaced: the index of the next one.
     pub segments: u32,
+    /// The index of the first segment: not 0 only if the transcript has replaced another one. Left out if it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_segment: u32,
     /// How many sessions will be started before this one; only while queued.
     pub queue_position: Option<u32>,
     /// The number of this attempt, from 1; 0 before the first.
@@ -202,11 +205,18 @@ impl Status {
             estimated_completion: None,
             processing_speed: None,
             segments: 0,
+            first_segment: 0,
             queue_position: None,
             attempt: 1,
             error: None,
             remarks: Vec::new(),
         }
+    }
+
+    /// How many segments the transcript has.
+    #[must_use]
+    pub fn lines(&self) -> u32 {
+        self.segments.saturating_sub(self.first_segment)
     }
 
     /// The event id for this status and all segments up to it.
@@ -220,6 +230,11 @@ impl Status {
     pub fn changes(&self, before: &Self) -> bool {
         self.state != before.state || self.stage != before.stage
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The statuses that `GET /api/v1/status` answers with.

@@ -21,7 +21,7 @@ mod wire;
 
 use std::fmt::Write as _;
 
-use crate::model::Remark;
+use crate::model::{Remark, Track, no_such_track};
 use serde::{Deserialize, Serialize};
 
 pub use child::{DecoderArgs, run_child};
@@ -44,6 +44,8 @@ pub struct Limits {
 /// What of a recording is to be heard.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Selection {
+    /// The audio track. If none is chosen, the one that the file prefers, or another one if that is silent.
+    pub track: Option<Track>,
     pub channels: ChannelSelection,
 }
 
@@ -70,6 +72,8 @@ pub struct AudioInfo {
     pub sample_rate: u32,
     /// Channels of the recording itself.
     pub channels: u16,
+    /// How many audio tracks the recording has.
+    pub tracks: u16,
     /// Length in seconds, as the container declares it. `None` where it declares none, or where it could only be
     /// estimated.
     pub duration: Option<f64>,
@@ -111,6 +115,14 @@ pub enum AudioError {
     NoAudioTrack {
         /// The container's short name.
         format: String,
+    },
+    /// The audio track that was chosen isn't there.
+    #[error("{}", no_such_track(*wanted, *tracks))]
+    NoSuchTrack {
+        /// Its number, from 1.
+        wanted: u16,
+        /// How many there are.
+        tracks: u16,
     },
     /// All sound is encrypted.
     #[error(
@@ -185,6 +197,7 @@ impl AudioError {
             Self::EmptyFile => "empty_file",
             Self::Unreadable { .. } => "unreadable",
             Self::NoAudioTrack { .. } => "no_audio_track",
+            Self::NoSuchTrack { .. } => "no_such_track",
             Self::Protected { .. } => "protected",
             Self::ClosedFormat { .. } => "closed_format",
             Self::Truncated { .. } => "truncated",

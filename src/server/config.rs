@@ -281,6 +281,9 @@ pub struct DecodeConfig {
     /// A decoder that sends nothing for this long counts as stalled, in seconds.
     #[arg(long, env = "HARK_DECODE_STALL_SECS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub decode_stall_secs: u32,
+    /// How many audio tracks of a recording are mixed at most. Each has a decoder.
+    #[arg(long, env = "HARK_MAX_MIXED_TRACKS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=100))]
+    pub max_mixed_tracks: u16,
 }
 
 impl DecodeConfig {
@@ -315,7 +318,8 @@ pub struct EngineConfig {
     /// `hark model get NAME` puts them; or the path of a file in whisper.cpp's format (ggml). `base` if left out.
     #[arg(long, env = "HARK_WHISPER_MODEL", value_name = "NAME|FILE")]
     pub whisper_model: Option<PathBuf>,
-    /// Threads of each Whisper process. By default the processors are divided by HARK_WORKERS; at most 8.
+    /// Threads of each Whisper process. By default the processors are divided by HARK_WORKERS; at most 8. Two processes that
+    /// hear a channel each share them.
     #[arg(long, env = "HARK_WHISPER_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub whisper_threads: Option<u16>,
     /// A server with the OpenAI transcription API, such as `https://host/v1`. Its key is read from HARK_OPENAI_KEY.

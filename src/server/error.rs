@@ -8,7 +8,7 @@ use super::{
     store::{self, EnqueueError, LimitScope, QueueFull, ReachedLimit},
 };
 use crate::model::{
-    ApiError, ErrorBody, TitleError, UnknownChannels, UnknownEngine, bytes, duration, retry_after,
+    ApiError, ErrorBody, TitleError, UnknownChannels, UnknownEngine, UnknownTrack, bytes, duration, retry_after,
     text::{count, remaining},
 };
 use axum::{
@@ -169,6 +169,8 @@ impl Error {
             // RFC 4331 uses this status for quotas too.
             Self::DiskFull { .. } | Self::NothingSaved | Self::Quota { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            // A wrong value of a field, and not a recording that can't be used.
+            Self::Audio(AudioError::NoSuchTrack { .. }) => StatusCode::BAD_REQUEST,
             Self::Audio(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Speech(_) | Self::Store(_) | Self::Internal(_) | Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
@@ -311,6 +313,12 @@ impl From<sqlx::Error> for Error {
 
 impl From<UnknownChannels> for Error {
     fn from(error: UnknownChannels) -> Self {
+        Self::BadRequest(error.to_string())
+    }
+}
+
+impl From<UnknownTrack> for Error {
+    fn from(error: UnknownTrack) -> Self {
         Self::BadRequest(error.to_string())
     }
 }

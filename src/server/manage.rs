@@ -277,6 +277,7 @@ mod tests {
             detected_language: None,
             vocabulary: None,
             channels: Channels::Mix,
+            track: None,
             media: Media { bytes: 1_400_000, ..Media::default() },
             status: Status { duration_total: Some(90.0), ..Status::new(id, State::Queued, None, Timestamp(0)) },
         };

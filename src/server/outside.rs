@@ -124,6 +124,7 @@ impl Outside {
             language,
             vocabulary: None,
             channels: Channels::Mix,
+            track: None,
             media: Media::default(),
             duration_total: new.duration_total,
             lease_until: Some(self.lease_until(now)),

@@ -3,7 +3,7 @@
 
 use super::{
     address::ClientAddress,
-    audio::{self, Decoders},
+    audio::{self, AudioError, Decoders},
     bus::Bus,
     config::{KeepConfig, LimitConfig},
     disk::DiskWatch,
@@ -19,7 +19,8 @@ use super::{
     store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recent_cutoff},
 };
 use crate::model::{
-    Channels, EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
+    AnotherChoice, Channels, EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title,
+    Track, Transcript,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time;
@@ -55,6 +56,7 @@ pub struct UploadOptions {
     pub engine: Option<String>,
     pub vocabulary: Option<String>,
     pub channels: Option<String>,
+    pub track: Option<String>,
 }
 
 /// Upload options that were checked.
@@ -65,6 +67,7 @@ pub struct CheckedOptions {
     engine: EngineId,
     vocabulary: Option<String>,
     channels: Channels,
+    track: Option<Track>,
 }
 
 /// The longest vocabulary, in characters. Whisper reads at most 224 tokens of it, which are fewer.
@@ -79,6 +82,19 @@ fn vocabulary(text: &str) -> Result<String, Error> {
             "The names and terms have {n} characters, at most {MAX_VOCABULARY} are possible; leave some out."
         ))),
         _ => Ok(text.replace(char::is_control, "")),
+    }
+}
+
+/// How channels are heard together with a track: as `asked`, or `otherwise` if that isn't said.
+fn combine(track: Option<Track>, asked: Option<Channels>, otherwise: Channels) -> Result<Channels, Error> {
+    match (track, asked) {
+        (Some(Track::Mix), Some(Channels::Split)) => Err(Error::BadRequest(
+            "Tracks that are mixed can't be transcribed channel by channel. Choose one track by its number, or leave \
+             'channels' out."
+                .to_owned(),
+        )),
+        (Some(Track::Mix), _) => Ok(Channels::Mix),
+        (_, asked) => Ok(asked.unwrap_or(otherwise)),
     }
 }
 
@@ -127,10 +143,12 @@ impl Sessions {
     /// [`Error::NotFound`] if there is none of this owner.
     pub async fn transcript(&self, owner: &Owner, id: SessionId) -> Result<Transcript, Error> {
         let session = self.get(owner, id).await?;
-        let mut segments = Vec::with_capacity(session.status.segments as usize);
+        let lines = session.status.lines();
+        let mut segments = Vec::with_capacity(lines as usize);
         // Reads only the segments that the status counts, so that both agree while more are being added.
-        while let wanted @ 1.. = session.status.segments - segments.len() as u32 {
-            let page = self.store.segments(id, segments.len() as u32, wanted.min(SEGMENT_PAGE)).await?;
+        while let wanted @ 1.. = lines - segments.len() as u32 {
+            let from = session.status.first_segment + segments.len() as u32;
+            let page = self.store.segments(id, from, wanted.min(SEGMENT_PAGE)).await?;
             if page.is_empty() {
                 break;
             }
@@ -175,7 +193,7 @@ impl Sessions {
     /// Checks the options of an upload before the recording is received.
     ///
     /// # Errors
-    /// If the title, the language, the channels or the engine isn't valid, the engine isn't available or doesn't know the language.
+    /// If the title, the language, the track, the channels or the engine isn't valid, the engine isn't available or doesn't know the language.
     pub fn check_options(&self, options: &UploadOptions) -> Result<CheckedOptions, Error> {
         let non_empty =
             |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
@@ -211,11 +229,10 @@ impl Sessions {
             .map(|text| vocabulary(&text))
             .transpose()?
             .or_else(|| self.engines.default_vocabulary().map(str::to_owned));
-        let channels = match non_empty(&options.channels) {
-            Some(name) => name.parse()?,
-            None => self.engines.default_channels(),
-        };
-        Ok(CheckedOptions { title, language, engine, vocabulary, channels })
+        let channels = non_empty(&options.channels).map(|name| name.parse()).transpose()?;
+        let track = non_empty(&options.track).map(|name| name.parse()).transpose()?;
+        let channels = combine(track, channels, self.engines.default_channels())?;
+        Ok(CheckedOptions { title, language, engine, vocabulary, channels, track })
     }
 
     /// Checks the options that came before the recording; others may follow it.
@@ -376,6 +393,9 @@ impl Sessions {
     ) -> Result<NewSession, Error> {
         let limits = audio::Limits { max_duration: self.limits.max_duration };
         let info = self.decoders.probe(received.path(), limits).await?;
+        if let Some(Track::Number(wanted)) = options.track.filter(|track| track.missing(info.tracks).is_some()) {
+            return Err(AudioError::NoSuchTrack { wanted, tracks: info.tracks }.into());
+        }
         // A line break becomes a space; other control characters would only harm whoever prints the name.
         let file_name = file_name.replace("\r\n", " ").replace(['\r', '\n', '\t'], " ");
         let file_name: String = file_name.chars().filter(|c| !c.is_control()).take(255).collect();
@@ -387,6 +407,7 @@ impl Sessions {
             language: options.language,
             vocabulary: options.vocabulary,
             channels: options.channels,
+            track: options.track,
             media: Media {
                 file_name,
                 bytes: received.bytes,
@@ -394,6 +415,7 @@ impl Sessions {
                 codec: info.codec,
                 sample_rate: info.sample_rate,
                 channels: info.channels,
+                tracks: info.tracks,
             },
             duration_total: info.duration,
             lease_until: None,
@@ -503,6 +525,36 @@ impl Sessions {
         let limits = if stopped.is_some() { None } else { Some(&self.queue) };
         self.announce(owner, id, stopped, "was cancelled").await?;
         self.queue_again(owner, address, id, limits).await
+    }
+
+    /// Transcribes a session's recording anew with another choice. A running one is stopped first. The transcript that is
+    /// there is deleted.
+    ///
+    /// # Errors
+    /// As [`Sessions::retry`], and if the recording doesn't have the track, or the choice contradicts itself.
+    pub async fn transcribe_again(
+        &self,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+        id: SessionId,
+        choice: &AnotherChoice,
+    ) -> Result<Session, Error> {
+        self.check_can_be_queued(owner, id).await?;
+        let session = self.get(owner, id).await?;
+        let track = choice.track.or(session.track);
+        // A choice of the track is newer than that of the channels, unless both are made now.
+        let channels = combine(track, choice.channels, session.channels)?;
+        let tracks = session.media.tracks;
+        if let Some(Track::Number(wanted)) = track.filter(|track| track.missing(tracks).is_some()) {
+            return Err(AudioError::NoSuchTrack { wanted, tracks }.into());
+        }
+        let stopped = self.store.cancel(owner, id, Timestamp::now()).await?;
+        let limits = if stopped.is_some() { None } else { Some(&self.queue) };
+        self.announce(owner, id, stopped, "was cancelled").await?;
+        let address = self.address_hash(owner, address).await;
+        let choice = (track, channels);
+        let changed = self.store.replace(owner, id, choice, address.as_deref(), limits, Timestamp::now()).await?;
+        self.announce(owner, id, changed, "is transcribed anew").await
     }
 
     async fn announce(

@@ -8,11 +8,14 @@ use crate::{
 };
 use leptos::{either::Either, html, prelude::*};
 
-/// The index of the line at a position of the recording, if there is one.
+/// How many lines before a position are looked at: those of two speakers may overlap.
+const OVERLAPPING: usize = 8;
+
+/// The line at a position of the recording, if there is one, counted from the transcript's first.
 fn line_at(segments: &[Segment], seconds: f64) -> Option<u32> {
     let after = segments.partition_point(|s| s.start <= seconds);
-    let line = segments.get(after.checked_sub(1)?)?;
-    (seconds < line.end).then_some(line.index)
+    let line = (0..after).rev().take(OVERLAPPING).find(|line| segments.get(*line).is_some_and(|s| seconds < s.end))?;
+    u32::try_from(line).ok()
 }
 
 /// A line's text, in which the words that the engine isn't sure of are marked.
@@ -49,6 +52,12 @@ pub fn TranscriptLines(
         let view = view.get_value();
         move |_| view.with(|v| v.segments.len())
     });
+    // The number of the first line: that of a transcript which replaces another one is higher, so that no line is taken
+    // for one of the other.
+    let first_line = Memo::new({
+        let view = view.get_value();
+        move |_| view.with(View::first)
+    });
     let current = Memo::new({
         let view = view.get_value();
         move |_| {
@@ -79,7 +88,8 @@ pub fn TranscriptLines(
         }
     });
 
-    let line = move |index: usize| {
+    let line = move |number: u32| {
+        let index = number.saturating_sub(first_line.get_untracked()) as usize;
         let segment = view
             .get_value()
             .with_untracked(|v| v.segments.get(index).map(|s| (s.start, s.text.clone(), s.unsure.clone(), s.speaker)));
@@ -114,7 +124,7 @@ pub fn TranscriptLines(
                 on:scroll=move |_| follows.set(dom::is_at_end(list))
             >
                 <ol class="lines">
-                    <For each=move || 0..count.get() key=|index| *index children=line/>
+                    <For each=move || (first_line.get()..).take(count.get()) key=|number| *number children=line/>
                 </ol>
                 <Show when=move || running.get()>
                     <p class="listening"><span class="listening-dots" aria-hidden="true"></span>
@@ -156,5 +166,8 @@ mod tests {
         let lines = [0.5, 1.0, 2.0, 3.9, 5.0, 6.5, 9.0].map(|at| line_at(&segments, at));
         assert_eq!(lines, [None, Some(0), Some(1), Some(1), None, Some(2), None]);
         assert_eq!(line_at(&[], 1.0), None);
+        // The numbers of a transcript that replaces another one don't begin at 0, and lines of two speakers overlap.
+        let segments = [piece(7, 1.0, 9.0), piece(8, 2.0, 3.0)];
+        assert_eq!([1.5, 2.5, 5.0].map(|at| line_at(&segments, at)), [Some(0), Some(1), Some(0)]);
     }
 }

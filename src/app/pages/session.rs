@@ -7,16 +7,16 @@ use crate::{
     app::{
         actions::Actions,
         components::{
-            Alert, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadBoundary, Moment, NotifyWhenDone, Player,
-            ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol, TranscriptLines, Waveform,
-            announce_milestones, retry_on_failure,
+            Alert, AnotherChoice, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadBoundary, Moment,
+            NotifyWhenDone, Player, ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol,
+            TranscriptLines, Waveform, announce_milestones, retry_on_failure,
         },
         detours::PageTitle,
         words,
     },
     feed::{Feed, browser::dom, reduce::View},
     model::{
-        ApiError, Channels, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, bytes, text,
+        ApiError, Channels, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, Track, bytes, text,
         transcript::Format,
     },
 };
@@ -78,6 +78,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
         move |_| view.with(|v| !v.segments.is_empty())
     });
     let actions = Actions::new();
+    let newest = Signal::derive(move || actions.again.get().unwrap_or_else(|| session.get_value()));
     let title =
         Memo::new(move |_| actions.renamed.get().unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
     announce_milestones(title.into(), status, false);
@@ -105,6 +106,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
                     <Player id audio on_position=Callback::new(move |at| position.set(at))/>
                 })}
                 <Remarks status/>
+                <AnotherChoice actions session=newest status/>
                 <NoLines status/>
                 <TranscriptLines
                     view
@@ -115,7 +117,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
             </section>
             <div class="session-more">
                 <Downloads id status has_lines/>
-                <Facts session/>
+                {move || view! { <Facts session=newest.get()/> }}
             </div>
         </div>
     }
@@ -192,7 +194,7 @@ fn StatusCard(
                     <Icon symbol=Symbol::Failed/>
                     <div>
                         <p data-testid="error-message">{error.message}</p>
-                        {(retryable.get() && status.with(|s| s.segments > 0))
+                        {(retryable.get() && status.with(|s| s.lines() > 0))
                             .then(|| view! { <p>"Retry goes on after the last line that was heard."</p> })}
                     </div>
                 </div>
@@ -258,8 +260,7 @@ fn Downloads(
 
 /// The properties of the recording, its engine and its language.
 #[component]
-fn Facts(session: StoredValue<Session>) -> impl IntoView {
-    let session = session.get_value();
+fn Facts(session: Session) -> impl IntoView {
     let media = session.media;
     let engine = match session.model {
         Some(model) => format!("{}, {model}", session.engine.label()),
@@ -288,6 +289,7 @@ fn Facts(session: StoredValue<Session>) -> impl IntoView {
                 {row("Sound", sound.unwrap_or_default())}
                 {row("Engine", engine)}
                 {row("Language", language)}
+                {row("Audio track", session.track.map(Track::label).unwrap_or_default())}
                 {row("Channels", if session.channels == Channels::Split { session.channels.label().to_owned() } else { String::new() })}
                 {row("Names and terms", session.vocabulary.unwrap_or_default())}
                 <div><dt>"Created"</dt><dd><Moment at=session.created_at/></dd></div>
@@ -317,9 +319,9 @@ fn Remarks(status: Memo<Status>) -> impl IntoView {
 fn NoLines(status: Memo<Status>) -> impl IntoView {
     let words = move || {
         status.with(|s| match s.state {
-            State::Completed if s.segments == 0 => Some("No speech was heard in this recording."),
-            State::Failed if s.segments == 0 => Some("It failed before the first line."),
-            State::Cancelled if s.segments == 0 => Some("It was cancelled before the first line."),
+            State::Completed if s.lines() == 0 => Some("No speech was heard in this recording."),
+            State::Failed if s.lines() == 0 => Some("It failed before the first line."),
+            State::Cancelled if s.lines() == 0 => Some("It was cancelled before the first line."),
             _ => None,
         })
     };

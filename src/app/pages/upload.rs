@@ -56,7 +56,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     let uploads = Uploads::expect();
     let limit = info.max_upload_bytes;
     let input = NodeRef::<html::Input>::new();
-    let [title, vocabulary] = [(); 2].map(|()| NodeRef::<html::Input>::new());
+    let [title, vocabulary, track] = [(); 3].map(|()| NodeRef::<html::Input>::new());
     let [language, engine, channels] = [(); 3].map(|()| NodeRef::<html::Select>::new());
     let chosen = RwSignal::new(Vec::<Picked>::new());
     let several = Memo::new(move |_| chosen.with(|c| c.len() > 1));
@@ -99,6 +99,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
             engine: value(engine),
             vocabulary: text(vocabulary),
             channels: value(channels),
+            track: text(track).trim().to_owned(),
         };
         uploads.add(files, &options, limit);
         chosen.set(Vec::new());
@@ -192,6 +193,20 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 <p class="field">
                     <label for="channels">"Channels"</label>
                     <ChannelsSelect default=info.channels select=channels/>
+                </p>
+                <p class="field">
+                    <label for="track">"Audio track"</label>
+                    <input
+                        class="input"
+                        id="track"
+                        name="track"
+                        placeholder="A number, or mix; the main one if left empty"
+                        pattern=" *([1-9][0-9]*|mix) *"
+                        title="A number from 1, or mix for all tracks"
+                        autocomplete="off"
+                        data-testid="track-input"
+                        node_ref=track
+                    />
                 </p>
             </div>
             {move || mismatch.get().map(|message| view! { <Alert message/> })}

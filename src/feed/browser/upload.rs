@@ -98,6 +98,7 @@ fn start_request(key: u32, file: &File, options: &UploadOptions, on_event: Rc<dy
         ("engine", &options.engine),
         ("vocabulary", &options.vocabulary),
         ("channels", &options.channels),
+        ("track", &options.track),
     ];
     for (name, value) in options {
         if !value.is_empty() {

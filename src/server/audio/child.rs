@@ -17,6 +17,7 @@ use super::decode::{DecodeFailure, Recording};
 use super::level::Mix;
 use super::wire::{self, Message};
 use super::{AudioError, ChannelSelection, Limits, Selection, ffmpeg};
+use crate::model::Track;
 
 /// The arguments of a decoder. Only Hark itself passes them.
 #[derive(Args, Debug)]
@@ -47,6 +48,9 @@ enum Task {
         /// Find out whether there is a speaker on each of two channels.
         #[arg(long)]
         find_speakers: bool,
+        /// Decode the audio track of this number, from 1.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        track: Option<u16>,
         /// Decode only this channel, from 0.
         #[arg(long)]
         channel: Option<u16>,
@@ -113,13 +117,13 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     let block = args.memory / 2;
     let done = match args.task {
         Task::Probe { max_duration } => built_in(&Limits { max_duration }, None),
-        Task::Decode { max_duration, find_speakers, channel } => {
+        Task::Decode { max_duration, find_speakers, track, channel } => {
             let channels = match channel {
                 Some(channel) => ChannelSelection::Only(channel),
                 None if find_speakers => ChannelSelection::FindSpeakers,
                 None => ChannelSelection::Mix,
             };
-            built_in(&Limits { max_duration }, Some(Selection { channels }))
+            built_in(&Limits { max_duration }, Some(Selection { track: track.map(Track::Number), channels }))
         }
         Task::Ffprobe { program, pictures } => Err(become_program(&program, ffmpeg::probe_arguments(block, pictures))),
         Task::Ffmpeg { program, stream, channels, measure, mix, gain } => {

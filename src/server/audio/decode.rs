@@ -25,12 +25,12 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
-use super::level::{Level, Meter, Mix, only, tracks_remark};
+use super::level::{Choice, Level, Meter, Mix, only, tracks_remark};
 use super::parts::{self, Framing};
 use super::resample::RATES;
 use super::sniff::{self, Kind, Lengths, Part, Source};
 use super::{AudioError, AudioInfo, ChannelSelection, Limits, Problem, Selection, matroska, mp4, remarks};
-use crate::model::Remark;
+use crate::model::{Remark, Track};
 
 /// Consecutive failures after which a file counts as ended. Each failure advances the reader, but one that has lost its
 /// position may report thousands.
@@ -158,14 +158,29 @@ impl Recording {
         apart: &mut dyn FnMut() -> io::Result<()>,
         sink: &mut dyn FnMut(&[i16]) -> io::Result<ControlFlow<()>>,
     ) -> Result<(AudioInfo, Vec<Remark>), DecodeFailure> {
-        let native = self.open(limits, selection, None, Mix::default(), true)?;
+        let mut native = self.open(limits, selection, None, Mix::default(), true)?;
+        let (tracks, mut first) = (native.audio_tracks.clone(), native.track);
+        let chosen = match selection.track {
+            Some(Track::Number(wanted)) => {
+                let track = tracks.get(usize::from(wanted) - 1);
+                let Some(track) = track.copied() else {
+                    return Err(AudioError::NoSuchTrack { wanted, tracks: native.info.tracks }.into());
+                };
+                Some(track)
+            }
+            // The server mixes what a decoder for each track gives.
+            Some(Track::Mix) | None => None,
+        };
+        if let Some(track) = chosen.filter(|track| *track != first) {
+            native = self.open(limits, selection, Some(track), Mix::default(), true)?;
+            first = track;
+        }
         check_duration(native.info.duration, limits)?;
         opened(&native.info)?;
-        let (tracks, first) = (native.audio_tracks.clone(), native.track);
         let mut alive = || sink(&[]);
         let Some(mut level) = native.measure(&mut alive)? else { return Ok(stopped()) };
         let mut track = first;
-        if level.is_silent() {
+        if level.is_silent() && chosen.is_none() {
             for other in tracks.iter().copied().filter(|other| *other != first) {
                 // A track in an unknown coding can't be chosen.
                 let Ok(native) = self.open(limits, selection, Some(other), Mix::default(), true) else { continue };
@@ -180,8 +195,12 @@ impl Recording {
             apart()?;
         }
         let number = |track: u32| tracks.iter().position(|known| *known == track).map_or(1, |index| index + 1);
-        let instead_of = (track != first).then(|| number(first));
-        native.remarks.extend(tracks_remark(tracks.len(), number(track), instead_of));
+        let choice = match chosen {
+            Some(_) => Choice::Chosen,
+            None if track != first => Choice::InsteadOf(number(first)),
+            None => Choice::Default,
+        };
+        native.remarks.extend(tracks_remark(tracks.len(), number(track), &choice));
         native.remarks.extend(level.remarks);
         let mut output = Output::new(limits, sink);
         native.run(&mut output)?;
@@ -216,7 +235,8 @@ impl Recording {
 
 /// The result of a decoder whose reader is gone, which nobody reads.
 fn stopped() -> (AudioInfo, Vec<Remark>) {
-    let info = AudioInfo { format: String::new(), codec: String::new(), sample_rate: 0, channels: 0, duration: None };
+    let (format, codec) = (String::new(), String::new());
+    let info = AudioInfo { format, codec, sample_rate: 0, channels: 0, tracks: 0, duration: None };
     (info, Vec::new())
 }
 
@@ -482,6 +502,7 @@ impl Native {
                 codec: opened.decoder.codec_info().short_name.to_owned(),
                 sample_rate: 0,
                 channels: 0,
+                tracks: u16::try_from(opened.audio_tracks.len()).unwrap_or(u16::MAX),
                 // What a WAV or AIFF file holds is known at once. Of several parts, only the first is open.
                 duration: if later_parts.is_empty() { found.or(opened.duration) } else { None },
             },

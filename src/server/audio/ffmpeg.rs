@@ -213,11 +213,14 @@ pub(super) fn parse_probe(answer: &[u8]) -> Result<(Vec<Track>, usize), Refusal>
                 codec: audio.codec_name.clone().filter(|codec| codec != "unknown")?,
                 sample_rate: audio.sample_rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or(0),
                 channels: audio.channels.unwrap_or(0),
+                tracks: 0,
                 duration,
             },
         })
     });
-    let tracks: Vec<Track> = tracks.collect();
+    let mut tracks: Vec<Track> = tracks.collect();
+    let count = u16::try_from(tracks.len()).unwrap_or(u16::MAX);
+    tracks.iter_mut().for_each(|track| track.info.tracks = count);
     let default = tracks.iter().position(|track| track.is_default).unwrap_or(0);
     if tracks.is_empty() { Err(Refusal::Unknown) } else { Ok((tracks, default)) }
 }

@@ -423,14 +423,25 @@ pub(super) fn only(channel: u16, interleaved: &[f32], channels: usize) -> Vec<f3
     frames.map(|frame| frame.get(usize::from(channel)).copied().unwrap_or_default()).collect()
 }
 
+/// Why a track was heard.
+pub(super) enum Choice {
+    /// The file prefers it.
+    Default,
+    /// The one that the file prefers, with this number, is silent.
+    InsteadOf(usize),
+    /// It was asked for.
+    Chosen,
+}
+
 /// The remark about a choice among so many audio tracks, by their numbers from 1.
-pub(super) fn tracks_remark(count: usize, heard: usize, instead_of: Option<usize>) -> Option<Remark> {
-    let message = match instead_of {
+pub(super) fn tracks_remark(count: usize, heard: usize, choice: &Choice) -> Option<Remark> {
+    let message = match choice {
         _ if count < 2 => return None,
-        Some(silent) => format!(
+        Choice::Chosen => format!("The recording has {count} audio tracks. Track {heard} was heard, as chosen."),
+        Choice::InsteadOf(silent) => format!(
             "The recording has {count} audio tracks. Track {heard} was heard, because track {silent} has no sound in it."
         ),
-        None => format!("The recording has {count} audio tracks. Track {heard} was heard."),
+        Choice::Default => format!("The recording has {count} audio tracks. Track {heard} was heard."),
     };
     Some(Remark::new("tracks", &message))
 }

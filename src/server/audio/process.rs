@@ -2,6 +2,8 @@
 //! longer wanted, takes too long or violates the protocol. Whatever a recording does to a decoder, the server only
 //! learns that it can't be used. Called by `sessions` (uploads), `jobs::spool` (transcription), `doctor` and `Node`.
 
+mod mixer;
+
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,14 +22,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
 use super::child::ALLOCATOR;
-use super::level::{Level, Meter, Mix, only, tracks_remark};
+use super::level::{Choice, Level, Meter, Mix, only, tracks_remark};
 use super::waveform::Builder;
 use super::wire::{self, Frame, MAX_SAMPLES, Message};
 use super::{
     AudioError, AudioInfo, ChannelSelection, Decoded, Limits, Problem, SAMPLE_RATE, Selection, ffmpeg, remarks,
 };
-use crate::model::Remark;
+use crate::model::{Remark, Track};
 use crate::server::config::DecodeConfig;
+use mixer::Mixer;
 
 /// The variables that decoders get of the server's environment: where programs and libraries are.
 const ENVIRONMENT: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
@@ -130,7 +133,8 @@ impl Decoders {
     /// Every [`AudioError`] that shows before the first samples.
     pub async fn decode(&self, recording: &Path, limits: Limits, selection: Selection) -> Result<Decoding, AudioError> {
         let permit = Arc::clone(&self.decodes).acquire_owned().await.map_err(io::Error::other)?;
-        self.begin(recording, limits, selection, Some(permit)).await
+        let decoding = self.begin(recording, limits, selection).await?;
+        Ok(Decoding { _permit: Some(permit), ..decoding })
     }
 
     /// Begins to decode what was selected of a recording for a reader who may take hours. This decoder mostly waits, so it takes no permit:
@@ -144,15 +148,41 @@ impl Decoders {
         limits: Limits,
         selection: Selection,
     ) -> Result<Decoding, AudioError> {
-        self.begin(recording, limits, selection, None).await
+        self.begin(recording, limits, selection).await
     }
 
-    async fn begin(
+    async fn begin(&self, recording: &Path, limits: Limits, selection: Selection) -> Result<Decoding, AudioError> {
+        let first = self.begin_track(recording, limits, selection).await?;
+        if selection.track != Some(Track::Mix) || first.info.tracks < 2 {
+            return Ok(first);
+        }
+        drop(first.source);
+        let tracks = first.info.tracks;
+        let mixed = tracks.min(self.config.max_mixed_tracks);
+        let (mut mixer, mut failure, mut remarks) = (Mixer::default(), None, vec![mix_remark(tracks, mixed)]);
+        for number in 1..=mixed {
+            let selection = Selection { track: Some(Track::Number(number)), ..selection };
+            match self.begin_track(recording, limits, selection).await {
+                Ok(decoding) => mixer.add(number, decoding),
+                Err(error @ AudioError::Io(_)) => return Err(error),
+                Err(error) => {
+                    remarks.push(Remark::new("tracks", &format!("Track {number} could not be heard.")));
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) if mixer.is_empty() => Err(error),
+            _ => Ok(Decoding { info: first.info, remarks, ..Decoding::new(Source::Mixed(mixer), limits) }),
+        }
+    }
+
+    /// Begins to decode one track.
+    async fn begin_track(
         &self,
         recording: &Path,
         limits: Limits,
         selection: Selection,
-        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Decoding, AudioError> {
         let file = open(recording).await?;
         let time_limit = TimeLimit::stall(Duration::from_secs(u64::from(self.config.decode_stall_secs)));
@@ -171,10 +201,12 @@ impl Decoders {
                 };
                 let (track, level) = choose_track(&tracks, default, limits, selection, spawn).await?;
                 let info = tracks[track].info.clone();
-                let mut remarks: Vec<Remark> =
-                    tracks_remark(tracks.len(), track + 1, (track != default).then_some(default + 1))
-                        .into_iter()
-                        .collect();
+                let choice = match selection.track {
+                    Some(Track::Number(_)) => Choice::Chosen,
+                    _ if track != default => Choice::InsteadOf(default + 1),
+                    _ => Choice::Default,
+                };
+                let mut remarks: Vec<Remark> = tracks_remark(tracks.len(), track + 1, &choice).into_iter().collect();
                 remarks.extend(level.remarks);
                 let (stream, channels) = (tracks[track].stream, info.channels);
                 let mix = match selection.channels {
@@ -185,17 +217,7 @@ impl Decoders {
                 (Source::Ffmpeg(spawn(&decode)?), info, level.is_apart, remarks)
             }
         };
-        let waveform = Builder::new();
-        Ok(Decoding {
-            info,
-            source: Some(source),
-            sample_count: 0,
-            waveform,
-            is_apart,
-            remarks,
-            limits,
-            _permit: permit,
-        })
+        Ok(Decoding { info, is_apart, remarks, ..Decoding::new(source, limits) })
     }
 
     /// Checks that decoders can be started and confined here. Returns what is missing, in words for an operator.
@@ -246,14 +268,20 @@ impl Decoders {
     ) -> Result<Identified, DecoderFailure> {
         let longest = limits.max_duration.to_string();
         let mut arguments = vec![if task == Task::Probe { "probe" } else { "decode" }, "--max-duration", &longest];
-        let channel;
-        match task {
-            Task::Decode(Selection { channels: ChannelSelection::FindSpeakers }) => arguments.push("--find-speakers"),
-            Task::Decode(Selection { channels: ChannelSelection::Only(number) }) => {
-                channel = number.to_string();
-                arguments.extend(["--channel", &channel]);
+        let (number, channel);
+        if let Task::Decode(selection) = task {
+            if let Some(Track::Number(track)) = selection.track {
+                number = track.to_string();
+                arguments.extend(["--track", &number]);
             }
-            _ => {}
+            match selection.channels {
+                ChannelSelection::Mix => {}
+                ChannelSelection::FindSpeakers => arguments.push("--find-speakers"),
+                ChannelSelection::Only(only) => {
+                    channel = only.to_string();
+                    arguments.extend(["--channel", &channel]);
+                }
+            }
         }
         let arguments: Vec<&OsStr> = arguments.into_iter().map(OsStr::new).collect();
         let mut running = self.spawn(file, recording, &arguments, cpu_secs, time_limit)?;
@@ -398,8 +426,8 @@ fn ffmpeg_task(program: &Path, task: &ffmpeg::Task) -> Vec<OsString> {
     arguments
 }
 
-/// Chooses the track to be heard and measures its level: the one that the file prefers, unless it is silent and another
-/// one isn't.
+/// Chooses the track to be heard and measures its level: the one that was selected; otherwise the one that the file
+/// prefers, unless it is silent and another one isn't.
 async fn choose_track(
     tracks: &[ffmpeg::Track],
     default: usize,
@@ -412,6 +440,12 @@ async fn choose_track(
         let mut running = spawn(&ffmpeg::Task::Measure { stream, channels })?;
         running.measure(&track.info, limits, selection.channels).await.map_err(into_audio_error)
     };
+    if let Some(Track::Number(wanted)) = selection.track {
+        let number = usize::from(wanted) - 1;
+        let missing = AudioError::NoSuchTrack { wanted, tracks: tracks[default].info.tracks };
+        let track = tracks.get(number).ok_or(missing)?;
+        return Ok((number, measure(track).await?));
+    }
     let mut chosen = (default, measure(&tracks[default]).await?);
     if chosen.1.is_silent() {
         for (number, track) in tracks.iter().enumerate().filter(|(number, _)| *number != default) {
@@ -723,9 +757,35 @@ pub struct Decoding {
 enum Source {
     BuiltIn(Running),
     Ffmpeg(Running),
+    /// Several tracks, each with a decoder of its own.
+    Mixed(Mixer),
+}
+
+/// The remark about a mix of the first of so many audio tracks.
+fn mix_remark(tracks: u16, mixed: u16) -> Remark {
+    let message = if mixed < tracks {
+        format!("The recording has {tracks} audio tracks. The first {mixed} were mixed, which is the most that can be.")
+    } else {
+        format!("The recording has {tracks} audio tracks, which were mixed.")
+    };
+    Remark::new("tracks", &message)
 }
 
 impl Decoding {
+    fn new(source: Source, limits: Limits) -> Self {
+        let (format, codec) = (String::new(), String::new());
+        Self {
+            info: AudioInfo { format, codec, sample_rate: 0, channels: 0, tracks: 0, duration: None },
+            source: Some(source),
+            sample_count: 0,
+            waveform: Builder::new(),
+            is_apart: false,
+            remarks: Vec::new(),
+            limits,
+            _permit: None,
+        }
+    }
+
     /// Returns the next samples: 16 kHz, mono, half a second or less; none at the end. The future must not be dropped
     /// before it is done.
     ///
@@ -748,6 +808,16 @@ impl Decoding {
                     _ => return Err(running.report_death().await),
                 }
             }
+            Some(Source::Mixed(mixer)) => match mixer.next().await? {
+                Some(samples) => samples,
+                None => {
+                    for remark in mixer.remarks() {
+                        remark.add_to(&mut self.remarks);
+                    }
+                    self.source = None;
+                    return Ok(None);
+                }
+            },
             Some(Source::Ffmpeg(running)) => {
                 let mut bytes = vec![0; 2 * MAX_SAMPLES];
                 let filled = running.fill(&mut bytes).await.map_err(into_audio_error)?;

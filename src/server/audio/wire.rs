@@ -48,6 +48,7 @@ pub(super) enum AudioErrorOnWire {
     Empty,
     Unreadable { recognised: Option<String>, problem: Problem },
     NoAudioTrack { format: String },
+    NoSuchTrack { wanted: u16, tracks: u16 },
     Protected { format: String },
     ClosedFormat { what: String },
     Truncated { declared: Option<f64>, found: Option<f64> },
@@ -62,6 +63,7 @@ impl From<AudioError> for AudioErrorOnWire {
             AudioError::EmptyFile => Self::Empty,
             AudioError::Unreadable { recognised, problem, ffmpeg: _ } => Self::Unreadable { recognised, problem },
             AudioError::NoAudioTrack { format } => Self::NoAudioTrack { format },
+            AudioError::NoSuchTrack { wanted, tracks } => Self::NoSuchTrack { wanted, tracks },
             AudioError::Protected { format } => Self::Protected { format },
             AudioError::ClosedFormat { what } => Self::ClosedFormat { what },
             AudioError::Truncated { declared, found } => Self::Truncated { declared, found },
@@ -83,6 +85,7 @@ impl AudioErrorOnWire {
                 AudioError::Unreadable { recognised: recognised.map(name), problem, ffmpeg }
             }
             Self::NoAudioTrack { format } => AudioError::NoAudioTrack { format: name(format) },
+            Self::NoSuchTrack { wanted, tracks } => AudioError::NoSuchTrack { wanted, tracks },
             Self::Protected { format } => AudioError::Protected { format: name(format) },
             Self::ClosedFormat { what } => AudioError::ClosedFormat { what: name(what) },
             Self::Truncated { declared, found } => AudioError::Truncated { declared, found },
@@ -205,6 +208,7 @@ mod tests {
             codec: "pcm_s16le".to_owned(),
             sample_rate: 8_000,
             channels: 2,
+            tracks: 1,
             duration: Some(1.5),
         };
         let refused = AudioErrorOnWire::TooLong { duration: 3.0, at_least: true };
@@ -229,6 +233,7 @@ mod tests {
             AudioError::EmptyFile,
             AudioError::Unreadable { recognised: Some("a PNG image".into()), problem: Problem::NotAudio, ffmpeg: true },
             AudioError::NoAudioTrack { format: "mp4".into() },
+            AudioError::NoSuchTrack { wanted: 3, tracks: 2 },
             AudioError::Protected { format: "m4a".into() },
             AudioError::ClosedFormat { what: "a DS2 dictation".into() },
             AudioError::Truncated { declared: Some(20.0), found: Some(10.0) },

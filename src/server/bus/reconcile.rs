@@ -150,6 +150,7 @@ mod tests {
             language: None,
             vocabulary: None,
             channels: Channels::Mix,
+            track: None,
             media: Media::default(),
             duration_total: None,
             lease_until: None,

@@ -37,7 +37,7 @@ pub(super) async fn list(
     loop {
         let page = state.sessions.store.segments(id, from, SEGMENT_PAGE).await?;
         let full = page.len() == SEGMENT_PAGE as usize;
-        from += page.len() as u32;
+        from = page.last().map_or(from, |last| last.index + 1);
         segments.extend(page);
         if !full {
             return Ok(Json(SegmentList { segments }));

@@ -7,11 +7,12 @@ use super::{
     upload::{self, UploadForm},
 };
 use crate::{
-    model::{EngineInfo, ErrorBody, Session, SessionPage},
+    model::{AnotherChoice, EngineInfo, ErrorBody, Session, SessionPage},
     server::{address::ClientAddress, error::Error, outside::Announcement, owner::Owner, state::AppState},
 };
 use axum::{
     Extension, Json,
+    body::Bytes,
     extract::{Request, State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -123,17 +124,38 @@ pub(super) async fn cancel(
 }
 
 /// Queues a failed or cancelled session again; it continues after its last segment. Any other stays as it is.
+///
+/// With another choice of the track or the channels in the body, any session is transcribed anew, and the transcript that is
+/// there is deleted.
 #[utoipa::path(post, path = "/api/v1/sessions/{id}/retry",
     params(("id" = String, Path, description = "The session's id")),
-    responses((status = 200, body = Session), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    request_body = Option<AnotherChoice>,
+    responses((status = 200, body = Session), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody),
         (status = 429, body = ErrorBody, headers(("Retry-After" = u32, description = "Seconds after which to try again")))))]
 pub(super) async fn retry(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
     address: Option<Extension<ClientAddress>>,
     Id(id): Id,
+    body: Bytes,
 ) -> Result<Json<Session>, Error> {
-    Ok(Json(state.sessions.retry(&owner, address.map(|Extension(address)| address), id).await?))
+    let address = address.map(|Extension(address)| address);
+    let choice = if body.is_empty() { AnotherChoice::default() } else { another_choice(&body)? };
+    Ok(Json(if choice.track.is_none() && choice.channels.is_none() {
+        state.sessions.retry(&owner, address, id).await?
+    } else {
+        state.sessions.transcribe_again(&owner, address, id, &choice).await?
+    }))
+}
+
+fn another_choice(body: &[u8]) -> Result<AnotherChoice, Error> {
+    let wrong = |error| {
+        Error::BadRequest(format!(
+            "Send no body, or the track and the channels as JSON, such as {{\"track\":\"2\"}}: {error}"
+        ))
+    };
+    serde_json::from_slice(body).map_err(wrong)
 }
 
 /// The speech engines, with the reason for each that isn't available.

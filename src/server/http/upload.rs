@@ -54,6 +54,9 @@ pub(super) struct UploadForm {
     vocabulary: Option<String>,
     /// `mix`, or `split`, which transcribes two speakers on two channels apart; the server's default if left out.
     channels: Option<String>,
+    /// Which of several audio tracks is heard: its number, from 1, or `mix` for all of them. If left out, the one that the
+    /// file prefers, or another one if that is silent.
+    track: Option<String>,
 }
 
 /// Receives a recording and queues it. A browser's plain form is redirected to a page, a program gets the session.
@@ -162,6 +165,7 @@ async fn receive_form(
             "engine" => options.engine = Some(text(field).await?),
             "vocabulary" => options.vocabulary = Some(text(field).await?),
             "channels" => options.channels = Some(text(field).await?),
+            "track" => options.track = Some(text(field).await?),
             "file" if let Some(room) = room.take() => {
                 // Options that come before the file are checked before the file is received.
                 state.sessions.check_options_so_far(&options)?;

@@ -240,7 +240,7 @@ impl<'a> Job<'a> {
         };
         self.offset = last.as_ref().map_or(0.0, |last| last.end);
         self.status.duration_processed = self.offset;
-        if self.status.segments == 0 {
+        if self.status.lines() == 0 {
             // An earlier attempt left nothing that its remarks could be about.
             self.status.remarks.clear();
         }
@@ -250,7 +250,8 @@ impl<'a> Job<'a> {
         let _stop_on_return = stop_survey.clone().drop_guard();
         let split = self.claim.session.channels == Channels::Split;
         let channels = if split { ChannelSelection::FindSpeakers } else { ChannelSelection::Mix };
-        let survey = Selection { channels };
+        let track = self.claim.session.track;
+        let survey = Selection { track, channels };
         let decoders = || self.sessions.decoders.clone();
         let mut decoding = spool::survey(decoders(), recording.clone(), max_duration, survey, stop_survey);
         // A file that can't be decoded at all fails here, before an engine is started for it.
@@ -286,7 +287,7 @@ impl<'a> Job<'a> {
             };
             let (input, output) = speech::spawn(engine, &request)?;
             let from = (part.offset * f64::from(SAMPLE_RATE)).round() as u64;
-            let selection = Selection { channels: part.channels };
+            let selection = Selection { track, channels: part.channels };
             let samples = spool::samples(decoders(), recording.clone(), max_duration, selection, from);
             feeds.push(Feed { input, samples, position: from });
             outputs.push(Some(output));
@@ -651,7 +652,7 @@ impl<'a> Job<'a> {
         let id = self.claim.session.id;
         let ending = match result {
             Ok(()) => {
-                self.status.message = match self.status.segments {
+                self.status.message = match self.status.lines() {
                     0 => "Finished; no speech was found".to_owned(),
                     _ => "Finished".to_owned(),
                 };

@@ -22,6 +22,10 @@ macro_rules! state {
     (active) => {
         concat!("(", state!(queued), ", ", state!(processing), ")")
     };
+    // The terminal states.
+    (ended) => {
+        concat!("(", state!(completed), ", ", state!(failed), ", ", state!(cancelled), ")")
+    };
     // The states from which a session can be retried.
     (stopped) => {
         concat!("(", state!(failed), ", ", state!(cancelled), ")")

@@ -9,7 +9,7 @@
 
 use super::{Db, Dialect, NewSession, Store, VERSION_GAP, rows::SessionRow, values};
 use crate::{
-    model::{Session, SessionId, Timestamp, arrival_moved, queue_arrival, queue_wait},
+    model::{Channels, Session, SessionId, Timestamp, Track, arrival_moved, queue_arrival, queue_wait},
     server::{event::Event, owner::Owner},
 };
 use serde_json::json;
@@ -437,6 +437,75 @@ impl Store {
             .execute(&mut *tx)
             .await?
             .rows_affected();
+            tx.commit().await?;
+            done
+        });
+        Ok(self.event_if(changed > 0, id).await?)
+    }
+
+    /// Puts a session of this owner that has ended back into the queue, to be transcribed anew with another choice: its
+    /// segments are deleted, and the numbers of the new ones continue theirs, so that whoever has seen them can tell both
+    /// apart. Returns none if the session hasn't ended. `address` and `limits` are as in [`Store::retry`].
+    ///
+    /// # Errors
+    /// If the queue is full, or the database fails; then the session stays as it is.
+    pub async fn replace(
+        &self,
+        owner: &Owner,
+        id: SessionId,
+        (track, channels): (Option<Track>, Channels),
+        address: Option<&str>,
+        limits: Option<&QueueLimits>,
+        now: Timestamp,
+    ) -> Result<Option<Event>, EnqueueError> {
+        let changed = on!(self, |pool| {
+            let mut tx = pool.begin_enqueue().await?;
+            let found: Option<(Option<f64>,)> = sqlx::query_as(concat!(
+                "SELECT duration_total FROM sessions WHERE id = $1 AND owner = $2 AND status IN ",
+                state!(ended),
+                " AND engine <> ",
+                engine!(external)
+            ))
+            .bind(id.to_string())
+            .bind(owner.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some((total,)) = found else { return Ok(None) };
+            if let Some(limits) = limits {
+                let seconds = total.unwrap_or(limits.unknown_secs);
+                if let Some(full) = queue_full!(&mut *tx, owner, address, limits, seconds, now) {
+                    return Err(EnqueueError::Full(full));
+                }
+            }
+            let turn = next_turn!(&mut *tx, pool, owner, address);
+            let done = sqlx::query(concat!(
+                "UPDATE sessions SET status = ",
+                state!(queued),
+                ", stage = NULL, progress = NULL, message = '', version = version + $4, updated_at = $3, queued_at = $3, \
+                 started_at = NULL, finished_at = NULL, crashes = 0, error_code = NULL, error_message = NULL, \
+                 duration_processed = 0, estimated_completion = NULL, processing_speed = NULL, remarks = '', \
+                 detected_language = NULL, detected_probability = NULL, first_segment = segments, track = $7, \
+                 channel_choice = $8, turn = $5, address = $6 WHERE id = $1 AND owner = $2 AND status IN ",
+                state!(ended)
+            ))
+            .bind(id.to_string())
+            .bind(owner.as_str())
+            .bind(now.0)
+            .bind(VERSION_GAP)
+            .bind(turn)
+            .bind(address)
+            .bind(track.map(String::from))
+            .bind(channels.as_str())
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+            if done == 0 {
+                return Ok(None);
+            }
+            for delete in ["DELETE FROM segments WHERE session_id = $1", "DELETE FROM waveforms WHERE session_id = $1"]
+            {
+                sqlx::query(delete).bind(id.to_string()).execute(&mut *tx).await?;
+            }
             tx.commit().await?;
             done
         });

@@ -28,7 +28,7 @@ macro_rules! session_columns {
     ($position:expr) => {
         concat!(
             "s.id, s.owner, s.title, s.created_at, s.started_at, s.finished_at, s.engine, s.model, s.language, \
-             s.detected_language, s.detected_probability, s.vocabulary, s.channel_choice, \
+             s.detected_language, s.detected_probability, s.vocabulary, s.channel_choice, s.track, s.tracks, \
              s.file_name, s.bytes, s.format, s.codec, s.sample_rate, s.channels, s.crashes, s.needs_room, \
              s.needs_model, ",
             selected_status!(),
@@ -54,6 +54,8 @@ pub(super) struct SessionRow {
     detected_probability: Option<f64>,
     vocabulary: Option<String>,
     channel_choice: String,
+    track: Option<String>,
+    tracks: i64,
     file_name: String,
     bytes: i64,
     format: String,
@@ -92,6 +94,7 @@ impl SessionRow {
             }),
             vocabulary: self.vocabulary,
             channels: parse(&self.channel_choice)?,
+            track: self.track.as_deref().map(parse).transpose()?,
             media: Media {
                 file_name: self.file_name,
                 bytes: self.bytes as u64,
@@ -99,6 +102,7 @@ impl SessionRow {
                 codec: self.codec,
                 sample_rate: to_u32(self.sample_rate),
                 channels: u16::try_from(self.channels).unwrap_or(u16::MAX),
+                tracks: u16::try_from(self.tracks).unwrap_or(u16::MAX),
             },
             status,
         };

@@ -2,7 +2,7 @@
 
 use super::{Db, Dialect, Store, VERSION_GAP, fold::fold, json_list, rows::SessionRow, values};
 use crate::{
-    model::{Channels, EngineId, Media, Session, SessionId, StageLog, State, Status, Timestamp, Title},
+    model::{Channels, EngineId, Media, Session, SessionId, StageLog, State, Status, Timestamp, Title, Track},
     server::{event::Event, owner::Owner},
 };
 use std::collections::HashMap;
@@ -14,9 +14,9 @@ macro_rules! insert_session {
             concat!("INSERT INTO sessions (id, owner, title, title_folded, created_at, queued_at, updated_at, engine, language, \
              vocabulary, file_name, \
              bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
-             duration_total, segments, attempt, crashes, lease_until, turn, address, channel_choice) \
+             duration_total, segments, attempt, crashes, lease_until, turn, address, channel_choice, track, tracks) \
              VALUES ($1, $2, $3, $17, $4, $4, $4, $5, $6, $18, $7, $8, $9, $10, $11, $12, 1, ", state!(queued), ", \
-             'Waiting for its worker', 0, $13, 0, 0, 0, $14, $15, $16, $19)"),
+             'Waiting for its worker', 0, $13, 0, 0, 0, $14, $15, $16, $19, $20, $21)"),
         )
         .bind($new.id.to_string())
         .bind($new.owner.as_str())
@@ -37,6 +37,8 @@ macro_rules! insert_session {
         .bind($crate::server::store::fold::fold($new.title.as_str()))
         .bind(&$new.vocabulary)
         .bind($new.channels.as_str())
+        .bind($new.track.map(String::from))
+        .bind(i64::from($new.media.tracks))
         .execute($executor)
         .await
         .map(drop)
@@ -54,6 +56,7 @@ pub struct NewSession {
     /// Names and terms that help the engine, with commas between.
     pub vocabulary: Option<String>,
     pub channels: Channels,
+    pub track: Option<Track>,
     pub media: Media,
     /// Seconds, as the recording's container declares it.
     pub duration_total: Option<f64>,

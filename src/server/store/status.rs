@@ -27,7 +27,7 @@ macro_rules! status_columns {
         macro_rules! selected_status {
             () => {
                 concat!(
-                    "s.segments, s.attempt",
+                    "s.segments, s.first_segment, s.attempt",
                     $(", s.", stringify!($change),)+
                     $(", s.", stringify!($step),)+
                 )
@@ -120,6 +120,7 @@ status_columns! {
 #[derive(sqlx::FromRow)]
 pub(super) struct StatusRow {
     segments: i64,
+    first_segment: i64,
     attempt: i64,
     status: String,
     stage: Option<String>,
@@ -169,6 +170,7 @@ impl StatusRow {
             estimated_completion: self.estimated_completion.map(Timestamp),
             processing_speed: self.processing_speed,
             segments: to_u32(self.segments),
+            first_segment: to_u32(self.first_segment),
             queue_position,
             attempt: to_u32(self.attempt),
             remarks: match self.remarks.as_str() {

@@ -303,6 +303,10 @@ impl StatusStream {
                     self.ready.push_back(Frame::segment(&SegmentEvent::new(view.id, segment), view.seen));
                     view.next = segment.index + 1;
                 }
+                if view.next == from {
+                    // Those asked for are gone: their transcript was replaced.
+                    view.next = until;
+                }
             }
             (View::Owner(view), ReadResult::Statuses(statuses)) => view.watch.hub.learn_list(&view.owner, &statuses),
             _ => {}
@@ -312,7 +316,10 @@ impl StatusStream {
 
 impl SessionView {
     fn step(&mut self) -> Step {
-        let next = lock(&self.watch.topic).next(self.seen, self.next, self.status_number);
+        let topic = lock(&self.watch.topic);
+        self.next = self.next.max(topic.first_segment());
+        let next = topic.next(self.seen, self.next, self.status_number);
+        drop(topic);
         match next {
             Next::Load => {
                 self.watch.hub.meters.snapshot_reads.increment(1);

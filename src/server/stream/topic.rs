@@ -37,6 +37,8 @@ impl Outgoing {
 pub(super) struct Latest {
     pub(super) version: u64,
     pub(super) segments: u32,
+    /// The index of the transcript's first segment.
+    pub(super) first_segment: u32,
     pub(super) state: State,
     /// When this version was made.
     pub(super) at: Timestamp,
@@ -50,6 +52,7 @@ impl Latest {
         Self {
             version: status.version,
             segments: status.segments,
+            first_segment: status.first_segment,
             state: status.state,
             at: status.timestamp,
             status_number,
@@ -131,6 +134,11 @@ impl SessionTopic {
         self.latest
             .as_ref()
             .map_or_else(|| self.recent.back().map_or(0, |(last, ..)| last + 1), |latest| self.announced(latest))
+    }
+
+    /// The index of the transcript's first segment, as far as is known. Those before were replaced.
+    pub(super) fn first_segment(&self) -> u32 {
+        self.latest.as_ref().map_or(0, |latest| latest.first_segment)
     }
 
     /// The version that a segment's event id names when no status comes with the segment.
