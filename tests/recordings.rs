@@ -264,6 +264,29 @@ fn the_default_track_is_heard_unless_it_is_silent() {
 }
 
 #[test]
+fn the_faint_copy_of_the_other_speaker_is_not_heard() {
+    let files = Files::new();
+    // Two speakers in turns of two seconds, each also on the other's channel, 26 dB softer.
+    let side = |own: u32, other: u32, first: bool| {
+        let (one, two) = if first { (own, other) } else { (other, own) };
+        let loud = |mine: bool| if mine { 0.4 } else { 0.02 };
+        format!("if(lt(t,2),{}*sin({}*PI*t),{}*sin({}*PI*t))", loud(first), 2 * one, loud(!first), 2 * two)
+    };
+    let source = format!("aevalsrc=exprs='{}|{}':s=8000:d=4:c=stereo", side(440, 1_000, true), side(1_000, 440, false));
+    for (name, output) in [("a.wav", &[][..]), ("a.wv", &["-c:a", "wavpack"])] {
+        let path = files.path(name);
+        ffmpeg(&[&["-f", "lavfi", "-i", &source], output, &[text(&path)]].concat());
+        let heard = |channels| decode_selected(&decoders(), &path, &LIMITS, select(channels)).unwrap();
+        assert!(heard(ChannelSelection::FindSpeakers).2, "{name}");
+        let (first, second) = (heard(ChannelSelection::Only(0)).1, heard(ChannelSelection::Only(1)).1);
+        assert_tone(between(&first, 0.1, 1.9), 440.0, name);
+        assert_silent(between(&first, 2.1, 3.9), name);
+        assert_silent(between(&second, 0.1, 1.9), name);
+        assert_tone(between(&second, 2.1, 3.9), 1_000.0, name);
+    }
+}
+
+#[test]
 fn a_track_can_be_chosen_and_all_can_be_mixed() {
     let files = Files::new();
     // Three tracks: 440 Hz, 1 kHz a second later, and silence.
@@ -396,7 +419,7 @@ fn two_speakers_on_two_channels_are_heard_apart() {
             assert!(!is_apart && (side.duration - decoded.duration).abs() < 0.01, "{name}: {}", side.duration);
             samples
         });
-        // Each is what one channel holds, and nothing of the other.
+        // Each is what one channel holds, without the faint copy of the other that the line adds.
         for (n, side) in sides.iter().enumerate() {
             let alone = files.path("alone.wav");
             ffmpeg(&["-i", text(&path), "-af", &format!("pan=mono|c0=c{n}"), text(&alone)]);

@@ -6,6 +6,7 @@
 mod bytes;
 mod child;
 mod confine;
+mod crosstalk;
 mod decode;
 mod ffmpeg;
 mod level;

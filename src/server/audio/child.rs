@@ -74,6 +74,9 @@ enum Task {
         /// Write all channels as floats instead of their mix.
         #[arg(long)]
         measure: bool,
+        /// Write both of two channels instead of their mix.
+        #[arg(long)]
+        both: bool,
         /// The channels of the mix, from 0; all of them if left out.
         #[arg(long, value_delimiter = ',')]
         mix: Option<Vec<usize>>,
@@ -126,9 +129,11 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
             built_in(&Limits { max_duration }, Some(Selection { track: track.map(Track::Number), channels }))
         }
         Task::Ffprobe { program, pictures } => Err(become_program(&program, ffmpeg::probe_arguments(block, pictures))),
-        Task::Ffmpeg { program, stream, channels, measure, mix, gain } => {
+        Task::Ffmpeg { program, stream, channels, measure, both, mix, gain } => {
             let task = if measure {
                 ffmpeg::Task::Measure { stream, channels }
+            } else if both {
+                ffmpeg::Task::DecodeBoth { stream, gain }
             } else {
                 ffmpeg::Task::Decode { stream, channels, mix: Mix { channels: mix, gain } }
             };

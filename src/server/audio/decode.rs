@@ -25,7 +25,8 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
-use super::level::{Choice, Level, Meter, Mix, only, tracks_remark};
+use super::crosstalk::Crosstalk;
+use super::level::{Choice, Level, Meter, Mix, tracks_remark};
 use super::parts::{self, Framing};
 use super::resample::RATES;
 use super::sniff::{self, Kind, Lengths, Part, Source};
@@ -272,6 +273,8 @@ struct Native {
     /// Interleaved samples of the last packet; a field to reuse its memory.
     interleaved: Vec<f32>,
     selection: ChannelSelection,
+    /// What removes the other speaker from a single channel, and the rate that it is made for.
+    crosstalk: Option<(u32, Crosstalk)>,
     mix: Mix,
     /// Measures the samples until they are passed on.
     meter: Option<Meter>,
@@ -519,6 +522,7 @@ impl Native {
             held: None,
             interleaved: Vec::new(),
             selection: selection.channels,
+            crosstalk: None,
             mix,
             meter: None,
             is_measured: whole,
@@ -654,7 +658,10 @@ impl Native {
                 let mut block = Block { rate, samples: Vec::new() };
                 let (mut channels, mut heard) = (usize::from(channels), channels);
                 if let ChannelSelection::Only(channel) = self.selection {
-                    self.interleaved = only(channel, &self.interleaved, channels);
+                    let crosstalk = self.crosstalk.take().filter(|(before, _)| *before == rate);
+                    let mut crosstalk = crosstalk.unwrap_or_else(|| (rate, Crosstalk::new(channel, rate)));
+                    self.interleaved = crosstalk.1.remove(&self.interleaved, channels);
+                    self.crosstalk = Some(crosstalk);
                     (channels, heard) = (1, 1);
                 }
                 self.mix.apply(&self.interleaved, channels, &mut block.samples);

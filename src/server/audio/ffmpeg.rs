@@ -83,6 +83,8 @@ pub(super) enum Task {
     Measure { stream: u32, channels: u16 },
     /// The mix of a track at 16 kHz, mono, with the time before and between its samples as silence.
     Decode { stream: u32, channels: u16, mix: Mix },
+    /// The same of a track's two channels apart, interleaved, with this factor of their samples.
+    DecodeBoth { stream: u32, gain: f32 },
 }
 
 /// The arguments of ffmpeg, which writes to standard output.
@@ -90,7 +92,7 @@ pub(super) fn decode_arguments(max_alloc: u64, task: &Task) -> Vec<OsString> {
     let mut arguments = common(max_alloc, false);
     // Standard input is the recording, not a keyboard.
     arguments.extend(["-nostdin", "-filter_threads", "1", "-vn", "-sn", "-dn", "-i", INPUT].map(OsString::from));
-    let (Task::Measure { stream, .. } | Task::Decode { stream, .. }) = task;
+    let (Task::Measure { stream, .. } | Task::Decode { stream, .. } | Task::DecodeBoth { stream, .. }) = task;
     arguments.extend(["-map".to_owned(), format!("0:{stream}")].map(OsString::from));
     arguments.extend(["-vn", "-sn", "-dn", "-threads", "1"].map(OsString::from));
     let format = match task {
@@ -100,6 +102,11 @@ pub(super) fn decode_arguments(max_alloc: u64, task: &Task) -> Vec<OsString> {
         }
         Task::Decode { channels, mix, .. } => {
             arguments.extend(["-af".to_owned(), filters(*channels, mix)].map(OsString::from));
+            "s16le"
+        }
+        Task::DecodeBoth { gain, .. } => {
+            let both = format!("pan=stereo|c0={gain:.9}*c0|c1={gain:.9}*c1");
+            arguments.extend(["-af".to_owned(), chain(&both)].map(OsString::from));
             "s16le"
         }
     };
@@ -114,10 +121,13 @@ fn filters(channels: u16, mix: &Mix) -> String {
     let share = f64::from(mix.gain) / heard.len() as f64;
     // `pan` also mixes channels without a layout, which `-ac 1` refuses.
     let sum: Vec<String> = heard.iter().map(|channel| format!("{share:.9}*c{channel}")).collect();
+    chain(&format!("pan=mono|c0={}", sum.join("+")))
+}
+
+/// The filters around the one that chooses channels.
+fn chain(pan: &str) -> String {
     format!(
-        "aformat=sample_fmts=flt,pan=mono|c0={},aresample={SAMPLE_RATE},aformat=sample_fmts=s16,\
-         aresample=async=1:first_pts=0",
-        sum.join("+")
+        "aformat=sample_fmts=flt,{pan},aresample={SAMPLE_RATE},aformat=sample_fmts=s16,aresample=async=1:first_pts=0"
     )
 }
 
@@ -278,7 +288,9 @@ mod tests {
         let mix = Mix { channels: Some(vec![1, 3]), gain: 2.0 };
         let decode = Task::Decode { stream: 2, channels: 4, mix };
         let measure = Task::Measure { stream: 2, channels: 4 };
-        for arguments in [probe_arguments(1, true), decode_arguments(1, &measure), decode_arguments(1, &decode)] {
+        let both = Task::DecodeBoth { stream: 2, gain: 1.0 };
+        let decodes = [measure, decode, both].map(|task| decode_arguments(1, &task));
+        for arguments in decodes.into_iter().chain([probe_arguments(1, true)]) {
             let at = |word: &str| arguments.iter().position(|argument| argument == word).unwrap();
             for bound in ["-threads", "-max_pixels", "-probesize", "-max_streams", "-max_alloc", "-format_whitelist"] {
                 assert!(at(bound) < at("-i"), "{bound}");

@@ -416,13 +416,6 @@ impl Level {
     }
 }
 
-/// The samples of one channel among interleaved ones. Where a part of the recording has fewer channels, they are the first
-/// speaker's, so that nobody is heard twice.
-pub(super) fn only(channel: u16, interleaved: &[f32], channels: usize) -> Vec<f32> {
-    let frames = interleaved.chunks_exact(channels.max(1));
-    frames.map(|frame| frame.get(usize::from(channel)).copied().unwrap_or_default()).collect()
-}
-
 /// Why a track was heard.
 pub(super) enum Choice {
     /// The file prefers it.
@@ -580,14 +573,6 @@ mod tests {
         }
         assert_eq!(found(&bursts(&[[0.0, 1.0]], 10), 2).mix.channels, Some(vec![1]));
         assert!(found(&[0.0; 8_000], 2).remarks.is_empty());
-    }
-
-    #[test]
-    fn a_part_with_fewer_channels_is_the_first_speakers() {
-        let samples = [0.1, 0.2, 0.3, 0.4];
-        assert_eq!(only(1, &samples, 2), [0.2, 0.4]);
-        assert_eq!(only(0, &samples, 1), samples);
-        assert_eq!(only(1, &samples, 1), [0.0; 4]);
     }
 
     #[test]

@@ -22,7 +22,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
 use super::child::ALLOCATOR;
-use super::level::{Choice, Level, Meter, Mix, only, tracks_remark};
+use super::crosstalk::Crosstalk;
+use super::level::{Choice, Level, Meter, tracks_remark};
 use super::waveform::Builder;
 use super::wire::{self, Frame, MAX_SAMPLES, Message};
 use super::{
@@ -209,12 +210,14 @@ impl Decoders {
                 let mut remarks: Vec<Remark> = tracks_remark(tracks.len(), track + 1, &choice).into_iter().collect();
                 remarks.extend(level.remarks);
                 let (stream, channels) = (tracks[track].stream, info.channels);
-                let mix = match selection.channels {
-                    ChannelSelection::Only(channel) => Mix { channels: Some(vec![channel.into()]), ..level.mix },
-                    _ => level.mix,
+                let (decode, speaker) = match selection.channels {
+                    ChannelSelection::Only(channel) if channels == 2 => {
+                        let both = ffmpeg::Task::DecodeBoth { stream, gain: level.mix.gain };
+                        (both, Some(Crosstalk::new(channel, SAMPLE_RATE)))
+                    }
+                    _ => (ffmpeg::Task::Decode { stream, channels, mix: level.mix }, None),
                 };
-                let decode = ffmpeg::Task::Decode { stream, channels, mix };
-                (Source::Ffmpeg(spawn(&decode)?), info, level.is_apart, remarks)
+                (Source::Ffmpeg(spawn(&decode)?, speaker), info, level.is_apart, remarks)
             }
         };
         Ok(Decoding { info, is_apart, remarks, ..Decoding::new(source, limits) })
@@ -408,13 +411,22 @@ enum Identified {
 
 /// The arguments of a decoder that becomes ffmpeg.
 fn ffmpeg_task(program: &Path, task: &ffmpeg::Task) -> Vec<OsString> {
-    let (ffmpeg::Task::Measure { stream, channels } | ffmpeg::Task::Decode { stream, channels, .. }) = task;
+    let (stream, channels) = match task {
+        ffmpeg::Task::Measure { stream, channels } | ffmpeg::Task::Decode { stream, channels, .. } => {
+            (stream, *channels)
+        }
+        ffmpeg::Task::DecodeBoth { stream, .. } => (stream, 2),
+    };
     let mut arguments: Vec<OsString> = vec!["ffmpeg".into(), program.into()];
     let mut option = |name: &str, value: String| arguments.extend([name.into(), value.into()]);
     option("--stream", stream.to_string());
     option("--channels", channels.to_string());
     match task {
         ffmpeg::Task::Measure { .. } => arguments.push("--measure".into()),
+        ffmpeg::Task::DecodeBoth { gain, .. } => {
+            option("--gain", gain.to_string());
+            arguments.push("--both".into());
+        }
         ffmpeg::Task::Decode { mix, .. } => {
             option("--gain", mix.gain.to_string());
             if let Some(channels) = &mix.channels {
@@ -572,6 +584,8 @@ impl Running {
         let find_speakers = selected == ChannelSelection::FindSpeakers;
         let measured = if let ChannelSelection::Only(_) = selected { 1 } else { info.channels.max(1) };
         let mut meter = Meter::new(&info.codec, SAMPLE_RATE, measured);
+        let only = if let ChannelSelection::Only(channel) = selected { channel } else { 0 };
+        let mut crosstalk = Crosstalk::new(only, SAMPLE_RATE);
         let mut bytes = vec![0; 4 * channels * MAX_SAMPLES];
         let (mut pieces, most) = (0.0, limits.max_duration * f64::from(SAMPLE_RATE) / MAX_SAMPLES as f64);
         while !meter.is_enough(find_speakers) && pieces <= most {
@@ -580,7 +594,7 @@ impl Running {
                 bytes[..filled].chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
             let samples: Vec<f32> = samples.collect();
             match selected {
-                ChannelSelection::Only(channel) => meter.add(&only(channel, &samples, channels), 1),
+                ChannelSelection::Only(_) => meter.add(&crosstalk.remove(&samples, channels), 1),
                 _ => meter.add(&samples, channels),
             }
             if filled < bytes.len() {
@@ -756,7 +770,8 @@ pub struct Decoding {
 
 enum Source {
     BuiltIn(Running),
-    Ffmpeg(Running),
+    /// With what takes a speaker out of two channels, if only one is to be heard.
+    Ffmpeg(Running, Option<Crosstalk>),
     /// Several tracks, each with a decoder of its own.
     Mixed(Mixer),
 }
@@ -818,15 +833,22 @@ impl Decoding {
                     return Ok(None);
                 }
             },
-            Some(Source::Ffmpeg(running)) => {
-                let mut bytes = vec![0; 2 * MAX_SAMPLES];
+            Some(Source::Ffmpeg(running, speaker)) => {
+                let mut bytes = vec![0; if speaker.is_some() { 4 } else { 2 } * MAX_SAMPLES];
                 let filled = running.fill(&mut bytes).await.map_err(into_audio_error)?;
                 if filled < 2 {
                     self.check_ffmpeg().await?;
                     self.source = None;
                     return Ok(None);
                 }
-                wire::samples(&bytes[..filled])
+                let samples = wire::samples(&bytes[..filled]);
+                match speaker {
+                    Some(speaker) => {
+                        let both: Vec<f32> = samples.into_iter().map(f32::from).collect();
+                        speaker.remove(&both, 2).into_iter().map(|sample| sample.round() as i16).collect()
+                    }
+                    None => samples,
+                }
             }
         };
         self.sample_count += samples.len() as u64;
@@ -861,7 +883,7 @@ impl Decoding {
     /// Checks whether ffmpeg has decoded as much as the recording declares.
     async fn check_ffmpeg(&mut self) -> Result<(), AudioError> {
         let found = self.duration();
-        let Some(Source::Ffmpeg(running)) = &mut self.source else { return Ok(()) };
+        let Some(Source::Ffmpeg(running, _)) = &mut self.source else { return Ok(()) };
         match running.exit_status().await {
             (Some(status), _) if status.success() => {}
             (Some(status), stderr_tail) if status.signal().is_none() => {
