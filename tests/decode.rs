@@ -615,7 +615,7 @@ fn output_of_a_decoder_is_validated() {
         let length: String = (body.len() as u32).to_le_bytes().iter().map(|byte| format!("\\{byte:03o}")).collect();
         format!("printf '{tag}{length}%s' '{body}'\n")
     };
-    let info = r#"{"format":"wav","codec":"x","sample_rate":8000,"channels":1,"duration":null}"#;
+    let info = r#"{"format":"wav","codec":"x","sample_rate":8000,"channels":1,"tracks":1,"duration":null}"#;
     let opened = frame("m", &format!(r#"{{"opened":{info}}}"#));
     let samples = "printf 's\\200\\076\\0\\0'; head -c 16000 /dev/zero\n";
     let refused = frame("m", r#"{"refused":{"no_audio_track":{"format":"<b>x</b>"}}}"#);
