@@ -7,10 +7,7 @@ use hark::server::{
     config, doctor, folders, speech, stuck, telemetry,
 };
 use std::process::ExitCode;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The allocator. Requests make many small allocations, for which it needs less memory than the system's.
@@ -71,8 +68,7 @@ async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
     }
     let addr = leptos.site_addr;
     let node = Node::start(config, leptos).await.map_err(|e| e.to_string())?;
-    let listener = TcpListener::bind(addr)
-        .await
+    let listener = Node::listen(addr)
         .map_err(|e| format!("{addr} can't be listened on: {e}. Choose another address with LEPTOS_SITE_ADDR"))?;
     let addr = listener.local_addr().map_err(|e| e.to_string())?;
     let stop = stop_signal()?;

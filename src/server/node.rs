@@ -14,8 +14,11 @@ use super::{
 };
 use leptos::config::LeptosOptions;
 pub use start::StartError;
-use std::{fs::File, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, time};
+use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often the hub's clock is advanced.
@@ -47,7 +50,21 @@ impl Node {
         start::open(config, leptos, true).await
     }
 
-    /// The same for a node that serves no pages and streams.
+    /// Listens on an address. As many connections as the system allows may wait to be accepted: when a proxy or all its
+    /// browsers come back at once, those that find no room there would try again only after a second.
+    ///
+    /// # Errors
+    /// If the address can't be listened on.
+    pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As `TcpListener::bind` does: a node that is restarted finds connections of the one before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        // The system takes its own limit if that is lower (net.core.somaxconn).
+        socket.listen(u16::MAX.into())
+    }
+
+    /// As [`Node::start`], for a node that serves no pages and streams.
     ///
     /// # Errors
     /// As [`Node::start`], and if there is no shared database.
