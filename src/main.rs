@@ -4,7 +4,7 @@ use clap::Parser;
 use hark::server::{
     Node, audio,
     cli::{Cli, Command},
-    config, doctor, folders, speech, stuck, telemetry,
+    config, doctor, folders, manage, speech, stuck, telemetry,
 };
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,6 +41,7 @@ async fn run(command: Command) -> ExitCode {
             Ok(()) => ExitCode::FAILURE,
             Err(message) => exit_code(Err(message)),
         },
+        Command::Migrate(args) => exit_code(manage::migrate(&args).await),
         Command::Sessions(args) => stuck::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,

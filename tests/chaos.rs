@@ -224,6 +224,22 @@ async fn a_web_node_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_web_node_hangs() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.half_way().await;
+    scene.cluster.webs[0].freeze();
+    // Whoever comes through nginx is answered by the other one.
+    for _ in 0..10 {
+        assert_eq!(scene.me.get("/api/v1/status").await.status(), StatusCode::OK);
+    }
+    let open = "SELECT 1 FROM sessions WHERE status IN ('queued', 'processing')";
+    scene.cluster.until("every session has ended", &format!("SELECT 1 WHERE NOT EXISTS ({open})")).await;
+    scene.cluster.webs[0].thaw();
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0), "the workers don't need it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_is_away_for_five_seconds() {
     let mut scene = Scene::start(Layout::default()).await;
     scene.half_way().await;
@@ -272,6 +288,13 @@ async fn postgres_is_restarted() {
     time::sleep(Duration::from_secs(2)).await;
     tokio::task::block_in_place(|| scene.cluster.postgres.resume());
     scene.check().await;
+    let cluster = &scene.cluster;
+    for node in cluster.webs.iter().chain(&cluster.workers) {
+        let log = node.log();
+        let cause = format!("away: PostgreSQL at 127.0.0.1:{} refuses connections", cluster.postgres.port);
+        assert_eq!(log.matches(&cause).count(), 1, "{}: {log}", node.name);
+        assert_eq!(log.matches("the database is back after").count(), 1, "{}: {log}", node.name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

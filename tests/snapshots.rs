@@ -137,6 +137,7 @@ examples! {
     Error::DecodersBusy { .. } => [Error::DecodersBusy { retry_secs: 12 }],
     Error::RangeNotSatisfiable(_) => [Error::RangeNotSatisfiable(2_416_640)],
     Error::Speech(_) => [Error::Speech(SpeechError::Spawn(io::Error::other(secret())))],
+    Error::DatabaseAway => [Error::DatabaseAway],
     Error::Store(_) => [Error::Store(sqlx::Error::Protocol(secret()))],
     Error::NoRecording => [Error::NoRecording],
     Error::Storage(_) => [Error::Storage(secret())],
@@ -248,7 +249,7 @@ fn hidden(command: &Command) -> Vec<String> {
 }
 
 /// The title of each struct of settings, in the order of the document.
-const GROUPS: [(&str, &str); 16] = [
+const GROUPS: [(&str, &str); 17] = [
     ("DataConfig", "Where things are kept"),
     ("NetworkConfig", "Proxies"),
     // What stands in none of the other structs.
@@ -266,6 +267,7 @@ const GROUPS: [(&str, &str); 16] = [
     ("StreamConfig", "Status streams"),
     ("HttpConfig", "Connections and requests"),
     ("UploadConfig", "Uploads"),
+    ("DatabaseConfig", "Connections to PostgreSQL"),
 ];
 
 /// Every subcommand with its settings, as Markdown. Those that take the same ones have one part together.

@@ -1099,7 +1099,10 @@ async fn the_store_works_on_sqlite() {
 }
 
 /// Checks that titles are found that were stored by a version that didn't fold them.
-async fn old_titles_are_found<F: Future<Output = Result<Store, sqlx::Error>>>(store: Store, open: impl Fn() -> F) {
+async fn old_titles_are_found<F: Future<Output = Result<Store, E>>, E: std::fmt::Debug>(
+    store: Store,
+    open: impl Fn() -> F,
+) {
     let found = async |store: &Store| store.list(&owner("before"), "école", None, 2000).await.unwrap().len();
     assert_eq!(found(&store).await, 0);
     store.close().await;

@@ -4,6 +4,7 @@
 use super::{
     audio::DecoderArgs,
     config,
+    manage::StoreArgs,
     speech::{EngineArgs, ModelArgs},
     stuck::SessionsArgs,
 };
@@ -26,6 +27,10 @@ pub enum Command {
     Worker(Box<config::ServeConfig>),
     /// Show what works on this machine and what is missing.
     Doctor(Box<config::ServeConfig>),
+    /// Make the database's tables, or bring them up to what this version needs, and say what was done. 'hark serve' does the
+    /// same at its start where the database's role may; this is for where it may not. Nodes of the version before may run
+    /// meanwhile.
+    Migrate(StoreArgs),
     /// Manage sessions while Hark runs, with the same settings.
     #[command(subcommand)]
     Sessions(SessionsArgs),

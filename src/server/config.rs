@@ -47,6 +47,8 @@ pub struct ServeConfig {
     pub http: HttpConfig,
     #[command(flatten)]
     pub uploads: UploadConfig,
+    #[command(flatten)]
+    pub database: DatabaseConfig,
     /// Where to answer /metrics and /api/v1/health/, such as 127.0.0.1:9100, instead of where pages are served; /healthz and
     /// /readyz are answered in both places. A node that only works answers them here or nowhere.
     #[arg(long, env = "HARK_MONITOR_ADDR", value_name = "ADDRESS")]
@@ -512,6 +514,22 @@ pub struct UploadConfig {
     /// Over how many seconds of waiting for its client an upload's rate is measured.
     #[arg(long, env = "HARK_UPLOAD_WINDOW_SECS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub upload_window_secs: u32,
+}
+
+/// Connections to PostgreSQL.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseConfig {
+    /// How many connections to PostgreSQL this node may have open for its work. It has one more to see whether the server
+    /// answers.
+    #[arg(long, env = "HARK_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub database_connections: u32,
+    /// How long a request waits for one of them while all are in use, in seconds. Then it is answered with 503.
+    #[arg(long, env = "HARK_DATABASE_WAIT_SECS", default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=300))]
+    pub database_wait_secs: u32,
+    /// After what silence PostgreSQL counts as away, in milliseconds. Requests are then answered with 503 at once instead
+    /// of waiting. A server that refuses connections is away without waiting for that.
+    #[arg(long, env = "HARK_DATABASE_SILENCE_MS", default_value_t = 1500, value_name = "MS", value_parser = clap::value_parser!(u32).range(200..=60_000))]
+    pub database_silence_ms: u32,
 }
 
 impl ServeConfig {

@@ -7,7 +7,7 @@ use super::{
     config::{DataConfig, ServeConfig},
     media::Recordings,
     speech::Engines,
-    store::Store,
+    store::{DatabaseOpenError, Schema, Store},
 };
 use crate::model::{duration, stall_timeout};
 use rustix::fs::Access;
@@ -80,8 +80,11 @@ pub async fn report(config: &ServeConfig) -> bool {
 /// Checks the services that nodes share, if they are set. True if all of them can be used.
 async fn services(data: &DataConfig) -> bool {
     let mut usable = true;
-    if let Some(url) = &data.database_url {
-        usable &= report_service("PostgreSQL", "DATABASE_URL", Store::probe(url).await);
+    let file = data.data_dir.join("hark.sqlite");
+    match &data.database_url {
+        Some(url) => usable &= report_database(Store::examine(url).await, "DATABASE_URL"),
+        None if file.exists() => usable &= report_database(Store::examine_file(&file).await, "HARK_DATA_DIR"),
+        None => {}
     }
     if let Some(url) = &data.redis_url {
         usable &= report_service("Redis", "REDIS_URL", Bus::probe(url).await);
@@ -90,6 +93,40 @@ async fn services(data: &DataConfig) -> bool {
         usable &= report_service("place of the recordings", "HARK_RECORDINGS_URL", Recordings::probe(url).await);
     }
     usable
+}
+
+/// The database, and the version of its tables.
+fn report_database(found: Result<Schema, DatabaseOpenError>, setting: &str) -> bool {
+    let what = if setting == "DATABASE_URL" { "PostgreSQL" } else { "SQLite" };
+    match &found {
+        Err(error @ DatabaseOpenError::Away(_)) => {
+            println!("wrong    {error}; see {setting}");
+            return false;
+        }
+        Err(DatabaseOpenError::Newer { .. } | DatabaseOpenError::NoRight { .. } | DatabaseOpenError::Altered(_))
+        | Ok(_) => {
+            println!("ok       {what}");
+        }
+        Err(error) => println!("wrong    {what}: {error}; see {setting}"),
+    }
+    match &found {
+        Ok(Schema::Current(version)) => println!("ok       the database's tables have version {version}, as needed"),
+        Ok(Schema::Behind { has: None, needs }) => {
+            println!("ok       the database's tables will be made at the first start, in version {needs}");
+        }
+        Ok(Schema::Behind { has: Some(has), needs }) => {
+            println!("ok       the database's tables will be brought from version {has} to {needs} at the next start");
+        }
+        Err(
+            error @ (DatabaseOpenError::Newer { .. }
+            | DatabaseOpenError::NoRight { .. }
+            | DatabaseOpenError::Altered(_)),
+        ) => {
+            println!("wrong    the database can't be used: {error}");
+        }
+        Err(_) => {}
+    }
+    found.is_ok()
 }
 
 fn report_service(what: &str, setting: &str, found: Result<(), impl Display>) -> bool {

@@ -120,6 +120,11 @@ pub enum Error {
     RangeNotSatisfiable(u64),
     #[error("The speech engine failed: {0}")]
     Speech(#[from] SpeechError),
+    /// The log has the cause.
+    #[error(
+        "The server's database can't be used at the moment, so nothing can be read or saved. Try again in a few seconds."
+    )]
+    DatabaseAway,
     #[error("the store failed: {0}")]
     Store(sqlx::Error),
     #[error("The recording of this session isn't here.")]
@@ -151,6 +156,7 @@ impl Error {
             }
             Self::EngineUnavailable { .. }
             | Self::Storage(_)
+            | Self::DatabaseAway
             | Self::UploadsFull { .. }
             | Self::DecodersBusy { .. }
             | Self::ConnectionsFull => StatusCode::SERVICE_UNAVAILABLE,
@@ -187,6 +193,7 @@ impl Error {
             Self::UnknownLanguage(_) => "unknown_language",
             Self::EngineUnavailable { .. } => "engine_unavailable",
             Self::Storage(_) => "storage_unavailable",
+            Self::DatabaseAway => "database_unavailable",
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => "too_large",
             Self::RequestTooSlow { .. } => "request_too_slow",
             Self::UploadTooSlow { .. } | Self::UploadSilent { .. } => "upload_too_slow",
@@ -233,6 +240,7 @@ impl Error {
             Self::TooManyUploads { .. } | Self::UploadsFull { .. } => Some(60),
             Self::QueueFull(full) => Some(retry_after(full.wait_secs, full.measured)),
             Self::DecodersBusy { retry_secs } => Some(*retry_secs),
+            Self::DatabaseAway => Some(5),
             _ => None,
         }
     }
@@ -305,7 +313,21 @@ impl From<QueueFull> for Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        if store::is_full(&error) { Self::NothingSaved } else { Self::Store(error) }
+        if store::is_full(&error) {
+            Self::NothingSaved
+        } else if store::is_busy(&error) {
+            tracing::warn!(%error, "a request failed because another program has locked the database");
+            Self::DatabaseAway
+        } else if matches!(error, sqlx::Error::PoolTimedOut) {
+            // Not while the database is away: then requests don't wait as long.
+            tracing::warn!("a request failed because no connection to the database was free in time");
+            Self::DatabaseAway
+        } else if store::is_away(&error) {
+            tracing::debug!(%error, "a request failed because the database is away");
+            Self::DatabaseAway
+        } else {
+            Self::Store(error)
+        }
     }
 }
 

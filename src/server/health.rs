@@ -1,7 +1,7 @@
 //! Counts of sessions for operators, over all owners, for the API and as gauges for Prometheus. Called by
 //! `http::health`.
 
-use super::store::{STALLED_SECS, Store};
+use super::store::{self, STALLED_SECS, Store};
 use crate::model::{State, Timestamp};
 use serde::Serialize;
 use std::time::Duration;
@@ -78,6 +78,9 @@ impl SessionGauges {
                 metrics::gauge!("hark_sessions_long_running").set(sessions.long_running as f64);
                 metrics::gauge!("hark_sessions_stalled").set(sessions.stalled as f64);
                 metrics::gauge!("hark_queue_oldest_seconds").set(sessions.oldest_queued_secs.unwrap_or_default());
+            }
+            Err(error) if store::is_away(&error) => {
+                tracing::debug!(%error, "the sessions could not be counted");
             }
             Err(error) => tracing::warn!(%error, "the sessions could not be counted; the metrics show the last count"),
         }

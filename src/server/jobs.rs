@@ -239,10 +239,10 @@ fn forget_at_end(workers: Workers, id: SessionId) -> impl Drop {
     Guard(workers, id)
 }
 
-/// Logs an error after which the work is tried again. A full disk is logged once, by `disk`, and not by everybody who
-/// runs into it.
+/// Logs an error after which the work is tried again. A full disk is logged once, by `disk`, and a database that is away by
+/// `store`, and not by everybody who runs into it.
 fn log_error(error: &sqlx::Error, what: &str) {
-    if store::is_full(error) {
+    if store::is_full(error) || store::is_away(error) {
         tracing::debug!(%error, "{what}");
     } else {
         tracing::error!(%error, "{what}");

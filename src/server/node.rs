@@ -129,12 +129,22 @@ impl Node {
                 tracing::error!(%error, "fetching the speech model ended");
             }
         };
+        // A task of its own for the same reason.
+        let watching = tokio::spawn({
+            let (store, stop) = (sessions.store.clone(), stop.clone());
+            async move { store.watch(&stop).await }
+        });
+        let database = async {
+            if let Err(error) = watching.await {
+                tracing::error!(%error, "watching the database ended");
+            }
+        };
         let redis_reports = outside::listen(Arc::clone(&self.state.outside), self.inbox, stop.clone());
         // The bus is stopped last, after everybody else has published.
         let bus_stop = CancellationToken::new();
         let bus = self.bus.run(bus_stop.clone());
         let work = async {
-            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk, models);
+            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk, models, database);
             bus_stop.cancel();
         };
         let all = async {

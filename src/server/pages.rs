@@ -49,7 +49,9 @@ pub async fn answer<T>(work: impl AsyncFnOnce(Caller) -> Result<T, Error>) -> Re
     let result = match leptos_axum::extract::<(Extension<Owner>, Extension<Identity>)>().await {
         Ok((Extension(owner), Extension(identity))) => {
             let address = use_context::<Parts>().and_then(|request| request.extensions.get().copied());
-            work(Caller { state, owner, identity, address }).await
+            let store = state.sessions.store.clone();
+            let work = work(Caller { state, owner, identity, address });
+            store.unless_away(work).await.unwrap_or(Err(Error::DatabaseAway))
         }
         Err(error) => Err(Error::Internal(format!("a page was rendered without its owner: {error}"))),
     };

@@ -94,7 +94,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
         .layer(middleware::from_fn(render_to_end))
         .layer(middleware::from_fn(cookies::probe_cookies));
-    let owned = http::router(state.settings.separate_monitor)
+    let owned = http::router(&state)
         .merge(pages)
         // `guard` limits bodies, and `http::upload` those of recordings.
         .layer(DefaultBodyLimit::disable())
@@ -129,7 +129,7 @@ pub fn router(state: AppState) -> Router {
                 .on_failure(()),
         )
         // Without the layers above, which do nothing for a program that sends thousands of reports a second.
-        .merge(http::workers())
+        .merge(http::workers(&state))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .with_state(state)
 }

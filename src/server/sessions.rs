@@ -269,6 +269,16 @@ impl Sessions {
         address: Option<ClientAddress>,
         size: Option<u64>,
     ) -> Result<(), Error> {
+        let checked = self.store.unless_away(self.check_limits(owner, address, size)).await;
+        checked.unwrap_or(Err(Error::DatabaseAway))
+    }
+
+    async fn check_limits(
+        &self,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+        size: Option<u64>,
+    ) -> Result<(), Error> {
         let limits = &self.queue;
         if let Some(limit) = limits.bytes_per_owner {
             let used = self.store.kept_bytes(owner).await?;
@@ -350,7 +360,8 @@ impl Sessions {
         let mut new = self.probe(owner, id, received, file_name, options).await.map_err(|e| (e, false))?;
         new.address = address;
         self.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
-        let added = self.store.enqueue(&new, &self.queue, Timestamp::now()).await;
+        let adding = self.store.enqueue(&new, &self.queue, Timestamp::now());
+        let added = self.store.unless_away(adding).await.ok_or((Error::DatabaseAway, true))?;
         let (session, event) = added.map_err(|e| (e.into(), true))?;
         let bytes = received.bytes;
         metrics::counter!("hark_sessions_created_total").increment(1);

@@ -16,7 +16,7 @@ use crate::server::{
     shares::Shares,
     speech::Engines,
     state::{AppState, Settings},
-    store::{QueueLimits, Share, Store},
+    store::{Connections, DatabaseOpenError, QueueLimits, Share, Store},
     stream::{Hub, StreamLimits},
     telemetry,
     uploads::UploadPermits,
@@ -24,7 +24,7 @@ use crate::server::{
 use cookie::Key;
 use leptos::config::LeptosOptions;
 use rustix::fs::{FlockOperation, flock};
-use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
 /// Why a node can't start.
@@ -41,8 +41,10 @@ pub enum StartError {
          make one with: openssl rand -hex 64"
     )]
     Secret,
-    #[error("the database can't be opened: {0}")]
+    #[error("the database can't be used: {0}")]
     Store(#[from] sqlx::Error),
+    #[error("the database can't be opened: {error}. See {setting}")]
+    Database { error: DatabaseOpenError, setting: &'static str },
     #[error("recordings can't be kept: {0}")]
     Recordings(#[from] OpenError),
     #[error("REDIS_URL isn't an address like redis://host:6379/ ({0})")]
@@ -80,7 +82,7 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     };
     let database = folder.join("hark.sqlite");
     let ballast = Ballast::new(config.data.database_url.is_none().then(|| database.clone()));
-    let store = open_store(config.data.database_url.as_deref(), &database, &ballast).await?;
+    let store = open_store(&config, &database, &ballast).await?;
     let cookie_keys = cookie_keys(&config.data, &store).await?;
     let media = Recordings::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
     let metrics = telemetry::metrics();
@@ -146,14 +148,27 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
 }
 
 /// Opens the shared database, or this node's own file.
-async fn open_store(url: Option<&str>, file: &Path, ballast: &Ballast) -> Result<Store, sqlx::Error> {
-    match url {
-        Some(url) => Store::connect(url).await,
-        None => match Store::open(file).await {
-            // Opening needs room too, and nobody could delete sessions without it.
-            Err(_) if ballast.release() => Store::open(file).await,
-            opened => opened,
-        },
+async fn open_store(config: &ServeConfig, file: &Path, ballast: &Ballast) -> Result<Store, StartError> {
+    let (opened, setting) = match &config.data.database_url {
+        Some(url) => (Store::connect_with(url, connections(config)).await, "DATABASE_URL"),
+        None => {
+            let opened = match Store::open(file).await {
+                // Opening needs room too, and nobody could delete sessions without it.
+                Err(_) if ballast.release() => Store::open(file).await,
+                opened => opened,
+            };
+            (opened, "HARK_DATA_DIR")
+        }
+    };
+    opened.map_err(|error| StartError::Database { error, setting })
+}
+
+fn connections(config: &ServeConfig) -> Connections {
+    let config = &config.database;
+    Connections {
+        max: config.database_connections,
+        wait: Duration::from_secs(config.database_wait_secs.into()),
+        silence: Duration::from_millis(config.database_silence_ms.into()),
     }
 }
 

@@ -21,7 +21,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 /// Why reading from the source failed.
@@ -239,8 +239,9 @@ impl StatusStream {
             if self.ended {
                 return Poll::Ready(None);
             }
-            if let Some(reading) = &mut self.reading {
-                let read = ready!(reading.as_mut().poll(cx));
+            if let Some(reading) = &mut self.reading
+                && let Poll::Ready(read) = reading.as_mut().poll(cx)
+            {
                 self.reading = None;
                 match read {
                     Ok(read) => self.apply(read),
@@ -253,6 +254,7 @@ impl StatusStream {
             }
             self.register(cx);
             if let Some(why) = self.slot().and_then(Slot::closing) {
+                self.reading = None;
                 self.end(why);
                 if let Some(reason) = why.bye() {
                     self.ready.push_back(bye(reason));
@@ -260,6 +262,8 @@ impl StatusStream {
                 continue;
             }
             let step = match &mut self.view {
+                // A read may take long, while the database is away. Heartbeats go on meanwhile.
+                _ if self.reading.is_some() => Step::Wait,
                 View::Session(view) => view.step(),
                 View::Owner(view) => view.step(),
                 View::Refused => Step::End(CloseReason::Ended),
