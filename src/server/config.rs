@@ -179,7 +179,8 @@ pub struct NetworkConfig {
 /// Status streams.
 #[derive(Args, Clone, Debug)]
 pub struct StreamConfig {
-    /// How many status streams one owner may have open on this node.
+    /// How many status streams one owner may have open on this node. Each node counts its own: behind a proxy with several
+    /// nodes an owner may have as many on each of them.
     #[arg(long, env = "HARK_MAX_STREAMS_PER_OWNER", default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams_per_owner: u32,
     /// How many status streams may be open on this node; fewer if the system allows fewer open files.
