@@ -191,6 +191,26 @@ async fn times_of_segments_match_the_speech() {
     assert!((8.0..8.8).contains(&first.words[0].start) && (10.5..12.5).contains(&last.end), "{spoken:?}");
 }
 
+/// Two recordings that were joined. The second sentence begins just when PocketSphinx takes the first one for ended.
+#[tokio::test]
+async fn words_before_a_short_pause_keep_their_times() {
+    let engines = engines(&config());
+    let (first, second) = ("the weather was cold in the morning", "this is the second person");
+    let say = |text: &str| {
+        let wav = std::process::Command::new("flite").args(["-voice", "slt", "-t", text, "-o", "/dev/stdout"]).output();
+        let wav = wav.expect("flite is installed by scripts/setup test").stdout;
+        wav[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect::<Vec<i16>>()
+    };
+    let (first, second) = (say(first), say(second));
+    let joined = first.len() as f64 / 16_000.0;
+    let events = transcribe(engines.get(EngineId::Pocketsphinx).unwrap(), [first, second].concat()).await.unwrap();
+    let spoken = segments(&events);
+    let words: Vec<_> = spoken.iter().flat_map(|segment| &segment.words).collect();
+    let start = |text: &str| words.iter().find(|word| word.text == text).expect("it is heard").start;
+    assert!((0.0..0.8).contains(&start("weather")), "{words:?}");
+    assert!((joined..joined + 1.5).contains(&start("second")), "{words:?}");
+}
+
 /// An engine that is a shell script.
 fn shell(script: &str) -> Engines {
     let command = format!("sh -c {}", shlex::try_quote(script).unwrap());
