@@ -847,6 +847,50 @@ async fn whisper_keeps_what_people_repeat() {
     assert!((17..=18).contains(&pages) && heard.split_whitespace().count() <= 5 * 19, "{pages}: {heard}");
 }
 
+/// Lines and processor time of Whisper's child process.
+fn whisper_child(samples: &[i16], arguments: &[&str]) -> (Vec<String>, f64) {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_hark"))
+        .args(["engine", "whisper", "--model"])
+        .arg(whisper_model("tiny.en"))
+        .args(arguments)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let feed = std::thread::spawn(move || std::io::Write::write_all(&mut input, &bytes));
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut output, &mut said).unwrap();
+    feed.join().unwrap().unwrap();
+    let used = cpu_seconds(child.id());
+    assert!(child.wait().unwrap().success(), "{said}");
+    let lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    (
+        lines.filter(|line| line["type"] == "segment").map(|line| line["text"].as_str().unwrap().to_owned()).collect(),
+        used,
+    )
+}
+
+/// Speech that is played backwards makes this model write the same words for ever, unless it guesses anew at a higher
+/// temperature.
+#[test]
+fn whisper_guesses_anew_when_its_text_is_a_loop() {
+    let (mut samples, _) = reading();
+    samples.reverse();
+    let different = |lines: &[String]| {
+        let words = lines.iter().flat_map(|line| line.split_whitespace()).map(str::to_lowercase);
+        words.collect::<std::collections::HashSet<_>>().len()
+    };
+    let (once, used_once) = whisper_child(&samples, &["--temperature-step", "0"]);
+    let (again, used_again) = whisper_child(&samples, &[]);
+    // What is left of a loop are the lines of the other window.
+    assert!(different(&once) < 20, "not a loop: {once:?}");
+    assert!(different(&again) >= 40, "{again:?}");
+    // Each of two more temperatures has three candidates, and each at most as many tokens as the first has.
+    assert!(used_again > used_once && used_again < 9.0 * used_once, "{used_again} s after {used_once} s");
+}
+
 /// A melody with chords and a beat, without voices.
 fn music(seconds: f64) -> Vec<i16> {
     let melody = [523.0, 587.0, 659.0, 784.0, 880.0, 784.0, 659.0, 587.0];
