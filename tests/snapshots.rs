@@ -12,7 +12,7 @@ use hark::{
         audio::{AudioError, Problem},
         cli::Cli,
         error::Error,
-        speech::SpeechError,
+        speech::{SpeechError, models::ModelChangeError},
         store::{LimitScope, QueueFull, ReachedLimit},
     },
 };
@@ -135,6 +135,13 @@ examples! {
     ],
     Error::DecodersBusy { .. } => [Error::DecodersBusy { retry_secs: 12 }],
     Error::RangeNotSatisfiable(_) => [Error::RangeNotSatisfiable(2_416_640)],
+    Error::Model(_) => [
+        Error::Model(ModelChangeError::Off),
+        Error::Model(ModelChangeError::Unknown("huge".to_owned())),
+        Error::Model(ModelChangeError::Busy("base".to_owned())),
+        Error::Model(ModelChangeError::InUse("base".to_owned())),
+        Error::Model(ModelChangeError::NotRemoved("the folder of models can't be written".to_owned())),
+    ],
     Error::Speech(_) => [Error::Speech(SpeechError::Spawn(io::Error::other(secret())))],
     Error::Store(_) => [Error::Store(sqlx::Error::Protocol(secret()))],
     Error::NoRecording => [Error::NoRecording],

@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_millis(250);
 /// How long publishing the last changes to the other nodes may take.
 const BUS_FLUSH_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The least time between two events about a model that is being fetched.
+const MODELS_INTERVAL: Duration = Duration::from_millis(500);
 /// The most connections on the separate address for monitoring.
 const MONITOR_CONNECTIONS: u32 = 32;
 
@@ -112,12 +114,24 @@ impl Node {
                 tracing::error!(%error, "fetching the speech model ended");
             }
         };
+        let model_watchers = publish_models(self.state.clone(), &stop);
         let redis_reports = outside::listen(Arc::clone(&self.state.outside), self.inbox, stop.clone());
         // The bus is stopped last, after everybody else has published.
         let bus_stop = CancellationToken::new();
         let bus = self.bus.run(bus_stop.clone());
         let work = async {
-            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk, models);
+            tokio::join!(
+                server,
+                workers,
+                outside,
+                retention,
+                redis_reports,
+                upkeep,
+                monitor,
+                disk,
+                models,
+                model_watchers
+            );
             bus_stop.cancel();
         };
         let all = async {
@@ -132,6 +146,25 @@ impl Node {
         tokio::select! { () = all => {}, () = clock => {} }
         sessions.store.close().await;
     }
+}
+
+/// Publishes what changes about Whisper's models to the streams that watch them, until `stop`.
+async fn publish_models(state: AppState, stop: &CancellationToken) {
+    let mut changes = state.sessions.engines.model_changes();
+    let publishing = async {
+        while changes.changed().await.is_ok() {
+            if state.hub.models_are_watched() {
+                let sessions = Arc::clone(&state.sessions);
+                // Reads a folder.
+                if let Ok(info) = tokio::task::spawn_blocking(move || sessions.engines.models()).await {
+                    state.hub.publish_models(&info);
+                }
+            }
+            // A download reports every piece.
+            time::sleep(MODELS_INTERVAL).await;
+        }
+    };
+    stop.run_until_cancelled(publishing).await;
 }
 
 /// Serves the separate address for monitoring until `stop`, if there is one.
