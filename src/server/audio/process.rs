@@ -154,7 +154,7 @@ impl Decoders {
         let identified =
             self.identify(&file, recording, limits, "decode", cpu_secs, time_limit).await.map_err(into_audio_error)?;
         let (source, info, remarks, breaks_off) = match identified {
-            Identified::BuiltIn(running, info) => (Source::BuiltIn(*running), info, Vec::new(), false),
+            Identified::BuiltIn(running, info) => (Source::BuiltIn(running), info, Vec::new(), false),
             Identified::Ffmpeg { program, tracks, default, breaks_off } => {
                 check_duration(tracks[default].info.duration, limits)?;
                 let spawn = |task: &ffmpeg::Task| {
@@ -706,7 +706,7 @@ pub struct Decoding {
 }
 
 enum Source {
-    BuiltIn(Running),
+    BuiltIn(Box<Running>),
     Ffmpeg(Box<Timed>),
 }
 
