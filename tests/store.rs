@@ -213,7 +213,7 @@ async fn a_session_is_claimed_transcribed_and_completed(store: &Store) {
     assert_eq!(store.segments(id, 1, 10).await.unwrap(), [segment(1)]);
     assert_eq!(store.segments(id, 0, 1).await.unwrap(), [segment(0)]);
     store.save_model(&claimed, "en-us").await.unwrap();
-    let found = DetectedLanguage { language: "de".to_owned(), probability: Some(0.5) };
+    let found = DetectedLanguage { language: "de".to_owned(), name: Some("German".to_owned()), probability: Some(0.5) };
     store.save_detected_language(&claimed, &found).await.unwrap();
     let remarks = vec![Remark::new("ends_early", "The file says 0:48; it ends at 0:46.")];
     status = Status { remarks: remarks.clone(), ..next(&status) };

@@ -492,6 +492,10 @@ pub struct HttpConfig {
     /// How long browsers that came over https must use only https (HSTS), in seconds; 0 turns it off.
     #[arg(long, env = "HARK_HSTS_SECS", default_value_t = 180 * 86_400, value_name = "SECONDS")]
     pub hsts_secs: u32,
+    /// Whether every visitor may download speech models to this server, and remove those that aren't in use, on the page of
+    /// models. For servers whose visitors the operator knows.
+    #[arg(long, env = "HARK_MODEL_CHANGES_BY_VISITORS", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub model_changes_by_visitors: bool,
 }
 
 /// Uploads under way.

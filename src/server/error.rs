@@ -4,7 +4,7 @@
 use super::{
     audio::{AudioError, ProbeError},
     media::MediaError,
-    speech::SpeechError,
+    speech::{SpeechError, models::ModelChangeError},
     store::{self, EnqueueError, LimitScope, QueueFull, ReachedLimit},
 };
 use crate::model::{
@@ -118,6 +118,8 @@ pub enum Error {
     DecodersBusy { retry_secs: u32 },
     #[error("The range asked for lies outside the recording of {0} bytes.")]
     RangeNotSatisfiable(u64),
+    #[error("{0}")]
+    Model(#[from] ModelChangeError),
     #[error("The speech engine failed: {0}")]
     Speech(#[from] SpeechError),
     /// The log has the cause.
@@ -164,7 +166,9 @@ impl Error {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::WorkersOff | Self::CookiesBlocked | Self::InvalidKey => StatusCode::FORBIDDEN,
-            Self::NoSessions => StatusCode::CONFLICT,
+            Self::Model(ModelChangeError::Off) => StatusCode::FORBIDDEN,
+            Self::Model(ModelChangeError::Unknown(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoSessions | Self::Model(_) => StatusCode::CONFLICT,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::InvalidReport(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyReports
@@ -191,6 +195,7 @@ impl Error {
             Self::InvalidTitle(_) => "invalid_title",
             Self::UnknownEngine(_) => "unknown_engine",
             Self::UnknownLanguage(_) => "unknown_language",
+            Self::Model(error) => error.code(),
             Self::EngineUnavailable { .. } => "engine_unavailable",
             Self::Storage(_) => "storage_unavailable",
             Self::DatabaseAway => "database_unavailable",

@@ -5,6 +5,7 @@ mod disposition;
 mod etag;
 mod health;
 pub mod identity;
+mod models;
 pub mod notice;
 mod outside;
 mod range;
@@ -73,6 +74,8 @@ pub fn router(state: &AppState) -> Router<AppState> {
         .routes(routes!(status::all))
         .routes(routes!(status::stream_one))
         .routes(routes!(status::stream_all))
+        .routes(routes!(models::list))
+        .routes(routes!(models::stream))
         .routes(routes!(reports::create))
         .merge(if separate_monitor { OpenApiRouter::new() } else { health })
         .split_for_parts();

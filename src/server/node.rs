@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_millis(250);
 /// How long publishing the last changes to the other nodes may take.
 const BUS_FLUSH_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The least time between two events about a model that is being fetched.
+const MODELS_INTERVAL: Duration = Duration::from_millis(500);
 /// The most connections on the separate address for monitoring.
 const MONITOR_CONNECTIONS: u32 = 32;
 
@@ -119,24 +121,25 @@ impl Node {
         let monitor = serve_monitor(self.state.clone(), self.monitor, self.connections.spare, stop.clone());
         let sessions = &self.state.sessions;
         let disk = sessions.disk.run(&sessions.media, &stop);
-        // A task of its own, because the calls of a download are too deep for the stack of a task that does all of this.
+        // Tasks of their own, because their calls are too deep for the stack of a task that does all of this.
         let fetching = tokio::spawn({
             let (sessions, stop) = (Arc::clone(sessions), stop.clone());
-            async move { stop.run_until_cancelled(sessions.engines.fetch_missing()).await }
-        });
-        let models = async {
-            if let Err(error) = fetching.await {
-                tracing::error!(%error, "fetching the speech model ended");
+            async move {
+                stop.run_until_cancelled(sessions.engines.fetch_missing()).await;
             }
-        };
-        // A task of its own for the same reason.
-        let watching = tokio::spawn({
-            let (store, stop) = (sessions.store.clone(), stop.clone());
-            async move { store.watch(&stop).await }
         });
-        let database = async {
-            if let Err(error) = watching.await {
-                tracing::error!(%error, "watching the database ended");
+        let watching = tokio::spawn({
+            let (state, stop) = (self.state.clone(), stop.clone());
+            async move {
+                let models = publish_models(state.clone(), &stop);
+                tokio::join!(state.sessions.store.watch(&stop), models);
+            }
+        });
+        let tasks = async {
+            for (what, task) in [("fetching the speech model", fetching), ("watching the surroundings", watching)] {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "{what} ended");
+                }
             }
         };
         let redis_reports = outside::listen(Arc::clone(&self.state.outside), self.inbox, stop.clone());
@@ -144,7 +147,7 @@ impl Node {
         let bus_stop = CancellationToken::new();
         let bus = self.bus.run(bus_stop.clone());
         let work = async {
-            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk, models, database);
+            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk, tasks);
             bus_stop.cancel();
         };
         let all = async {
@@ -159,6 +162,25 @@ impl Node {
         tokio::select! { () = all => {}, () = clock => {} }
         sessions.store.close().await;
     }
+}
+
+/// Publishes what changes about Whisper's models to the streams that watch them, until `stop`.
+async fn publish_models(state: AppState, stop: &CancellationToken) {
+    let mut changes = state.sessions.engines.model_changes();
+    let publishing = async {
+        while changes.changed().await.is_ok() {
+            if state.hub.models_are_watched() {
+                let sessions = Arc::clone(&state.sessions);
+                // Reads a folder.
+                if let Ok(info) = tokio::task::spawn_blocking(move || sessions.engines.models()).await {
+                    state.hub.publish_models(&info);
+                }
+            }
+            // A download reports every piece.
+            time::sleep(MODELS_INTERVAL).await;
+        }
+    };
+    stop.run_until_cancelled(publishing).await;
 }
 
 /// Serves the separate address for monitoring until `stop`, if there is one.

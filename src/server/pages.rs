@@ -20,7 +20,7 @@ use super::{
 };
 use crate::model::{
     ApiError, Timestamp,
-    page::{IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, ModelsInfo, OpenInfo, Opens, UploadInfo},
+    page::{IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, MODELS_PAGE, ModelsInfo, OpenInfo, Opens, UploadInfo},
 };
 use axum::{
     Extension,
@@ -102,6 +102,28 @@ pub fn upload_info(caller: &Caller) -> UploadInfo {
         cookies_blocked: !caller.identity.known && probed,
         kept: retention::policy_text(&caller.state.sessions.kept),
     }
+}
+
+/// Starts the download of a model.
+///
+/// # Errors
+/// If visitors may not, or it can't be started.
+pub fn download_model(caller: &Caller, name: &str) -> Result<(), Error> {
+    caller.state.sessions.engines.download_model(name)?;
+    leptos_axum::redirect(MODELS_PAGE);
+    Ok(())
+}
+
+/// Removes a model.
+///
+/// # Errors
+/// If visitors may not, or it can't be removed.
+pub async fn remove_model(caller: &Caller, name: String) -> Result<(), Error> {
+    let sessions = Arc::clone(&caller.state.sessions);
+    let removed = tokio::task::spawn_blocking(move || sessions.engines.remove_model(&name)).await;
+    removed.map_err(|e| Error::Internal(e.to_string()))??;
+    leptos_axum::redirect(MODELS_PAGE);
+    Ok(())
 }
 
 /// What the page of models shows.

@@ -16,11 +16,12 @@ use crate::{
     api::{
         FailedForm, OnNotFound,
         identity::{LeaveIdentity, MakeLink, MakeRecoveryKey, OpenIdentity, RevokeRecoveryKey},
+        models::{DownloadModel, RemoveModel},
     },
     app::{App, LinkTiming, RenderedAt, shell},
     model::{
         Timestamp,
-        page::{IDENTITY_PAGE, OPEN_PAGE},
+        page::{IDENTITY_PAGE, MODELS_PAGE, OPEN_PAGE},
     },
 };
 use axum::{
@@ -54,7 +55,9 @@ static ROUTES: LazyLock<Vec<AxumRouteListing>> = LazyLock::new(|| generate_route
 
 /// The forms that are on one page only, with that page. The page of a link sends no usable `Referer`, because its
 /// address is a secret.
-const FORM_PAGES: [(&str, &str); 5] = [
+const FORM_PAGES: [(&str, &str); 7] = [
+    (DownloadModel::PATH, MODELS_PAGE),
+    (RemoveModel::PATH, MODELS_PAGE),
     (OpenIdentity::PATH, OPEN_PAGE),
     (MakeLink::PATH, IDENTITY_PAGE),
     (MakeRecoveryKey::PATH, IDENTITY_PAGE),

@@ -150,7 +150,8 @@ impl Sessions {
         }
         let waveform = self.store.waveform(id).await?.unwrap_or_default();
         let stages = self.store.stages(id).await?;
-        Ok(SessionDetail { transcript, waveform, stages })
+        let language_name = transcript.session.language.as_deref().and_then(languages::name).map(str::to_owned);
+        Ok(SessionDetail { transcript, language_name, waveform, stages })
     }
 
     /// The shape of a session's recording; empty until it has been decoded.

@@ -21,8 +21,10 @@ use tokio::time::{self, Instant};
 
 use super::child::ALLOCATOR;
 use super::level::{Level, Meter, tracks_remark};
+use super::timed;
+use super::timeline::{Item, Timeline};
 use super::waveform::Builder;
-use super::wire::{self, Frame, MAX_SAMPLES, Message};
+use super::wire::{self, Declares, Frame, MAX_SAMPLES, Message};
 use super::{AudioError, AudioInfo, Decoded, Limits, Problem, SAMPLE_RATE, ffmpeg, remarks};
 use crate::model::Remark;
 use crate::server::config::DecodeConfig;
@@ -112,7 +114,7 @@ impl Decoders {
             Ok(identified) => {
                 let info = match identified {
                     Identified::BuiltIn(_, info) => info,
-                    Identified::Ffmpeg(_, tracks, default) => tracks[default].info.clone(),
+                    Identified::Ffmpeg { tracks, default, .. } => tracks[default].info.clone(),
                 };
                 check_duration(info.duration, limits)?;
                 Ok(info)
@@ -151,9 +153,9 @@ impl Decoders {
         let cpu_secs = self.config.cpu_secs(limits.max_duration);
         let identified =
             self.identify(&file, recording, limits, "decode", cpu_secs, time_limit).await.map_err(into_audio_error)?;
-        let (source, info, remarks) = match identified {
-            Identified::BuiltIn(running, info) => (Source::BuiltIn(*running), info, Vec::new()),
-            Identified::Ffmpeg(program, tracks, default) => {
+        let (source, info, remarks, breaks_off) = match identified {
+            Identified::BuiltIn(running, info) => (Source::BuiltIn(running), info, Vec::new(), false),
+            Identified::Ffmpeg { program, tracks, default, breaks_off } => {
                 check_duration(tracks[default].info.duration, limits)?;
                 let spawn = |task: &ffmpeg::Task| {
                     let task = ffmpeg_task(&program, task);
@@ -168,11 +170,29 @@ impl Decoders {
                         .collect();
                 remarks.extend(level.remarks);
                 let (stream, channels) = (tracks[track].stream, info.channels);
-                (Source::Ffmpeg(spawn(&ffmpeg::Task::Decode { stream, channels, mix: level.mix })?), info, remarks)
+                (
+                    Source::Ffmpeg(Box::new(Timed::new(spawn(&ffmpeg::Task::Decode {
+                        stream,
+                        channels,
+                        mix: level.mix,
+                    })?))),
+                    info,
+                    remarks,
+                    breaks_off,
+                )
             }
         };
         let waveform = Builder::new();
-        Ok(Decoding { info, source: Some(source), sample_count: 0, waveform, remarks, limits, _permit: permit })
+        Ok(Decoding {
+            info,
+            source: Some(source),
+            sample_count: 0,
+            waveform,
+            breaks_off,
+            remarks,
+            limits,
+            _permit: permit,
+        })
     }
 
     /// Checks that decoders can be started and confined here. Returns what is missing, in words for an operator.
@@ -224,11 +244,13 @@ impl Decoders {
         let longest = limits.max_duration.to_string();
         let task = [task, "--max-duration", &longest].map(OsStr::new);
         let mut running = self.spawn(file, recording, &task, cpu_secs, time_limit)?;
+        let mut declares = Declares::default();
         let problem = loop {
             match running.frame().await? {
                 Some(Frame::Message(Message::Recognised(what))) if running.recognised.is_none() => {
                     running.recognised = Some(what);
                 }
+                Some(Frame::Message(Message::Declares(head))) if declares == Declares::default() => declares = head,
                 Some(Frame::Message(Message::Opened(info) | Message::Ended { info, .. })) => {
                     return Ok(Identified::BuiltIn(Box::new(running), info));
                 }
@@ -265,12 +287,12 @@ impl Decoders {
         let Some(answer) = answer else {
             return Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into());
         };
-        match ffmpeg::parse_probe(&answer) {
+        match ffmpeg::parse_probe(&answer, declares.duration) {
             Ok((mut tracks, default)) => {
                 for track in &mut tracks {
                     track.info = wire::sanitise_info(track.info.clone())?;
                 }
-                Ok(Identified::Ffmpeg(programs.ffmpeg, tracks, default))
+                Ok(Identified::Ffmpeg { program: programs.ffmpeg, tracks, default, breaks_off: declares.is_cut })
             }
             Err(ffmpeg::Refusal::Unknown) => Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into()),
             Err(ffmpeg::Refusal::NoAudio(format)) => Err(AudioError::NoAudioTrack { format }.into()),
@@ -334,8 +356,9 @@ fn check_duration(declared: Option<f64>, limits: Limits) -> Result<(), AudioErro
 enum Identified {
     /// The running decoder, which continues with the samples if it was asked to decode.
     BuiltIn(Box<Running>, AudioInfo),
-    /// The path of ffmpeg, which can decode it, its audio tracks, and the number of the one that the file prefers.
-    Ffmpeg(PathBuf, Vec<ffmpeg::Track>, usize),
+    /// ffmpeg, which is here, can decode it. Its audio tracks, the number of the one that the file prefers, and whether the
+    /// file is shorter than it says.
+    Ffmpeg { program: PathBuf, tracks: Vec<ffmpeg::Track>, default: usize, breaks_off: bool },
 }
 
 /// The arguments of a decoder that becomes ffmpeg.
@@ -480,6 +503,21 @@ impl Running {
         let pid = self.pid();
         match within_time_limit(self.time_limit, pid, fill(&mut self.out, buffer)).await {
             Ok(filled) => Ok(filled?),
+            Err(cause) => Err(self.timed_out(cause)),
+        }
+    }
+
+    /// Reads the next samples of ffmpeg and when they begin; none at the end of the output, or where it breaks off.
+    async fn block(&mut self, blocks: &mut timed::Blocks) -> Result<Option<(f64, Vec<i16>)>, DecoderFailure> {
+        let pid = self.pid();
+        match within_time_limit(self.time_limit, pid, blocks.next(&mut self.out)).await {
+            Ok(Ok(block)) => Ok(block),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(recording = self.name, %error, "ffmpeg's output is invalid");
+                Err(self.unreadable(Problem::Crashed).into())
+            }
+            Ok(Err(error)) => Err(error.into()),
             Err(cause) => Err(self.timed_out(cause)),
         }
     }
@@ -660,14 +698,73 @@ pub struct Decoding {
     source: Option<Source>,
     sample_count: u64,
     waveform: Builder,
+    /// Whether the file is shorter than it says.
+    breaks_off: bool,
     remarks: Vec<Remark>,
     limits: Limits,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 enum Source {
-    BuiltIn(Running),
-    Ffmpeg(Running),
+    BuiltIn(Box<Running>),
+    Ffmpeg(Box<Timed>),
+}
+
+/// A running ffmpeg, and what was read of its output and not passed on.
+struct Timed {
+    running: Running,
+    blocks: timed::Blocks,
+    timeline: Timeline<Vec<i16>>,
+    items: VecDeque<Item<Vec<i16>>>,
+    /// Samples of silence that follow.
+    silence: u64,
+    samples: VecDeque<i16>,
+    at_end: bool,
+}
+
+impl Timed {
+    fn new(running: Running) -> Self {
+        let mut timeline = Timeline::new();
+        // ffmpeg's clock begins with the recording. What is before the first sample is silence.
+        timeline.begin(0.0);
+        Self {
+            running,
+            blocks: timed::Blocks::new(),
+            timeline,
+            items: VecDeque::new(),
+            silence: 0,
+            samples: VecDeque::new(),
+            at_end: false,
+        }
+    }
+
+    /// Returns the next samples, half a second unless it is the last; none at the end. Silence of any length takes no
+    /// memory.
+    async fn next(&mut self) -> Result<Vec<i16>, DecoderFailure> {
+        while self.samples.len() < MAX_SAMPLES {
+            if self.silence > 0 {
+                let room = (MAX_SAMPLES - self.samples.len()) as u64;
+                let now = self.silence.min(room);
+                self.samples.resize(self.samples.len() + usize::try_from(now).unwrap_or(0), 0);
+                self.silence -= now;
+            } else if let Some(item) = self.items.pop_front() {
+                match item {
+                    Item::Block(samples) => self.samples.extend(samples),
+                    Item::Silence(seconds) => self.silence = (seconds * f64::from(SAMPLE_RATE)).round() as u64,
+                }
+            } else if self.at_end {
+                break;
+            } else if let Some((at, samples)) = self.running.block(&mut self.blocks).await? {
+                let length = samples.len() as f64 / f64::from(SAMPLE_RATE);
+                self.items.extend(self.timeline.place(at, samples, length));
+            } else {
+                self.at_end = true;
+                self.items.extend(self.timeline.end());
+            }
+        }
+        let count = self.samples.len().min(MAX_SAMPLES);
+        Ok(self.samples.drain(..count).collect())
+    }
 }
 
 impl Decoding {
@@ -691,15 +788,14 @@ impl Decoding {
                 }
                 _ => return Err(running.report_death().await),
             },
-            Some(Source::Ffmpeg(running)) => {
-                let mut bytes = vec![0; 2 * MAX_SAMPLES];
-                let filled = running.fill(&mut bytes).await.map_err(into_audio_error)?;
-                if filled < 2 {
+            Some(Source::Ffmpeg(timed)) => {
+                let samples = timed.next().await.map_err(into_audio_error)?;
+                if samples.is_empty() {
                     self.check_ffmpeg().await?;
                     self.source = None;
                     return Ok(None);
                 }
-                wire::samples(&bytes[..filled])
+                samples
             }
         };
         self.sample_count += samples.len() as u64;
@@ -728,7 +824,8 @@ impl Decoding {
     /// Checks whether ffmpeg has decoded as much as the recording declares.
     async fn check_ffmpeg(&mut self) -> Result<(), AudioError> {
         let found = self.duration();
-        let Some(Source::Ffmpeg(running)) = &mut self.source else { return Ok(()) };
+        let Some(Source::Ffmpeg(timed)) = &mut self.source else { return Ok(()) };
+        let running = &mut timed.running;
         match running.exit_status().await {
             (Some(status), _) if status.success() => {}
             (Some(status), stderr_tail) if status.signal().is_none() => {
@@ -744,7 +841,9 @@ impl Decoding {
         if found == 0.0 {
             return Err(AudioError::NoSamples { format: self.info.format.clone() });
         }
-        self.remarks.extend(self.info.duration.and_then(|declared| remarks::other_length(declared, found, found)));
+        let missing = self.info.duration.and_then(|declared| remarks::other_length(declared, found, found));
+        let breaks_off = self.breaks_off && self.info.duration.is_none();
+        self.remarks.extend(missing.or_else(|| breaks_off.then(|| remarks::breaks_off(found))));
         Ok(())
     }
 }

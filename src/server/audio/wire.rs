@@ -28,6 +28,8 @@ const SAMPLES: u8 = b's';
 pub(super) enum Message {
     /// What the file is by its first bytes, with an article. Sent before a decoder reads the file.
     Recognised(String),
+    /// What the head of a file for ffmpeg declares that ffmpeg doesn't report.
+    Declares(Declares),
     /// The recording can be decoded, and has this format. Samples follow if they were asked for.
     Opened(AudioInfo),
     /// The recording has been decoded to its end, and has this format. The remarks are for whoever reads the transcript.
@@ -39,6 +41,15 @@ pub(super) enum Message {
     Refused(AudioErrorOnWire),
 }
 
+/// What the head of a file declares.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(super) struct Declares {
+    /// The length of its longest track in seconds.
+    pub(super) duration: Option<f64>,
+    /// Whether the file has fewer bytes than it declares.
+    pub(super) is_cut: bool,
+}
+
 /// An [`AudioError`] that can be serialised: an error of the storage is reduced to its number.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,7 +59,7 @@ pub(super) enum AudioErrorOnWire {
     NoAudioTrack { format: String },
     Protected { format: String },
     ClosedFormat { what: String },
-    Truncated { declared: Option<f64>, found: Option<f64> },
+    Truncated,
     TooLong { duration: f64, at_least: bool },
     NoSamples { format: String },
     Storage { errno: Option<i32> },
@@ -62,7 +73,7 @@ impl From<AudioError> for AudioErrorOnWire {
             AudioError::NoAudioTrack { format } => Self::NoAudioTrack { format },
             AudioError::Protected { format } => Self::Protected { format },
             AudioError::ClosedFormat { what } => Self::ClosedFormat { what },
-            AudioError::Truncated { declared, found } => Self::Truncated { declared, found },
+            AudioError::Truncated => Self::Truncated,
             AudioError::TooLong { duration, at_least, limit: _ } => Self::TooLong { duration, at_least },
             AudioError::NoSamples { format } => Self::NoSamples { format },
             AudioError::Io(error) => Self::Storage { errno: error.raw_os_error() },
@@ -83,7 +94,7 @@ impl AudioErrorOnWire {
             Self::NoAudioTrack { format } => AudioError::NoAudioTrack { format: name(format) },
             Self::Protected { format } => AudioError::Protected { format: name(format) },
             Self::ClosedFormat { what } => AudioError::ClosedFormat { what: name(what) },
-            Self::Truncated { declared, found } => AudioError::Truncated { declared, found },
+            Self::Truncated => AudioError::Truncated,
             Self::TooLong { duration, at_least } => AudioError::TooLong { duration, at_least, limit },
             Self::NoSamples { format } => AudioError::NoSamples { format: name(format) },
             Self::Storage { errno } => AudioError::Io(
@@ -154,6 +165,9 @@ pub(super) fn samples(bytes: &[u8]) -> Vec<i16> {
 fn sanitise(message: Message) -> io::Result<Message> {
     Ok(match message {
         Message::Recognised(what) => Message::Recognised(name(what)),
+        Message::Declares(Declares { duration: Some(seconds), .. }) if !seconds.is_finite() || seconds <= 0.0 => {
+            return Err(ErrorKind::InvalidData.into());
+        }
         Message::Opened(info) => Message::Opened(sanitise_info(info)?),
         Message::Ended { info, remarks } => Message::Ended {
             info: sanitise_info(info)?,
@@ -229,7 +243,7 @@ mod tests {
             AudioError::NoAudioTrack { format: "mp4".into() },
             AudioError::Protected { format: "m4a".into() },
             AudioError::ClosedFormat { what: "a DS2 dictation".into() },
-            AudioError::Truncated { declared: Some(20.0), found: Some(10.0) },
+            AudioError::Truncated,
             AudioError::TooLong { duration: 20.0, at_least: true, limit: 10.0 },
             AudioError::NoSamples { format: "wav".into() },
         ] {

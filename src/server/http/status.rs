@@ -140,7 +140,8 @@ enum Compression {
 }
 
 /// What a stream needs to know of its connection.
-type Connection = (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>, Option<Extension<ClientAddress>>);
+pub(super) type Connection =
+    (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>, Option<Extension<ClientAddress>>);
 
 /// The status and segments of one session, as server-sent events: `status`, `segment`, `heartbeat`, `bye`.
 ///
@@ -212,7 +213,7 @@ pub(super) async fn stream_all(
     Ok(events(stream, compression, &request, direct.is_some(), version))
 }
 
-fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<EventId>, Error> {
+pub(super) fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<EventId>, Error> {
     let header = request.get("last-event-id").map(|v| v.to_str().unwrap_or("?").to_owned());
     header
         .or(query.last_event_id)
@@ -238,7 +239,7 @@ fn accepts_gzip(request: &HeaderMap) -> bool {
     others
 }
 
-fn events(
+pub(super) fn events(
     stream: StatusStream,
     compression: CompressionQuery,
     request: &HeaderMap,

@@ -107,6 +107,8 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     let cookie_keys = Arc::new(cookie_keys);
     let engines = Engines::from_config(&config.engines, &folder, config.jobs.workers);
     let engines = if config.engines.model_fetch { engines.with_sources(config.models.clone()) } else { engines };
+    let may_change = config.http.model_changes_by_visitors;
+    let engines = if may_change { engines.with_downloads(config.models.clone()) } else { engines };
     let sessions = Arc::new(Sessions {
         store: store.clone(),
         media,
