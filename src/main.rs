@@ -4,7 +4,7 @@ use clap::Parser;
 use hark::server::{
     Node, audio,
     cli::{Cli, Command},
-    config, doctor, folders, speech, stuck, telemetry,
+    config, doctor, folders, nodes, secret, speech, stuck, telemetry,
 };
 use std::process::ExitCode;
 use tokio::{
@@ -45,6 +45,8 @@ async fn run(command: Command) -> ExitCode {
             Err(message) => exit_code(Err(message)),
         },
         Command::Sessions(args) => stuck::run(args).await,
+        Command::Nodes(args) => nodes::run(args).await,
+        Command::Secret(args) => secret::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
         Command::Decoder(_) => unreachable!("'main' runs decoders before the runtime starts"),

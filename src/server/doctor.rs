@@ -4,7 +4,11 @@
 use super::{
     audio::{self, Decoders},
     bus::Bus,
+    clock::machine_time,
+    clock_watch::ClockOffset,
+    cluster,
     config::{DataConfig, ServeConfig},
+    keys::CookieKeys,
     media::Recordings,
     speech::Engines,
     store::Store,
@@ -81,13 +85,38 @@ pub async fn report(config: &ServeConfig) -> bool {
 async fn services(data: &DataConfig) -> bool {
     let mut usable = true;
     if let Some(url) = &data.database_url {
-        usable &= report_service("PostgreSQL", "DATABASE_URL", Store::probe(url).await);
+        usable &= database(url, data).await;
     }
     if let Some(url) = &data.redis_url {
         usable &= report_service("Redis", "REDIS_URL", Bus::probe(url).await);
     }
     if let Some(url) = &data.recordings_url {
         usable &= report_service("place of the recordings", "HARK_RECORDINGS_URL", Recordings::probe(url).await);
+    }
+    usable
+}
+
+/// Checks the shared database, and whether this node may join the others on it. True if it may.
+async fn database(url: &str, data: &DataConfig) -> bool {
+    let before = machine_time();
+    let found = Store::probe(url).await;
+    let after = machine_time();
+    let mut usable = report_service("PostgreSQL", "DATABASE_URL", found.as_ref().map(drop));
+    let Ok((now, cluster)) = found else { return usable };
+    let offset = ClockOffset::between(before, now.0, after);
+    if offset.is_off() {
+        usable &= !offset.is_wrong();
+        println!("wrong    {}; set its clock, for example with NTP", offset.sentence());
+    }
+    let Some(cluster) = cluster else { return usable };
+    let keys = data.secret.as_deref().and_then(CookieKeys::parse);
+    let differences = cluster::differences(&cluster, keys.as_ref(), data).await;
+    if differences.is_empty() {
+        println!("ok       this node fits the cluster {}", cluster.id);
+    }
+    for difference in differences {
+        usable = false;
+        println!("wrong    {difference}");
     }
     usable
 }

@@ -73,6 +73,7 @@ impl Node {
     }
 
     async fn run(self, server: impl Future<Output = ()>, stop: CancellationToken) {
+        let announce = jobs::announce(self.workers.clone(), Arc::clone(&self.state.clock), stop.clone());
         let workers = jobs::run(self.workers, stop.clone());
         let outside = jobs::watch_outside_workers(Arc::clone(&self.state.outside), stop.clone());
         let retention = jobs::delete_expired(Arc::clone(&self.state.sessions), stop.clone());
@@ -102,14 +103,23 @@ impl Node {
         let monitor = serve_monitor(self.state.clone(), self.monitor, self.connections.spare, stop.clone());
         let sessions = &self.state.sessions;
         let disk = sessions.disk.run(&sessions.media, &stop);
-        // A task of its own, because the calls of a download are too deep for the stack of a task that does all of this.
+        // Tasks of their own, because the calls of a download are too deep for the stack of a task that does all of this.
         let fetching = tokio::spawn({
             let (sessions, stop) = (Arc::clone(sessions), stop.clone());
             async move { stop.run_until_cancelled(sessions.engines.fetch_missing()).await }
         });
-        let models = async {
-            if let Err(error) = fetching.await {
-                tracing::error!(%error, "fetching the speech model ended");
+        let watching = tokio::spawn({
+            let (state, stop) = (self.state.clone(), stop.clone());
+            async move {
+                let sessions = &state.sessions;
+                tokio::join!(state.clock.run(&sessions.store, &stop), sessions.cluster.run(&sessions.media, &stop));
+            }
+        });
+        let tasks = async {
+            for (what, task) in [("fetching the speech model", fetching), ("watching the surroundings", watching)] {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "{what} ended");
+                }
             }
         };
         let redis_reports = outside::listen(Arc::clone(&self.state.outside), self.inbox, stop.clone());
@@ -117,7 +127,7 @@ impl Node {
         let bus_stop = CancellationToken::new();
         let bus = self.bus.run(bus_stop.clone());
         let work = async {
-            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk, models);
+            tokio::join!(server, workers, announce, outside, retention, redis_reports, upkeep, monitor, disk, tasks);
             bus_stop.cancel();
         };
         let all = async {

@@ -1,6 +1,10 @@
 //! PostgreSQL: opening a database and migrating it (also by several nodes at once), and its way of locking the queue.
 
-use super::Dialect;
+use super::{
+    Dialect,
+    cluster::{self, ClusterRow},
+};
+use crate::model::Timestamp;
 use sqlx::{
     Connection, Executor, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -28,11 +32,22 @@ fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     Ok(PgConnectOptions::from_str(url)?.application_name("hark"))
 }
 
+/// Reads the database's clock, in milliseconds since the Unix epoch.
+pub(super) const NOW: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+
 /// See `Store::probe`. Connects without a pool, because a pool retries and then reports only a timeout.
-pub(super) async fn probe(url: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn probe(url: &str) -> Result<(Timestamp, Option<ClusterRow>), sqlx::Error> {
     let options = options(url)?;
-    match time::timeout(ACQUIRE, PgConnection::connect_with(&options)).await {
-        Ok(connection) => connection?.close().await,
+    let asked = async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let (now,) = sqlx::query_as(NOW).fetch_one(&mut connection).await?;
+        // A new database has no such table.
+        let cluster = sqlx::query_as(cluster::SELECT).fetch_optional(&mut connection).await.unwrap_or_default();
+        connection.close().await?;
+        Ok((Timestamp(now), cluster))
+    };
+    match time::timeout(ACQUIRE, asked).await {
+        Ok(answer) => answer,
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
 }

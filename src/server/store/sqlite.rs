@@ -14,6 +14,9 @@ const CONNECTIONS: u32 = 8;
 /// How long a statement waits for another connection's write to end.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// Reads SQLite's clock, which is this machine's, in milliseconds since the Unix epoch.
+pub(super) const NOW: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+
 /// SQLite's primary result codes after which a connection isn't used again: reading or writing a file failed, so what
 /// the connection has cached of it may be wrong.
 const READONLY: u32 = 8;
