@@ -106,7 +106,9 @@ impl Node {
         // Tasks of their own, because the calls of a download are too deep for the stack of a task that does all of this.
         let fetching = tokio::spawn({
             let (sessions, stop) = (Arc::clone(sessions), stop.clone());
-            async move { stop.run_until_cancelled(sessions.engines.fetch_missing()).await }
+            async move {
+                stop.run_until_cancelled(sessions.engines.fetch_missing()).await;
+            }
         });
         let watching = tokio::spawn({
             let (state, stop) = (self.state.clone(), stop.clone());
