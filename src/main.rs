@@ -4,7 +4,7 @@ use clap::Parser;
 use hark::server::{
     Node, audio,
     cli::{Cli, Command},
-    config, doctor, folders, manage, speech, stuck, telemetry,
+    config, doctor, folders, manage, nodes, secret, speech, stuck, telemetry,
 };
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,6 +43,8 @@ async fn run(command: Command) -> ExitCode {
         },
         Command::Migrate(args) => exit_code(manage::migrate(&args).await),
         Command::Sessions(args) => stuck::run(args).await,
+        Command::Nodes(args) => nodes::run(args).await,
+        Command::Secret(args) => secret::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
         Command::Decoder(_) => unreachable!("'main' runs decoders before the runtime starts"),

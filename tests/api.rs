@@ -423,7 +423,7 @@ async fn operators_can_look_in() {
     let health = me.json("/api/v1/health/sessions").await;
     let expected = serde_json::json!({
         "queued": 0, "processing": 0, "completed": 1, "failed": 0, "cancelled": 0,
-        "long_running": 0, "stalled": 0, "oldest_queued_secs": null,
+        "long_running": 0, "stalled": 0, "waiting_for_worker": 0, "oldest_queued_secs": null,
     });
     assert_eq!(health, expected);
     let metrics = me.get("/metrics").await.text().await.unwrap();
@@ -432,6 +432,7 @@ async fn operators_can_look_in() {
         "hark_sessions{status=\"queued\"}",
         "hark_sessions_long_running",
         "hark_sessions_stalled",
+        "hark_sessions_waiting_for_worker",
         "hark_queue_oldest_seconds",
     ] {
         assert!(metrics.contains(&format!("\n{name} ")), "{name} is missing in {metrics}");

@@ -5,6 +5,8 @@ use super::{
     audio::DecoderArgs,
     config,
     manage::StoreArgs,
+    nodes::NodesArgs,
+    secret::SecretArgs,
     speech::{EngineArgs, ModelArgs},
     stuck::SessionsArgs,
 };
@@ -34,6 +36,12 @@ pub enum Command {
     /// Manage sessions while Hark runs, with the same settings.
     #[command(subcommand)]
     Sessions(SessionsArgs),
+    /// List the nodes of a database, with what they can do and what is wrong with them. Exits with 0 if all are well, with
+    /// 3 otherwise.
+    Nodes(NodesArgs),
+    /// Change the key that signs cookies and the messages between nodes.
+    #[command(subcommand)]
+    Secret(SecretArgs),
     /// Show, fetch, import and remove speech models.
     #[command(subcommand)]
     Model(ModelArgs),

@@ -4,7 +4,11 @@
 use super::{
     audio::{self, Decoders},
     bus::Bus,
+    clock::machine_time,
+    clock_watch::ClockOffset,
+    cluster,
     config::{DataConfig, ServeConfig},
+    keys::CookieKeys,
     media::Recordings,
     speech::Engines,
     store::{DatabaseOpenError, Schema, Store},
@@ -82,7 +86,10 @@ async fn services(data: &DataConfig) -> bool {
     let mut usable = true;
     let file = data.data_dir.join("hark.sqlite");
     match &data.database_url {
-        Some(url) => usable &= report_database(Store::examine(url).await, "DATABASE_URL"),
+        Some(url) => {
+            let fits = report_database(Store::examine(url).await, "DATABASE_URL");
+            usable &= fits && report_cluster(url, data).await;
+        }
         None if file.exists() => usable &= report_database(Store::examine_file(&file).await, "HARK_DATA_DIR"),
         None => {}
     }
@@ -127,6 +134,37 @@ fn report_database(found: Result<Schema, DatabaseOpenError>, setting: &str) -> b
         Err(_) => {}
     }
     found.is_ok()
+}
+
+/// Whether this node may join the others on the shared database.
+async fn report_cluster(url: &str, data: &DataConfig) -> bool {
+    let before = machine_time();
+    let found = Store::probe(url).await;
+    let after = machine_time();
+    let (now, cluster) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            println!("wrong    PostgreSQL: {error}; see DATABASE_URL");
+            return false;
+        }
+    };
+    let mut usable = true;
+    let offset = ClockOffset::between(before, now.0, after);
+    if offset.is_off() {
+        usable &= !offset.is_wrong();
+        println!("wrong    {}; set its clock, for example with NTP", offset.sentence());
+    }
+    let Some(cluster) = cluster else { return usable };
+    let keys = data.secret.as_deref().and_then(CookieKeys::parse);
+    let differences = cluster::differences(&cluster, keys.as_ref(), data).await;
+    if differences.is_empty() {
+        println!("ok       this node fits the cluster {}", cluster.id);
+    }
+    for difference in differences {
+        usable = false;
+        println!("wrong    {difference}");
+    }
+    usable
 }
 
 fn report_service(what: &str, setting: &str, found: Result<(), impl Display>) -> bool {

@@ -18,7 +18,7 @@ use clap::Args;
 use serde::Serialize;
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// The number of sessions read at once.
@@ -36,6 +36,12 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// The data folder.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// Opens the database, which must exist.
     ///
     /// # Errors

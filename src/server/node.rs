@@ -92,6 +92,7 @@ impl Node {
     }
 
     async fn run(self, server: impl Future<Output = ()>, stop: CancellationToken) {
+        let announce = jobs::announce(self.workers.clone(), Arc::clone(&self.state.clock), stop.clone());
         let workers = jobs::run(self.workers, stop.clone());
         let outside = jobs::watch_outside_workers(Arc::clone(&self.state.outside), stop.clone());
         let retention = jobs::delete_expired(Arc::clone(&self.state.sessions), stop.clone());
@@ -131,8 +132,13 @@ impl Node {
         let watching = tokio::spawn({
             let (state, stop) = (self.state.clone(), stop.clone());
             async move {
-                let models = publish_models(state.clone(), &stop);
-                tokio::join!(state.sessions.store.watch(&stop), models);
+                let sessions = &state.sessions;
+                tokio::join!(
+                    sessions.store.watch(&stop),
+                    state.clock.run(&sessions.store, &stop),
+                    sessions.cluster.run(&sessions.media, &stop),
+                    publish_models(state.clone(), &stop)
+                );
             }
         });
         let tasks = async {
@@ -147,7 +153,7 @@ impl Node {
         let bus_stop = CancellationToken::new();
         let bus = self.bus.run(bus_stop.clone());
         let work = async {
-            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk, tasks);
+            tokio::join!(server, workers, announce, outside, retention, redis_reports, upkeep, monitor, disk, tasks);
             bus_stop.cancel();
         };
         let all = async {

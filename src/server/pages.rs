@@ -91,7 +91,7 @@ pub fn set_status(status: StatusCode) {
 /// What the upload page shows.
 pub fn upload_info(caller: &Caller) -> UploadInfo {
     let probed = use_context::<Parts>().is_none_or(|request| cookies::has_probed_cookies(&request.uri));
-    let engines = caller.state.sessions.engines.list();
+    let engines = caller.state.sessions.engine_list();
     let is_known = |tag: &&str| engines.iter().any(|engine| engine.available && engine.knows(tag));
     let info = |(tag, name): &(&str, &str)| LanguageInfo { tag: (*tag).to_owned(), name: (*name).to_owned() };
     UploadInfo {

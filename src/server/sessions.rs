@@ -5,6 +5,7 @@ use super::{
     address::ClientAddress,
     audio::{self, Decoders},
     bus::Bus,
+    cluster::Cluster,
     config::{KeepConfig, LimitConfig},
     disk::DiskWatch,
     error::Error,
@@ -13,13 +14,14 @@ use super::{
     media::{Received, Recordings, Upload, UploadRoom},
     outside::Outside,
     owner::Owner,
+    registry::Registry,
     retention,
     shares::{Shares, Standing},
-    speech::{Availability, Engines, languages},
+    speech::{Engines, languages},
     store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recent_cutoff},
 };
 use crate::model::{
-    EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
+    EngineId, EngineInfo, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title, Transcript,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time;
@@ -38,6 +40,10 @@ pub struct Sessions {
     pub engines: Engines,
     pub decoders: Decoders,
     pub disk: DiskWatch,
+    /// The cluster that this node belongs to, with the place of its recordings.
+    pub cluster: Arc<Cluster>,
+    /// The nodes that are running.
+    pub registry: Registry,
     /// The sessions that workers outside Hark report on.
     pub outside: Arc<Outside>,
     /// Decides how callers count towards shared limits.
@@ -171,6 +177,12 @@ impl Sessions {
         Ok(self.store.statuses(owner, recent_cutoff()).await?)
     }
 
+    /// Lists the engines that uploads may choose, with the reason for each that isn't available.
+    #[must_use]
+    pub fn engine_list(&self) -> Vec<EngineInfo> {
+        self.registry.engines(self.engines.list())
+    }
+
     /// Checks the options of an upload before the recording is received.
     ///
     /// # Errors
@@ -192,19 +204,17 @@ impl Sessions {
             },
             None => self.engines.default_engine(),
         };
-        let available = self.engines.get(engine).map_or_else(
-            || Availability::Missing {
-                reason: format!("The engine {engine} is not part of this build."),
-                install: String::new(),
-            },
-            |engine| engine.availability(),
-        );
-        if let Availability::Missing { reason, install } = available {
-            let install = (!install.is_empty()).then_some(install);
+        let engines = self.engine_list();
+        let chosen = engines.iter().find(|info| info.id == engine).ok_or_else(|| Error::EngineUnavailable {
+            reason: format!("The engine {engine} is not part of this build."),
+            install: None,
+        })?;
+        if !chosen.available {
+            let (reason, install) = (chosen.reason.clone().unwrap_or_default(), chosen.install.clone());
             return Err(Error::EngineUnavailable { reason, install });
         }
         if let Some(language) = &language {
-            self.check_language(engine, language)?;
+            check_language(chosen, &engines, language)?;
         }
         let vocabulary = non_empty(&options.vocabulary)
             .map(|text| vocabulary(&text))
@@ -226,25 +236,16 @@ impl Sessions {
         self.check_options(&options).map(drop)
     }
 
-    /// Checks whether an engine knows a language.
-    fn check_language(&self, engine: EngineId, tag: &str) -> Result<(), Error> {
-        let Some(known) = self.engines.get(engine).map(|engine| engine.languages()) else { return Ok(()) };
-        if known.contain(tag) {
+    /// Checks that recordings can be stored, before one is received. Asks the storage only if it failed when it was asked
+    /// last.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if they can't.
+    pub async fn check_place(&self) -> Result<(), Error> {
+        if self.cluster.problem().is_none() {
             return Ok(());
         }
-        let (Some(base), Some(name)) = (languages::base(tag), languages::name(tag)) else {
-            let message = format!(
-                "{} doesn't know the language '{tag}'. Leave it out, so that the engine decides, or choose another engine.",
-                engine.label()
-            );
-            return Err(Error::UnknownLanguage(message));
-        };
-        let engines = self.engines.list();
-        let chosen = engines.iter().find(|info| info.id == engine);
-        match chosen.and_then(|chosen| chosen.unknown_language(&engines, base, name)) {
-            Some(message) => Err(Error::UnknownLanguage(message)),
-            None => Ok(()),
-        }
+        self.cluster.check(&self.media).await.map_or(Ok(()), |problem| Err(Error::Storage(problem)))
     }
 
     /// Promises room for a recording of `size` bytes (if known), before any of it is read.
@@ -360,6 +361,10 @@ impl Sessions {
     ) -> Result<Session, (Error, bool)> {
         let mut new = self.probe(owner, id, received, file_name, options).await.map_err(|e| (e, false))?;
         new.address = address;
+        // Where nothing is mounted, the recording would be stored where no other node finds it.
+        if let Some(problem) = self.cluster.check(&self.media).await {
+            return Err((Error::Storage(problem), false));
+        }
         self.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
         let adding = self.store.enqueue(&new, &self.queue, Timestamp::now());
         let added = self.store.unless_away(adding).await.ok_or((Error::DatabaseAway, true))?;
@@ -580,5 +585,21 @@ async fn remove_orphan(sessions: Arc<Sessions>, id: SessionId, received: Receive
         }
         time::sleep(pause).await;
         pause = (pause * 2).min(MAX_RETRY_PAUSE);
+    }
+}
+/// Checks whether an engine, which is one of `engines`, knows a language.
+fn check_language(chosen: &EngineInfo, engines: &[EngineInfo], tag: &str) -> Result<(), Error> {
+    if chosen.languages.is_none() {
+        return Ok(());
+    }
+    let (Some(base), Some(name)) = (languages::base(tag), languages::name(tag)) else {
+        return Err(Error::UnknownLanguage(format!(
+            "{} doesn't know the language '{tag}'. Leave it out, so that the engine decides, or choose another engine.",
+            chosen.name
+        )));
+    };
+    match chosen.unknown_language(engines, base, name) {
+        Some(message) => Err(Error::UnknownLanguage(message)),
+        None => Ok(()),
     }
 }

@@ -35,6 +35,7 @@ mod segments;
 #[macro_use]
 mod sessions;
 mod claims;
+mod cluster;
 mod identity;
 mod maintenance;
 mod outside;
@@ -44,6 +45,7 @@ mod stuck;
 use super::{event::Event, owner::Owner};
 use crate::model::{Session, SessionId, Timestamp};
 pub use claims::{Claim, Ending};
+pub use cluster::{ClusterRow, NODE_TIMEOUT, NodeEngine, NodeRow};
 pub use maintenance::{EndedSession, SessionFilter};
 use outage::Outage;
 pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff};
@@ -189,10 +191,28 @@ impl Store {
         }
     }
 
+    /// Checks that the PostgreSQL server at `url` accepts a connection, and returns its time and what its database knows
+    /// about the cluster. Changes nothing there.
+    ///
+    /// # Errors
+    /// If it doesn't within 10 seconds.
+    pub async fn probe(url: &str) -> Result<(Timestamp, Option<ClusterRow>), sqlx::Error> {
+        postgres::probe(url).await
+    }
+
     /// Whether other nodes may use this database too.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         matches!(self.db, Db::Postgres(_))
+    }
+
+    /// What the database's clock says: the one clock of a cluster, by which leases are counted.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn now(&self) -> Result<Timestamp, sqlx::Error> {
+        let (now,) = on!(self, |pool| sqlx::query_as(pool.pick(sqlite::NOW, postgres::NOW)).fetch_one(pool).await)?;
+        Ok(Timestamp(now))
     }
 
     /// Checks that the database can be written, by writing a row of its own.

@@ -21,10 +21,18 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Readiness: the database accepts a write. A node without Redis is ready, because it reads changes from the store; if
+/// Readiness: the database accepts a write, and its clock is about this machine's. A node without Redis is ready, because it reads changes from the store; if
 /// all nodes were unready when Redis fails, nobody would serve. A node with an almost full disk is ready too, because
 /// only uploads are refused.
 pub async fn readyz(State(state): State<AppState>) -> Response {
+    if let Some(offset) = state.clock.offset().filter(|offset| offset.is_wrong()) {
+        let problem = format!("{}; set its clock, for example with NTP\n", offset.sentence());
+        return (StatusCode::SERVICE_UNAVAILABLE, problem).into_response();
+    }
+    let sessions = &state.sessions;
+    if let Some(problem) = sessions.cluster.problem().or_else(|| sessions.registry.problem()) {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response();
+    }
     let store = &state.sessions.store;
     let tested = time::timeout(READY_TIMEOUT, state.sessions.disk.condition(store, &state.sessions.media));
     let condition = match store.unless_away(tested).await {

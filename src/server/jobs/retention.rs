@@ -59,7 +59,7 @@ async fn sweep(sessions: &Sessions, node: &str, keep_secs: f64) -> Result<(), sq
     let mut swept = Swept::default();
     let mut last: Option<EndedSession> = None;
     let ended = loop {
-        let now = Timestamp::now();
+        let now = sessions.store.now().await?;
         if !sessions.store.take_chore(CHORE, node, now, now.plus_seconds(CHORE_SECS)).await? {
             break Ok(());
         }

@@ -3,9 +3,11 @@
 
 use super::{
     Dialect,
+    cluster::{self, ClusterRow},
     outage::{Outage, Reporter},
     schema::{Applied, DatabaseOpenError, MigrateResult, Schema, Tables},
 };
+use crate::model::Timestamp;
 use sqlx::{
     Connection, Executor, PgConnection, PgPool, Postgres, Transaction,
     migrate::Migrator,
@@ -127,6 +129,26 @@ fn cause(options: &PgConnectOptions, error: &sqlx::Error) -> String {
             }
         }
         error => format!("{server} can't be used ({error})"),
+    }
+}
+
+/// Reads the database's clock, in milliseconds since the Unix epoch.
+pub(super) const NOW: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+
+/// See `Store::probe`.
+pub(super) async fn probe(url: &str) -> Result<(Timestamp, Option<ClusterRow>), sqlx::Error> {
+    let options = options(url)?;
+    let asked = async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let (now,) = sqlx::query_as(NOW).fetch_one(&mut connection).await?;
+        // A new database has no such table.
+        let cluster = sqlx::query_as(cluster::SELECT).fetch_optional(&mut connection).await.unwrap_or_default();
+        connection.close().await?;
+        Ok((Timestamp(now), cluster))
+    };
+    match time::timeout(CONNECT_TIMEOUT, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
 }
 

@@ -24,6 +24,8 @@ const BUSY: Duration = Duration::from_secs(10);
 /// SQLite's primary result codes for a database or a table that another connection has locked for too long.
 const BUSY_CODE: u32 = 5;
 const LOCKED: u32 = 6;
+/// Reads SQLite's clock, which is this machine's, in milliseconds since the Unix epoch.
+pub(super) const NOW: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 /// SQLite's primary result codes after which a connection isn't used again: reading or writing a file failed, so what
 /// the connection has cached of it may be wrong.
