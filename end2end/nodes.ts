@@ -143,7 +143,7 @@ function startableNginx(folder: string, port: number, webs: string[]): Service {
   };
   replace('web1:3000', webs[0]!);
   replace('web2:3000', webs[1]!);
-  replace('listen 80;', `listen 127.0.0.1:${port};`);
+  replace('listen 80 ', `listen 127.0.0.1:${port} `);
   replace('http {', `http {\naccess_log off;\n${temp}`);
   const file = path.join(own, 'nginx.conf');
   writeFileSync(file, `daemon off; master_process off; pid ${own}/pid; error_log ${own}/error.log;\n${conf}`);

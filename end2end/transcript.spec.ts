@@ -25,13 +25,13 @@ test('remarks and unsure words are shown live and afterwards', async ({ page }) 
   await expectShown();
   // They came before the end, not with it.
   await expect(state(page)).toHaveAttribute('data-state', 'processing');
-  await expect(page.getByTestId('message')).toContainText('heard as de (75%)');
+  await expect(page.getByTestId('message')).toContainText('heard as German (75%)');
   await expectState(page, 'completed');
   await expectShown();
 
   await visit(page, page.url());
   await expectShown();
-  await expect(page.getByTestId('facts')).toContainText('de (75%), found by the engine');
+  await expect(page.getByTestId('facts')).toContainText('German (75%), found by the engine');
   await expect(page.getByTestId('facts')).toContainText('Ada Lovelace, Babbage');
 });
 

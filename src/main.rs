@@ -4,13 +4,10 @@ use clap::Parser;
 use hark::server::{
     Node, audio,
     cli::{Cli, Command},
-    config, doctor, folders, speech, stuck, telemetry,
+    config, doctor, folders, manage, nodes, secret, speech, stuck, telemetry,
 };
 use std::process::ExitCode;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The allocator. Requests make many small allocations, for which it needs less memory than the system's.
@@ -44,7 +41,10 @@ async fn run(command: Command) -> ExitCode {
             Ok(()) => ExitCode::FAILURE,
             Err(message) => exit_code(Err(message)),
         },
+        Command::Migrate(args) => exit_code(manage::migrate(&args).await),
         Command::Sessions(args) => stuck::run(args).await,
+        Command::Nodes(args) => nodes::run(args).await,
+        Command::Secret(args) => secret::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
         Command::Decoder(_) => unreachable!("'main' runs decoders before the runtime starts"),
@@ -71,8 +71,7 @@ async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
     }
     let addr = leptos.site_addr;
     let node = Node::start(config, leptos).await.map_err(|e| e.to_string())?;
-    let listener = TcpListener::bind(addr)
-        .await
+    let listener = Node::listen(addr)
         .map_err(|e| format!("{addr} can't be listened on: {e}. Choose another address with LEPTOS_SITE_ADDR"))?;
     let addr = listener.local_addr().map_err(|e| e.to_string())?;
     let stop = stop_signal()?;

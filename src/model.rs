@@ -17,7 +17,7 @@ pub mod text;
 mod timestamp;
 pub mod transcript;
 
-pub use engine::{EngineId, EngineInfo, ModelInfo, UnknownEngine};
+pub use engine::{EngineId, EngineInfo, ModelDownload, ModelInfo, UnknownEngine};
 pub use error::{ApiError, ErrorBody};
 pub use id::{EventId, InvalidEventId, SessionId};
 pub use progress::{

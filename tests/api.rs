@@ -75,7 +75,10 @@ say(type="done")
     let id = me.session("talk.wav", wav(2.0, 5000.0), &[("vocabulary", " Ada  Lovelace,\nBabbage,, ")]).await;
     me.wait(&id, "completed").await;
     let session = me.json(&format!("/api/v1/sessions/{id}")).await;
-    assert_eq!(session["detected_language"], serde_json::json!({"language": "de", "probability": 0.75}));
+    assert_eq!(
+        session["detected_language"],
+        serde_json::json!({"language": "de", "name": "German", "probability": 0.75})
+    );
     assert_eq!(session["vocabulary"], "Ada Lovelace, Babbage");
     let expected = serde_json::json!([{"code": "left_out", "message": "0:30 to 0:45 <b>could not</b> be heard."}]);
     assert_eq!(session["status"]["remarks"], expected);
@@ -84,7 +87,7 @@ say(type="done")
     assert_eq!(json["segments"][0]["text"], "Ada Lovelace, Babbage");
     let page = me.get(&format!("/sessions/{id}")).await.text().await.unwrap();
     assert!(page.contains("0:30 to 0:45 &lt;b&gt;could not&lt;/b&gt; be heard."));
-    assert!(page.contains("de (75%), found by the engine"));
+    assert!(page.contains("German (75%), found by the engine"));
     // The server's own terms are for uploads that bring none.
     let id = me.session("talk.wav", wav(2.0, 5000.0), &[]).await;
     assert_eq!(me.json(&format!("/api/v1/sessions/{id}")).await["vocabulary"], "Grace Hopper");
@@ -671,7 +674,7 @@ async fn operators_can_look_in() {
     let health = me.json("/api/v1/health/sessions").await;
     let expected = serde_json::json!({
         "queued": 0, "processing": 0, "completed": 1, "failed": 0, "cancelled": 0,
-        "long_running": 0, "stalled": 0, "oldest_queued_secs": null,
+        "long_running": 0, "stalled": 0, "waiting_for_worker": 0, "oldest_queued_secs": null,
     });
     assert_eq!(health, expected);
     let metrics = me.get("/metrics").await.text().await.unwrap();
@@ -680,6 +683,7 @@ async fn operators_can_look_in() {
         "hark_sessions{status=\"queued\"}",
         "hark_sessions_long_running",
         "hark_sessions_stalled",
+        "hark_sessions_waiting_for_worker",
         "hark_queue_oldest_seconds",
     ] {
         assert!(metrics.contains(&format!("\n{name} ")), "{name} is missing in {metrics}");

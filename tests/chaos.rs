@@ -224,6 +224,22 @@ async fn a_web_node_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_web_node_hangs() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.half_way().await;
+    scene.cluster.webs[0].freeze();
+    // Whoever comes through nginx is answered by the other one.
+    for _ in 0..10 {
+        assert_eq!(scene.me.get("/api/v1/status").await.status(), StatusCode::OK);
+    }
+    let open = "SELECT 1 FROM sessions WHERE status IN ('queued', 'processing')";
+    scene.cluster.until("every session has ended", &format!("SELECT 1 WHERE NOT EXISTS ({open})")).await;
+    scene.cluster.webs[0].thaw();
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0), "the workers don't need it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_is_away_for_five_seconds() {
     let mut scene = Scene::start(Layout::default()).await;
     scene.half_way().await;
@@ -272,6 +288,13 @@ async fn postgres_is_restarted() {
     time::sleep(Duration::from_secs(2)).await;
     tokio::task::block_in_place(|| scene.cluster.postgres.resume());
     scene.check().await;
+    let cluster = &scene.cluster;
+    for node in cluster.webs.iter().chain(&cluster.workers) {
+        let log = node.log();
+        let cause = format!("away: PostgreSQL at 127.0.0.1:{} refuses connections", cluster.postgres.port);
+        assert_eq!(log.matches(&cause).count(), 1, "{}: {log}", node.name);
+        assert_eq!(log.matches("the database is back after").count(), 1, "{}: {log}", node.name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -314,6 +337,180 @@ async fn disks_are_full() {
     scene.check().await;
     assert!(scene.cluster.workers[0].log().contains("the disk is full: 0 B are free"), "the worker had room");
     assert_eq!(scene.disturbed(), (0, 0), "a full disk disturbs no session");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_are_wrong() {
+    let clocks = &[("web0", "+40s"), ("worker0", "-40s"), ("worker1", "+4s")];
+    let mut scene = Scene::start(Layout { clocks, ..Layout::default() }).await;
+    scene.check().await;
+    // Leases are counted by one clock, so no worker lost its sessions.
+    assert_eq!(scene.disturbed(), (0, 0));
+    // Times are those of the database.
+    let far = "SELECT id FROM sessions WHERE finished_at < created_at \
+               OR ABS(created_at - EXTRACT(EPOCH FROM now()) * 1000) > 30000 + 1000 * EXTRACT(EPOCH FROM now() - pg_postmaster_start_time())";
+    assert_eq!(scene.cluster.query(far), [""; 0]);
+    let [web, worker, slightly] = [&scene.cluster.webs[0], &scene.cluster.workers[0], &scene.cluster.workers[1]];
+    for (node, offset) in [(web, "40 s ahead of"), (worker, "40 s behind")] {
+        let sentence = format!("this machine's clock is {offset} the database's");
+        let (said, ready) = node.readiness().await;
+        assert!(!ready && said.contains(&sentence), "{said}");
+        assert_eq!(node.log().matches(&format!("{sentence}: this node is not ready")).count(), 1, "{}", node.log());
+        let (said, well) = node.run(&["doctor"]);
+        assert!(!well && said.contains(&format!("wrong    {sentence}")), "{said}");
+    }
+    let (said, ready) = slightly.readiness().await;
+    assert!(ready, "{said}");
+    assert_eq!(slightly.log().matches("this machine's clock is 4.0 s ahead of").count(), 1, "{}", slightly.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_differ_do_not_start() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.half_way().await;
+    let empty = scene.cluster.folder().join("empty");
+    let other = scene.cluster.folder().join("other");
+    for folder in [&empty, &other] {
+        fs::create_dir(folder).unwrap();
+    }
+    fs::write(other.join("hark-cluster.txt"), "another").unwrap();
+    let url = |folder: &std::path::Path| format!("file://{}", folder.display());
+    let cases = [
+        ("HARK_SECRET", Some("a5".repeat(64)), vec!["has another key than the other nodes", "Set HARK_SECRET"]),
+        (
+            "HARK_RECORDINGS_URL",
+            None,
+            vec!["isn't where this cluster keeps its recordings", "HARK_RECORDINGS_URL isn't set"],
+        ),
+        (
+            "HARK_RECORDINGS_URL",
+            Some(url(&empty)),
+            vec!["the file hark-cluster.txt isn't there", "See that it is mounted"],
+        ),
+        ("HARK_RECORDINGS_URL", Some(url(&other)), vec!["has recordings of another Hark", "a place of its own"]),
+    ];
+    for node in [scene.cluster.webs[0].another("web2"), scene.cluster.workers[0].another("worker2")] {
+        for (setting, value, sentences) in &cases {
+            let mut node = node.another(&node.name);
+            match value {
+                Some(value) => node.set(setting, value),
+                None => node.unset(setting),
+            }
+            let (said, well) = node.run(&[node.command()]);
+            assert!(!well && sentences.iter().all(|sentence| said.contains(sentence)), "{}: {said}", node.name);
+        }
+    }
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_changed_while_nodes_run() {
+    let mut scene = Scene::start(Layout::default()).await;
+    let rotate = |scene: &Scene| scene.cluster.webs[0].run(&["secret", "rotate"]);
+    let (said, done) = rotate(&scene);
+    assert!(!done && said.contains("Restart 4 nodes (web0, web1, worker0, worker1)"), "{said}");
+    let restart = async |scene: &mut Scene| {
+        for node in scene.cluster.webs.iter_mut().chain(&mut scene.cluster.workers) {
+            node.running().terminate(STOP).await;
+            node.start();
+            node.ready().await;
+        }
+    };
+    restart(&mut scene).await;
+    let (said, done) = rotate(&scene);
+    assert!(done && said.contains("signs from each node's next start"), "{said}");
+    // The first node signs with the new key, and the others accept it.
+    scene.cluster.webs[0].running().terminate(STOP).await;
+    scene.cluster.webs[0].start();
+    scene.cluster.webs[0].ready().await;
+    let newcomer = Visitor::new(&scene.cluster.webs[0].url());
+    let id = newcomer.session("late.wav", recording(0), &[]).await;
+    let there = newcomer.at(&scene.cluster.webs[1].url());
+    assert_eq!(there.json(&format!("/api/v1/sessions/{id}")).await["id"], *id);
+    newcomer.wait(&id, "completed").await;
+    scene.cluster.query(&format!("DELETE FROM sessions WHERE id = '{id}' RETURNING 1"));
+    restart(&mut scene).await;
+    // Nobody has lost anything.
+    scene.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_has_no_engine() {
+    let mut scene = Scene::start(Layout { without_engine: &["web0", "web1", "worker0"], ..Layout::default() }).await;
+    scene.check().await;
+    assert_eq!(scene.disturbed(), (0, 0));
+    assert!(!scene.cluster.workers[0].log().contains("is being transcribed"), "{}", scene.cluster.workers[0].log());
+    // Without the only worker that can, sessions wait and say for what.
+    scene.cluster.workers[1].running().terminate(STOP).await;
+    let me = scene.me.at(&scene.cluster.webs[1].url());
+    until("this web node knows that no worker has it", async || {
+        let engines = me.json("/api/v1/engines").await;
+        let command = engines.as_array().unwrap().iter().find(|engine| engine["id"] == "command").unwrap().clone();
+        command["available"] == false && command["reason"] == "No worker has Custom command at the moment."
+    })
+    .await;
+    scene.cluster.query(
+        "UPDATE sessions SET status = 'queued', stage = NULL WHERE id = (SELECT MAX(id) FROM sessions) RETURNING 1",
+    );
+    let waits = "SELECT id FROM sessions WHERE needs_model = 'Waiting for a worker with Custom command'";
+    let id = scene.cluster.until("a session says what it waits for", waits).await.remove(0);
+    assert_eq!(
+        me.json(&format!("/api/v1/sessions/{id}/status")).await["message"],
+        "Waiting for a worker with Custom command"
+    );
+    let health = reqwest::get(format!("{}/api/v1/health/sessions", scene.cluster.webs[0].monitor())).await.unwrap();
+    assert_eq!(health.json::<Value>().await.unwrap()["waiting_for_worker"], 1);
+    let (said, well) = scene.cluster.webs[0].run(&["nodes"]);
+    assert!(well && said.lines().count() == 4, "{said}");
+    scene.cluster.workers[1].start();
+    scene.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recordings_of_a_worker_are_unmounted() {
+    let mut scene = Scene::start(Layout::default()).await;
+    scene.half_way().await;
+    let folder = scene.cluster.folder().to_owned();
+    let (place, empty) = (folder.join("recordings-of-worker0"), folder.join("empty"));
+    fs::create_dir(&empty).unwrap();
+    let mount = |what: &std::path::Path| {
+        let new = folder.join("new");
+        std::os::unix::fs::symlink(what, &new).unwrap();
+        fs::rename(new, &place).unwrap();
+    };
+    mount(&empty);
+    scene.upload(8).await;
+    let worker = &scene.cluster.workers[0];
+    until("the worker isn't ready", async || !worker.readiness().await.1).await;
+    let (said, _) = worker.readiness().await;
+    assert!(said.contains("isn't there: its file hark-cluster.txt is missing; see that it is mounted"), "{said}");
+    let (said, well) = worker.run(&["doctor"]);
+    assert!(!well && said.contains("hark-cluster.txt"), "{said}");
+    until("all nodes know", async || {
+        let (said, well) = worker.run(&["nodes"]);
+        !well && said.contains("see that it is mounted")
+    })
+    .await;
+    scene.check().await;
+    // No session was failed by it, and none lost an attempt.
+    assert_eq!(scene.disturbed().1, 0);
+    mount(&folder.join("recordings"));
+    let worker = &scene.cluster.workers[0];
+    until("the worker is ready again", async || worker.readiness().await.1).await;
+    let log = worker.log();
+    assert_eq!(log.matches("the place of the recordings failed").count(), 1, "{log}");
+    assert!(log.contains("is back"), "{log}");
+}
+
+/// Waits until something is true.
+async fn until(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !is_true().await {
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
 }
 
 async fn assert_disk_full(answer: reqwest::Response) {

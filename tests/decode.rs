@@ -418,6 +418,7 @@ fn what_a_cut_off_recording_holds_is_heard() {
         ("a.ogg", &["-c:a", "libvorbis"], "its end is missing"),
         ("a.opus", &["-c:a", "libopus"], "its end is missing"),
         ("a.wv", &["-c:a", "wavpack"], "says 0:20"),
+        ("a.wma", &["-c:a", "wmav2"], "says 0:20; it ends at 0:10"),
     ] {
         let rate = if output.contains(&"libopus") { 48_000 } else { 44_100 };
         let path = files.wave(name, wave, 20.0, rate, "mono", output);
@@ -447,6 +448,10 @@ fn what_a_cut_off_recording_holds_is_heard() {
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     for error in [probe(&path, &LIMITS).unwrap_err(), decode(&path).unwrap_err()] {
         assert_eq!(error.code(), "truncated", "{error}");
+        assert!(
+            error.to_string().starts_with("The file's index (moov) is missing: the recording was cut off"),
+            "{error}"
+        );
     }
 }
 

@@ -7,6 +7,9 @@ mod nginx;
 #[path = "support/postgres.rs"]
 #[allow(unreachable_pub, reason = "shared by test binaries")]
 mod postgres;
+#[path = "support/process.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod process;
 #[path = "support/redis.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
 mod redis;
@@ -19,9 +22,25 @@ use nginx::Nginx;
 use postgres::Postgres;
 use redis::Redis;
 use reqwest::{Client, StatusCode};
-use std::{fs, net::IpAddr, process::Command};
-use support::{Sse, TestApp};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use support::{Sse, TIMEOUT, TestApp, Visitor, wav};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinSet,
+    time,
+};
 
 fn read(name: &str) -> String {
     fs::read_to_string(format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -215,6 +234,257 @@ async fn nginx_bounds_what_one_address_holds_open() {
     assert_eq!(held.len(), 512);
     let other = client("127.0.0.3").get(&url).send().await.unwrap();
     assert_eq!(other.status(), StatusCode::OK);
+}
+
+/// The two files of nginx's settings differ in nothing but what TLS needs.
+#[test]
+fn nginx_does_the_same_behind_tls() {
+    let settings = |name: &str| -> Vec<String> {
+        let text = read(name);
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    };
+    let mut tls = settings("nginx-tls.conf").into_iter();
+    for line in settings("nginx.conf").into_iter().filter(|line| !line.starts_with("listen ")) {
+        assert!(tls.any(|other| other == line), "nginx-tls.conf has no '{line}' there");
+    }
+}
+
+const STREAMS: usize = 3_000;
+const REQUESTS: usize = 400;
+/// The addresses that they come from, as many clients would.
+const ADDRESSES: usize = 16;
+
+/// The client's address of the request of this number.
+fn address(number: usize) -> IpAddr {
+    [127, 0, 1, (number % ADDRESSES + 1) as u8].into()
+}
+
+/// Sends a request from this address, with no more than a socket.
+async fn ask(to: SocketAddr, from: IpAddr, path: &str, connection: &str) -> Result<TcpStream, String> {
+    let socket = TcpSocket::new_v4().map_err(|e| e.to_string())?;
+    socket.bind((from, 0).into()).map_err(|e| format!("bind: {e}"))?;
+    let mut stream = socket.connect(to).await.map_err(|e| format!("connect: {e}"))?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: {connection}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.map_err(|e| format!("send: {e}"))?;
+    Ok(stream)
+}
+
+/// Reads until `text` has come. What has been read begins with `seen`, and stays there from its last few bytes on.
+async fn read_until(stream: &mut TcpStream, seen: &mut Vec<u8>, text: &str) -> Result<(), String> {
+    let reading = async {
+        loop {
+            if seen.windows(text.len()).any(|bytes| bytes == text.as_bytes()) {
+                return Ok(());
+            }
+            if seen.len() > 64 * 1024 {
+                seen.drain(..32 * 1024);
+            }
+            match stream.read_buf(seen).await {
+                Ok(0) => {
+                    return Err(format!("ended after {:?}", String::from_utf8_lossy(&seen[..seen.len().min(200)])));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(format!("read: {error}")),
+            }
+        }
+    };
+    time::timeout(TIMEOUT, reading).await.unwrap_or_else(|_| Err(format!("no '{text}' came")))
+}
+
+/// An answer to its end; an error unless it is 200.
+async fn whole_answer(to: SocketAddr, from: IpAddr, path: &str) -> Result<String, String> {
+    let mut stream = ask(to, from, path, "close").await?;
+    let mut answer = Vec::new();
+    let read = time::timeout(TIMEOUT, stream.read_to_end(&mut answer)).await;
+    read.map_err(|_| "no answer".to_owned())?.map_err(|e| format!("read: {e}"))?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    if answer.starts_with("HTTP/1.1 200 ") { Ok(answer) } else { Err(answer.chars().take(300).collect()) }
+}
+
+/// A status stream that has begun.
+async fn open_stream(to: SocketAddr, from: IpAddr) -> Result<TcpStream, String> {
+    let mut stream = ask(to, from, "/api/v1/status/stream", "keep-alive").await?;
+    let mut seen = Vec::new();
+    // The first line of the first event; there are no sessions to tell of.
+    read_until(&mut stream, &mut seen, "retry: ").await?;
+    if seen.starts_with(b"HTTP/1.1 200 ") { Ok(stream) } else { Err(String::from_utf8_lossy(&seen).into_owned()) }
+}
+
+/// Runs all of them at once; what succeeded, and how the others failed.
+async fn at_once<T: Send + 'static>(
+    tasks: impl IntoIterator<Item: Future<Output = Result<T, String>> + Send + 'static>,
+) -> (Vec<T>, Vec<String>) {
+    let mut running: JoinSet<_> = tasks.into_iter().collect();
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    while let Some(result) = running.join_next().await {
+        match result.unwrap() {
+            Ok(value) => done.push(value),
+            Err(reason) => failed.push(reason),
+        }
+    }
+    (done, failed)
+}
+
+/// Two nodes as processes of their own, with their data folders, behind the nginx that is recommended.
+async fn processes_behind_nginx(flags: &[&str]) -> ([TempDir; 2], [process::Process; 2], Nginx) {
+    let data = [(); 2].map(|()| TempDir::new().unwrap());
+    let own = ["--trusted-proxies", "127.0.0.1", "--workers", "0"];
+    let flags: Vec<&str> = own.into_iter().chain(flags.iter().copied()).collect();
+    let nodes = tokio::task::block_in_place(|| {
+        data.each_ref().map(|data| process::Setup::new(&data.path().join("data"), &flags).start())
+    });
+    let nginx = Nginx::start(&nodes.each_ref().map(|node| node.url.strip_prefix("http://").unwrap().to_owned()));
+    (data, nodes, nginx)
+}
+
+/// How many streams a node has open.
+async fn streams_open(node: &process::Process) -> usize {
+    let metrics = node.visitor().get("/metrics").await.text().await.unwrap();
+    let open =
+        metrics.lines().filter(|line| line.starts_with("hark_streams_open{") || line.starts_with("hark_streams_open "));
+    open.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_carries_three_thousand_streams_and_four_hundred_requests_at_once() {
+    let (_data, nodes, nginx) = processes_behind_nginx(&["--max-streams-per-address", "1000"]).await;
+    allow_files(4096);
+    let to: SocketAddr = nginx.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let (streams, failed) = at_once((0..STREAMS).map(|n| open_stream(to, address(n)))).await;
+    let errors = || nginx.errors().lines().take(20).collect::<Vec<_>>().join("\n");
+    assert!(failed.is_empty(), "{} streams failed, among them {:?}; {}", failed.len(), failed.first(), errors());
+    let open = [streams_open(&nodes[0]).await, streams_open(&nodes[1]).await];
+    assert_eq!(open[0] + open[1], STREAMS);
+    assert!(open.iter().all(|n| *n > STREAMS / 3), "they spread over both nodes: {open:?}");
+    let paths = ["/", "/api/v1/sessions", "/api/v1/status", "/api/v1/engines"];
+    let requests = (0..REQUESTS).map(|n| whole_answer(to, address(n), paths[n % paths.len()]));
+    let (answered, failed) = at_once(requests).await;
+    assert!(failed.is_empty(), "{} requests failed, among them {:?}; {}", failed.len(), failed.first(), errors());
+    assert_eq!(answered.len(), REQUESTS);
+    // Nothing was closed for it: each stream goes on to its next heartbeat.
+    let heartbeats = streams.into_iter().map(|mut stream| async move {
+        read_until(&mut stream, &mut Vec::new(), "event: heartbeat").await.map(|()| stream)
+    });
+    let (streams, failed) = at_once(heartbeats).await;
+    assert!(failed.is_empty(), "{} streams ended, among them {:?}; {}", failed.len(), failed.first(), errors());
+    assert_eq!(streams.len(), STREAMS);
+}
+
+/// Lets this process have as many open files as the system allows; fails if those are fewer.
+fn allow_files(needed: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    assert!(files >= needed, "this test needs {needed} open files; the system allows {files} (ulimit -Hn)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_is_answered_while_a_node_hangs() {
+    let (_data, nodes, nginx) = processes_behind_nginx(&[]).await;
+    let to: SocketAddr = nginx.url.strip_prefix("http://").unwrap().parse().unwrap();
+    // So that it has connections to both.
+    let (_, failed) = at_once((0..8).map(|n| whole_answer(to, address(n), "/"))).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    let hung = Pid::from_raw(nodes[0].id().try_into().unwrap()).unwrap();
+    kill_process(hung, Signal::STOP).unwrap();
+    let streams = at_once((0..8).map(|n| open_stream(to, address(n))));
+    let paths = ["/", "/api/v1/sessions", "/api/v1/status", "/api/v1/engines"];
+    let requests = at_once((0..40).map(|n| whole_answer(to, address(n), paths[n % paths.len()])));
+    let ((_, no_streams), (_, unanswered)) = tokio::join!(streams, requests);
+    kill_process(hung, Signal::CONT).unwrap();
+    assert!(nginx.errors().contains("upstream timed out"), "none was sent to the node that hangs: {}", nginx.errors());
+    assert!(no_streams.is_empty() && unanswered.is_empty(), "{no_streams:?} {unanswered:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_is_answered_once_while_a_node_is_down() {
+    // Nobody listens at port 1.
+    let (node, down) = (TestApp::with(&["--trusted-proxies", "127.0.0.1", "--workers", "0"]).await, "127.0.0.1:1");
+    let up = node.url.strip_prefix("http://").unwrap().to_owned();
+    let nginx = tokio::task::spawn_blocking(move || Nginx::start(&[down.to_owned(), up])).await.unwrap();
+    let me = Visitor::new(&nginx.url);
+    me.cookie().await;
+    // Several seconds, so that nginx tries the other again and again.
+    for round in 0..20 {
+        for path in ["/", "/api/v1/status"] {
+            assert_eq!(me.get(path).await.status(), StatusCode::OK, "{path} in round {round}");
+        }
+        me.session("a.wav", wav(0.5, 1000.0), &[]).await;
+        time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(nginx.errors().contains("Connection refused"), "the node that is down was never asked");
+    let stored = me.json("/api/v1/sessions").await;
+    assert_eq!(stored["sessions"].as_array().unwrap().len(), 20);
+}
+
+/// A node that takes a request and goes away: nobody knows what it did, so only what may be done twice is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_repeats_no_upload_that_a_node_has_got() {
+    let node =
+        TestApp::with(&["--trusted-proxies", "127.0.0.1", "--workers", "0", "--max-queue-per-address", "1000"]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (flaky, up) =
+        (listener.local_addr().unwrap().to_string(), node.url.strip_prefix("http://").unwrap().to_owned());
+    let taken: Arc<[AtomicUsize; 2]> = Arc::default();
+    let counting = Arc::clone(&taken);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            if let Ok(n @ 1..) = socket.read(&mut request).await {
+                counting[usize::from(request[..n].starts_with(b"POST "))].fetch_add(1, Relaxed);
+            }
+        }
+    });
+    let [gets, posts] = &*taken;
+    let nginx = tokio::task::spawn_blocking(move || Nginx::start(&[flaky, up])).await.unwrap();
+    let me = Visitor::new(&nginx.url);
+    me.cookie().await;
+    let (mut stored, mut lost) = (0, 0);
+    // Until the flaky one has got some of them; after each it is left out for 2 s.
+    while lost < 2 {
+        match me.upload("a.wav", wav(0.5, 1000.0), &[]).await.status() {
+            StatusCode::CREATED => stored += 1,
+            StatusCode::BAD_GATEWAY => lost += 1,
+            other => panic!("{other} after {stored} that were stored, and {lost} that were lost"),
+        }
+        time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(posts.load(Relaxed), lost);
+    assert_eq!(me.json("/api/v1/sessions").await["sessions"].as_array().unwrap().len(), stored.min(50));
+    // What only reads is asked again.
+    let before = gets.load(Relaxed);
+    let asked = async {
+        while gets.load(Relaxed) == before {
+            assert_eq!(me.get("/api/v1/sessions").await.status(), StatusCode::OK);
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    time::timeout(TIMEOUT, asked).await.expect("the flaky node is tried again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_serves_tls_and_http_2() {
+    let own = ["--trusted-proxies", "127.0.0.1", "--workers", "0"];
+    let nodes = [TestApp::with(&own).await, TestApp::with(&own).await];
+    let addresses = nodes.each_ref().map(|node| node.url.strip_prefix("http://").unwrap().to_owned());
+    let (nginx, plain) = tokio::task::spawn_blocking(move || Nginx::start_tls(&addresses)).await.unwrap();
+    let curl = async |args: &[&str]| {
+        let command =
+            tokio::process::Command::new("curl").args(["-sS", "-i", "-k", "--max-time", "60"]).args(args).output();
+        let out = command.await.unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
+    };
+    let page = curl(&["--http2", &format!("{}/", nginx.url)]).await;
+    assert!(page.starts_with("HTTP/2 200"), "{page}");
+    assert!(page.contains("set-cookie: __Host-hark_owner_") && page.contains("strict-transport-security:"), "{page}");
+    // The first lines of a stream come while it is open.
+    let stream = curl(&["--http2", "-m", "3", &format!("{}/api/v1/status/stream", nginx.url)]).await;
+    assert!(stream.starts_with("HTTP/2 200") && stream.contains("retry: "), "{stream}");
+    let old = curl(&["--http1.1", &format!("{}/api/v1/engines", nginx.url)]).await;
+    assert!(old.starts_with("HTTP/1.1 200"), "{old}");
+    let sent_on = curl(&[&format!("http://127.0.0.1:{plain}/sessions?q=a")]).await;
+    assert!(sent_on.starts_with("HTTP/1.1 308") && sent_on.contains("Location: https://127.0.0.1/sessions?q=a"));
 }
 
 #[test]

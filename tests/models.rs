@@ -29,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
-use support::{Sse, TIMEOUT, TestApp, slow_engine, speech, wav};
+use support::{Sse, TIMEOUT, TestApp, Visitor, slow_engine, speech, wav};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, process::Command, sync::Notify, time};
 
@@ -673,6 +673,146 @@ async fn a_model_that_cannot_be_fetched_is_said_before_the_upload() {
     let error = time::timeout(TIMEOUT, refused).await.expect("it is refused");
     let message = error["error"]["message"].as_str().unwrap();
     assert!(message.contains("could not be fetched yet") && message.contains("hark model get tiny.en"), "{message}");
+}
+
+/// The actions of the forms of a model on the page of models, and what its row says.
+async fn model_row(me: &Visitor, name: &str) -> (Vec<String>, String) {
+    let html = me.get("/models").await.text().await.unwrap();
+    let page = scraper::Html::parse_document(&html);
+    let row = scraper::Selector::parse(&format!("li[data-name='{name}']")).unwrap();
+    let row = page.select(&row).next().unwrap_or_else(|| panic!("{name}: {html}"));
+    let form = scraper::Selector::parse("form").unwrap();
+    let actions = row.select(&form).map(|form| form.attr("action").unwrap().to_owned()).collect();
+    (actions, row.text().collect::<Vec<_>>().join(" "))
+}
+
+/// Sends a form of the page of models: the answer to a browser without scripts is the page, that to others may be an error.
+async fn submit(me: &Visitor, action: &str, name: &str, accept: &str) -> (StatusCode, String) {
+    let request = me.request("POST", action).header("accept", accept);
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(format!("name={name}"));
+    let response = me.send(request).await;
+    (response.status(), response.text().await.unwrap())
+}
+
+const HTML: &str = "text/html,*/*;q=0.8";
+
+/// Sends a form and returns the code of its error.
+async fn refused(me: &Visitor, action: &str, name: &str) -> (StatusCode, String) {
+    let (status, body) = submit(me, action, name, "application/json").await;
+    let error: serde_json::Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status} {body}"));
+    (status, error["code"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned())
+}
+
+/// Where the operator allows it, visitors download and remove models with plain forms. How far a download is comes over a
+/// stream of its own, and to those who poll.
+#[tokio::test(flavor = "multi_thread")]
+async fn visitors_download_and_remove_models_where_they_may() {
+    let other = TempDir::new().unwrap();
+    let canned = other.path().join("ggml-canned.bin");
+    whisper_model::write(&canned).unwrap();
+    let gate = Arc::new(Notify::new());
+    let server = FileServer {
+        bytes: Arc::new(std::fs::read(&canned).unwrap()),
+        gate: Some(Arc::clone(&gate)),
+        ..FileServer::default()
+    };
+    let url = serve(Router::new().route("/ggml-canned.bin", get(answer)).with_state(server.clone())).await;
+    let flags =
+        ["--engine", "pocketsphinx", "--whisper-model", "canned", "--model-sources", "mirror", "--model-url", &url];
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    std::fs::write(folder.path().join("models/ggml-mini.bin"), fixture()).unwrap();
+    let app = TestApp::on(folder, &[&flags[..], &["--model-changes-by-visitors", "true"]].concat()).await;
+    let me = app.visitor();
+    let (actions, said) = model_row(&me, "canned").await;
+    assert!(actions.len() == 1 && said.contains("missing") && said.contains("Download"), "{actions:?} {said}");
+    let download = actions[0].clone();
+    let remove = model_row(&me, "mini").await.0[0].clone();
+
+    // Other sites can't send the form.
+    let foreign =
+        me.request("POST", &download).header("sec-fetch-site", "cross-site").header("origin", "http://evil.example");
+    let foreign = foreign.header("content-type", "application/x-www-form-urlencoded").body("name=canned");
+    assert_eq!(me.send(foreign).await.status(), StatusCode::FORBIDDEN);
+    // Nothing is on its way: there is nothing to wait for.
+    let events = Sse::new(me.get("/api/v1/models/stream").await).rest().await;
+    let known = events.iter().find(|event| event.event == "models").unwrap().id.clone();
+    let again = me.get(&format!("/api/v1/models/stream?last_event_id={}", known)).await;
+    assert_eq!(again.status(), StatusCode::NO_CONTENT);
+
+    let (status, page) = submit(&me, &download, "canned", HTML).await;
+    assert!(status == StatusCode::OK && page.contains("model-download"), "{status} {page}");
+    let mut stream = Sse::new(me.get("/api/v1/models/stream").await);
+    let of_canned = |info: &serde_json::Value| {
+        let models = info["models"].as_array().unwrap();
+        models.iter().find(|model| model["name"] == "canned").unwrap().clone()
+    };
+    let half = async {
+        loop {
+            let event = stream.next().await.expect("the stream goes on");
+            if event.event == "models"
+                && of_canned(&event.json())["download"]["percent"].as_f64().is_some_and(|p| p >= 49.0)
+            {
+                return of_canned(&event.json())["download"]["message"].clone();
+            }
+        }
+    };
+    let half = time::timeout(TIMEOUT, half).await.expect("half of it is told");
+    assert!(half.as_str().unwrap().contains(" of 8.8 MB"), "{half}");
+    let polled = me.get("/api/v1/models").await;
+    let tag = polled.headers()["etag"].clone();
+    assert!(of_canned(&polled.json().await.unwrap())["download"]["failed"] == false);
+    let unchanged = me.send(me.request("GET", "/api/v1/models").header("if-none-match", tag)).await;
+    assert_eq!(unchanged.status(), StatusCode::NOT_MODIFIED);
+    // One at a time; what is under way isn't started again.
+    assert_eq!(refused(&me, &download, "tiny").await, (StatusCode::CONFLICT, "model_busy".to_owned()));
+    assert_eq!(submit(&me, &download, "canned", HTML).await.0, StatusCode::OK);
+
+    gate.notify_one();
+    let rest = time::timeout(TIMEOUT, stream.rest()).await.expect("the stream ends");
+    let last = rest.iter().rfind(|event| event.event == "models").unwrap().json();
+    assert_eq!(
+        (&of_canned(&last)["installed"], &of_canned(&last)["download"]),
+        (&true.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(server.ranges.lock().unwrap().len(), 1, "it is fetched once");
+    assert!(model_row(&me, "canned").await.1.contains("in use"));
+
+    // A model that isn't in use can be removed.
+    assert_eq!(refused(&me, &remove, "canned").await.1, "model_in_use");
+    for nothing in ["..%2Fhark", "nothing", ""] {
+        for action in [&remove, &download] {
+            let unknown = (StatusCode::UNPROCESSABLE_ENTITY, "unknown_model".to_owned());
+            assert_eq!(refused(&me, action, nothing).await, unknown, "{nothing}");
+        }
+    }
+    assert_eq!(submit(&me, &remove, "mini", HTML).await.0, StatusCode::OK);
+    let all = me.json("/api/v1/models").await;
+    assert!(all["models"].as_array().unwrap().iter().all(|model| model["name"] != "mini"), "{all}");
+
+    // Why a download failed is said, without where the files are.
+    assert_eq!(submit(&me, &download, "tiny", HTML).await.0, StatusCode::OK);
+    let failed = async {
+        loop {
+            let (_, said) = model_row(&me, "tiny").await;
+            if said.contains("could not be fetched") {
+                return said;
+            }
+            time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let said = time::timeout(TIMEOUT, failed).await.expect("it fails");
+    assert!(said.contains("404") && said.contains("Download"), "{said}");
+    let folder = app.stop().await;
+    assert!(!said.contains(folder.path().to_str().unwrap()), "{said}");
+
+    // Without the setting there are no buttons, and the forms of others are refused.
+    let app = TestApp::on(folder, &flags).await;
+    let me = app.visitor();
+    assert_eq!(model_row(&me, "tiny").await.0, Vec::<String>::new());
+    for action in [&download, &remove] {
+        assert_eq!(refused(&me, action, "tiny").await, (StatusCode::FORBIDDEN, "models_fixed".to_owned()));
+    }
 }
 
 /// The folder of the models that `scripts/setup test` has fetched.

@@ -152,6 +152,8 @@ fn gaps_of_any_length_are_silence() {
         ("a.mka", &["-c:a", "flac"]),
         ("a.mp4", &fragments),
         ("ac3.mka", &["-c:a", "ac3"]),
+        ("a.wma", &["-c:a", "wmav2"]),
+        ("a.ts", &["-c:a", "aac"]),
     ] {
         for gap in [0.7, 31.0, 300.0] {
             let (duration, samples) = decode_plain(&with_gap(&files, name, gap, output));
@@ -177,6 +179,70 @@ fn a_long_gap_takes_no_memory_and_counts() {
     assert!((seconds - 5_002.0).abs() < 2.0, "{seconds}");
     let error = decode_within(&path, &Limits { max_duration: 4_000.0 }).unwrap_err();
     assert_eq!(error.code(), "too_long", "{error}");
+}
+
+#[test]
+fn a_gap_of_hours_is_silence_through_ffmpeg_too() {
+    let files = Files::new();
+    // Less memory than the samples of the gap would take.
+    let few = decoders_with(&["--probe-secs", "60", "--probe-wait-secs", "60", "--decode-memory-bytes", "134217728"]);
+    for (name, output) in [("a.mka", &["-c:a", "ac3"]), ("a.wma", &["-c:a", "wmav2"])] {
+        let path = with_gap(&files, name, 8_000.0, output);
+        let (duration, heard) = block_on(async {
+            let mut decoding =
+                few.decode(&path, Limits { max_duration: 10_000.0 }, Selection::default()).await.unwrap();
+            let (mut at, mut heard) = (0, Vec::new());
+            while let Some(piece) = decoding.next().await.unwrap() {
+                heard.extend((at..).zip(&piece).filter(|(_, sample)| sample.unsigned_abs() > 1_000).map(|(at, _)| at));
+                at += piece.len();
+            }
+            let decoded = decoding.finish();
+            assert_eq!(messages(&decoded), "", "{name}");
+            (decoded.duration, heard)
+        });
+        assert!((duration - 8_002.0).abs() < 0.3, "{name}: {duration}");
+        let seconds: std::collections::BTreeSet<usize> = heard.iter().map(|at| at / SAMPLE_RATE as usize).collect();
+        let expected = |second: &usize| matches!(second, 0 | 1 | 8_000..=8_002);
+        assert!(heard.len() > 20_000 && seconds.iter().all(expected), "{name}: {seconds:?}");
+        let error = decode_with(&few, &path, &Limits { max_duration: 4_000.0 }).unwrap_err();
+        assert_eq!(error.code(), "too_long", "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_gap_is_silence_in_a_single_channel_and_in_a_mix_of_tracks() {
+    let files = Files::new();
+    let gapped = |exprs: &str| format!("aevalsrc=exprs='{exprs}':s=48000:d=2,asetpts='PTS+if(gt(T,1),31/TB,0)'");
+    for (name, output) in [("a.mka", &["-c:a", "flac"]), ("ac3.mka", &["-c:a", "ac3"])] {
+        // Two speakers, of whom the second answers after the gap.
+        let path = files.path(name);
+        let source = gapped("if(lt(t,1),0.4*sin(880*PI*t))|if(gte(t,1),0.4*sin(2000*PI*t))");
+        ffmpeg(&[&["-f", "lavfi", "-i", &source], &output[..], &[text(&path)]].concat());
+        let [first, second] = [0, 1].map(|channel| {
+            let only = select(ChannelSelection::Only(channel));
+            let (decoded, samples, _) = decode_selected(&decoders(), &path, &LIMITS, only).unwrap();
+            assert!((decoded.duration - 33.0).abs() < 0.3, "{name}: {}", decoded.duration);
+            samples
+        });
+        assert_tone(between(&first, 0.1, 0.9), 440.0, name);
+        assert_silent(between(&first, 1.2, 32.9), name);
+        assert_silent(between(&second, 0.1, 0.9), name);
+        assert_silent(between(&second, 1.2, 31.9), name);
+        assert_tone(between(&second, 32.2, 32.9), 1_000.0, name);
+        // A track with the gap, and one without.
+        let path = files.path(&format!("tracks-{name}"));
+        let sources = [gapped("0.4*sin(880*PI*t)"), "aevalsrc=exprs='0.4*sin(2000*PI*t)':s=48000:d=33".to_owned()];
+        let inputs: Vec<&str> = sources.iter().flat_map(|source| ["-f", "lavfi", "-i", source]).collect();
+        ffmpeg(&[&inputs[..], &["-map", "0", "-map", "1"], output, &[text(&path)]].concat());
+        let selection = Selection { track: Some(Track::Mix), ..Selection::default() };
+        let (decoded, samples, _) = decode_selected(&decoders(), &path, &LIMITS, selection).unwrap();
+        assert!((decoded.duration - 33.0).abs() < 0.3, "{name}: {}", decoded.duration);
+        assert_tone(between(&samples, 1.2, 31.9), 1_000.0, name);
+        for both in [between(&samples, 0.1, 0.9), between(&samples, 32.2, 32.9)] {
+            let shares = [share(both, 440.0), share(both, 1_000.0)];
+            assert!(shares.iter().all(|share| (0.4..0.6).contains(share)), "{name}: {shares:?}");
+        }
+    }
 }
 
 #[test]
@@ -575,6 +641,119 @@ fn what_nobody_can_read_is_refused_by_name() {
         for error in [probe(&path, &LIMITS).unwrap_err(), decode(&path).unwrap_err()] {
             assert_eq!(error.code(), "closed_format", "{error}");
             assert!(error.to_string().contains("DS2"), "{error}");
+        }
+    }
+}
+
+/// The seconds that the built-in decoders get of a file, without ffmpeg.
+fn built_in(path: &Path) -> f64 {
+    let child = Command::new(env!("CARGO_BIN_EXE_hark"))
+        .args(["decoder", "decode", "--max-duration", "1000"])
+        .stdin(fs::File::open(path).unwrap())
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}: {}", path.display(), child.status);
+    child.stdout.len() as f64 / 2.0 / f64::from(SAMPLE_RATE)
+}
+
+/// Twenty seconds of 440 Hz with a film, whose tracks are in this order.
+fn film(files: &Files, name: &str, order: [&str; 2], output: &[&str]) -> PathBuf {
+    let path = files.path(name);
+    let sound = "aevalsrc=exprs=0.4*sin(880*PI*t):s=48000:d=20";
+    let picture = "testsrc=size=64x48:rate=10:duration=20";
+    let inputs = ["-f", "lavfi", "-i", sound, "-f", "lavfi", "-i", picture, "-map", order[0], "-map", order[1]];
+    ffmpeg(&[&inputs[..], &["-c:v", "mpeg4", "-g", "10"], output, &[text(&path)]].concat());
+    path
+}
+
+#[test]
+fn mp4_files_that_are_cut_within_their_sound_give_what_comes_before() {
+    let files = Files::new();
+    let wave = "0.4*sin(880*PI*t)";
+    let fragments =
+        ["-c:a", "aac", "-movflags", "frag_keyframe+empty_moov+default_base_moof", "-frag_duration", "500000"];
+    let first = ["-c:a", "aac", "-movflags", "faststart"];
+    for (path, says) in [
+        (files.wave("first.m4a", wave, 20.0, 48_000, "mono", &first), "The file says 0:20; it ends at 0:1"),
+        (film(&files, "first.mp4", ["0", "1"], &first), "The file says 0:20; it ends at 0:1"),
+        (files.wave("fragments.m4a", wave, 20.0, 48_000, "mono", &fragments), "The file breaks off at 0:1"),
+        (film(&files, "fragments.mp4", ["1", "0"], &fragments), "The file breaks off at 0:1"),
+    ] {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() * 6 / 10]).unwrap();
+        probe(&path, &LIMITS).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (decoded, samples) = decode(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!((decoded.duration - 12.0).abs() < 1.5, "{name}: {}", decoded.duration);
+        assert_tone(&samples, 440.0, &name);
+        assert!(messages(&decoded).contains(says), "{name}: {}", messages(&decoded));
+        assert!((built_in(&path) - decoded.duration).abs() < 0.1, "{name}");
+    }
+}
+
+#[test]
+fn a_windows_media_film_that_is_cut_breaks_off() {
+    let files = Files::new();
+    let path = files.path("a.wmv");
+    let sound = tone(&files, "a.wav", 440, 44_100, "mono", &[]);
+    let picture = "testsrc=size=64x48:rate=10:duration=20";
+    let long = ["-f", "lavfi", "-i", picture, "-stream_loop", "9", "-i", text(&sound), "-c:v", "wmv2", "-c:a", "wmav2"];
+    ffmpeg(&[&long[..], &[text(&path)]].concat());
+    let whole = fs::read(&path).unwrap();
+    let (decoded, _) = decode(&path).unwrap();
+    assert_eq!(decoded.remarks, []);
+    fs::write(&path, &whole[..whole.len() * 6 / 10]).unwrap();
+    let (decoded, samples) = decode(&path).unwrap();
+    assert!((decoded.duration - 12.0).abs() < 1.5, "{}", decoded.duration);
+    assert_tone(&samples, 440.0, "a.wmv");
+    assert!(messages(&decoded).contains("breaks off at 0:1"), "{}", messages(&decoded));
+}
+
+#[test]
+fn an_mp4_index_that_is_cut_is_used_as_far_as_it_goes() {
+    let files = Files::new();
+    let wave = "0.4*sin(880*PI*t)";
+    let aac = ["-c:a", "aac"];
+    let m4a = fs::read(files.wave("a.m4a", wave, 20.0, 48_000, "mono", &aac)).unwrap();
+    let alac = fs::read(files.wave("alac.m4a", wave, 20.0, 48_000, "mono", &["-c:a", "alac"])).unwrap();
+    let sound_first = fs::read(film(&files, "a.mp4", ["0", "1"], &aac)).unwrap();
+    let film_first = fs::read(film(&files, "b.mp4", ["1", "0"], &aac)).unwrap();
+    // Cut at this share of the last box of this name.
+    let cut = |whole: &[u8], name: &[u8; 4], share: f64| {
+        let at = whole.windows(4).rposition(|bytes| bytes == name).unwrap() - 4;
+        let length = u32::from_be_bytes(whole[at..at + 4].try_into().unwrap());
+        whole[..at + (f64::from(length) * share) as usize].to_vec()
+    };
+    for (what, bytes, seconds) in [
+        ("positions", cut(&m4a, b"stco", 0.5), 20.0),
+        ("after the sizes", cut(&m4a, b"stsz", 1.0), 20.0),
+        ("half of the sizes", cut(&m4a, b"stsz", 0.5), 10.0),
+        ("half of the sizes, ALAC", cut(&alac, b"stsz", 0.5), 10.0),
+        ("the film's track, which is of no use", cut(&sound_first, b"stsz", 0.5), 20.0),
+        ("half of the positions of several chunks", cut(&film_first, b"stco", 0.5), 10.0),
+        ("what comes after the tracks", cut(&film_first, b"udta", 0.5), 20.0),
+    ] {
+        let path = files.write("cut.mp4", bytes);
+        probe(&path, &LIMITS).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let (decoded, samples) = decode(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!((decoded.duration - seconds).abs() < 0.6, "{what}: {}", decoded.duration);
+        assert_tone(&samples, 440.0, what);
+        let expected = if seconds < 20.0 { "other_length: The file says 0:20; it ends at 0:10.\n" } else { "" };
+        assert_eq!(messages(&decoded), expected, "{what}");
+        assert!((built_in(&path) - decoded.duration).abs() < 0.1, "{what}");
+    }
+    // Without the sizes of the frames, or where the frames are among those of a film, they can't be found.
+    for (what, bytes) in [
+        ("codec", cut(&m4a, b"stsd", 0.5)),
+        ("sizes", cut(&m4a, b"stsz", 0.0)),
+        ("the sizes among a film's", cut(&film_first, b"stsz", 0.5)),
+        ("the index", cut(&m4a, b"moov", 0.0)),
+        ("the sound", cut(&m4a, b"mdat", 0.5)),
+    ] {
+        let path = files.write("cut.mp4", bytes);
+        for error in [probe(&path, &LIMITS).unwrap_err(), decode(&path).unwrap_err()] {
+            assert_eq!(error.code(), "truncated", "{what}: {error}");
+            assert!(error.to_string().contains("index (moov) is missing"), "{what}: {error}");
         }
     }
 }

@@ -12,7 +12,7 @@ use hark::{
         audio::{AudioError, Problem},
         cli::Cli,
         error::Error,
-        speech::SpeechError,
+        speech::{SpeechError, models::ModelChangeError},
         store::{LimitScope, QueueFull, ReachedLimit},
     },
 };
@@ -126,8 +126,7 @@ examples! {
         unreadable(Problem::TooCostly, None, true),
         unreadable(Problem::Crashed, None, true),
         Error::Audio(AudioError::NoAudioTrack { format: "mp4".to_owned() }),
-        Error::Audio(AudioError::Truncated { declared: Some(60.0), found: Some(12.0) }),
-        Error::Audio(AudioError::Truncated { declared: None, found: None }),
+        Error::Audio(AudioError::Truncated),
         Error::Audio(AudioError::TooLong { duration: 20_000.0, at_least: false, limit: 14_400.0 }),
         Error::Audio(AudioError::TooLong { duration: 14_401.0, at_least: true, limit: 14_400.0 }),
         Error::Audio(AudioError::NoSamples { format: "wav".to_owned() }),
@@ -136,7 +135,15 @@ examples! {
     ],
     Error::DecodersBusy { .. } => [Error::DecodersBusy { retry_secs: 12 }],
     Error::RangeNotSatisfiable(_) => [Error::RangeNotSatisfiable(2_416_640)],
+    Error::Model(_) => [
+        Error::Model(ModelChangeError::Off),
+        Error::Model(ModelChangeError::Unknown("huge".to_owned())),
+        Error::Model(ModelChangeError::Busy("base".to_owned())),
+        Error::Model(ModelChangeError::InUse("base".to_owned())),
+        Error::Model(ModelChangeError::NotRemoved("the folder of models can't be written".to_owned())),
+    ],
     Error::Speech(_) => [Error::Speech(SpeechError::Spawn(io::Error::other(secret())))],
+    Error::DatabaseAway => [Error::DatabaseAway],
     Error::Store(_) => [Error::Store(sqlx::Error::Protocol(secret()))],
     Error::NoRecording => [Error::NoRecording],
     Error::Storage(_) => [Error::Storage(secret())],
@@ -248,7 +255,7 @@ fn hidden(command: &Command) -> Vec<String> {
 }
 
 /// The title of each struct of settings, in the order of the document.
-const GROUPS: [(&str, &str); 16] = [
+const GROUPS: [(&str, &str); 17] = [
     ("DataConfig", "Where things are kept"),
     ("NetworkConfig", "Proxies"),
     // What stands in none of the other structs.
@@ -266,6 +273,7 @@ const GROUPS: [(&str, &str); 16] = [
     ("StreamConfig", "Status streams"),
     ("HttpConfig", "Connections and requests"),
     ("UploadConfig", "Uploads"),
+    ("DatabaseConfig", "Connections to PostgreSQL"),
 ];
 
 /// Every subcommand with its settings, as Markdown. Those that take the same ones have one part together.

@@ -191,6 +191,26 @@ async fn times_of_segments_match_the_speech() {
     assert!((8.0..8.8).contains(&first.words[0].start) && (10.5..12.5).contains(&last.end), "{spoken:?}");
 }
 
+/// Two recordings that were joined. The second sentence begins just when PocketSphinx takes the first one for ended.
+#[tokio::test]
+async fn words_before_a_short_pause_keep_their_times() {
+    let engines = engines(&config());
+    let (first, second) = ("the weather was cold in the morning", "this is the second person");
+    let say = |text: &str| {
+        let wav = std::process::Command::new("flite").args(["-voice", "slt", "-t", text, "-o", "/dev/stdout"]).output();
+        let wav = wav.expect("flite is installed by scripts/setup test").stdout;
+        wav[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect::<Vec<i16>>()
+    };
+    let (first, second) = (say(first), say(second));
+    let joined = first.len() as f64 / 16_000.0;
+    let events = transcribe(engines.get(EngineId::Pocketsphinx).unwrap(), [first, second].concat()).await.unwrap();
+    let spoken = segments(&events);
+    let words: Vec<_> = spoken.iter().flat_map(|segment| &segment.words).collect();
+    let start = |text: &str| words.iter().find(|word| word.text == text).expect("it is heard").start;
+    assert!((0.0..0.8).contains(&start("weather")), "{words:?}");
+    assert!((joined..joined + 1.5).contains(&start("second")), "{words:?}");
+}
+
 /// An engine that is a shell script.
 fn shell(script: &str) -> Engines {
     let command = format!("sh -c {}", shlex::try_quote(script).unwrap());
@@ -825,6 +845,50 @@ async fn whisper_keeps_what_people_repeat() {
     let heard = text(&transcribe(engines.get(EngineId::Whisper).unwrap(), samples).await.unwrap()).to_lowercase();
     let pages = heard.matches("page is").count();
     assert!((17..=18).contains(&pages) && heard.split_whitespace().count() <= 5 * 19, "{pages}: {heard}");
+}
+
+/// Lines and processor time of Whisper's child process.
+fn whisper_child(samples: &[i16], arguments: &[&str]) -> (Vec<String>, f64) {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_hark"))
+        .args(["engine", "whisper", "--model"])
+        .arg(whisper_model("tiny.en"))
+        .args(arguments)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let feed = std::thread::spawn(move || std::io::Write::write_all(&mut input, &bytes));
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut output, &mut said).unwrap();
+    feed.join().unwrap().unwrap();
+    let used = cpu_seconds(child.id());
+    assert!(child.wait().unwrap().success(), "{said}");
+    let lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    (
+        lines.filter(|line| line["type"] == "segment").map(|line| line["text"].as_str().unwrap().to_owned()).collect(),
+        used,
+    )
+}
+
+/// Speech that is played backwards makes this model write the same words for ever, unless it guesses anew at a higher
+/// temperature.
+#[test]
+fn whisper_guesses_anew_when_its_text_is_a_loop() {
+    let (mut samples, _) = reading();
+    samples.reverse();
+    let different = |lines: &[String]| {
+        let words = lines.iter().flat_map(|line| line.split_whitespace()).map(str::to_lowercase);
+        words.collect::<std::collections::HashSet<_>>().len()
+    };
+    let (once, used_once) = whisper_child(&samples, &["--temperature-step", "0"]);
+    let (again, used_again) = whisper_child(&samples, &[]);
+    // What is left of a loop are the lines of the other window.
+    assert!(different(&once) < 20, "not a loop: {once:?}");
+    assert!(different(&again) >= 40, "{again:?}");
+    // Each of two more temperatures has three candidates, and each at most as many tokens as the first has.
+    assert!(used_again > used_once && used_again < 9.0 * used_once, "{used_again} s after {used_once} s");
 }
 
 /// A melody with chords and a beat, without voices.

@@ -4,6 +4,7 @@
 
 mod beacon;
 pub mod dom;
+pub mod models;
 mod poll;
 mod signals;
 mod stream;

@@ -2,6 +2,8 @@
 
 #[path = "inert/dom.rs"]
 pub mod dom;
+#[path = "inert/models.rs"]
+pub mod models;
 #[path = "inert/upload.rs"]
 pub mod upload;
 

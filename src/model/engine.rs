@@ -166,8 +166,21 @@ mod tests {
     }
 }
 
+/// How far the download of a model is that a visitor has asked for, or why it failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct ModelDownload {
+    /// For people: `is being fetched: 12 MB of 148 MB`, or what went wrong.
+    pub message: String,
+    /// 0 to 100, if it is known.
+    pub percent: Option<f64>,
+    /// Whether it has ended without the model.
+    pub failed: bool,
+}
+
 /// A model of Whisper's, as its page and `hark model list` show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct ModelInfo {
     pub name: String,
     /// Whether its file is on this server.
@@ -182,4 +195,7 @@ pub struct ModelInfo {
     pub languages: Option<u16>,
     /// The seconds of speech transcribed in a second of one processor, if it was measured.
     pub speed: Option<f32>,
+    /// Its download, if a visitor has asked for one.
+    #[serde(default)]
+    pub download: Option<ModelDownload>,
 }

@@ -29,7 +29,7 @@ impl ApiError {
     /// Whether the same request may succeed later: the server couldn't be reached, or failed internally.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(&*self.code, "unreachable" | "internal")
+        matches!(&*self.code, "unreachable" | "internal" | "database_unavailable")
     }
 }
 

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub const IDENTITY_PAGE: &str = "/identity";
 /// The page that a link opens.
 pub const OPEN_PAGE: &str = "/identity/open";
+/// The page of speech models.
+pub const MODELS_PAGE: &str = "/models";
 /// The address of the upload form: the JSON API, which reads it as a stream.
 pub const UPLOAD_PATH: &str = "/api/v1/sessions";
 
@@ -39,12 +41,25 @@ pub struct UploadInfo {
 
 /// The data of the page of models.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct ModelsInfo {
     pub models: Vec<ModelInfo>,
     /// The name of the file that is used, if it is none of these models.
     pub own_file: Option<String>,
-    /// How far a model is that is being fetched, as a sentence.
+    /// How far a model is that the server fetches by itself, as a sentence.
     pub fetching: Option<String>,
+    /// Whether visitors may download and remove models.
+    #[serde(default)]
+    pub may_change: bool,
+}
+
+impl ModelsInfo {
+    /// Whether a model is on its way.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        let runs = |model: &ModelInfo| model.download.as_ref().is_some_and(|download| !download.failed);
+        self.fetching.is_some() || self.models.iter().any(runs)
+    }
 }
 
 /// A link or a recovery key, as its maker sees it.

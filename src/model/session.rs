@@ -102,17 +102,21 @@ pub struct Media {
 pub struct DetectedLanguage {
     /// A BCP 47 tag.
     pub language: String,
+    /// Its English name; null for a language that Hark has no name for.
+    #[serde(default)]
+    pub name: Option<String>,
     /// How sure the engine is, 0 to 1, if it says so.
     pub probability: Option<f32>,
 }
 
 impl DetectedLanguage {
-    /// The language and how sure the engine is, for people: `de (97%)`.
+    /// The language and how sure the engine is, for people: `German (97%)`.
     #[must_use]
     pub fn label(&self) -> String {
+        let name = self.name.as_ref().unwrap_or(&self.language);
         match self.probability {
-            Some(probability) => format!("{} ({:.0}%)", self.language, probability * 100.0),
-            None => self.language.clone(),
+            Some(probability) => format!("{name} ({:.0}%)", probability * 100.0),
+            None => name.clone(),
         }
     }
 }
@@ -174,6 +178,8 @@ pub struct Transcript {
 pub struct SessionDetail {
     /// Its segments are without words and confidence, which the page doesn't show.
     pub transcript: Transcript,
+    /// The requested language in words, if any.
+    pub language_name: Option<String>,
     /// The loudest sample of equal parts of the recording, 0 to 255; empty until it has been decoded.
     pub waveform: Vec<u8>,
     pub stages: StageLog,
@@ -189,6 +195,16 @@ mod tests {
         assert_eq!(Title::new(" \n"), Err(TitleError::Empty));
         assert_eq!(Title::new(&"é".repeat(201)), Err(TitleError::TooLong(201)));
         assert!(Title::new(&"é".repeat(200)).is_ok());
+    }
+
+    #[test]
+    fn a_language_is_named_in_words_if_it_has_a_name() {
+        let label = |language: &str, name: Option<&str>, probability| {
+            DetectedLanguage { language: language.to_owned(), name: name.map(str::to_owned), probability }.label()
+        };
+        assert_eq!(label("de", Some("German"), Some(0.966)), "German (97%)");
+        assert_eq!(label("de", Some("German"), None), "German");
+        assert_eq!(label("tlh", None, Some(0.5)), "tlh (50%)");
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod process;
 mod remarks;
 mod resample;
 mod sniff;
+mod timed;
+mod timeline;
 mod waveform;
 mod wire;
 
@@ -140,14 +142,13 @@ pub enum AudioError {
         /// What it is, with an article.
         what: String,
     },
-    /// The part of the file without which nothing of it can be heard is missing.
-    #[error("{}", truncated(*declared, *found))]
-    Truncated {
-        /// Seconds that the container declares, if it does.
-        declared: Option<f64>,
-        /// Seconds that the file holds, if known.
-        found: Option<f64>,
-    },
+    /// The index of an MP4 file, without which nothing of it can be heard, is missing.
+    #[error(
+        "The file's index (moov) is missing: the recording was cut off before it was finished, and nothing else says where \
+         its sound is. Finish the recording on the device that made it, or copy the file again in full. Failing that, a \
+         repair program such as untrunc can make a new index with an intact recording from the same device."
+    )]
+    Truncated,
     /// Longer than [`Limits::max_duration`].
     #[error("{}", too_long(*duration, *at_least, *limit))]
     TooLong {
@@ -201,7 +202,7 @@ impl AudioError {
             Self::NoSuchTrack { .. } => "no_such_track",
             Self::Protected { .. } => "protected",
             Self::ClosedFormat { .. } => "closed_format",
-            Self::Truncated { .. } => "truncated",
+            Self::Truncated => "truncated",
             Self::TooLong { .. } => "too_long",
             Self::NoSamples { .. } => "no_samples",
             Self::Io(_) => "io",
@@ -244,26 +245,6 @@ fn unreadable(recognised: Option<&str>, problem: Problem, ffmpeg: bool) -> Strin
     text
 }
 
-fn truncated(declared: Option<f64>, found: Option<f64>) -> String {
-    const CURE: &str = "Copy or record it again in full, then send it once more.";
-    match (declared, found) {
-        (Some(declared), Some(found)) => {
-            let (declared, found) = (clock(declared.round()), clock(found));
-            format!("The file is incomplete: it says it lasts {declared}, but breaks off at {found}. {CURE}")
-        }
-        (Some(declared), None) => {
-            format!(
-                "The file is incomplete: it says it lasts {}, but breaks off before. {CURE}",
-                clock(declared.round())
-            )
-        }
-        (None, Some(found)) => format!("The file is incomplete: it breaks off at {}. {CURE}", clock(found)),
-        (None, None) => {
-            format!("The file is incomplete: the part that says how to read it, near its end, is missing. {CURE}")
-        }
-    }
-}
-
 fn too_long(duration: f64, at_least: bool, limit: f64) -> String {
     let limit_clock = clock(limit);
     let mut duration_clock = clock(duration.round());
@@ -304,8 +285,6 @@ mod tests {
     fn messages_name_both_numbers() {
         let text = AudioError::TooLong { duration: 10_800.2, at_least: false, limit: 10_800.0 }.to_string();
         assert!(text.contains("3:00:01") && text.contains("3:00:00"), "{text}");
-        let text = AudioError::Truncated { declared: Some(100.0), found: Some(40.5) }.to_string();
-        assert!(text.contains("0:01:40") && text.contains("0:00:40"), "{text}");
         let without = AudioError::Unreadable {
             recognised: Some("Windows Media".into()),
             problem: Problem::Unsupported,

@@ -4,6 +4,9 @@
 use super::{
     audio::DecoderArgs,
     config,
+    manage::StoreArgs,
+    nodes::NodesArgs,
+    secret::SecretArgs,
     speech::{EngineArgs, ModelArgs},
     stuck::SessionsArgs,
 };
@@ -26,9 +29,19 @@ pub enum Command {
     Worker(Box<config::ServeConfig>),
     /// Show what works on this machine and what is missing.
     Doctor(Box<config::ServeConfig>),
+    /// Make the database's tables, or bring them up to what this version needs, and say what was done. 'hark serve' does the
+    /// same at its start where the database's role may; this is for where it may not. Nodes of the version before may run
+    /// meanwhile.
+    Migrate(StoreArgs),
     /// Manage sessions while Hark runs, with the same settings.
     #[command(subcommand)]
     Sessions(SessionsArgs),
+    /// List the nodes of a database, with what they can do and what is wrong with them. Exits with 0 if all are well, with
+    /// 3 otherwise.
+    Nodes(NodesArgs),
+    /// Change the key that signs cookies and the messages between nodes.
+    #[command(subcommand)]
+    Secret(SecretArgs),
     /// Show, fetch, import and remove speech models.
     #[command(subcommand)]
     Model(ModelArgs),

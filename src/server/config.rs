@@ -47,10 +47,15 @@ pub struct ServeConfig {
     pub http: HttpConfig,
     #[command(flatten)]
     pub uploads: UploadConfig,
+    #[command(flatten)]
+    pub database: DatabaseConfig,
     /// Where to answer /metrics and /api/v1/health/, such as 127.0.0.1:9100, instead of where pages are served; /healthz and
     /// /readyz are answered in both places. A node that only works answers them here or nowhere.
     #[arg(long, env = "HARK_MONITOR_ADDR", value_name = "ADDRESS")]
     pub monitor_addr: Option<SocketAddr>,
+    /// The name of this node in logs and in the list of nodes; the name of its machine if left out.
+    #[arg(long, env = "HARK_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
 }
 
 /// Where Hark keeps what it is given.
@@ -177,7 +182,8 @@ pub struct NetworkConfig {
 /// Status streams.
 #[derive(Args, Clone, Debug)]
 pub struct StreamConfig {
-    /// How many status streams one owner may have open on this node.
+    /// How many status streams one owner may have open on this node. Each node counts its own: behind a proxy with several
+    /// nodes an owner may have as many on each of them.
     #[arg(long, env = "HARK_MAX_STREAMS_PER_OWNER", default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams_per_owner: u32,
     /// How many status streams may be open on this node; fewer if the system allows fewer open files.
@@ -498,6 +504,10 @@ pub struct HttpConfig {
     /// How long browsers that came over https must use only https (HSTS), in seconds; 0 turns it off.
     #[arg(long, env = "HARK_HSTS_SECS", default_value_t = 180 * 86_400, value_name = "SECONDS")]
     pub hsts_secs: u32,
+    /// Whether every visitor may download speech models to this server, and remove those that aren't in use, on the page of
+    /// models. For servers whose visitors the operator knows.
+    #[arg(long, env = "HARK_MODEL_CHANGES_BY_VISITORS", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub model_changes_by_visitors: bool,
 }
 
 /// Uploads under way.
@@ -521,6 +531,22 @@ pub struct UploadConfig {
     /// Over how many seconds of waiting for its client an upload's rate is measured.
     #[arg(long, env = "HARK_UPLOAD_WINDOW_SECS", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub upload_window_secs: u32,
+}
+
+/// Connections to PostgreSQL.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseConfig {
+    /// How many connections to PostgreSQL this node may have open for its work. It has one more to see whether the server
+    /// answers.
+    #[arg(long, env = "HARK_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub database_connections: u32,
+    /// How long a request waits for one of them while all are in use, in seconds. Then it is answered with 503.
+    #[arg(long, env = "HARK_DATABASE_WAIT_SECS", default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=300))]
+    pub database_wait_secs: u32,
+    /// After what silence PostgreSQL counts as away, in milliseconds. Requests are then answered with 503 at once instead
+    /// of waiting. A server that refuses connections is away without waiting for that.
+    #[arg(long, env = "HARK_DATABASE_SILENCE_MS", default_value_t = 1500, value_name = "MS", value_parser = clap::value_parser!(u32).range(200..=60_000))]
+    pub database_silence_ms: u32,
 }
 
 impl ServeConfig {

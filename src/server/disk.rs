@@ -144,7 +144,9 @@ impl DiskWatch {
             Err(error) if store::is_full(&error) => Condition::Full { free },
             Err(error) if store::is_read_only(&error) => Condition::ReadOnly,
             Err(error) => {
-                tracing::warn!(%error, "not ready: the database does not answer");
+                if !store::is_away(&error) {
+                    tracing::warn!(%error, "not ready: the database takes no write");
+                }
                 Condition::Unreachable
             }
         };

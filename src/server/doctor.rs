@@ -4,10 +4,14 @@
 use super::{
     audio::{self, Decoders},
     bus::Bus,
+    clock::machine_time,
+    clock_watch::ClockOffset,
+    cluster,
     config::{DataConfig, ServeConfig},
+    keys::CookieKeys,
     media::Recordings,
     speech::Engines,
-    store::Store,
+    store::{DatabaseOpenError, Schema, Store},
 };
 use crate::model::{duration, stall_timeout};
 use rustix::fs::Access;
@@ -80,14 +84,85 @@ pub async fn report(config: &ServeConfig) -> bool {
 /// Checks the services that nodes share, if they are set. True if all of them can be used.
 async fn services(data: &DataConfig) -> bool {
     let mut usable = true;
-    if let Some(url) = &data.database_url {
-        usable &= report_service("PostgreSQL", "DATABASE_URL", Store::probe(url).await);
+    let file = data.data_dir.join("hark.sqlite");
+    match &data.database_url {
+        Some(url) => {
+            let fits = report_database(Store::examine(url).await, "DATABASE_URL");
+            usable &= fits && report_cluster(url, data).await;
+        }
+        None if file.exists() => usable &= report_database(Store::examine_file(&file).await, "HARK_DATA_DIR"),
+        None => {}
     }
     if let Some(url) = &data.redis_url {
         usable &= report_service("Redis", "REDIS_URL", Bus::probe(url).await);
     }
     if let Some(url) = &data.recordings_url {
         usable &= report_service("place of the recordings", "HARK_RECORDINGS_URL", Recordings::probe(url).await);
+    }
+    usable
+}
+
+/// The database, and the version of its tables.
+fn report_database(found: Result<Schema, DatabaseOpenError>, setting: &str) -> bool {
+    let what = if setting == "DATABASE_URL" { "PostgreSQL" } else { "SQLite" };
+    match &found {
+        Err(error @ DatabaseOpenError::Away(_)) => {
+            println!("wrong    {error}; see {setting}");
+            return false;
+        }
+        Err(DatabaseOpenError::Newer { .. } | DatabaseOpenError::NoRight { .. } | DatabaseOpenError::Altered(_))
+        | Ok(_) => {
+            println!("ok       {what}");
+        }
+        Err(error) => println!("wrong    {what}: {error}; see {setting}"),
+    }
+    match &found {
+        Ok(Schema::Current(version)) => println!("ok       the database's tables have version {version}, as needed"),
+        Ok(Schema::Behind { has: None, needs }) => {
+            println!("ok       the database's tables will be made at the first start, in version {needs}");
+        }
+        Ok(Schema::Behind { has: Some(has), needs }) => {
+            println!("ok       the database's tables will be brought from version {has} to {needs} at the next start");
+        }
+        Err(
+            error @ (DatabaseOpenError::Newer { .. }
+            | DatabaseOpenError::NoRight { .. }
+            | DatabaseOpenError::Altered(_)),
+        ) => {
+            println!("wrong    the database can't be used: {error}");
+        }
+        Err(_) => {}
+    }
+    found.is_ok()
+}
+
+/// Whether this node may join the others on the shared database.
+async fn report_cluster(url: &str, data: &DataConfig) -> bool {
+    let before = machine_time();
+    let found = Store::probe(url).await;
+    let after = machine_time();
+    let (now, cluster) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            println!("wrong    PostgreSQL: {error}; see DATABASE_URL");
+            return false;
+        }
+    };
+    let mut usable = true;
+    let offset = ClockOffset::between(before, now.0, after);
+    if offset.is_off() {
+        usable &= !offset.is_wrong();
+        println!("wrong    {}; set its clock, for example with NTP", offset.sentence());
+    }
+    let Some(cluster) = cluster else { return usable };
+    let keys = data.secret.as_deref().and_then(CookieKeys::parse);
+    let differences = cluster::differences(&cluster, keys.as_ref(), data).await;
+    if differences.is_empty() {
+        println!("ok       this node fits the cluster {}", cluster.id);
+    }
+    for difference in differences {
+        usable = false;
+        println!("wrong    {difference}");
     }
     usable
 }

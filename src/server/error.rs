@@ -4,7 +4,7 @@
 use super::{
     audio::{AudioError, ProbeError},
     media::MediaError,
-    speech::SpeechError,
+    speech::{SpeechError, models::ModelChangeError},
     store::{self, EnqueueError, LimitScope, QueueFull, ReachedLimit},
 };
 use crate::model::{
@@ -118,8 +118,15 @@ pub enum Error {
     DecodersBusy { retry_secs: u32 },
     #[error("The range asked for lies outside the recording of {0} bytes.")]
     RangeNotSatisfiable(u64),
+    #[error("{0}")]
+    Model(#[from] ModelChangeError),
     #[error("The speech engine failed: {0}")]
     Speech(#[from] SpeechError),
+    /// The log has the cause.
+    #[error(
+        "The server's database can't be used at the moment, so nothing can be read or saved. Try again in a few seconds."
+    )]
+    DatabaseAway,
     #[error("the store failed: {0}")]
     Store(sqlx::Error),
     #[error("The recording of this session isn't here.")]
@@ -151,6 +158,7 @@ impl Error {
             }
             Self::EngineUnavailable { .. }
             | Self::Storage(_)
+            | Self::DatabaseAway
             | Self::UploadsFull { .. }
             | Self::DecodersBusy { .. }
             | Self::ConnectionsFull => StatusCode::SERVICE_UNAVAILABLE,
@@ -158,7 +166,9 @@ impl Error {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::WorkersOff | Self::CookiesBlocked | Self::InvalidKey => StatusCode::FORBIDDEN,
-            Self::NoSessions => StatusCode::CONFLICT,
+            Self::Model(ModelChangeError::Off) => StatusCode::FORBIDDEN,
+            Self::Model(ModelChangeError::Unknown(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoSessions | Self::Model(_) => StatusCode::CONFLICT,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::InvalidReport(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyReports
@@ -187,8 +197,10 @@ impl Error {
             Self::InvalidTitle(_) => "invalid_title",
             Self::UnknownEngine(_) => "unknown_engine",
             Self::UnknownLanguage(_) => "unknown_language",
+            Self::Model(error) => error.code(),
             Self::EngineUnavailable { .. } => "engine_unavailable",
             Self::Storage(_) => "storage_unavailable",
+            Self::DatabaseAway => "database_unavailable",
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => "too_large",
             Self::RequestTooSlow { .. } => "request_too_slow",
             Self::UploadTooSlow { .. } | Self::UploadSilent { .. } => "upload_too_slow",
@@ -235,6 +247,7 @@ impl Error {
             Self::TooManyUploads { .. } | Self::UploadsFull { .. } => Some(60),
             Self::QueueFull(full) => Some(retry_after(full.wait_secs, full.measured)),
             Self::DecodersBusy { retry_secs } => Some(*retry_secs),
+            Self::DatabaseAway => Some(5),
             _ => None,
         }
     }
@@ -307,7 +320,21 @@ impl From<QueueFull> for Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        if store::is_full(&error) { Self::NothingSaved } else { Self::Store(error) }
+        if store::is_full(&error) {
+            Self::NothingSaved
+        } else if store::is_busy(&error) {
+            tracing::warn!(%error, "a request failed because another program has locked the database");
+            Self::DatabaseAway
+        } else if matches!(error, sqlx::Error::PoolTimedOut) {
+            // Not while the database is away: then requests don't wait as long.
+            tracing::warn!("a request failed because no connection to the database was free in time");
+            Self::DatabaseAway
+        } else if store::is_away(&error) {
+            tracing::debug!(%error, "a request failed because the database is away");
+            Self::DatabaseAway
+        } else {
+            Self::Store(error)
+        }
     }
 }
 

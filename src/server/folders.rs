@@ -3,9 +3,9 @@
 
 use rustix::fs::Mode;
 use std::{
-    fs::DirBuilder,
-    io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    fs::{DirBuilder, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -27,6 +27,16 @@ pub fn is_open_to_others(path: &Path) -> bool {
 /// If it can't be created, or isn't a folder.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Writes a new file that nobody else may read, and syncs it to the disk.
+///
+/// # Errors
+/// If it exists already, or can't be written.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 #[cfg(test)]

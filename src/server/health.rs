@@ -1,8 +1,8 @@
 //! Counts of sessions for operators, over all owners, for the API and as gauges for Prometheus. Called by
 //! `http::health`.
 
-use super::store::{STALLED_SECS, Store};
-use crate::model::{State, Timestamp};
+use super::store::{self, STALLED_SECS, Store};
+use crate::model::State;
 use serde::Serialize;
 use std::time::Duration;
 use tokio::{sync::Mutex, time::Instant};
@@ -23,6 +23,8 @@ pub struct SessionsHealth {
     long_running: u64,
     /// Of those in `processing`: nothing has changed for more than a minute, or the worker's lease has run out.
     stalled: u64,
+    /// Of those in `queued`: no worker can take them now, because none has their engine or its model isn't here yet.
+    waiting_for_worker: u64,
     /// How long the session that waits longest has waited, in seconds; null if none waits. Sessions of workers outside
     /// Hark don't wait in this queue.
     oldest_queued_secs: Option<f64>,
@@ -38,10 +40,11 @@ impl SessionsHealth {
         for (status, n) in store.counts().await? {
             *sessions.count_of(status) = n;
         }
-        let now = Timestamp::now();
+        let now = store.now().await?;
         let health = store.health(now, STALLED_SECS).await?;
         sessions.long_running = health.long_running;
         sessions.stalled = health.stalled;
+        sessions.waiting_for_worker = health.waiting;
         sessions.oldest_queued_secs = health.oldest_queued.map(|since| now.seconds_since(since).max(0.0));
         Ok(sessions)
     }
@@ -77,7 +80,11 @@ impl SessionGauges {
                 }
                 metrics::gauge!("hark_sessions_long_running").set(sessions.long_running as f64);
                 metrics::gauge!("hark_sessions_stalled").set(sessions.stalled as f64);
+                metrics::gauge!("hark_sessions_waiting_for_worker").set(sessions.waiting_for_worker as f64);
                 metrics::gauge!("hark_queue_oldest_seconds").set(sessions.oldest_queued_secs.unwrap_or_default());
+            }
+            Err(error) if store::is_away(&error) => {
+                tracing::debug!(%error, "the sessions could not be counted");
             }
             Err(error) => tracing::warn!(%error, "the sessions could not be counted; the metrics show the last count"),
         }

@@ -5,6 +5,7 @@ mod disposition;
 mod etag;
 mod health;
 pub mod identity;
+mod models;
 pub mod notice;
 mod outside;
 mod range;
@@ -22,8 +23,9 @@ use super::{error::Error, state::AppState};
 use crate::model::{Session, SessionId};
 use axum::{
     Json, Router,
-    extract::{FromRequestParts, Path},
+    extract::{FromRequestParts, Path, Request, State},
     http::{HeaderValue, Method, StatusCode, header, request::Parts},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -50,9 +52,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 )]
 struct Description;
 
-/// The API's routes, and its description at `/api/openapi.json`. `separate_monitor`: without the routes that only
-/// operators use.
-pub fn router(separate_monitor: bool) -> Router<AppState> {
+/// The API's routes, and its description at `/api/openapi.json`; without the routes that only operators use, if those have
+/// an address of their own.
+pub fn router(state: &AppState) -> Router<AppState> {
+    let separate_monitor = state.settings.separate_monitor;
     let health = OpenApiRouter::new().routes(routes!(health::sessions));
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(sessions::list, sessions::create))
@@ -71,6 +74,8 @@ pub fn router(separate_monitor: bool) -> Router<AppState> {
         .routes(routes!(status::all))
         .routes(routes!(status::stream_one))
         .routes(routes!(status::stream_all))
+        .routes(routes!(models::list))
+        .routes(routes!(models::stream))
         .routes(routes!(reports::create))
         .merge(if separate_monitor { OpenApiRouter::new() } else { health })
         .split_for_parts();
@@ -80,6 +85,7 @@ pub fn router(separate_monitor: bool) -> Router<AppState> {
             get(async move || ([(header::CACHE_CONTROL, "public, max-age=300")], Json(description))),
         )
         .route("/api/{*rest}", axum::routing::any(async || Error::NoRoute))
+        .layer(middleware::from_fn_with_state(state.clone(), answer_without_database))
 }
 
 /// The route that Prometheus scrapes.
@@ -93,9 +99,22 @@ pub fn session_health() -> Router<AppState> {
 }
 
 /// The routes of workers outside Hark, whose requests have no owner.
-pub fn workers() -> Router<AppState> {
+pub fn workers(state: &AppState) -> Router<AppState> {
     let no_store = HeaderValue::from_static("no-store");
-    outside::routes().layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store))
+    outside::routes()
+        .layer(middleware::from_fn_with_state(state.clone(), answer_without_database))
+        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store))
+}
+
+/// Answers a request that waits for the database when that is known to be away.
+async fn answer_without_database(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    // A recording that is being received may take minutes, by the end of which the database may be back: `sessions`
+    // checks it before and after.
+    if request.method() == Method::POST && request.uri().path() == "/api/v1/sessions" {
+        return next.run(request).await;
+    }
+    let answered = state.sessions.store.unless_away(next.run(request)).await;
+    answered.unwrap_or_else(|| Error::DatabaseAway.into_response())
 }
 
 /// The kind of body that a request may have.

@@ -4,20 +4,25 @@
 
 mod job;
 mod order;
+mod reaper;
 mod retention;
 mod spool;
+mod waits;
 
 pub use retention::run as delete_expired;
 
 use super::{
     bus::Signal,
+    clock_watch::ClockWatch,
     config::JobConfig,
     outside::Outside,
+    registry,
     sessions::Sessions,
     space::Reservation,
-    store::{self, Claim},
+    store::{self, Claim, Store},
 };
-use crate::model::{EngineId, SessionId, Timestamp};
+use crate::model::{SessionId, Timestamp};
+use reaper::Reaper;
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
@@ -25,6 +30,7 @@ use std::{
 };
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
+use waits::Waits;
 
 /// How often the queue and the leases are checked without a signal from the bus.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -36,9 +42,10 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// database can't be reached.
 const GRACE_PERIOD: Duration = Duration::from_secs(7);
 
-/// How long a worker whose disk is full claims nothing. Without a pause it would claim and give back the whole queue in
-/// no time.
-const FULL_DISK_PAUSE: Duration = Duration::from_secs(10);
+/// How long a worker claims nothing after it had to give a session back because of its surroundings: at first, and at
+/// most. Without a pause it would claim and give back the whole queue in no time.
+const MIN_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(300);
 
 /// The latest measured speed of this node, in audio seconds per second, for the arrival times of queued sessions.
 #[derive(Debug, Default)]
@@ -93,12 +100,15 @@ impl Running {
 /// # Errors
 /// If the store fails.
 pub async fn recover(workers: &Workers) -> Result<(), sqlx::Error> {
-    // Other nodes may be working on sessions of a shared database. There only leases tell which sessions are lost.
-    let alone = !workers.sessions.store.is_shared();
-    let (store, now) = (&workers.sessions.store, Timestamp::now());
-    let reaped = || store.reap(now, alone, &[], workers.config.max_attempts);
-    // On a full disk only deleting sessions makes room, and people can't do that before the node has started.
-    let events = workers.sessions.disk.make_room(store, store::is_full, reaped).await?;
+    let store = &workers.sessions.store;
+    let mut events = Vec::new();
+    // Other nodes may be working on sessions of a shared database. There only leases tell which sessions are lost, and
+    // the reaper looks at them.
+    if !store.is_shared() {
+        let reaped = || store.reap(Timestamp::now(), true, &[], workers.config.max_attempts);
+        // On a full disk only deleting sessions makes room, and people can't do that before the node has started.
+        events = workers.sessions.disk.make_room(store, store::is_full, reaped).await?;
+    }
     for event in &events {
         if let Some(status) = event.new_status() {
             let id = status.session_id;
@@ -112,27 +122,100 @@ pub async fn recover(workers: &Workers) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
+/// When a node may claim again after its surroundings failed: a full disk, or a storage that is away.
+struct Pause {
+    until: time::Instant,
+    length: Duration,
+}
+
+impl Pause {
+    fn new() -> Self {
+        Self { until: time::Instant::now(), length: MIN_PAUSE }
+    }
+
+    fn is_over(&self) -> bool {
+        time::Instant::now() >= self.until
+    }
+
+    /// Takes in how an attempt ended. Failures in a row make the pauses longer; an operator reads of the first.
+    fn after(&mut self, end: &job::AttemptEnd, workers: &Workers) {
+        let registry = &workers.sessions.registry;
+        match end {
+            job::AttemptEnd::Ready => {
+                self.length = MIN_PAUSE;
+                if registry.set_problem(None).is_some() {
+                    tracing::info!("this node works on sessions again");
+                }
+            }
+            job::AttemptEnd::Unfit(problem) => {
+                self.until = time::Instant::now() + self.length;
+                if registry.set_problem(Some(problem.clone())).is_none() {
+                    tracing::warn!(
+                        "{problem}; this node tries again in {} s, then less and less often",
+                        self.length.as_secs()
+                    );
+                }
+                self.length = (self.length * 2).min(MAX_PAUSE);
+            }
+        }
+    }
+}
+
+/// What every node looks after, with workers or without.
+struct Upkeep {
+    reaper: Reaper,
+    waits: Waits,
+}
+
+impl Upkeep {
+    fn new(workers: &Workers) -> Self {
+        Self { reaper: Reaper::new(workers.config.lease_secs), waits: Waits::new() }
+    }
+
+    async fn check(&mut self, workers: &Workers) {
+        self.reaper.check(workers).await;
+        self.waits.check(workers).await;
+    }
+}
+
+/// Tells the other nodes regularly what this one is and does, until `stop`.
+pub async fn announce(workers: Workers, clock: Arc<ClockWatch>, stop: CancellationToken) {
+    let sessions = &workers.sessions;
+    let mut interval = time::interval(registry::HEARTBEAT);
+    interval.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(interval.tick()).await.is_some() {
+        let engines = registry::engines_of(&sessions.engines);
+        let running = u32::try_from(workers.running.list().len()).unwrap_or(u32::MAX);
+        let problem = sessions.cluster.problem().or_else(|| sessions.registry.problem());
+        if let Err(error) = sessions.registry.announce(&sessions.store, engines, running, problem, clock.offset()).await
+        {
+            log_error(&error, "the other nodes could not be told that this one runs; trying again");
+        }
+    }
+    sessions.registry.leave(&sessions.store).await;
+}
+
 /// Runs the workers until `stop`, then puts running sessions back into the queue and returns.
 pub async fn run(workers: Workers, stop: CancellationToken) {
+    let mut upkeep = Upkeep::new(&workers);
     if workers.config.workers == 0 {
-        // A node without workers still checks the leases, in case the last worker is gone.
+        // In case the last worker is gone.
         let mut poll = time::interval(POLL_INTERVAL);
         while stop.run_until_cancelled(poll.tick()).await.is_some() {
-            reap(&workers).await;
+            upkeep.check(&workers).await;
         }
         return;
     }
-    let worker = format!("{}-{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
+    let worker = format!("{}-{}", workers.sessions.registry.node_name(), std::process::id());
     let speed = Arc::new(NodeSpeed::default());
     let mut signals = workers.sessions.bus.signals();
     let mut poll = time::interval(POLL_INTERVAL);
     poll.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut running: JoinSet<job::AttemptEnd> = JoinSet::new();
-    let mut paused_until = time::Instant::now();
+    let mut pause = Pause::new();
     let (mut refresh, mut refresh_from) = (false, time::Instant::now());
     while !stop.is_cancelled() {
-        let paused = time::Instant::now() < paused_until;
-        match claim_next(&workers, &worker, running.len(), paused).await {
+        match claim_next(&workers, &worker, running.len(), &pause).await {
             Ok(Some((claim, room))) => {
                 let id = claim.session.id;
                 workers.running.with(|running| running.insert(id));
@@ -150,14 +233,13 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             _ = poll.tick() => {
-                reap(&workers).await;
+                upkeep.check(&workers).await;
                 if running.len() < workers.config.workers as usize {
                     update_waiting_for_room(&workers).await;
-                    update_waiting_for_model(&workers).await;
                 }
             }
-            Some(end) = running.join_next(), if !running.is_empty() => if let Ok(job::AttemptEnd::DiskFull) = end {
-                paused_until = time::Instant::now() + FULL_DISK_PAUSE;
+            Some(end) = running.join_next(), if !running.is_empty() => if let Ok(end) = end {
+                pause.after(&end, &workers);
             },
             signal = signals.recv() => match signal {
                 // While all workers are busy, a new session needs an arrival time.
@@ -181,20 +263,21 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
     }
 }
 
-/// Claims the next session whose recording fits on this node's disk, and reserves that room.
+/// Claims the next session that this node has an engine for and whose recording fits on its disk, and reserves that room.
 async fn claim_next(
     workers: &Workers,
     worker: &str,
     running: usize,
-    paused: bool,
+    pause: &Pause,
 ) -> Result<Option<(Claim, Option<Reservation>)>, sqlx::Error> {
-    if paused || running >= workers.config.workers as usize {
+    let full = running >= workers.config.workers as usize;
+    if full || !pause.is_over() || workers.sessions.cluster.problem().is_some() {
         return Ok(None);
     }
-    let now = Timestamp::now();
-    let without = workers.sessions.engines.waiting().map(|(engine, _)| engine);
-    let lease = lease(&workers.config, now);
-    let claimed = workers.sessions.store.claim(worker, now, lease, room(workers), without).await?;
+    let engines = registry::ready_engines(&workers.sessions.engines);
+    let store = &workers.sessions.store;
+    let lease = lease(store, &workers.config).await?;
+    let claimed = store.claim(worker, Timestamp::now(), lease, room(workers), &engines).await?;
     Ok(claimed.map(|(claim, event)| {
         workers.sessions.bus.publish(&event);
         // An upload may have taken the room meanwhile. Then the job finds the disk full and puts the session back.
@@ -218,17 +301,6 @@ async fn update_waiting_for_room(workers: &Workers) {
     }
 }
 
-/// Makes the pages of sessions say so if the model of their engine isn't here yet, and how far it is. Sessions with other
-/// engines are claimed meanwhile.
-async fn update_waiting_for_model(workers: &Workers) {
-    let waiting = workers.sessions.engines.waiting();
-    let reason = waiting.as_ref().map(|(_, sentence)| sentence.as_str());
-    match workers.sessions.store.update_needs_model(EngineId::Whisper, reason, Timestamp::now()).await {
-        Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
-        Err(error) => log_error(&error, "the sessions that wait for a model could not be updated; trying again"),
-    }
-}
-
 /// Removes a session from those that this node works on when its attempt ends, also by a panic.
 fn forget_at_end(workers: Workers, id: SessionId) -> impl Drop {
     struct Guard(Workers, SessionId);
@@ -240,32 +312,19 @@ fn forget_at_end(workers: Workers, id: SessionId) -> impl Drop {
     Guard(workers, id)
 }
 
-/// Logs an error after which the work is tried again. A full disk is logged once, by `disk`, and not by everybody who
-/// runs into it.
+/// Logs an error after which the work is tried again. A full disk is logged once, by `disk`, and a database that is away by
+/// `store`, and not by everybody who runs into it.
 fn log_error(error: &sqlx::Error, what: &str) {
-    if store::is_full(error) {
+    if store::is_full(error) || store::is_away(error) {
         tracing::debug!(%error, "{what}");
     } else {
         tracing::error!(%error, "{what}");
     }
 }
 
-fn lease(config: &JobConfig, now: Timestamp) -> Timestamp {
-    now.plus_seconds(f64::from(config.lease_secs))
-}
-
-async fn reap(workers: &Workers) {
-    let running = workers.running.list();
-    match workers.sessions.store.reap(Timestamp::now(), false, &running, workers.config.max_attempts).await {
-        Ok(events) => {
-            for status in events.iter().filter_map(|e| e.new_status()) {
-                let id = status.session_id;
-                tracing::warn!(session_id = %id, status = %status.state, "session {id} lost its worker: the lease ran out");
-            }
-            workers.sessions.bus.publish_all(&events);
-        }
-        Err(error) => log_error(&error, "leases could not be checked; trying again"),
-    }
+/// When a lease that begins now runs out, by the database's clock.
+async fn lease(store: &Store, config: &JobConfig) -> Result<Timestamp, sqlx::Error> {
+    Ok(store.now().await?.plus_seconds(f64::from(config.lease_secs)))
 }
 
 /// Fails the sessions whose workers, outside Hark, went silent; stores what the others reported. Runs until `stop`.

@@ -66,6 +66,19 @@ impl CookieKeys {
         self.0.iter().map(|named| named.key.master())
     }
 
+    /// Several keys, the first of which signs; none if there are none or one has fewer than 64 bytes.
+    #[must_use]
+    pub fn several(keys: &[Vec<u8>]) -> Option<Self> {
+        let keys: Option<Vec<NamedKey>> = keys.iter().map(|bytes| NamedKey::new(bytes)).collect();
+        keys.filter(|keys| !keys.is_empty()).map(Self)
+    }
+
+    /// What the keys are compared by, in order: a few digits of a hash of each, which also stand in the names of cookies.
+    #[must_use]
+    pub fn fingerprints(&self) -> Vec<String> {
+        self.0.iter().map(|named| named.hash.clone()).collect()
+    }
+
     fn first(&self) -> &NamedKey {
         &self.0[0]
     }

@@ -1,12 +1,14 @@
-//! `hark sessions list` and `delete`: lists and deletes sessions of all owners for an operator. They work beside
-//! running nodes, on the same database and recordings; the nodes find the changes in the store. Called by `stuck`,
-//! which has the other subcommand.
+//! `hark migrate`, `hark sessions list` and `delete`: completes the tables, lists and deletes sessions of all owners for an
+//! operator. They work beside
+//! running nodes, on the same database and recordings; the nodes find the changes in the store. Called by `main`, and by
+//! `stuck`, which has the other subcommand.
 
 use super::{
     config::{RecordingsUrl, read_database_url},
+    folders,
     media::Recordings,
     owner::Owner,
-    store::{SessionFilter, Store},
+    store::{MigrateResult, SessionFilter, Store},
 };
 use crate::model::{
     Session, SessionId, State, Timestamp, bytes, duration,
@@ -16,7 +18,7 @@ use clap::Args;
 use serde::Serialize;
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// The number of sessions read at once.
@@ -34,6 +36,12 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// The data folder.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// Opens the database, which must exist.
     ///
     /// # Errors
@@ -55,6 +63,31 @@ impl StoreArgs {
         };
         opened.map_err(|e| format!("the database can't be opened: {e}"))
     }
+}
+
+/// `hark migrate`: makes or completes the tables, and says what was done.
+///
+/// # Errors
+/// If that isn't possible, as a message for the operator.
+pub async fn migrate(args: &StoreArgs) -> Result<(), String> {
+    let migrated = match read_database_url(args.database_url_file.as_deref())? {
+        Some(url) => Store::migrate(&url).await,
+        None => {
+            let folder = &args.data_dir;
+            let made = folders::make_folder(folder);
+            made.map_err(|e| format!("the data folder '{}' can't be used: {e}", folder.display()))?;
+            Store::migrate_file(&folder.join("hark.sqlite")).await
+        }
+    };
+    let MigrateResult { before, after } = migrated.map_err(|e| format!("the database can't be migrated: {e}"))?;
+    print_line(&match before {
+        None => format!("the database's tables were made, in version {after}"),
+        Some(before) if before == after => {
+            format!("the database's tables have version {after} already; nothing was changed")
+        }
+        Some(before) => format!("the database's tables were brought from version {before} to {after}"),
+    });
+    Ok(())
 }
 
 /// `hark sessions list`.

@@ -18,8 +18,11 @@ use crate::{
 use bytes::Bytes;
 use futures::{TryStreamExt, stream::BoxStream};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path};
-use std::{fs::File, io, path::PathBuf, sync::Arc};
-use tokio::io::{AsyncWriteExt, BufReader, BufWriter as FileWriter};
+use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncWriteExt, BufReader, BufWriter as FileWriter},
+    time,
+};
 
 /// Bytes of an upload buffered in memory before they are written to the disk.
 const WRITE_BUFFER: usize = 64 * 1024;
@@ -29,6 +32,10 @@ const MIN_PART: u64 = 5 * 1024 * 1024;
 /// S3 accepts 10,000 parts. Recordings larger than this many of the smallest parts have larger ones.
 const MAX_PARTS: u64 = 9_000;
 const CONCURRENT_PARTS: usize = 2;
+/// The file among the recordings that says whose they are.
+pub const MARKER: &str = "hark-cluster.txt";
+/// How long reading it may take. Reading a folder whose server is gone may never end.
+const MARKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that are reserved at once for an upload of unknown length.
 const RESERVE_STEP: u64 = 1024 * 1024;
 
@@ -328,6 +335,52 @@ impl Recordings {
         }
         match self.store.delete(&key(id)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads the marker of the cluster whose recordings these are. None if there is none: nobody has put one here, or
+    /// what should be mounted here isn't.
+    ///
+    /// # Errors
+    /// If the storage can't be read.
+    pub async fn marker(&self) -> Result<Option<String>, MediaError> {
+        let read = async {
+            match &self.folder {
+                // By its name, as workers open recordings: what is mounted there may change.
+                Some(folder) => match tokio::fs::read(folder.join(MARKER)).await {
+                    Ok(bytes) => Ok(Bytes::from(bytes)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Err(MediaError::Missing),
+                    Err(error) => Err(MediaError::Storage(error.to_string())),
+                },
+                None => Ok(self.store.get(&Path::from(MARKER)).await?.bytes().await?),
+            }
+        };
+        match time::timeout(MARKER_TIMEOUT, read).await {
+            Ok(Ok(bytes)) => Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned())),
+            Ok(Err(MediaError::Missing)) => Ok(None),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(MediaError::Storage(format!("no answer within {} seconds", MARKER_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// Puts the marker of a cluster here.
+    ///
+    /// # Errors
+    /// If it can't be stored.
+    pub async fn put_marker(&self, cluster: &str) -> Result<(), MediaError> {
+        self.store.put(&Path::from(MARKER), format!("{cluster}\n").into()).await?;
+        Ok(())
+    }
+
+    /// Whether a recording is here.
+    ///
+    /// # Errors
+    /// If the storage can't be read.
+    pub async fn has(&self, id: SessionId) -> Result<bool, MediaError> {
+        match self.store.head(&key(id)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -14,14 +14,19 @@ use super::{
 };
 use leptos::config::LeptosOptions;
 pub use start::StartError;
-use std::{fs::File, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, time};
+use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often the hub's clock is advanced.
 const TICK: Duration = Duration::from_millis(250);
 /// How long publishing the last changes to the other nodes may take.
 const BUS_FLUSH_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The least time between two events about a model that is being fetched.
+const MODELS_INTERVAL: Duration = Duration::from_millis(500);
 /// The most connections on the separate address for monitoring.
 const MONITOR_CONNECTIONS: u32 = 32;
 
@@ -47,7 +52,21 @@ impl Node {
         start::open(config, leptos, true).await
     }
 
-    /// The same for a node that serves no pages and streams.
+    /// Listens on an address. As many connections as the system allows may wait to be accepted: when a proxy or all its
+    /// browsers come back at once, those that find no room there would try again only after a second.
+    ///
+    /// # Errors
+    /// If the address can't be listened on.
+    pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As `TcpListener::bind` does: a node that is restarted finds connections of the one before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        // The system takes its own limit if that is lower (net.core.somaxconn).
+        socket.listen(u16::MAX.into())
+    }
+
+    /// As [`Node::start`], for a node that serves no pages and streams.
     ///
     /// # Errors
     /// As [`Node::start`], and if there is no shared database.
@@ -73,6 +92,7 @@ impl Node {
     }
 
     async fn run(self, server: impl Future<Output = ()>, stop: CancellationToken) {
+        let announce = jobs::announce(self.workers.clone(), Arc::clone(&self.state.clock), stop.clone());
         let workers = jobs::run(self.workers, stop.clone());
         let outside = jobs::watch_outside_workers(Arc::clone(&self.state.outside), stop.clone());
         let retention = jobs::delete_expired(Arc::clone(&self.state.sessions), stop.clone());
@@ -102,14 +122,30 @@ impl Node {
         let monitor = serve_monitor(self.state.clone(), self.monitor, self.connections.spare, stop.clone());
         let sessions = &self.state.sessions;
         let disk = sessions.disk.run(&sessions.media, &stop);
-        // A task of its own, because the calls of a download are too deep for the stack of a task that does all of this.
+        // Tasks of their own, because their calls are too deep for the stack of a task that does all of this.
         let fetching = tokio::spawn({
             let (sessions, stop) = (Arc::clone(sessions), stop.clone());
-            async move { stop.run_until_cancelled(sessions.engines.fetch_missing()).await }
+            async move {
+                stop.run_until_cancelled(sessions.engines.fetch_missing()).await;
+            }
         });
-        let models = async {
-            if let Err(error) = fetching.await {
-                tracing::error!(%error, "fetching the speech model ended");
+        let watching = tokio::spawn({
+            let (state, stop) = (self.state.clone(), stop.clone());
+            async move {
+                let sessions = &state.sessions;
+                tokio::join!(
+                    sessions.store.watch(&stop),
+                    state.clock.run(&sessions.store, &stop),
+                    sessions.cluster.run(&sessions.media, &stop),
+                    publish_models(state.clone(), &stop)
+                );
+            }
+        });
+        let tasks = async {
+            for (what, task) in [("fetching the speech model", fetching), ("watching the surroundings", watching)] {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "{what} ended");
+                }
             }
         };
         let redis_reports = outside::listen(Arc::clone(&self.state.outside), self.inbox, stop.clone());
@@ -117,7 +153,7 @@ impl Node {
         let bus_stop = CancellationToken::new();
         let bus = self.bus.run(bus_stop.clone());
         let work = async {
-            tokio::join!(server, workers, outside, retention, redis_reports, upkeep, monitor, disk, models);
+            tokio::join!(server, workers, announce, outside, retention, redis_reports, upkeep, monitor, disk, tasks);
             bus_stop.cancel();
         };
         let all = async {
@@ -132,6 +168,25 @@ impl Node {
         tokio::select! { () = all => {}, () = clock => {} }
         sessions.store.close().await;
     }
+}
+
+/// Publishes what changes about Whisper's models to the streams that watch them, until `stop`.
+async fn publish_models(state: AppState, stop: &CancellationToken) {
+    let mut changes = state.sessions.engines.model_changes();
+    let publishing = async {
+        while changes.changed().await.is_ok() {
+            if state.hub.models_are_watched() {
+                let sessions = Arc::clone(&state.sessions);
+                // Reads a folder.
+                if let Ok(info) = tokio::task::spawn_blocking(move || sessions.engines.models()).await {
+                    state.hub.publish_models(&info);
+                }
+            }
+            // A download reports every piece.
+            time::sleep(MODELS_INTERVAL).await;
+        }
+    };
+    stop.run_until_cancelled(publishing).await;
 }
 
 /// Serves the separate address for monitoring until `stop`, if there is one.

@@ -82,7 +82,7 @@ impl Outside {
     /// # Errors
     /// If the database fails.
     pub async fn fail_silent(&self) -> Result<(), sqlx::Error> {
-        let events = self.store.reap_outside(Timestamp::now()).await?;
+        let events = self.store.reap_outside(self.store.now().await?).await?;
         for status in events.iter().filter_map(|e| e.new_status()) {
             let id = status.session_id;
             tracing::warn!(session_id = %id, "session {id} failed: its outside worker sent nothing for too long");

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::model::{
     ApiError, Timestamp,
-    page::{IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, ModelsInfo, OpenInfo, Opens, UploadInfo},
+    page::{IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, MODELS_PAGE, ModelsInfo, OpenInfo, Opens, UploadInfo},
 };
 use axum::{
     Extension,
@@ -49,7 +49,9 @@ pub async fn answer<T>(work: impl AsyncFnOnce(Caller) -> Result<T, Error>) -> Re
     let result = match leptos_axum::extract::<(Extension<Owner>, Extension<Identity>)>().await {
         Ok((Extension(owner), Extension(identity))) => {
             let address = use_context::<Parts>().and_then(|request| request.extensions.get().copied());
-            work(Caller { state, owner, identity, address }).await
+            let store = state.sessions.store.clone();
+            let work = work(Caller { state, owner, identity, address });
+            store.unless_away(work).await.unwrap_or(Err(Error::DatabaseAway))
         }
         Err(error) => Err(Error::Internal(format!("a page was rendered without its owner: {error}"))),
     };
@@ -89,7 +91,7 @@ pub fn set_status(status: StatusCode) {
 /// What the upload page shows.
 pub fn upload_info(caller: &Caller) -> UploadInfo {
     let probed = use_context::<Parts>().is_none_or(|request| cookies::has_probed_cookies(&request.uri));
-    let engines = caller.state.sessions.engines.list();
+    let engines = caller.state.sessions.engine_list();
     let is_known = |tag: &&str| engines.iter().any(|engine| engine.available && engine.knows(tag));
     let info = |(tag, name): &(&str, &str)| LanguageInfo { tag: (*tag).to_owned(), name: (*name).to_owned() };
     UploadInfo {
@@ -101,6 +103,28 @@ pub fn upload_info(caller: &Caller) -> UploadInfo {
         cookies_blocked: !caller.identity.known && probed,
         kept: retention::policy_text(&caller.state.sessions.kept),
     }
+}
+
+/// Starts the download of a model.
+///
+/// # Errors
+/// If visitors may not, or it can't be started.
+pub fn download_model(caller: &Caller, name: &str) -> Result<(), Error> {
+    caller.state.sessions.engines.download_model(name)?;
+    leptos_axum::redirect(MODELS_PAGE);
+    Ok(())
+}
+
+/// Removes a model.
+///
+/// # Errors
+/// If visitors may not, or it can't be removed.
+pub async fn remove_model(caller: &Caller, name: String) -> Result<(), Error> {
+    let sessions = Arc::clone(&caller.state.sessions);
+    let removed = tokio::task::spawn_blocking(move || sessions.engines.remove_model(&name)).await;
+    removed.map_err(|e| Error::Internal(e.to_string()))??;
+    leptos_axum::redirect(MODELS_PAGE);
+    Ok(())
 }
 
 /// What the page of models shows.

@@ -16,11 +16,12 @@ use crate::{
     api::{
         FailedForm, OnNotFound,
         identity::{LeaveIdentity, MakeLink, MakeRecoveryKey, OpenIdentity, RevokeRecoveryKey},
+        models::{DownloadModel, RemoveModel},
     },
     app::{App, LinkTiming, RenderedAt, shell},
     model::{
         Timestamp,
-        page::{IDENTITY_PAGE, OPEN_PAGE},
+        page::{IDENTITY_PAGE, MODELS_PAGE, OPEN_PAGE},
     },
 };
 use axum::{
@@ -54,7 +55,9 @@ static ROUTES: LazyLock<Vec<AxumRouteListing>> = LazyLock::new(|| generate_route
 
 /// The forms that are on one page only, with that page. The page of a link sends no usable `Referer`, because its
 /// address is a secret.
-const FORM_PAGES: [(&str, &str); 5] = [
+const FORM_PAGES: [(&str, &str); 7] = [
+    (DownloadModel::PATH, MODELS_PAGE),
+    (RemoveModel::PATH, MODELS_PAGE),
     (OpenIdentity::PATH, OPEN_PAGE),
     (MakeLink::PATH, IDENTITY_PAGE),
     (MakeRecoveryKey::PATH, IDENTITY_PAGE),
@@ -94,7 +97,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
         .layer(middleware::from_fn(render_to_end))
         .layer(middleware::from_fn(cookies::probe_cookies));
-    let owned = http::router(state.settings.separate_monitor)
+    let owned = http::router(&state)
         .merge(pages)
         // `guard` limits bodies, and `http::upload` those of recordings.
         .layer(DefaultBodyLimit::disable())
@@ -129,7 +132,7 @@ pub fn router(state: AppState) -> Router {
                 .on_failure(()),
         )
         // Without the layers above, which do nothing for a program that sends thousands of reports a second.
-        .merge(http::workers())
+        .merge(http::workers(&state))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .with_state(state)
 }

@@ -5,6 +5,7 @@ use super::{
     address::ClientAddress,
     audio::{self, AudioError, Decoders},
     bus::Bus,
+    cluster::Cluster,
     config::{KeepConfig, LimitConfig},
     disk::DiskWatch,
     error::Error,
@@ -13,14 +14,15 @@ use super::{
     media::{Received, Recordings, Upload, UploadRoom},
     outside::Outside,
     owner::Owner,
+    registry::Registry,
     retention,
     shares::{Shares, Standing},
-    speech::{Availability, Engines, languages},
+    speech::{Engines, languages},
     store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recent_cutoff},
 };
 use crate::model::{
-    AnotherChoice, Channels, EngineId, Media, Session, SessionDetail, SessionId, SessionPage, Status, Timestamp, Title,
-    Track, Transcript,
+    AnotherChoice, Channels, EngineId, EngineInfo, Media, Session, SessionDetail, SessionId, SessionPage, Status,
+    Timestamp, Title, Track, Transcript,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time;
@@ -39,6 +41,10 @@ pub struct Sessions {
     pub engines: Engines,
     pub decoders: Decoders,
     pub disk: DiskWatch,
+    /// The cluster that this node belongs to, with the place of its recordings.
+    pub cluster: Arc<Cluster>,
+    /// The nodes that are running.
+    pub registry: Registry,
     /// The sessions that workers outside Hark report on.
     pub outside: Arc<Outside>,
     /// Decides how callers count towards shared limits.
@@ -170,7 +176,8 @@ impl Sessions {
         }
         let waveform = self.store.waveform(id).await?.unwrap_or_default();
         let stages = self.store.stages(id).await?;
-        Ok(SessionDetail { transcript, waveform, stages })
+        let language_name = transcript.session.language.as_deref().and_then(languages::name).map(str::to_owned);
+        Ok(SessionDetail { transcript, language_name, waveform, stages })
     }
 
     /// The shape of a session's recording; empty until it has been decoded.
@@ -188,6 +195,12 @@ impl Sessions {
     /// If the store fails.
     pub async fn statuses(&self, owner: &Owner) -> Result<Vec<Status>, Error> {
         Ok(self.store.statuses(owner, recent_cutoff()).await?)
+    }
+
+    /// Lists the engines that uploads may choose, with the reason for each that isn't available.
+    #[must_use]
+    pub fn engine_list(&self) -> Vec<EngineInfo> {
+        self.registry.engines(self.engines.list())
     }
 
     /// Checks the options of an upload before the recording is received.
@@ -211,19 +224,17 @@ impl Sessions {
             },
             None => self.engines.default_engine(),
         };
-        let available = self.engines.get(engine).map_or_else(
-            || Availability::Missing {
-                reason: format!("The engine {engine} is not part of this build."),
-                install: String::new(),
-            },
-            |engine| engine.availability(),
-        );
-        if let Availability::Missing { reason, install } = available {
-            let install = (!install.is_empty()).then_some(install);
+        let engines = self.engine_list();
+        let chosen = engines.iter().find(|info| info.id == engine).ok_or_else(|| Error::EngineUnavailable {
+            reason: format!("The engine {engine} is not part of this build."),
+            install: None,
+        })?;
+        if !chosen.available {
+            let (reason, install) = (chosen.reason.clone().unwrap_or_default(), chosen.install.clone());
             return Err(Error::EngineUnavailable { reason, install });
         }
         if let Some(language) = &language {
-            self.check_language(engine, language)?;
+            check_language(chosen, &engines, language)?;
         }
         let vocabulary = non_empty(&options.vocabulary)
             .map(|text| vocabulary(&text))
@@ -248,25 +259,16 @@ impl Sessions {
         self.check_options(&options).map(drop)
     }
 
-    /// Checks whether an engine knows a language.
-    fn check_language(&self, engine: EngineId, tag: &str) -> Result<(), Error> {
-        let Some(known) = self.engines.get(engine).map(|engine| engine.languages()) else { return Ok(()) };
-        if known.contain(tag) {
+    /// Checks that recordings can be stored, before one is received. Asks the storage only if it failed when it was asked
+    /// last.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if they can't.
+    pub async fn check_place(&self) -> Result<(), Error> {
+        if self.cluster.problem().is_none() {
             return Ok(());
         }
-        let (Some(base), Some(name)) = (languages::base(tag), languages::name(tag)) else {
-            let message = format!(
-                "{} doesn't know the language '{tag}'. Leave it out, so that the engine decides, or choose another engine.",
-                engine.label()
-            );
-            return Err(Error::UnknownLanguage(message));
-        };
-        let engines = self.engines.list();
-        let chosen = engines.iter().find(|info| info.id == engine);
-        match chosen.and_then(|chosen| chosen.unknown_language(&engines, base, name)) {
-            Some(message) => Err(Error::UnknownLanguage(message)),
-            None => Ok(()),
-        }
+        self.cluster.check(&self.media).await.map_or(Ok(()), |problem| Err(Error::Storage(problem)))
     }
 
     /// Promises room for a recording of `size` bytes (if known), before any of it is read.
@@ -287,6 +289,16 @@ impl Sessions {
     /// # Errors
     /// [`Error::QueueFull`] or [`Error::Quota`] if not.
     pub async fn check_share(
+        &self,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+        size: Option<u64>,
+    ) -> Result<(), Error> {
+        let checked = self.store.unless_away(self.check_limits(owner, address, size)).await;
+        checked.unwrap_or(Err(Error::DatabaseAway))
+    }
+
+    async fn check_limits(
         &self,
         owner: &Owner,
         address: Option<ClientAddress>,
@@ -372,8 +384,13 @@ impl Sessions {
     ) -> Result<Session, (Error, bool)> {
         let mut new = self.probe(owner, id, received, file_name, options).await.map_err(|e| (e, false))?;
         new.address = address;
+        // Where nothing is mounted, the recording would be stored where no other node finds it.
+        if let Some(problem) = self.cluster.check(&self.media).await {
+            return Err((Error::Storage(problem), false));
+        }
         self.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
-        let added = self.store.enqueue(&new, &self.queue, Timestamp::now()).await;
+        let adding = self.store.enqueue(&new, &self.queue, Timestamp::now());
+        let added = self.store.unless_away(adding).await.ok_or((Error::DatabaseAway, true))?;
         let (session, event) = added.map_err(|e| (e.into(), true))?;
         let bytes = received.bytes;
         metrics::counter!("hark_sessions_created_total").increment(1);
@@ -627,5 +644,21 @@ async fn remove_orphan(sessions: Arc<Sessions>, id: SessionId, received: Receive
         }
         time::sleep(pause).await;
         pause = (pause * 2).min(MAX_RETRY_PAUSE);
+    }
+}
+/// Checks whether an engine, which is one of `engines`, knows a language.
+fn check_language(chosen: &EngineInfo, engines: &[EngineInfo], tag: &str) -> Result<(), Error> {
+    if chosen.languages.is_none() {
+        return Ok(());
+    }
+    let (Some(base), Some(name)) = (languages::base(tag), languages::name(tag)) else {
+        return Err(Error::UnknownLanguage(format!(
+            "{} doesn't know the language '{tag}'. Leave it out, so that the engine decides, or choose another engine.",
+            chosen.name
+        )));
+    };
+    match chosen.unknown_language(engines, base, name) {
+        Some(message) => Err(Error::UnknownLanguage(message)),
+        None => Ok(()),
     }
 }

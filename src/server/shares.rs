@@ -1,7 +1,12 @@
 //! Decides how a caller counts towards shared limits: an owner with history by itself, a newcomer by its address,
 //! because a new cookie costs nothing. Called by `http` and `sessions` before they take a permit or queue a session.
 
-use super::{address::ClientAddress, config::ShareConfig, owner::Owner, store::Store};
+use super::{
+    address::ClientAddress,
+    config::ShareConfig,
+    owner::Owner,
+    store::{self, Store},
+};
 use crate::model::Timestamp;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -57,6 +62,7 @@ impl Shares {
                 Standing::Known
             }
             Ok(false) => newcomer,
+            Err(error) if store::is_away(&error) => newcomer,
             Err(error) => {
                 tracing::warn!(%error, "the history of an owner could not be looked up; it counts as a newcomer");
                 newcomer

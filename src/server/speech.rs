@@ -20,17 +20,17 @@ pub use process::{Input, Output, spawn};
 pub use protocol::{EngineEvent, EngineSegment};
 
 use crate::{
-    model::{Channels, EngineId, EngineInfo, page::ModelsInfo},
+    model::{Channels, EngineId, EngineInfo, ModelInfo, page::ModelsInfo},
     server::config::{EngineConfig, ModelConfig},
 };
 use languages::Languages;
-use models::FetchState;
+use models::{FetchState, ModelChangeError};
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::process::Command;
+use tokio::{process::Command, sync::watch};
 
 /// Whether an engine can be used now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +122,10 @@ pub struct Engines {
     /// The fetch of that model, and where it comes from if this node may fetch it.
     fetch: Arc<models::Fetch>,
     sources: Option<ModelConfig>,
+    /// The downloads that visitors ask for, if they may.
+    downloads: Option<models::Downloads>,
+    /// Told of every change of what [`Engines::models`] returns, except by other processes.
+    model_changes: watch::Sender<()>,
     vocabulary: Option<String>,
     channels: Channels,
 }
@@ -132,7 +136,8 @@ impl Engines {
     #[must_use]
     pub fn from_config(config: &EngineConfig, data_dir: &Path, workers: u32) -> Self {
         let program = config.engine_program.clone();
-        let fetch = Arc::<models::Fetch>::default();
+        let model_changes = watch::Sender::new(());
+        let fetch = Arc::new(models::Fetch::new(model_changes.clone()));
         let whisper = whisper::Whisper::new(config, data_dir, workers, Arc::clone(&fetch));
         let engines: Vec<Box<dyn Engine>> = vec![
             Box::new(whisper),
@@ -149,7 +154,25 @@ impl Engines {
         let whisper_model = library.resolve(config.whisper_model.as_deref());
         let (default, vocabulary) = (config.engine, config.vocabulary.clone());
         let channels = config.channels;
-        Self { engines, default, vocabulary, channels, library, whisper_model, fetch, sources: None }
+        Self {
+            engines,
+            default,
+            vocabulary,
+            channels,
+            library,
+            whisper_model,
+            fetch,
+            sources: None,
+            downloads: None,
+            model_changes,
+        }
+    }
+
+    /// Lets visitors download models from these sources, and remove them.
+    #[must_use]
+    pub fn with_downloads(self, sources: ModelConfig) -> Self {
+        let downloads = models::Downloads::new(self.library.clone(), sources, self.model_changes.clone());
+        Self { downloads: Some(downloads), ..self }
     }
 
     /// Lets [`Engines::fetch_missing`] fetch models from these sources.
@@ -162,7 +185,7 @@ impl Engines {
     pub async fn fetch_missing(&self) {
         let name = models::model_name(&self.whisper_model);
         // A file of the operator's own can't be fetched.
-        let managed = self.library.path(&name) == self.whisper_model;
+        let managed = self.used_model().is_some();
         if let Some(sources) = &self.sources
             && self.default == EngineId::Whisper
             && managed
@@ -206,16 +229,66 @@ impl Engines {
         self.channels
     }
 
+    /// The name of the model that Whisper uses, if it isn't a file of the operator's own.
+    fn used_model(&self) -> Option<String> {
+        let name = models::model_name(&self.whisper_model);
+        (self.library.path(&name) == self.whisper_model).then_some(name)
+    }
+
+    /// Starts the download of a model for a visitor.
+    ///
+    /// # Errors
+    /// If visitors may not, Hark doesn't know the model, or another one is being downloaded.
+    pub fn download_model(&self, name: &str) -> Result<(), ModelChangeError> {
+        let downloads = self.downloads.as_ref().ok_or(ModelChangeError::Off)?;
+        if models::find(name).is_none() && self.used_model().is_none_or(|used| used != name) {
+            return Err(ModelChangeError::Unknown(name.chars().take(40).collect()));
+        }
+        downloads.start(name)
+    }
+
+    /// Removes a model for a visitor.
+    ///
+    /// # Errors
+    /// If visitors may not, there is no such model, it is in use or being downloaded, or it can't be removed.
+    pub fn remove_model(&self, name: &str) -> Result<(), ModelChangeError> {
+        let downloads = self.downloads.as_ref().ok_or(ModelChangeError::Off)?;
+        if !self.library.installed().iter().any(|model| model.name == name) {
+            return Err(ModelChangeError::Unknown(name.chars().take(40).collect()));
+        }
+        if self.used_model().is_some_and(|used| used == name) {
+            return Err(ModelChangeError::InUse(name.to_owned()));
+        }
+        downloads.remove(name)
+    }
+
+    /// Receives every change of what [`Engines::models`] returns, except by other processes.
+    #[must_use]
+    pub fn model_changes(&self) -> watch::Receiver<()> {
+        self.model_changes.subscribe()
+    }
+
     /// Lists Whisper's models, for their page.
     #[must_use]
     pub fn models(&self) -> ModelsInfo {
-        let models = self.library.overview(&self.whisper_model);
+        let mut models = self.library.overview(&self.whisper_model);
+        if let Some(name) = self.used_model().filter(|_| !models.iter().any(|model| model.in_use)) {
+            let (installed, in_use) = (false, true);
+            let (bytes, memory_bytes, languages, speed, download) = (None, None, None, None, None);
+            models.push(ModelInfo { name, installed, in_use, bytes, memory_bytes, languages, speed, download });
+        }
+        if let Some(downloads) = &self.downloads {
+            let mut states = downloads.states();
+            for model in models.iter_mut().filter(|model| !model.installed) {
+                model.download = states.remove(&model.name);
+            }
+        }
         // Only the name, because where files are concerns nobody else.
         let own_file = (!models.iter().any(|model| model.in_use)).then(|| {
             self.whisper_model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
         });
         let fetching = self.waiting().map(|(_, sentence)| sentence);
-        ModelsInfo { models, own_file, fetching }
+        ModelsInfo { models, own_file, fetching, may_change: self.downloads.is_some() }
     }
 
     /// Lists all engines with their availability, for the upload page.

@@ -1,6 +1,7 @@
 //! The state that all requests of a node share. Cheap to clone; each request has a clone.
 
 use super::{
+    clock_watch::ClockWatch,
     config::{HttpConfig, NetworkConfig, StreamConfig, UploadConfig},
     health::SessionGauges,
     identity::Identities,
@@ -32,6 +33,8 @@ pub struct AppState {
     pub uploads: Arc<UploadPermits>,
     /// The limits on reports of pages about their connection.
     pub reports: Arc<ReportLimits>,
+    /// How far this machine's clock is from the database's.
+    pub clock: Arc<ClockWatch>,
     /// The counts of sessions for Prometheus.
     pub session_gauges: Arc<SessionGauges>,
     pub metrics: PrometheusHandle,

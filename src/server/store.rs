@@ -20,8 +20,10 @@ macro_rules! on {
 #[macro_use]
 mod names;
 mod fold;
+mod outage;
 mod page;
 mod postgres;
+mod schema;
 mod sqlite;
 mod values;
 #[macro_use]
@@ -33,6 +35,7 @@ mod segments;
 #[macro_use]
 mod sessions;
 mod claims;
+mod cluster;
 mod identity;
 mod maintenance;
 mod outside;
@@ -42,15 +45,20 @@ mod stuck;
 use super::{event::Event, owner::Owner};
 use crate::model::{Session, SessionId, Timestamp};
 pub use claims::{Claim, Ending};
+pub use cluster::{ClusterRow, NODE_TIMEOUT, NodeEngine, NodeRow};
 pub use maintenance::{EndedSession, SessionFilter};
+use outage::Outage;
 pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff};
+pub use postgres::Connections;
 pub use queue::{EnqueueError, LimitScope, QueueFull, QueueLimits, ReachedLimit, Share};
 use rows::SessionRow;
+pub use schema::{DatabaseOpenError, MigrateResult, Schema};
 pub use sessions::NewSession;
 use sqlx::{Connection, PgPool, SqliteConnection, SqlitePool, Transaction};
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 pub use stuck::{Resolution, STALLED_SECS, SessionHealth, StuckSession};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time};
+use tokio_util::sync::CancellationToken;
 
 /// Sessions and segments in a database.
 #[derive(Clone, Debug)]
@@ -58,7 +66,13 @@ pub struct Store {
     db: Db,
     /// Keeps an SQLite database open when the pool closes all of its connections. See `sqlite::open`.
     keeper: Arc<Mutex<Option<SqliteConnection>>>,
+    /// Where PostgreSQL is, and whether it can be reached.
+    server: Option<Arc<postgres::Server>>,
+    outage: Arc<Outage>,
 }
+
+/// How long a request that is under way when the database is found to be away may still take.
+const AWAY_GRACE: Duration = Duration::from_millis(300);
 
 /// The operations in which the databases differ.
 trait Dialect {
@@ -87,29 +101,102 @@ impl Store {
     ///
     /// # Errors
     /// If the file can't be opened or written, or was made by a newer Hark.
-    pub async fn open(path: &Path) -> Result<Self, sqlx::Error> {
+    pub async fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         let (pool, keeper) = sqlite::open(path).await?;
-        let store = Self { db: Db::Sqlite(pool), keeper: Arc::new(Mutex::new(Some(keeper))) };
+        let keeper = Arc::new(Mutex::new(Some(keeper)));
+        let store = Self { db: Db::Sqlite(pool), keeper, server: None, outage: Arc::default() };
         store.fold_titles().await?;
         Ok(store)
     }
 
-    /// Opens the PostgreSQL database at `url`, such as `postgres://user:password@host/name`, and migrates its tables.
-    /// Several nodes may do so at once.
+    /// Opens the PostgreSQL database at `url`, such as `postgres://user:password@host/name`, and migrates its tables if
+    /// they need it and the role may. Several nodes may do so at once.
     ///
     /// # Errors
-    /// If the server can't be reached, or the tables were made by a newer Hark.
-    pub async fn connect(url: &str) -> Result<Self, sqlx::Error> {
-        let store = Self { db: Db::Postgres(postgres::open(url).await?), keeper: Arc::default() };
+    /// If the server can't be reached, the tables were made by a newer Hark, or the role may not migrate them.
+    pub async fn connect(url: &str) -> Result<Self, DatabaseOpenError> {
+        Self::connect_with(url, Connections::default()).await
+    }
+
+    /// The same with so many connections.
+    ///
+    /// # Errors
+    /// As [`Store::connect`].
+    pub async fn connect_with(url: &str, connections: Connections) -> Result<Self, DatabaseOpenError> {
+        let (pool, server) = postgres::open(url, connections).await?;
+        let server = Some(Arc::new(server));
+        let store = Self { db: Db::Postgres(pool), keeper: Arc::default(), server, outage: Arc::default() };
         store.fold_titles().await?;
         Ok(store)
     }
 
-    /// Checks that the PostgreSQL server at `url` accepts a connection. Changes nothing there.
+    /// Makes or completes the tables of the PostgreSQL database at `url`. Changes nothing if they are complete.
+    ///
+    /// # Errors
+    /// As [`Store::connect`].
+    pub async fn migrate(url: &str) -> Result<MigrateResult, DatabaseOpenError> {
+        postgres::migrate_at(url).await
+    }
+
+    /// The same in the SQLite database at `path`, which is created if it doesn't exist.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn migrate_file(path: &Path) -> Result<MigrateResult, DatabaseOpenError> {
+        sqlite::migrate_at(path).await
+    }
+
+    /// Checks that the PostgreSQL server at `url` can be used, and compares its tables with what this program needs.
+    /// Changes nothing there.
+    ///
+    /// # Errors
+    /// As [`Store::connect`].
+    pub async fn examine(url: &str) -> Result<Schema, DatabaseOpenError> {
+        postgres::examine(url).await
+    }
+
+    /// Compares the tables of the SQLite database at `path`, which exists, with what this program needs. Changes nothing
+    /// there.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn examine_file(path: &Path) -> Result<Schema, DatabaseOpenError> {
+        sqlite::examine(path).await
+    }
+
+    /// Watches whether PostgreSQL can be reached, until `stop`. Without it, nobody is told that it is away.
+    pub async fn watch(&self, stop: &CancellationToken) {
+        if let (Db::Postgres(pool), Some(server)) = (&self.db, &self.server) {
+            stop.run_until_cancelled(server.watch(pool, &self.outage)).await;
+        }
+    }
+
+    /// Why the database is away, as a sentence without its full stop; none if it answers.
+    #[must_use]
+    pub fn outage(&self) -> Option<Arc<str>> {
+        self.outage.cause()
+    }
+
+    /// Runs `work`, but not much longer than until the database is known to be away. None then.
+    pub async fn unless_away<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let away = async {
+            self.outage.begins().await;
+            // What needs no database, or has its answer already, gets the time for it.
+            time::sleep(AWAY_GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = away => None,
+        }
+    }
+
+    /// Checks that the PostgreSQL server at `url` accepts a connection, and returns its time and what its database knows
+    /// about the cluster. Changes nothing there.
     ///
     /// # Errors
     /// If it doesn't within 10 seconds.
-    pub async fn probe(url: &str) -> Result<(), sqlx::Error> {
+    pub async fn probe(url: &str) -> Result<(Timestamp, Option<ClusterRow>), sqlx::Error> {
         postgres::probe(url).await
     }
 
@@ -117,6 +204,15 @@ impl Store {
     #[must_use]
     pub fn is_shared(&self) -> bool {
         matches!(self.db, Db::Postgres(_))
+    }
+
+    /// What the database's clock says: the one clock of a cluster, by which leases are counted.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn now(&self) -> Result<Timestamp, sqlx::Error> {
+        let (now,) = on!(self, |pool| sqlx::query_as(pool.pick(sqlite::NOW, postgres::NOW)).fetch_one(pool).await)?;
+        Ok(Timestamp(now))
     }
 
     /// Checks that the database can be written, by writing a row of its own.
@@ -223,6 +319,24 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether an error says that there is no connection to PostgreSQL, whose cause the log has already.
+#[must_use]
+pub fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.len() == 5 && postgres::is_connection_code(&code))
+        }
+        _ => false,
+    }
+}
+
+/// Whether an error says that somebody else has locked the SQLite database for longer than a statement waits.
+#[must_use]
+pub fn is_busy(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if sqlite::is_busy(&**error))
 }
 
 /// Whether an error says that the database's disk is full. The same statement works as soon as there is room.

@@ -65,8 +65,8 @@ pub async fn run(args: SessionsArgs) -> ExitCode {
 async fn stuck(args: &StuckArgs) -> Result<bool, String> {
     let store = args.store.open().await?;
     let idle = f64::from(args.idle_secs);
-    let now = Timestamp::now();
     let broken = |e: sqlx::Error| format!("the database doesn't answer: {e}");
+    let now = store.now().await.map_err(broken)?;
     let found = store.stuck(now, idle).await.map_err(broken)?;
     if found.is_empty() {
         println!("no session is stuck");
@@ -79,7 +79,7 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
     }
     let mut left_stuck = false;
     for session in &found {
-        let now = Timestamp::now();
+        let now = store.now().await.map_err(broken)?;
         let resolution = if args.requeue { Resolution::Requeue } else { Resolution::Fail(reason(session, now)) };
         let done = store.release(session, &resolution, now, idle).await.map_err(broken)?;
         let became = match (done.is_some(), resolution) {

@@ -37,11 +37,15 @@ pub struct Layout {
     pub pace: f64,
     /// Bytes of the small disk that the first worker and the first web node have, if they have one.
     pub disk: Option<u64>,
+    /// Nodes whose clocks are wrong, with by how much: `("web0", "+40s")`.
+    pub clocks: &'static [(&'static str, &'static str)],
+    /// Nodes that have no engine.
+    pub without_engine: &'static [&'static str],
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { loss: 0.0, pace: 0.35, disk: None }
+        Self { loss: 0.0, pace: 0.35, disk: None, clocks: &[], without_engine: &[] }
     }
 }
 
@@ -74,7 +78,6 @@ impl Cluster {
         let env = [
             ("DATABASE_URL", postgres.database("hark")),
             ("REDIS_URL", format!("redis://127.0.0.1:{redis_port}/")),
-            ("HARK_RECORDINGS_URL", format!("file://{}", shared.display())),
             ("HARK_WORKER_TOKEN", TOKEN.to_owned()),
             ("HARK_LEASE_SECS", LEASE_SECS.to_string()),
             ("HARK_STALL_SECS", "60".to_owned()),
@@ -96,7 +99,17 @@ impl Cluster {
         let node = |name: &str, role, disk| Node::new(name, role, folder.path(), env.clone(), disk);
         let mut webs = [node("web0", Role::Web, layout.disk), node("web1", Role::Web, None)];
         let mut workers = [node("worker0", Role::Worker, layout.disk), node("worker1", Role::Worker, None)];
-        webs.iter_mut().chain(&mut workers).for_each(Node::start);
+        for node in webs.iter_mut().chain(&mut workers) {
+            node.clock = layout.clocks.iter().find(|(name, _)| node.name == *name).map(|(_, offset)| *offset);
+            if layout.without_engine.contains(&&*node.name) {
+                node.unset("HARK_ENGINE_COMMAND");
+            }
+            // By a name of its own, so that a test can take away what stands behind it.
+            let place = folder.path().join(format!("recordings-of-{}", node.name));
+            std::os::unix::fs::symlink(&shared, &place).unwrap();
+            node.set("HARK_RECORDINGS_URL", &format!("file://{}", place.display()));
+            node.start();
+        }
         let nginx = Nginx::start(&webs.each_ref().map(|web| web.addr.clone()));
         let mut cluster = Self { webs, workers, nginx, proxy, redis, postgres, folder };
         for node in cluster.webs.iter_mut().chain(&mut cluster.workers) {
@@ -108,6 +121,11 @@ impl Cluster {
     /// Where watchers may come in: each web node, and nginx before both.
     pub fn doors(&self) -> [(&'static str, String); 3] {
         [("web0", self.webs[0].url()), ("web1", self.webs[1].url()), ("nginx", self.nginx.url.clone())]
+    }
+
+    /// A folder for all that the nodes have.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What a query answers in the nodes' database.
@@ -167,21 +185,84 @@ pub struct Node {
     log: PathBuf,
     env: Vec<(String, String)>,
     disk: Option<u64>,
+    /// By how much its clock is wrong, if it is.
+    clock: Option<&'static str>,
 }
 
 impl Node {
     fn new(name: &str, role: Role, folder: &Path, mut env: Vec<(String, String)>, disk: Option<u64>) -> Self {
+        let own = ["HARK_DATA_DIR", "LEPTOS_SITE_ADDR", "HARK_NODE_NAME", "HARK_MONITOR_ADDR"];
+        env.retain(|(name, _)| !own.contains(&&**name));
         let data = folder.join(name);
         fs::create_dir(&data).unwrap();
         let addr = format!("127.0.0.1:{}", free_port());
         env.push(("HARK_DATA_DIR".to_owned(), data.display().to_string()));
         env.push(("LEPTOS_SITE_ADDR".to_owned(), addr.clone()));
+        env.push(("HARK_NODE_NAME".to_owned(), name.to_owned()));
+        env.push(("HARK_MONITOR_ADDR".to_owned(), format!("127.0.0.1:{}", free_port())));
         let log = folder.join(format!("{name}.log"));
-        Self { name: name.to_owned(), addr, process: None, role, data, log, env, disk }
+        Self { clock: None, name: name.to_owned(), addr, process: None, role, data, log, env, disk }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// Where it answers operators.
+    pub fn monitor(&self) -> String {
+        let addr = self.env.iter().find(|(name, _)| name == "HARK_MONITOR_ADDR").unwrap();
+        format!("http://{}", addr.1)
+    }
+
+    /// Changes a setting, from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.unset(name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes a setting away, from its next start on.
+    pub fn unset(&mut self, name: &str) {
+        self.env.retain(|(known, _)| known != name);
+    }
+
+    /// The same settings for a node beside it, with another name, data folder and addresses.
+    pub fn another(&self, name: &str) -> Self {
+        let folder = self.log.parent().unwrap();
+        let _ = fs::remove_dir_all(folder.join(name));
+        Self::new(name, self.role, folder, self.env.clone(), None)
+    }
+
+    /// The subcommand that it runs.
+    pub fn command(&self) -> &'static str {
+        match self.role {
+            Role::Web => "serve",
+            Role::Worker => "worker",
+        }
+    }
+
+    /// Runs `hark` with its settings until it ends; what it says, and whether it ended well.
+    pub fn run(&self, arguments: &[&str]) -> (String, bool) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
+        self.set_clock(&mut command);
+        let output = command.args(arguments).envs(self.env.iter().map(|(n, v)| (n, v))).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (String::from_utf8_lossy(&text).into_owned(), output.status.success())
+    }
+
+    fn set_clock(&self, command: &mut Command) {
+        if let Some(offset) = self.clock {
+            command
+                .env("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+                .env("FAKETIME", offset)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+    }
+
+    /// What its readiness says, and whether it is ready.
+    pub async fn readiness(&self) -> (String, bool) {
+        let answer = reqwest::get(format!("{}/readyz", self.monitor())).await.unwrap();
+        let ready = answer.status().is_success();
+        (answer.text().await.unwrap(), ready)
     }
 
     pub fn start(&mut self) {
@@ -200,13 +281,16 @@ impl Node {
             Role::Web => command.args(["serve", "--workers", "0"]),
             Role::Worker => command.arg("worker"),
         };
+        self.set_clock(&mut command);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start(&self.name, &mut command, self.log.clone()));
     }
 
     /// Waits until a web node serves, or a worker looks into the queue for the first time.
     pub async fn ready(&mut self) {
-        let url = format!("{}/readyz", self.url());
+        // A node with a wrong clock isn't ready, but serves.
+        let path = if self.clock.is_some() { "healthz" } else { "readyz" };
+        let url = format!("{}/{path}", self.url());
         let waiting = async {
             loop {
                 let ready = match self.role {

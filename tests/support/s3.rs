@@ -71,11 +71,11 @@ impl S3 {
         ]
     }
 
-    /// The objects under a prefix of the bucket, with their sizes.
+    /// The recordings under a prefix of the bucket, with their sizes; without the marker that says whose they are.
     pub fn objects(&self, prefix: &str) -> Vec<(String, u64)> {
         let Ok(entries) = fs::read_dir(self.folder.path().join(BUCKET).join(prefix)) else { return Vec::new() };
         let sized = |e: fs::DirEntry| (e.file_name().into_string().unwrap(), e.metadata().unwrap().len());
-        entries.map(|e| sized(e.unwrap())).collect()
+        entries.map(|e| sized(e.unwrap())).filter(|(name, _)| name != hark::server::media::MARKER).collect()
     }
 
     /// What it holds: a folder for each bucket.

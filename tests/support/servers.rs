@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU16, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::time;
 
@@ -69,6 +69,19 @@ impl Process {
         match time::timeout(limit, ended).await {
             Ok(status) => status,
             Err(_) => panic!("{} doesn't end: {}", self.name, self.tail()),
+        }
+    }
+
+    /// Asks it to end, and waits for that no longer than `limit`. For what can't be killed alone, because it has processes
+    /// of its own.
+    pub fn end(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        if self.child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            return;
+        }
+        self.signal(Signal::TERM);
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -63,7 +63,7 @@ async fn load(id: Option<SessionId>) -> Result<SessionDetail, ApiError> {
 /// The session, once loaded.
 #[component]
 fn SessionView(detail: SessionDetail) -> impl IntoView {
-    let SessionDetail { transcript, waveform, stages } = detail;
+    let SessionDetail { transcript, language_name, waveform, stages } = detail;
     let session = StoredValue::new(transcript.session.clone());
     let id = transcript.session.id;
     let view = Feed::expect().watch(View::from(transcript));
@@ -117,7 +117,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
             </section>
             <div class="session-more">
                 <Downloads id status has_lines/>
-                {move || view! { <Facts session=newest.get()/> }}
+                {move || view! { <Facts session=newest.get() language_name=language_name.clone()/> }}
             </div>
         </div>
     }
@@ -260,7 +260,7 @@ fn Downloads(
 
 /// The properties of the recording, its engine and its language.
 #[component]
-fn Facts(session: Session) -> impl IntoView {
+fn Facts(session: Session, language_name: Option<String>) -> impl IntoView {
     let media = session.media;
     let engine = match session.model {
         Some(model) => format!("{}, {model}", session.engine.label()),
@@ -273,7 +273,7 @@ fn Facts(session: Session) -> impl IntoView {
     let sound = (media.sample_rate > 0)
         .then(|| format!("{}, {}", text::sample_rate(media.sample_rate), text::channels(media.channels)));
     let language = match (session.language, session.detected_language) {
-        (Some(asked), _) => asked,
+        (Some(tag), _) => language_name.unwrap_or(tag),
         (None, found) => found.map(|found| format!("{}, found by the engine", found.label())).unwrap_or_default(),
     };
     let row = |name: &'static str, value: String| {

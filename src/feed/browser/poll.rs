@@ -4,7 +4,7 @@
 use super::{Driver, beacon, now};
 use crate::{
     feed::reduce::MissingRange,
-    model::{Segment, SessionId, Status, StatusList, Timestamp},
+    model::{Segment, SessionId, Status, StatusList, Timestamp, page::ModelsInfo},
 };
 use gloo_net::http::{Request, RequestBuilder, Response};
 use gloo_timers::callback::{Interval, Timeout};
@@ -156,6 +156,11 @@ pub(super) async fn fetch_segments(id: SessionId, range: MissingRange) -> Result
     let after = range.after.map(|after| ("after", after.to_string()));
     let request = Request::get(&format!("/api/v1/sessions/{id}/segments")).query(after);
     read::<SegmentList>(send(request, SEGMENTS_TIMEOUT_MS, None).await).await.map(|list| list.segments)
+}
+
+/// Fetches what is known of Whisper's models.
+pub(super) async fn fetch_models() -> Result<ModelsInfo, Error> {
+    read(send(Request::get("/api/v1/models"), STATUS_TIMEOUT_MS, None).await).await
 }
 
 async fn read<T: DeserializeOwned>(answer: Option<(Response, Timeout)>) -> Result<T, Error> {

@@ -72,6 +72,6 @@ fn size(name: &str, event: &Event, data: &str) -> usize {
 }
 
 /// The data of an event. The browser's own events have none.
-fn data(event: &Event) -> String {
+pub(super) fn data(event: &Event) -> String {
     event.dyn_ref::<MessageEvent>().and_then(|message| message.data().as_string()).unwrap_or_default()
 }

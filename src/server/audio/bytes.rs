@@ -11,6 +11,11 @@ pub(super) fn le32(bytes: &[u8]) -> u32 {
     bytes.iter().take(4).rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
+/// A number of eight bytes, the lowest first.
+pub(super) fn le64(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
 /// A number of four bytes, the highest first.
 pub(super) fn be32(bytes: &[u8]) -> u32 {
     bytes.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte))

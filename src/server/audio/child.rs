@@ -187,8 +187,9 @@ fn built_in(limits: &Limits, selected: Option<Selection>) -> io::Result<()> {
 /// Recognises the recording and reports what it looks like. Returns none if the parent doesn't read any more.
 fn recognise(out: &mut impl Write) -> Result<Option<Recording>, AudioError> {
     let recording = Recording::recognise(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
-    let written =
-        recording.looks_like().map_or(Ok(()), |what| wire::write_message(out, &Message::Recognised(what.to_owned())));
+    let recognised = recording.looks_like().map(|what| Message::Recognised(what.to_owned()));
+    let declares = recording.declares()?.map(Message::Declares);
+    let written = recognised.into_iter().chain(declares).try_for_each(|message| wire::write_message(out, &message));
     Ok(written.is_ok().then_some(recording))
 }
 

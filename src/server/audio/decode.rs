@@ -27,10 +27,13 @@ use symphonia::core::units::TimeBase;
 
 use super::crosstalk::Crosstalk;
 use super::level::{Choice, Level, Meter, Mix, tracks_remark};
+use super::mp4::{self, End};
 use super::parts::{self, Framing};
 use super::resample::RATES;
-use super::sniff::{self, Kind, Lengths, Part, Source};
-use super::{AudioError, AudioInfo, ChannelSelection, Limits, Problem, Selection, matroska, mp4, remarks};
+use super::sniff::{self, Edits, Kind, Part, Source};
+use super::timeline::{Item, Timeline};
+use super::wire::Declares;
+use super::{AudioError, AudioInfo, ChannelSelection, Limits, Problem, Selection, matroska, remarks};
 use crate::model::{Remark, Track};
 
 /// Consecutive failures after which a file counts as ended. Each failure advances the reader, but one that has lost its
@@ -42,18 +45,6 @@ const FIRST_TRIES: u32 = 64;
 
 /// Packets of a format without a container that must be consistent before the format is believed.
 const FIRST_PACKETS: usize = 8;
-
-/// Timestamps that are later by less than this many seconds are rounding, or frames of one block with one timestamp.
-const MIN_GAP: f64 = 0.2;
-
-/// A gap by which a single timestamp may be wrong, in seconds. Of a longer one, the next packet must know too.
-const MAX_SURE_GAP: f64 = 10.0;
-
-/// The longest gap that is filled with silence, in seconds. Longer jumps are damaged clocks.
-const MAX_GAP: f64 = 86_400.0;
-
-/// Seconds by which a timestamp may be earlier than the samples before it. Otherwise the clock was set back.
-const MAX_OVERLAP: f64 = 0.5;
 
 /// The longest packet that can't be decoded and becomes silence, in seconds.
 const MAX_BAD_PACKET: f64 = 0.5;
@@ -131,6 +122,11 @@ impl Recording {
             Kind::Native(name) | Kind::ForFfmpeg(name) | Kind::NotMedia(name) | Kind::Closed(name) => Some(name),
             Kind::Unknown => None,
         }
+    }
+
+    /// What the head of a file for ffmpeg declares that ffmpeg doesn't report.
+    pub(super) fn declares(&self) -> io::Result<Option<Declares>> {
+        if matches!(self.kind, Kind::ForFfmpeg(_)) { sniff::asf(&self.file) } else { Ok(None) }
     }
 
     /// Reads the recording's format from its header and first packets. Reads little of the file.
@@ -267,9 +263,9 @@ struct Native {
     /// What the parts declare so far, in seconds; none once one of them declares nothing.
     declared: Option<f64>,
     /// Decoded samples and gaps that were not passed on yet.
-    items: VecDeque<Item>,
-    /// A packet after a long gap, which the next packet must confirm.
-    held: Option<Held>,
+    items: VecDeque<Item<Block>>,
+    /// When samples are heard.
+    timeline: Timeline<Block>,
     /// Interleaved samples of the last packet; a field to reuse its memory.
     interleaved: Vec<f32>,
     selection: ChannelSelection,
@@ -283,11 +279,6 @@ struct Native {
     clock: mp4::Clock,
     /// The longest recording allowed, in seconds.
     limit: f64,
-    /// The time in seconds that corresponds to `origin_emitted`.
-    origin: Option<f64>,
-    /// Seconds emitted so far, before resampling.
-    emitted: f64,
-    origin_emitted: f64,
     /// Where the last packet of any track ended, in seconds of the recording.
     reached: f64,
     good: Tally,
@@ -301,6 +292,8 @@ struct Native {
     at_end: bool,
     held_padding: Vec<f32>,
     keep_padding: bool,
+    /// Whether the file ends within its sound.
+    breaks_off: bool,
     remarks: Vec<Remark>,
 }
 
@@ -308,20 +301,6 @@ struct Native {
 struct Tally {
     packets: u64,
     seconds: f64,
-}
-
-enum Item {
-    Samples(Block),
-    /// Seconds of silence.
-    Silence(f64),
-}
-
-/// A packet after a long gap.
-struct Held {
-    gap: f64,
-    block: Block,
-    /// When the next packet must begin.
-    next: f64,
 }
 
 /// A part of a file that was opened.
@@ -336,8 +315,8 @@ struct Opened {
     format: &'static str,
 }
 
-fn read_part(file: &File, part: &Part, lengths: Option<&Lengths>) -> Result<Box<dyn FormatReader>, DecodeFailure> {
-    let stream = MediaSourceStream::new(Box::new(Source::new(file.try_clone()?, part, lengths)?), Default::default());
+fn read_part(file: &File, part: &Part, edits: Option<&Edits>) -> Result<Box<dyn FormatReader>, DecodeFailure> {
+    let stream = MediaSourceStream::new(Box::new(Source::new(file.try_clone()?, part, edits)?), Default::default());
     let (format, metadata) = (FormatOptions::default(), MetadataOptions::default());
     let opened = catch_panic(|| CONTAINERS.probe(&Hint::new(), stream, format, metadata));
     opened.map_err(|error| match error {
@@ -464,11 +443,15 @@ impl Native {
             None => sniff::aiff(&file)?,
             wav => wav,
         };
+        let (edits, breaks_off) = match (&lengths, mp4::end(&file)?) {
+            (Some(lengths), _) => (Some(lengths.edits.clone()), false),
+            (None, End::Whole) => (None, false),
+            (None, End::Cut { edits, of_sound }) => (Some(edits), of_sound),
+            (None, End::IndexLost) => return Err(AudioError::Truncated.into()),
+        };
         let size = file.metadata()?.len();
-        let mut reader = match read_part(&file, &Part::of(0..size), lengths.as_ref()) {
-            Err(_) if sniff::mp4_without_index(&file)? => {
-                return Err(AudioError::Truncated { declared: None, found: None }.into());
-            }
+        let mut reader = match read_part(&file, &Part::of(0..size), edits.as_ref()) {
+            Err(_) if sniff::mp4_without_index(&file)? => return Err(AudioError::Truncated.into()),
             opened => opened?,
         };
         let id = reader.format_info().format;
@@ -519,7 +502,7 @@ impl Native {
             later_parts,
             declared: opened.duration,
             items: VecDeque::new(),
-            held: None,
+            timeline: Timeline::new(),
             interleaved: Vec::new(),
             selection: selection.channels,
             crosstalk: None,
@@ -528,9 +511,6 @@ impl Native {
             is_measured: whole,
             clock: opened.clock,
             limit: limits.max_duration,
-            origin: None,
-            emitted: 0.0,
-            origin_emitted: 0.0,
             reached: 0.0,
             good: Tally::default(),
             bad: Tally::default(),
@@ -541,6 +521,7 @@ impl Native {
             at_end: false,
             held_padding: Vec::new(),
             keep_padding: false,
+            breaks_off,
             remarks: Vec::new(),
         };
         native.begin()?;
@@ -580,15 +561,15 @@ impl Native {
     fn measure(mut self, alive: &mut dyn FnMut() -> io::Result<ControlFlow<()>>) -> Result<Option<Level>, AudioError> {
         let (mut next_alive, mut next_check) = (ALIVE_SECS, 0);
         let find_speakers = self.selection == ChannelSelection::FindSpeakers;
-        while !self.at_end && self.emitted <= self.limit {
+        while !self.at_end && self.timeline.emitted() <= self.limit {
             if let Some(meter) = self.meter.as_ref().filter(|meter| meter.blocks() >= next_check) {
                 if meter.is_enough(find_speakers) {
                     break;
                 }
                 next_check = meter.blocks() + CHECKED_BLOCKS;
             }
-            if self.emitted >= next_alive {
-                next_alive = self.emitted + ALIVE_SECS;
+            if self.timeline.emitted() >= next_alive {
+                next_alive = self.timeline.emitted() + ALIVE_SECS;
                 if alive()?.is_break() {
                     return Ok(None);
                 }
@@ -605,7 +586,8 @@ impl Native {
         loop {
             while let Some(item) = self.items.pop_front() {
                 let flow = match item {
-                    Item::Samples(block) => output.push(&block)?,
+                    Item::Block(block) if block.samples.is_empty() => continue,
+                    Item::Block(block) => output.push(&block)?,
                     Item::Silence(seconds) => output.silence(seconds)?,
                 };
                 if flow.is_break() {
@@ -687,8 +669,7 @@ impl Native {
                 self.bad.seconds += lost;
                 // Before the first samples there is nothing to keep in time.
                 if self.spec.is_some() && lost > 0.0 {
-                    self.emitted += lost;
-                    self.items.push_back(Item::Silence(lost));
+                    self.items.push_back(self.timeline.add(Item::Silence(lost), lost));
                 }
                 Ok(())
             }
@@ -697,8 +678,8 @@ impl Native {
 
     /// Takes note of where a packet ends.
     fn reach(&mut self, start: Option<f64>, dur: f64) {
-        if let (Some(start), Some(origin)) = (start, self.origin) {
-            self.reached = self.reached.max(start + dur - origin + self.origin_emitted);
+        if let Some(position) = start.and_then(|start| self.timeline.position(start)) {
+            self.reached = self.reached.max(position + dur);
         }
     }
 
@@ -713,52 +694,33 @@ impl Native {
         };
         block.cut(placed.skip, placed.keep);
         let at = placed.at;
-        if self.origin.is_none() {
-            (self.origin, self.origin_emitted) = (Some(at), self.emitted);
+        if self.timeline.is_new() {
             // A recording may begin later than its clock. Players show the time of the clock.
-            if self.traits.has_clock && self.emitted == 0.0 && at > 0.0 {
-                self.begin_late(at);
-            }
+            let is_late = self.traits.has_clock && self.timeline.emitted() == 0.0 && at > 0.0;
+            let begins = if is_late { self.begin_late(at) } else { at };
+            self.timeline.begin(begins);
         }
         self.reach(Some(at), block.seconds());
-        if let Some(held) = self.held.take() {
-            if (at - held.next).abs() < MAX_SURE_GAP {
-                self.items.push_back(Item::Silence(held.gap));
-                self.emitted += held.gap;
-            }
-            self.emit(held.block);
-        }
-        let gap = at - self.origin.unwrap_or(at) + self.origin_emitted - self.emitted;
-        if gap > MAX_SURE_GAP && gap <= MAX_GAP {
-            self.held = Some(Held { gap, next: at + block.seconds(), block });
-            return;
-        }
-        if (MIN_GAP..=MAX_SURE_GAP).contains(&gap) {
-            self.items.push_back(Item::Silence(gap));
-            self.emitted += gap;
-        } else if !(-MAX_OVERLAP..=MAX_GAP).contains(&gap) {
-            (self.origin, self.origin_emitted) = (Some(at), self.emitted);
-        }
-        self.emit(block);
+        let length = block.seconds();
+        self.items.extend(self.timeline.place(at, block, length));
     }
 
-    /// Decides whether the time before the first sound is silence, or whether the clock is too far on for that.
-    fn begin_late(&mut self, at: f64) {
+    /// Decides whether the time before the first sound is silence, or whether the clock is too far on for that. Returns when
+    /// the recording begins by the clock.
+    fn begin_late(&mut self, at: f64) -> f64 {
         let ends = self.declared.unwrap_or(at).max(at + 1.0);
         if ends <= self.limit {
-            self.origin = Some(0.0);
-            return;
+            return 0.0;
         }
         self.declared = self.declared.map(|declared| declared - at).filter(|declared| *declared > 0.0);
         self.info.duration = self.info.duration.and(self.declared);
         self.remarks.push(remarks::late_clock(at));
+        at
     }
 
     fn emit(&mut self, block: Block) {
-        self.emitted += block.seconds();
-        if !block.samples.is_empty() {
-            self.items.push_back(Item::Samples(block));
-        }
+        let length = block.seconds();
+        self.items.push_back(self.timeline.add(Item::Block(block), length));
     }
 
     fn time_base(&self, track: u32) -> Option<TimeBase> {
@@ -767,9 +729,7 @@ impl Native {
 
     /// Continues with the next part of the file, if there is one.
     fn next_part(&mut self) -> Result<(), AudioError> {
-        if let Some(held) = self.held.take() {
-            self.emit(held.block);
-        }
+        self.items.extend(self.timeline.end());
         self.held_padding.clear();
         self.keep_padding = false;
         let number = self.audio_tracks.iter().position(|track| *track == self.track);
@@ -789,7 +749,7 @@ impl Native {
             self.declared = self.declared.zip(opened.duration).map(|(before, more)| before + more);
             (self.reader, self.decoder, self.track) = (opened.reader, opened.decoder, opened.track);
             (self.audio_tracks, self.clock, self.traits) = (opened.audio_tracks, opened.clock, opened.traits);
-            (self.origin, self.failures) = (None, 0);
+            self.failures = 0;
             return Ok(());
         }
         self.at_end = true;
@@ -797,13 +757,11 @@ impl Native {
     }
 
     fn next_stream(&mut self) -> Result<(), AudioError> {
-        if let Some(held) = self.held.take() {
-            self.emit(held.block);
-        }
+        self.items.extend(self.timeline.end());
         let next = self.reader.default_track(TrackType::Audio);
         match next.map(|track| (track.id, decoder(track, self.traits))) {
             Some((track, Ok(decoder))) => {
-                (self.track, self.decoder, self.origin) = (track, decoder, None);
+                (self.track, self.decoder) = (track, decoder);
                 // The declared length was that of the first stream.
                 (self.info.duration, self.declared) = (None, None);
                 Ok(())
@@ -846,7 +804,9 @@ impl Native {
         }
         let reached = self.reached.max(found);
         let missing = self.declared.and_then(|declared| remarks::other_length(declared, reached, found));
-        if missing.is_none() && self.traits.is_ogg && sniff::ogg_is_cut(&self.raw_file)? {
+        let breaks_off =
+            (self.breaks_off && self.declared.is_none()) || (self.traits.is_ogg && sniff::ogg_is_cut(&self.raw_file)?);
+        if missing.is_none() && breaks_off {
             self.remarks.push(remarks::breaks_off(found));
         }
         self.remarks.extend(missing);

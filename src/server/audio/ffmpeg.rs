@@ -38,6 +38,10 @@ const PICTURE_PIXELS: &str = "2100000";
 const LIMIT_ARGUMENTS: [&str; 8] =
     ["-threads", "1", "-probesize", "5000000", "-analyzeduration", "5000000", "-max_streams", "100"];
 
+/// By how many seconds the clock of an MPEG stream may go on without a sample. A longer jump is taken for another clock, as
+/// where two recordings were joined; ffmpeg's default of 10 s would close the gaps of a bad reception.
+const MAX_JUMP: &str = "3600";
+
 /// The paths of ffmpeg and ffprobe.
 pub(super) struct Programs {
     pub(super) ffmpeg: PathBuf,
@@ -81,7 +85,7 @@ pub(super) fn probe_arguments(max_alloc: u64, pictures: bool) -> Vec<OsString> {
 pub(super) enum Task {
     /// All channels of a track at 16 kHz, as floats of 32 bits, to be measured.
     Measure { stream: u32, channels: u16 },
-    /// The mix of a track at 16 kHz, mono, with the time before and between its samples as silence.
+    /// The mix of a track at 16 kHz, mono, with the times of its samples (`timed`).
     Decode { stream: u32, channels: u16, mix: Mix },
     /// The same of a track's two channels apart, interleaved, with this factor of their samples.
     DecodeBoth { stream: u32, gain: f32 },
@@ -91,30 +95,33 @@ pub(super) enum Task {
 pub(super) fn decode_arguments(max_alloc: u64, task: &Task) -> Vec<OsString> {
     let mut arguments = common(max_alloc, false);
     // Standard input is the recording, not a keyboard.
-    arguments.extend(["-nostdin", "-filter_threads", "1", "-vn", "-sn", "-dn", "-i", INPUT].map(OsString::from));
+    arguments.extend(["-nostdin", "-filter_threads", "1", "-dts_delta_threshold", MAX_JUMP].map(OsString::from));
+    arguments.extend(["-vn", "-sn", "-dn", "-i", INPUT].map(OsString::from));
     let (Task::Measure { stream, .. } | Task::Decode { stream, .. } | Task::DecodeBoth { stream, .. }) = task;
     arguments.extend(["-map".to_owned(), format!("0:{stream}")].map(OsString::from));
     arguments.extend(["-vn", "-sn", "-dn", "-threads", "1"].map(OsString::from));
-    let format = match task {
-        Task::Measure { .. } => {
+    let filters = match task {
+        Task::Measure { .. } => None,
+        Task::Decode { channels, mix, .. } => Some(filters(*channels, mix)),
+        Task::DecodeBoth { gain, .. } => Some(chain(&format!("pan=stereo|c0={gain:.9}*c0|c1={gain:.9}*c1"))),
+    };
+    let format = match filters {
+        None => {
             arguments.extend(["-ar".to_owned(), SAMPLE_RATE.to_string()].map(OsString::from));
             "f32le"
         }
-        Task::Decode { channels, mix, .. } => {
-            arguments.extend(["-af".to_owned(), filters(*channels, mix)].map(OsString::from));
-            "s16le"
-        }
-        Task::DecodeBoth { gain, .. } => {
-            let both = format!("pan=stereo|c0={gain:.9}*c0|c1={gain:.9}*c1");
-            arguments.extend(["-af".to_owned(), chain(&both)].map(OsString::from));
-            "s16le"
+        Some(filters) => {
+            arguments.extend(["-af".to_owned(), filters].map(OsString::from));
+            // Without a cluster for each second, ffmpeg would keep more in memory.
+            arguments.extend(["-c:a", "pcm_s16le", "-cluster_time_limit", "1000"].map(OsString::from));
+            "matroska"
         }
     };
     arguments.extend(["-f", format, "pipe:1"].map(OsString::from));
     arguments
 }
 
-/// The filters that mix, resample, and then fill gaps, in this order, because gaps take the memory of their samples.
+/// The filters that mix and resample.
 fn filters(channels: u16, mix: &Mix) -> String {
     let all: Vec<usize> = (0..usize::from(channels.max(1))).collect();
     let heard = mix.channels.as_ref().unwrap_or(&all);
@@ -124,11 +131,10 @@ fn filters(channels: u16, mix: &Mix) -> String {
     chain(&format!("pan=mono|c0={}", sum.join("+")))
 }
 
-/// The filters around the one that chooses channels.
+/// The filters around the one that chooses channels. They don't fill gaps: a long one would take the memory of its samples,
+/// and of one over an hour they give up in the middle.
 fn chain(pan: &str) -> String {
-    format!(
-        "aformat=sample_fmts=flt,{pan},aresample={SAMPLE_RATE},aformat=sample_fmts=s16,aresample=async=1:first_pts=0"
-    )
+    format!("aformat=sample_fmts=flt,{pan},aresample={SAMPLE_RATE},aformat=sample_fmts=s16")
 }
 
 /// The arguments to check whether ffmpeg runs at all.
@@ -154,8 +160,9 @@ pub(super) struct Track {
     is_default: bool,
 }
 
-/// Reads the audio tracks from ffprobe's output, and which of them the file prefers.
-pub(super) fn parse_probe(answer: &[u8]) -> Result<(Vec<Track>, usize), Refusal> {
+/// Reads the audio tracks from ffprobe's output, and which of them the file prefers. `declared` is the length in seconds that
+/// the file itself declares, where that is known: of Windows Media, ffprobe tells one by the size of the file.
+pub(super) fn parse_probe(answer: &[u8], declared: Option<f64>) -> Result<(Vec<Track>, usize), Refusal> {
     #[derive(Deserialize)]
     struct ProbeOutput {
         #[serde(default)]
@@ -210,6 +217,7 @@ pub(super) fn parse_probe(answer: &[u8]) -> Result<(Vec<Track>, usize), Refusal>
         let duration = match format.format_name.as_str() {
             // Windows Media declares one length for all tracks, of which the picture may be the longest.
             "asf" if video => None,
+            "asf" if declared.is_some() => declared,
             known if WITH_DURATION.contains(&known) => seconds(&audio.duration)
                 .map(|duration| duration + late.max(0.0))
                 .or_else(|| seconds(&format.duration).filter(|_| !video)),
@@ -259,7 +267,7 @@ mod tests {
         let picture = r#"{"codec_type":"video","codec_name":"png","disposition":{"attached_pic":1}}"#;
         let answer = |streams: &str, score: u32| {
             let format = format!(r#"{{"format_name":"asf","duration":"3.6","probe_score":{score}}}"#);
-            parse_probe(format!(r#"{{"streams":[{streams}],"format":{format}}}"#).as_bytes())
+            parse_probe(format!(r#"{{"streams":[{streams}],"format":{format}}}"#).as_bytes(), None)
         };
         let (tracks, default) = answer(&format!("{picture},{stream}"), 100).unwrap();
         let info = &tracks[default].info;
@@ -269,7 +277,7 @@ mod tests {
         assert_eq!((tracks.len(), default, tracks[1].stream), (2, 1, 5));
         assert_eq!(answer(picture, 100), Err(Refusal::NoAudio("wma".to_owned())));
         assert_eq!(answer(stream, 24), Err(Refusal::Unknown));
-        assert_eq!(parse_probe(b""), Err(Refusal::Unknown));
+        assert_eq!(parse_probe(b"", None), Err(Refusal::Unknown));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! What the index of an MP4 or MOV file says that Symphonia doesn't report: which tracks have sound and in which coding,
-//! whether they are protected, and their clock, which edit lists and fragments set. Used by `decode`. Reads only the
-//! headers of boxes and small boxes, whatever sizes they declare.
+//! whether they are protected, and their clock, which edit lists and fragments set. Also makes a file readable whose end
+//! is missing. Used by `decode`. Reads only the headers of boxes and small boxes, whatever sizes they declare, except for
+//! an index that was cut.
 
-use super::bytes::{be32, read_at};
+use super::{
+    bytes::{be32, read_at},
+    sniff::Edits,
+};
 use std::{fs::File, io, ops::Range};
 
 /// Boxes that are read in all. A recording in fragments has a few for each second.
@@ -19,6 +23,13 @@ const MAX_SAMPLES: u32 = 100_000;
 
 /// Changes of the clock between fragments.
 const MAX_JUMPS: usize = 100_000;
+
+/// The largest part of an index that is copied, in bytes: that of a recording of days.
+const MAX_INDEX: u64 = 32 << 20;
+
+/// By how much the sizes of samples may differ from the bytes of a file whose chunks are unknown, if they are all of its
+/// sound: padding, and what a cut table leaves out.
+const MAX_UNKNOWN_SHARE: f64 = 0.1;
 
 /// Rounding of edit lists, in seconds.
 const ROUNDING: f64 = 0.002;
@@ -115,6 +126,88 @@ pub(super) fn tracks(file: &File, fragments: bool) -> io::Result<Vec<Track>> {
     Ok(tracks)
 }
 
+/// What is known of a file's end.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It is there.
+    Whole,
+    /// It is missing; what decoders must read instead to hear what comes before. `of_sound`, if it is sound that is missing.
+    Cut { edits: Edits, of_sound: bool },
+    /// It is missing, and with it what says how the sound is stored.
+    IndexLost,
+}
+
+/// Looks for the end of a file, and makes it readable if that is missing. Of any other file, the end is there.
+pub(super) fn end(file: &File) -> io::Result<End> {
+    let mut reader = Reader { file, boxes: 0 };
+    let size = file.metadata()?.len();
+    let (mut at, mut media, mut has_index) = (0, Vec::new(), false);
+    while let Some(found) = reader.head(at, size)? {
+        if at == 0 && !matches!(&found.name, b"ftyp" | b"moov" | b"mdat" | b"wide" | b"free" | b"skip") {
+            break;
+        }
+        if found.end <= size {
+            has_index |= found.name == *b"moov";
+            if found.name == *b"mdat" && media.len() < 2 {
+                media.push(found.start..found.end);
+            }
+            at = found.end;
+            continue;
+        }
+        let cut = |end, patches, tail| Edits { end, patches, tail };
+        return Ok(match &found.name {
+            // There is nothing to read it by.
+            b"mdat" if !has_index => End::Whole,
+            b"mdat" => End::Cut { edits: cut(size, found.ending_at(at, size), Vec::new()), of_sound: true },
+            b"moov" if !has_index => match &media[..] {
+                [] => End::IndexLost,
+                media => match reader.index(at..size, media)? {
+                    Some(index) => End::Cut { edits: cut(at, Vec::new(), index), of_sound: false },
+                    None => End::IndexLost,
+                },
+            },
+            // Also bytes after the last box that only look like another one.
+            name => End::Cut { edits: cut(at, Vec::new(), Vec::new()), of_sound: name == b"moof" },
+        });
+    }
+    Ok(End::Whole)
+}
+
+/// The head of a box.
+struct Head {
+    name: [u8; 4],
+    /// Where its body begins, and where it ends as it declares.
+    start: u64,
+    end: u64,
+}
+
+impl Head {
+    /// The patches that make a box end where its file does. `at` is where it begins.
+    fn ending_at(&self, at: u64, size: u64) -> Vec<(u64, [u8; 4])> {
+        let length = (size - at).to_be_bytes();
+        let [a, b, c, d, e, f, g, h] = length;
+        if self.start - at == 16 {
+            vec![(at + 8, [a, b, c, d]), (at + 12, [e, f, g, h])]
+        } else {
+            vec![(at, [e, f, g, h])]
+        }
+    }
+}
+
+/// The tables of a track that say where its samples are.
+#[derive(Default)]
+struct Tables {
+    has_codec: bool,
+    has_times: bool,
+    has_chunks: bool,
+    /// Where the table is that groups the samples in chunks.
+    groups: Option<Range<usize>>,
+    /// The number of samples that the table of sizes declares, how many it holds, and the bytes of these.
+    declared: u64,
+    samples: u64,
+    bytes: u64,
+}
+
 struct Reader<'a> {
     file: &'a File,
     boxes: u32,
@@ -125,28 +218,117 @@ type Visit<'v> = &'v mut dyn FnMut(&mut Reader<'_>, [u8; 4], Range<u64>) -> io::
 impl Reader<'_> {
     /// Calls `visit` with each box in a range: its name, and where its body is.
     fn each(&mut self, range: Range<u64>, visit: Visit<'_>) -> io::Result<()> {
-        let (mut at, mut head) = (range.start, [0; 16]);
-        while at.saturating_add(8) <= range.end && self.boxes < MAX_BOXES {
-            self.boxes += 1;
-            if !read_at(self.file, at, &mut head[..8])? {
-                break;
-            }
-            let (length, start) = match be32(&head) {
-                0 => (range.end - at, 8),
-                1 if read_at(self.file, at, &mut head)? => {
-                    (u64::from(be32(&head[8..])) << 32 | u64::from(be32(&head[12..])), 16)
-                }
-                length => (u64::from(length), 8),
-            };
-            if length < start {
-                break;
-            }
-            let end = at.saturating_add(length).min(range.end);
-            let name = [head[4], head[5], head[6], head[7]];
-            visit(self, name, (at + start).min(end)..end)?;
+        let mut at = range.start;
+        while let Some(Head { name, start, end }) = self.head(at, range.end)? {
+            let end = end.min(range.end);
+            visit(self, name, start.min(end)..end)?;
             at = end;
         }
         Ok(())
+    }
+
+    /// Reads the head of a box within a range that ends at `end`; none if there is none.
+    fn head(&mut self, at: u64, end: u64) -> io::Result<Option<Head>> {
+        let mut head = [0; 16];
+        if at.saturating_add(8) > end || self.boxes >= MAX_BOXES || !read_at(self.file, at, &mut head[..8])? {
+            return Ok(None);
+        }
+        self.boxes += 1;
+        let (length, start) = match be32(&head) {
+            0 => (end - at, 8),
+            1 if read_at(self.file, at, &mut head)? => {
+                (u64::from(be32(&head[8..])) << 32 | u64::from(be32(&head[12..])), 16)
+            }
+            length => (u64::from(length), 8),
+        };
+        let name = [head[4], head[5], head[6], head[7]];
+        Ok((length >= start).then(|| Head { name, start: at + start, end: at.saturating_add(length) }))
+    }
+
+    /// Makes an index of one that was cut: with all tracks that are complete, and of the last one what its tables hold.
+    /// Returns none if no sound can be found with it. `media` is where the sound is.
+    fn index(&mut self, range: Range<u64>, media: &[Range<u64>]) -> io::Result<Option<Vec<u8>>> {
+        let mut index = Vec::new();
+        if range.end - range.start > MAX_INDEX {
+            return Ok(None);
+        }
+        self.salvage(range, *b"    ", media, &mut 0, &mut index)?;
+        // The kind of a track is in a box of its own.
+        let has_sound = index.windows(16).any(|bytes| &bytes[..4] == b"hdlr" && &bytes[12..] == b"soun");
+        Ok(has_sound.then_some(index))
+    }
+
+    /// Copies the boxes of a parent up to where the file ends. Returns whether the one without which the parent is of no use
+    /// is among them.
+    fn salvage(
+        &mut self,
+        range: Range<u64>,
+        parent: [u8; 4],
+        media: &[Range<u64>],
+        tracks: &mut u32,
+        out: &mut Vec<u8>,
+    ) -> io::Result<bool> {
+        let needed = match &parent {
+            b"trak" => b"mdia",
+            b"mdia" => b"minf",
+            b"minf" => b"stbl",
+            _ => &parent,
+        };
+        let (mut at, mut usable) = (range.start, *needed == parent);
+        while let Some(found) = self.head(at, range.end)? {
+            let (name, begin) = (found.name, out.len());
+            *tracks += u32::from(name == *b"trak");
+            let is_usable = if found.end <= range.end {
+                self.copy(at..found.end, out)?;
+                true
+            } else {
+                out.extend([[0; 4], name].concat());
+                let body = found.start..range.end;
+                let is_usable = match &name {
+                    b"moov" | b"trak" | b"mdia" | b"minf" => self.salvage(body, name, media, tracks, out)?,
+                    b"stbl" => {
+                        self.salvage(body, name, media, tracks, out)?;
+                        complete(out, begin + 8, media, *tracks)
+                    }
+                    b"stts" | b"ctts" | b"co64" => self.table(body, 8, 8, out)?,
+                    b"stsc" => self.table(body, 8, 12, out)?,
+                    b"stsz" => self.table(body, 12, 4, out)?,
+                    b"stco" => self.table(body, 8, 4, out)?,
+                    _ => false,
+                };
+                if is_usable {
+                    let length = u32::try_from(out.len() - begin).unwrap_or(u32::MAX);
+                    out[begin..begin + 4].copy_from_slice(&length.to_be_bytes());
+                } else {
+                    out.truncate(begin);
+                }
+                is_usable
+            };
+            usable |= is_usable && name == *needed;
+            at = found.end;
+        }
+        Ok(usable)
+    }
+
+    fn copy(&self, range: Range<u64>, out: &mut Vec<u8>) -> io::Result<()> {
+        let begin = out.len();
+        out.resize(begin + usize::try_from(range.end - range.start).unwrap_or(0), 0);
+        read_at(self.file, range.start, &mut out[begin..]).map(drop)
+    }
+
+    /// Copies the entries of a table that are there, and counts them. Returns whether there are any.
+    fn table(&self, body: Range<u64>, head: u64, entry: u64, out: &mut Vec<u8>) -> io::Result<bool> {
+        let Some(entries) = (body.end - body.start).checked_sub(head).map(|bytes| bytes / entry) else {
+            return Ok(false);
+        };
+        let begin = out.len();
+        self.copy(body.start..body.start + head + entries * entry, out)?;
+        let count = u32::try_from(entries).unwrap_or(u32::MAX);
+        // The count is the last number of the head. That of sizes stays, to be compared with what is there.
+        if head == 8 {
+            out[begin + 4..begin + 8].copy_from_slice(&count.to_be_bytes());
+        }
+        Ok(entries > 0)
     }
 
     /// Reads bytes from within a box; zeros where it is shorter.
@@ -282,6 +464,62 @@ impl Reader<'_> {
     }
 }
 
+/// Adds what the tables of a track lack, which begin at a position of `out`: where its samples are, if they are all that the
+/// file holds. Returns whether the samples can be found.
+fn complete(out: &mut Vec<u8>, begin: usize, media: &[Range<u64>], tracks: u32) -> bool {
+    let (mut tables, mut at) = (Tables::default(), begin);
+    while let Some(head) = out.get(at..at + 8) {
+        let length = usize::try_from(be32(head)).unwrap_or(usize::MAX).min(out.len() - at);
+        let name = [head[4], head[5], head[6], head[7]];
+        if length < 8 {
+            return false;
+        }
+        match &name {
+            b"stsd" => tables.has_codec = true,
+            b"stts" => tables.has_times = true,
+            b"stsc" => tables.groups = Some(at..at + length),
+            b"stco" | b"co64" => tables.has_chunks = true,
+            b"stsz" if length >= 20 => {
+                let (each, declared) = (u64::from(be32(&out[at + 12..])), u64::from(be32(&out[at + 16..])));
+                let entries = out[at + 20..at + length].chunks_exact(4);
+                tables.declared = declared;
+                if each > 0 {
+                    (tables.samples, tables.bytes) = (declared, declared * each);
+                } else {
+                    tables.samples = declared.min(entries.len() as u64);
+                    tables.bytes =
+                        entries.take(usize::try_from(declared).unwrap_or(0)).map(|size| u64::from(be32(size))).sum();
+                    let samples = u32::try_from(tables.samples).unwrap_or(u32::MAX);
+                    out[at + 16..at + 20].copy_from_slice(&samples.to_be_bytes());
+                }
+            }
+            _ => {}
+        }
+        at += length;
+    }
+    if !tables.has_codec || !tables.has_times || tables.samples == 0 {
+        return false;
+    }
+    if tables.groups.is_some() && tables.has_chunks {
+        return true;
+    }
+    // One chunk of all samples. If the file had other tracks, their bytes would be among them.
+    let ([media], 0..=1, false) = (media, tracks, tables.has_chunks) else { return false };
+    let all = tables.bytes as f64 * tables.declared as f64 / tables.samples as f64;
+    let size = (media.end - media.start) as f64;
+    let (Ok(samples), Ok(start)) = (u32::try_from(tables.samples), u32::try_from(media.start)) else { return false };
+    if (all - size).abs() > size * MAX_UNKNOWN_SHARE {
+        return false;
+    }
+    if let Some(groups) = tables.groups {
+        out.drain(groups);
+    }
+    let number = |number: u32| number.to_be_bytes();
+    out.extend([number(28), *b"stsc", number(0), number(1), number(1), number(samples), number(1)].concat());
+    out.extend([number(20), *b"stco", number(0), number(1), number(start)].concat());
+    true
+}
+
 impl Clock {
     fn set_edits(&mut self, entries: &[(u64, i64)], movie_scale: u32, track_scale: u32) {
         let (movie_scale, track_scale) = (f64::from(movie_scale.max(1)), f64::from(track_scale.max(1)));
@@ -324,6 +562,51 @@ mod tests {
         let mut clock = Clock::default();
         clock.set_edits(&[(1_000, 48_000), (1_000, 0)], 1_000, 48_000);
         assert!(clock.reorders);
+    }
+
+    /// A box of these bytes.
+    fn boxed(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        [&(body.len() as u32 + 8).to_be_bytes()[..], name, body].concat()
+    }
+
+    #[test]
+    fn an_index_is_as_good_as_what_was_left_of_it() {
+        use std::io::Write as _;
+        let table = |name: &[u8; 4], numbers: &[u32]| {
+            boxed(name, &numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<u8>>())
+        };
+        let sizes = table(b"stsz", &[0, 0, 4, 25, 25, 25, 25]);
+        let before = [table(b"stsd", &[0, 1]), table(b"stts", &[0, 1, 4, 1024])].concat();
+        let tables = [before, sizes, table(b"stsc", &[0, 1, 1, 2, 1]), table(b"stco", &[0, 2, 36, 86])].concat();
+        let kind = boxed(b"hdlr", b"\0\0\0\0\0\0\0\0soun\0\0\0\0");
+        let media = [kind, boxed(b"minf", &boxed(b"stbl", &tables))].concat();
+        let index = boxed(b"moov", &boxed(b"trak", &boxed(b"mdia", &media)));
+        let whole = [boxed(b"ftyp", b"M4A \0\0\0\0xxxxyyyy"), boxed(b"mdat", &[7; 100]), index.clone()].concat();
+        let cut = |missing: usize| {
+            let mut file = tempfile::tempfile().expect("a temporary file");
+            file.write_all(&whole[..whole.len() - missing]).expect("written");
+            end(&file).expect("readable")
+        };
+        assert!(matches!(cut(0), End::Whole));
+        let rebuilt = |missing: usize| match cut(missing) {
+            End::Cut { edits, of_sound: false } if edits.end == 132 => edits.tail,
+            other => panic!("{missing}: {other:?}"),
+        };
+        let holds = |index: &[u8], part: &[u8]| index.windows(part.len()).any(|found| found == part);
+        let one_chunk = |samples| [table(b"stsc", &[0, 1, 1, samples, 1]), table(b"stco", &[0, 1, 32])].concat();
+        // Within the second position, within the first one, and within the groups.
+        assert!(holds(&rebuilt(2), &table(b"stco", &[0, 1, 36])));
+        for missing in [6, 20, 30, 42, 48] {
+            let index = rebuilt(missing);
+            assert!(holds(&index, &one_chunk(4)) && be32(&index) as usize == index.len(), "{missing}: {index:?}");
+        }
+        // Within the sizes.
+        let index = rebuilt(58);
+        assert!(holds(&index, &one_chunk(2)) && holds(&index, &table(b"stsz", &[0, 0, 2, 25, 25])), "{index:?}");
+        for missing in [70, 80, 120, index.len()] {
+            assert!(matches!(cut(missing), End::IndexLost), "{missing}");
+        }
+        assert!(matches!(cut(whole.len() - 60), End::Whole), "there is nothing to read it by");
     }
 
     #[test]

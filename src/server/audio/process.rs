@@ -24,8 +24,10 @@ use tokio::time::{self, Instant};
 use super::child::ALLOCATOR;
 use super::crosstalk::Crosstalk;
 use super::level::{Choice, Level, Meter, tracks_remark};
+use super::timed;
+use super::timeline::{Item, Timeline};
 use super::waveform::Builder;
-use super::wire::{self, Frame, MAX_SAMPLES, Message};
+use super::wire::{self, Declares, Frame, MAX_SAMPLES, Message};
 use super::{
     AudioError, AudioInfo, ChannelSelection, Decoded, Limits, Problem, SAMPLE_RATE, Selection, ffmpeg, remarks,
 };
@@ -118,7 +120,7 @@ impl Decoders {
             Ok(identified) => {
                 let info = match identified {
                     Identified::BuiltIn(_, info) => info,
-                    Identified::Ffmpeg(_, tracks, default) => tracks[default].info.clone(),
+                    Identified::Ffmpeg { tracks, default, .. } => tracks[default].info.clone(),
                 };
                 check_duration(info.duration, limits)?;
                 Ok(info)
@@ -191,9 +193,9 @@ impl Decoders {
         let task = Task::Decode(selection);
         let identified =
             self.identify(&file, recording, limits, task, cpu_secs, time_limit).await.map_err(into_audio_error)?;
-        let (source, info, is_apart, remarks) = match identified {
-            Identified::BuiltIn(running, info) => (Source::BuiltIn(*running), info, false, Vec::new()),
-            Identified::Ffmpeg(program, tracks, default) => {
+        let decoding = match identified {
+            Identified::BuiltIn(running, info) => Decoding { info, ..Decoding::new(Source::BuiltIn(running), limits) },
+            Identified::Ffmpeg { program, tracks, default, breaks_off } => {
                 check_duration(tracks[default].info.duration, limits)?;
                 let spawn = |task: &ffmpeg::Task| {
                     let task = ffmpeg_task(&program, task);
@@ -217,10 +219,11 @@ impl Decoders {
                     }
                     _ => (ffmpeg::Task::Decode { stream, channels, mix: level.mix }, None),
                 };
-                (Source::Ffmpeg(spawn(&decode)?, speaker), info, level.is_apart, remarks)
+                let source = Source::Ffmpeg(Box::new(Timed::new(spawn(&decode)?, speaker)));
+                Decoding { info, is_apart: level.is_apart, breaks_off, remarks, ..Decoding::new(source, limits) }
             }
         };
-        Ok(Decoding { info, is_apart, remarks, ..Decoding::new(source, limits) })
+        Ok(decoding)
     }
 
     /// Checks that decoders can be started and confined here. Returns what is missing, in words for an operator.
@@ -288,11 +291,13 @@ impl Decoders {
         }
         let arguments: Vec<&OsStr> = arguments.into_iter().map(OsStr::new).collect();
         let mut running = self.spawn(file, recording, &arguments, cpu_secs, time_limit)?;
+        let mut declares = Declares::default();
         let problem = loop {
             match running.frame().await? {
                 Some(Frame::Message(Message::Recognised(what))) if running.recognised.is_none() => {
                     running.recognised = Some(what);
                 }
+                Some(Frame::Message(Message::Declares(head))) if declares == Declares::default() => declares = head,
                 Some(Frame::Message(Message::Opened(info) | Message::Ended { info, .. })) => {
                     return Ok(Identified::BuiltIn(Box::new(running), info));
                 }
@@ -329,12 +334,12 @@ impl Decoders {
         let Some(answer) = answer else {
             return Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into());
         };
-        match ffmpeg::parse_probe(&answer) {
+        match ffmpeg::parse_probe(&answer, declares.duration) {
             Ok((mut tracks, default)) => {
                 for track in &mut tracks {
                     track.info = wire::sanitise_info(track.info.clone())?;
                 }
-                Ok(Identified::Ffmpeg(programs.ffmpeg, tracks, default))
+                Ok(Identified::Ffmpeg { program: programs.ffmpeg, tracks, default, breaks_off: declares.is_cut })
             }
             Err(ffmpeg::Refusal::Unknown) => Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into()),
             Err(ffmpeg::Refusal::NoAudio(format)) => Err(AudioError::NoAudioTrack { format }.into()),
@@ -405,8 +410,9 @@ enum Task {
 enum Identified {
     /// The running decoder, which continues with the samples if it was asked to decode.
     BuiltIn(Box<Running>, AudioInfo),
-    /// The path of ffmpeg, which can decode it, its audio tracks, and the number of the one that the file prefers.
-    Ffmpeg(PathBuf, Vec<ffmpeg::Track>, usize),
+    /// ffmpeg, which is here, can decode it. Its audio tracks, the number of the one that the file prefers, and whether the
+    /// file is shorter than it says.
+    Ffmpeg { program: PathBuf, tracks: Vec<ffmpeg::Track>, default: usize, breaks_off: bool },
 }
 
 /// The arguments of a decoder that becomes ffmpeg.
@@ -569,6 +575,21 @@ impl Running {
         let pid = self.pid();
         match within_time_limit(self.time_limit, pid, fill(&mut self.out, buffer)).await {
             Ok(filled) => Ok(filled?),
+            Err(cause) => Err(self.timed_out(cause)),
+        }
+    }
+
+    /// Reads the next samples of ffmpeg and when they begin; none at the end of the output, or where it breaks off.
+    async fn block(&mut self, blocks: &mut timed::Blocks) -> Result<Option<(f64, Vec<i16>)>, DecoderFailure> {
+        let pid = self.pid();
+        match within_time_limit(self.time_limit, pid, blocks.next(&mut self.out)).await {
+            Ok(Ok(block)) => Ok(block),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(recording = self.name, %error, "ffmpeg's output is invalid");
+                Err(self.unreadable(Problem::Crashed).into())
+            }
+            Ok(Err(error)) => Err(error.into()),
             Err(cause) => Err(self.timed_out(cause)),
         }
     }
@@ -762,16 +783,18 @@ pub struct Decoding {
     source: Option<Source>,
     sample_count: u64,
     waveform: Builder,
+    /// Whether two speakers on two channels were to be found, and were.
     is_apart: bool,
+    /// Whether the file is shorter than it says.
+    breaks_off: bool,
     remarks: Vec<Remark>,
     limits: Limits,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 enum Source {
-    BuiltIn(Running),
-    /// With what takes a speaker out of two channels, if only one is to be heard.
-    Ffmpeg(Running, Option<Crosstalk>),
+    BuiltIn(Box<Running>),
+    Ffmpeg(Box<Timed>),
     /// Several tracks, each with a decoder of its own.
     Mixed(Mixer),
 }
@@ -786,6 +809,73 @@ fn mix_remark(tracks: u16, mixed: u16) -> Remark {
     Remark::new("tracks", &message)
 }
 
+/// A running ffmpeg, and what was read of its output and not passed on.
+struct Timed {
+    running: Running,
+    /// Takes a speaker out of its two channels, if only one is to be heard. Otherwise it writes one.
+    speaker: Option<Crosstalk>,
+    blocks: timed::Blocks,
+    timeline: Timeline<Vec<i16>>,
+    items: VecDeque<Item<Vec<i16>>>,
+    /// Samples of silence that follow.
+    silence: u64,
+    samples: VecDeque<i16>,
+    at_end: bool,
+}
+
+impl Timed {
+    fn new(running: Running, speaker: Option<Crosstalk>) -> Self {
+        let mut timeline = Timeline::new();
+        // ffmpeg's clock begins with the recording. What is before the first sample is silence.
+        timeline.begin(0.0);
+        Self {
+            running,
+            speaker,
+            blocks: timed::Blocks::new(),
+            timeline,
+            items: VecDeque::new(),
+            silence: 0,
+            samples: VecDeque::new(),
+            at_end: false,
+        }
+    }
+
+    /// Returns the next samples, half a second unless it is the last; none at the end. Silence of any length takes no
+    /// memory.
+    async fn next(&mut self) -> Result<Vec<i16>, DecoderFailure> {
+        while self.samples.len() < MAX_SAMPLES {
+            if self.silence > 0 {
+                let room = (MAX_SAMPLES - self.samples.len()) as u64;
+                let now = self.silence.min(room);
+                self.samples.resize(self.samples.len() + usize::try_from(now).unwrap_or(0), 0);
+                self.silence -= now;
+            } else if let Some(item) = self.items.pop_front() {
+                match item {
+                    Item::Block(samples) => self.samples.extend(samples),
+                    Item::Silence(seconds) => self.silence = (seconds * f64::from(SAMPLE_RATE)).round() as u64,
+                }
+            } else if self.at_end {
+                break;
+            } else if let Some((at, samples)) = self.running.block(&mut self.blocks).await? {
+                let samples = match &mut self.speaker {
+                    Some(speaker) => {
+                        let both: Vec<f32> = samples.into_iter().map(f32::from).collect();
+                        speaker.remove(&both, 2).into_iter().map(|sample| sample.round() as i16).collect()
+                    }
+                    None => samples,
+                };
+                let length = samples.len() as f64 / f64::from(SAMPLE_RATE);
+                self.items.extend(self.timeline.place(at, samples, length));
+            } else {
+                self.at_end = true;
+                self.items.extend(self.timeline.end());
+            }
+        }
+        let count = self.samples.len().min(MAX_SAMPLES);
+        Ok(self.samples.drain(..count).collect())
+    }
+}
+
 impl Decoding {
     fn new(source: Source, limits: Limits) -> Self {
         let (format, codec) = (String::new(), String::new());
@@ -795,6 +885,7 @@ impl Decoding {
             sample_count: 0,
             waveform: Builder::new(),
             is_apart: false,
+            breaks_off: false,
             remarks: Vec::new(),
             limits,
             _permit: None,
@@ -833,22 +924,14 @@ impl Decoding {
                     return Ok(None);
                 }
             },
-            Some(Source::Ffmpeg(running, speaker)) => {
-                let mut bytes = vec![0; if speaker.is_some() { 4 } else { 2 } * MAX_SAMPLES];
-                let filled = running.fill(&mut bytes).await.map_err(into_audio_error)?;
-                if filled < 2 {
+            Some(Source::Ffmpeg(timed)) => {
+                let samples = timed.next().await.map_err(into_audio_error)?;
+                if samples.is_empty() {
                     self.check_ffmpeg().await?;
                     self.source = None;
                     return Ok(None);
                 }
-                let samples = wire::samples(&bytes[..filled]);
-                match speaker {
-                    Some(speaker) => {
-                        let both: Vec<f32> = samples.into_iter().map(f32::from).collect();
-                        speaker.remove(&both, 2).into_iter().map(|sample| sample.round() as i16).collect()
-                    }
-                    None => samples,
-                }
+                samples
             }
         };
         self.sample_count += samples.len() as u64;
@@ -883,7 +966,8 @@ impl Decoding {
     /// Checks whether ffmpeg has decoded as much as the recording declares.
     async fn check_ffmpeg(&mut self) -> Result<(), AudioError> {
         let found = self.duration();
-        let Some(Source::Ffmpeg(running, _)) = &mut self.source else { return Ok(()) };
+        let Some(Source::Ffmpeg(timed)) = &mut self.source else { return Ok(()) };
+        let running = &mut timed.running;
         match running.exit_status().await {
             (Some(status), _) if status.success() => {}
             (Some(status), stderr_tail) if status.signal().is_none() => {
@@ -899,7 +983,9 @@ impl Decoding {
         if found == 0.0 {
             return Err(AudioError::NoSamples { format: self.info.format.clone() });
         }
-        self.remarks.extend(self.info.duration.and_then(|declared| remarks::other_length(declared, found, found)));
+        let missing = self.info.duration.and_then(|declared| remarks::other_length(declared, found, found));
+        let breaks_off = self.breaks_off && self.info.duration.is_none();
+        self.remarks.extend(missing.or_else(|| breaks_off.then(|| remarks::breaks_off(found))));
         Ok(())
     }
 }

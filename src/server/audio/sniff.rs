@@ -9,7 +9,8 @@ use std::os::unix::fs::FileExt;
 
 use symphonia::core::io::MediaSource;
 
-use super::bytes::{be32, le32, read_at, read_up_to};
+use super::bytes::{be32, le32, le64, read_at, read_up_to};
+use super::wire::Declares;
 
 /// What the first bytes of a file show.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -167,10 +168,19 @@ pub(super) struct Lengths {
     pub(super) found: f64,
     /// Seconds that the header declares; `found` where the header was written before the length was known.
     pub(super) declared: f64,
-    /// Where the samples end.
-    end: u64,
-    /// Positions in the file, and what the decoders read there instead, so that they know the real lengths.
-    patches: Vec<(u64, [u8; 4])>,
+    /// What makes the header say so.
+    pub(super) edits: Edits,
+}
+
+/// What decoders read instead of what a file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Edits {
+    /// Where the file ends for them.
+    pub(super) end: u64,
+    /// Positions in the file, and what they read there, so that they know the real lengths.
+    pub(super) patches: Vec<(u64, [u8; 4])>,
+    /// What they read after the end.
+    pub(super) tail: Vec<u8>,
 }
 
 /// Reads a WAV file's header. Returns none if it isn't one, or if it has no usable format or samples.
@@ -234,7 +244,8 @@ pub(super) fn wav(file: &File) -> io::Result<Option<Lengths>> {
                 let size = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
                 let patches = vec![(0, *b"RIFF"), (4, [0xff; 4]), (at - 4, size)];
                 let (found, declared) = (seconds(length), seconds(declared));
-                return Ok(Some(Lengths { found, declared, end: at + length, patches }));
+                let edits = Edits { end: at + length, patches, tail: Vec::new() };
+                return Ok(Some(Lengths { found, declared, edits }));
             }
             _ => {}
         }
@@ -341,7 +352,8 @@ pub(super) fn aiff(file: &File) -> io::Result<Option<Lengths>> {
                     patches.push((frames.0, ((f64::from(frames.1) * share) as u32).to_be_bytes()));
                     patches.push((at - 4, cut(available)));
                 }
-                return Ok(Some(Lengths { found: declared * share, declared, end: size, patches }));
+                let edits = Edits { end: size, patches, tail: Vec::new() };
+                return Ok(Some(Lengths { found: declared * share, declared, edits }));
             }
             _ => {}
         }
@@ -350,7 +362,8 @@ pub(super) fn aiff(file: &File) -> io::Result<Option<Lengths>> {
     Ok(None)
 }
 
-/// Whether an MP4 file has media and no index (the `moov` box), as when a copy broke off and the index comes last.
+/// Whether an MP4 file has media and no index (the `moov` box), as when a copy broke off and the index comes last. An index
+/// that is cut is none: what can be made of it is tried before.
 pub(super) fn mp4_without_index(file: &File) -> io::Result<bool> {
     let size = file.metadata()?.len();
     let (mut at, mut media, mut head) = (0, false, [0; 16]);
@@ -360,8 +373,9 @@ pub(super) fn mp4_without_index(file: &File) -> io::Result<bool> {
         }
         let mut length = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
         match &head[4..8] {
-            b"moov" | b"moof" => return Ok(false),
-            b"mdat" => media = true,
+            b"moov" if at.saturating_add(length) > size => return Ok(true),
+            b"moov" => return Ok(false),
+            b"mdat" | b"moof" => media = true,
             _ => {}
         }
         match length {
@@ -381,6 +395,38 @@ pub(super) fn mp4_without_index(file: &File) -> io::Result<bool> {
         at = at.saturating_add(length);
     }
     Ok(media)
+}
+
+/// Reads the head of a Windows Media (ASF) file; none if it isn't one, or was written before the length was known.
+pub(super) fn asf(file: &File) -> io::Result<Option<Declares>> {
+    const HEADER: &[u8] = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11";
+    const PROPERTIES: &[u8] = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\0\xc0\x0c\x20\x53\x65";
+    let mut head = [0; 92];
+    if !read_at(file, 0, &mut head[..30])? || !head.starts_with(HEADER) {
+        return Ok(None);
+    }
+    let mut at = 30;
+    for _ in 0..MAX_CHUNKS {
+        if !read_at(file, at, &mut head[..24])? {
+            break;
+        }
+        let length = le64(&head[16..]);
+        if head.starts_with(PROPERTIES) {
+            // The first flag says that it is sent while it is recorded.
+            if !read_at(file, at, &mut head)? || head[88] & 1 == 1 {
+                break;
+            }
+            // In units of 100 ns, from which the milliseconds before the first picture are to be taken.
+            let duration = le64(&head[64..]) as f64 * 1e-7 - le64(&head[80..]) as f64 * 1e-3;
+            let is_cut = file.metadata()?.len() < le64(&head[40..]);
+            return Ok(Some(Declares { duration: Some(duration).filter(|duration| *duration > 0.0), is_cut }));
+        }
+        if length < 24 {
+            break;
+        }
+        at = at.saturating_add(length);
+    }
+    Ok(None)
 }
 
 /// Whether an Ogg file ends within a page, or long after its last page. Ogg declares no length, so only this shows that
@@ -449,8 +495,8 @@ impl Part {
     }
 }
 
-/// A part of a file for the decoders, whose length is read once. The lengths in a WAV or AIFF file are replaced by the real
-/// ones.
+/// A part of a file for the decoders, whose length is read once. Lengths that are wrong, and an index that was cut, are
+/// replaced.
 pub(super) struct Source {
     file: File,
     at: u64,
@@ -460,21 +506,23 @@ pub(super) struct Source {
     /// The position in the file of what follows them.
     body: u64,
     patches: Vec<(u64, [u8; 4])>,
+    /// Bytes that the file doesn't hold and that come last.
+    tail: Vec<u8>,
 }
 
 impl Source {
     /// The longest head, in bytes. Real ones have a few dozen.
     const MAX_HEAD: u64 = 4_096;
 
-    pub(super) fn new(file: File, part: &Part, lengths: Option<&Lengths>) -> io::Result<Self> {
+    pub(super) fn new(file: File, part: &Part, edits: Option<&Edits>) -> io::Result<Self> {
         let head = part.head.start..part.head.end.min(part.head.start + Self::MAX_HEAD);
         let head = read_up_to(&file, head.start, usize::try_from(head.end - head.start).unwrap_or(0))?;
         let mut length = head.len() as u64 + part.body.end.saturating_sub(part.body.start);
-        if let Some(lengths) = lengths {
-            length = lengths.end;
+        let Edits { end, patches, tail } = edits.cloned().unwrap_or_default();
+        if edits.is_some() {
+            length = end + tail.len() as u64;
         }
-        let patches = lengths.map(|lengths| lengths.patches.clone()).unwrap_or_default();
-        Ok(Self { file, at: 0, length, head, body: part.body.start, patches })
+        Ok(Self { file, at: 0, length, head, body: part.body.start, patches, tail })
     }
 }
 
@@ -487,11 +535,15 @@ impl Read for Source {
             return Ok(0);
         }
         let head = usize::try_from(self.at).ok().and_then(|at| self.head.get(at..)).unwrap_or_default();
-        let got = if head.is_empty() {
+        let end = self.length - self.tail.len() as u64;
+        let tail = self.at.checked_sub(end).and_then(|at| self.tail.get(usize::try_from(at).ok()?..));
+        let given = if head.is_empty() { tail.unwrap_or_default() } else { head };
+        let got = if given.is_empty() {
+            let count = count.min(usize::try_from(end - self.at).unwrap_or(usize::MAX));
             self.file.read_at(&mut buffer[..count], self.body + self.at - self.head.len() as u64)?
         } else {
-            let got = head.len().min(count);
-            buffer[..got].copy_from_slice(&head[..got]);
+            let got = given.len().min(count);
+            buffer[..got].copy_from_slice(&given[..got]);
             got
         };
         for (start, bytes) in &self.patches {
@@ -595,12 +647,25 @@ mod tests {
     }
 
     #[test]
+    fn a_source_goes_on_after_the_end_of_its_file() {
+        let edits = Edits { end: 4, patches: vec![(0, *b"wxyz")], tail: b"tail".to_vec() };
+        let mut source = Source::new(file(b"abcdef"), &Part::of(0..6), Some(&edits)).expect("opened");
+        let mut whole = Vec::new();
+        source.read_to_end(&mut whole).expect("read");
+        assert_eq!(whole, b"wxyztail".to_vec());
+        source.seek(SeekFrom::End(-3)).expect("within");
+        let mut last = [0; 3];
+        source.read_exact(&mut last).expect("within");
+        assert_eq!(&last, b"ail");
+    }
+
+    #[test]
     fn a_source_has_the_real_lengths_at_any_offset() {
         let mut all = header(0);
         all.extend([7; 100]);
         let stored = file(&all);
         let header = wav(&stored).expect("readable").expect("a WAV file");
-        let mut source = Source::new(stored, &Part::of(0..0), Some(&header)).expect("opened");
+        let mut source = Source::new(stored, &Part::of(0..0), Some(&header.edits)).expect("opened");
         let mut whole = Vec::new();
         source.read_to_end(&mut whole).expect("read");
         assert_eq!(&whole[4..8], [0xff; 4]);

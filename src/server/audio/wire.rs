@@ -28,6 +28,8 @@ const SAMPLES: u8 = b's';
 pub(super) enum Message {
     /// What the file is by its first bytes, with an article. Sent before a decoder reads the file.
     Recognised(String),
+    /// What the head of a file for ffmpeg declares that ffmpeg doesn't report.
+    Declares(Declares),
     /// The recording can be decoded, and has this format. Samples follow if they were asked for.
     Opened(AudioInfo),
     /// Two speakers on two channels were to be found, and were. Sent before the samples.
@@ -41,6 +43,15 @@ pub(super) enum Message {
     Refused(AudioErrorOnWire),
 }
 
+/// What the head of a file declares.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(super) struct Declares {
+    /// The length of its longest track in seconds.
+    pub(super) duration: Option<f64>,
+    /// Whether the file has fewer bytes than it declares.
+    pub(super) is_cut: bool,
+}
+
 /// An [`AudioError`] that can be serialised: an error of the storage is reduced to its number.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,7 +62,7 @@ pub(super) enum AudioErrorOnWire {
     NoSuchTrack { wanted: u16, tracks: u16 },
     Protected { format: String },
     ClosedFormat { what: String },
-    Truncated { declared: Option<f64>, found: Option<f64> },
+    Truncated,
     TooLong { duration: f64, at_least: bool },
     NoSamples { format: String },
     Storage { errno: Option<i32> },
@@ -66,7 +77,7 @@ impl From<AudioError> for AudioErrorOnWire {
             AudioError::NoSuchTrack { wanted, tracks } => Self::NoSuchTrack { wanted, tracks },
             AudioError::Protected { format } => Self::Protected { format },
             AudioError::ClosedFormat { what } => Self::ClosedFormat { what },
-            AudioError::Truncated { declared, found } => Self::Truncated { declared, found },
+            AudioError::Truncated => Self::Truncated,
             AudioError::TooLong { duration, at_least, limit: _ } => Self::TooLong { duration, at_least },
             AudioError::NoSamples { format } => Self::NoSamples { format },
             AudioError::Io(error) => Self::Storage { errno: error.raw_os_error() },
@@ -88,7 +99,7 @@ impl AudioErrorOnWire {
             Self::NoSuchTrack { wanted, tracks } => AudioError::NoSuchTrack { wanted, tracks },
             Self::Protected { format } => AudioError::Protected { format: name(format) },
             Self::ClosedFormat { what } => AudioError::ClosedFormat { what: name(what) },
-            Self::Truncated { declared, found } => AudioError::Truncated { declared, found },
+            Self::Truncated => AudioError::Truncated,
             Self::TooLong { duration, at_least } => AudioError::TooLong { duration, at_least, limit },
             Self::NoSamples { format } => AudioError::NoSamples { format: name(format) },
             Self::Storage { errno } => AudioError::Io(
@@ -159,6 +170,9 @@ pub(super) fn samples(bytes: &[u8]) -> Vec<i16> {
 fn sanitise(message: Message) -> io::Result<Message> {
     Ok(match message {
         Message::Recognised(what) => Message::Recognised(name(what)),
+        Message::Declares(Declares { duration: Some(seconds), .. }) if !seconds.is_finite() || seconds <= 0.0 => {
+            return Err(ErrorKind::InvalidData.into());
+        }
         Message::Opened(info) => Message::Opened(sanitise_info(info)?),
         Message::Ended { info, remarks } => Message::Ended {
             info: sanitise_info(info)?,
@@ -236,7 +250,7 @@ mod tests {
             AudioError::NoSuchTrack { wanted: 3, tracks: 2 },
             AudioError::Protected { format: "m4a".into() },
             AudioError::ClosedFormat { what: "a DS2 dictation".into() },
-            AudioError::Truncated { declared: Some(20.0), found: Some(10.0) },
+            AudioError::Truncated,
             AudioError::TooLong { duration: 20.0, at_least: true, limit: 10.0 },
             AudioError::NoSamples { format: "wav".into() },
         ] {

@@ -5,7 +5,7 @@
 use super::Watchers;
 use crate::{
     model::SessionId,
-    server::store::{Store, recent_cutoff},
+    server::store::{self, Store, recent_cutoff},
 };
 use std::{collections::HashMap, time::Duration};
 use tokio::{sync::watch, time, time::Instant};
@@ -46,7 +46,9 @@ pub(super) async fn run(watchers: &dyn Watchers, store: &Store, mut frequency: F
                     }
                 }
             }
-            if let Err(error) = compare(watchers, store, &mut ahead, Instant::now()).await {
+            if let Err(error) = compare(watchers, store, &mut ahead, Instant::now()).await
+                && !store::is_away(&error)
+            {
                 tracing::warn!(%error, "watched sessions could not be compared with the store; trying again");
             }
         }

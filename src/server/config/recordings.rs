@@ -1,7 +1,7 @@
 //! The location of recordings, as set with `HARK_RECORDINGS_URL`; `media` opens it.
 
 use object_store::path::Path as Key;
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 /// The location of recordings, if it isn't the data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,15 @@ pub enum RecordingsUrl {
     Folder(PathBuf),
     /// A bucket of an S3-compatible server, under the prefix.
     Bucket { name: String, prefix: Key },
+}
+
+impl fmt::Display for RecordingsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "file://{}", path.display()),
+            Self::Bucket { name, prefix } => write!(f, "s3://{name}/{prefix}"),
+        }
+    }
 }
 
 impl FromStr for RecordingsUrl {

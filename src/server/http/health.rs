@@ -10,17 +10,36 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use std::time::Duration;
+use tokio::time;
+
+/// How long a check waits for the database to take a write.
+const READY_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Liveness: the process answers.
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Readiness: the database accepts a write. A node without Redis is ready, because it reads changes from the store; if
+/// Readiness: the database accepts a write, and its clock is about this machine's. A node without Redis is ready, because it reads changes from the store; if
 /// all nodes were unready when Redis fails, nobody would serve. A node with an almost full disk is ready too, because
 /// only uploads are refused.
 pub async fn readyz(State(state): State<AppState>) -> Response {
-    let problem = match state.sessions.disk.condition(&state.sessions.store, &state.sessions.media).await {
+    if let Some(offset) = state.clock.offset().filter(|offset| offset.is_wrong()) {
+        let problem = format!("{}; set its clock, for example with NTP\n", offset.sentence());
+        return (StatusCode::SERVICE_UNAVAILABLE, problem).into_response();
+    }
+    let sessions = &state.sessions;
+    if let Some(problem) = sessions.cluster.problem().or_else(|| sessions.registry.problem()) {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response();
+    }
+    let store = &state.sessions.store;
+    let tested = time::timeout(READY_TIMEOUT, state.sessions.disk.condition(store, &state.sessions.media));
+    let condition = match store.unless_away(tested).await {
+        Some(Ok(condition)) => condition,
+        Some(Err(_)) | None => Condition::Unreachable,
+    };
+    let problem = match condition {
         Condition::Writable { low: Some(free) } => {
             let (free, spare) = (bytes(free), bytes(state.sessions.limits.min_free_bytes));
             let text =
@@ -36,14 +55,19 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
             format!("the database's disk is full; the data folder's has {} free\n", bytes(free))
         }
         Condition::ReadOnly => "the database may only be read\n".to_owned(),
-        Condition::Unreachable => "the store does not answer\n".to_owned(),
+        Condition::Unreachable => match store.outage() {
+            Some(cause) => format!("the database is away: {cause}\n"),
+            None => "the database doesn't take a write; the log may say why\n".to_owned(),
+        },
     };
     (StatusCode::SERVICE_UNAVAILABLE, problem).into_response()
 }
 
 /// Metrics in Prometheus' text format.
 pub async fn metrics(State(state): State<AppState>) -> Response {
-    state.session_gauges.refresh(&state.sessions.store).await;
+    // The metrics of the node itself matter most while the database is away.
+    let store = &state.sessions.store;
+    store.unless_away(state.session_gauges.refresh(store)).await;
     let text = state.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -161,5 +161,5 @@ fn another_choice(body: &[u8]) -> Result<AnotherChoice, Error> {
 /// The speech engines, with the reason for each that isn't available.
 #[utoipa::path(get, path = "/api/v1/engines", responses((status = 200, body = Vec<EngineInfo>)))]
 pub(super) async fn engines(State(state): State<AppState>) -> Json<Vec<EngineInfo>> {
-    Json(state.sessions.engines.list())
+    Json(state.sessions.engine_list())
 }

@@ -140,7 +140,8 @@ enum Compression {
 }
 
 /// What a stream needs to know of its connection.
-type Connection = (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>, Option<Extension<ClientAddress>>);
+pub(super) type Connection =
+    (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>, Option<Extension<ClientAddress>>);
 
 /// The status and segments of one session, as server-sent events: `status`, `segment`, `heartbeat`, `bye`.
 ///
@@ -152,7 +153,7 @@ type Connection = (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen")),
     responses((status = 200, content_type = "text/event-stream", description = "The events"),
         (status = 204, description = "The session has ended and the client knows it"),
-        (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+        (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn stream_one(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
@@ -189,14 +190,18 @@ pub(super) async fn stream_one(
 /// with the reason `limit`.
 #[utoipa::path(get, path = "/api/v1/status/stream", params(CompressionQuery),
     responses((status = 200, content_type = "text/event-stream", description = "The events"),
-        (status = 400, body = ErrorBody)))]
+        (status = 400, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn stream_all(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
     Query(compression): Query<CompressionQuery>,
     (version, direct, peer, address): Connection,
     request: HeaderMap,
-) -> Response {
+) -> Result<Response, Error> {
+    // A stream that can't tell anything yet would look like one that something on the way holds back.
+    if state.sessions.store.outage().is_some() && state.hub.list(&owner, recent_cutoff()).is_none() {
+        return Err(Error::DatabaseAway);
+    }
     let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(),
@@ -205,10 +210,10 @@ pub(super) async fn stream_all(
             StatusStream::of_owner(&state.hub, state.source.clone(), permit, owner, peer)
         },
     );
-    events(stream, compression, &request, direct.is_some(), version)
+    Ok(events(stream, compression, &request, direct.is_some(), version))
 }
 
-fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<EventId>, Error> {
+pub(super) fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<EventId>, Error> {
     let header = request.get("last-event-id").map(|v| v.to_str().unwrap_or("?").to_owned());
     header
         .or(query.last_event_id)
@@ -234,7 +239,7 @@ fn accepts_gzip(request: &HeaderMap) -> bool {
     others
 }
 
-fn events(
+pub(super) fn events(
     stream: StatusStream,
     compression: CompressionQuery,
     request: &HeaderMap,

@@ -122,12 +122,12 @@ enum AttemptError {
 }
 
 /// What an attempt tells about its worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AttemptEnd {
     /// It can claim the next session.
     Ready,
-    /// Its disk is full.
-    DiskFull,
+    /// Something around it failed, and the next session would fare no better. What it was, for operators.
+    Unfit(String),
 }
 
 /// Works on a claimed session until it has ended, was taken away, or `shutdown`. `room` is reserved for its recording,
@@ -145,9 +145,12 @@ pub(super) async fn run(
     let started = time::Instant::now();
     let mut job = Job::new(&workers, &claim, &shutdown);
     let result = job.work(room, &shutdown, &speed).await;
-    let end =
-        if matches!(&result, Err(stop) if stop.is_full_disk()) { AttemptEnd::DiskFull } else { AttemptEnd::Ready };
-    let ended = job.finish(result).await;
+    let problem = match &result {
+        Ok(()) => None,
+        Err(stop) => stop.problem(&workers.sessions).await,
+    };
+    let ended = job.finish(result, problem.as_deref()).await;
+    let end = problem.map_or(AttemptEnd::Ready, AttemptEnd::Unfit);
     match ended {
         Ok(Some(event)) => {
             if let Some(status) = event.new_status() {
@@ -175,6 +178,18 @@ pub(super) async fn run(
 }
 
 impl AttemptError {
+    /// What failed around this worker, if the session isn't to blame; for operators. Another worker may do better.
+    async fn problem(&self, sessions: &Sessions) -> Option<String> {
+        match self {
+            error if error.is_full_disk() => Some("this node's disk is full".to_owned()),
+            // A recording that alone is missing is that session's own fault.
+            Self::Media(MediaError::Missing | MediaError::Storage(_)) => sessions.cluster.check(&sessions.media).await,
+            Self::Media(MediaError::Scratch(error)) => Some(format!("this node's scratch files failed: {error}")),
+            Self::Speech(error @ (SpeechError::Unavailable { .. } | SpeechError::Spawn(_))) => Some(error.to_string()),
+            _ => None,
+        }
+    }
+
     fn is_full_disk(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
@@ -507,7 +522,7 @@ impl<'a> Job<'a> {
 
     async fn renew(&self) -> Result<(), AttemptError> {
         let store = &self.sessions.store;
-        let renewed = retry_write!(self, |_| store.renew(self.claim, lease(self.config, Timestamp::now())));
+        let renewed = retry_write!(self, |_| async { store.renew(self.claim, lease(store, self.config).await?).await });
         if renewed? { Ok(()) } else { Err(AttemptError::LostClaim) }
     }
 
@@ -646,8 +661,13 @@ impl<'a> Job<'a> {
         self.status.timestamp = Timestamp::now();
     }
 
-    /// Stores the end of the attempt.
-    async fn finish(&mut self, result: Result<(), AttemptError>) -> Result<Option<Event>, sqlx::Error> {
+    /// Stores the end of the attempt. With a `problem` of this node's the session goes back into the queue, and it counts
+    /// no crash.
+    async fn finish(
+        &mut self,
+        result: Result<(), AttemptError>,
+        problem: Option<&str>,
+    ) -> Result<Option<Event>, sqlx::Error> {
         self.next_version();
         let id = self.claim.session.id;
         let ending = match result {
@@ -667,13 +687,12 @@ impl<'a> Job<'a> {
             Err(AttemptError::Shutdown) => Ending::HandedBack,
             // The wait for room on the database's disk ends only when the node stops.
             Err(AttemptError::Store(error)) if store::is_full(&error) => Ending::HandedBack,
-            // The session isn't to blame, and another worker may have room.
-            Err(stop) if stop.is_full_disk() => {
-                tracing::warn!(session_id = %id, "the disk is full, so session {id} goes back to the queue");
+            Err(_) if let Some(problem) = problem => {
+                tracing::warn!(session_id = %id, "session {id} goes back to the queue: {problem}");
                 Ending::HandedBack
             }
             Err(AttemptError::Audio(message, code)) => Ending::Failed(Failure { code: code.to_owned(), message }),
-            Err(AttemptError::Speech(error @ (SpeechError::Unavailable { .. } | SpeechError::Engine { .. }))) => {
+            Err(AttemptError::Speech(error @ SpeechError::Engine { .. })) => {
                 Ending::Failed(Failure { code: error.code().to_owned(), message: error.to_string() })
             }
             // After a crash, a stall or a failing disk the next attempt may succeed.

@@ -3,7 +3,12 @@
 
 use crate::{
     model::Timestamp,
-    server::{event::Event, retention::DAY_SECS, sessions::Sessions, store::EndedSession},
+    server::{
+        event::Event,
+        retention::DAY_SECS,
+        sessions::Sessions,
+        store::{self, EndedSession},
+    },
 };
 use std::{fmt::Display, sync::Arc, time::Duration};
 use tokio::time;
@@ -33,7 +38,9 @@ pub async fn run(sessions: Arc<Sessions>, stop: CancellationToken) {
     poll.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(poll.tick()).await.is_some() {
         let swept = stop.run_until_cancelled(sweep(&sessions, &node, keep_secs)).await;
-        if let Some(Err(error)) = swept {
+        if let Some(Err(error)) = swept
+            && !store::is_away(&error)
+        {
             tracing::warn!(%error, "sessions that are due could not be deleted; trying again");
         }
     }
@@ -52,7 +59,7 @@ async fn sweep(sessions: &Sessions, node: &str, keep_secs: f64) -> Result<(), sq
     let mut swept = Swept::default();
     let mut last: Option<EndedSession> = None;
     let ended = loop {
-        let now = Timestamp::now();
+        let now = sessions.store.now().await?;
         if !sessions.store.take_chore(CHORE, node, now, now.plus_seconds(CHORE_SECS)).await? {
             break Ok(());
         }

@@ -4,6 +4,8 @@ use super::{Node, capacity::Capacity};
 use crate::server::{
     audio::Decoders,
     bus::{Bus, Inbox, Signer, Watchers},
+    clock_watch::ClockWatch,
+    cluster::{Cluster, JoinError},
     config::{DataConfig, ServeConfig},
     disk::{Ballast, DiskWatch},
     folders,
@@ -12,11 +14,13 @@ use crate::server::{
     keys::CookieKeys,
     media::{OpenError, Recordings},
     outside::Outside,
+    registry::{NodeIdentity, Registry},
+    secret::{KEY_FILE, KEY_FILE_BEFORE},
     sessions::Sessions,
     shares::Shares,
     speech::Engines,
     state::{AppState, Settings},
-    store::{QueueLimits, Share, Store},
+    store::{Connections, DatabaseOpenError, QueueLimits, Share, Store},
     stream::{Hub, StreamLimits},
     telemetry,
     uploads::UploadPermits,
@@ -24,7 +28,7 @@ use crate::server::{
 use cookie::Key;
 use leptos::config::LeptosOptions;
 use rustix::fs::{FlockOperation, flock};
-use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use std::{fs::File, path::Path, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
 /// Why a node can't start.
@@ -41,8 +45,12 @@ pub enum StartError {
          make one with: openssl rand -hex 64"
     )]
     Secret,
-    #[error("the database can't be opened: {0}")]
+    #[error("the database can't be used: {0}")]
     Store(#[from] sqlx::Error),
+    #[error("the database can't be opened: {error}. See {setting}")]
+    Database { error: DatabaseOpenError, setting: &'static str },
+    #[error(transparent)]
+    Cluster(#[from] JoinError),
     #[error("recordings can't be kept: {0}")]
     Recordings(#[from] OpenError),
     #[error("REDIS_URL isn't an address like redis://host:6379/ ({0})")]
@@ -80,9 +88,12 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     };
     let database = folder.join("hark.sqlite");
     let ballast = Ballast::new(config.data.database_url.is_none().then(|| database.clone()));
-    let store = open_store(config.data.database_url.as_deref(), &database, &ballast).await?;
+    let store = open_store(&config, &database, &ballast).await?;
+    let clock = Arc::new(ClockWatch::default());
+    clock.check(&store).await;
     let cookie_keys = cookie_keys(&config.data, &store).await?;
     let media = Recordings::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
+    let cluster = Arc::new(Cluster::join(&store, &cookie_keys, &media, &config.data).await?);
     let metrics = telemetry::metrics();
     let capacity = Capacity::of_system(&config);
     let limits = if serves_streams { capacity.streams(&config) } else { StreamLimits::default() };
@@ -105,12 +116,21 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     let cookie_keys = Arc::new(cookie_keys);
     let engines = Engines::from_config(&config.engines, &folder, config.jobs.workers);
     let engines = if config.engines.model_fetch { engines.with_sources(config.models.clone()) } else { engines };
+    let may_change = config.http.model_changes_by_visitors;
+    let engines = if may_change { engines.with_downloads(config.models.clone()) } else { engines };
     let sessions = Arc::new(Sessions {
         store: store.clone(),
         media,
         bus: bus.clone(),
         engines,
         decoders,
+        cluster,
+        registry: Registry::new(NodeIdentity {
+            name: node_name(&config),
+            serves: serves_streams,
+            workers: config.jobs.workers,
+            cookie_keys: cookie_keys.fingerprints(),
+        }),
         disk: DiskWatch::new(config.limits.min_free_bytes, ballast),
         outside: Arc::clone(&outside),
         shares: Shares::new(&config.shares, cookie_keys.masters().next().unwrap_or_default()),
@@ -128,6 +148,7 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
         cookie_keys,
         uploads: Arc::new(UploadPermits::new(&config.uploads, capacity.uploads)),
         reports: Arc::default(),
+        clock,
         session_gauges: Arc::default(),
         metrics,
         settings: Arc::new(Settings {
@@ -146,15 +167,34 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
 }
 
 /// Opens the shared database, or this node's own file.
-async fn open_store(url: Option<&str>, file: &Path, ballast: &Ballast) -> Result<Store, sqlx::Error> {
-    match url {
-        Some(url) => Store::connect(url).await,
-        None => match Store::open(file).await {
-            // Opening needs room too, and nobody could delete sessions without it.
-            Err(_) if ballast.release() => Store::open(file).await,
-            opened => opened,
-        },
+async fn open_store(config: &ServeConfig, file: &Path, ballast: &Ballast) -> Result<Store, StartError> {
+    let (opened, setting) = match &config.data.database_url {
+        Some(url) => (Store::connect_with(url, connections(config)).await, "DATABASE_URL"),
+        None => {
+            let opened = match Store::open(file).await {
+                // Opening needs room too, and nobody could delete sessions without it.
+                Err(_) if ballast.release() => Store::open(file).await,
+                opened => opened,
+            };
+            (opened, "HARK_DATA_DIR")
+        }
+    };
+    opened.map_err(|error| StartError::Database { error, setting })
+}
+
+fn connections(config: &ServeConfig) -> Connections {
+    let config = &config.database;
+    Connections {
+        max: config.database_connections,
+        wait: Duration::from_secs(config.database_wait_secs.into()),
+        silence: Duration::from_millis(config.database_silence_ms.into()),
     }
+}
+
+/// The name of this node: as set, or that of its machine.
+fn node_name(config: &ServeConfig) -> String {
+    let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    config.node_name.clone().unwrap_or_else(machine)
 }
 
 /// Logs what this machine lacks to confine decoders.
@@ -188,31 +228,26 @@ async fn cookie_keys(data: &DataConfig, store: &Store) -> Result<CookieKeys, Sta
     if let Some(secrets) = &data.secret {
         return CookieKeys::parse(secrets).ok_or(StartError::Secret);
     }
-    let path = data.data_dir.join("secret.key");
+    let path = data.data_dir.join(KEY_FILE);
     if store.is_shared() {
         // A node that ran alone before brings its key along, so that it stays valid.
         let own = std::fs::read(&path).ok().filter(|bytes| bytes.len() >= 64);
         let candidate = own.unwrap_or_else(|| Key::generate().master().to_vec());
-        let key = store.cookie_key(&candidate).await?;
-        return CookieKeys::one(&key).ok_or(StartError::Secret);
+        store.cookie_key(&candidate).await?;
+        return CookieKeys::several(&store.generated_keys().await?).ok_or(StartError::Secret);
     }
     let folder_error = |error| StartError::Folder { path: path.display().to_string(), error };
     let key = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = Key::generate().master().to_vec();
-            write_private(&path, &key).map_err(folder_error)?;
+            folders::write_private(&path, &key).map_err(folder_error)?;
             key
         }
         Err(error) => return Err(folder_error(error)),
     };
-    CookieKeys::one(&key).ok_or_else(|| {
+    let before = std::fs::read(data.data_dir.join(KEY_FILE_BEFORE)).ok().filter(|bytes| bytes.len() >= 64);
+    CookieKeys::several(&[key].into_iter().chain(before).collect::<Vec<_>>()).ok_or_else(|| {
         folder_error(std::io::Error::other("secret.key is shorter than 64 bytes; remove it to have a new one made"))
     })
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }

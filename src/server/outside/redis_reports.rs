@@ -13,7 +13,7 @@ use crate::{
         bus::{self, Inbox, OutsideMessage, Rejection},
         event::Event,
         owner::Owner,
-        telemetry,
+        store, telemetry,
     },
 };
 use serde::Deserialize;
@@ -75,7 +75,9 @@ async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
         }
         Ok::<(), sqlx::Error>(())
     };
-    if let Err(error) = stored.await {
+    if let Err(error) = stored.await
+        && !store::is_away(&error)
+    {
         tracing::error!(%error, "reports of outside workers over Redis could not be stored; trying again");
     }
 }

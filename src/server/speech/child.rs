@@ -31,6 +31,10 @@ pub enum EngineArgs {
         /// The number of threads.
         #[arg(long, default_value_t = 1)]
         threads: u16,
+        /// By how much the temperature rises each time that Whisper guesses anew, because its text is a loop or unlikely; 0
+        /// if it never does.
+        #[arg(long, default_value_t = 0.4)]
+        temperature_step: f32,
     },
     /// A program of the operator's that speaks the engine protocol.
     Command {
@@ -54,10 +58,10 @@ pub async fn run_child(args: EngineArgs) -> ExitCode {
     let result = match args {
         EngineArgs::Command { .. } => unreachable!("supervised above"),
         EngineArgs::Pocketsphinx => blocking(pocketsphinx::child).await,
-        EngineArgs::Whisper { model, language, vocabulary, threads } => {
+        EngineArgs::Whisper { model, language, vocabulary, threads, temperature_step } => {
             let run = move || {
                 let (language, vocabulary) = (language.as_deref(), vocabulary.as_deref());
-                whisper::run_child(&whisper::Task { model: &model, language, vocabulary, threads })
+                whisper::run_child(&whisper::Task { model: &model, language, vocabulary, threads, temperature_step })
             };
             blocking(run).await
         }

@@ -1,5 +1,8 @@
 //! The languages that engines know, by code and by name, and how a language tag is matched with them. Pure. The table is
-//! Whisper's, with the codes of BCP 47; used by the engines, by `sessions` for its checks and by the upload page's data.
+//! Whisper's, with the codes of BCP 47; used by the engines, by `sessions` for its checks, by `store` for the names
+//! of languages that were found, and by the upload page's data.
+
+use crate::model::DetectedLanguage;
 
 /// The languages that Whisper knows, by English name. A tag is Whisper's own code, unless it is in [`CODES`].
 pub const WHISPER: [(&str, &str); 100] = [
@@ -210,6 +213,13 @@ pub fn code(tag: &str) -> String {
 pub fn name(tag: &str) -> Option<&'static str> {
     let base = base(tag)?;
     WHISPER.iter().find(|(tag, _)| *tag == base).map(|(_, name)| *name)
+}
+
+/// What an engine has found, with the name of the language.
+#[must_use]
+pub fn detected(language: String, probability: Option<f32>) -> DetectedLanguage {
+    let name = name(&language).map(str::to_owned);
+    DetectedLanguage { language, name, probability }
 }
 
 /// Finds the tag for what a server says of a language: a code, a tag or an English name.

@@ -6,6 +6,7 @@ mod command;
 mod convert;
 mod ctranslate2;
 mod download;
+mod downloads;
 mod fetch;
 mod ggml;
 mod library;
@@ -15,6 +16,7 @@ pub use catalogue::{CATALOGUE, Coverage, DEFAULT, Known, find};
 pub use command::{ModelArgs, run_model};
 pub use convert::convert;
 pub use ctranslate2::ConvertError;
+pub(in crate::server::speech) use downloads::Downloads;
 pub(in crate::server::speech) use fetch::Fetch;
 pub use fetch::FetchState;
 pub use ggml::{BadModel, Header, check, check_reader};
@@ -28,6 +30,38 @@ use std::{
     io::{self, Read},
     path::Path,
 };
+
+/// Why a visitor can't add or remove a model. `Display` is written for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelChangeError {
+    #[error(
+        "Only whoever runs this server may add and remove speech models. To let every visitor do so, set \
+         HARK_MODEL_CHANGES_BY_VISITORS=true."
+    )]
+    Off,
+    #[error("Hark knows no speech model '{0}'. The page of models lists those that it knows.")]
+    Unknown(String),
+    #[error("The speech model '{0}' is being downloaded. Wait until that has ended.")]
+    Busy(String),
+    #[error("The speech model '{0}' is in use. Before it can be removed, HARK_WHISPER_MODEL must name another one.")]
+    InUse(String),
+    #[error("The speech model can't be removed: {0}.")]
+    NotRemoved(String),
+}
+
+impl ModelChangeError {
+    /// The stable error code for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Off => "models_fixed",
+            Self::Unknown(_) => "unknown_model",
+            Self::Busy(_) => "model_busy",
+            Self::InUse(_) => "model_in_use",
+            Self::NotRemoved(_) => "model_not_removed",
+        }
+    }
+}
 
 /// What happens while a model is fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,6 +25,10 @@ use tokio::process::Command;
 
 const PROGRAM: &str = "pocketsphinx_continuous";
 const MODEL: &str = "/usr/share/pocketsphinx/model/en-us";
+/// Frames of 10 ms with speech with which an utterance begins; the default is 10. The program reads its input in blocks of
+/// 12.8 frames, and only looks after each of them whether an utterance has ended. If the next one began within the same
+/// block, the program would go on with the old one, and give its words the times of the new one.
+const START_FRAMES: &str = "13";
 /// Samples of quiet noise after each piece. The program's voice detection ends an utterance after half a second.
 const QUIET_SAMPLES: usize = 16_000;
 /// Samples below this level (of 32768) are digital silence.
@@ -108,7 +112,7 @@ impl Timeline {
 pub(super) fn child() -> Result<(), ChildError> {
     let missing = |e: io::Error| ChildError::new("engine_unavailable", format!("{PROGRAM} can't be started: {e}"));
     let mut program = StdCommand::new(PROGRAM)
-        .args(["-infile", "/dev/stdin", "-time", "yes", "-logfn", "/dev/null"])
+        .args(["-infile", "/dev/stdin", "-time", "yes", "-logfn", "/dev/null", "-vad_startspeech", START_FRAMES])
         .args(["-hmm", &format!("{MODEL}/en-us"), "-lm", &format!("{MODEL}/en-us.lm.bin")])
         .args(["-dict", &format!("{MODEL}/cmudict-en-us.dict")])
         .stdin(Stdio::piped())

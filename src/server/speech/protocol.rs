@@ -1,7 +1,7 @@
 //! The lines that an engine writes, and their validation. Pure. Described in `docs/engine-protocol.md`. `process` reads
 //! them, `child` writes them.
 
-use super::SpeechError;
+use super::{SpeechError, languages};
 use crate::model::{DetectedLanguage, Remark, Word};
 use serde::{Deserialize, Serialize};
 
@@ -129,8 +129,7 @@ impl Parser {
             }
             Line::Language { language, probability } => {
                 let language: String = without_nul(&language).chars().take(35).collect();
-                let probability = unit(probability);
-                Ok(Some(EngineEvent::Language(DetectedLanguage { language, probability })))
+                Ok(Some(EngineEvent::Language(languages::detected(language, unit(probability)))))
             }
             Line::Remark { code, message } => Ok(Some(EngineEvent::Remark(Remark::new(&code, &message)))),
             Line::Done => Ok(Some(EngineEvent::Done)),
@@ -215,7 +214,7 @@ mod tests {
         let EngineEvent::Segment(segment) = &events[3] else { panic!("{events:?}") };
         assert_eq!((segment.text.as_str(), segment.confidence), ("hello", Some(1.0)));
         let EngineEvent::Language(found) = &events[4] else { panic!("{events:?}") };
-        assert_eq!((found.language.as_str(), found.probability), ("de", Some(1.0)));
+        assert_eq!((found.label().as_str(), found.language.as_str()), ("German (100%)", "de"));
         let EngineEvent::Remark(remark) = &events[5] else { panic!("{events:?}") };
         assert_eq!((remark.code.as_str(), remark.message.as_str()), ("left_out", "0:30 to 0:45 could not be heard."));
         assert_eq!(events[6], EngineEvent::Done);

@@ -7,10 +7,11 @@ use crate::{
     server::{event::Event, owner::Owner},
 };
 
-/// Claims the next session of the queue (for its order see `queue`). `$lock` is appended to the subquery that selects
+/// Claims the next session of the queue (for its order see `queue`) whose engine `$engines`, a subquery on the JSON array
+/// `$6`, selects. `$lock` is appended to the subquery that selects
 /// it.
 macro_rules! claim_sql {
-    ($lock:literal) => {
+    ($engines:literal, $lock:literal) => {
         concat!(
             "UPDATE sessions SET status = ",
             state!(processing),
@@ -25,7 +26,9 @@ macro_rules! claim_sql {
             " AND engine <> ",
             engine!(external),
             " \
-             AND engine <> $6 AND bytes <= $5 ORDER BY turn, queued_at, id LIMIT 1",
+             AND engine IN (",
+            $engines,
+            ") AND bytes <= $5 ORDER BY turn, queued_at, id LIMIT 1",
             $lock,
             ") RETURNING id"
         )
@@ -102,8 +105,8 @@ pub enum Ending {
 }
 
 impl Store {
-    /// Claims the next session of the queue whose recording is no larger than `room` bytes and whose engine isn't
-    /// `without`, if there is one, and leases it to `worker` until `lease_until`.
+    /// Claims the next session of the queue whose recording is no larger than `room` bytes and whose engine is among
+    /// `engines`, if there is one, and leases it to `worker` until `lease_until`.
     ///
     /// # Errors
     /// If the database fails.
@@ -113,20 +116,23 @@ impl Store {
         now: Timestamp,
         lease_until: Timestamp,
         room: u64,
-        without: Option<EngineId>,
+        engines: &[EngineId],
     ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
         // Selects and updates in one statement, so that no other worker can claim the same session in between. On
         // PostgreSQL a worker skips rows that another one has locked.
-        let claimed: Option<(String,)> =
-            on!(self, |pool| sqlx::query_as(pool.pick(claim_sql!(""), claim_sql!(" FOR UPDATE SKIP LOCKED")))
-                .bind(worker)
-                .bind(now.0)
-                .bind(lease_until.0)
-                .bind(VERSION_GAP)
-                .bind(i64::try_from(room).unwrap_or(i64::MAX))
-                .bind(without.map_or("", EngineId::as_str))
-                .fetch_optional(pool)
-                .await)?;
+        let engines = json_list(engines)?;
+        let claimed: Option<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(
+            claim_sql!("SELECT value FROM json_each($6)", ""),
+            claim_sql!("SELECT jsonb_array_elements_text(CAST($6 AS jsonb))", " FOR UPDATE SKIP LOCKED"),
+        ))
+        .bind(worker)
+        .bind(now.0)
+        .bind(lease_until.0)
+        .bind(VERSION_GAP)
+        .bind(i64::try_from(room).unwrap_or(i64::MAX))
+        .bind(&engines)
+        .fetch_optional(pool)
+        .await)?;
         let Some((id,)) = claimed else { return Ok(None) };
         let row: SessionRow = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT ",

@@ -5,7 +5,10 @@ use super::{
     status::StatusRow,
     values::{parse, to_u32},
 };
-use crate::model::{DetectedLanguage, Media, Segment, Session, SessionId, Timestamp, Title, Word, unsure_words};
+use crate::{
+    model::{Media, Segment, Session, SessionId, Timestamp, Title, Word, unsure_words},
+    server::speech::languages,
+};
 
 /// The columns of a [`SessionRow`], from `sessions s`. The position in the queue is counted, unless an expression for
 /// it is given.
@@ -88,10 +91,9 @@ impl SessionRow {
             engine: parse(&self.engine)?,
             model: self.model,
             language: self.language,
-            detected_language: self.detected_language.map(|language| DetectedLanguage {
-                language,
-                probability: self.detected_probability.map(|p| p as f32),
-            }),
+            detected_language: self
+                .detected_language
+                .map(|language| languages::detected(language, self.detected_probability.map(|p| p as f32))),
             vocabulary: self.vocabulary,
             channels: parse(&self.channel_choice)?,
             track: self.track.as_deref().map(parse).transpose()?,

@@ -1,18 +1,31 @@
 //! SQLite: opening a database with the settings that Hark needs (write-ahead log, foreign keys) and migrating it, and
 //! keeping faulty connections out of the pool.
 
-use super::Dialect;
+use super::{
+    Dialect,
+    schema::{Applied, DatabaseOpenError, MigrateResult, Schema, Tables},
+};
 use sqlx::{
     ConnectOptions, Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
     error::DatabaseError,
+    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{path::Path, time::Duration};
+
+/// The tables as this program needs them.
+static MIGRATOR: Migrator = sqlx::migrate!("src/server/store/migrations/sqlite");
 
 /// SQLite allows one writer at a time; with several connections readers go on meanwhile.
 const CONNECTIONS: u32 = 8;
 /// How long a statement waits for another connection's write to end.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// SQLite's primary result codes for a database or a table that another connection has locked for too long.
+const BUSY_CODE: u32 = 5;
+const LOCKED: u32 = 6;
+/// Reads SQLite's clock, which is this machine's, in milliseconds since the Unix epoch.
+pub(super) const NOW: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 /// SQLite's primary result codes after which a connection isn't used again: reading or writing a file failed, so what
 /// the connection has cached of it may be wrong.
@@ -28,8 +41,20 @@ const IOERR_SHMSIZE: u32 = IOERR | 19 << 8;
 /// Opens the pool, and one connection beside it that nobody uses. As long as that one is open, closing a connection of
 /// the pool never closes the last one to the database, which would remove the write-ahead log; and making it again
 /// needs room on the disk.
-pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqliteConnection), sqlx::Error> {
-    let options = SqliteConnectOptions::new()
+pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqliteConnection), DatabaseOpenError> {
+    let options = options(path);
+    let keeper = options.connect().await?;
+    let pool = SqlitePoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .after_release(|connection, _| Box::pin(is_sound(connection)))
+        .connect_with(options)
+        .await?;
+    migrate(&pool).await?;
+    Ok((pool, keeper))
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
         .foreign_keys(true)
@@ -37,15 +62,48 @@ pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqliteConnection), 
         // In WAL mode a crash of the process loses nothing; a power cut may lose the last second, never consistency.
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(BUSY)
-        .optimize_on_close(true, None);
-    let keeper = options.connect().await?;
-    let pool = SqlitePoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .after_release(|connection, _| Box::pin(is_sound(connection)))
-        .connect_with(options)
-        .await?;
-    sqlx::migrate!("src/server/store/migrations/sqlite").run(&pool).await?;
-    Ok((pool, keeper))
+        .optimize_on_close(true, None)
+}
+
+/// See `Store::migrate_file`.
+pub(super) async fn migrate_at(path: &Path) -> Result<MigrateResult, DatabaseOpenError> {
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options(path)).await?;
+    let result = migrate(&pool).await;
+    pool.close().await;
+    result
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<MigrateResult, DatabaseOpenError> {
+    let mut connection = pool.acquire().await?;
+    let before = match schema(&mut connection).await? {
+        Schema::Current(version) => return Ok(MigrateResult { before: Some(version), after: version }),
+        Schema::Behind { has, .. } => has,
+    };
+    drop(connection);
+    MIGRATOR.run(pool).await?;
+    Ok(MigrateResult { before, after: Tables::of(&MIGRATOR).version() })
+}
+
+/// Compares the tables with what this program needs.
+async fn schema(connection: &mut SqliteConnection) -> Result<Schema, DatabaseOpenError> {
+    let table = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'";
+    let (tables,): (i64,) = sqlx::query_as(table).fetch_one(&mut *connection).await?;
+    let applied: Vec<Applied> = if tables > 0 {
+        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
+            .fetch_all(connection)
+            .await?
+    } else {
+        Vec::new()
+    };
+    Tables::of(&MIGRATOR).compare(&applied)
+}
+
+/// See `Store::examine_file`.
+pub(super) async fn examine(path: &Path) -> Result<Schema, DatabaseOpenError> {
+    let mut connection = SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
+    let found = schema(&mut connection).await;
+    connection.close().await?;
+    found
 }
 
 /// Whether a connection may go back into the pool. After some errors SQLite ends the transaction by itself. The
@@ -72,6 +130,13 @@ pub(super) fn is_full(error: &dyn DatabaseError) -> bool {
 /// See [`super::is_read_only`].
 pub(super) fn is_read_only(error: &dyn DatabaseError) -> bool {
     code(error).is_some_and(|code| code & 0xff == READONLY)
+}
+
+/// See [`super::is_busy`].
+pub(super) fn is_busy(error: &dyn DatabaseError) -> bool {
+    // PostgreSQL's codes have five digits.
+    let own = error.code().is_some_and(|code| code.len() < 5);
+    own && code(error).is_some_and(|code| matches!(code & 0xff, BUSY_CODE | LOCKED))
 }
 
 impl Dialect for SqlitePool {

@@ -46,6 +46,8 @@ pub struct SessionHealth {
     pub long_running: u64,
     /// Sessions that are being processed without a change for too long, or with a lease that has run out.
     pub stalled: u64,
+    /// Queued sessions that no worker can take at the moment.
+    pub waiting: u64,
     /// Since when the session has been queued that has waited longest.
     pub oldest_queued: Option<Timestamp>,
 }
@@ -98,27 +100,31 @@ impl Store {
     /// If the database fails.
     pub async fn health(&self, now: Timestamp, idle_secs: f64) -> Result<SessionHealth, sqlx::Error> {
         // A session that was put back into the queue waits since then; the log of stages has the time.
-        let (long_running, stalled, oldest): (i64, i64, Option<i64>) = on!(self, |pool| sqlx::query_as(concat!(
-            "SELECT COUNT(CASE WHEN ",
-            long_running!(),
-            " THEN 1 END), COUNT(CASE WHEN ",
-            stalled!(),
-            " THEN 1 END), MIN(CASE WHEN s.status = ",
-            state!(queued),
-            " AND s.engine <> ",
-            engine!(external),
-            " THEN COALESCE( \
+        let (long_running, stalled, waiting, oldest): (i64, i64, i64, Option<i64>) =
+            on!(self, |pool| sqlx::query_as(concat!(
+                "SELECT COUNT(CASE WHEN ",
+                long_running!(),
+                " THEN 1 END), COUNT(CASE WHEN ",
+                stalled!(),
+                " THEN 1 END), COUNT(CASE WHEN s.status = ",
+                state!(queued),
+                " AND s.needs_model IS NOT NULL THEN 1 END), MIN(CASE WHEN s.status = ",
+                state!(queued),
+                " AND s.engine <> ",
+                engine!(external),
+                " THEN COALESCE( \
              (SELECT MAX(l.at) FROM stages l WHERE l.session_id = s.id AND l.stage IS NULL AND l.at > s.queued_at), \
              s.queued_at) END) FROM sessions s WHERE s.status IN ",
-            state!(active)
-        ))
-        .bind(now.0)
-        .bind(millis(idle_secs))
-        .fetch_one(pool)
-        .await)?;
+                state!(active)
+            ))
+            .bind(now.0)
+            .bind(millis(idle_secs))
+            .fetch_one(pool)
+            .await)?;
         Ok(SessionHealth {
             long_running: long_running as u64,
             stalled: stalled as u64,
+            waiting: waiting as u64,
             oldest_queued: oldest.map(Timestamp),
         })
     }

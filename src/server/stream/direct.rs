@@ -164,7 +164,9 @@ fn head(bytes: &[u8]) -> Head {
 /// Whether a request's target is one of the two routes of streams.
 fn is_stream(target: &str) -> bool {
     let path = target.split('?').next().unwrap_or(target);
-    path == "/api/v1/status/stream" || (path.starts_with("/api/v1/sessions/") && path.ends_with("/status/stream"))
+    path == "/api/v1/status/stream"
+        || path == "/api/v1/models/stream"
+        || (path.starts_with("/api/v1/sessions/") && path.ends_with("/status/stream"))
 }
 
 /// The request, if it is HTTP/1.1, has no body and asks for no other protocol.

@@ -1,7 +1,7 @@
 //! One server-sent event as bytes, made once and cloned to every stream.
 //! Format: WHATWG HTML, 9.2.6 "Interpreting an event stream".
 
-use crate::model::{EventId, Heartbeat, SegmentEvent, Status, Timestamp};
+use crate::model::{EventId, Heartbeat, SegmentEvent, Status, Timestamp, page::ModelsInfo};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -43,11 +43,12 @@ pub enum Kind {
     Segment,
     Heartbeat,
     Bye,
+    Models,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 5] = [Self::Retry, Self::Status, Self::Segment, Self::Heartbeat, Self::Bye];
+    pub const ALL: [Kind; 6] = [Self::Retry, Self::Status, Self::Segment, Self::Heartbeat, Self::Bye, Self::Models];
 
     /// The event's name; the label of metrics.
     #[must_use]
@@ -58,6 +59,7 @@ impl Kind {
             Self::Segment => "segment",
             Self::Heartbeat => "heartbeat",
             Self::Bye => "bye",
+            Self::Models => "models",
         }
     }
 }
@@ -84,6 +86,12 @@ impl Frame {
     #[must_use]
     pub fn segment(segment: &SegmentEvent, version: u64) -> Self {
         Self::event(Some(EventId { version, segments: segment.index + 1 }), Kind::Segment, segment)
+    }
+
+    /// A `models` event.
+    #[must_use]
+    pub fn models(info: &ModelsInfo, version: u64) -> Self {
+        Self::event(Some(EventId { version, segments: 0 }), Kind::Models, info)
     }
 
     /// A `heartbeat` event with the server's time. It has no id, so it changes nothing about a reconnect.

@@ -10,10 +10,10 @@ use super::{
     slot::{CloseReason, Slot},
     socket::Peer,
     ticks::{Clock, PER_SECOND, Ticks},
-    topic::{OwnerTopic, SessionTopic, segment_frame},
+    topic::{ModelsTopic, OwnerTopic, SessionTopic, segment_frame},
 };
 use crate::{
-    model::{SegmentEvent, SessionId, State, Status, Timestamp},
+    model::{SegmentEvent, SessionId, State, Status, Timestamp, page::ModelsInfo},
     server::{
         event::{Change, Event},
         owner::Owner,
@@ -80,6 +80,7 @@ pub struct Hub {
     limits: StreamLimits,
     sessions: RwLock<HashMap<SessionId, Topic<SessionTopic>>>,
     owners: RwLock<HashMap<Owner, Topic<OwnerTopic>>>,
+    models: Topic<ModelsTopic>,
     permits: Arc<StreamPermits>,
     closed: AtomicBool,
     /// Receives the id of each session that the hub begins to hold. Set if changes also come from other nodes.
@@ -104,6 +105,7 @@ impl Hub {
             limits,
             sessions: RwLock::default(),
             owners: RwLock::default(),
+            models: Topic::default(),
             permits: Arc::new(StreamPermits::new(PermitLimits {
                 owner: limits.per_owner,
                 address: limits.per_address,
@@ -382,6 +384,35 @@ impl Hub {
         true
     }
 
+    /// Publishes what is known of Whisper's models, if it is new. Returns its version and its JSON.
+    pub fn publish_models(&self, info: &ModelsInfo) -> (u64, bytes::Bytes) {
+        let mut topic = lock(&self.models);
+        // Begins with the time, so that versions grow over restarts too.
+        let version = topic.latest.as_ref().map_or(Timestamp::now().0.unsigned_abs(), |(version, _)| version + 1);
+        let frame = Frame::models(info, version);
+        if let Some((known, out)) = topic.latest.as_ref().filter(|(_, out)| out.frame.json() == frame.json()) {
+            return (*known, out.frame.json());
+        }
+        let json = frame.json();
+        topic.latest = Some((version, Outgoing { frame, published: Some(Instant::now()) }));
+        topic.running = info.is_running();
+        let now = self.now();
+        topic.watchers.iter().for_each(|(_, slot)| slot.wake(now));
+        (version, json)
+    }
+
+    /// Whether a model is on its way, as far as was published.
+    #[must_use]
+    pub fn models_are_running(&self) -> bool {
+        lock(&self.models).running
+    }
+
+    /// Whether anybody watches the models.
+    #[must_use]
+    pub fn models_are_watched(&self) -> bool {
+        !lock(&self.models).watchers.is_empty()
+    }
+
     /// Ends all streams with a `bye`, those that are opened later too.
     pub fn close(&self) {
         self.closed.store(true, Relaxed);
@@ -392,6 +423,7 @@ impl Hub {
         for topic in read(&self.owners).values() {
             lock(topic).watchers.iter().for_each(|(_, slot)| slot.close(CloseReason::Shutdown, now));
         }
+        lock(&self.models).watchers.iter().for_each(|(_, slot)| slot.close(CloseReason::Shutdown, now));
     }
 
     /// Ends the streams of an owner who logged out.
@@ -465,6 +497,8 @@ impl Hub {
             write(&self.owners).retain(|_, topic| !is_expired(&lock(topic)));
         }
         self.meters.entries(Scope::Owner, read(&self.owners).len());
+        let topic = lock(&self.models);
+        topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, topic.running, now));
     }
 
     /// Ends a stream that has reached a limit, or requests a heartbeat.
@@ -530,6 +564,13 @@ impl Hub {
         self.watching(topic, slot, key)
     }
 
+    pub(super) fn watch_models(self: &Arc<Self>, peer: Option<Arc<Peer>>) -> Watch<ModelsTopic> {
+        let slot = self.slot(peer);
+        let topic = Arc::clone(&self.models);
+        let key = lock(&topic).watchers.insert(Arc::clone(&slot));
+        self.watching(topic, slot, key)
+    }
+
     fn watching<T: Watched>(self: &Arc<Self>, topic: Topic<T>, slot: Arc<Slot>, key: usize) -> Watch<T> {
         self.meters.opened(T::SCOPE);
         if self.closed.load(Relaxed) {
@@ -585,6 +626,13 @@ impl Watched for SessionTopic {
 
 impl Watched for OwnerTopic {
     const SCOPE: Scope = Scope::Owner;
+    fn watchers(&mut self) -> &mut slab::Slab<Arc<Slot>> {
+        &mut self.watchers
+    }
+}
+
+impl Watched for ModelsTopic {
+    const SCOPE: Scope = Scope::Models;
     fn watchers(&mut self) -> &mut slab::Slab<Arc<Slot>> {
         &mut self.watchers
     }

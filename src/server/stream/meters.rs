@@ -4,11 +4,12 @@
 use super::{Kind, permits::Refusal, slot::CloseReason};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-/// Whether a stream covers one session or all of its owner's.
+/// Whether a stream covers one session, all of its owner's, or the models of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     Session,
     Owner,
+    Models,
 }
 
 impl Scope {
@@ -16,27 +17,28 @@ impl Scope {
         match self {
             Self::Session => "session",
             Self::Owner => "owner",
+            Self::Models => "models",
         }
     }
 }
 
 /// Handles of all metrics of status streams.
 pub(crate) struct Meters {
-    open: [Gauge; 2],
-    opened: [Counter; 2],
+    open: [Gauge; 3],
+    opened: [Counter; 3],
     closed: [Counter; 8],
     refused: [Counter; 4],
-    events: [Counter; 5],
+    events: [Counter; 6],
     pub(super) bytes: Counter,
     pub(super) latency: Histogram,
     pub(super) conflated: Counter,
     pub(super) snapshot_reads: Counter,
-    entries: [Gauge; 2],
+    entries: [Gauge; 3],
 }
 
 impl Meters {
     pub(super) fn new() -> Self {
-        let scopes = [Scope::Session, Scope::Owner];
+        let scopes = [Scope::Session, Scope::Owner, Scope::Models];
         Self {
             open: scopes.map(|s| gauge!("hark_streams_open", "kind" => s.as_str())),
             opened: scopes.map(|s| counter!("hark_streams_opened_total", "kind" => s.as_str())),

@@ -9,7 +9,7 @@ use super::{
     lock::lock,
     slot::{CloseReason, Slot},
     socket::Peer,
-    topic::{Next, OwnerTopic, SessionTopic},
+    topic::{ModelsTopic, Next, OwnerTopic, SessionTopic},
 };
 use crate::{
     model::{EventId, Segment, SegmentEvent, SessionId, Status, Timestamp},
@@ -21,7 +21,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 /// Why reading from the source failed.
@@ -53,6 +53,7 @@ pub struct StatusStream {
 enum View {
     Session(SessionView),
     Owner(OwnerView),
+    Models(ModelsView),
     /// A refusal: the stream is only a `bye`.
     Refused,
 }
@@ -77,6 +78,13 @@ struct OwnerView {
     since: u64,
     /// Whether the end of the snapshot was sent.
     snapshot_end_sent: bool,
+    _permit: StreamPermit,
+}
+
+struct ModelsView {
+    watch: Watch<ModelsTopic>,
+    /// The version that the client has seen.
+    seen: u64,
     _permit: StreamPermit,
 }
 
@@ -138,6 +146,12 @@ impl StatusStream {
         }))
     }
 
+    /// A stream of the models of this node, for a client that has seen everything up to the version `seen`.
+    #[must_use]
+    pub fn of_models(hub: &Arc<Hub>, permit: StreamPermit, seen: u64, peer: Option<Arc<Peer>>) -> Self {
+        Self::new(View::Models(ModelsView { watch: hub.watch_models(peer), seen, _permit: permit }))
+    }
+
     /// A stream that holds only the `bye` of a refusal.
     #[must_use]
     pub fn refused() -> Self {
@@ -168,6 +182,7 @@ impl StatusStream {
         match &self.view {
             View::Session(view) => Some(&view.watch.slot),
             View::Owner(view) => Some(&view.watch.slot),
+            View::Models(view) => Some(&view.watch.slot),
             View::Refused => None,
         }
     }
@@ -176,6 +191,7 @@ impl StatusStream {
         match &self.view {
             View::Session(view) => Some(&view.watch.hub),
             View::Owner(view) => Some(&view.watch.hub),
+            View::Models(view) => Some(&view.watch.hub),
             View::Refused => None,
         }
     }
@@ -185,6 +201,7 @@ impl StatusStream {
         match &mut self.view {
             View::Session(view) => view.watch.end_reason = why,
             View::Owner(view) => view.watch.end_reason = why,
+            View::Models(view) => view.watch.end_reason = why,
             View::Refused => {}
         }
     }
@@ -239,8 +256,9 @@ impl StatusStream {
             if self.ended {
                 return Poll::Ready(None);
             }
-            if let Some(reading) = &mut self.reading {
-                let read = ready!(reading.as_mut().poll(cx));
+            if let Some(reading) = &mut self.reading
+                && let Poll::Ready(read) = reading.as_mut().poll(cx)
+            {
                 self.reading = None;
                 match read {
                     Ok(read) => self.apply(read),
@@ -253,6 +271,7 @@ impl StatusStream {
             }
             self.register(cx);
             if let Some(why) = self.slot().and_then(Slot::closing) {
+                self.reading = None;
                 self.end(why);
                 if let Some(reason) = why.bye() {
                     self.ready.push_back(bye(reason));
@@ -260,8 +279,11 @@ impl StatusStream {
                 continue;
             }
             let step = match &mut self.view {
+                // A read may take long, while the database is away. Heartbeats go on meanwhile.
+                _ if self.reading.is_some() => Step::Wait,
                 View::Session(view) => view.step(),
                 View::Owner(view) => view.step(),
+                View::Models(view) => view.step(),
                 View::Refused => Step::End(CloseReason::Ended),
             };
             match step {
@@ -379,6 +401,21 @@ impl OwnerView {
                 Step::Send(Outgoing::stored(Frame::heartbeat(Timestamp::now())))
             }
             None => Step::Wait,
+        }
+    }
+}
+
+impl ModelsView {
+    fn step(&mut self) -> Step {
+        let topic = lock(&self.watch.topic);
+        match &topic.latest {
+            Some((version, out)) if *version > self.seen => {
+                self.seen = *version;
+                Step::Send(out.clone())
+            }
+            // Nothing more will come until somebody starts a download.
+            _ if !topic.running => Step::End(CloseReason::Ended),
+            _ => Step::Wait,
         }
     }
 }

@@ -61,6 +61,16 @@ impl Latest {
     }
 }
 
+/// Whisper's models on this node, as far as the watchers of their page need them.
+#[derive(Debug, Default)]
+pub(super) struct ModelsTopic {
+    /// The newest event, with its version.
+    pub(super) latest: Option<(u64, Outgoing)>,
+    /// Whether a model is on its way.
+    pub(super) running: bool,
+    pub(super) watchers: Slab<Arc<Slot>>,
+}
+
 /// One session, as far as its watchers need it.
 #[derive(Debug, Default)]
 pub(super) struct SessionTopic {

@@ -16,7 +16,7 @@ use crate::{
     server::{
         event::{Change, Event},
         owner::Owner,
-        store::Store,
+        store::{self, Store},
     },
 };
 use futures::StreamExt;
@@ -202,7 +202,9 @@ impl Listener {
         let rows = match rows {
             Ok(rows) => rows,
             Err(error) => {
-                tracing::warn!(%error, "sessions could not be read from the store; trying again");
+                if !store::is_away(&error) {
+                    tracing::warn!(%error, "sessions could not be read from the store; trying again");
+                }
                 self.read(ids, RETRY_WAIT.1);
                 return;
             }

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time;
+use tokio::{sync::watch, time};
 
 /// The pause after a failure, and the longest after several.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
@@ -23,16 +23,25 @@ pub enum FetchState {
 }
 
 /// The state of the fetch of one model; none if there is none.
-#[derive(Debug, Default)]
-pub(in crate::server::speech) struct Fetch(Mutex<Option<FetchState>>);
+#[derive(Debug)]
+pub(in crate::server::speech) struct Fetch {
+    state: Mutex<Option<FetchState>>,
+    /// Told of every change.
+    changed: watch::Sender<()>,
+}
 
 impl Fetch {
+    pub(in crate::server::speech) fn new(changed: watch::Sender<()>) -> Self {
+        Self { state: Mutex::default(), changed }
+    }
+
     pub(in crate::server::speech) fn state(&self) -> Option<FetchState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, state: Option<FetchState>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        self.changed.send_replace(());
     }
 
     /// Fetches a model, again and again until it is there.
@@ -42,20 +51,15 @@ impl Fetch {
         loop {
             says("is being fetched".to_owned());
             tracing::info!("the speech model '{name}' is not here; fetching it");
-            let report = |step| match step {
-                Step::Source(source, label) => {
-                    tracing::info!(%source, "asking {label}");
-                    says("is being fetched".to_owned());
+            let report = |step| {
+                match &step {
+                    Step::Source(source, label) => tracing::info!(%source, "asking {label}"),
+                    Step::Failed(source, why) => tracing::info!(%source, "it does not have the model: {why}"),
+                    _ => {}
                 }
-                Step::Received { bytes: received, total: Some(total) } => {
-                    says(format!("is being fetched: {} of {}", bytes(received), bytes(total)));
+                if let Some((text, _)) = sentence(&step) {
+                    says(text);
                 }
-                Step::Received { bytes: received, total: None } => {
-                    says(format!("is being fetched: {}", bytes(received)));
-                }
-                Step::Checking => says("is being checked".to_owned()),
-                Step::Converting => says("is being converted".to_owned()),
-                Step::Failed(source, why) => tracing::info!(%source, "it does not have the model: {why}"),
             };
             match library.get(name, None, config, &report).await {
                 Ok(got) => {
@@ -71,4 +75,19 @@ impl Fetch {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// What happens to a model, to follow its name in a sentence, and the bytes that have arrived of all; none for a step that
+/// changes neither.
+pub(super) fn sentence(step: &Step) -> Option<(String, Option<(u64, u64)>)> {
+    Some(match *step {
+        Step::Source(..) => ("is being fetched".to_owned(), None),
+        Step::Received { bytes: received, total: Some(total) } => {
+            (format!("is being fetched: {} of {}", bytes(received), bytes(total)), Some((received, total)))
+        }
+        Step::Received { bytes: received, total: None } => (format!("is being fetched: {}", bytes(received)), None),
+        Step::Checking => ("is being checked".to_owned(), None),
+        Step::Converting => ("is being converted".to_owned(), None),
+        Step::Failed(..) => return None,
+    })
 }

@@ -70,6 +70,10 @@ impl Library {
         Self { folder: data_dir.join("models") }
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where the model of this name is or would be.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
@@ -115,6 +119,7 @@ impl Library {
             memory_bytes: known.map(|known| known.memory),
             languages: known.map(|known| known.languages.count()),
             speed: known.and_then(|known| known.speed),
+            download: None,
         };
         let here = |name: &str| installed.iter().find(|model| model.name == name);
         let known = CATALOGUE.iter().map(|known| info(known.name, Some(known), here(known.name)));

@@ -32,8 +32,6 @@ const FALLBACK_CANDIDATES: i32 = 3;
 /// Text with less entropy is a loop, and Whisper guesses anew at a higher temperature. Lower than whisper.cpp's 2.4,
 /// because people repeat themselves too, and at high temperatures Whisper writes what nobody said.
 const MIN_ENTROPY: f32 = 1.9;
-/// The steps of the temperature: 0, 0.4 and 0.8.
-const TEMPERATURE_STEP: f32 = 0.4;
 /// From this probability on the language of a window is that of the recording. Below, the next window is asked too.
 const SURE_OF_LANGUAGE: f32 = 0.6;
 /// How many windows are asked at most. Each costs half as much as transcribing it.
@@ -51,6 +49,8 @@ pub(in crate::server::speech) struct Task<'a> {
     /// Names and terms that may be spoken, with commas between.
     pub(in crate::server::speech) vocabulary: Option<&'a str>,
     pub(in crate::server::speech) threads: u16,
+    /// By how much the temperature rises when Whisper guesses anew, up to 1: with 0.4 it guesses three times at most.
+    pub(in crate::server::speech) temperature_step: f32,
 }
 
 pub(in crate::server::speech) fn run(task: &Task<'_>) -> Result<(), ChildError> {
@@ -77,6 +77,7 @@ pub(in crate::server::speech) fn run(task: &Task<'_>) -> Result<(), ChildError> 
         prompt: prompt(task, &context),
         eot: context.token_eot(),
         threads: i32::from(task.threads.max(1)),
+        temperature_step: task.temperature_step.max(0.0),
         language,
         lines: Lines::default(),
         last_start: 0.0,
@@ -162,6 +163,7 @@ struct Transcriber {
     /// The token after the last one that is text.
     eot: i32,
     threads: i32,
+    temperature_step: f32,
     language: Language,
     lines: Lines,
     /// Where the last segment begins: those after it must not begin earlier.
@@ -205,7 +207,7 @@ impl Transcriber {
             params.set_initial_prompt(prompt);
         }
         params.set_entropy_thold(MIN_ENTROPY);
-        params.set_temperature_inc(TEMPERATURE_STEP);
+        params.set_temperature_inc(self.temperature_step);
         // The text of one window is no context for the next, because its mistakes would carry over.
         params.set_no_context(true);
         // Descriptions of sounds and notes, which Whisper writes where nobody speaks.

@@ -1,0 +1,184 @@
+//! `hark nodes`: lists the nodes of a database with what they can do and what is wrong with them. Called by `main`.
+
+use super::{
+    manage::StoreArgs,
+    store::{NodeEngine, NodeRow},
+};
+use crate::model::{
+    Timestamp,
+    text::{count, lapse},
+};
+use clap::Args;
+use serde_json::json;
+use std::process::ExitCode;
+
+/// The exit code if a node has a problem or isn't heard of, for monitoring scripts.
+const EXIT_PROBLEM: u8 = 3;
+
+/// `hark nodes`.
+#[derive(Args)]
+pub struct NodesArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists the nodes.
+pub async fn run(args: NodesArgs) -> ExitCode {
+    match list(&args).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_PROBLEM),
+        Err(message) => {
+            eprintln!("hark: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True if all are well.
+async fn list(args: &NodesArgs) -> Result<bool, String> {
+    let store = args.store.open().await?;
+    if !store.is_shared() {
+        return Err("an SQLite database has one node; set DATABASE_URL for the nodes of a cluster".to_owned());
+    }
+    let broken = |e: sqlx::Error| format!("the database doesn't answer: {e}");
+    let (nodes, now) = (store.nodes().await.map_err(broken)?, store.now().await.map_err(broken)?);
+    store.close().await;
+    if args.json {
+        nodes.iter().for_each(|node| println!("{}", as_json(node, now)));
+    } else if nodes.is_empty() {
+        println!("no node is running");
+    } else {
+        print!("{}", table(&nodes, now));
+    }
+    Ok(nodes.iter().all(|node| node.is_live(now) && node.problem.is_none()))
+}
+
+fn as_json(node: &NodeRow, now: Timestamp) -> serde_json::Value {
+    json!({
+        "name": node.name,
+        "role": node.role,
+        "version": node.version,
+        "workers": node.workers,
+        "running": node.running,
+        "engines": node.engines,
+        "clock_ahead_ms": node.clock_ahead_ms,
+        "problem": node.problem,
+        "started_at": node.started_at,
+        "heartbeat_at": node.heartbeat_at,
+        "is_live": node.is_live(now),
+    })
+}
+
+/// The nodes as a table with columns as wide as their content.
+fn table(nodes: &[NodeRow], now: Timestamp) -> String {
+    let heads = ["NODE", "ROLE", "VERSION", "RUNNING", "CLOCK", "HEARD", "ENGINES", "PROBLEM"];
+    let mut rows = vec![heads.map(str::to_owned)];
+    rows.extend(nodes.iter().map(|node| row(node, now)));
+    let widths: [usize; 8] = std::array::from_fn(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in rows {
+        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text += line.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn row(node: &NodeRow, now: Timestamp) -> [String; 8] {
+    let none = || "-".to_owned();
+    let running = match node.workers {
+        0 => none(),
+        workers => format!("{} of {workers}", node.running),
+    };
+    let clock = node.clock_ahead_ms.map_or_else(none, |ms| format!("{:+.1} s", ms as f64 / 1000.0));
+    let ready = node.engines.iter().filter(|engine| engine.is_ready());
+    let engines: Vec<String> = ready.map(|NodeEngine { info, .. }| format!("{} ({})", info.id, info.model)).collect();
+    let problem = match (&node.problem, node.is_live(now)) {
+        (_, false) => "isn't heard of any more".to_owned(),
+        (Some(problem), true) => problem.clone(),
+        (None, true) => none(),
+    };
+    [
+        node.name.clone(),
+        node.role.clone(),
+        node.version.clone(),
+        running,
+        clock,
+        format!("{} ago", lapse(now.seconds_since(node.heartbeat_at).max(0.0))),
+        if engines.is_empty() || node.workers == 0 { none() } else { engines.join(", ") },
+        problem,
+    ]
+}
+
+/// Names the nodes among these that are running and don't know a key, by its fingerprint.
+pub(super) fn without_key(nodes: &[NodeRow], key: &str, now: Timestamp) -> Option<String> {
+    let lacking = nodes.iter().filter(|node| node.is_live(now) && !node.cookie_keys.iter().any(|known| known == key));
+    let names: Vec<&str> = lacking.map(|node| &*node.name).collect();
+    (!names.is_empty()).then(|| format!("{} ({})", count(names.len(), "node"), names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EngineId, EngineInfo};
+
+    fn node(name: &str) -> NodeRow {
+        let info = EngineInfo {
+            id: EngineId::Whisper,
+            name: "Whisper".to_owned(),
+            model: "base".to_owned(),
+            available: true,
+            reason: None,
+            install: None,
+            is_default: true,
+            languages: None,
+        };
+        NodeRow {
+            id: name.to_owned(),
+            name: name.to_owned(),
+            role: "worker".to_owned(),
+            version: "0.1.0".to_owned(),
+            workers: 2,
+            running: 1,
+            engines: vec![NodeEngine { info, waiting: None }],
+            cookie_keys: vec!["aa".to_owned()],
+            clock_ahead_ms: Some(-40),
+            problem: None,
+            started_at: Timestamp(0),
+            heartbeat_at: Timestamp(100_000),
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned() {
+        let web = NodeRow {
+            role: "serve".to_owned(),
+            workers: 0,
+            clock_ahead_ms: None,
+            heartbeat_at: Timestamp(60_000),
+            ..node("web")
+        };
+        let ill = NodeRow { problem: Some("this node's disk is full".to_owned()), ..node("worker-b") };
+        let text = table(&[web, node("worker-a"), ill], Timestamp(103_000));
+        let lines = [
+            "NODE      ROLE    VERSION  RUNNING  CLOCK   HEARD      ENGINES         PROBLEM",
+            "web       serve   0.1.0    -        -       43 s ago   -               isn't heard of any more",
+            "worker-a  worker  0.1.0    1 of 2   -0.0 s  3.0 s ago  whisper (base)  -",
+            "worker-b  worker  0.1.0    1 of 2   -0.0 s  3.0 s ago  whisper (base)  this node's disk is full",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    }
+
+    #[test]
+    fn nodes_that_do_not_know_a_key_are_named() {
+        let nodes = [node("a"), NodeRow { cookie_keys: vec!["bb".to_owned(), "aa".to_owned()], ..node("b") }];
+        let now = Timestamp(101_000);
+        assert_eq!(without_key(&nodes, "aa", now), None);
+        assert_eq!(without_key(&nodes, "bb", now), Some("1 node (a)".to_owned()));
+        // One that is gone needs to know nothing.
+        assert_eq!(without_key(&nodes, "bb", Timestamp(200_000)), None);
+    }
+}
