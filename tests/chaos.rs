@@ -713,7 +713,7 @@ impl Outside {
 
 /// How many messages a web node has counted with this outcome.
 async fn counted(cluster: &Cluster, web: usize, outcome: &str) -> u64 {
-    let metrics = Visitor::new(&cluster.webs[web].url()).get("/metrics").await.text().await.unwrap();
+    let metrics = Visitor::new(&cluster.webs[web].monitor()).get("/metrics").await.text().await.unwrap();
     let line = format!("hark_bus_messages_total{{outcome=\"{outcome}\"}} ");
     metrics.lines().find_map(|l| l.strip_prefix(&line)?.parse().ok()).unwrap_or(0)
 }
