@@ -382,7 +382,7 @@ mod tests {
         bytes: 100_000,
         silence: Duration::from_secs(60),
         rate: 100,
-        window: Duration::from_millis(200),
+        window: Duration::from_secs(1),
     };
 
     /// A body whose pieces are sent by the test.
