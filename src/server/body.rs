@@ -378,12 +378,8 @@ mod tests {
     use std::convert::Infallible;
     use tokio::{sync::mpsc, time};
 
-    const LIMITS: UploadLimits = UploadLimits {
-        bytes: 100_000,
-        silence: Duration::from_secs(60),
-        rate: 100,
-        window: Duration::from_millis(200),
-    };
+    const LIMITS: UploadLimits =
+        UploadLimits { bytes: 100_000, silence: Duration::from_secs(60), rate: 100, window: Duration::from_secs(1) };
 
     /// A body whose pieces are sent by the test.
     fn body() -> (mpsc::UnboundedSender<Bytes>, Body) {

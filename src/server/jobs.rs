@@ -30,6 +30,7 @@ use std::{
 };
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use waits::Waits;
 
 /// How often the queue and the leases are checked without a signal from the bus.
@@ -221,10 +222,12 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
                 workers.running.with(|running| running.insert(id));
                 refresh = true;
                 let (workers, stop, speed) = (workers.clone(), stop.clone(), speed.clone());
-                running.spawn(async move {
+                let attempt = async move {
                     let _ended = forget_at_end(workers.clone(), id);
                     job::run(workers, claim, room, stop, speed).await
-                });
+                };
+                // The lines of all nodes may stand in one log.
+                running.spawn(attempt.instrument(tracing::info_span!("worker", name = %worker)));
                 continue;
             }
             Ok(None) => {}

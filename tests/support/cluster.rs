@@ -115,6 +115,9 @@ impl Cluster {
         for node in cluster.webs.iter_mut().chain(&mut cluster.workers) {
             node.ready().await;
         }
+        for web in &cluster.webs {
+            web.knows_a_worker().await;
+        }
         cluster
     }
 
@@ -306,6 +309,22 @@ impl Node {
         };
         let ready = time::timeout(TIMEOUT, waiting).await;
         ready.unwrap_or_else(|_| panic!("{} isn't ready", self.name));
+    }
+
+    /// Waits until a web node offers the engine of the workers.
+    async fn knows_a_worker(&self) {
+        let url = format!("{}/api/v1/engines", self.url());
+        let waiting = async {
+            loop {
+                let engines: serde_json::Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
+                let is_there = |engine: &serde_json::Value| engine["id"] == "command" && engine["available"] == true;
+                if engines.as_array().unwrap().iter().any(is_there) {
+                    return;
+                }
+                time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("{} knows no worker", self.name));
     }
 
     pub fn running(&mut self) -> &mut Process {
