@@ -1,7 +1,7 @@
 //! `hark nodes`: lists the nodes of a database with what they can do and what is wrong with them. Called by `main`.
 
 use super::{
-    manage::StoreArgs,
+    manage::{self, StoreArgs},
     store::{NodeEngine, NodeRow},
 };
 use crate::model::{
@@ -72,19 +72,10 @@ fn as_json(node: &NodeRow, now: Timestamp) -> serde_json::Value {
     })
 }
 
-/// The nodes as a table with columns as wide as their content.
+/// The nodes as a table.
 fn table(nodes: &[NodeRow], now: Timestamp) -> String {
     let heads = ["NODE", "ROLE", "VERSION", "RUNNING", "CLOCK", "HEARD", "ENGINES", "PROBLEM"];
-    let mut rows = vec![heads.map(str::to_owned)];
-    rows.extend(nodes.iter().map(|node| row(node, now)));
-    let widths: [usize; 8] = std::array::from_fn(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in rows {
-        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text += line.join("  ").trim_end();
-        text.push('\n');
-    }
-    text
+    manage::columns(heads, nodes.iter().map(|node| row(node, now)))
 }
 
 fn row(node: &NodeRow, now: Timestamp) -> [String; 8] {

@@ -107,19 +107,10 @@ fn reason(session: &StuckSession, now: Timestamp) -> String {
     format!("An operator ended this session, because {why}. What was transcribed is kept; Retry goes on from there.")
 }
 
-/// The sessions as a table with columns as wide as their content.
+/// The sessions as a table.
 fn table(sessions: &[StuckSession], now: Timestamp) -> String {
     let heads = ["SESSION", "STATUS", "STAGE", "PROGRESS", "ATTEMPT", "WORKER", "UNCHANGED FOR", "LEASE", "WHY"];
-    let mut rows = vec![heads.map(str::to_owned)];
-    rows.extend(sessions.iter().map(|session| row(session, now)));
-    let widths: [usize; 9] = std::array::from_fn(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in rows {
-        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text += line.join("  ").trim_end();
-        text.push('\n');
-    }
-    text
+    manage::columns(heads, sessions.iter().map(|session| row(session, now)))
 }
 
 fn row(session: &StuckSession, now: Timestamp) -> [String; 9] {
