@@ -9,6 +9,7 @@ use hark::server::{
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 /// The allocator. Requests make many small allocations, for which it needs less memory than the system's.
 #[global_allocator]
@@ -34,8 +35,17 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> ExitCode {
     match command {
         // On a worker thread of the runtime, because the main thread would have to be woken for each connection.
-        Command::Serve(config) => exit_code(tokio::spawn(serve(*config)).await.unwrap_or_else(|e| Err(e.to_string()))),
-        Command::Worker(config) => exit_code(work(*config).await),
+        Command::Serve(config) => match start_log(&config) {
+            Ok(span) => {
+                let served = tokio::spawn(serve(*config).instrument(span)).await;
+                exit_code(served.unwrap_or_else(|e| Err(e.to_string())))
+            }
+            Err(message) => exit_code(Err(message)),
+        },
+        Command::Worker(config) => match start_log(&config) {
+            Ok(span) => exit_code(work(*config).instrument(span).await),
+            Err(message) => exit_code(Err(message)),
+        },
         Command::Doctor(mut config) => match config.read_secrets() {
             Ok(()) if doctor::report(&config).await => ExitCode::SUCCESS,
             Ok(()) => ExitCode::FAILURE,
@@ -61,8 +71,13 @@ fn exit_code(result: Result<(), String>) -> ExitCode {
     }
 }
 
-async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
+/// Starts the log. The span's name of the node stands in its lines, if the node has been given one.
+fn start_log(config: &config::ServeConfig) -> Result<Span, String> {
     telemetry::log(&config.log)?;
+    Ok(config.node_name.as_ref().map_or_else(Span::none, |name| tracing::info_span!("node", name)))
+}
+
+async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
     config.read_secrets()?;
     let mut leptos = config::leptos_options()?;
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
@@ -83,7 +98,6 @@ async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
 }
 
 async fn work(mut config: config::ServeConfig) -> Result<(), String> {
-    telemetry::log(&config.log)?;
     config.read_secrets()?;
     let workers = config.jobs.workers;
     let node = Node::start_worker(config).await.map_err(|e| e.to_string())?;

@@ -190,6 +190,10 @@ async fn undisturbed() {
         let notes = watcher.notes();
         assert_eq!((notes.failed, &notes.refused[..]), (0, &[][..]), "{}", watcher.name);
     }
+    // The lines of all nodes may stand in one log.
+    let log = scene.cluster.workers[0].log();
+    let job = log.lines().find(|line| line.contains("is being transcribed")).unwrap();
+    assert!(job.contains("node{name=\"worker0\"}:worker{name=worker0-"), "{job}");
     // Both workers had a part in it.
     for worker in &scene.cluster.workers {
         assert!(worker.log().contains("is being transcribed"), "{} had nothing to do", worker.name);

@@ -40,6 +40,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
+use tracing::Instrument;
 
 /// How long requests in flight have to finish when the node stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
@@ -75,7 +76,8 @@ pub(super) async fn accept(
                 let counted = (!proxy).then(|| ClientAddress::of(peer.ip()));
                 match Connections::admit(&server.connections, counted) {
                     Admission::Served(permit) => {
-                        drop(tasks.spawn(Arc::clone(&server).dispatch(socket, from, permit, tasks.clone())));
+                        let dispatched = Arc::clone(&server).dispatch(socket, from, permit, tasks.clone());
+                        drop(tasks.spawn(dispatched.in_current_span()));
                     }
                     Admission::Refused(spare, full) => {
                         drop(tasks.spawn(Arc::clone(&server).refuse(socket, from, spare, full)));
@@ -167,10 +169,10 @@ impl Server {
         match dispatched.unwrap_or(Dispatch::Closed) {
             Dispatch::Stream(writer) => drop(tasks.spawn(writer.with_permit(permit))),
             Dispatch::Http1(socket, already_read) => {
-                drop(tasks.spawn(self.serve_http1(socket, from, already_read, permit)))
+                drop(tasks.spawn(self.serve_http1(socket, from, already_read, permit).in_current_span()))
             }
             Dispatch::Http2(socket, already_read) => {
-                drop(tasks.spawn(self.serve_http2(socket, from, already_read, permit)))
+                drop(tasks.spawn(self.serve_http2(socket, from, already_read, permit).in_current_span()))
             }
             Dispatch::Closed => {}
         }

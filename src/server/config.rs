@@ -53,7 +53,8 @@ pub struct ServeConfig {
     /// /readyz are answered in both places. A node that only works answers them here or nowhere.
     #[arg(long, env = "HARK_MONITOR_ADDR", value_name = "ADDRESS")]
     pub monitor_addr: Option<SocketAddr>,
-    /// The name of this node in logs and in the list of nodes; the name of its machine if left out.
+    /// The name of this node in the list of nodes and in every line of its log; without it the list has the name of its
+    /// machine.
     #[arg(long, env = "HARK_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 }

@@ -20,6 +20,7 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// How often the hub's clock is advanced.
 const TICK: Duration = Duration::from_millis(250);
@@ -125,13 +126,14 @@ impl Node {
         // Tasks of their own, because their calls are too deep for the stack of a task that does all of this.
         let fetching = tokio::spawn({
             let (sessions, stop) = (Arc::clone(sessions), stop.clone());
-            async move {
+            let fetch = async move {
                 stop.run_until_cancelled(sessions.engines.fetch_missing()).await;
-            }
+            };
+            fetch.in_current_span()
         });
         let watching = tokio::spawn({
             let (state, stop) = (self.state.clone(), stop.clone());
-            async move {
+            let watch = async move {
                 let sessions = &state.sessions;
                 tokio::join!(
                     sessions.store.watch(&stop),
@@ -139,7 +141,8 @@ impl Node {
                     sessions.cluster.run(&sessions.media, &stop),
                     publish_models(state.clone(), &stop)
                 );
-            }
+            };
+            watch.in_current_span()
         });
         let tasks = async {
             for (what, task) in [("fetching the speech model", fetching), ("watching the surroundings", watching)] {
