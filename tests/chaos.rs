@@ -402,6 +402,8 @@ async fn nodes_that_differ_do_not_start() {
             }
             let (said, well) = node.run(&[node.command()]);
             assert!(!well && sentences.iter().all(|sentence| said.contains(sentence)), "{}: {said}", node.name);
+            let (said, well) = node.run(&["doctor"]);
+            assert!(!well && sentences.iter().all(|sentence| said.contains(sentence)), "doctor: {said}");
         }
     }
     scene.check().await;

@@ -166,6 +166,8 @@ pub async fn differences(known: &ClusterRow, keys: Option<&CookieKeys>, data: &D
     let place = place_of(data);
     let found = match Recordings::attach(&data.data_dir, data.recordings_url.as_ref()).await {
         Ok(media) => media.marker().await,
+        // The data folder is made at the first start.
+        Err(_) if data.recordings_url.is_none() => Ok(None),
         Err(error) => Err(MediaError::Storage(error.to_string())),
     };
     let of_place = match found {
