@@ -318,7 +318,7 @@ async fn a_worker_sleeps_beyond_its_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disks_are_full() {
-    let mut scene = Scene::start(Layout { disk: Some(4_000_000), ..Layout::default() }).await;
+    let mut scene = Scene::start(Layout { disk: Some(16_000_000), ..Layout::default() }).await;
     scene.half_way().await;
     let fillers = [scene.cluster.workers[0].data(), scene.cluster.webs[0].data()].map(|folder| Filler::start(&folder));
     let open = "SELECT 1 FROM sessions WHERE status IN ('queued', 'processing')";

@@ -10,13 +10,15 @@ use super::{
     connections::ConnectionLimits,
     jobs::{self, Workers},
     outside, router,
+    sessions::Sessions,
     state::AppState,
 };
 use leptos::config::LeptosOptions;
 pub use start::StartError;
-use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs::File, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpSocket},
+    task::JoinSet,
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -93,12 +95,28 @@ impl Node {
     }
 
     async fn run(self, server: impl Future<Output = ()>, stop: CancellationToken) {
-        let announce = jobs::announce(self.workers.clone(), Arc::clone(&self.state.clock), stop.clone());
-        let workers = jobs::run(self.workers, stop.clone());
-        let outside = jobs::watch_outside_workers(Arc::clone(&self.state.outside), stop.clone());
-        let retention = jobs::delete_expired(Arc::clone(&self.state.sessions), stop.clone());
+        let state = &self.state;
+        // Tasks of their own, because their calls together are too deep for one stack.
+        let mut tasks = JoinSet::new();
+        let mut spawn = |task: Pin<Box<dyn Future<Output = ()> + Send>>| drop(tasks.spawn(task.in_current_span()));
+        spawn(Box::pin(jobs::announce(self.workers.clone(), Arc::clone(&state.clock), stop.clone())));
+        spawn(Box::pin(jobs::run(self.workers, stop.clone())));
+        spawn(Box::pin(jobs::watch_outside_workers(Arc::clone(&state.outside), stop.clone())));
+        spawn(Box::pin(jobs::delete_expired(Arc::clone(&state.sessions), stop.clone())));
+        spawn(Box::pin(outside::listen(Arc::clone(&state.outside), self.inbox, stop.clone())));
+        spawn(Box::pin(fetch_model(Arc::clone(&state.sessions), stop.clone())));
+        spawn(Box::pin(watch(state.clone(), stop.clone())));
+        let tasks = async move {
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended
+                    && let Ok(panic) = error.try_into_panic()
+                {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        };
         let clock = {
-            let hub = Arc::clone(&self.state.hub);
+            let hub = Arc::clone(&state.hub);
             // Runs until the last stream has ended, because stalled ones must be disconnected while the node stops,
             // too.
             async move {
@@ -110,7 +128,7 @@ impl Node {
             }
         };
         let upkeep = {
-            let metrics = self.state.metrics.clone();
+            let metrics = state.metrics.clone();
             let stop = stop.clone();
             async move {
                 // Without this, the exporter's histograms grow without bound.
@@ -120,43 +138,12 @@ impl Node {
                 }
             }
         };
-        let monitor = serve_monitor(self.state.clone(), self.monitor, self.connections.spare, stop.clone());
-        let sessions = &self.state.sessions;
-        let disk = sessions.disk.run(&sessions.media, &stop);
-        // Tasks of their own, because their calls are too deep for the stack of a task that does all of this.
-        let fetching = tokio::spawn({
-            let (sessions, stop) = (Arc::clone(sessions), stop.clone());
-            let fetch = async move {
-                stop.run_until_cancelled(sessions.engines.fetch_missing()).await;
-            };
-            fetch.in_current_span()
-        });
-        let watching = tokio::spawn({
-            let (state, stop) = (self.state.clone(), stop.clone());
-            let watch = async move {
-                let sessions = &state.sessions;
-                tokio::join!(
-                    sessions.store.watch(&stop),
-                    state.clock.run(&sessions.store, &stop),
-                    sessions.cluster.run(&sessions.media, &stop),
-                    publish_models(state.clone(), &stop)
-                );
-            };
-            watch.in_current_span()
-        });
-        let tasks = async {
-            for (what, task) in [("fetching the speech model", fetching), ("watching the surroundings", watching)] {
-                if let Err(error) = task.await {
-                    tracing::error!(%error, "{what} ended");
-                }
-            }
-        };
-        let redis_reports = outside::listen(Arc::clone(&self.state.outside), self.inbox, stop.clone());
+        let monitor = serve_monitor(state.clone(), self.monitor, self.connections.spare, stop.clone());
         // The bus is stopped last, after everybody else has published.
         let bus_stop = CancellationToken::new();
         let bus = self.bus.run(bus_stop.clone());
         let work = async {
-            tokio::join!(server, workers, announce, outside, retention, redis_reports, upkeep, monitor, disk, tasks);
+            tokio::join!(server, tasks, upkeep, monitor);
             bus_stop.cancel();
         };
         let all = async {
@@ -169,8 +156,25 @@ impl Node {
             });
         };
         tokio::select! { () = all => {}, () = clock => {} }
-        sessions.store.close().await;
+        state.sessions.store.close().await;
     }
+}
+
+/// Fetches the speech model that is missing, unless `stop` comes first.
+async fn fetch_model(sessions: Arc<Sessions>, stop: CancellationToken) {
+    stop.run_until_cancelled(sessions.engines.fetch_missing()).await;
+}
+
+/// Watches what is around the node, until `stop`.
+async fn watch(state: AppState, stop: CancellationToken) {
+    let sessions = &state.sessions;
+    tokio::join!(
+        sessions.store.watch(&stop),
+        sessions.disk.run(&sessions.media, &stop),
+        sessions.cluster.run(&sessions.media, &stop),
+        state.clock.run(&sessions.store, &stop),
+        publish_models(state.clone(), &stop)
+    );
 }
 
 /// Publishes what changes about Whisper's models to the streams that watch them, until `stop`.
