@@ -67,7 +67,10 @@ impl LineOrder {
     pub(super) fn next(&mut self) -> Option<(usize, EngineSegment)> {
         let fronts = self.engines.iter().enumerate().filter_map(|(n, pending)| Some((n, pending.lines.front()?.start)));
         let (first, start) = fronts.min_by(|(_, a), (_, b)| a.total_cmp(b))?;
-        let is_next = self.engines.iter().all(|pending| !pending.lines.is_empty() || pending.settled >= start);
+        // Of lines that begin at the same time that of the first speaker comes first, whichever engine is faster.
+        let is_next = self.engines.iter().enumerate().all(|(n, pending)| {
+            !pending.lines.is_empty() || pending.settled > start || (n >= first && pending.settled >= start)
+        });
         let line = is_next.then(|| self.engines[first].lines.pop_front())??;
         self.last_start = self.last_start.max(line.start);
         Some((first, line))
@@ -114,6 +117,17 @@ mod tests {
         assert_eq!(all(&mut order), [(0, 2.0), (1, 3.0)]);
         order.done(1);
         assert_eq!(all(&mut order), [(0, 6.0)]);
+    }
+
+    #[test]
+    fn of_lines_that_begin_together_the_first_speakers_comes_first() {
+        let mut order = LineOrder::new(&[0.0, 0.0], 0.0);
+        order.line(1, line(0.0, 1.0));
+        assert_eq!(all(&mut order), []);
+        order.line(0, line(0.0, 2.0));
+        assert_eq!(all(&mut order), [(0, 0.0)]);
+        order.progress(0, 3.0, 3.0);
+        assert_eq!(all(&mut order), [(1, 0.0)]);
     }
 
     #[test]
