@@ -26,6 +26,7 @@ use crate::model::{
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// The first and the longest pause between tries to remove a recording that never became a session, while the storage
@@ -367,7 +368,7 @@ impl Sessions {
             }
             created.map_err(|(error, _)| error)
         };
-        tokio::spawn(creating)
+        tokio::spawn(creating.in_current_span())
             .await
             .unwrap_or_else(|e| Err(Error::Internal(format!("the task that creates a session failed: {e}"))))
     }
