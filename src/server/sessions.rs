@@ -207,7 +207,8 @@ impl Sessions {
     /// Checks the options of an upload before the recording is received.
     ///
     /// # Errors
-    /// If the title, the language, the track, the channels or the engine isn't valid, the engine isn't available or doesn't know the language.
+    /// If the title, the language, the track, the channels or the engine isn't valid, the engine isn't available or doesn't
+    /// know the language.
     pub fn check_options(&self, options: &UploadOptions) -> Result<CheckedOptions, Error> {
         let non_empty =
             |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);

@@ -45,7 +45,7 @@ mod stuck;
 use super::{event::Event, owner::Owner};
 use crate::model::{Session, SessionId, Timestamp};
 pub use claims::{Claim, Ending};
-pub use cluster::{ClusterRow, NODE_TIMEOUT, NodeEngine, NodeRow};
+pub use cluster::{ClusterRow, NodeEngine, NodeRow};
 pub use maintenance::{EndedSession, SessionFilter};
 use outage::Outage;
 pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff};

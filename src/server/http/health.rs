@@ -21,9 +21,9 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Readiness: the database accepts a write, and its clock is about this machine's. A node without Redis is ready, because it reads changes from the store; if
-/// all nodes were unready when Redis fails, nobody would serve. A node with an almost full disk is ready too, because
-/// only uploads are refused.
+/// Readiness: the database accepts a write, its clock is about this machine's, and recordings can be reached. A node without
+/// Redis is ready, because it reads changes from the store; if all nodes were unready when Redis fails, nobody would serve. A
+/// node with an almost full disk is ready too, because only uploads are refused.
 pub async fn readyz(State(state): State<AppState>) -> Response {
     if let Some(offset) = state.clock.offset().filter(|offset| offset.is_wrong()) {
         let problem = format!("{}; set its clock, for example with NTP\n", offset.sentence());

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A node that hasn't been heard of for this long isn't running any more.
-pub const NODE_TIMEOUT: Duration = Duration::from_secs(20);
+const NODE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Its row is kept for so many seconds more, so that an operator sees when it was there last.
 const KEEP_NODE_SECS: f64 = 3600.0;
 
