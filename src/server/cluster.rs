@@ -112,10 +112,20 @@ impl Cluster {
         if !self.marked {
             return None;
         }
-        let mut last_check = self.last_check.lock().await;
+        let last_check = self.last_check.lock().await;
         if last_check.is_some_and(|at| at.elapsed() < CACHE_TIME) {
             return self.problem();
         }
+        drop(last_check);
+        self.check_now(media).await
+    }
+
+    /// The same, however lately that was done: after something failed that worked then.
+    pub async fn check_now(&self, media: &Recordings) -> Option<String> {
+        if !self.marked {
+            return None;
+        }
+        let mut last_check = self.last_check.lock().await;
         let place = &self.place;
         let found = match media.marker().await {
             Ok(Some(id)) if id == self.id => None,

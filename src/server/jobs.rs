@@ -230,6 +230,8 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
                 running.spawn(attempt.instrument(tracing::info_span!("worker", name = %worker)));
                 continue;
             }
+            // Nothing is left to try, so nothing shows that the surroundings still fail.
+            Ok(None) if running.is_empty() && pause.is_over() => drop(workers.sessions.registry.set_problem(None)),
             Ok(None) => {}
             Err(error) => log_error(&error, "the queue could not be read; trying again"),
         }

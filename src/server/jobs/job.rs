@@ -183,7 +183,9 @@ impl AttemptError {
         match self {
             error if error.is_full_disk() => Some("this node's disk is full".to_owned()),
             // A recording that alone is missing is that session's own fault.
-            Self::Media(MediaError::Missing | MediaError::Storage(_)) => sessions.cluster.check(&sessions.media).await,
+            Self::Io(_) | Self::Media(MediaError::Missing | MediaError::Storage(_)) => {
+                sessions.cluster.check_now(&sessions.media).await
+            }
             Self::Media(MediaError::Scratch(error)) => Some(format!("this node's scratch files failed: {error}")),
             Self::Speech(error @ (SpeechError::Unavailable { .. } | SpeechError::Spawn(_))) => Some(error.to_string()),
             _ => None,
