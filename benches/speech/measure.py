@@ -147,7 +147,7 @@ class Memory(threading.Thread):
 
     def __init__(self, root):
         super().__init__(daemon=True)
-        self.root, self.peak, self.ended = root, 0, threading.Event()
+        self.root, self.seen, self.ended = root, [], threading.Event()
         self.start()
 
     def run(self):
@@ -158,7 +158,16 @@ class Memory(threading.Thread):
                     total += int(re.search(r"^Pss: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)[1])
                 except (OSError, TypeError):
                     pass
-            self.peak = max(self.peak, total)
+            self.seen.append(total)
+
+    @property
+    def peak(self):
+        return max(self.seen, default=0)
+
+    def quarters(self):
+        """The most in each quarter of the time, in kB: memory that grows with the recording shows here."""
+        quarter = -(-len(self.seen) // 4) or 1
+        return [max(self.seen[at:at + quarter]) for at in range(0, len(self.seen), quarter)]
 
 
 def program(command, is_line=lambda line: line):
@@ -175,7 +184,8 @@ def program(command, is_line=lambda line: line):
     memory.ended.set()
     after = os.times()
     used = (after.children_user + after.children_system) - (before.children_user + before.children_system)
-    return {"text": " ".join(lines), "cpu": used, "wall": time.monotonic() - started, "memory": memory.peak, "first": first}
+    return {"text": " ".join(lines), "cpu": used, "wall": time.monotonic() - started, "memory": memory.peak, "quarters": memory.quarters(),
+            "first": first}
 
 
 class Hark:
@@ -217,7 +227,9 @@ class Hark:
 
     def transcribe(self, recording):
         edge = "speechbench"
-        body = (f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="{recording.name}"\r\n\r\n'.encode()
+        # The language is given, as the peers are given it.
+        body = (f'--{edge}\r\nContent-Disposition: form-data; name="language"\r\n\r\nen\r\n'
+                f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="{recording.name}"\r\n\r\n'.encode()
                 + recording.read_bytes() + f"\r\n--{edge}--\r\n".encode())
         before, memory = cpu(family(self.child.pid)[self.child.pid]), Memory(self.child.pid)
         started, first = time.monotonic(), None
@@ -239,7 +251,7 @@ class Hark:
         time.sleep(1)
         used = cpu(family(self.child.pid)[self.child.pid]) - before
         text = self.request("GET", f"{path}/transcript.txt").decode()
-        return {"text": text, "cpu": used, "wall": wall, "memory": memory.peak, "first": first}
+        return {"text": text, "cpu": used, "wall": wall, "memory": memory.peak, "quarters": memory.quarters(), "first": first}
 
     def stop(self):
         self.child.terminate()
@@ -369,6 +381,10 @@ def main():
             first = "" if row["first"] is None else f"{row['first']:.1f}"
             print(f"| {row['system']} | {row['wrong']:.1%} | {row['lost']:.1%} | {row['cpu']:.1f} | "
                   f"{row['seconds'] / row['cpu']:.1f} | {row['wall']:.1f} | {first} | {row['memory'] / 1024:.0f} |")
+        if recording == "long":
+            print("\nPeak memory in MB, by quarter of the time:\n")
+            for row in rows:
+                print(f"- {row['system']}: {', '.join(f'{kb / 1024:.0f}' for kb in row['quarters'])}")
 
 
 main()

@@ -2,6 +2,7 @@
 //! `run` builds everything and starts this; the README explains the figures.
 
 mod client;
+mod monitoring;
 mod peer;
 mod report;
 
@@ -36,6 +37,9 @@ struct Args {
     /// Arguments added to `hark serve`, such as `--stream-path=hyper`.
     #[arg(long, allow_hyphen_values = true)]
     hark_arg: Vec<String>,
+    /// Measure only what it costs that Hark measures itself: in pairs of runs, one with `HARK_MONITORING=false`.
+    #[arg(long)]
+    monitoring: bool,
     /// The processor the servers run on; the generator should be on another.
     #[arg(long, default_value_t = 0)]
     cpu: usize,
@@ -85,6 +89,10 @@ fn main() -> Result<(), String> {
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    if args.monitoring {
+        print!("{}", runtime.block_on(monitoring::compare(&args))?);
+        return Ok(());
+    }
     let mut all = Vec::new();
     for _ in 0..args.repeat {
         for name in &args.scenarios {
@@ -102,7 +110,7 @@ fn main() -> Result<(), String> {
 }
 
 async fn measure(peer: Kind, scenario: Scenario, args: &Args) -> Result<Measured, String> {
-    let server = Server::start(peer, args).await?;
+    let server = Server::start(peer, args, &[]).await?;
     let mut load = Load::prepare(&server, scenario.clone()).await?;
     let idle = server.memory();
     load.connect().await?;

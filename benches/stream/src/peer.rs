@@ -27,8 +27,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free port, bound to one processor, and waits until it answers.
-    pub async fn start(kind: Kind, args: &Args) -> Result<Self, String> {
+    /// Starts a server on a free port, bound to one processor, and waits until it answers. `flags` are added to `hark serve`.
+    pub async fn start(kind: Kind, args: &Args, flags: &[&str]) -> Result<Self, String> {
         let addr = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| e.to_string())?;
         let folder = std::env::temp_dir().join(format!("stream-bench-{}-{}", std::process::id(), addr.port()));
         std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
@@ -37,7 +37,7 @@ impl Server {
         command.args(["-c", &cpu]);
         match kind {
             Kind::Hark => {
-                command.arg(&args.hark).arg("serve").args(&args.hark_arg).env("HARK_MODEL_FETCH", "false");
+                command.arg(&args.hark).arg("serve").args(&args.hark_arg).args(flags).env("HARK_MODEL_FETCH", "false");
                 command
                     .env("LEPTOS_SITE_ADDR", addr.to_string())
                     .env("HARK_DATA_DIR", &folder)
@@ -86,6 +86,19 @@ impl Server {
             line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kib| kib * 1024.0)
         };
         self.pids().iter().filter_map(of).sum()
+    }
+
+    /// Processor time used so far by the threads that run, in seconds: exact to the nanosecond, but without threads that ended.
+    pub fn exact_cpu_seconds(&self) -> f64 {
+        let of = |pid: &String| -> Vec<f64> {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            let spent = |task: std::fs::DirEntry| -> Option<f64> {
+                let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+                text.split_whitespace().next()?.parse::<f64>().ok()
+            };
+            tasks.filter_map(spent).collect()
+        };
+        self.pids().iter().flat_map(of).sum::<f64>() / 1e9
     }
 
     /// Processor time used so far, in seconds.
