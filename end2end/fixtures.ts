@@ -1,4 +1,5 @@
 // Fixtures: a server for each test, and pages on which any console error or uncaught exception fails the test.
+import { AxeBuilder } from '@axe-core/playwright';
 import { test as base, expect, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from '@playwright/test';
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -19,10 +20,12 @@ export interface Hark {
   data: string;
   /** What it has written so far. */
   log(): string;
+  /** Stops it, as an operator would. */
+  stop(): Promise<void>;
   /** Kills it, as a crash would. */
   kill(): Promise<void>;
-  /** Starts it again, with the same address and data. */
-  restart(): Promise<void>;
+  /** Starts it again, with the same address and data, and with these settings changed. */
+  restart(changed?: Record<string, string>): Promise<void>;
 }
 
 /** Allows console errors that match a pattern. All others fail the test. */
@@ -46,10 +49,10 @@ export const test = base.extend<Fixtures>({
     const address = `127.0.0.1:${await freePort()}`;
     const url = `http://${address}`;
     let log = '';
-    const start = async () => {
+    const start = async (changed: Record<string, string> = {}) => {
       const child = spawn(BIN, ['serve'], {
         cwd: ROOT,
-        env: { ...process.env, LEPTOS_SITE_ADDR: address, HARK_DATA_DIR: data, HARK_ENGINE: 'pocketsphinx', HARK_MODEL_FETCH: 'false', ...harkEnv },
+        env: { ...process.env, LEPTOS_SITE_ADDR: address, HARK_DATA_DIR: data, HARK_ENGINE: 'pocketsphinx', HARK_MODEL_FETCH: 'false', ...harkEnv, ...changed },
         stdio: ['ignore', 'pipe', 'pipe'],
       });
       let failed: string | undefined;
@@ -82,9 +85,10 @@ export const test = base.extend<Fixtures>({
         pid: running.child.pid!,
         data,
         log: () => log,
+        stop: () => end('SIGTERM'),
         kill: () => end('SIGKILL'),
-        restart: async () => {
-          running = await start();
+        restart: async changed => {
+          running = await start(changed);
         },
       });
     } finally {
@@ -171,4 +175,17 @@ async function runsScripts(page: Page): Promise<boolean> {
     probe.innerHTML = '<noscript><i></i></noscript>';
     return probe.querySelector('i') === null;
   });
+}
+
+const SCREENSHOTS = path.join(import.meta.dirname, 'artifacts/screenshots');
+const AXE_TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+
+/** Writes a screenshot for people to look at, and expects that the page is accessible and no wider than the window. */
+export async function expectGoodLooks(page: Page, name: string) {
+  await page.screenshot({ path: path.join(SCREENSHOTS, `${name}.png`), fullPage: true });
+  const { violations } = await new AxeBuilder({ page }).withTags(AXE_TAGS).analyze();
+  const messages = violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).join(' | ')}`);
+  expect.soft(messages, `axe on ${name}`).toEqual([]);
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  expect.soft(overflow, `${name} is wider than the window`).toBeLessThanOrEqual(0);
 }

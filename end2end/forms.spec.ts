@@ -40,6 +40,21 @@ test.describe('with a slow engine', () => {
     }
   });
 
+  test('the list reloads while something runs, and that can be paused', async ({ page }) => {
+    await uploadClip(page);
+    await page.goto('/?q=road');
+    await expect(page.getByTestId('state')).toHaveAttribute('data-state', 'processing');
+    await page.getByRole('link', { name: 'Pause' }).click();
+    await expect(page).toHaveURL('/?q=road&reload=off');
+    await expect(page.locator('meta[http-equiv=refresh]')).toHaveCount(0);
+    await expect(page.getByTestId('session-row')).toHaveCount(1);
+    await page.getByRole('link', { name: 'Go on' }).click();
+    await expect(page).toHaveURL('/?q=road');
+    // The test doesn't reload the page.
+    await expect(page.getByTestId('state')).toHaveAttribute('data-state', 'completed', { timeout: 120_000 });
+    await expect(notice(page)).toHaveCount(0);
+  });
+
   test('reloading can be paused and resumed', async ({ page }) => {
     await uploadClip(page);
     await page.getByRole('link', { name: 'Pause' }).click();

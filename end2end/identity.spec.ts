@@ -1,15 +1,12 @@
 // Opening sessions on another device: a link that works once, a recovery key, leaving; and the message if cookies are
 // blocked. All with and without scripts.
-import { AxeBuilder } from '@axe-core/playwright';
 import { chromium, type Page } from '@playwright/test';
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { expect, test, visit } from './fixtures.ts';
+import { expect, expectGoodLooks, test, visit } from './fixtures.ts';
 import { create } from './sessions.ts';
 import { clip } from './speech.ts';
 
-const SCREENSHOTS = path.join(import.meta.dirname, 'artifacts/screenshots');
-const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
 
 // No workers: the sessions stay queued.
 test.use({ harkEnv: { HARK_WORKERS: '0' } });
@@ -144,14 +141,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
       test.use({ colorScheme, viewport: { width, height: 800 } });
 
       test(`the identity pages are accessible and fit the window, ${colorScheme}, ${width} wide`, async ({ page, someone }) => {
-        const check = async (page: Page, name: string) => {
-          await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${colorScheme}-${width}.png`), fullPage: true });
-          const { violations } = await new AxeBuilder({ page }).withTags(TAGS).analyze();
-          const messages = violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).join(' | ')}`);
-          expect.soft(messages, `axe on ${name}`).toEqual([]);
-          const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-          expect.soft(overflow, `${name} is wider than the window`).toBeLessThanOrEqual(0);
-        };
+        const check = (page: Page, name: string) => expectGoodLooks(page, `${name}-${colorScheme}-${width}`);
         await visit(page, '/identity');
         await check(page, 'identity-empty');
         await create(page, clip('mp3'));

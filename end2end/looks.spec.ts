@@ -1,14 +1,10 @@
 // Every page in light and dark, narrow and wide: no accessibility violation and no horizontal overflow; a screenshot of each
 // is written to artifacts/screenshots for people to check.
-import { AxeBuilder } from '@axe-core/playwright';
 import { readFile, writeFile } from 'node:fs/promises';
-import path from 'node:path';
-import { expect, test, visit } from './fixtures.ts';
+import { expect, expectGoodLooks, test, visit } from './fixtures.ts';
 import { create, waitForEnd } from './sessions.ts';
 import { clip } from './speech.ts';
 
-const SCREENSHOTS = path.join(import.meta.dirname, 'artifacts/screenshots');
-const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
 
 for (const colorScheme of ['light', 'dark'] as const) {
   for (const width of [390, 1280]) {
@@ -17,14 +13,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
 
       test(`every page is accessible and fits the window, ${colorScheme}, ${width} wide`, async ({ page, allow }, info) => {
         allow(/status of (404|422|500)/);
-        const check = async (name: string) => {
-          await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${colorScheme}-${width}.png`), fullPage: true });
-          const { violations } = await new AxeBuilder({ page }).withTags(TAGS).analyze();
-          const messages = violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).join(' | ')}`);
-          expect.soft(messages, `axe on ${name}`).toEqual([]);
-          const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-          expect.soft(overflow, `${name} is wider than the window`).toBeLessThanOrEqual(0);
-        };
+        const check = (name: string) => expectGoodLooks(page, `${name}-${colorScheme}-${width}`);
         await visit(page, '/');
         await check('list-empty');
         await visit(page, '/upload');
@@ -46,6 +35,14 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await check('session-completed');
         await visit(page, '/');
         await check('list');
+        const word = (await page.request.get(`/api/v1/sessions/${id}/transcript.txt`).then(r => r.text())).split(/\s/).find(w => w.length > 3);
+        await visit(page, `/?q=${word}`);
+        await expect(page.getByTestId('found-line').first()).toBeVisible();
+        await check('list-found');
+        await page.getByTestId('found-line').first().click();
+        await expect(page.getByTestId('find-count')).toHaveText(/^1 of/);
+        await page.getByTestId('download-settings').click();
+        await check('session-found');
 
         // The head of a recording without its sound: only decoding finds that.
         const head = info.outputPath('head.wma');

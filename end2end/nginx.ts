@@ -1,12 +1,29 @@
 // Runs nginx in front of a server, on a free port and in a temporary folder.
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { freePort } from './fixtures.ts';
 
+/** The lines of a proxy that holds streams back. */
+export const BUFFERING =
+  'proxy_http_version 1.0; proxy_buffering on; proxy_buffers 8 64k; proxy_buffer_size 64k; proxy_ignore_headers X-Accel-Buffering;';
+
+/** A request that nginx has answered, as its log has it. */
+export interface LoggedRequest {
+  method: string;
+  path: string;
+  status: number;
+  /** Bytes of the answer's body. */
+  body: number;
+  /** The token of the page that it came from, if it has one. */
+  page?: string;
+}
+
 export interface Proxy {
   url: string;
+  /** The requests that were answered so far. */
+  requests(): Promise<LoggedRequest[]>;
   stop(): Promise<void>;
 }
 
@@ -20,7 +37,8 @@ export async function startNginx(upstream: string, directives: string): Promise<
     `daemon off; master_process off; pid ${folder}/pid; error_log ${folder}/error.log;
 events { worker_connections 512; }
 http {
-  access_log off;
+  log_format counts '$request_method $uri $status $body_bytes_sent $http_hark_page$arg_page';
+  access_log ${folder}/access.log counts;
   ${temp}
   server {
     listen 127.0.0.1:${port};
@@ -47,6 +65,15 @@ http {
   }
   return {
     url,
+    async requests() {
+      const lines = (await readFile(path.join(folder, 'access.log'), 'utf8')).trim().split('\n');
+      return lines.map(line => {
+        const [method, path, status, body, page] = line.split(' ') as [string, string, string, string, string];
+        // nginx writes '-' for what is missing.
+        const token = page.replaceAll('-', '') || undefined;
+        return { method, path, status: Number(status), body: Number(body), page: token };
+      });
+    },
     async stop() {
       child.kill('SIGTERM');
       await exited;

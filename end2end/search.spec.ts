@@ -1,0 +1,96 @@
+// Search: in the texts of all sessions, with hits that lead to their second, and within one transcript by mouse and keyboard.
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { expect, test, visit } from './fixtures.ts';
+import { create, expectState, waitForEnd } from './sessions.ts';
+import { clip } from './speech.ts';
+
+const ENGINE = path.join(import.meta.dirname, 'counting_engine.py');
+const counting = (pause: number, hung = '') => ({ HARK_ENGINE: 'command', HARK_ENGINE_COMMAND: `python3 ${ENGINE} ${pause} ${hung}` });
+
+test.use({ harkEnv: counting(0) });
+
+for (const javaScriptEnabled of [true, false]) {
+  test.describe(javaScriptEnabled ? 'with scripts' : 'without scripts', () => {
+    test.use({ javaScriptEnabled });
+
+    test('a hit in the texts leads to its line', async ({ page }) => {
+      await visit(page, '/');
+      const id = await create(page, clip('wav'));
+      expect(await waitForEnd(page, id)).toBe('completed');
+      await visit(page, '/');
+      await page.getByTestId('search').fill('LINE 15');
+      await page.getByTestId('search').press('Enter');
+      const hits = page.getByTestId('found-line');
+      await expect(hits).toHaveText(['0:15 line 15']);
+      await expect(hits.locator('mark')).toHaveText('line');
+      await expect(page.getByTestId('empty')).toContainText('in its title');
+
+      await hits.click();
+      await page.waitForURL(url => url.pathname === `/sessions/${id}` && url.searchParams.get('t') === '15.00');
+      await expect(page.locator('#line-15')).toBeInViewport();
+      if (javaScriptEnabled) {
+        await expect(page.getByTestId('find')).toHaveValue('LINE 15');
+        await expect(page.getByTestId('find-count')).toHaveText('1 of 1');
+        await expect.poll(() => page.locator('audio').evaluate((audio: HTMLAudioElement) => Math.round(audio.currentTime))).toBe(15);
+      }
+
+      await visit(page, '/?q=nowhere');
+      await expect(page.getByTestId('empty')).toBeVisible();
+      await expect(page.getByTestId('found')).toHaveCount(0);
+    });
+  });
+}
+
+test('a transcript is searched by keyboard and mouse', async ({ page }) => {
+  await visit(page, '/');
+  const id = await create(page, clip('wav'));
+  expect(await waitForEnd(page, id)).toBe('completed');
+  await visit(page, `/sessions/${id}`);
+  const [field, count] = [page.getByTestId('find'), page.getByTestId('find-count')];
+  await field.fill('LINE 2');
+  // 2, and all from 20 on.
+  const lines = await page.locator('[data-testid=segment] p').allTextContents();
+  const all = lines.filter(line => line.includes('line 2')).length;
+  expect(all).toBeGreaterThan(3);
+  await expect(count).toHaveText(`1 of ${all}`);
+  const marked = () =>
+    page.evaluate(() => {
+      const highlights = (CSS as any).highlights as Map<string, Set<Range>>;
+      return ['found', 'found-now'].map(name => [...highlights.get(name)!].map(range => range.toString()));
+    });
+  expect(await marked()).toEqual([Array(all).fill('line 2'), ['line 2']]);
+  await expect(page.locator('#line-2')).toBeInViewport();
+  await field.press('Enter');
+  await expect(count).toHaveText(`2 of ${all}`);
+  await expect(page.locator('#line-20')).toBeInViewport();
+  await field.press('Shift+Enter');
+  await field.press('Shift+Enter');
+  await expect(count).toHaveText(`${all} of ${all}`);
+  await page.getByTestId('find-next').click();
+  await expect(count).toHaveText(`1 of ${all}`);
+  await field.fill('nowhere');
+  await expect(count).toHaveText('Not found');
+  await expect(page.getByTestId('find-next')).toBeDisabled();
+  await field.press('Escape');
+  await expect(count).toHaveText('');
+  expect(await marked()).toEqual([[], []]);
+  await expect(page.locator('[data-found]')).toHaveCount(0);
+});
+
+test.describe('while it runs', () => {
+  // It hangs after two lines.
+  test.use({ harkEnv: counting(1, path.join(tmpdir(), `hark-search-${process.pid}-${Date.now()}`)) });
+
+  test('new lines are found, here and in the list', async ({ page, context }) => {
+    await visit(page, '/');
+    const id = await create(page, clip('wav'));
+    await visit(page, `/sessions/${id}`);
+    await page.getByTestId('find').fill('line 1');
+    await expect(page.getByTestId('find-count')).toHaveText('1 of 1', { timeout: 30_000 });
+    await expectState(page, 'processing');
+    const list = await context.newPage();
+    await visit(list, '/?q=%22line%201%22');
+    await expect(list.getByTestId('found-line')).toHaveText(['0:01 line 1']);
+  });
+});
