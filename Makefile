@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run build model watch test check unit adapters end2end random bundle snapshots sbom setup setup-test
+.PHONY: run build model watch test check unit adapters end2end engines random bundle snapshots sbom setup setup-test
 
 ENV := . scripts/env
 
@@ -39,6 +39,9 @@ adapters: setup-test ## Test the feed's adapters in a browser
 
 end2end: setup-test ## Test whole pages in a browser
 	@scripts/test end2end
+
+engines: setup-test ## Test the main path in Firefox and WebKit
+	@scripts/test engines
 
 random: setup-test ## Search for unknown faults with random actions in a browser: SEEDS=1-10
 	@SEEDS="$(SEEDS)" scripts/test random

@@ -67,10 +67,11 @@ impl FromServerFnError for ApiError {
             ServerFnErrorErr::Args(text) | ServerFnErrorErr::MissingArg(text) => {
                 Self::new("bad_request", format!("The request was malformed: {text}"))
             }
-            // For example the page of a proxy that can't reach the server.
+            // For example the page of a proxy that can't reach the server, or a login.
             _ => Self::new(
                 "internal",
-                "The server's answer can't be read. It may be starting again: try once more in a moment.",
+                "The server's answer can't be read. It may be starting again: try once more in a moment. If one signs in to get \
+                 here, load this page again.",
             ),
         }
     }

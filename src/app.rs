@@ -6,6 +6,7 @@ mod clock;
 pub mod components;
 pub mod detours;
 pub mod pages;
+pub mod playback;
 pub mod uploads;
 mod words;
 
@@ -14,8 +15,8 @@ use crate::{
     feed::{Feed, browser::dom},
     model::Timestamp,
 };
-use components::{Announcer, ConnectionNotice, Footer, Header, provide_announcer};
-use detours::SiteTitle;
+use components::{Announcer, Footer, Header, provide_announcer};
+use detours::{SiteTitle, StartScripts};
 use leptos::{nonce::use_nonce, prelude::*};
 use leptos_meta::{HashedStylesheet, MetaTags, provide_meta_context};
 use leptos_router::{
@@ -30,10 +31,12 @@ use pages::{IdentityPage, ModelsPage, NotFoundPage, OpenPage, SessionPage, Sessi
 const MAIN: &str = "main";
 
 /// The script for browsers that run scripts but not the app: the browser has no WebAssembly, the app's files can't be loaded,
-/// or the app has crashed. A page that wasn't hydrated then works as without JavaScript: the content of its `<noscript>`
-/// elements is put into the page. A hydrated page is loaded again. Both happen 3 s after an error, which is the interval at
-/// which pages without JavaScript reload, or after 60 s if no error was reported. The script also stores the address that the
-/// page was rendered for in `data-address`.
+/// or the app has crashed. A page that wasn't hydrated then works as without JavaScript, and says so: the content of its
+/// `<noscript>` elements is put into the page. A hydrated page is loaded again, once. Both happen 3 s after an error, which is the
+/// interval at which pages without JavaScript reload, or after 60 s if no error was reported.
+///
+/// The script also stores the address that the page was rendered for in `data-address`; notices what translators and extensions
+/// do to the page before the app starts, which then renders the page anew; and puts the comments back that they remove afterwards.
 const FALLBACK: &str = include_str!("app/fallback.js");
 
 /// The timeouts of the pages' connection that differ from the defaults: see [`crate::feed::link::Timing`]. The server provides
@@ -46,10 +49,24 @@ pub struct LinkTiming(pub String);
 #[derive(Clone, Copy, Debug)]
 pub struct RenderedAt(pub Timestamp);
 
+/// The token that the page sends with its streams, polls and reports, and whether its browser is assigned to polling. The
+/// server provides it.
+#[derive(Clone, Debug)]
+pub struct PageToken {
+    pub token: String,
+    pub polls: bool,
+}
+
 /// The document around the app.
 pub fn shell(options: LeptosOptions) -> impl IntoView {
     let timing = use_context::<LinkTiming>().map(|timing| view! { <meta name="hark-link" content=timing.0/> });
     let time = use_context::<RenderedAt>().map(|at| view! { <meta name="hark-time" content=at.0.0.to_string()/> });
+    let page = use_context::<PageToken>().map(|page| {
+        view! {
+            <meta name="hark-page" content=page.token/>
+            {page.polls.then(|| view! { <meta name="hark-streams" content="off"/> })}
+        }
+    });
     view! {
         <!DOCTYPE html>
         <html lang="en">
@@ -62,10 +79,11 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <meta name="description" content="Turns recordings into text and shows every step while it happens."/>
                 {timing}
                 {time}
+                {page}
                 <link rel="icon" href="/favicon.svg" type="image/svg+xml"/>
                 <HashedStylesheet options=options.clone() id="style"/>
                 <AutoReload options=options.clone()/>
-                <HydrationScripts options/>
+                <StartScripts options/>
                 <script nonce=use_nonce()>{FALLBACK}</script>
                 <MetaTags/>
             </head>
@@ -84,7 +102,7 @@ pub fn App() -> impl IntoView {
     uploads::Uploads::provide();
     provide_announcer();
     // Effects run after hydration.
-    Effect::new(dom::mark_hydrated);
+    effect(dom::mark_hydrated);
     view! {
         <SiteTitle/>
         <Router>
@@ -103,10 +121,19 @@ pub fn App() -> impl IntoView {
                 </FlatRoutes>
             </main>
             <Footer/>
-            <ConnectionNotice/>
             <FocusOnNavigation/>
         </Router>
     }
+}
+
+/// Calls `run` once the page is hydrated, and again whenever a signal changes that it read. Leptos compiles `Effect::new` anew for
+/// each closure, a kilobyte of code; this is compiled once for all that don't need what they returned before.
+pub(crate) fn effect(run: impl FnMut() + 'static) {
+    effect_of(Box::new(run));
+}
+
+fn effect_of(run: Box<dyn FnMut()>) {
+    Effect::new(run);
 }
 
 /// Moves the focus to the new page, as a browser does when it loads one.

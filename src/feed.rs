@@ -1,8 +1,10 @@
 //! Live status in the browser: one connection for all sessions, and the signals that pages read.
 //! Pages call [`Feed::watch`] and don't know which transport is live. On the server, while rendering, it does nothing.
 
+pub mod follow;
 pub mod link;
 pub mod measure;
+pub mod player;
 pub mod reduce;
 pub mod tabs;
 pub mod uploads;
@@ -18,7 +20,18 @@ pub use link::Mode;
 use crate::model::{SegmentEvent, SessionId, Status, Timestamp};
 use leptos::prelude::*;
 use reduce::View;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+/// What became of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    All,
+    Selection,
+    /// The browser doesn't let the page copy.
+    Refused,
+    /// The text couldn't be fetched.
+    NoAnswer,
+}
 
 /// The handle that all pages share: a signal for each watched session, and the state of the connection.
 #[derive(Clone, Copy)]
@@ -31,10 +44,17 @@ pub struct Feed {
     unwatched: StoredValue<HashMap<SessionId, Status>>,
     /// How updates arrive. Written by `browser` only.
     pub mode: RwSignal<Mode>,
-    /// Whether this browser has `EventSource`. If it hasn't, pages don't mention streams. Written by `browser` only.
+    /// Whether this browser has `EventSource` and the server gives it streams. If not, polling is no fallback, and pages don't
+    /// mention streams. Written by `browser` only.
     pub can_stream: RwSignal<bool>,
-    /// When the last message came, by the browser's clock. Written by `browser` only.
-    pub last_message: RwSignal<Option<Timestamp>>,
+    /// When the last word of the server came, such as a heartbeat, by the browser's clock. Written by `browser` only.
+    pub last_word: RwSignal<Option<Timestamp>>,
+    /// When the last news came: a newer status or a segment of a watched session.
+    pub last_news: RwSignal<Option<Timestamp>>,
+    /// The titles of the sessions that were renamed since the app was opened, here or elsewhere.
+    titles: RwSignal<HashMap<SessionId, String>>,
+    /// The sessions that were deleted since the app was opened, here or elsewhere.
+    deleted: RwSignal<HashSet<SessionId>>,
     /// Tells lists to load again. Grows by one for each session that appears and isn't watched, such as one made in another
     /// tab, and for each watched session that turns out to be deleted.
     pub unknown: RwSignal<u64>,
@@ -47,18 +67,25 @@ impl Feed {
     /// Makes the feed and puts it into the context. In the browser it connects once a session is watched; on the server it
     /// stays empty.
     pub fn provide() -> Self {
-        let feed = Self {
+        let feed = Self::new();
+        provide_context(feed);
+        browser::start(feed);
+        feed
+    }
+
+    fn new() -> Self {
+        Self {
             views: StoredValue::default(),
             transcripts: StoredValue::default(),
             unwatched: StoredValue::default(),
             mode: RwSignal::new(Mode::Off),
             can_stream: RwSignal::new(true),
-            last_message: RwSignal::new(None),
+            last_word: RwSignal::new(None),
+            last_news: RwSignal::new(None),
+            titles: RwSignal::default(),
+            deleted: RwSignal::default(),
             unknown: RwSignal::new(0),
-        };
-        provide_context(feed);
-        browser::start(feed);
-        feed
+        }
     }
 
     /// The feed of this app.
@@ -134,8 +161,40 @@ impl Feed {
         };
         if view.with_untracked(|v| v.is_newer(&status)) {
             view.update(|v| v.status(status));
+            self.last_news.set(browser::dom::now());
         }
         true
+    }
+
+    /// Takes in that a session has another title.
+    pub fn renamed(&self, id: SessionId, title: String) {
+        if self.titles.with_untracked(|titles| titles.get(&id) != Some(&title)) {
+            self.titles.update(|titles| {
+                titles.insert(id, title);
+            });
+        }
+    }
+
+    /// The title of a session, if it was renamed since the app was opened.
+    #[must_use]
+    pub fn title(&self, id: SessionId) -> Option<String> {
+        self.titles.with(|titles| titles.get(&id).cloned())
+    }
+
+    /// Takes in that a session was deleted.
+    pub fn deleted(&self, id: SessionId) {
+        if self.deleted.with_untracked(|deleted| !deleted.contains(&id)) {
+            self.deleted.update(|deleted| {
+                deleted.insert(id);
+            });
+            self.forget(id);
+        }
+    }
+
+    /// Whether a session was deleted since the app was opened.
+    #[must_use]
+    pub fn is_deleted(&self, id: SessionId) -> bool {
+        self.deleted.with(|deleted| deleted.contains(&id))
     }
 
     /// Takes in a segment that a stream announced, if its transcript is shown. Otherwise it is dropped: the next page that
@@ -148,6 +207,7 @@ impl Feed {
             let segment = event.into();
             if view.with_untracked(|v| v.wants(&segment)) {
                 view.update(|v| v.segment(segment));
+                self.last_news.set(browser::dom::now());
             }
         }
     }
@@ -276,6 +336,23 @@ mod tests {
             assert!(feed.running().is_empty() && feed.view(id).is_none());
             assert!(!feed.status(status(1, 2, State::Processing)));
             assert_eq!(feed.unknown.get_untracked(), 0);
+        });
+    }
+
+    #[test]
+    fn renaming_and_deleting_are_taken_in_once_and_for_all() {
+        with_feed(|feed| {
+            let id = status(1, 1, State::Completed).session_id;
+            feed.watch(View::new(status(1, 1, State::Completed)));
+            assert_eq!((feed.title(id), feed.is_deleted(id)), (None, false));
+            feed.renamed(id, "One".to_owned());
+            feed.renamed(id, "Two".to_owned());
+            assert_eq!(feed.title(id).as_deref(), Some("Two"));
+            feed.deleted(id);
+            assert!(feed.is_deleted(id) && feed.view(id).is_none());
+            // A status that comes late doesn't bring it back.
+            feed.status(status(1, 2, State::Completed));
+            assert!(feed.is_deleted(id) && feed.unknown.get_untracked() == 0);
         });
     }
 

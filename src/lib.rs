@@ -6,7 +6,8 @@
 //! | [`feed`] | live status in the browser: the link, the reducer, the adapters | `model` |
 //! | [`app`] | the pages and their components | `feed`, `api`, `model` |
 //! | [`api`] | server functions, called by pages | `model`, `feed::browser`; their bodies also `server` |
-//! | `server` | store, media, audio, speech, jobs, streams, the JSON API | `model`; `router` also `app` |
+//! | `dashboard` | the administrators' pages, rendered by the server only | `model` |
+//! | `server` | store, media, audio, speech, jobs, streams, the JSON API | `model`, `dashboard`; `router` also `app` |
 //!
 //! Invariants: `model` does no I/O. SQL occurs only in `server::store`, `web_sys` only in `feed::browser`. `cfg(feature)`
 //! occurs only on module declarations, on derives in `model`, in [`hydrate`], and where `feed` chooses between `browser` and
@@ -25,20 +26,29 @@ compile_error!(
 
 pub mod api;
 pub mod app;
+#[cfg(feature = "ssr")]
+pub mod dashboard;
 pub mod feed;
 pub mod model;
 #[cfg(feature = "ssr")]
 pub mod server;
 
-/// Hydrates the server-rendered page in the browser.
+/// Hydrates the server-rendered page in the browser, or renders it anew if something has changed its nodes.
 #[cfg(feature = "hydrate")]
 #[wasm_bindgen::prelude::wasm_bindgen]
 pub fn hydrate() {
     console_error_panic_hook::set_once();
+    use feed::browser::dom::{self, Start};
     // Before hydration, back and forward may have changed the address without loading that page.
-    if feed::browser::dom::matches_its_address() {
-        leptos::mount::hydrate_body(app::App);
-    } else {
-        feed::browser::dom::reload();
+    if !dom::matches_its_address() {
+        return dom::reload();
+    }
+    match dom::start() {
+        Start::Hydrate => leptos::mount::hydrate_body(app::App),
+        Start::Anew => {
+            dom::clear_body();
+            leptos::mount::mount_to_body(app::App);
+        }
+        Start::Stay => {}
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use hark::server::{
-    Node, audio,
+    Node, admin, alerts, audio,
     cli::{Cli, Command},
     config, doctor, folders, manage, nodes, secret, speech, stuck, telemetry,
 };
@@ -46,14 +46,12 @@ async fn run(command: Command) -> ExitCode {
             Ok(span) => exit_code(work(*config).instrument(span).await),
             Err(message) => exit_code(Err(message)),
         },
-        Command::Doctor(mut config) => match config.read_secrets() {
-            Ok(()) if doctor::report(&config).await => ExitCode::SUCCESS,
-            Ok(()) => ExitCode::FAILURE,
-            Err(message) => exit_code(Err(message)),
-        },
+        Command::Doctor(args) => doctor::run(*args).await,
         Command::Migrate(args) => exit_code(manage::migrate(&args).await),
         Command::Sessions(args) => stuck::run(args).await,
         Command::Nodes(args) => nodes::run(args).await,
+        Command::Admin(args) => admin::command::run(args).await,
+        Command::Alerts(args) => alerts::run(args).await,
         Command::Secret(args) => secret::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
         Command::Engine(args) => speech::run_child(args).await,
@@ -71,10 +69,18 @@ fn exit_code(result: Result<(), String>) -> ExitCode {
     }
 }
 
-/// Starts the log. The span's name of the node stands in its lines, if the node has been given one.
+/// Starts the log, and the traces if they are wanted. The span's name of the node stands in the log's lines, if the node has
+/// been given one.
 fn start_log(config: &config::ServeConfig) -> Result<Span, String> {
     telemetry::log(&config.log)?;
-    Ok(config.node_name.as_ref().map_or_else(Span::none, |name| tracing::info_span!("node", name)))
+    let span = config.node_name.as_ref().map_or_else(Span::none, |name| tracing::info_span!("node", name));
+    span.in_scope(|| telemetry::traces::start(&config.name()))?;
+    Ok(span)
+}
+
+/// Sends what is left of traces.
+async fn stop_traces() {
+    let _ = tokio::task::spawn_blocking(telemetry::traces::stop).await;
 }
 
 async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
@@ -93,6 +99,7 @@ async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
     println!("Hark is ready at http://{addr}");
     tracing::info!(%addr, "ready");
     node.serve(listener, stop).await;
+    stop_traces().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -104,6 +111,7 @@ async fn work(mut config: config::ServeConfig) -> Result<(), String> {
     let stop = stop_signal()?;
     tracing::info!(workers, "ready to work");
     node.work(stop).await;
+    stop_traces().await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -1,22 +1,34 @@
 //! The types that the server and the browser share: sessions, their status and segments, and the calculations on them.
 //! Every type that goes over the wire is defined here. No I/O and no clock: callers pass the time in.
 
+mod admin;
+pub mod advice;
+mod arm;
+pub mod dashboard;
 mod engine;
 mod error;
+pub mod figures;
+pub mod find;
 mod id;
+pub mod load;
 pub mod page;
+pub mod playback;
 mod progress;
 mod remark;
 mod report;
+mod search;
 mod segment;
 mod selection;
 mod session;
 mod stages;
+pub mod stats;
 mod status;
 pub mod text;
 mod timestamp;
 pub mod transcript;
 
+pub use admin::{AdminAction, AdminOutcome, AdminSession, AdminSessionPage};
+pub use arm::{Arm, Browser};
 pub use engine::{EngineId, EngineInfo, ModelDownload, ModelInfo, UnknownEngine};
 pub use error::{ApiError, ErrorBody};
 pub use id::{EventId, InvalidEventId, SessionId};
@@ -24,11 +36,12 @@ pub use progress::{
     ArrivalRange, Meter, arrival_moved, percent, queue_arrival, queue_wait, retry_after, stall_timeout,
 };
 pub use remark::Remark;
-pub use report::{ConnectionReport, DELAY_BOUNDS_MS, Delays, ModeTimes, StreamFailures};
+pub use report::{Byes, ConnectionReport, DELAY_BOUNDS_MS, Delays, ModeTimes, Requests, StreamFailures};
+pub use search::{FoundSession, SearchHit, SearchPage};
 pub use segment::{Segment, SegmentEvent, Word, speaker_label, unsure_words};
 pub use selection::{AnotherChoice, Channels, Track, UnknownChannels, UnknownTrack, no_such_track};
 pub use session::{DetectedLanguage, Media, Session, SessionDetail, SessionPage, Title, TitleError, Transcript};
 pub use stages::StageLog;
-pub use status::{Failure, Heartbeat, Stage, State, Status, StatusList};
+pub use status::{Deleted, Failure, Heartbeat, Renamed, Stage, StageName, State, Status, StatusList};
 pub use text::{bytes, clock, duration};
 pub use timestamp::Timestamp;

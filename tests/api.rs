@@ -13,7 +13,7 @@ use leptos::server_fn::ServerFn;
 use postgres::Postgres;
 use reqwest::{Body, StatusCode, multipart};
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use support::{Sse, TIMEOUT, TestApp, Visitor, conversation, pitch_engine, slow_engine, speech, stereo_wav, wav};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -86,7 +86,7 @@ say(type="done")
     assert_eq!(json["session"]["status"]["remarks"], expected);
     assert_eq!(json["segments"][0]["text"], "Ada Lovelace, Babbage");
     let page = me.get(&format!("/sessions/{id}")).await.text().await.unwrap();
-    assert!(page.contains("0:30 to 0:45 &lt;b&gt;could not&lt;/b&gt; be heard."));
+    assert!(page.contains("0:30 to 0:45 &lt;b>could not&lt;/b> be heard.") && !page.contains("<b>could not"));
     assert!(page.contains("German (75%), found by the engine"));
     // The server's own terms are for uploads that bring none.
     let id = me.session("talk.wav", wav(2.0, 5000.0), &[]).await;
@@ -121,6 +121,13 @@ async fn a_recording_becomes_a_transcript_in_every_format() {
     assert_eq!(me.get(&format!("{location}/transcript.pdf")).await.status(), StatusCode::NOT_FOUND);
     let after = me.json(&format!("{location}/segments?after=0")).await;
     assert_eq!(after["segments"][0]["index"], 1);
+    for (query, wanted) in
+        [("after=0&limit=1", &[1][..]), ("limit=2", &[0, 1]), ("limit=0", &[]), ("limit=9", &[0, 1, 2])]
+    {
+        let list = me.json(&format!("{location}/segments?{query}")).await;
+        let found: Vec<_> = list["segments"].as_array().unwrap().iter().map(|s| s["index"].as_i64().unwrap()).collect();
+        assert_eq!(found, wanted, "{query}");
+    }
     let shape = me.json(&format!("{location}/waveform")).await;
     assert!(!shape["peaks"].as_array().unwrap().is_empty());
 }
@@ -280,9 +287,20 @@ async fn a_session_is_its_owners_on_every_route() {
     me.wait(&id, "completed").await;
     assert_eq!(you.json("/api/v1/sessions").await["sessions"].as_array().unwrap().len(), 0);
     assert_eq!(you.json("/api/v1/status").await["statuses"].as_array().unwrap().len(), 0);
-    for path in
-        ["", "/status", "/status/stream", "/segments", "/waveform", "/audio", "/transcript.txt", "/transcript.json"]
-    {
+    let found = async |who: &Visitor| who.json("/api/v1/search?q=word").await["sessions"].as_array().unwrap().len();
+    assert_eq!((found(&me).await, found(&you).await), (1, 0));
+    for path in [
+        "",
+        "/status",
+        "/status/stream",
+        "/segments",
+        "/waveform",
+        "/audio",
+        "/playable",
+        "/transcript.txt",
+        "/transcript.json",
+        "/transcript.docx",
+    ] {
         let path = format!("/api/v1/sessions/{id}{path}");
         assert_eq!(you.get(&path).await.status(), StatusCode::NOT_FOUND, "{path}");
         assert_eq!(me.get(&path).await.status(), StatusCode::OK, "{path}");
@@ -673,6 +691,7 @@ async fn operators_can_look_in() {
     }
     let health = me.json("/api/v1/health/sessions").await;
     let expected = serde_json::json!({
+        "status": "healthy", "hanging": 0, "longest_hanging_secs": null,
         "queued": 0, "processing": 0, "completed": 1, "failed": 0, "cancelled": 0,
         "long_running": 0, "stalled": 0, "waiting_for_worker": 0, "oldest_queued_secs": null,
     });
@@ -696,8 +715,8 @@ async fn operators_can_look_in() {
     assert_eq!((status, code.as_str()), (StatusCode::NOT_FOUND, "not_found"));
 }
 
-async fn report_as(visitor: &Visitor, body: String) -> reqwest::Response {
-    visitor.send(visitor.request("POST", "/api/v1/reports").body(body)).await
+async fn report_as(visitor: &Visitor, report: impl ToString) -> reqwest::Response {
+    visitor.send(visitor.request("POST", "/api/v1/reports").body(report.to_string())).await
 }
 
 /// The same from another address, as a proxy tells it.
@@ -706,62 +725,190 @@ async fn report_from(visitor: &Visitor, address: &str) -> StatusCode {
     visitor.send(request.body("{}")).await.status()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn reports_of_pages_are_counted_within_limits() {
-    let app = TestApp::with(&["--trusted-proxies", "127.0.0.1"]).await;
-    let me = app.visitor();
-    me.get("/api/v1/status").await;
-    let zeros = vec![0; 14];
-    let mut report = serde_json::json!({
-        "mode_ms": {"live": 61_000, "polling": 2_000, "connecting": 300, "offline": 0},
-        "connects": 2,
-        "failures": {"error": 1, "buffered": 0, "silent": 0, "limit": 0},
-        "first_event": zeros, "delivery_live": zeros, "delivery_polling": zeros,
-        "requests": 3, "bytes": 4_321,
-    });
-    report["delivery_live"][1] = 7.into();
-    let before = me.get("/metrics").await.text().await.unwrap();
-    let answer = report_as(&me, report.to_string()).await;
-    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
-    // The recorder belongs to the process, and other tests' pages report nothing.
-    let after = me.get("/metrics").await.text().await.unwrap();
-    let value = |text: &str, name: &str| -> f64 {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        line.unwrap_or(0.0)
-    };
-    for (name, grown) in [
-        ("hark_client_mode_milliseconds_total{mode=\"live\"}", 61_000.0),
-        ("hark_client_connects_total", 2.0),
-        ("hark_client_failures_total{kind=\"error\"}", 1.0),
-        ("hark_client_delivery_seconds_bucket{mode=\"live\",le=\"0.005\"}", 0.0),
-        ("hark_client_delivery_seconds_bucket{mode=\"live\",le=\"0.01\"}", 7.0),
-        ("hark_client_delivery_seconds_count{mode=\"live\"}", 7.0),
-        ("hark_client_requests_total", 3.0),
-        ("hark_client_received_bytes_total", 4_321.0),
-    ] {
-        assert!((value(&after, name) - value(&before, name) - grown).abs() < 1e-9, "{name} in\n{after}");
-    }
+/// What pages have reported by now. The recorder belongs to the process, so no other test may use the same arm.
+async fn client_series(visitor: &Visitor, arm: &str) -> BTreeMap<String, f64> {
+    let metrics = visitor.get("/metrics").await.text().await.unwrap();
+    let label = format!("arm=\"{arm}\"");
+    let ours = metrics.lines().filter(|line| line.starts_with("hark_client_") && line.contains(&label));
+    ours.filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
 
-    // What no page can have seen, what isn't a report, and what comes too often.
-    report["mode_ms"]["live"] = 90_000_000.into();
-    for body in [report.to_string(), "{}".to_owned(), "x".repeat(9_000)] {
-        let answer = report_as(&me, body).await;
-        let (status, code, _) = error(answer).await;
-        assert_eq!((status, code.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "invalid_report"));
+/// What a body has brought until nothing comes for a while.
+async fn received(response: &mut reqwest::Response) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout(Duration::from_secs(1), response.chunk()).await {
+        bytes.extend_from_slice(&chunk);
     }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_reports_of_pages_that_were_seen_count_and_for_the_time_since() {
+    let app = TestApp::with(&["--max-reports-per-address", "60", "--trusted-proxies", "127.0.0.1"]).await;
+    let (me, other) = (app.visitor(), app.visitor());
+    let (page, unseen, of_other) = (me.page().await, me.page().await, other.page().await);
+    let stream = |visitor: &Visitor, page: &str| {
+        let path = format!("/api/v1/status/stream?page={page}&compress=gzip");
+        visitor.request("GET", &path).header("accept-encoding", "gzip")
+    };
+    let mut open = me.send(stream(&me, &page)).await;
+    let mut open_of_other = other.send(stream(&other, &of_other)).await;
+    let delays = |count: u32| {
+        let mut delays = vec![0; 15];
+        delays[1] = count;
+        delays
+    };
+    let report = |page: &str| {
+        serde_json::json!({
+            "page": page, "first": true, "fell_back": true,
+            "mode_ms": {"live": 700, "polling": 0, "connecting": 300, "offline": 0},
+            "connects": 2, "mended": 1, "failures": {"error": 1}, "byes": {"lifetime": 1},
+            "first_event": delays(2), "delivery_live": delays(7), "delivery_polling": delays(0),
+            "requests": {"stream": 2, "poll": 1, "segments": 3},
+        })
+    };
+    // All bytes that the two pages get, packed as they are.
+    let bytes = received(&mut open).await.len() + received(&mut open_of_other).await.len();
+    let before = client_series(&me, "stream").await;
+
+    // Whoever has nothing but the address of the server; no page; another's; one that was never seen.
+    assert_eq!(report_as(&app.visitor(), report("")).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(report_as(&app.visitor(), report(&page)).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    // A page may be left before its stream has reached the server, so that isn't held against it.
+    assert_eq!(report_as(&me, report(&unseen)).await.status(), StatusCode::NO_CONTENT);
+    for token in ["", &of_other, &page.replace(|c: char| c != '0', "0")] {
+        let (status, code, message) = error(report_as(&me, report(token)).await).await;
+        assert_eq!((status, code.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "invalid_report"), "{token}");
+        assert!(message.contains("isn't counted"), "{message}");
+    }
+    // What this page can't have seen: more time than there was, polls, what isn't a report.
+    let mut forged = vec!["{".to_owned(), "x".repeat(9_000)];
+    for (field, value) in [("live", 86_400_000), ("offline", 60_000)] {
+        let mut report = report(&page);
+        report["mode_ms"][field] = value.into();
+        forged.push(report.to_string());
+    }
+    let mut polling = report(&page);
+    polling["mode_ms"]["polling"] = 500.into();
+    assert_eq!(report_as(&me, polling.to_string()).await.status(), StatusCode::NO_CONTENT);
+    let mut absurd = report(&page);
+    absurd["delivery_live"] = delays(1_000_000).into();
+    forged.push(absurd.to_string());
+    for report in forged {
+        let (status, code, _) = error(report_as(&me, &report).await).await;
+        assert_eq!((status, code.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "invalid_report"), "{report}");
+    }
+    assert_eq!(client_series(&me, "stream").await, before);
+
+    // The page itself.
+    assert_eq!(report_as(&me, report(&page)).await.status(), StatusCode::NO_CONTENT);
+    let after = client_series(&me, "stream").await;
+    let grown = |name: &str| after.get(name).unwrap_or(&0.0) - before.get(name).unwrap_or(&0.0);
+    for (name, expected) in [
+        ("hark_client_visits_total{arm=\"stream\"}", 1.0),
+        ("hark_client_fallbacks_total{arm=\"stream\"}", 1.0),
+        ("hark_client_mode_milliseconds_total{arm=\"stream\",mode=\"live\"}", 700.0),
+        ("hark_client_mode_milliseconds_total{arm=\"stream\",mode=\"connecting\"}", 300.0),
+        ("hark_client_connects_total{arm=\"stream\"}", 2.0),
+        ("hark_client_failures_total{arm=\"stream\",kind=\"error\",browser=\"other\"}", 1.0),
+        ("hark_client_mended_total{arm=\"stream\"}", 1.0),
+        ("hark_client_byes_total{arm=\"stream\",reason=\"lifetime\"}", 1.0),
+        ("hark_client_delivery_seconds_bucket{arm=\"stream\",mode=\"live\",le=\"0.005\"}", 0.0),
+        ("hark_client_delivery_seconds_bucket{arm=\"stream\",mode=\"live\",le=\"0.01\"}", 7.0),
+        ("hark_client_delivery_seconds_bucket{arm=\"stream\",mode=\"live\",le=\"0.2\"}", 7.0),
+        ("hark_client_delivery_seconds_count{arm=\"stream\",mode=\"live\"}", 7.0),
+        ("hark_client_requests_total{arm=\"stream\",kind=\"segments\"}", 3.0),
+    ] {
+        assert!((grown(name) - expected).abs() < 1e-9, "{name} grew by {} in\n{after:#?}", grown(name));
+    }
+    let counted = grown("hark_client_received_bytes_total{arm=\"stream\"}");
+    assert!(bytes > 40 && (counted - bytes as f64).abs() < 1e-9, "{counted}, {bytes}");
+
+    // The same again weighs nothing: the time is counted already, and so is the visit.
+    let again = report_as(&me, report(&page)).await.status();
+    assert_eq!(again, StatusCode::NO_CONTENT);
+    let twice = client_series(&me, "stream").await;
+    for name in ["hark_client_visits_total{arm=\"stream\"}", "hark_client_fallbacks_total{arm=\"stream\"}"] {
+        assert_eq!(twice[name], after[name], "{name}");
+    }
+    let live = "hark_client_mode_milliseconds_total{arm=\"stream\",mode=\"live\"}";
+    assert!(twice[live] - after[live] < 700.0, "{twice:#?}");
+    let mut refused = StatusCode::NO_CONTENT;
+    for _ in 0..10 {
+        refused = report_as(&me, report(&page)).await.status();
+    }
+    assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS, "one page reports without end");
+    // What an address may send is limited, whatever the cookies. Somebody elsewhere still can.
     let mut refused = None;
-    for _ in 0..40 {
-        let answer = report_as(&me, "{}".to_owned()).await;
+    for _ in 0..100 {
+        let answer = report_as(&app.visitor(), "{}").await;
         if answer.status() == StatusCode::TOO_MANY_REQUESTS {
             refused = Some(answer);
             break;
         }
     }
-    let refused = refused.expect("an owner can't report without end");
-    assert_eq!(refused.headers()["retry-after"], "10");
-    // A new cookie at the same address is no way round it; somebody elsewhere still can.
-    assert_eq!(report_as(&app.visitor(), "{}".to_owned()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.expect("an address can't report without end").headers()["retry-after"], "10");
     assert_eq!(report_from(&app.visitor(), "192.0.2.1").await, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+/// The reason of a stream that is nothing but a `bye`, and how long its client should wait, in milliseconds; none if it lives.
+async fn bye_of(visitor: &Visitor, query: &str) -> Option<(String, u32)> {
+    let mut response = visitor.get(&format!("/api/v1/status/stream{query}")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let text = String::from_utf8(received(&mut response).await).unwrap();
+    let reason = text.split_once("event: bye\ndata: {\"reason\":\"")?.1.split('"').next().unwrap();
+    let retry = text.rsplit_once("retry: ").unwrap().1.lines().next().unwrap();
+    Some((reason.to_owned(), retry.parse().unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_are_assigned_to_polling_and_open_pages_follow_the_switch() {
+    let app = TestApp::with(&["--control-percent", "100"]).await;
+    let me = app.visitor();
+    let page = me.page().await;
+    assert!(me.get("/").await.text().await.unwrap().contains("<meta name=\"hark-streams\" content=\"off\""));
+    let (reason, retry) = bye_of(&me, &format!("?page={page}")).await.expect("the control group has no streams");
+    assert!(reason == "polling" && (20_000..=40_000).contains(&retry), "{reason} {retry}");
+    assert_eq!(bye_of(&me, "").await, None, "a program is in no arm");
+    let before = client_series(&me, "polling").await;
+    let polled = me.poll(&page).await;
+    assert_eq!(polled.headers()["hark-streams"], "off");
+    let bytes = polled.bytes().await.unwrap().len();
+    let program = me.get("/api/v1/status").await;
+    assert!(!program.headers().contains_key("hark-streams"));
+
+    // Its reports count for the arm. It has no stream, whatever it says.
+    let report =
+        |mode: &str| serde_json::json!({"page": page, "first": true, "mode_ms": {mode: 100}, "requests": {"poll": 1}});
+    assert_eq!(report_as(&me, report("live")).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(client_series(&me, "polling").await, before);
+    assert_eq!(report_as(&me, report("polling")).await.status(), StatusCode::NO_CONTENT);
+    let after = client_series(&me, "polling").await;
+    for (name, expected) in [
+        ("hark_client_visits_total{arm=\"polling\"}", 1.0),
+        ("hark_client_mode_milliseconds_total{arm=\"polling\",mode=\"polling\"}", 100.0),
+        ("hark_client_requests_total{arm=\"polling\",kind=\"poll\"}", 1.0),
+        ("hark_client_received_bytes_total{arm=\"polling\"}", bytes as f64),
+    ] {
+        assert!((after[name] - before.get(name).unwrap_or(&0.0) - expected).abs() < 1e-9, "{name}: {after:#?}");
+    }
+
+    // Switched off for all, and on again.
+    let folder = app.stop().await;
+    let off = TestApp::on(folder, &["--streams", "off"]).await;
+    let me = me.at(&off.url);
+    for query in [format!("?page={page}"), String::new()] {
+        assert_eq!(bye_of(&me, &query).await.map(|bye| bye.0), Some("polling".to_owned()), "{query}");
+    }
+    assert_eq!(me.poll(&page).await.headers()["hark-streams"], "off");
+    let folder = off.stop().await;
+    let on = TestApp::on(folder, &["--streams", "on"]).await;
+    let me = me.at(&on.url);
+    assert_eq!(me.poll(&page).await.headers()["hark-streams"], "on");
+    assert_eq!(bye_of(&me, &format!("?page={page}")).await, None);
+    assert!(!me.get("/").await.text().await.unwrap().contains("hark-streams"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -799,8 +946,12 @@ async fn pages_asked_for_at_the_same_time_are_all_whole() {
     let visits = (0..8).map(|_| async {
         for _ in 0..60 {
             for (path, parts) in &pages {
-                let response = me.get(path).await;
-                assert_eq!(response.status(), StatusCode::OK, "{path}");
+                // A file that is sent meanwhile has nothing of a page, and takes nothing away from it.
+                let (response, file) = futures::future::join(me.get(path), me.get("/README.md")).await;
+                assert_eq!((response.status(), file.status()), (StatusCode::OK, StatusCode::OK), "{path}");
+                for (of_page, headers) in [(true, response.headers()), (false, file.headers())] {
+                    assert_eq!(headers.contains_key("content-security-policy"), of_page, "{path}: {headers:?}");
+                }
                 let html = response.text().await.unwrap();
                 for part in parts {
                     assert!(html.contains(part), "{path} lacks {part}:\n{html}");

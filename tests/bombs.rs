@@ -104,6 +104,7 @@ async fn a_recording_that_breaks_its_decoder_later_fails_without_retries() {
         let message = error["message"].as_str().unwrap();
         assert!(message.contains("takes more memory or time"), "{name}: {message}");
         assert_eq!(status["attempt"], 1, "{name}: {status}");
+        assert_ne!(status["stage"], "loading_model", "{name}: {status}");
         let id = status["session_id"].as_str().unwrap();
         let refused = visitor.post(&format!("/api/v1/sessions/{id}/retry")).await;
         assert_eq!(refused.status(), StatusCode::CONFLICT, "{name}");

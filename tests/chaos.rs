@@ -747,14 +747,47 @@ async fn what_strangers_publish_of_harks_own_sessions_changes_nothing() {
         json!({"news": "changed", "session_id": id, "owner": owner, "status": "cancelled"}),
         json!({"news": "deleted", "session_id": id, "owner": owner}),
         json!({"news": "logged_out", "owner": owner}),
+        json!({"news": "page", "page": 1, "counted": 0, "stream": 0, "poll": 0, "visit": false, "fallback": false}),
     ] {
         assert!(redis.publish("transcription:nodes", &news.to_string()) >= 4, "all nodes listen");
     }
     scene.check().await;
     assert_eq!(scene.disturbed(), (0, 0));
     for web in [0, 1] {
-        assert_eq!(counted(&scene.cluster, web, "unsigned").await, 6, "at web{web}");
+        assert_eq!(counted(&scene.cluster, web, "unsigned").await, 7, "at web{web}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_may_report_to_any_node() {
+    let cluster = Cluster::start(Layout::default()).await;
+    let me = Visitor::new(&cluster.webs[0].url());
+    let (page, unseen) = (me.page().await, me.page().await);
+    let _stream = me.get(&format!("/api/v1/status/stream?page={page}")).await;
+    let elsewhere = me.at(&cluster.webs[1].url());
+    let report = async |page: &str| {
+        let report = json!({"page": page, "first": true, "mode_ms": {"live": 10}});
+        elsewhere.send(elsewhere.request("POST", "/api/v1/reports").body(report.to_string())).await.status()
+    };
+    let visits = async |web: usize| {
+        let metrics = reqwest::get(format!("{}/metrics", cluster.webs[web].monitor())).await.unwrap();
+        let text = metrics.text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("hark_client_visits_total{arm=\"stream\"} "));
+        line.map_or(0, |count| count.parse::<u32>().unwrap())
+    };
+    until("the other node knows of the stream", async || {
+        report(&page).await;
+        visits(1).await == 1
+    })
+    .await;
+    // Nobody has seen anything of this page.
+    assert_eq!(report(&unseen).await, StatusCode::NO_CONTENT);
+    assert_eq!((visits(0).await, visits(1).await), (0, 1));
+    // The first node knows that the visit was counted.
+    let again = json!({"page": page, "first": true, "mode_ms": {"live": 10}}).to_string();
+    time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(me.send(me.request("POST", "/api/v1/reports").body(again)).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!((visits(0).await, visits(1).await), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -786,6 +819,34 @@ async fn workers_in_other_languages_publish_to_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_speaks_an_older_form_is_understood_over_redis() {
+    let outside = Outside::start().await;
+    let script = format!("{}/tests/clients/older_worker.py", env!("CARGO_MANIFEST_DIR"));
+    let redis = format!("redis://127.0.0.1:{}", outside.cluster.redis.port);
+    // The last of several that come at once is enough for watchers, so each is waited for.
+    for (step, message) in
+        ["Waiting for a GPU", "Transcribing", "Transcribing", "diarizing <speakers>", "The model ran out of memory"]
+            .into_iter()
+            .enumerate()
+    {
+        let mut command = tokio::process::Command::new("python3");
+        let done = command.args([&script, &redis, &outside.id, TOKEN, &step.to_string()]).output().await.unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let row = format!(
+            "SELECT 1 FROM sessions WHERE id = '{}' AND message = '{message}' AND version >= {}",
+            outside.id,
+            step + 2
+        );
+        outside.cluster.until(message, &row).await;
+    }
+    outside.told("failed").await;
+    let status = outside.me.json(&format!("/api/v1/sessions/{}/status", outside.id)).await;
+    assert_eq!((&status["progress"], &status["stage"]), (&json!(40.0), &json!("diarizing <speakers>")), "{status}");
+    assert_eq!(status["error"]["message"], "The model ran out of memory");
+    assert_eq!(outside.counted(0, "malformed").await + outside.counted(1, "malformed").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_while_the_database_is_away_is_shown_and_stored_later() {
     let mut outside = Outside::start().await;
     outside.publish(&outside.status(2, "processing", 0));
@@ -811,12 +872,12 @@ async fn messages_that_can_not_be_are_counted_and_ignored() {
         message
     };
     // Neither status nor segment; what no status can be; another's; older than known; a hole; too large.
-    for message in [json!({}), json!([1]), with("progress", json!(250)), with("status", json!("finished"))] {
+    for message in [json!({}), json!([1]), with("progress", json!("half")), with("status", json!("finished"))] {
         outside.publish(&message);
     }
     assert!(outside.cluster.redis.publish(&outside.channel(), "{\"session_id\":") >= 2);
     outside.publish(&with("session_id", json!(other)));
-    outside.publish(&outside.status(19, "failed", 0));
+    outside.publish(&outside.status(19, "processing", 0));
     outside.publish(&outside.segment(7, "out of order"));
     outside.publish(&with("message", json!("x".repeat(256 * 1024))));
     // Nobody listens for sessions that nobody watches.
@@ -833,6 +894,19 @@ async fn messages_that_can_not_be_are_counted_and_ignored() {
             assert_eq!(outside.counted(web, outcome).await, expected, "{outcome} at web{web}");
         }
         assert!(outside.counted(web, "taken").await >= 1);
+        // Each reason once.
+        let log = outside.cluster.webs[web].log();
+        for (reason, lines) in [
+            ("has none of the fields of a status", 1),
+            ("isn't a status or a segment as JSON", 1),
+            ("The field progress doesn't fit", 1),
+            ("The field status doesn't fit", 1),
+            ("another session than its channel", 1),
+            ("Segment 7 isn't the next one", 1),
+            ("at most 262144 are accepted", 1),
+        ] {
+            assert_eq!(log.matches(reason).count(), lines, "{reason} at web{web}: {log}");
+        }
     }
     // What has ended stays as it is.
     outside.next().await;

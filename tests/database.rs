@@ -11,7 +11,10 @@ mod support;
 
 use hark::{
     model::{SessionId, State},
-    server::{owner::Owner, store::Store},
+    server::{
+        owner::Owner,
+        store::{Store, TextQuery},
+    },
 };
 use postgres::Postgres;
 use reqwest::StatusCode;
@@ -416,6 +419,8 @@ async fn check_what_was_there(store: &Store) {
     assert_eq!(all[1].status.error.as_ref().map(|error| &*error.code), Some("engine_crashed"));
     let found = store.list(owners[0], "ärger im b", None, 10).await.unwrap();
     assert_eq!(found.len(), 1, "titles are still found");
+    let (found, _) = store.search(owners[0], &TextQuery::parse("outside"), None, 10).await.unwrap();
+    assert_eq!(found.iter().map(|found| found.session_id).collect::<Vec<_>>(), [all[2].id], "texts are found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -509,6 +514,13 @@ async fn nodes_of_the_release_before_work_beside_this_one() {
     assert_eq!((session.status.state, session.status.segments), (State::Completed, 4), "{:?}", session.status);
     let texts: Vec<String> = store.segments(id, 0, 100).await.unwrap().into_iter().map(|s| s.text).collect();
     assert_eq!(texts, ["word at 0", "word at 1", "word at 2", "word at 3"]);
+    let (_, owner) = store.find(id).await.unwrap().unwrap();
+    let (found, _) = store.search(&owner, &TextQuery::parse("\"at 3\""), None, 10).await.unwrap();
+    assert_eq!(
+        found.iter().map(|found| found.hits[0].index).collect::<Vec<_>>(),
+        [3],
+        "the other node's lines are found"
+    );
 
     // What the new node receives, a worker of the release before takes up, and who watches it at the new node sees that.
     let me = Visitor::new(&node.url);

@@ -51,10 +51,9 @@ fn node(disk: &Disk, folder: &Path, pause: f64, flags: &[&str]) -> (Setup, PathB
         "--newcomer-percent",
         "100",
     ];
-    let mut before = disk.enter();
-    before.extend(["sh", "-c", "exec \"$@\" 2>>\"$0\"", log.to_str().unwrap()].map(str::to_owned));
+    let before = disk.enter();
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
-    (Setup::new(disk.path(), &[&own[..], &many, flags].concat()).by(&before), log)
+    (Setup::new(disk.path(), &[&own[..], &many, flags].concat()).by(&before).log_to(&log), log)
 }
 
 async fn error(response: Response) -> (u16, String) {

@@ -9,11 +9,12 @@ use hark::{
     server::{
         event::Event,
         stream::{Kind, StatusStream},
+        telemetry::traces::{self, Delivery, Step},
     },
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use std::{alloc::System, task::Poll};
-use world::{World, drain, poll, status};
+use std::{alloc::System, task::Poll, time::Instant};
+use world::{World, drain, id, poll, status};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -22,6 +23,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 fn the_cost_of_a_stream() {
     a_frame_costs_no_allocation_for_one_more_stream();
     an_unread_stream_takes_no_memory_and_misses_nothing();
+    a_step_that_is_not_traced_costs_nothing();
 }
 
 fn a_frame_costs_no_allocation_for_one_more_stream() {
@@ -84,4 +86,20 @@ fn an_unread_stream_takes_no_memory_and_misses_nothing() {
     }
     assert_eq!(events[100].0, Kind::Status);
     assert!(events[100].1.contains("\"version\":10002,"));
+}
+
+fn a_step_that_is_not_traced_costs_nothing() {
+    assert!(!traces::are_on());
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..1000 {
+        let mut step = Step::begin(id(), "attempt");
+        step.number("hark.attempt", 1);
+        step.text("hark.engine", "whisper");
+        step.part("store").end();
+        step.fail("it failed");
+        Step::first(id(), "upload", Instant::now()).end();
+        assert!(Delivery::begin(id(), "segment", Instant::now()).is_none());
+    }
+    let spent = region.change();
+    assert_eq!((spent.allocations, spent.reallocations), (0, 0), "{spent:?}");
 }

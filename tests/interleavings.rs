@@ -64,7 +64,13 @@ impl Client {
                 match out.frame.kind() {
                     Kind::Segment => self.indexes.push(json.unwrap()["index"].as_u64().unwrap() as u32),
                     Kind::Status => self.versions.push(json.unwrap()["version"].as_u64().unwrap()),
-                    Kind::Retry | Kind::Heartbeat | Kind::Bye | Kind::Models => {}
+                    Kind::Retry
+                    | Kind::Heartbeat
+                    | Kind::Bye
+                    | Kind::Models
+                    | Kind::Overview
+                    | Kind::Renamed
+                    | Kind::Deleted => {}
                 }
             }
         }

@@ -117,6 +117,9 @@ fn the_server_has_one_direction() {
             assert!(above > below || from[1] == to[1], "{a} uses {b}");
             assert!(!(from[1] == "pages" && to[1] == "jobs"), "{a} uses {b}");
         }
+        if from[0] == "dashboard" {
+            assert!(["dashboard", "model"].contains(&to[0].as_str()), "{a} uses {b}");
+        }
         if from[0] == "model" {
             assert_eq!(to[0], "model", "{a} uses {b}");
         }

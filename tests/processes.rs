@@ -50,7 +50,10 @@ async fn engines_get_no_secrets() {
     let secrets = [
         ("HARK_SECRET", "a5".repeat(64)),
         ("HARK_WORKER_TOKEN", "t0ken-of-outside-workers".to_owned()),
+        ("HARK_ADMIN_TOKEN", "t0ken-of-administrators-of-this-server".to_owned()),
         ("HARK_OPENAI_KEY", "sk-of-openai".to_owned()),
+        ("HARK_ALERT_SECRET", "a1ert-secret-of-receivers".to_owned()),
+        ("HARK_ALERT_WEBHOOK", "http://127.0.0.1:9/a-secret-address".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "aws-of-storage".to_owned()),
         ("UNHEARD_OF", "unheard-of".to_owned()),
         ("KEPT_FOR_IT", "kept for it".to_owned()),
@@ -62,7 +65,7 @@ async fn engines_get_no_secrets() {
     let id = me.session("talk.wav", wav(1.0, 5000.0), &[("language", "en")]).await;
     me.wait(&id, "completed").await;
     let env = fs::read_to_string(folder.path().join("env")).unwrap();
-    for (name, value) in &secrets[..5] {
+    for (name, value) in &secrets[..8] {
         assert!(!env.contains(name) && !env.contains(value), "{env}");
     }
     for line in ["KEPT_FOR_IT=kept for it", "HARK_LANGUAGE=en", "PATH="] {
@@ -95,7 +98,17 @@ async fn command_engines_die_with_hark() {
 fn secrets_have_no_flags() {
     let hark = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_hark")).args(args).output().unwrap();
     for command in ["serve", "worker", "doctor"] {
-        for flag in ["--secret", "--worker-token", "--database-url", "--redis-url", "--openai-key"] {
+        for flag in [
+            "--secret",
+            "--worker-token",
+            "--admin-token",
+            "--database-url",
+            "--redis-url",
+            "--openai-key",
+            "--alert-secret",
+            "--alert-webhook",
+            "--alert-smtp-url",
+        ] {
             let output = hark(&[command, flag, "x"]);
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(
@@ -124,6 +137,10 @@ async fn secrets_come_from_files_too() {
     let both = Setup::new(&data, &["--worker-token-file", file]).env(&[("HARK_WORKER_TOKEN", "x".to_owned())]);
     let text = said(both);
     assert!(text.contains("HARK_WORKER_TOKEN and HARK_WORKER_TOKEN_FILE are both set"), "{text}");
+    let text = said(Setup::new(&data, &["--admin-token-file", file]));
+    assert!(text.contains("HARK_ADMIN_TOKEN has 11 characters and must have at least 32"), "{text}");
+    let text = said(Setup::new(&data, &["--admin-header", "Remote-User", "--admin-users", "ann"]));
+    assert!(text.contains("HARK_TRUSTED_PROXIES"), "{text}");
     let text = said(Setup::new(&data, &["--secret-file", "/no/such/file"]));
     assert!(text.contains("HARK_SECRET_FILE: /no/such/file can't be read"), "{text}");
     let text = said(Setup::new(&data, &[]).env(&[("DATABASE_URL", "mysql://host/name".to_owned())]));

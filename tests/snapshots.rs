@@ -1,5 +1,5 @@
 //! What programs and operators read, compared with how it was written down: the description of the API, the body of each
-//! error, and docs/configuration.md. After a change that is meant, `make snapshots` writes all three anew. And that the
+//! error, docs/configuration.md and docs/metrics.md. After a change that is meant, `make snapshots` writes them anew. And that the
 //! documents lead somewhere.
 
 mod support;
@@ -114,6 +114,11 @@ examples! {
     Error::NotConfirmed => [Error::NotConfirmed],
     Error::Unauthorised => [Error::Unauthorised],
     Error::InvalidReport(_) => [Error::InvalidReport("The progress must lie between 0 and 100.".to_owned())],
+    Error::AdminOff => [Error::AdminOff],
+    Error::NotSignedIn => [Error::NotSignedIn],
+    Error::NotAdministrator => [Error::NotAdministrator],
+    Error::WrongPassword => [Error::WrongPassword],
+    Error::TooManySignIns { .. } => [Error::TooManySignIns { retry_secs: 60 }],
     Error::TooManyReports => [Error::TooManyReports],
     Error::Conflict(..) => [Error::Conflict("ended", "The session has ended.".to_owned())],
     Error::BrokenUpload => [Error::BrokenUpload],
@@ -146,6 +151,9 @@ examples! {
     Error::DatabaseAway => [Error::DatabaseAway],
     Error::Store(_) => [Error::Store(sqlx::Error::Protocol(secret()))],
     Error::NoRecording => [Error::NoRecording],
+    Error::NoCopy(_) => [Error::NoCopy(AudioError::Ffmpeg.to_string())],
+    Error::CopyUnderWay => [Error::CopyUnderWay],
+    Error::TooManyCopies { .. } => [Error::TooManyCopies { limit: 4 }],
     Error::Storage(_) => [Error::Storage(secret())],
     Error::Internal(_) => [Error::Internal(secret())],
     Error::Panic => [Error::Panic],
@@ -229,6 +237,18 @@ fn variables(text: &str) -> Vec<String> {
     words.filter(ours).map(str::to_owned).collect()
 }
 
+/// docs/metrics.md as the catalogue has it.
+#[test]
+fn the_list_of_metrics() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let made = hark::server::telemetry::catalogue::document();
+    if std::env::var("INSTA_UPDATE").is_ok_and(|value| value == "always") {
+        fs::write(&path, &made).unwrap();
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text == made, "docs/metrics.md doesn't say what the catalogue says. To write it anew, run: make snapshots");
+}
+
 fn cli() -> Command {
     let mut cli = Cli::command();
     cli.build();
@@ -255,7 +275,7 @@ fn hidden(command: &Command) -> Vec<String> {
 }
 
 /// The title of each struct of settings, in the order of the document.
-const GROUPS: [(&str, &str); 17] = [
+const GROUPS: [(&str, &str); 24] = [
     ("DataConfig", "Where things are kept"),
     ("NetworkConfig", "Proxies"),
     // What stands in none of the other structs.
@@ -266,6 +286,7 @@ const GROUPS: [(&str, &str); 17] = [
     ("ModelConfig", "Where models come from"),
     ("JobConfig", "Workers"),
     ("OutsideConfig", "Workers outside Hark"),
+    ("AdminConfig", "Administrators"),
     ("LimitConfig", "What is accepted"),
     ("ShareConfig", "Shares of the queue and of the streams"),
     ("KeepConfig", "How long and how much is kept"),
@@ -273,15 +294,23 @@ const GROUPS: [(&str, &str); 17] = [
     ("StreamConfig", "Status streams"),
     ("HttpConfig", "Connections and requests"),
     ("UploadConfig", "Uploads"),
+    ("ExportConfig", "Exports"),
+    ("HealthConfig", "Health of the sessions"),
     ("DatabaseConfig", "Connections to PostgreSQL"),
+    ("FiguresConfig", "Figures of the dashboard"),
+    ("RolloutConfig", "Streams or polling, and what pages report"),
+    ("AlertConfig", "Alerts"),
+    ("AlertThresholds", "Thresholds of alerts"),
 ];
 
 /// Every subcommand with its settings, as Markdown. Those that take the same ones have one part together.
 fn settings() -> String {
     let mut parts: Vec<(Vec<(String, String)>, String)> = Vec::new();
+    let mut own_parts = Vec::new();
     for (name, command) in leaves(&cli(), "") {
         let about = sentence(&command.get_about().map(ToString::to_string).unwrap_or_default());
         let text = if takes_the_same(&command) {
+            own_parts.extend(own_part(&name, &command));
             by_group(&command)
         } else {
             table(&command, command.get_arguments().filter(|arg| is_shown(arg)))
@@ -291,6 +320,9 @@ fn settings() -> String {
             None => parts.push((vec![(name, about)], text)),
         }
     }
+    // Behind the settings that they take besides.
+    let after = parts.iter().position(|(_, text)| text.starts_with("### ")).map_or(0, |at| at + 1);
+    parts.splice(after..after, own_parts);
     let mut all = String::new();
     for (names, text) in parts {
         let title = names.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -308,8 +340,23 @@ fn takes_the_same(command: &Command) -> bool {
     command.get_groups().any(|group| group.get_id() == "ServeConfig")
 }
 
+/// The settings that a subcommand has besides those of `hark serve`: their struct, a name for the part, and what it is for.
+const OWN: [(&str, &str, &str); 1] = [(
+    "DeploymentArgs",
+    "hark doctor URL",
+    "Check a deployment from outside, and print what to change in the proxy in front.",
+)];
+
+fn own_part(name: &str, command: &Command) -> Option<(Vec<(String, String)>, String)> {
+    let (id, title, about) = OWN.into_iter().find(|(_, title, _)| title.starts_with(name))?;
+    let group = command.get_groups().find(|group| group.get_id() == id)?;
+    let own = |arg: &&Arg| is_shown(arg) && group.get_args().any(|id| id == arg.get_id());
+    let text = table(command, command.get_arguments().filter(own));
+    Some((vec![(title.to_owned(), about.to_owned())], text))
+}
+
 fn by_group(command: &Command) -> String {
-    for group in command.get_groups() {
+    for group in command.get_groups().filter(|group| OWN.iter().all(|(id, ..)| group.get_id() != id)) {
         let id = group.get_id();
         assert!(GROUPS.iter().any(|(name, _)| id == name), "{id} needs a title in GROUPS of tests/snapshots.rs");
     }

@@ -7,18 +7,24 @@ mod support;
 
 use hark::{
     model::{
-        Channels, DetectedLanguage, EngineId, Failure, Media, Remark, Segment, SessionId, Stage, State, Status,
-        Timestamp, Title, Track,
+        Arm, Browser, Channels, ConnectionReport, DELAY_BOUNDS_MS, DetectedLanguage, EngineId, Failure, Media, Remark,
+        Segment, SessionId, Stage, State, Status, Timestamp, Title, Track,
+        figures::Range,
+        load::{NodeLoad, WorkerLoad},
     },
     server::{
+        config::FiguresConfig,
+        hours::{Hours, Sample, StreamTotals},
         owner::Owner,
         store::{
-            Claim, Ending, EnqueueError, LimitScope, NewSession, QueueFull, QueueLimits, ReachedLimit, Resolution,
-            STALLED_SECS, SessionFilter, Share, Store,
+            ANY_IDLE_SECS, AlertRow, Claim, Ending, EnqueueError, LimitScope, NewSession, NodeRow, OversightFilter,
+            QueueFull, QueueLimits, ReachedLimit, Resolution, STALLED_SECS, SessionFilter, Share, Store,
+            StoredPassword, TextQuery,
         },
     },
 };
 use postgres::Postgres;
+use reqwest::StatusCode;
 use serde_json::Value;
 use std::{
     path::Path,
@@ -131,6 +137,8 @@ fn later() -> Timestamp {
 async fn suite(store: &Store) {
     lists_belong_to_owners_and_are_searched(store).await;
     titles_are_found_in_any_script(store).await;
+    texts_are_found_as_soon_as_they_are_stored(store).await;
+    a_search_goes_through_all_sessions(store).await;
     a_session_is_claimed_transcribed_and_completed(store).await;
     a_transcript_is_replaced_and_its_numbers_go_on(store).await;
     lost_sessions_are_requeued_and_fenced(store).await;
@@ -151,8 +159,14 @@ async fn suite(store: &Store) {
     the_queue_is_limited(store).await;
     only_one_of_many_at_once_gets_the_last_place_in_the_queue(store).await;
     stuck_sessions_are_listed_and_taken_from_their_workers(store).await;
+    administrators_see_and_take_the_sessions_of_all(store).await;
     outside_workers_report_progress_and_segments(store).await;
     links_work_once_and_recovery_keys_until_replaced(store).await;
+    administrators_sign_in_until_it_ends(store).await;
+    figures_outlast_a_restart_and_are_added_up_over_nodes(store).await;
+    figures_are_kept_for_as_long_as_they_should(store).await;
+    a_nodes_load_is_kept_with_its_heartbeat(store).await;
+    alerts_begin_and_end_once(store).await;
 }
 
 async fn lists_belong_to_owners_and_are_searched(store: &Store) {
@@ -203,6 +217,157 @@ async fn titles_are_found_in_any_script(store: &Store) {
         assert_eq!(store.list(&me, "česká", None, 10).await.unwrap().len(), 1);
         store.delete(&me, id).await.unwrap();
     }
+}
+
+/// Adds a session of an outside worker with these lines.
+async fn add_lines(store: &Store, whose: &str, lines: &[&str]) -> SessionId {
+    let id = add(store, whose, "said", EngineId::External).await;
+    say(store, id, 0, lines).await;
+    id
+}
+
+async fn say(store: &Store, id: SessionId, from: u32, lines: &[&str]) {
+    let of = |(text, index): (&&str, u32)| Segment { text: (*text).to_owned(), ..segment(index) };
+    let segments: Vec<Segment> = lines.iter().zip(from..).map(of).collect();
+    assert!(store.report_segments(id, from, &segments, later()).await.unwrap());
+}
+
+/// What a search finds: of each session its id, the numbers of its lines, and whether there are more.
+async fn search(store: &Store, whose: &str, query: &str) -> Vec<(SessionId, Vec<u32>, bool)> {
+    let (found, more) = store.search(&owner(whose), &TextQuery::parse(query), None, 50).await.unwrap();
+    assert!(!more);
+    let of = |session: hark::model::FoundSession| {
+        (session.session_id, session.hits.iter().map(|hit| hit.index).collect(), session.more)
+    };
+    found.into_iter().map(of).collect()
+}
+
+async fn texts_are_found_as_soon_as_they_are_stored(store: &Store) {
+    let me = "finder";
+    let id =
+        add_lines(store, me, &["The old GATE stood open.", "Don't wait: über e-mail, at example.com", "今日は天気 😀"])
+            .await;
+    add_lines(store, "somebody-else", &["The old gate of somebody else"]).await;
+    let only = |line: u32| vec![(id, vec![line], false)];
+    for (query, line) in [
+        ("gate", 0),
+        ("OLD gate", 0),
+        ("gate the", 0),
+        ("\"old gate\"", 0),
+        ("stoo", 0),
+        ("don't", 1),
+        ("ÜBER", 1),
+        ("mail", 1),
+        ("\"e mail\"", 1),
+        ("example", 1),
+        ("example.com", 1),
+        ("天気", 2),
+        ("😀", 2),
+    ] {
+        assert_eq!(search(store, me, query).await, only(line), "{query}");
+    }
+    for query in [
+        "",
+        " ",
+        "gates",
+        "\"gate old\"",
+        "gate wait",
+        "sto",
+        "gate NOT open2",
+        "ub",
+        "uber",
+        "否",
+        "finder",
+        "ownerfinder",
+    ] {
+        assert!(search(store, me, query).await.is_empty(), "{query}");
+    }
+    // No text is wrong.
+    for query in [
+        "\"",
+        "\"\"\"",
+        "*",
+        "a*b",
+        "(",
+        "NEAR(a b)",
+        "text:gate",
+        "a AND",
+        "OR OR",
+        "-gate",
+        "^gate",
+        "gate'; DROP TABLE segments; --",
+        "\\",
+        "'",
+        "''",
+        "& | !",
+        "a & b",
+        "<->",
+        ":*",
+        "\u{0}",
+        "\u{301}",
+        "%",
+        "_",
+        "\u{202e}x",
+        "＂gate＂",
+        "1e5",
+        "x".repeat(5000).as_str(),
+        "a b c d e f g h i j k l m n o p q r s t u v w x y z",
+    ] {
+        let found = store.search(&owner(me), &TextQuery::parse(query), None, 50).await;
+        assert!(found.is_ok(), "{query}: {found:?}");
+    }
+
+    say(store, id, 3, &["a gate was added"]).await;
+    assert_eq!(search(store, me, "gate").await, [(id, vec![0, 3], false)]);
+    let hits = store.search(&owner(me), &TextQuery::parse("gate"), None, 50).await.unwrap().0.remove(0).hits;
+    assert_eq!(
+        (hits[1].start, hits[1].before.as_str(), hits[1].found.as_str(), hits[1].after.as_str()),
+        (3.0, "a ", "gate", " was added")
+    );
+    // What is deleted isn't found, and a session that comes later isn't mistaken for it.
+    assert!(store.delete(&owner(me), id).await.unwrap());
+    assert!(search(store, me, "gate").await.is_empty());
+    let next = add_lines(store, me, &["nothing", "a gate again"]).await;
+    assert_eq!(search(store, me, "gate").await, [(next, vec![1], false)]);
+    clear(store, &[me, "somebody-else"]).await;
+}
+
+async fn a_search_goes_through_all_sessions(store: &Store) {
+    let me = "seeker";
+    let mut all = Vec::new();
+    // More lines than are read at once.
+    all.push(add_lines(store, me, &["one word"; 250]).await);
+    for n in 0..12 {
+        all.push(add_lines(store, me, &["one word", "another", "a word", "the word", "word"][..1 + n % 5]).await);
+    }
+    all.push(add_lines(store, me, &["one word"; 205]).await);
+    all.reverse();
+    let query = TextQuery::parse("word");
+    let (whole, more) = store.search(&owner(me), &query, None, 50).await.unwrap();
+    assert!(!more);
+    assert_eq!(whole.iter().map(|found| found.session_id).collect::<Vec<_>>(), all);
+    let lines = |n: usize| (whole[n].hits.iter().map(|hit| hit.index).collect::<Vec<_>>(), whole[n].more);
+    assert_eq!([lines(0), lines(13)], [(vec![0, 1, 2], true), (vec![0, 1, 2], true)]);
+    // Newest first: of the twelve, the last had two lines, and the one with five lines has four that fit.
+    assert_eq!(lines(1), (vec![0], false));
+    assert_eq!(lines(3), (vec![0, 2, 3], true));
+    // The same in pages.
+    let (mut pages, mut before) = (Vec::new(), None);
+    loop {
+        let (page, more) = store.search(&owner(me), &query, before, 4).await.unwrap();
+        before = page.last().map(|found| found.session_id);
+        pages.extend(page);
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(pages, whole);
+    // A session that was the last of a page may be deleted before the next is asked for.
+    let fourth = all[3];
+    assert!(store.delete(&owner(me), fourth).await.unwrap());
+    let (rest, _) = store.search(&owner(me), &query, Some(fourth), 50).await.unwrap();
+    assert_eq!(rest.iter().map(|found| found.session_id).collect::<Vec<_>>(), all[4..]);
+    clear(store, &[me]).await;
 }
 
 async fn a_transcript_is_replaced_and_its_numbers_go_on(store: &Store) {
@@ -881,6 +1046,65 @@ async fn sessions_that_ended_long_ago_are_listed(store: &Store) {
     assert!(!take("a", 29.0, 40.0).await);
 }
 
+async fn alerts_begin_and_end_once(store: &Store) {
+    let at = |seconds: f64| Timestamp(1_000_000).plus_seconds(seconds);
+    let row = |node: &str, since: f64| AlertRow {
+        name: "HarkDiskFull".to_owned(),
+        node: node.to_owned(),
+        detail: "data".to_owned(),
+        since: at(since).0,
+    };
+    let messages = |text: &str| [("webhook", text.to_owned()), ("email", text.to_owned())];
+    let disk = row("web1", 0.0);
+    assert!(store.begin_alert(&disk, "a", &messages("begins"), at(0.0)).await.unwrap());
+    assert!(!store.begin_alert(&row("web1", 1.0), "b", &messages("again"), at(1.0)).await.unwrap(), "it has begun");
+    assert!(store.begin_alert(&row("web2", 1.0), "b", &[], at(1.0)).await.unwrap(), "on another node");
+
+    // The next run of a node takes over what the one before hasn't looked after for a minute.
+    let begun = async |owner: &str, now: f64| store.begun_alerts("web1", owner, at(now)).await.unwrap();
+    assert_eq!(begun("a", 30.0).await, std::slice::from_ref(&disk));
+    assert_eq!(begun("c", 80.0).await, []);
+    assert_eq!(begun("c", 91.0).await, std::slice::from_ref(&disk));
+    assert_eq!(begun("a", 92.0).await, []);
+    assert_eq!(store.abandoned_alerts(at(601.0)).await.unwrap(), []);
+    assert_eq!(store.abandoned_alerts(at(602.0)).await.unwrap(), [row("web2", 1.0)]);
+    assert!(store.end_alert(&row("web2", 1.0), &[], at(602.0)).await.unwrap());
+    // One of all nodes belongs to whoever has the chore.
+    let all = row("", 0.0);
+    assert!(store.begin_alert(&all, "a", &[], at(0.0)).await.unwrap());
+    assert_eq!(store.begun_alerts("", "b", at(1.0)).await.unwrap(), std::slice::from_ref(&all));
+    assert!(store.end_alert(&all, &[], at(2.0)).await.unwrap());
+
+    assert!(!store.end_alert(&row("web1", 1.0), &messages("?"), at(3.0)).await.unwrap(), "it began at another time");
+    assert!(store.end_alert(&disk, &messages("ends"), at(3.0)).await.unwrap());
+    assert!(!store.end_alert(&disk, &messages("again"), at(4.0)).await.unwrap());
+    // Messages come in order, each once, and each channel by itself.
+    let first = store.next_alert_message("webhook").await.unwrap().unwrap();
+    assert_eq!((&*first.body, first.failures, first.next_at), ("begins", 0, at(0.0).0));
+    store.alert_message_failed(&first.id, at(10.0)).await.unwrap();
+    let again = store.next_alert_message("webhook").await.unwrap().unwrap();
+    assert_eq!((&again.id, again.failures, again.next_at), (&first.id, 1, at(10.0).0));
+    for channel in ["webhook", "email"] {
+        let mut sent = Vec::new();
+        while let Some(row) = store.next_alert_message(channel).await.unwrap() {
+            store.remove_alert_message(&row.id).await.unwrap();
+            sent.push(row.body);
+        }
+        assert_eq!(sent, ["begins", "ends"], "{channel}");
+    }
+
+    // What nodes count is there as long as they say so.
+    store.put_alert_figures("a", "1", at(0.0)).await.unwrap();
+    store.put_alert_figures("b", "2", at(50.0)).await.unwrap();
+    store.put_alert_figures("b", "3", at(55.0)).await.unwrap();
+    let figures = async |now: f64| store.alert_figures(at(now)).await.unwrap();
+    let said = |node: &str, text: &str| (node.to_owned(), text.to_owned());
+    assert_eq!(figures(60.0).await, [said("a", "1"), said("b", "3")]);
+    assert_eq!(figures(61.0).await, [said("b", "3")]);
+    assert!(store.note_error_code("of-a-test", at(0.0)).await.unwrap());
+    assert!(!store.note_error_code("of-a-test", at(1.0)).await.unwrap());
+}
+
 /// Returns why the queue is full.
 fn full<T: std::fmt::Debug>(result: Result<T, EnqueueError>) -> QueueFull {
     match result {
@@ -999,6 +1223,7 @@ async fn stuck_sessions_are_listed_and_taken_from_their_workers(store: &Store) {
     assert!(store.stuck(after(60.0), STALLED_SECS).await.unwrap().is_empty());
     let told = store.health(after(60.1), STALLED_SECS).await.unwrap();
     assert_eq!((told.stalled, told.long_running), (1, 0));
+    assert_eq!((told.hanging, told.longest_hanging_secs), (1, Some(60.1)));
     // It makes progress, but has run for more than ten minutes and three times its minute of audio.
     let mut status =
         Status { version: first.session.status.version + 1, timestamp: after(779.0), ..first.session.status.clone() };
@@ -1009,6 +1234,10 @@ async fn stuck_sessions_are_listed_and_taken_from_their_workers(store: &Store) {
     assert!(store.stuck(after(780.0), STALLED_SECS).await.unwrap().is_empty());
     let told = store.health(after(780.1), STALLED_SECS).await.unwrap();
     assert_eq!((told.stalled, told.long_running), (0, 1));
+    // Its minute of audio should have taken 780 seconds at the most.
+    assert_eq!((told.hanging, told.longest_hanging_secs), (1, Some(0.1)));
+    let told = store.health(after(1680.0), STALLED_SECS).await.unwrap();
+    assert_eq!((told.stalled, told.long_running, told.hanging, told.longest_hanging_secs), (1, 1, 1, Some(901.0)));
     // A lease that has run out makes it stalled.
     assert!(store.renew(&first, after(700.0)).await.unwrap());
     let stuck = store.stuck(after(750.0), STALLED_SECS).await.unwrap();
@@ -1081,6 +1310,59 @@ async fn stuck_sessions_are_listed_and_taken_from_their_workers(store: &Store) {
     store.delete(&whose, id).await.unwrap();
 }
 
+async fn administrators_see_and_take_the_sessions_of_all(store: &Store) {
+    let at = now();
+    let after = |seconds: f64| at.plus_seconds(seconds);
+    let mut ids = Vec::new();
+    for whose in ["seen-ann", "seen-bob", "seen-ann"] {
+        ids.push(add(store, whose, whose, EngineId::Pocketsphinx).await);
+    }
+    let overseen = async |which: OversightFilter, now| {
+        let found = store.overseen(&which, None, 100, now, STALLED_SECS).await.unwrap();
+        let found = found.into_iter().map(|found| found.session.id);
+        found.filter(|id| ids.contains(id)).collect::<Vec<_>>()
+    };
+    let states = |states: &[State]| OversightFilter { states: states.to_vec(), ..OversightFilter::default() };
+    let nothing: [SessionId; 0] = [];
+    let newest_first = [ids[2], ids[1], ids[0]];
+    assert_eq!(overseen(states(&[State::Queued, State::Failed]), at).await, newest_first);
+    assert_eq!(overseen(states(&[]), at).await, nothing);
+    let page = store.overseen(&states(&[State::Queued]), Some(ids[2]), 1, at, STALLED_SECS).await.unwrap();
+    assert_eq!((page[0].session.id, page[0].owner.as_str()), (ids[1], owner("seen-bob").as_str()));
+    let before = OversightFilter { created_before: Some(after(-60.0)), ..states(&[State::Queued]) };
+    assert_eq!(overseen(before, at).await, nothing);
+    let since = OversightFilter { created_after: Some(after(-60.0)), ..states(&[State::Queued]) };
+    assert_eq!(overseen(since, at).await, newest_first);
+
+    let (claim, _) = store.claim("node-a-17", at, later(), u64::MAX, &EngineId::ALL).await.unwrap().unwrap();
+    let running = claim.session.id;
+    let on =
+        |node: &str| OversightFilter { node: Some(node.to_owned()), ..states(&[State::Queued, State::Processing]) };
+    assert_eq!(overseen(on("node-a"), at).await, [running]);
+    for other in ["node", "a", "node-a-17", "node-a-"] {
+        assert_eq!(overseen(on(other), at).await, nothing, "{other}");
+    }
+    let stalled = OversightFilter { stalled: true, ..OversightFilter::default() };
+    assert_eq!(overseen(stalled.clone(), after(59.0)).await, nothing);
+    assert_eq!(overseen(stalled, after(61.0)).await, [running]);
+    let long = OversightFilter { long_running: true, ..OversightFilter::default() };
+    assert_eq!(overseen(long.clone(), after(61.0)).await, nothing);
+    assert_eq!(overseen(long, after(1000.0)).await, [running]);
+
+    // Whether or not it hangs, and whatever this node's clock says; but only in the attempt that was seen.
+    let take = async |attempt, resolution: Resolution, now| {
+        store.take_from_worker(running, attempt, &resolution, now, ANY_IDLE_SECS).await.unwrap()
+    };
+    assert!(take(2, Resolution::Requeue, at).await.is_none());
+    let event = take(1, Resolution::Requeue, after(-30.0)).await.unwrap();
+    assert_eq!(event.new_status().unwrap().state, State::Queued);
+    assert!(!store.renew(&claim, later()).await.unwrap(), "its worker has lost it");
+    assert!(take(1, Resolution::Fail("x".to_owned()), at).await.is_none(), "it waits");
+    for (whose, id) in ["seen-ann", "seen-bob", "seen-ann"].into_iter().zip(&ids) {
+        store.delete(&owner(whose), *id).await.unwrap();
+    }
+}
+
 async fn outside_workers_report_progress_and_segments(store: &Store) {
     let id = add(store, "outside", "outside", EngineId::External).await;
     assert!(claim(store, later()).await.is_none(), "no worker of Hark's takes it");
@@ -1104,6 +1386,148 @@ async fn outside_workers_report_progress_and_segments(store: &Store) {
     let lost = events.iter().find_map(|e| e.new_status().filter(|s| s.session_id == id)).unwrap();
     assert_eq!((lost.state, lost.segments), (State::Failed, 2));
     store.delete(&owner("outside"), id).await.unwrap();
+}
+
+/// What one page reported of a minute with these delays in milliseconds.
+fn report(delays: &[f64], polling: bool) -> ConnectionReport {
+    let mut report = ConnectionReport { first: true, ..ConnectionReport::default() };
+    let counted = if polling {
+        report.mode_ms.polling = 60_000;
+        report.requests.poll = 20;
+        &mut report.delivery_polling
+    } else {
+        report.mode_ms.live = 60_000;
+        (report.connects, report.requests.stream, report.bytes) = (1, 1, 1000);
+        report.failures.silent = 1;
+        &mut report.delivery_live
+    };
+    delays.iter().for_each(|ms| counted.note(*ms));
+    report
+}
+
+async fn figures_outlast_a_restart_and_are_added_up_over_nodes(store: &Store) {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let ended = |state, code: Option<&str>| {
+        let mut status = Status::new(SessionId(Uuid::now_v7()), state, None, now());
+        status.error = code.map(|code| Failure { code: code.to_owned(), message: String::new() });
+        status
+    };
+    let start = || Hours::new(FiguresConfig::default());
+    let (first, other) = (start(), start());
+    // Delays of which a tenth is above 100 ms: 0 to 5, up to 10, 100 and 250 ms.
+    let delays = [vec![3.0; 50], vec![8.0; 30], vec![80.0; 10], vec![220.0; 10]].concat();
+    first.reported(Arm::Stream, Browser::Chromium, &report(&delays, false));
+    first.reported(Arm::Polling, Browser::Firefox, &report(&[1400.0], true));
+    first.session_ended(&ended(State::Completed, None));
+    first.transcribed(120.0, 30.0);
+    first.sampled(&Sample { streams: 7, cpu: Some(0.5), memory: Some(1000), totals: totals(10, 100) });
+    first.store(store, at("2026-11-27T03:20:00.000Z")).await.unwrap();
+    // Stored again and again, each row holds everything that was counted in its time.
+    first.session_ended(&ended(State::Failed, Some("stalled")));
+    first.store(store, at("2026-11-27T03:24:00.000Z")).await.unwrap();
+    first.store(store, at("2026-11-27T03:24:30.000Z")).await.unwrap();
+    other.session_ended(&ended(State::Completed, None));
+    other.sampled(&Sample { streams: 9, cpu: Some(0.1), memory: Some(3000), totals: totals(1, 10) });
+    other.store(store, at("2026-11-27T03:24:00.000Z")).await.unwrap();
+    // The node is restarted, and counts in the same hour as before.
+    let restarted = start();
+    restarted.reported(Arm::Stream, Browser::Chromium, &report(&[8.0], false));
+    restarted.sampled(&Sample { totals: totals(5, 50), ..Sample::default() });
+    restarted.store(store, at("2026-11-27T03:50:00.000Z")).await.unwrap();
+    restarted.session_ended(&ended(State::Cancelled, None));
+    restarted.store(store, at("2026-11-27T05:01:00.000Z")).await.unwrap();
+
+    let figures = restarted.calculate(store, Range::Day, at("2026-11-27T05:01:30.000Z")).await.unwrap();
+    let (stream, polling, server) = (&figures.current.stream, &figures.current.polling, &figures.current.server);
+    assert_eq!((stream.delay.count, polling.delay.count), (101, 1));
+    // 50.5 of 101 are within the bucket up to 10 ms, of which there are 50 before and 31 in it.
+    assert!((stream.delay.p50_ms.unwrap() - (5.0 + 5.0 * 0.5 / 31.0)).abs() < 1e-9);
+    let within = stream.delay.within_100_ms.unwrap();
+    assert_eq!((within.of, (within.value * 101.0).round()), (101, 91.0));
+    assert_eq!((stream.times.live, stream.uptime, polling.times.polling), (120_000, Some(1.0), 60_000));
+    assert_eq!((stream.bytes, stream.connects), (2000, 2));
+    let [failure] = &stream.failures[..] else { panic!("{:?}", stream.failures) };
+    assert_eq!((&*failure.kind, &*failure.browser, failure.count), ("silent", "chromium", 2));
+    let sessions = &figures.current.sessions;
+    assert_eq!((sessions.completed, sessions.failed, sessions.cancelled, sessions.stuck), (2, 1, 1, 1));
+    assert_eq!((sessions.speed, sessions.success.unwrap().of), (Some(4.0), 3));
+    // A node that starts counts from 0.
+    assert_eq!((server.streams_opened, server.events, server.minutes), (16, 160, 3));
+    assert_eq!((server.most_streams, server.most_memory, server.cpu), (9, 3000, Some(0.3)));
+    let by_hour: Vec<u64> = figures.points.iter().map(|point| point.minutes).collect();
+    assert_eq!((by_hour[22], by_hour[21], by_hour[20]), (0, 3, 0), "at 3 o'clock");
+    assert_eq!((figures.points[23].cancelled, figures.points[23].at), (1, at("2026-11-27T05:00:00.000Z")));
+
+    // The same by five minutes.
+    let hour = restarted.calculate(store, Range::Hour, at("2026-11-27T03:59:00.000Z")).await.unwrap();
+    let minutes: Vec<(String, u64)> = hour
+        .points
+        .iter()
+        .filter(|point| point.minutes > 0)
+        .map(|point| (point.at.to_string()[11..16].to_owned(), point.minutes))
+        .collect();
+    assert_eq!(minutes, [("03:15".to_owned(), 1), ("03:20".to_owned(), 1), ("03:45".to_owned(), 1)]);
+    assert_eq!((hour.current.sessions.completed, hour.current.sessions.cancelled), (2, 0));
+    store.delete_figures(3600, Timestamp(i64::MAX)).await.unwrap();
+    store.delete_figures(300, Timestamp(i64::MAX)).await.unwrap();
+}
+
+fn totals(opened: u64, events: u64) -> StreamTotals {
+    StreamTotals { opened, events, ..StreamTotals::default() }
+}
+
+async fn figures_are_kept_for_as_long_as_they_should(store: &Store) {
+    let hours = Hours::new(FiguresConfig { figures_days: 2.0, ..FiguresConfig::default() });
+    let now: Timestamp = "2026-11-27T03:59:30.000Z".parse().unwrap();
+    for hours_ago in [0.0, 1.0, 2.0, 4.0, 47.0, 49.0, 500.0] {
+        hours.transcribed(1.0, 1.0);
+        hours.store(store, now.plus_seconds(-hours_ago * 3600.0)).await.unwrap();
+    }
+    let kept = async |seconds| store.figures(seconds, Timestamp(0)).await.unwrap().len();
+    assert_eq!((kept(3600).await, kept(300).await), (7, 7));
+    hours.delete_old(store, now).await.unwrap();
+    assert_eq!((kept(3600).await, kept(300).await), (5, 3));
+    store.delete_figures(3600, Timestamp(i64::MAX)).await.unwrap();
+    store.delete_figures(300, Timestamp(i64::MAX)).await.unwrap();
+}
+
+async fn a_nodes_load_is_kept_with_its_heartbeat(store: &Store) {
+    let work = WorkerLoad {
+        session: SessionId(Uuid::now_v7()),
+        engine: EngineId::Whisper,
+        since: now(),
+        stage: Some(Stage::Decoding),
+        progress: Some(3.5),
+        speed: None,
+    };
+    let load = NodeLoad { streams: 12, cpu: Some(0.25), work: vec![work], ..NodeLoad::default() };
+    let node = NodeRow {
+        id: "node-with-load".to_owned(),
+        name: "node".to_owned(),
+        role: "serve".to_owned(),
+        version: "1".to_owned(),
+        workers: 1,
+        running: 1,
+        engines: Vec::new(),
+        cookie_keys: Vec::new(),
+        clock_ahead_ms: None,
+        problem: None,
+        load: Some(load.clone()),
+        started_at: now(),
+        heartbeat_at: now(),
+    };
+    let found = async || {
+        let nodes = store.nodes().await.unwrap();
+        nodes.into_iter().find(|found| found.id == node.id).unwrap().load
+    };
+    store.put_node(&node, now()).await.unwrap();
+    assert_eq!(found().await, Some(load.clone()));
+    let busier = NodeLoad { streams: 13, work: Vec::new(), ..load };
+    store.put_node(&NodeRow { load: Some(busier.clone()), ..node.clone() }, now()).await.unwrap();
+    assert_eq!(found().await, Some(busier));
+    store.put_node(&NodeRow { load: None, ..node.clone() }, now()).await.unwrap();
+    assert_eq!(found().await, None);
+    store.remove_node(&node.id).await.unwrap();
 }
 
 async fn links_work_once_and_recovery_keys_until_replaced(store: &Store) {
@@ -1142,6 +1566,37 @@ async fn links_work_once_and_recovery_keys_until_replaced(store: &Store) {
     assert_eq!(store.take_link("r2", at).await.unwrap(), Some(ann.clone()));
     store.revoke_recovery_key(&ann).await.unwrap();
     assert_eq!((store.take_link("r2", at).await.unwrap(), store.recovery_key(&ann).await.unwrap()), (None, None));
+}
+
+async fn administrators_sign_in_until_it_ends(store: &Store) {
+    let at = now();
+    let later = |secs: f64| at.plus_seconds(secs);
+    assert!(store.admin_password().await.unwrap().is_none());
+    store.add_sign_in("s0", "p0", at, later(60.0)).await.unwrap();
+    assert!(!store.is_signed_in("s0", at).await.unwrap(), "there is no password");
+    let password = |id: &str| StoredPassword { id: id.to_owned(), hash: format!("hash of {id}") };
+    store.set_admin_password(Some(&password("p1")), at).await.unwrap();
+    assert!(store.admin_password().await.unwrap() == Some(password("p1")));
+    for (hash, ends) in [("s1", later(60.0)), ("s2", later(120.0)), ("s3", later(120.0))] {
+        store.add_sign_in(hash, "p1", at, ends).await.unwrap();
+    }
+    let signed_in = async |hash: &str, at| store.is_signed_in(hash, at).await.unwrap();
+    assert!(signed_in("s1", later(59.9)).await && signed_in("s2", later(59.9)).await);
+    assert!(!signed_in("s1", later(60.0)).await && signed_in("s2", later(60.0)).await);
+    assert!(!signed_in("", at).await && !signed_in("s0", at).await);
+    store.end_sign_in("s3").await.unwrap();
+    assert!(!signed_in("s3", at).await && signed_in("s2", at).await);
+    // Those that have expired are deleted with the next one.
+    store.add_sign_in("s4", "p1", later(60.0), later(120.0)).await.unwrap();
+    assert!(!signed_in("s1", at).await && signed_in("s4", at).await);
+    // Another password ends all, also one that is added in the same moment by who has checked the old one.
+    store.set_admin_password(Some(&password("p2")), later(1.0)).await.unwrap();
+    store.add_sign_in("s5", "p1", at, later(120.0)).await.unwrap();
+    assert!(!signed_in("s2", at).await && !signed_in("s5", at).await);
+    store.add_sign_in("s6", "p2", at, later(120.0)).await.unwrap();
+    assert!(signed_in("s6", at).await);
+    store.set_admin_password(None, later(2.0)).await.unwrap();
+    assert!(!signed_in("s6", at).await && store.admin_password().await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1536,4 +1991,109 @@ async fn watchers_see_when_retention_deletes_a_session() {
     };
     time::timeout(TIMEOUT, gone).await.expect("those who watch are told");
     assert_eq!((me.get(&format!("/api/v1/sessions/{id}/status")).await.status().as_u16(), recordings(&app)), (404, 0));
+}
+
+const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// The JSON of a node that has completed so many sessions and has a stream open.
+async fn administrators_read_the_figures(me: &Visitor, completed: u64) {
+    for path in ["figures", "nodes", "overview"] {
+        assert_eq!(me.get(&format!("/api/v1/admin/{path}")).await.status(), StatusCode::UNAUTHORIZED);
+    }
+    let ask = async |path: &str| {
+        let request = me.request("GET", &format!("/api/v1/admin/{path}"));
+        me.send(request.header("authorization", format!("Bearer {ADMIN_TOKEN}"))).await
+    };
+    let json = async |path: &str| -> Value { ask(path).await.json().await.unwrap() };
+    assert_eq!(ask("figures?range=year").await.status(), StatusCode::BAD_REQUEST);
+    let figures = json("figures?range=hour").await;
+    assert_eq!((&figures["range"], figures["points"].as_array().unwrap().len()), (&"hour".into(), 12));
+    assert_eq!(figures["current"]["sessions"]["completed"], completed);
+    let stream = &figures["current"]["stream"];
+    assert_eq!((&stream["visits"], &stream["connects"]), (&completed.into(), &(2 * completed).into()));
+    assert_eq!((&stream["delay"]["count"], &stream["delay"]["p50_ms"]), (&(7 * completed).into(), &7.5.into()));
+    assert_eq!(stream["failures"], serde_json::json!([{"kind": "silent", "browser": "other", "count": completed}]));
+    assert_eq!(stream["requests"]["segments"], 3 * completed);
+    assert_eq!(stream["never_fell_back"]["value"], if completed == 1 { 1.0 } else { 0.5 });
+    assert_eq!(figures["savings"]["price_per_gb"], 2.0);
+    assert_eq!(json("figures").await["range"], "day");
+    let overview = json("overview").await;
+    assert_eq!((&overview["completed_today"], &overview["nodes"]), (&completed.into(), &1.into()));
+    // What the node told with its last heartbeat, which the stream may have come after.
+    let beats = async {
+        loop {
+            let nodes = json("nodes").await;
+            let [node] = &nodes["nodes"].as_array().unwrap()[..] else { panic!("{nodes}") };
+            assert_eq!((&node["name"], &node["is_live"]), (&"the-node".into(), &true.into()));
+            let load = &node["load"];
+            assert!(load["memory"].as_u64().unwrap() > 1_000_000 && load["files"].as_u64().unwrap() > 5, "{load}");
+            assert!(load["database_ms"].as_f64().unwrap() > 0.0 && load["bus"].is_null(), "{load}");
+            if load["streams"] == 1 {
+                break;
+            }
+            time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    time::timeout(TIMEOUT, beats).await.expect("a heartbeat tells of the stream");
+}
+
+/// What a node counts is kept when it stops, and added to by the next run.
+async fn a_nodes_figures_outlast_it(url: Option<&str>) {
+    let mut folder = tempfile::TempDir::new().unwrap();
+    let mut polled_bytes = 0;
+    for runs in 1..=2 {
+        let command = slow_engine(folder.path(), 0.0);
+        let mut flags = vec!["--engine", "command", "--engine-command", &command, "--admin-token", ADMIN_TOKEN];
+        flags.extend(["--node-name", "the-node", "--price-per-gb", "2"]);
+        flags.extend(url.iter().flat_map(|url| ["--database-url", url]));
+        let app = TestApp::on(folder, &flags).await;
+        let me = app.visitor();
+        let id = me.session("a.wav", wav(1.0, 5000.0), &[]).await;
+        // Not by polling, which is counted.
+        session(&me, &id, |status| status["status"] == "completed").await;
+        let page = me.page().await;
+        let mut stream = Sse::new(me.get(&format!("/api/v1/status/stream?page={page}")).await);
+        assert_eq!(stream.next().await.unwrap().event, "status");
+        let mut delays = [0; DELAY_BOUNDS_MS.len() + 1];
+        delays[1] = 7;
+        let report = serde_json::json!({
+            "page": page, "first": true, "fell_back": runs == 2, "mode_ms": {"live": 1}, "connects": 2,
+            "failures": {"silent": 1}, "delivery_live": delays, "requests": {"stream": 2, "poll": 1, "segments": 3},
+        });
+        let taken = me.send(me.request("POST", "/api/v1/reports").body(report.to_string())).await;
+        assert_eq!(taken.status(), StatusCode::NO_CONTENT);
+        let poll = me.get("/api/v1/status").await;
+        let tag = poll.headers()["etag"].to_str().unwrap().to_owned();
+        let unchanged = me.send(me.request("GET", "/api/v1/status").header("if-none-match", tag)).await;
+        assert_eq!((poll.status(), unchanged.status()), (StatusCode::OK, StatusCode::NOT_MODIFIED));
+        polled_bytes += poll.bytes().await.unwrap().len() as u64;
+        administrators_read_the_figures(&me, runs).await;
+        folder = app.stop().await;
+        let store = match url {
+            Some(url) => Store::connect(url).await.unwrap(),
+            None => Store::open(&folder.path().join("hark.sqlite")).await.unwrap(),
+        };
+        let reader = Hours::new(FiguresConfig::default());
+        let figures = reader.calculate(&store, Range::Hour, Timestamp::now()).await.unwrap();
+        store.close().await;
+        let (sessions, server) = (&figures.current.sessions, &figures.current.server);
+        assert_eq!((sessions.completed, sessions.failed, server.streams_opened), (runs, 0, runs));
+        assert_eq!((server.polls, server.polls_unchanged), (2 * runs, runs));
+        assert_eq!(server.poll_bytes, polled_bytes, "as they came");
+        assert!(server.events >= runs && server.stream_bytes > 100 * runs, "{server:?}");
+        let closed: u64 = server.streams_closed.iter().map(|closed| closed.count).sum();
+        assert_eq!(closed, runs, "{server:?}");
+        assert!(figures.measured_from.is_some_and(|from| from >= figures.from && from < figures.to));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_figures_outlast_it_on_sqlite() {
+    a_nodes_figures_outlast_it(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_figures_outlast_it_on_postgresql() {
+    let server = Postgres::start();
+    a_nodes_figures_outlast_it(Some(&server.database("hark"))).await;
 }

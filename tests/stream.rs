@@ -502,6 +502,94 @@ async fn the_stream_of_a_running_session_is_not_closed_as_idle() {
     assert!(text.contains("completed") && !text.contains("bye"), "{text}");
 }
 
+/// What the stream's next heartbeat promises: within how many seconds the next event comes.
+async fn promise(stream: &mut Sse) -> u64 {
+    // Far below the interval of the node, and far above the short one.
+    let next = async {
+        loop {
+            let event = stream.next().await.expect("the stream goes on");
+            if event.event == "heartbeat" {
+                return event.json()["within_secs"].as_u64().unwrap();
+            }
+        }
+    };
+    time::timeout(Duration::from_secs(20), next).await.expect("a heartbeat comes soon")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_come_more_often_while_something_runs_and_keep_their_promise() {
+    for path in PATHS {
+        let app = node(path, &["--stream-heartbeat-secs", "30"]).await;
+        let me = app.visitor();
+        let worker = Worker::start(&me, "quiet").await;
+        let mut stream = Sse::new(me.get("/api/v1/status/stream").await);
+        assert_eq!(promise(&mut stream).await, 31, "{path}: with the snapshot, of a session that waits");
+        drop(stream);
+        worker.status(json!({"version": 2})).await;
+        let mut stream = Sse::new(me.get("/api/v1/status/stream").await);
+        for _ in 0..3 {
+            assert_eq!(promise(&mut stream).await, 4, "{path}");
+        }
+        worker.status(json!({"version": 3, "status": "completed"})).await;
+        // What was promised last is kept.
+        assert_eq!(promise(&mut stream).await, 31, "{path}");
+        // The setting is the upper bound.
+        let app = node(path, &["--stream-heartbeat-secs", "1"]).await;
+        let me = app.visitor();
+        let worker = Worker::start(&me, "quiet").await;
+        worker.status(json!({"version": 2})).await;
+        let mut stream = Sse::new(me.get(&worker.stream_path()).await);
+        assert_eq!(promise(&mut stream).await, 2, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renaming_and_deleting_are_told_on_streams_and_to_those_who_poll() {
+    let list = "/api/v1/status";
+    for path in PATHS {
+        let app = node(path, &[]).await;
+        let (me, other) = (app.visitor(), app.visitor());
+        let (one, two) = (Worker::start(&me, "One").await, Worker::start(&me, "Two").await);
+        let _theirs = Worker::start(&other, "Theirs").await;
+        let mut stream = Sse::new(me.get("/api/v1/status/stream").await);
+        let mut foreign = Sse::new(other.get("/api/v1/status/stream").await);
+        promise(&mut stream).await;
+        promise(&mut foreign).await;
+        let before = me.get(list).await;
+        let etag = before.headers()["etag"].clone();
+        assert_eq!(before.json::<Value>().await.unwrap().as_object().unwrap().keys().collect::<Vec<_>>(), ["statuses"]);
+
+        let address = |worker: &Worker| format!("/api/v1/sessions/{}", worker.id);
+        for title in ["Uno", "\"Eins\"\u{2028}x"] {
+            let request = me.request("PATCH", &address(&one)).json(&json!({"title": title}));
+            assert_eq!(me.send(request).await.status(), StatusCode::OK);
+            let event = stream.next().await.unwrap();
+            assert_eq!((&*event.event, &*event.id), ("renamed", ""), "{path}");
+            assert_eq!(event.json(), json!({"session_id": one.id, "title": title}));
+        }
+        assert_eq!(me.send(me.request("DELETE", &address(&two))).await.status(), StatusCode::NO_CONTENT);
+        // It is cancelled first.
+        let event = stream.next().await.unwrap();
+        assert_eq!((&*event.event, &event.json()["status"]), ("status", &json!("cancelled")));
+        let event = stream.next().await.unwrap();
+        assert_eq!((&*event.event, event.json()), ("deleted", json!({"session_id": two.id})));
+
+        // Those who poll learn the newest of each, and so does a stream that comes a moment later.
+        let known = me.send(me.request("GET", list).header("if-none-match", etag)).await;
+        assert_eq!(known.status(), StatusCode::OK, "{path}");
+        let polled: Value = known.json().await.unwrap();
+        assert_eq!(polled["renamed"], json!([{"session_id": one.id, "title": "\"Eins\"\u{2028}x"}]));
+        assert_eq!(polled["deleted"], json!([{"session_id": two.id}]));
+        assert_eq!(polled["statuses"].as_array().unwrap().len(), 1);
+        let mut late = Sse::new(me.get("/api/v1/status/stream").await);
+        let events = [late.next().await.unwrap(), late.next().await.unwrap(), late.next().await.unwrap()];
+        assert_eq!(events.each_ref().map(|event| &*event.event), ["status", "renamed", "deleted"]);
+        // Nobody else does.
+        assert!(other.json(list).await.get("renamed").is_none());
+        assert!(time::timeout(Duration::from_millis(300), foreign.next()).await.is_err());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_beyond_the_limit_get_a_bye_and_permits_are_given_back() {
     for path in PATHS {
@@ -765,22 +853,24 @@ async fn reports_of_outside_workers_are_checked() {
     for (body, code) in [
         (json!({"version": 5}), "stale_version"),
         (json!({"version": 9_007_199_254_740_992u64}), "invalid_report"),
-        (json!({"version": 6, "progress": 49.0}), "invalid_report"),
-        (json!({"version": 6, "progress": 100.0}), "invalid_report"),
-        (json!({"version": 6, "progress": -1.0}), "invalid_report"),
+        (json!({"version": "six"}), "invalid_report"),
         (json!({"version": 6, "progress": "half"}), "invalid_report"),
-        (json!({"version": 6, "status": "queued"}), "invalid_report"),
-        (json!({"version": 6, "status": "done"}), "invalid_report"),
-        (json!({"version": 6, "duration_total": -3.0}), "invalid_report"),
-        (json!({"version": 6, "processing_speed": 0.0}), "invalid_report"),
-        (json!({"version": 6, "error": {"code": "a", "message": "b"}}), "invalid_report"),
-        (json!({"version": 6, "message": "no\u{0}thing"}), "invalid_report"),
-        (json!({"version": 6, "status": "failed", "error": {"code": "a", "message": "\u{0}"}}), "invalid_report"),
+        (json!({"version": 6, "status": "finished"}), "invalid_report"),
+        (json!({"version": 6, "error": 7}), "invalid_report"),
+        (json!([1]), "invalid_report"),
         (json!({"version": 6, "message": "m".repeat(300_000)}), "too_large"),
     ] {
         let (_, answer) = worker.try_status(body.clone()).await;
         assert_eq!(answer["error"]["code"], code, "{body}: {answer}");
     }
+    let (_, refused) = worker.try_status(json!({"progress": "half"})).await;
+    let why = refused["error"]["message"].as_str().unwrap();
+    assert!(why.starts_with("The field progress doesn't fit: it must be a number or null, and not a text"), "{why}");
+    // What can't be so is left out; the rest of the report counts.
+    worker.status(json!({"version": 6, "progress": 49.0, "duration_total": -3.0, "message": "no\u{0}thing"})).await;
+    let known = me.json(&format!("/api/v1/sessions/{}/status", worker.id)).await;
+    assert_eq!((&known["progress"], &known["duration_total"]), (&json!(50.0), &json!(100.0)));
+    assert_eq!(known["message"], "nothing");
     let segment =
         |index: u32, start: f64, text: &str| json!({"index": index, "start": start, "end": 2.0, "text": text});
     for (body, code) in [
@@ -799,7 +889,7 @@ async fn reports_of_outside_workers_are_checked() {
     // Sent again because the answer got lost.
     assert_eq!(worker.try_segments(both).await, (StatusCode::OK, json!({"segments": 2})));
     let (_, reported) = worker.try_status(json!({"progress": 60.0})).await;
-    assert_eq!(reported, json!({"version": 6}));
+    assert_eq!(reported, json!({"version": 7}));
     // After cancelling, the worker's reports are refused.
     let cancelled = me.post(&format!("/api/v1/sessions/{}/cancel", worker.id)).await;
     assert_eq!(cancelled.json::<Value>().await.unwrap()["status"]["status"], "cancelled");
@@ -820,6 +910,27 @@ async fn reports_of_outside_workers_are_checked() {
     let me = off.visitor();
     let (status, answer) = answer(&me, me.request("PUT", &path).bearer_auth(TOKEN).json(&body)).await;
     assert_eq!((status, &answer["error"]["code"]), (StatusCode::FORBIDDEN, &json!("workers_off")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_speaks_an_older_form_is_understood() {
+    let app = node("direct", &[]).await;
+    let me = app.visitor();
+    let worker = Worker::start(&me, "older").await;
+    let script = format!("{}/tests/clients/older_worker.py", env!("CARGO_MANIFEST_DIR"));
+    let mut command = tokio::process::Command::new("python3");
+    command.args([&script, &app.url, &worker.id, TOKEN, "0", "1", "2", "3", "4"]);
+    let done = command.output().await.unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let answers = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(answers.lines().collect::<Vec<_>>(), ["200"; 5], "every report counts");
+    let status = me.json(&format!("/api/v1/sessions/{}/status", worker.id)).await;
+    assert_eq!((&status["status"], &status["progress"]), (&json!("failed"), &json!(40.0)), "{status}");
+    assert_eq!((&status["version"], &status["stage"]), (&json!(6), &json!("diarizing <speakers>")));
+    assert_eq!(status["error"], json!({"code": "worker_failed", "message": "The model ran out of memory"}));
+    // Its own stage is shown as it is, as text.
+    let page = me.get(&format!("/sessions/{}", worker.id)).await.text().await.unwrap();
+    assert!(page.contains("diarizing &lt;speakers") && !page.contains("diarizing <speakers"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,16 +1,21 @@
-//! Server functions on sessions: list, get, cancel, retry, restart, transcribe again, rename, delete.
+//! Server functions on sessions: list and search, get, cancel, retry, restart, transcribe again, rename, delete.
 
-use crate::model::{ApiError, Session, SessionDetail, SessionId, SessionPage};
+use crate::model::{ApiError, Session, SessionDetail, SessionId, page::SessionList, playback::CopyState};
 use leptos::{prelude::*, server_fn::codec::GetUrl};
 
-/// The caller's sessions whose title holds `query`, newest first, a page at a time.
+/// The caller's sessions whose title holds `query`, newest first, a page at a time; and on the first page, or from `older` on, what
+/// their texts have of it.
 ///
 /// # Errors
-/// If the cursor is invalid, or the store fails.
+/// If a cursor is invalid, or the store fails.
 #[server(input = GetUrl)]
-pub async fn list_sessions(query: Option<String>, cursor: Option<String>) -> Result<SessionPage, ApiError> {
+pub async fn list_sessions(
+    query: Option<String>,
+    cursor: Option<String>,
+    older: Option<String>,
+) -> Result<SessionList, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions.list(&c.owner, query.as_deref(), cursor.as_deref(), None).await).await
+    pages::answer(async |c| pages::session_list(&c, query.as_deref(), cursor.as_deref(), older.as_deref()).await).await
 }
 
 /// The data of a session's page.
@@ -31,6 +36,18 @@ pub async fn get_session(id: SessionId) -> Result<SessionDetail, ApiError> {
 pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
     use crate::server::pages;
     pages::answer(async |c| c.state.sessions.waveform(&c.owner, id).await).await
+}
+
+/// Begins to make a copy of the recording that browsers can play, unless it is there. Returns how far it is. `wav`: as a WAV
+/// file, which every browser plays.
+///
+/// # Errors
+/// `no_copy` if none can be made, `too_many_copies` if others have to be done first; `not_found` as above.
+#[server]
+pub async fn make_copy(id: SessionId, wav: bool) -> Result<CopyState, ApiError> {
+    use crate::{model::playback::CopyForm, server::pages};
+    let form = if wav { CopyForm::Wav } else { CopyForm::Opus };
+    pages::answer(async |c| c.state.sessions.make_copy(&c.owner, id, form).await).await
 }
 
 /// Cancels a session. A session that has ended isn't changed.

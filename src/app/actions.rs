@@ -6,22 +6,45 @@ use crate::{
         failed_form,
         sessions::{CancelSession, DeleteSession, RenameSession, RestartSession, RetrySession, TranscribeAgain},
     },
-    app::MAIN,
-    feed::{Feed, browser::dom, reduce::View},
-    model::{ApiError, Session, SessionId},
+    app::{MAIN, effect},
+    feed::{
+        Feed,
+        browser::{self, dom},
+        reduce::View,
+    },
+    model::{ApiError, Session, SessionId, State},
 };
 use leptos::{prelude::*, server_fn::ServerFn};
+
+/// The id of the button that opens the form with a session's title.
+pub(crate) const RENAME: &str = "rename";
+
+/// The id of the group of buttons that change a session.
+pub(crate) fn actions_id(session: SessionId) -> String {
+    format!("actions-{session}")
+}
+
+/// Moves the focus from a button to its group, because the button disappears as soon as what it does is done.
+pub(crate) fn keep_focus(session: SessionId) {
+    dom::focus(&actions_id(session));
+}
+
+/// A change that failed, with what its session was like then.
+#[derive(Clone)]
+struct FailedAction {
+    /// None for a form that was sent without scripts.
+    id: Option<SessionId>,
+    version: u64,
+    title: Option<String>,
+    error: ApiError,
+}
 
 /// The outcome of the changes made on a page.
 #[derive(Clone, Copy)]
 pub struct Actions {
     feed: Feed,
-    /// The error of the newest change, if it failed.
-    pub error: RwSignal<Option<ApiError>>,
-    /// The sessions deleted since the page was opened.
-    pub deleted: RwSignal<Vec<SessionId>>,
-    /// The session's new title, if it was renamed since the page was opened.
-    pub renamed: RwSignal<Option<String>>,
+    /// The newest change, if it failed.
+    failed: RwSignal<Option<FailedAction>>,
     /// The session as it is since it was started again with another choice, if it was since the page was opened.
     pub again: RwSignal<Option<Session>>,
 }
@@ -37,25 +60,45 @@ impl Actions {
             DeleteSession::PATH,
             RenameSession::PATH,
         ];
-        Self {
-            feed: Feed::expect(),
-            error: RwSignal::new(failed_form(&paths)),
-            deleted: RwSignal::default(),
-            renamed: RwSignal::default(),
-            again: RwSignal::default(),
-        }
+        let failed = failed_form(&paths).map(|error| FailedAction { id: None, version: 0, title: None, error });
+        let actions = Self { feed: Feed::expect(), failed: RwSignal::new(failed), again: RwSignal::default() };
+        // The error goes once its session is fine again.
+        effect(move || {
+            if actions.failed.with(|failed| failed.as_ref().is_some_and(|failed| actions.is_over(failed))) {
+                actions.dismiss();
+            }
+        });
+        actions
+    }
+
+    /// Whether what a change failed to do has been done otherwise, or doesn't matter any more.
+    fn is_over(self, failed: &FailedAction) -> bool {
+        let Some(id) = failed.id else { return false };
+        let goes_on = |view: &View| view.status.version > failed.version && view.status.state != State::Failed;
+        let goes_on = self.feed.view(id).is_some_and(|view| view.with(goes_on));
+        goes_on || self.feed.title(id) != failed.title || self.feed.is_deleted(id)
+    }
+
+    /// The error of the newest change, if it failed.
+    pub(crate) fn error(self) -> Option<String> {
+        self.failed.with(|failed| failed.as_ref().map(|failed| failed.error.message.clone()))
+    }
+
+    /// Forgets the error.
+    pub(crate) fn dismiss(self) {
+        self.failed.set(None);
     }
 
     /// Handles the answer to a cancel, retry or restart: the feed gets the new status at once.
-    pub(crate) fn changed(self, answer: Result<Session, ApiError>) {
-        if let Some(session) = self.answer(answer) {
+    pub(crate) fn changed(self, id: SessionId, answer: Result<Session, ApiError>) {
+        if let Some(session) = self.answer(id, answer) {
             self.feed.watch(View::new(session.status));
         }
     }
 
     /// Handles the answer to a new start with another choice.
-    pub(crate) fn started_again(self, answer: Result<Session, ApiError>) {
-        if let Some(session) = self.answer(answer) {
+    pub(crate) fn started_again(self, id: SessionId, answer: Result<Session, ApiError>) {
+        if let Some(session) = self.answer(id, answer) {
             self.feed.watch(View::new(session.status.clone()));
             self.again.set(Some(session));
         }
@@ -63,27 +106,33 @@ impl Actions {
 
     /// Handles the answer to a deletion.
     pub(crate) fn deleted(self, id: SessionId, answer: Result<(), ApiError>) {
-        if self.answer(answer).is_some() {
-            self.feed.forget(id);
-            self.deleted.update(|deleted| deleted.push(id));
+        if self.answer(id, answer).is_some() {
+            browser::tell_deleted(id);
+            self.feed.deleted(id);
             // The button that had the focus no longer exists.
             dom::focus(MAIN);
         }
     }
 
     /// Handles the answer to a renaming.
-    pub(crate) fn renamed(self, answer: Result<Session, ApiError>) {
-        if let Some(session) = self.answer(answer) {
-            self.renamed.set(Some(session.title.to_string()));
+    pub(crate) fn renamed(self, id: SessionId, answer: Result<Session, ApiError>) {
+        if let Some(session) = self.answer(id, answer) {
+            // The form that had the focus is closed.
+            dom::focus(RENAME);
+            let title = session.title.to_string();
+            browser::tell_renamed(id, &title);
+            self.feed.renamed(id, title);
         }
     }
 
-    fn answer<T>(self, answer: Result<T, ApiError>) -> Option<T> {
+    fn answer<T>(self, id: SessionId, answer: Result<T, ApiError>) -> Option<T> {
         let (value, error) = match answer {
             Ok(value) => (Some(value), None),
             Err(error) => (None, Some(error)),
         };
-        self.error.set(error);
+        let version = self.feed.view(id).map_or(0, |view| view.with_untracked(|view| view.status.version));
+        let title = untrack(|| self.feed.title(id));
+        self.failed.set(error.map(|error| FailedAction { id: Some(id), version, title, error }));
         value
     }
 }

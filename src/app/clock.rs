@@ -1,7 +1,7 @@
 //! The browser's clock as a signal, for texts relative to now or in local time.
 //! It is empty on the server and until the end of hydration, so that both render the same; then it ticks every second.
 
-use crate::{feed::browser::dom, model::Timestamp};
+use crate::{app::effect, feed::browser::dom, model::Timestamp};
 use leptos::prelude::*;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Clock {
         let now = RwSignal::new(None);
         let clock = Self { now, hydrated: Memo::new(move |_| now.with(Option::is_some)) };
         provide_context(clock);
-        Effect::new(move || {
+        effect(move || {
             now.set(dom::now());
             set_interval(move || now.set(dom::now()), TICK);
         });

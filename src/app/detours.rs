@@ -1,8 +1,9 @@
 //! Workarounds for flaws in Leptos, where pages differ from the Leptos book. Each is here once; `docs/upstream.md` has its
 //! smallest reproduction. It is removed when a release of Leptos fixes the flaw. The app and the pages use these.
 
-use leptos::prelude::*;
+use leptos::{nonce::use_nonce, prelude::*};
 use leptos_meta::{ServerMetaContext, Title};
+use std::sync::OnceLock;
 
 /// The title of a page that sets none, and a formatter that escapes every title of the site: leptos_meta writes `<title>`
 /// without escaping its content. Used once, by the app.
@@ -13,9 +14,17 @@ pub fn SiteTitle() -> impl IntoView {
     view! { <Title text="Hark" formatter=move |text: String| if is_markup { escape(&text) } else { text }/> }
 }
 
-/// Escapes a text for `<title>`, where only these two characters are special (HTML, 13.2.5.2 "RCDATA state").
+/// Escapes a text for the content of an element, where only these two characters are special (HTML, 13.2.5.1 "Data state" and
+/// 13.2.5.2 "RCDATA state", which is that of `<title>`).
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+/// A text that changes, as the `inner_html` of an element of its own. A text as a child is a text node that Leptos keeps and
+/// writes to. Translators put elements with other nodes in its place and dictionaries split it, and then the page would show the
+/// old text for good. This replaces whatever the element holds by then.
+pub(crate) fn live_text(text: impl AsRef<str>) -> String {
+    escape(text.as_ref())
 }
 
 /// A page title that changes. leptos_meta's `Title` reads the text at a time when the server may have dropped the page and its
@@ -37,5 +46,39 @@ where
     Suspend::new(async move {
         drop(resource.await);
         view()
+    })
+}
+
+/// The scripts that load and start the app: Leptos' `HydrationScripts`, but with the WebAssembly requested by a script instead
+/// of a preload, which WebKit doesn't use and so fetches the file a second time. The request begins as early as a preload.
+/// Used once, by the document around the app.
+#[component]
+pub fn StartScripts(options: LeptosOptions) -> impl IntoView {
+    static FILES: OnceLock<[String; 2]> = OnceLock::new();
+    let [js, wasm] = FILES.get_or_init(|| app_files(&options));
+    let folder = &options.site_pkg_dir;
+    let nonce = use_nonce();
+    view! {
+        <link rel="modulepreload" href=format!("/{folder}/{js}")/>
+        <script nonce=nonce.clone()>{format!("const app = fetch(\"/{folder}/{wasm}\")")}</script>
+        // A module is run when the whole page has been read, which hydration needs.
+        <script type="module" nonce=nonce>
+            {format!("import(\"/{folder}/{js}\").then(m => m.default({{ module_or_path: app }}).then(() => m.hydrate()))")}
+        </script>
+    }
+}
+
+/// The names of the app's JavaScript and WebAssembly, with their hashes, which cargo-leptos writes into a file beside the program.
+fn app_files(options: &LeptosOptions) -> [String; 2] {
+    let name = &options.output_name;
+    if !options.hash_files {
+        return [format!("{name}.js"), format!("{name}_bg.wasm")];
+    }
+    let path = std::env::current_exe().unwrap_or_default().with_file_name(options.hash_file.as_ref());
+    let hashes = std::fs::read_to_string(path).unwrap_or_default();
+    ["js", "wasm"].map(|kind| {
+        let hash = hashes.lines().find_map(|line| line.trim().strip_prefix(kind)?.strip_prefix(':'));
+        let hash = hash.map(|hash| format!(".{}", hash.trim())).unwrap_or_default();
+        format!("{name}{hash}.{kind}")
     })
 }

@@ -2,6 +2,7 @@
 //! The upload page adds uploads and shows them; the header shows their number.
 
 use crate::{
+    app::effect,
     feed::{
         browser::{dom, upload},
         uploads::{Event, Picked, Queue, UploadOptions},
@@ -24,7 +25,7 @@ impl Uploads {
         let uploads = Self { queue: RwSignal::default(), created: RwSignal::default() };
         provide_context(uploads);
         let open = Memo::new(move |_| uploads.queue.with(|queue| queue.open() > 0));
-        Effect::new(move || dom::warn_before_leaving(open.get()));
+        effect(move || dom::warn_before_leaving(open.get()));
     }
 
     /// The uploads from the context.

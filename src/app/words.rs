@@ -1,6 +1,12 @@
 //! Texts about a status, for display and for screen readers. Pure; the components and the page titles use it.
 
-use crate::model::{Session, Stage, State, Status, Timestamp, clock, duration, text};
+use crate::{
+    feed::Mode,
+    model::{
+        Session, Stage, State, Status, Timestamp, clock, duration,
+        text::{self, length},
+    },
+};
 
 /// The name of a state.
 pub(crate) fn state(state: State) -> &'static str {
@@ -14,13 +20,14 @@ pub(crate) fn state(state: State) -> &'static str {
 }
 
 /// What is happening, in a word or two: `Queued`, `Transcribing`, `Done`.
-pub(crate) fn step(status: &Status) -> &'static str {
-    match (status.state, status.stage) {
+pub(crate) fn step(status: &Status) -> String {
+    let words = match (status.state, &status.stage) {
         // A running session has been received already, so its work is about to start.
         (State::Processing, Some(Stage::Receiving)) => "Starting",
         (State::Processing, Some(stage)) => stage.label(),
         (state, _) => self::state(state),
-    }
+    };
+    words.to_owned()
 }
 
 /// The progress bar as text: `43%, Transcribing`, `Queued, 2 ahead`.
@@ -28,7 +35,7 @@ pub(crate) fn progress(status: &Status) -> String {
     match (status.progress, queue_position(status)) {
         (_, Some(queue)) => format!("Queued, {queue}"),
         (Some(progress), _) => format!("{}, {}", text::percentage(progress), step(status)),
-        (None, _) => step(status).to_owned(),
+        (None, _) => step(status),
     }
 }
 
@@ -45,12 +52,12 @@ pub(crate) fn queue_position(status: &Status) -> Option<String> {
 pub(crate) fn audio_done(status: &Status) -> Option<String> {
     match (status.state, status.duration_total) {
         (State::Queued, _) => None,
-        (State::Processing, Some(total)) => Some(format!("{} of {}", clock(status.duration_processed), clock(total))),
-        (State::Completed, Some(total)) => Some(clock(total)),
+        (State::Processing, Some(total)) => Some(format!("{} of {}", clock(status.duration_processed), length(total))),
+        (State::Completed, Some(total)) => Some(length(total)),
         (_, Some(total)) if status.duration_processed > 0.0 => {
-            Some(format!("{} of {}", clock(status.duration_processed), clock(total)))
+            Some(format!("{} of {}", clock(status.duration_processed), length(total)))
         }
-        (_, total) => total.map(clock),
+        (_, total) => total.map(length),
     }
 }
 
@@ -69,11 +76,33 @@ pub(crate) fn time_until(arrival: Timestamp, now: Timestamp) -> String {
     format!("in {}", text::remaining(arrival.seconds_since(now)))
 }
 
-/// How long ago the last update came: `updated just now`, `updated 12 s ago`.
-pub(crate) fn updated(last: Timestamp, now: Timestamp) -> String {
-    match now.seconds_since(last) {
+/// How many seconds ago the last news came: `updated just now`, `updated 12 s ago`.
+pub(crate) fn updated(ago: f64) -> String {
+    match ago {
         s if s < 2.0 => "updated just now".to_owned(),
         s => format!("updated {} ago", duration(s.floor())),
+    }
+}
+
+/// Seconds without a word of the server after which people are told. Shorter than it takes to notice that a connection is dead, and
+/// longer than a reconnect.
+const SILENCE: f64 = 5.0;
+
+/// That the server has said nothing for so many seconds, unless that is nothing yet.
+pub(crate) fn silence(secs: f64) -> Option<String> {
+    (secs >= SILENCE).then(|| format!("No word from the server for {}", duration(secs.floor())))
+}
+
+/// How updates arrive. `streams`: whether polling is a fallback here.
+pub(crate) fn connection(mode: Mode, streams: bool) -> &'static str {
+    match mode {
+        Mode::Off | Mode::Connecting => "",
+        Mode::Live => "Live",
+        Mode::Polling if streams => "Live updates don't get through here: they come every 3 s",
+        Mode::Polling => "Updates come every 3 s",
+        Mode::Offline => "This device is offline. The work goes on; this page will catch up.",
+        Mode::Unreachable => "The server can't be reached. The work goes on; this page will catch up.",
+        Mode::SignIn => "You have to sign in again. The work goes on; this page will catch up.",
     }
 }
 
@@ -88,15 +117,16 @@ pub(crate) fn page_title(title: &str, status: &Status) -> String {
     let prefix = match (status.state, status.progress) {
         (State::Completed, _) => return format!("{title} · Hark"),
         (State::Processing, Some(progress)) => text::percentage(progress),
-        _ => step(status).to_owned(),
+        _ => step(status),
     };
     format!("{prefix} · {title} · Hark")
 }
 
-/// The milestone that a status has reached, which screen readers announce: state, stage, and quarters of the progress.
+/// The milestone that a status has reached, which screen readers announce: state, stage, and quarters of the transcription.
 pub(crate) fn milestone(status: &Status) -> (State, Option<Stage>, u8) {
-    let quarter = status.progress.filter(|_| status.state == State::Processing).map_or(0, |p| (p / 25.0) as u8);
-    (status.state, status.stage.filter(|_| status.state == State::Processing), quarter)
+    let stage = status.stage.filter(|_| status.state == State::Processing);
+    let quarter = status.progress.filter(|_| stage == Some(Stage::Transcribing)).map_or(0, |p| (p / 25.0) as u8);
+    (status.state, stage, quarter)
 }
 
 /// The announcement of a milestone.
@@ -120,10 +150,23 @@ mod tests {
 
     #[test]
     fn the_time_since_an_update_is_never_negative() {
-        let texts = [0, 1_900, 2_000, 65_000, -5_000].map(|now| updated(Timestamp(0), Timestamp(now)));
+        let texts = [0.0, 1.9, 2.0, 65.0, -5.0].map(updated);
         let now = "updated just now";
         assert_eq!(texts, [now, now, "updated 2 s ago", "updated 1 min 5 s ago", now]);
     }
+
+    #[test]
+    fn a_reconnect_is_no_silence() {
+        assert_eq!([0.0, 4.9, -3.0].map(silence), [None, None, None]);
+        assert_eq!(silence(8.3).as_deref(), Some("No word from the server for 8 s"));
+    }
+
+    #[test]
+    fn only_a_fallback_mentions_live_updates() {
+        assert!(connection(Mode::Polling, true).contains("Live updates don't get through"));
+        assert!(!connection(Mode::Polling, false).contains("ive"));
+    }
+
     use crate::model::SessionId;
     use uuid::Uuid;
 
@@ -145,6 +188,8 @@ mod tests {
         assert_eq!(progress(&status(State::Queued, None, None)), "Queued, 2 ahead");
         assert_eq!(progress(&status(State::Completed, None, Some(100.0))), "100%, Done");
         assert_eq!(progress(&status(State::Processing, Some(Stage::Decoding), None)), "Decoding");
+        let own = "Finding speakers".parse().ok();
+        assert_eq!(progress(&status(State::Processing, own, Some(43.2))), "43%, Finding speakers");
     }
 
     #[test]
@@ -176,5 +221,7 @@ mod tests {
             announcement("a", &status(State::Processing, Some(Stage::Transcribing), Some(51.0))),
             "a: Transcribing, 50 percent"
         );
+        // The last quarter isn't announced once more when everything has been heard.
+        assert_eq!(announcement("a", &status(State::Processing, Some(Stage::Saving), Some(99.9))), "a: Saving");
     }
 }

@@ -4,7 +4,9 @@
 
 mod beacon;
 pub mod dom;
+pub mod find;
 pub mod models;
+pub mod player;
 mod poll;
 mod signals;
 mod stream;
@@ -15,11 +17,12 @@ pub mod upload;
 
 use super::{
     Feed,
-    link::{Action, Bye, Event, Link, Timer, Timing},
+    link::{Action, Bye, Event, Link, Memory, Timer, Timing},
+    measure::Updates,
     reduce::{Mentions, SegmentFetches},
     tabs::{Action as TabsAction, Event as TabsEvent, Tabs},
 };
-use crate::model::{SegmentEvent, SessionId, Status, StatusList, Timestamp};
+use crate::model::{Deleted, Renamed, SegmentEvent, SessionId, Status, StatusList, Timestamp};
 use gloo_timers::callback::{Interval, Timeout};
 use leptos::{prelude::*, task::spawn_local};
 use poll::{Answer, Poll};
@@ -36,6 +39,9 @@ thread_local! {
     /// The driver of this page. It isn't part of [`Feed`], which must be `Send`, because its closures can't leave the thread.
     static DRIVER: OnceCell<Rc<Driver>> = const { OnceCell::new() };
 }
+
+/// The key under which a tab keeps what its pages have learnt of the way to the server.
+const MEMORY_KEY: &str = "hark-link";
 
 /// Starts the feed. It opens no connection until a session is watched.
 pub fn start(feed: Feed) {
@@ -54,6 +60,40 @@ pub fn watching(_: Feed) {
             driver.schedule_review();
         }
     });
+}
+
+/// Tells the other tabs of this browser that a session was renamed here.
+pub fn tell_renamed(session_id: SessionId, title: &str) {
+    tell("renamed", &Renamed { session_id, title: title.to_owned() });
+}
+
+/// Tells the other tabs of this browser that a session was deleted here.
+pub fn tell_deleted(session_id: SessionId) {
+    tell("deleted", &Deleted { session_id });
+}
+
+fn tell(kind: &str, news: &impl serde::Serialize) {
+    DRIVER.with(|driver| {
+        if let (Some(driver), Ok(json)) = (driver.get(), serde_json::to_string(news)) {
+            driver.channel.relay(kind, &json);
+        }
+    });
+}
+
+/// How updates came to this page since it was loaded. None while nothing came.
+#[must_use]
+pub fn updates() -> Option<Updates> {
+    beacon::measure(|measure| measure.updates())
+}
+
+/// Sends a report every minute while somebody may see the page. What is counted otherwise is sent when it is seen again.
+fn reports(driver: &Weak<Driver>) -> Interval {
+    let driver = driver.clone();
+    Interval::new(beacon::REPORT_INTERVAL_MS, move || {
+        if driver.upgrade().is_some_and(|driver| driver.is_seen()) {
+            beacon::send();
+        }
+    })
 }
 
 /// The browser's clock.
@@ -85,6 +125,8 @@ struct Driver {
     /// Whether one tab of this browser can run the link for all.
     shared: bool,
     leader_timeout: RefCell<Option<Timeout>>,
+    /// Until when the page listens although nothing runs any more.
+    linger: RefCell<Option<Timeout>>,
     /// Kept because dropping them removes the listeners and stops the reports.
     _signals: Signals,
     _reports: Interval,
@@ -93,11 +135,12 @@ struct Driver {
 impl Driver {
     fn new(feed: Feed) -> Rc<Self> {
         let timing = signals::timing();
+        let memory = Memory::read(&dom::kept(MEMORY_KEY).unwrap_or_default());
         let driver = Rc::new_cyclic(|this: &Weak<Self>| Self {
             this: this.clone(),
             feed,
             timing,
-            link: RefCell::new(Link::new(timing, stream::supported())),
+            link: RefCell::new(Link::new(timing, stream::supported()).remembering(memory)),
             events: RefCell::default(),
             handling: Cell::new(false),
             timers: RefCell::default(),
@@ -111,15 +154,28 @@ impl Driver {
             channel: Channel::new(this),
             shared: Channel::supported(),
             leader_timeout: RefCell::default(),
+            linger: RefCell::default(),
             _signals: Signals::new(this),
-            _reports: beacon::start(),
+            _reports: reports(this),
         });
         feed.can_stream.set(stream::supported());
+        // The page itself is the first word of the server, and news to whoever opens it.
+        feed.last_word.set(Some(now()));
+        feed.last_news.set(Some(now()));
+        beacon::start();
         driver.channel.request_lock();
         if signals::offline() {
             driver.on(Event::Offline);
         }
+        if signals::meta("streams").is_some() {
+            driver.on(Event::Streams(false));
+        }
         driver
+    }
+
+    /// Whether somebody may see this page, or one that it holds the stream for.
+    fn is_seen(&self) -> bool {
+        !signals::hidden() || self.tabs.borrow().has_followers()
     }
 
     /// Passes an event to the link, and performs the actions that it returns.
@@ -131,10 +187,20 @@ impl Driver {
         loop {
             let Some(event) = self.events.borrow_mut().pop_front() else { break };
             let actions = self.link.borrow_mut().on(event, js_sys::Math::random());
-            beacon::handled(event, &actions);
+            beacon::handled(event, &actions, self.is_seen());
+            self.show_whether_it_may_stream();
             actions.into_iter().for_each(|action| self.perform(action));
         }
         self.handling.set(false);
+    }
+
+    /// Lets pages and other tabs know whether polling is a fallback here or what was meant.
+    fn show_whether_it_may_stream(&self) {
+        let may = self.link.borrow().may_stream();
+        if self.feed.can_stream.get_untracked() != may {
+            self.feed.can_stream.set(may);
+            self.relay("streams", if may { "on" } else { "off" });
+        }
     }
 
     fn perform(&self, action: Action) {
@@ -164,6 +230,7 @@ impl Driver {
                 self.feed.mode.set(mode);
                 self.on_tabs(TabsEvent::Mode(mode));
             }
+            Action::Remember(memory) => dom::keep(MEMORY_KEY, memory.write()),
         }
     }
 
@@ -192,12 +259,22 @@ impl Driver {
 
     /// Handles an update that the leading tab relayed.
     fn on_update(&self, update: RelayedUpdate) {
+        // These come from any tab, because that in which somebody acts knows first.
+        let update = match update {
+            RelayedUpdate::Renamed(Renamed { session_id, title }) => return self.feed.renamed(session_id, title),
+            RelayedUpdate::Deleted(Deleted { session_id }) => return self.deleted(session_id),
+            update => update,
+        };
         if !self.tabs.borrow().takes_updates() {
             return;
         }
         self.on_tabs(TabsEvent::Update);
-        self.feed.last_message.set(Some(now()));
+        if let RelayedUpdate::Streams(may) = update {
+            return self.on(Event::Streams(may));
+        }
+        self.feed.last_word.set(Some(now()));
         match update {
+            RelayedUpdate::Streams(_) | RelayedUpdate::Renamed(_) | RelayedUpdate::Deleted(_) => {}
             RelayedUpdate::Status(status) => {
                 self.status(*status);
                 self.update_watching();
@@ -208,7 +285,7 @@ impl Driver {
                 for id in self.feed.shown_transcripts() {
                     self.fetch_missing_segments(id);
                 }
-                let unmentioned = self.mentions.borrow_mut().heartbeat(&self.feed.running());
+                let unmentioned = self.mentions.borrow_mut().heartbeat(&self.feed.running(), now());
                 self.fetch_statuses(unmentioned);
             }
         }
@@ -239,6 +316,7 @@ impl Driver {
     /// Handles that the page was hidden. If every tab has a stream of its own, only visible tabs may keep theirs.
     fn hidden(&self) {
         self.on(if self.shared { Event::Hidden } else { Event::Leaving });
+        beacon::send();
     }
 
     /// Schedules [`Driver::review`] for the next turn of the event loop: pages call `watch` while they are rendered or
@@ -267,7 +345,20 @@ impl Driver {
     }
 
     fn update_watching(&self) {
-        self.on_tabs(TabsEvent::Watching(!self.feed.running().is_empty()));
+        let mut linger = self.linger.borrow_mut();
+        if !self.feed.running().is_empty() {
+            linger.take();
+            drop(linger);
+            self.on_tabs(TabsEvent::Watching(true));
+        } else if linger.is_none() {
+            let this = self.this.clone();
+            *linger = Some(Timeout::new(self.timing.linger, move || {
+                if let Some(driver) = this.upgrade() {
+                    driver.linger.borrow_mut().take();
+                    driver.on_tabs(TabsEvent::Watching(!driver.feed.running().is_empty()));
+                }
+            }));
+        }
     }
 
     /// Handles an event of the stream. `text`: its data, for the other tabs.
@@ -278,7 +369,7 @@ impl Driver {
             Message::Bye(bye) => return self.on(Event::Bye(bye)),
             _ => {}
         }
-        self.feed.last_message.set(Some(now()));
+        self.feed.last_word.set(Some(now()));
         self.on(Event::Message);
         match message {
             Message::Status(status) => {
@@ -291,20 +382,39 @@ impl Driver {
                 self.relay("segment", text);
                 self.feed.segment(segment);
             }
-            Message::Heartbeat => {
+            Message::Renamed(Renamed { session_id, title }) => {
+                self.relay("renamed", text);
+                self.feed.renamed(session_id, title);
+            }
+            Message::Deleted(Deleted { session_id }) => {
+                self.relay("deleted", text);
+                self.deleted(session_id);
+            }
+            Message::Heartbeat(within_secs) => {
+                if let Some(secs) = within_secs {
+                    self.on(Event::Promise(secs));
+                }
                 self.relay("pulse", "");
-                let unmentioned = self.mentions.borrow_mut().heartbeat(&self.feed.running());
+                let unmentioned = self.mentions.borrow_mut().heartbeat(&self.feed.running(), now());
                 self.fetch_statuses(unmentioned);
             }
             Message::Opened | Message::Failed | Message::Bye(_) | Message::Unreadable => {}
         }
     }
 
-    /// Handles the outcome of a poll.
-    fn polled(&self, answer: Answer) {
+    /// Handles the outcome of a poll. `streams`: whether this browser may open streams, if the answer says so.
+    fn polled(&self, answer: Answer, streams: Option<bool>) {
+        // First, or a page that is told to poll would call it a fallback for a moment.
+        if let Some(may) = streams {
+            self.on(Event::Streams(may));
+        }
+        self.take_answer(answer);
+    }
+
+    fn take_answer(&self, answer: Answer) {
         match answer {
             Answer::Statuses(list, text) => {
-                self.feed.last_message.set(Some(now()));
+                self.feed.last_word.set(Some(now()));
                 self.on(Event::PollAnswered);
                 list.statuses.iter().for_each(|status| self.measure_delay(status));
                 self.relay("list", &text);
@@ -312,13 +422,14 @@ impl Driver {
             }
             Answer::Unchanged => {
                 self.relay("pulse", "");
-                self.feed.last_message.set(Some(now()));
+                self.feed.last_word.set(Some(now()));
                 self.on(Event::PollAnswered);
                 for id in self.feed.shown_transcripts() {
                     self.fetch_missing_segments(id);
                 }
             }
             Answer::Failed => self.on(Event::PollFailed),
+            Answer::SignIn => self.on(Event::PollRefused),
         }
     }
 
@@ -336,6 +447,12 @@ impl Driver {
         for status in list.statuses {
             self.status(status);
         }
+        for Renamed { session_id, title } in list.renamed {
+            self.feed.renamed(session_id, title);
+        }
+        for Deleted { session_id } in list.deleted {
+            self.deleted(session_id);
+        }
         let unmentioned = self.mentions.borrow().unmentioned(&self.feed.running());
         self.fetch_statuses(unmentioned);
         self.update_watching();
@@ -347,6 +464,11 @@ impl Driver {
             self.mentions.borrow_mut().mention(id);
             self.fetch_missing_segments(id);
         }
+    }
+
+    fn deleted(&self, id: SessionId) {
+        self.feed.deleted(id);
+        self.update_watching();
     }
 
     /// Fetches the missing segments of a session until none is missing or its transcript is no longer shown. It continues when
@@ -363,7 +485,7 @@ impl Driver {
         spawn_local(async move {
             let mut failures = 0;
             loop {
-                let fetched = poll::fetch_segments(id, range).await;
+                let fetched = poll::fetch_segments(id, range, None).await;
                 let Some(driver) = this.upgrade() else { return };
                 driver.segment_fetches.borrow_mut().done(id);
                 let Some(view) = driver.feed.view(id) else { return };
@@ -400,7 +522,7 @@ impl Driver {
         }
         let this = self.this.clone();
         spawn_local(async move {
-            let listed = poll::fetch_list(None, None).await.0;
+            let listed = poll::fetch_list(None, None).await.answer;
             let mut remaining = unmentioned;
             if let (Answer::Statuses(list, _), Some(driver)) = (listed, this.upgrade()) {
                 remaining.retain(|id| list.statuses.iter().all(|status| status.session_id != *id));
@@ -412,7 +534,7 @@ impl Driver {
                 match answer {
                     Ok(status) => driver.status(status),
                     Err(poll::Error::Gone) => {
-                        driver.feed.forget(id);
+                        driver.feed.deleted(id);
                         driver.feed.unknown.update(|n| *n += 1);
                     }
                     Err(poll::Error::Failed) => {}
@@ -429,7 +551,7 @@ impl Driver {
     /// link can't know: that its stream has been silent for too long.
     fn visible_or_online(&self, event: Event) {
         let silence = f64::from(self.timing.silence) / 1000.0;
-        let last = self.feed.last_message.get_untracked();
+        let last = self.feed.last_word.get_untracked();
         let slept = self.stream.borrow().is_some() && last.is_some_and(|last| now().seconds_since(last) > silence);
         self.on(event);
         if slept {
@@ -443,7 +565,10 @@ enum Message {
     Opened,
     Status(Box<Status>),
     Segment(SegmentEvent),
-    Heartbeat,
+    Renamed(Renamed),
+    Deleted(Deleted),
+    /// Within how many seconds the next event comes, if the server says so.
+    Heartbeat(Option<u32>),
     Bye(Bye),
     /// An event with data that this version can't read.
     Unreadable,

@@ -18,8 +18,13 @@
 //!                     └───────────────────────────────────────────────┘
 //! ```
 //!
-//! Polling runs independently of these states: it starts after the third failure in a row, after `bye` (limit), or at once in
-//! a browser without EventSource (whose machine stays in Waiting, without timers), and stops at a stream's first event.
+//! Polling runs independently of these states, beside further attempts: it starts with the first silence (a stream of which
+//! nothing came in time, or that fell silent), after the third error in a row, after `bye` (limit), or at once in a browser
+//! without EventSource (whose machine stays in Waiting, without timers), and stops at a stream's first event. It also starts at
+//! once where an earlier page of the same tab has learnt that streams don't get through ([`Memory`]).
+//! Once the browser reports no network, a poll probes beside a stream that delivers: if it fails, so has the stream.
+//! So does a browser that the server has told to poll, by `bye` (polling) or otherwise ([`Event::Streams`]): it makes no
+//! attempts until a poll's answer says that it may open streams again, and then makes one at once.
 //! `Leaving` (the page is unloaded, or moved to the back/forward cache) closes everything until the page is back.
 //!
 //! Retry waits, after
@@ -52,10 +57,27 @@ pub enum Mode {
     Polling,
     /// The browser reports no network, and no transport delivers.
     Offline,
+    /// Polls fail, and no stream delivers: the server is down, or something on the way to it.
+    Unreachable,
+    /// Something else answers in the server's place: a login that has run out, or the page of a network that wants one.
+    SignIn,
 }
 
 impl Mode {
-    const ALL: [Mode; 5] = [Self::Off, Self::Connecting, Self::Live, Self::Polling, Self::Offline];
+    const ALL: [Mode; 7] =
+        [Self::Off, Self::Connecting, Self::Live, Self::Polling, Self::Offline, Self::Unreachable, Self::SignIn];
+
+    /// Whether updates arrive, so that their absence means that nothing has changed.
+    #[must_use]
+    pub fn delivers(self) -> bool {
+        matches!(self, Self::Live | Self::Polling)
+    }
+
+    /// Whether something is wrong that people should be told.
+    #[must_use]
+    pub fn is_trouble(self) -> bool {
+        matches!(self, Self::Offline | Self::Unreachable | Self::SignIn)
+    }
 
     /// The name used between tabs, in `data-mode` and in tests.
     #[must_use]
@@ -66,6 +88,8 @@ impl Mode {
             Self::Live => "live",
             Self::Polling => "polling",
             Self::Offline => "offline",
+            Self::Unreachable => "unreachable",
+            Self::SignIn => "sign-in",
         }
     }
 
@@ -110,6 +134,12 @@ pub enum Event {
     PollAnswered,
     /// A poll failed.
     PollFailed,
+    /// A poll was answered by something else than the server, which wants people to sign in.
+    PollRefused,
+    /// The server promises that the stream's next event comes within so many seconds. May be repeated.
+    Promise(u32),
+    /// The server says whether this browser may open streams. May be repeated.
+    Streams(bool),
 }
 
 /// Why the server closes a stream.
@@ -119,10 +149,14 @@ pub enum Bye {
     Shutdown,
     /// The stream has reached its maximum lifetime.
     Lifetime,
-    /// There was nothing to send for a while, or the person left this browser. The connection isn't at fault.
+    /// There was nothing to send for a while. The connection isn't at fault.
     Idle,
+    /// The person left this browser.
+    Logout,
     /// Too many streams are open.
     Limit,
+    /// This browser must poll: it is assigned to the control group, or streams are switched off.
+    Polling,
     /// A reason that this version doesn't know.
     Other,
 }
@@ -134,10 +168,39 @@ impl Bye {
         match reason {
             "shutdown" => Self::Shutdown,
             "lifetime" => Self::Lifetime,
-            "idle" | "logout" => Self::Idle,
+            "idle" => Self::Idle,
+            "logout" => Self::Logout,
             "limit" => Self::Limit,
+            "polling" => Self::Polling,
             _ => Self::Other,
         }
+    }
+}
+
+/// What a page learns of the way to the server, for the next page in the same tab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// Nothing came of a stream while polls were answered: something on the way holds streams back.
+    pub blocked: bool,
+    /// A stream delivers that was requested without compression, after others had failed.
+    pub uncompressed: bool,
+}
+
+impl Memory {
+    /// The text that the browser keeps.
+    #[must_use]
+    pub fn write(self) -> &'static str {
+        match (self.blocked, self.uncompressed) {
+            (true, _) => "blocked",
+            (false, true) => "uncompressed",
+            (false, false) => "",
+        }
+    }
+
+    /// What [`Memory::write`] wrote.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        Self { blocked: text == "blocked", uncompressed: text == "uncompressed" }
     }
 }
 
@@ -173,6 +236,8 @@ pub enum Action {
     ClearTimer(Timer),
     /// Show the new mode.
     Report(Mode),
+    /// Keep this for the next page in this tab.
+    Remember(Memory),
 }
 
 /// The machine's timeouts and intervals in milliseconds, and the number of failures after which it polls.
@@ -180,8 +245,11 @@ pub enum Action {
 pub struct Timing {
     /// The timeout for a stream's first event: 4 s. After it the stream counts as buffered or blocked on the way.
     pub first: u32,
-    /// The timeout for a stream's next event: 40 s, which is two heartbeats (15 s each) and a margin.
+    /// The timeout for a stream's next event: 40 s, which is two heartbeats (15 s each) and a margin; or twice what the server
+    /// promises, if that is shorter.
     pub silence: u32,
+    /// The shortest such timeout: 8 s, so that a busy machine isn't taken for a dead connection.
+    pub beat: u32,
     /// The poll interval: 3 s. `browser` polls; the machine only starts and stops it.
     pub poll: u32,
     /// The interval between attempts to open a stream while polling: 30 s.
@@ -194,6 +262,9 @@ pub struct Timing {
     pub healthy: u32,
     /// The shortest time between two attempts, however often the network comes and goes: 500 ms.
     pub spacing: u32,
+    /// How long the page goes on listening once nothing runs any more: 4 s, because a session that is deleted is cancelled
+    /// first. Longer than the poll interval.
+    pub linger: u32,
     /// The timeout for a word from the leading tab: 40 s, as for a stream. See `tabs`.
     pub leader: u32,
     /// The number of failures in a row after which polling starts: 3.
@@ -205,12 +276,14 @@ impl Default for Timing {
         Self {
             first: 4_000,
             silence: 40_000,
+            beat: 8_000,
             poll: 3_000,
             retry: 30_000,
             base: 500,
             cap: 30_000,
             healthy: 60_000,
             spacing: 500,
+            linger: 4_000,
             leader: 40_000,
             tries: 3,
         }
@@ -231,12 +304,14 @@ impl Timing {
             let wait = match name.trim() {
                 "first" => &mut timing.first,
                 "silence" => &mut timing.silence,
+                "beat" => &mut timing.beat,
                 "poll" => &mut timing.poll,
                 "retry" => &mut timing.retry,
                 "base" => &mut timing.base,
                 "cap" => &mut timing.cap,
                 "healthy" => &mut timing.healthy,
                 "spacing" => &mut timing.spacing,
+                "linger" => &mut timing.linger,
                 "leader" => &mut timing.leader,
                 "tries" => {
                     timing.tries = value.max(1);
@@ -264,6 +339,8 @@ enum Polls {
     Requested,
     Answered,
     Failing,
+    /// Answered by something else than the server.
+    Refused,
 }
 
 /// The state machine. See the module's diagram.
@@ -272,6 +349,8 @@ pub struct Link {
     timing: Timing,
     /// Whether the browser has EventSource.
     can_stream: bool,
+    /// Whether the server has told this browser to poll.
+    told_to_poll: bool,
     watched: bool,
     /// Whether the page was left ([`Event::Leaving`]) and isn't back yet.
     suspended: bool,
@@ -284,6 +363,11 @@ pub struct Link {
     failures: u32,
     /// Whether the next streams are requested without compression.
     uncompressed: bool,
+    /// Whether nothing came of a stream in time, and none has delivered since.
+    unheard: bool,
+    /// Within how many milliseconds the open stream's next event must come.
+    silence: u32,
+    memory: Memory,
     /// Which timers run, so that one that fires late changes nothing.
     running: [bool; 5],
     /// Whether an attempt was wanted too soon after the last one. It is made when Spacing fires.
@@ -299,6 +383,7 @@ impl Link {
         Self {
             timing,
             can_stream,
+            told_to_poll: false,
             watched: false,
             suspended: false,
             offline: false,
@@ -306,11 +391,31 @@ impl Link {
             polls: Polls::Stopped,
             failures: 0,
             uncompressed: false,
+            unheard: false,
+            silence: timing.silence,
+            memory: Memory::default(),
             running: [false; 5],
             attempt_due: false,
             reported: Mode::Off,
             actions: Vec::new(),
         }
+    }
+
+    /// The same machine, on a page that follows one which has learnt this.
+    #[must_use]
+    pub fn remembering(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self.uncompressed = memory.blocked || memory.uncompressed;
+        if memory.blocked {
+            self.failures = self.timing.tries;
+        }
+        self
+    }
+
+    /// Whether streams are meant to be used here, so that polling is a fallback.
+    #[must_use]
+    pub fn may_stream(&self) -> bool {
+        self.can_stream && !self.told_to_poll
     }
 
     /// Handles `event` and returns the actions to perform, in order. `random`: a new number from 0 to 1 for each call.
@@ -320,6 +425,8 @@ impl Link {
         match event {
             Event::Online => self.offline = false,
             Event::Offline => self.offline = true,
+            Event::Streams(on) if self.watched && !self.suspended && self.told_to_poll == on => self.follow_switch(on),
+            Event::Streams(on) => self.told_to_poll = !on,
             Event::Watch if !self.watched || self.suspended => {
                 self.watched = true;
                 self.resume();
@@ -332,6 +439,7 @@ impl Link {
         }
         if self.watched {
             self.while_watched(event, random);
+            self.remember();
             self.report();
         } else {
             self.set_mode(Mode::Off);
@@ -353,7 +461,7 @@ impl Link {
             Event::Visible | Event::Online if self.suspended => self.resume(),
             Event::Visible | Event::Online => {
                 if self.polls != Polls::Stopped {
-                    self.push(Action::StartPolling);
+                    self.poll_now();
                 }
                 self.attempt();
             }
@@ -368,33 +476,51 @@ impl Link {
                 Stream::Closed => {}
                 Stream::Opening { .. } => {
                     self.stream = Stream::Live;
+                    self.unheard = false;
                     self.clear(Timer::FirstEvent);
                     self.stop_polling();
-                    self.set(Timer::Silence, self.timing.silence);
+                    self.set(Timer::Silence, self.silence);
                     self.set(Timer::Healthy, self.timing.healthy);
                 }
-                Stream::Live => self.set(Timer::Silence, self.timing.silence),
+                Stream::Live => {
+                    // A poll that probes isn't needed any more.
+                    self.stop_polling();
+                    self.set(Timer::Silence, self.silence);
+                }
             },
+            Event::Promise(secs) => {
+                let twice = secs.saturating_mul(2_000).max(self.timing.beat).min(self.timing.silence);
+                if std::mem::replace(&mut self.silence, twice) != twice && self.stream == Stream::Live {
+                    self.set(Timer::Silence, twice);
+                }
+            }
+            // It is often wrong, so a poll finds out.
+            Event::Offline if !self.suspended => self.poll_now(),
             Event::Bye(_) | Event::Failed if self.stream == Stream::Closed => {}
             Event::Bye(Bye::Limit) => {
                 self.close();
                 self.start_polling();
                 self.set(Timer::Retry, self.retry_interval(random));
             }
-            Event::Bye(Bye::Shutdown | Bye::Lifetime | Bye::Idle) if self.stream == Stream::Live => {
+            Event::Bye(Bye::Polling) => self.follow_switch(false),
+            Event::Bye(Bye::Shutdown | Bye::Lifetime | Bye::Idle | Bye::Logout) if self.stream == Stream::Live => {
                 self.close();
                 self.set(Timer::Retry, 250 + (500.0 * random) as u32);
             }
             // A stream that ends with `bye` before any other event counts as a failure, so that the next attempt waits.
-            Event::Bye(_) => self.fail(random),
-            Event::Failed => self.stream_broke(random),
+            Event::Bye(_) => self.fail(random, false),
+            Event::Failed => self.stream_broke(random, false),
 
             Event::Timer(timer) => {
                 if !std::mem::take(&mut self.running[timer as usize]) {
                     return;
                 }
                 match timer {
-                    Timer::FirstEvent | Timer::Silence => self.stream_broke(random),
+                    Timer::FirstEvent => {
+                        self.unheard = true;
+                        self.stream_broke(random, true);
+                    }
+                    Timer::Silence => self.stream_broke(random, true),
                     Timer::Retry => self.attempt(),
                     Timer::Healthy => self.failures = 0,
                     Timer::Spacing if self.attempt_due => self.attempt(),
@@ -402,27 +528,45 @@ impl Link {
                 }
             }
 
+            // The probe beside a stream that delivers has reached the server.
+            Event::PollAnswered if self.stream == Stream::Live => self.stop_polling(),
             Event::PollAnswered if self.polls != Polls::Stopped => {
-                let recovered = self.polls == Polls::Failing;
+                let recovered = matches!(self.polls, Polls::Failing | Polls::Refused);
                 self.polls = Polls::Answered;
                 if recovered {
                     // Stream and polls probably failed for the same reason, which is gone now.
                     self.attempt();
                 }
             }
-            Event::PollFailed if self.polls != Polls::Stopped => {
-                self.polls = Polls::Failing;
+            Event::PollFailed | Event::PollRefused if self.polls != Polls::Stopped => {
+                self.polls = if event == Event::PollFailed { Polls::Failing } else { Polls::Refused };
                 self.uncompressed = false;
+                if self.stream == Stream::Live {
+                    self.stream_broke(random, true);
+                }
             }
-            Event::PollAnswered | Event::PollFailed => {}
-            Event::Watch | Event::Idle | Event::Hidden | Event::Offline => {}
+            Event::PollAnswered | Event::PollFailed | Event::PollRefused => {}
+            Event::Watch | Event::Idle | Event::Hidden | Event::Offline | Event::Streams(_) => {}
+        }
+    }
+
+    /// Begins to poll because the server says so, or opens a stream because it may be opened again.
+    fn follow_switch(&mut self, streams: bool) {
+        self.told_to_poll = !streams;
+        if streams {
+            self.attempt();
+        } else {
+            self.close();
+            self.clear(Timer::Retry);
+            self.attempt_due = false;
+            self.start_polling();
         }
     }
 
     /// Opens the transports again, when none is open.
     fn resume(&mut self) {
         self.suspended = false;
-        if !self.can_stream || self.failures >= self.timing.tries {
+        if !self.may_stream() || self.failures >= self.timing.tries {
             self.start_polling();
         }
         self.attempt();
@@ -430,7 +574,7 @@ impl Link {
 
     /// Opens a stream unless one is open: now, or as soon as the last attempt is `spacing` ago.
     fn attempt(&mut self) {
-        if !self.can_stream || self.stream != Stream::Closed {
+        if !self.may_stream() || self.stream != Stream::Closed {
             return;
         }
         self.attempt_due = self.runs(Timer::Spacing);
@@ -439,22 +583,26 @@ impl Link {
         }
         self.clear(Timer::Retry);
         self.stream = Stream::Opening { opened: false };
+        self.silence = self.timing.silence;
         self.push(Action::OpenStream { compressed: !self.uncompressed });
         self.set(Timer::FirstEvent, self.timing.first);
         self.set(Timer::Spacing, self.timing.spacing);
     }
 
-    /// The stream ended without a `bye`.
-    fn stream_broke(&mut self, random: f64) {
+    /// The stream ended without a `bye`. `silent`: without a word, so that it took seconds to notice.
+    fn stream_broke(&mut self, random: f64, silent: bool) {
         self.uncompressed |= matches!(self.stream, Stream::Opening { .. });
-        self.fail(random);
+        self.fail(random, silent);
     }
 
-    fn fail(&mut self, random: f64) {
+    fn fail(&mut self, random: f64, silent: bool) {
         self.close();
         self.failures = self.failures.saturating_add(1);
-        let wait = if self.failures >= self.timing.tries {
+        let enough = self.failures >= self.timing.tries;
+        if silent || enough {
             self.start_polling();
+        }
+        let wait = if enough {
             self.retry_interval(random)
         } else {
             let doublings = (self.failures - 1).min(31);
@@ -474,6 +622,14 @@ impl Link {
             self.polls = Polls::Requested;
             self.push(Action::StartPolling);
         }
+    }
+
+    /// Polls now, and goes on polling.
+    fn poll_now(&mut self) {
+        if self.polls == Polls::Stopped {
+            self.polls = Polls::Requested;
+        }
+        self.push(Action::StartPolling);
     }
 
     fn stop_polling(&mut self) {
@@ -523,12 +679,26 @@ impl Link {
         self.actions.push(action);
     }
 
+    /// Notes what the page has learnt of the way to the server.
+    fn remember(&mut self) {
+        let memory = match (self.stream, self.polls) {
+            (Stream::Live, _) => Memory { blocked: false, uncompressed: self.uncompressed },
+            (_, Polls::Answered) if self.unheard && self.may_stream() => Memory { blocked: true, uncompressed: false },
+            _ => return,
+        };
+        if std::mem::replace(&mut self.memory, memory) != memory {
+            self.push(Action::Remember(memory));
+        }
+    }
+
     fn report(&mut self) {
         let mode = match (self.stream, self.polls) {
             _ if self.suspended => return, // Nobody sees the page, and the badge would flicker when it is back.
             (Stream::Live, _) => Mode::Live,
             (_, Polls::Answered) => Mode::Polling,
+            (_, Polls::Refused) => Mode::SignIn,
             _ if self.offline => Mode::Offline,
+            (_, Polls::Failing) => Mode::Unreachable,
             _ => Mode::Connecting,
         };
         self.set_mode(mode);

@@ -3,7 +3,7 @@
 //! [`SegmentFetches`] and [`Mentions`] hold state for `browser`: which sessions' segments are being fetched, and which
 //! sessions no transport has mentioned lately.
 
-use crate::model::{Segment, SessionId, Status, Transcript};
+use crate::model::{Segment, SessionId, Status, Timestamp, Transcript};
 
 /// What is known of one session.
 #[derive(Clone, Debug, PartialEq)]
@@ -196,12 +196,13 @@ impl SegmentFetches {
 #[derive(Debug, Default)]
 pub struct Mentions {
     mentioned: Vec<SessionId>,
-    heartbeats: u32,
+    /// When the statuses of unmentioned sessions were last due.
+    checked: Option<Timestamp>,
 }
 
 impl Mentions {
-    /// The status of a session is fetched if it hasn't been mentioned for this many heartbeats, which is a minute.
-    pub const HEARTBEATS_UNMENTIONED: u32 = 4;
+    /// The status of a session is fetched if it hasn't been mentioned for so many seconds.
+    pub const UNMENTIONED_SECS: f64 = 60.0;
 
     /// Starts over, because a transport was opened and what is known may be old.
     pub fn restart(&mut self) {
@@ -215,15 +216,14 @@ impl Mentions {
         }
     }
 
-    /// Notes a heartbeat. Returns those of `running` whose status must be fetched: at the first heartbeat after a transport
-    /// was opened, which comes after the snapshot, and then every [`Mentions::HEARTBEATS_UNMENTIONED`] heartbeats.
+    /// Notes a heartbeat at the time `now` by the browser's clock. Returns those of `running` whose status must be fetched: at
+    /// the first heartbeat after a transport was opened, which comes after the snapshot, and then once a minute.
     #[must_use]
-    pub fn heartbeat(&mut self, running: &[SessionId]) -> Vec<SessionId> {
-        let due = self.heartbeats.is_multiple_of(Self::HEARTBEATS_UNMENTIONED);
-        self.heartbeats = self.heartbeats.wrapping_add(1);
-        if !due {
+    pub fn heartbeat(&mut self, running: &[SessionId], now: Timestamp) -> Vec<SessionId> {
+        if self.checked.is_some_and(|checked| now.seconds_since(checked) < Self::UNMENTIONED_SECS) {
             return Vec::new();
         }
+        self.checked = Some(now);
         let unmentioned = self.unmentioned(running);
         self.mentioned.clear();
         unmentioned
@@ -239,7 +239,7 @@ impl Mentions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{State, Timestamp, Word};
+    use crate::model::{State, Word};
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -386,15 +386,17 @@ mod tests {
     fn unmentioned_sessions_are_returned_at_the_first_heartbeat_and_then_once_a_minute() {
         let (a, b) = (id(1), id(2));
         let mut mentions = Mentions::default();
+        let at = |secs: i64| Timestamp(secs * 1000);
         mentions.mention(a);
-        assert_eq!(mentions.heartbeat(&[a, b]), [b]);
+        assert_eq!(mentions.heartbeat(&[a, b], at(0)), [b]);
         mentions.mention(b);
-        for _ in 1..Mentions::HEARTBEATS_UNMENTIONED {
-            assert_eq!(mentions.heartbeat(&[a, b]), []);
+        // However often the heartbeats come.
+        for secs in [3, 15, 45, 59] {
+            assert_eq!(mentions.heartbeat(&[a, b], at(secs)), []);
         }
-        assert_eq!(mentions.heartbeat(&[a, b]), [a]);
+        assert_eq!(mentions.heartbeat(&[a, b], at(60)), [a]);
         mentions.restart();
-        assert_eq!(mentions.heartbeat(&[a, b]), [a, b]);
+        assert_eq!(mentions.heartbeat(&[a, b], at(61)), [a, b]);
         assert_eq!(mentions.unmentioned(&[b]), [b]);
     }
 

@@ -115,6 +115,12 @@ impl Tabs {
         self.role == Role::Leader
     }
 
+    /// Whether other tabs get their updates from this one.
+    #[must_use]
+    pub fn has_followers(&self) -> bool {
+        !self.followers.is_empty()
+    }
+
     /// Whether this tab takes in the updates that another tab relays.
     #[must_use]
     pub fn takes_updates(&self) -> bool {

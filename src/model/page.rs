@@ -1,7 +1,7 @@
-//! The data of the pages about uploads and identity, and the addresses of those pages and of their forms. Built by the
+//! The data of the pages about sessions, uploads and identity, and the addresses of those pages and of their forms. Built by the
 //! server, returned by the server functions and shown by the pages.
 
-use super::{Channels, EngineInfo, ModelInfo, Timestamp};
+use super::{Channels, EngineInfo, ModelInfo, SessionPage, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The page that makes links and recovery keys, which open the sessions in another browser.
@@ -12,6 +12,14 @@ pub const OPEN_PAGE: &str = "/identity/open";
 pub const MODELS_PAGE: &str = "/models";
 /// The address of the upload form: the JSON API, which reads it as a stream.
 pub const UPLOAD_PATH: &str = "/api/v1/sessions";
+
+/// What the page of sessions shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionList {
+    pub page: SessionPage,
+    /// What a search has found in texts, as HTML.
+    pub found: String,
+}
 
 /// A language by tag and by its English name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -103,6 +103,12 @@ impl Meter {
         Self { last: now, processed, audio: 0.0, work: 0.0, total_audio: 0.0, total_work: 0.0 }
     }
 
+    /// Seconds of audio since the first reading, and of the work on them.
+    #[must_use]
+    pub fn totals(&self) -> (f64, f64) {
+        (self.total_audio, self.total_work)
+    }
+
     /// Takes a reading: `processed` seconds of audio are done at `now`. A reading that goes backwards in either is ignored.
     pub fn update(&mut self, now: f64, processed: f64) {
         let work = now - self.last;

@@ -42,6 +42,18 @@ pub struct Segment {
     pub speaker: Option<u16>,
 }
 
+impl Segment {
+    /// Where each word of the text begins, in seconds, where white space divides words. Empty if the engine's words aren't
+    /// those of the text.
+    #[must_use]
+    pub fn word_starts(&self) -> Vec<f64> {
+        if self.words.len() != self.text.split_whitespace().count() {
+            return Vec::new();
+        }
+        self.words.iter().map(|word| word.start).collect()
+    }
+}
+
 /// A speaker by number, as transcripts and pages name it.
 #[must_use]
 pub fn speaker_label(speaker: u16) -> String {
@@ -116,6 +128,23 @@ impl From<SegmentEvent> for Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_have_times_if_they_are_those_of_the_text() {
+        let word = |start| Word { text: String::new(), start, end: start + 1.0, confidence: None };
+        let segment = |text: &str, words: &[f64]| Segment {
+            index: 0,
+            start: 0.0,
+            end: 9.0,
+            text: text.to_owned(),
+            confidence: None,
+            words: words.iter().copied().map(word).collect(),
+            unsure: Vec::new(),
+            speaker: None,
+        };
+        assert_eq!(segment("a  b", &[0.5, 2.5]).word_starts(), [0.5, 2.5]);
+        assert!(segment("a b", &[0.5]).word_starts().is_empty() && segment("a b", &[]).word_starts().is_empty());
+    }
 
     #[test]
     fn words_of_low_confidence_are_unsure() {

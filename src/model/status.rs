@@ -1,8 +1,9 @@
 //! The status of a session. It is a state and not a log: a watcher needs only the newest version.
 
 use super::{EventId, Remark, SessionId, Timestamp};
-use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use arrayvec::ArrayString;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 /// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,53 +55,114 @@ impl FromStr for State {
 }
 
 /// What is being done to a session while it is processed, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     Receiving,
     Decoding,
     LoadingModel,
     Transcribing,
     Saving,
+    /// A stage that only a worker outside Hark has, under the worker's name for it.
+    Own(StageName),
 }
 
+/// The worker's name for a stage of its own: at most [`Stage::MAX_NAME`] bytes, without control characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StageName(ArrayString<{ Stage::MAX_NAME }>);
+
 impl Stage {
-    /// Every stage, in order.
+    /// Every stage of Hark's own workers, in order.
     pub const ALL: [Stage; 5] = [Self::Receiving, Self::Decoding, Self::LoadingModel, Self::Transcribing, Self::Saving];
+
+    /// The longest name of a worker's own stage, in bytes: a few words. A longer one is cut.
+    pub const MAX_NAME: usize = 64;
 
     /// The name used on the wire and in the database.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Receiving => "receiving",
             Self::Decoding => "decoding",
             Self::LoadingModel => "loading_model",
             Self::Transcribing => "transcribing",
             Self::Saving => "saving",
+            Self::Own(name) => &name.0,
         }
     }
 
     /// The name shown to people.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub fn label(&self) -> &str {
         match self {
             Self::Receiving => "Received",
             Self::Decoding => "Decoding",
             Self::LoadingModel => "Loading model",
             Self::Transcribing => "Transcribing",
             Self::Saving => "Saving",
+            Self::Own(name) => &name.0,
         }
+    }
+
+    /// Whether only a worker outside Hark has this stage.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
     }
 }
 
 impl FromStr for Stage {
-    type Err = String;
+    type Err = &'static str;
 
+    /// Any name that isn't blank. Hark's own stages are recognised however they are written: `Loading-Model`.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|s| s.as_str() == name).ok_or_else(|| format!("unknown stage '{name}'"))
+        let mut own = ArrayString::new();
+        for char in name.chars().filter(|char| !char.is_control()).skip_while(|char| char.is_whitespace()) {
+            if own.try_push(char).is_err() {
+                break;
+            }
+        }
+        own.truncate(own.trim_end().len());
+        let same =
+            |known: char, given: char| known == given.to_ascii_lowercase() || known == '_' && "- ".contains(given);
+        let is = |stage: &Stage| {
+            let known = stage.as_str();
+            known.len() == own.len() && known.chars().zip(own.chars()).all(|(known, given)| same(known, given))
+        };
+        if let Some(stage) = Self::ALL.into_iter().find(is) {
+            return Ok(stage);
+        }
+        if own.is_empty() { Err("a stage has a name") } else { Ok(Self::Own(StageName(own))) }
     }
 }
+
+impl Serialize for Stage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Stage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(feature = "ssr")]
+impl utoipa::PartialSchema for Stage {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some(
+                "What is being done to a session while it is processed: `receiving`, `decoding`, `loading_model`, \
+                 `transcribing`, `saving`, in this order; or a stage that only a worker outside Hark has, under the \
+                 worker's name for it, of at most 64 bytes.",
+            ))
+            .into()
+    }
+}
+
+#[cfg(feature = "ssr")]
+impl utoipa::ToSchema for Stage {}
 
 /// Why a session failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,6 +304,27 @@ fn is_zero(number: &u32) -> bool {
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
 pub struct StatusList {
     pub statuses: Vec<Status>,
+    /// Sessions that were given another title within the last minute. Left out if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renamed: Vec<Renamed>,
+    /// Sessions that were deleted within the last minute. Left out if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deleted: Vec<Deleted>,
+}
+
+/// The data of a `renamed` event: a session has another title.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct Renamed {
+    pub session_id: SessionId,
+    pub title: String,
+}
+
+/// The data of a `deleted` event: a session is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
+pub struct Deleted {
+    pub session_id: SessionId,
 }
 
 /// The data of a `heartbeat` event.
@@ -250,4 +333,42 @@ pub struct StatusList {
 pub struct Heartbeat {
     /// The server's time.
     pub timestamp: Timestamp,
+    /// The next event comes within so many seconds. Shorter while a session that the stream covers is processing, so that a
+    /// dead connection is noticed soon. Earlier servers don't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within_secs: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(name: &str) -> Stage {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn stages_of_outside_workers_keep_their_names() {
+        assert_eq!(read("transcribing"), Stage::Transcribing);
+        assert_eq!(["Loading-Model", "loading model", "LOADING_MODEL"].map(read), [Stage::LoadingModel; 3]);
+        let own = read(" Diarizing\n speakers ");
+        assert_eq!((own.as_str(), own.label(), own.is_own()), ("Diarizing speakers", "Diarizing speakers", true));
+        assert_eq!(serde_json::to_string(&own).unwrap(), "\"Diarizing speakers\"");
+        assert_eq!(serde_json::from_str::<Stage>("\"Diarizing speakers\"").unwrap(), own);
+        for blank in ["", "  ", "\0\n"] {
+            assert!(blank.parse::<Stage>().is_err(), "{blank:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_stage_is_read_as_it_was_written(name in ".{0,80}") {
+            if let Ok(stage) = name.parse::<Stage>() {
+                prop_assert!(stage.as_str().len() <= Stage::MAX_NAME);
+                prop_assert!(!stage.as_str().chars().any(char::is_control));
+                prop_assert_eq!(stage.as_str().parse(), Ok(stage));
+            }
+        }
+    }
 }

@@ -21,6 +21,21 @@ pub fn clock(seconds: f64) -> String {
     if h > 0 { format!("{h}:{m:02}:{s:02}") } else { format!("{m}:{s:02}") }
 }
 
+/// The length of a recording, to the nearest second: `0:32`.
+#[must_use]
+pub fn length(seconds: f64) -> String {
+    clock(seconds.round())
+}
+
+/// A position in a recording, in words to be heard: `7 seconds`, `12 minutes 30 seconds`, `1 hour 2 minutes 3 seconds`.
+#[must_use]
+pub fn spoken(seconds: f64) -> String {
+    let s = whole(seconds.floor());
+    let parts = [(s / 3600, "hour"), (s / 60 % 60, "minute"), (s % 60, "second")];
+    let said = parts.into_iter().filter(|(n, unit)| *n > 0 || (s == 0 && *unit == "second"));
+    said.map(|(n, unit)| count(n as usize, unit)).collect::<Vec<_>>().join(" ")
+}
+
 /// A duration in at most two units: `45 s`, `2 min 5 s`, `1 h 30 min`.
 #[must_use]
 pub fn duration(seconds: f64) -> String {
@@ -67,6 +82,18 @@ pub fn date_time(at: Timestamp) -> String {
 #[must_use]
 pub fn time_of_day(at: Timestamp) -> String {
     at.calendar().format("%H:%M UTC").to_string()
+}
+
+/// A day of the year in UTC: `23 Nov`.
+#[must_use]
+pub fn day(at: Timestamp) -> String {
+    at.calendar().format("%-d %b").to_string()
+}
+
+/// A time of day in UTC without saying so: `14:32`. For labels that stand side by side.
+#[must_use]
+pub fn hour_minute(at: Timestamp) -> String {
+    at.calendar().format("%H:%M").to_string()
 }
 
 /// A speed relative to real time: `2.3x`, `14x`.
@@ -143,6 +170,20 @@ mod tests {
         {
             assert_eq!(clock(s), text);
         }
+        assert_eq!([length(31.6), length(31.4), length(3599.5)], ["0:32", "0:31", "1:00:00"]);
+    }
+
+    #[test]
+    fn positions_are_spoken_in_words() {
+        for (s, text) in [
+            (0.4, "0 seconds"),
+            (61.9, "1 minute 1 second"),
+            (120.0, "2 minutes"),
+            (3723.0, "1 hour 2 minutes 3 seconds"),
+            (f64::NAN, "0 seconds"),
+        ] {
+            assert_eq!(spoken(s), text);
+        }
     }
 
     #[test]
@@ -184,6 +225,7 @@ mod tests {
         let at: Timestamp = "2026-11-23T14:32:59.999Z".parse().expect("a time");
         assert_eq!(date_time(at), "23 Nov 2026, 14:32 UTC");
         assert_eq!(time_of_day(at), "14:32 UTC");
+        assert_eq!([day(at), hour_minute(at)], ["23 Nov", "14:32"]);
         assert_eq!(date_time(Timestamp(0)), "1 Jan 1970, 00:00 UTC");
     }
 

@@ -83,6 +83,33 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
+/// What became of the address that a proxy names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// A trusted proxy names one.
+    Believed,
+    /// One is named, but not by a trusted proxy, or not in the header that is read.
+    Ignored,
+    /// None is named.
+    Absent,
+}
+
+/// Whether the address that a request names as its client's counts.
+#[must_use]
+pub fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[TrustedProxy], header: ForwardedHeader) -> Forwarded {
+    let read = match header {
+        ForwardedHeader::XForwardedFor => &X_FORWARDED_FOR,
+        ForwardedHeader::Forwarded => &header::FORWARDED,
+    };
+    if is_proxy(peer, trusted) && headers.contains_key(read) {
+        Forwarded::Believed
+    } else if headers.contains_key(&X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED) {
+        Forwarded::Ignored
+    } else {
+        Forwarded::Absent
+    }
+}
+
 /// The client of a request that came from `peer`.
 #[must_use]
 pub fn find_client(
@@ -201,6 +228,21 @@ mod tests {
         assert_eq!(found("fd00::1", F, &[("forwarded", "for=192.0.2.60;proto=http;by=203.0.113.43")]), "192.0.2.60");
         assert_eq!(found("fd00::1", F, &[("forwarded", "for=_hidden")]), "fd00::1");
         assert_eq!(found("fd00::1", F, &[("x-forwarded-for", "192.0.2.60")]), "fd00::1");
+    }
+
+    #[test]
+    fn a_named_client_counts_if_a_trusted_proxy_names_it_in_the_right_header() {
+        use ForwardedHeader::{Forwarded as F, XForwardedFor as X};
+        let trusted: Vec<TrustedProxy> = vec!["10.0.0.0/8".parse().unwrap()];
+        let of = |peer: &str, read: ForwardedHeader, sent: Option<&'static str>| {
+            let sent = sent.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("192.0.2.1")));
+            forwarded(address(peer), &HeaderMap::from_iter(sent), &trusted, read)
+        };
+        assert_eq!(of("10.0.0.1", X, Some("x-forwarded-for")), Forwarded::Believed);
+        assert_eq!(of("10.0.0.1", F, Some("forwarded")), Forwarded::Believed);
+        assert_eq!(of("10.0.0.1", F, Some("x-forwarded-for")), Forwarded::Ignored);
+        assert_eq!(of("172.16.0.1", X, Some("x-forwarded-for")), Forwarded::Ignored);
+        assert_eq!(of("10.0.0.1", X, None), Forwarded::Absent);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use child::{DecoderArgs, run_child};
 pub use decode::{DecodeFailure, Recording};
 pub use ffmpeg::available as ffmpeg_available;
-pub use process::{Decoders, Decoding, ProbeError};
+pub use process::{CopyError, Copying, Decoders, Decoding, ProbeError, wav_head};
 pub use sniff::{Kind, recognise};
 pub use waveform::{MAX_PEAKS, Waveform};
 

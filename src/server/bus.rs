@@ -5,27 +5,30 @@ mod inbox;
 mod local;
 mod reconcile;
 mod redis;
+mod refusals;
 mod signature;
 mod watchers;
 mod wire;
 
-use super::{event::Event, owner::Owner, store::Store, telemetry};
+use super::{event::Event, hours::Hours, owner::Owner, sightings::Sighting, store::Store, telemetry};
 use crate::model::{SessionId, Status};
 pub use inbox::Inbox;
 use local::Local;
 pub use local::Signal;
+pub use refusals::RefusalLog;
 pub use signature::Signer;
 use std::{future::Future, sync::Arc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 pub use watchers::Watchers;
-pub use wire::{OutsideMessage, Rejection};
+pub use wire::{OutsideMessage, Refusal, Rejection, state_named};
 
 /// Publishes changes to the streams and workers of this node, and to the other nodes if there are any.
 #[derive(Clone, Debug)]
 pub struct Bus {
     local: Local,
     remote: Option<redis::Publisher>,
+    hours: Hours,
 }
 
 /// The background work of a bus; started by [`Background::run`].
@@ -37,11 +40,11 @@ pub struct Background {
 }
 
 impl Bus {
-    /// A bus within this process.
+    /// A bus within this process. `hours` counts the sessions that end.
     #[must_use]
-    pub fn alone(watchers: Arc<dyn Watchers>, store: &Store) -> (Self, Background) {
+    pub fn alone(watchers: Arc<dyn Watchers>, store: &Store, hours: Hours) -> (Self, Background) {
         let background = Background { watchers: Arc::clone(&watchers), store: store.clone(), remote: None };
-        (Self { local: Local::new(watchers), remote: None }, background)
+        (Self { local: Local::new(watchers), remote: None, hours }, background)
     }
 
     /// A bus over the Redis at `url`, which need not be running yet. `signer` signs the messages of this node. What
@@ -57,11 +60,12 @@ impl Bus {
         store: &Store,
         inbox: Arc<Inbox>,
         serves_streams: bool,
+        hours: Hours,
     ) -> Result<(Self, Background), ::redis::RedisError> {
         let local = Local::new(Arc::clone(&watchers));
         let (publisher, remote) = redis::connect(url, signer, &local, store, inbox, serves_streams)?;
         let background = Background { watchers, store: store.clone(), remote: Some(remote) };
-        Ok((Self { local, remote: Some(publisher) }, background))
+        Ok((Self { local, remote: Some(publisher), hours }, background))
     }
 
     /// Whether the Redis at `url` answers.
@@ -75,12 +79,18 @@ impl Bus {
     /// Publishes a change that this node has stored, and counts the session if it has ended.
     pub fn publish(&self, event: &Event) {
         if let Some(status) = event.new_status().filter(|status| status.state.is_terminal()) {
-            telemetry::count_ended(status.state);
+            self.count_ended(status);
         }
         self.local.publish(event);
         if let Some(remote) = &self.remote {
             remote.publish(event.clone(), true);
         }
+    }
+
+    /// Counts a session that has ended and is published by others.
+    pub fn count_ended(&self, status: &Status) {
+        telemetry::count_ended(status);
+        self.hours.session_ended(status);
     }
 
     /// Publishes several changes, in order.
@@ -109,6 +119,13 @@ impl Bus {
         self.local.log_out(owner);
         if let Some(remote) = &self.remote {
             remote.log_out(owner.clone());
+        }
+    }
+
+    /// Tells the other nodes what this one saw of a page.
+    pub fn tell_of_page(&self, sighting: Sighting) {
+        if let Some(remote) = &self.remote {
+            remote.tell_of_page(sighting);
         }
     }
 
@@ -162,8 +179,11 @@ pub fn count(result: Result<(), Rejection>) {
 mod tests {
     use super::*;
     use crate::{
-        model::{State, Timestamp},
-        server::stream::{Hub, StreamLimits},
+        model::{State, Timestamp, figures::Range},
+        server::{
+            config::FiguresConfig,
+            stream::{Hub, StreamLimits},
+        },
     };
     use metrics_exporter_prometheus::PrometheusBuilder;
     use uuid::Uuid;
@@ -172,7 +192,8 @@ mod tests {
     async fn every_published_end_of_a_session_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
-        let (bus, _background) = Bus::alone(Arc::new(Hub::new(StreamLimits::default())), &store);
+        let hours = Hours::new(FiguresConfig::default());
+        let (bus, _background) = Bus::alone(Arc::new(Hub::new(StreamLimits::default())), &store, hours.clone());
         let recorder = PrometheusBuilder::new().build_recorder();
         let tell = |state| {
             let status = Status::new(SessionId(Uuid::from_u128(7)), state, None, Timestamp(0));
@@ -189,5 +210,8 @@ mod tests {
         let [cancelled, failed] =
             [("cancelled", 2), ("failed", 1)].map(|(s, n)| format!("hark_sessions_ended_total{{status=\"{s}\"}} {n}"));
         assert_eq!(ended, [cancelled, failed]);
+        hours.store(&store, Timestamp::now()).await.unwrap();
+        let kept = hours.calculate(&store, Range::Hour, Timestamp::now()).await.unwrap().current.sessions;
+        assert_eq!((kept.completed, kept.cancelled, kept.failed), (0, 2, 1));
     }
 }

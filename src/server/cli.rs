@@ -2,8 +2,11 @@
 //! written from it. Called by `main` and by `tests/snapshots.rs`.
 
 use super::{
+    admin::command::AdminArgs,
+    alerts::AlertsArgs,
     audio::DecoderArgs,
     config,
+    doctor::DoctorArgs,
     manage::StoreArgs,
     nodes::NodesArgs,
     secret::SecretArgs,
@@ -27,8 +30,8 @@ pub enum Command {
     Serve(Box<config::ServeConfig>),
     /// Run a node that only works on sessions, of a database shared with the nodes that serve.
     Worker(Box<config::ServeConfig>),
-    /// Show what works on this machine and what is missing.
-    Doctor(Box<config::ServeConfig>),
+    /// Show what works on this machine and what is missing; or check a deployment from outside.
+    Doctor(Box<DoctorArgs>),
     /// Make the database's tables, or bring them up to what this version needs, and say what was done. 'hark serve' does the
     /// same at its start where the database's role may; this is for where it may not. Nodes of the version before may run
     /// meanwhile.
@@ -39,6 +42,12 @@ pub enum Command {
     /// List the nodes of a database, with what they can do and what is wrong with them. Exits with 0 if all are well, with
     /// 3 otherwise.
     Nodes(NodesArgs),
+    /// Set or remove the password of administrators, who see and change the sessions of everybody at /admin.
+    #[command(subcommand)]
+    Admin(AdminArgs),
+    /// Try the messages of alerts.
+    #[command(subcommand)]
+    Alerts(AlertsArgs),
     /// Change the key that signs cookies and the messages between nodes.
     #[command(subcommand)]
     Secret(SecretArgs),

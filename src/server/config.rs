@@ -1,15 +1,27 @@
 //! Hark's settings: flags, each with an environment variable, a default and a unit. Read once at start.
 
+mod admin;
+mod alerts;
+mod exports;
+mod figures;
+mod health;
 mod host;
 mod recordings;
+mod rollout;
 
 use super::address::{ForwardedHeader, TrustedProxy};
 use crate::model::{Channels, EngineId};
+pub use admin::{AdminConfig, AdminHeader, GROUP_SEPARATORS};
+pub use alerts::{AlertConfig, AlertThresholds, WebhookForm};
 use clap::{Args, ValueEnum};
+pub use exports::ExportConfig;
+pub use figures::FiguresConfig;
+pub use health::HealthConfig;
 pub use host::AllowedHost;
 pub(super) use host::is_host;
 use leptos::config::{Env, LeptosOptions, get_configuration};
 pub use recordings::RecordingsUrl;
+pub use rollout::{RolloutConfig, StreamShare};
 use std::{
     env::VarError,
     net::SocketAddr,
@@ -49,6 +61,20 @@ pub struct ServeConfig {
     pub uploads: UploadConfig,
     #[command(flatten)]
     pub database: DatabaseConfig,
+    #[command(flatten)]
+    pub admin: AdminConfig,
+    #[command(flatten)]
+    pub health: HealthConfig,
+    #[command(flatten)]
+    pub figures: FiguresConfig,
+    #[command(flatten)]
+    pub rollout: RolloutConfig,
+    #[command(flatten)]
+    pub alerts: AlertConfig,
+    #[command(flatten)]
+    pub alert_thresholds: AlertThresholds,
+    #[command(flatten)]
+    pub exports: ExportConfig,
     /// Where to answer /metrics and /api/v1/health/, such as 127.0.0.1:9100, instead of where pages are served; /healthz and
     /// /readyz are answered in both places. A node that only works answers them here or nowhere.
     #[arg(long, env = "HARK_MONITOR_ADDR", value_name = "ADDRESS")]
@@ -57,6 +83,10 @@ pub struct ServeConfig {
     /// machine.
     #[arg(long, env = "HARK_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
+    /// Whether this node measures itself: metrics, figures of the dashboard, and a line in the log for each stream. Alerts need
+    /// it.
+    #[arg(long, env = "HARK_MONITORING", default_value_t = true, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub monitoring: bool,
 }
 
 /// Where Hark keeps what it is given.
@@ -197,6 +227,11 @@ pub struct StreamConfig {
     /// processed.
     #[arg(long, env = "HARK_STREAM_IDLE_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub stream_idle_secs: u32,
+    /// After how many seconds without anything else to send a stream sends a heartbeat, so that both ends, and proxies that
+    /// cut what is silent, see that it is open. While a session that the stream covers is processing, it waits for 3 seconds
+    /// at most. Pages take a stream for broken that is silent for 40 s, or for twice what it has promised.
+    #[arg(long, env = "HARK_STREAM_HEARTBEAT_SECS", default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub stream_heartbeat_secs: u32,
     /// How long pages wait before they think a stream blocked, try again and so on, in milliseconds, such as
     /// `first=4000,silence=40000,poll=3000,retry=30000`. For tests and for debugging.
     #[arg(long, env = "HARK_LINK_TIMING", hide = true, value_name = "NAME=MS,…")]
@@ -291,6 +326,13 @@ pub struct DecodeConfig {
     /// How many audio tracks of a recording are mixed at most. Each has a decoder.
     #[arg(long, env = "HARK_MAX_MIXED_TRACKS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=100))]
     pub max_mixed_tracks: u16,
+    /// How many copies for browsers are made at once on this node, of recordings in formats that browsers can't play. Each
+    /// has a decoder and an encoder.
+    #[arg(long, env = "HARK_MAX_COPIES", default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_copies: u32,
+    /// How many such copies of one owner may be made or wait at once on this node.
+    #[arg(long, env = "HARK_MAX_COPIES_PER_OWNER", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_copies_per_owner: u32,
 }
 
 impl DecodeConfig {
@@ -446,6 +488,10 @@ pub struct LogConfig {
     /// What is logged, such as `info` or `hark=debug,sqlx=warn`.
     #[arg(long, env = "HARK_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+    /// How many lines a second the log has at most of each kind that requests make: status streams that have closed,
+    /// refusals, and requests of outside workers. One more line tells how many were left out.
+    #[arg(long, env = "HARK_LOG_RATE", default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub log_rate: u32,
 }
 
 /// See [`LogConfig::log_format`].
@@ -551,6 +597,13 @@ pub struct DatabaseConfig {
 }
 
 impl ServeConfig {
+    /// The name of this node: as set, or that of its machine.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.node_name.clone().unwrap_or_else(machine)
+    }
+
     /// Reads the secret settings. They have no flags, because other users of the machine could read those in the list
     /// of processes; they come from a variable, or from a file that a flag or a variable names.
     ///
@@ -558,11 +611,16 @@ impl ServeConfig {
     /// If a file can't be read, a setting is given in both ways, or isn't valid.
     pub fn read_secrets(&mut self) -> Result<(), String> {
         let (data, outside) = (&mut self.data, &mut self.outside);
+        self.alerts.read_secrets()?;
         data.database_url = read_database_url(data.database_url_file.as_deref())?;
         data.redis_url = read_secret("REDIS_URL", data.redis_url_file.as_deref())?;
         data.secret = read_secret("HARK_SECRET", data.secret_file.as_deref())?;
         outside.worker_token = read_secret("HARK_WORKER_TOKEN", outside.worker_token_file.as_deref())?;
-        outside.worker_token.as_deref().map_or(Ok(()), check_token).map_err(|e| format!("HARK_WORKER_TOKEN {e}"))
+        outside.worker_token.as_deref().map_or(Ok(()), check_token).map_err(|e| format!("HARK_WORKER_TOKEN {e}"))?;
+        let admin = &mut self.admin;
+        admin.admin_token = read_secret("HARK_ADMIN_TOKEN", admin.admin_token_file.as_deref())?;
+        let checked = admin.admin_token.as_deref().map_or(Ok(()), admin::check_admin_token);
+        checked.map_err(|e| format!("HARK_ADMIN_TOKEN {e}"))
     }
 }
 

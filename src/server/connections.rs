@@ -1,7 +1,7 @@
 //! How many connections a node and an address may have open. A connection beyond the limits is served for a moment as a
 //! spare connection, so that an operator's health check is still answered. Called by the accept loop in `accept`.
 
-use super::address::ClientAddress;
+use super::{address::ClientAddress, telemetry::lines};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -124,6 +124,9 @@ impl Connections {
             Full::Address => "address",
         };
         metrics::counter!("hark_connections_refused_total", "limit" => by).increment(1);
+        if lines::REFUSED_CONNECTIONS.admit() {
+            tracing::info!(limit = by, "a connection was refused: the limit of the {by} is reached");
+        }
         Admission::Refused(SpareConnection { connections: Arc::clone(connections), id, evicted }, full)
     }
 }

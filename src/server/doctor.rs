@@ -1,5 +1,8 @@
-//! `hark doctor`: shows an operator what works here and what is missing. Changes nothing, except that it writes and
-//! removes a file where recordings are shared.
+//! `hark doctor`: shows an operator what works on this machine and what is missing, or with an address, in `deployment`, what
+//! is wrong with a deployment as seen from outside. Changes nothing, except that it writes and removes a file where
+//! recordings are shared. Called by `main`.
+
+mod deployment;
 
 use super::{
     audio::{self, Decoders},
@@ -14,11 +17,39 @@ use super::{
     store::{DatabaseOpenError, Schema, Store},
 };
 use crate::model::{duration, stall_timeout};
+use clap::Args;
+pub use deployment::DeploymentArgs;
 use rustix::fs::Access;
-use std::{fmt::Display, path::Path};
+use std::{fmt::Display, path::Path, process::ExitCode};
+
+/// `hark doctor`.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    deployment: DeploymentArgs,
+    #[command(flatten)]
+    config: ServeConfig,
+}
+
+/// Checks this machine, or the deployment that an address was given of, and prints the findings.
+pub async fn run(args: DoctorArgs) -> ExitCode {
+    let DoctorArgs { deployment, mut config } = args;
+    if let Some(url) = &deployment.url {
+        return deployment::run(url, &deployment, config.limits.max_upload_bytes).await;
+    }
+    match config.read_secrets() {
+        Ok(()) if report(&config).await => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("hark: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Prints the findings. True if a recording could be transcribed here.
-pub async fn report(config: &ServeConfig) -> bool {
+async fn report(config: &ServeConfig) -> bool {
     let engines = Engines::from_config(&config.engines, &config.data.data_dir, config.jobs.workers);
     let mut usable = false;
     for engine in engines.list() {

@@ -104,7 +104,26 @@ pub enum Error {
     Unauthorised,
     #[error("{0}")]
     InvalidReport(String),
-    #[error("Too many reports: send one every 10 seconds at most.")]
+    /// No way to become administrator is set.
+    #[error(
+        "Nobody is administrator of this server yet. Whoever runs it sets a password there, with: hark admin set-password"
+    )]
+    AdminOff,
+    #[error(
+        "Only administrators may do this. Sign in at /admin/sign-in, or send their token as 'Authorization: Bearer …'."
+    )]
+    NotSignedIn,
+    #[error(
+        "You are signed in, but not as an administrator of this server. Its operator lists them in HARK_ADMIN_USERS, or \
+         names their group in HARK_ADMIN_HEADER."
+    )]
+    NotAdministrator,
+    /// The same where no password is set.
+    #[error("That isn't the administrators' password.")]
+    WrongPassword,
+    #[error("There were too many tries to sign in. Try again in about {}.", remaining(f64::from(*retry_secs)))]
+    TooManySignIns { retry_secs: u32 },
+    #[error("Too many reports: send one a minute.")]
     TooManyReports,
     /// A request that conflicts with the session's current state; with the error's code and message.
     #[error("{1}")]
@@ -131,6 +150,16 @@ pub enum Error {
     Store(sqlx::Error),
     #[error("The recording of this session isn't here.")]
     NoRecording,
+    /// No copy for browsers can be made; with the reason.
+    #[error("No copy that browsers can play could be made. {0}")]
+    NoCopy(String),
+    #[error("A copy that browsers can play is being made. Ask again in a few seconds.")]
+    CopyUnderWay,
+    #[error(
+        "Hark already makes {limit} copies of your recordings for browsers, which is as many as it makes at once. Try \
+        again when one of them is done."
+    )]
+    TooManyCopies { limit: u32 },
     /// With details for the log.
     #[error("The storage of recordings doesn't work at the moment. Try again in a minute.")]
     Storage(String),
@@ -161,19 +190,23 @@ impl Error {
             | Self::DatabaseAway
             | Self::UploadsFull { .. }
             | Self::DecodersBusy { .. }
+            | Self::CopyUnderWay
             | Self::ConnectionsFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::WorkersOff | Self::CookiesBlocked | Self::InvalidKey => StatusCode::FORBIDDEN,
+            Self::AdminOff | Self::NotAdministrator | Self::WrongPassword => StatusCode::FORBIDDEN,
             Self::Model(ModelChangeError::Off) => StatusCode::FORBIDDEN,
             Self::Model(ModelChangeError::Unknown(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NoSessions | Self::Model(_) => StatusCode::CONFLICT,
-            Self::Unauthorised => StatusCode::UNAUTHORIZED,
-            Self::InvalidReport(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Unauthorised | Self::NotSignedIn => StatusCode::UNAUTHORIZED,
+            Self::InvalidReport(_) | Self::NoCopy(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyReports
+            | Self::TooManySignIns { .. }
             | Self::QueueFull(_)
             | Self::TooManyUploads { .. }
+            | Self::TooManyCopies { .. }
             | Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Conflict(..) => StatusCode::CONFLICT,
             // RFC 4331 uses this status for quotas too.
@@ -192,6 +225,9 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotFound | Self::NoRoute | Self::NoRecording => "not_found",
+            Self::NoCopy(_) => "no_copy",
+            Self::CopyUnderWay => "copy_under_way",
+            Self::TooManyCopies { .. } => "too_many_copies",
             Self::BadRequest(_) => "bad_request",
             Self::BrokenUpload => "broken_upload",
             Self::InvalidTitle(_) => "invalid_title",
@@ -215,6 +251,11 @@ impl Error {
             Self::NotConfirmed => "not_confirmed",
             Self::Unauthorised => "unauthorised",
             Self::InvalidReport(_) => "invalid_report",
+            Self::AdminOff => "admin_off",
+            Self::NotSignedIn => "not_signed_in",
+            Self::NotAdministrator => "not_administrator",
+            Self::WrongPassword => "wrong_password",
+            Self::TooManySignIns { .. } => "too_many_sign_ins",
             Self::TooManyReports => "too_many_reports",
             Self::QueueFull(full) => match full.scope {
                 LimitScope::All => "queue_full",
@@ -246,8 +287,9 @@ impl Error {
             Self::TooManyReports | Self::ConnectionsFull | Self::TooManyConnections { .. } => Some(10),
             Self::TooManyUploads { .. } | Self::UploadsFull { .. } => Some(60),
             Self::QueueFull(full) => Some(retry_after(full.wait_secs, full.measured)),
-            Self::DecodersBusy { retry_secs } => Some(*retry_secs),
-            Self::DatabaseAway => Some(5),
+            Self::DecodersBusy { retry_secs } | Self::TooManySignIns { retry_secs } => Some(*retry_secs),
+            Self::DatabaseAway | Self::CopyUnderWay => Some(5),
+            Self::TooManyCopies { .. } => Some(30),
             _ => None,
         }
     }
@@ -268,10 +310,15 @@ impl Error {
     }
 }
 
+/// The code of the error that an answer holds; in its extensions, for the log.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorCode(pub &'static str);
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status_code();
         let mut response = (status, Json(ErrorBody { error: self.public() })).into_response();
+        response.extensions_mut().insert(ErrorCode(self.code()));
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

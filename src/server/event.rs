@@ -2,7 +2,7 @@
 //! carries it, and `stream` sends it.
 
 use super::owner::Owner;
-use crate::model::{Segment, SegmentEvent, SessionId, Status};
+use crate::model::{Segment, SegmentEvent, SessionId, Status, Title};
 
 /// A change of a session, as the store returns it.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub enum Change {
     Status(Status),
     /// A new segment, and the status that counts it unless that is announced on its own.
     Segment(SegmentEvent, Option<Status>),
+    /// The session was given another title. Its status stays as it is, so its version does too.
+    Renamed(SessionId, Title),
     /// The session was deleted.
     Deleted(SessionId),
 }
@@ -42,6 +44,12 @@ impl Event {
         Self { owner, change: Change::Segment(SegmentEvent::new(id, segment), None) }
     }
 
+    /// A new title of a session of `owner`.
+    #[must_use]
+    pub fn renamed(owner: Owner, id: SessionId, title: Title) -> Self {
+        Self { owner, change: Change::Renamed(id, title) }
+    }
+
     /// The deletion of a session of `owner`.
     #[must_use]
     pub fn deleted(owner: Owner, id: SessionId) -> Self {
@@ -53,7 +61,7 @@ impl Event {
     pub fn new_status(&self) -> Option<&Status> {
         match &self.change {
             Change::Status(status) | Change::Segment(_, Some(status)) => Some(status),
-            Change::Segment(_, None) | Change::Deleted(_) => None,
+            Change::Segment(_, None) | Change::Renamed(..) | Change::Deleted(_) => None,
         }
     }
 }

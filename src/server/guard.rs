@@ -1,11 +1,13 @@
 //! Checks of every request, whatever its route: a method that Hark knows, exactly one host and an allowed one, a body
-//! within its limits. It also adds the headers that every answer has. `router` wraps all routes in it.
+//! within its limits. It also adds the headers that every answer has, and has `requests` count it. `router` wraps all routes
+//! in it.
 
 use super::{
     body::{Fault, LimitedBody, TrackedBody},
     config::is_host,
     error::Error,
     http::{self, BodyLimit},
+    requests::Counted,
     state::AppState,
 };
 use axum::{
@@ -36,7 +38,8 @@ pub async fn guard(State(state): State<AppState>, request: Request, next: Next) 
     let version = request.version();
     let (parts, body) = request.into_parts();
     let (body, read) = TrackedBody::new(body);
-    let request = Request::from_parts(parts, Body::new(body));
+    let mut request = Request::from_parts(parts, Body::new(body));
+    let counted = Counted::begin(&mut request);
     let mut response = match check(&state, &request) {
         Ok(()) => forward(&state, request, next).await,
         Err(error) => refuse(error, false),
@@ -53,7 +56,7 @@ pub async fn guard(State(state): State<AppState>, request: Request, next: Next) 
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     add_headers(response.headers_mut(), https.then_some(state.settings.http.hsts_secs));
-    response
+    counted.answered(response)
 }
 
 fn check(state: &AppState, request: &Request) -> Result<(), Error> {

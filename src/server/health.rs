@@ -1,7 +1,10 @@
 //! Counts of sessions for operators, over all owners, for the API and as gauges for Prometheus. Called by
 //! `http::health`.
 
-use super::store::{self, STALLED_SECS, Store};
+use super::{
+    config::HealthConfig,
+    store::{self, STALLED_SECS, Store},
+};
 use crate::model::State;
 use serde::Serialize;
 use std::time::Duration;
@@ -11,9 +14,22 @@ use utoipa::ToSchema;
 /// Scrapes within this time get the same numbers, so that nobody can keep the store counting.
 const CACHE_TIME: Duration = Duration::from_secs(10);
 
+/// Whether the sessions need somebody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    #[default]
+    Healthy,
+    Warning,
+    Critical,
+}
+
 /// Sessions by status, and those that make no progress, over all owners.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct SessionsHealth {
+    /// `warning` if a session hangs for `HARK_HEALTH_WARNING_SECS`; `critical` if one does for
+    /// `HARK_HEALTH_CRITICAL_SECS`, or as many as `HARK_HEALTH_CRITICAL_SESSIONS` hang at once.
+    status: HealthStatus,
     queued: u64,
     processing: u64,
     completed: u64,
@@ -28,6 +44,11 @@ pub struct SessionsHealth {
     /// How long the session that waits longest has waited, in seconds; null if none waits. Sessions of workers outside
     /// Hark don't wait in this queue.
     oldest_queued_secs: Option<f64>,
+    /// Those that are `stalled`, `long_running` or both, each counted once.
+    hanging: u64,
+    /// How long the one that hangs longest has: since it last changed if it is stalled, or since it should have ended;
+    /// null if none hangs.
+    longest_hanging_secs: Option<f64>,
 }
 
 impl SessionsHealth {
@@ -45,8 +66,32 @@ impl SessionsHealth {
         sessions.long_running = health.long_running;
         sessions.stalled = health.stalled;
         sessions.waiting_for_worker = health.waiting;
+        sessions.hanging = health.hanging;
+        sessions.longest_hanging_secs = health.longest_hanging_secs;
         sessions.oldest_queued_secs = health.oldest_queued.map(|since| now.seconds_since(since).max(0.0));
         Ok(sessions)
+    }
+
+    /// The same with what follows from it by these thresholds.
+    #[must_use]
+    pub fn judged(mut self, thresholds: &HealthConfig) -> Self {
+        let for_long = |secs: u32| self.longest_hanging_secs.is_some_and(|hanging| hanging >= f64::from(secs));
+        self.status = if for_long(thresholds.health_critical_secs)
+            || self.hanging >= u64::from(thresholds.health_critical_sessions)
+        {
+            HealthStatus::Critical
+        } else if for_long(thresholds.health_warning_secs) {
+            HealthStatus::Warning
+        } else {
+            HealthStatus::Healthy
+        };
+        self
+    }
+
+    /// What follows from the counts, once they were [judged](Self::judged).
+    #[must_use]
+    pub fn status(&self) -> HealthStatus {
+        self.status
     }
 
     fn count_of(&mut self, status: State) -> &mut u64 {
@@ -90,5 +135,25 @@ impl SessionGauges {
         }
         // Set after a failure too, or every scrape would wait for a store that is down.
         *last_read = Some(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_make_the_status() {
+        let of = |hanging, longest_hanging_secs| {
+            let health = SessionsHealth { hanging, longest_hanging_secs, ..SessionsHealth::default() };
+            health.judged(&HealthConfig::default()).status()
+        };
+        assert_eq!(of(0, None), HealthStatus::Healthy);
+        assert_eq!(of(1, Some(899.9)), HealthStatus::Healthy);
+        assert_eq!(of(1, Some(900.0)), HealthStatus::Warning);
+        assert_eq!(of(2, Some(1799.9)), HealthStatus::Warning);
+        assert_eq!(of(1, Some(1800.0)), HealthStatus::Critical);
+        assert_eq!(of(2, Some(61.0)), HealthStatus::Healthy);
+        assert_eq!(of(3, Some(61.0)), HealthStatus::Critical);
     }
 }

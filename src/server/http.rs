@@ -1,15 +1,21 @@
 //! The JSON API and the downloads, one file per resource. Mounted under `/api/v1` by `router`.
 
+pub mod admin;
+mod archive;
+mod arrival;
 mod audio;
 mod disposition;
 mod etag;
+mod export;
 mod health;
 pub mod identity;
 mod models;
 pub mod notice;
 mod outside;
+pub mod page;
 mod range;
 mod reports;
+mod search;
 mod segments;
 mod sessions;
 pub mod site;
@@ -18,6 +24,7 @@ mod transcript;
 mod upload;
 
 pub use health::{healthz, metrics, readyz};
+pub use outside::is_announcement;
 
 use super::{error::Error, state::AppState};
 use crate::model::{Session, SessionId};
@@ -47,8 +54,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
             `{\"error\":{\"code\",\"message\"}}`.",
         license(name = "MIT OR Apache-2.0")
     ),
-    paths(transcript::download, outside::report, outside::segments),
-    modifiers(&WorkerToken)
+    paths(transcript::download, outside::report, outside::segments, admin::dashboard::stream),
+    modifiers(&Tokens)
 )]
 struct Description;
 
@@ -67,9 +74,12 @@ pub fn router(state: &AppState) -> Router<AppState> {
         .routes(routes!(identity::make_recovery_key, identity::revoke_recovery_key))
         .routes(routes!(identity::open))
         .routes(routes!(identity::logout))
+        .routes(routes!(search::search))
         .routes(routes!(segments::list))
         .routes(routes!(segments::waveform))
         .routes(routes!(audio::get))
+        .routes(routes!(archive::transcripts))
+        .routes(routes!(audio::playable))
         .routes(routes!(status::one))
         .routes(routes!(status::all))
         .routes(routes!(status::stream_one))
@@ -77,6 +87,13 @@ pub fn router(state: &AppState) -> Router<AppState> {
         .routes(routes!(models::list))
         .routes(routes!(models::stream))
         .routes(routes!(reports::create))
+        .routes(routes!(arrival::arrival))
+        .routes(routes!(admin::figures::figures))
+        .routes(routes!(admin::figures::nodes))
+        .routes(routes!(admin::figures::overview))
+        .routes(routes!(admin::sessions::list))
+        .routes(routes!(admin::sessions::act))
+        .routes(routes!(admin::health::stuck))
         .merge(if separate_monitor { OpenApiRouter::new() } else { health })
         .split_for_parts();
     transcript::routes(router)
@@ -85,6 +102,7 @@ pub fn router(state: &AppState) -> Router<AppState> {
             get(async move || ([(header::CACHE_CONTROL, "public, max-age=300")], Json(description))),
         )
         .route("/api/{*rest}", axum::routing::any(async || Error::NoRoute))
+        .layer(middleware::from_fn_with_state(state.clone(), page::identify))
         .layer(middleware::from_fn_with_state(state.clone(), answer_without_database))
 }
 
@@ -139,14 +157,16 @@ pub fn body_limit(method: &Method, route: &str) -> BodyLimit {
     }
 }
 
-/// Adds the authentication of outside workers to the API's description.
-struct WorkerToken;
+/// Adds the authentication of outside workers and of administrators to the API's description.
+struct Tokens;
 
-impl utoipa::Modify for WorkerToken {
+impl utoipa::Modify for Tokens {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("HARK_WORKER_TOKEN"));
         let components = api.components.get_or_insert_default();
-        components.add_security_scheme("worker_token", SecurityScheme::Http(scheme.build()));
+        for (name, variable) in [("worker_token", "HARK_WORKER_TOKEN"), ("admin_token", "HARK_ADMIN_TOKEN")] {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(variable));
+            components.add_security_scheme(name, SecurityScheme::Http(scheme.build()));
+        }
     }
 }
 

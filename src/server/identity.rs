@@ -4,6 +4,7 @@
 
 use super::{bus::Bus, error::Error, keys::CookieKeys, owner::Owner, store::Store};
 use crate::model::Timestamp;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{fmt, sync::Arc};
@@ -26,7 +27,7 @@ impl LinkKey {
     /// A new random key.
     #[must_use]
     pub fn fresh() -> Self {
-        Self(hex(&rand::random::<[u8; KEY_BYTES]>()))
+        Self(HEXLOWER.encode(&rand::random::<[u8; KEY_BYTES]>()))
     }
 
     /// Parses a key as it was typed, with any blanks and hyphens, or the whole link that has it.
@@ -45,7 +46,7 @@ impl LinkKey {
     }
 
     fn hash(&self) -> String {
-        hex(&Sha256::digest(self.0.as_bytes()))
+        HEXLOWER.encode(&Sha256::digest(self.0.as_bytes()))
     }
 }
 
@@ -53,10 +54,6 @@ impl fmt::Debug for LinkKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LinkKey(…)")
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A new link, as the cookie of the person who made it holds it.

@@ -15,16 +15,17 @@ use super::{
     bus::Signal,
     clock_watch::ClockWatch,
     config::JobConfig,
+    load::LoadMeter,
     outside::Outside,
     registry,
     sessions::Sessions,
     space::Reservation,
     store::{self, Claim, Store},
 };
-use crate::model::{SessionId, Timestamp};
+use crate::model::{Session, SessionId, Status, Timestamp, load::WorkerLoad};
 use reaper::Reaper;
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -80,18 +81,45 @@ impl Workers {
     }
 }
 
-/// The sessions that this node works on. It never puts these back into the queue, whatever a clock says about their
-/// leases.
+/// The sessions that this node works on, with what is being done. It never puts these back into the queue, whatever a clock
+/// says about their leases.
 #[derive(Debug, Default)]
-struct Running(Mutex<HashSet<SessionId>>);
+struct Running(Mutex<HashMap<SessionId, WorkerLoad>>);
 
 impl Running {
-    fn with<T>(&self, work: impl FnOnce(&mut HashSet<SessionId>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<SessionId, WorkerLoad>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn list(&self) -> Vec<SessionId> {
-        self.with(|running| running.iter().copied().collect())
+        self.with(|running| running.keys().copied().collect())
+    }
+
+    /// What all workers do, beginning with the one that has done it for longest.
+    fn work(&self) -> Vec<WorkerLoad> {
+        let mut work: Vec<WorkerLoad> = self.with(|running| running.values().cloned().collect());
+        work.sort_by_key(|work| (work.since, work.session));
+        work
+    }
+
+    fn begin(&self, session: &Session) {
+        let work = WorkerLoad {
+            session: session.id,
+            engine: session.engine,
+            since: Timestamp::now(),
+            stage: session.status.stage,
+            progress: session.status.progress,
+            speed: None,
+        };
+        self.with(|running| running.insert(session.id, work));
+    }
+
+    fn update(&self, status: &Status) {
+        self.with(|running| {
+            if let Some(work) = running.get_mut(&status.session_id) {
+                (work.stage, work.progress, work.speed) = (status.stage, status.progress, status.processing_speed);
+            }
+        });
     }
 }
 
@@ -179,17 +207,20 @@ impl Upkeep {
     }
 }
 
-/// Tells the other nodes regularly what this one is and does, until `stop`.
-pub async fn announce(workers: Workers, clock: Arc<ClockWatch>, stop: CancellationToken) {
+/// Tells the other nodes regularly what this one is and does, and the dashboard, until `stop`.
+pub async fn announce(workers: Workers, clock: Arc<ClockWatch>, load: Arc<LoadMeter>, stop: CancellationToken) {
     let sessions = &workers.sessions;
     let mut interval = time::interval(registry::HEARTBEAT);
     interval.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
         let engines = registry::engines_of(&sessions.engines);
-        let running = u32::try_from(workers.running.list().len()).unwrap_or(u32::MAX);
+        let work = workers.running.work();
+        let running = u32::try_from(work.len()).unwrap_or(u32::MAX);
+        let load = load.read(sessions, work);
         let problem = sessions.cluster.problem().or_else(|| sessions.registry.problem());
-        if let Err(error) = sessions.registry.announce(&sessions.store, engines, running, problem, clock.offset()).await
-        {
+        let announced =
+            sessions.registry.announce(&sessions.store, engines, running, problem, clock.offset(), load).await;
+        if let Err(error) = announced {
             log_error(&error, "the other nodes could not be told that this one runs; trying again");
         }
     }
@@ -219,7 +250,7 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
         match claim_next(&workers, &worker, running.len(), &pause).await {
             Ok(Some((claim, room))) => {
                 let id = claim.session.id;
-                workers.running.with(|running| running.insert(id));
+                workers.running.begin(&claim.session);
                 refresh = true;
                 let (workers, stop, speed) = (workers.clone(), stop.clone(), speed.clone());
                 let attempt = async move {

@@ -5,6 +5,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use cookie::{Cookie, CookieJar, Key, SameSite, time::Duration};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use sha2::{Digest, Sha256};
 
 /// Bytes of a key's hash in the names of its cookies: enough that two keys hardly ever share a name, and too few to
@@ -57,7 +58,8 @@ impl CookieKeys {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let secrets = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|secret| !secret.is_empty());
-        let keys: Option<Vec<NamedKey>> = secrets.map(|secret| NamedKey::new(&unhex(secret)?)).collect();
+        let keys: Option<Vec<NamedKey>> =
+            secrets.map(|secret| NamedKey::new(&HEXLOWER_PERMISSIVE.decode(secret.as_bytes()).ok()?)).collect();
         keys.filter(|keys| !keys.is_empty()).map(Self)
     }
 
@@ -154,7 +156,7 @@ impl NamedKey {
     fn new(bytes: &[u8]) -> Option<Self> {
         let bytes = (bytes.len() >= MIN_BYTES).then_some(bytes)?;
         let hash = Sha256::new().chain_update("the name of a cookie key").chain_update(bytes).finalize();
-        let hash = hash[..NAME_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = HEXLOWER.encode(&hash[..NAME_BYTES]);
         Some(Self { key: Key::from(bytes), hash })
     }
 
@@ -195,11 +197,6 @@ fn jar_of(headers: &HeaderMap) -> CookieJar {
         jar.add_original(cookie);
     }
     jar
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
-    digits.filter(|d| d.len() % 2 == 0).map(|d| d.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ pub use location::OpenError;
 pub use scratch::Scratch;
 
 use crate::{
-    model::SessionId,
+    model::{SessionId, playback::CopyForm},
     server::{
         config::RecordingsUrl,
         space::{self, Ledger, Reservation, RoomError},
@@ -109,6 +109,15 @@ pub struct Received {
     pub bytes: u64,
 }
 
+/// A copy for browsers that is in the storage.
+#[derive(Clone, Debug)]
+pub struct StoredCopy {
+    pub form: CopyForm,
+    pub bytes: u64,
+    /// Names this version of it, without quotes.
+    pub version: String,
+}
+
 impl Recordings {
     /// Opens the recordings at `url`, or in `recordings/` under `folder`, and the scratch files in `incoming/` and
     /// `spool/` there. Creates folders of this node's own if they don't exist. Nobody else may use `folder`. Writes
@@ -202,7 +211,19 @@ impl Recordings {
     /// # Errors
     /// If no scratch file can be made.
     pub fn receive(&self, id: SessionId, room: UploadRoom) -> Result<Upload, MediaError> {
-        let opened = Scratch::create(self.incoming.join(id.to_string())).and_then(|s| Ok((s.append()?, s)));
+        self.receive_as(&id.to_string(), room)
+    }
+
+    /// Begins to write a copy for browsers. One that is left behind by a crash is removed by the next start.
+    ///
+    /// # Errors
+    /// If no scratch file can be made.
+    pub fn receive_copy(&self, id: SessionId, form: CopyForm, room: UploadRoom) -> Result<Upload, MediaError> {
+        self.receive_as(&copy_name(id, form), room)
+    }
+
+    fn receive_as(&self, name: &str, room: UploadRoom) -> Result<Upload, MediaError> {
+        let opened = Scratch::create(self.incoming.join(name)).and_then(|s| Ok((s.append()?, s)));
         let (file, scratch) = opened.map_err(|e| self.failed(e))?;
         let mut file = tokio::fs::File::from_std(file);
         // Tokio's file has a buffer of this size too, while a thread writes it.
@@ -216,10 +237,22 @@ impl Recordings {
     /// # Errors
     /// If it can't be stored. It may have been stored all the same, if only the answer was lost.
     pub async fn keep(&self, id: SessionId, received: &Received) -> Result<(), MediaError> {
+        self.keep_as(&id.to_string(), received).await
+    }
+
+    /// Stores a copy for browsers, which appears whole.
+    ///
+    /// # Errors
+    /// As [`Self::keep`].
+    pub async fn keep_copy(&self, id: SessionId, form: CopyForm, made: &Received) -> Result<(), MediaError> {
+        self.keep_as(&copy_name(id, form), made).await
+    }
+
+    async fn keep_as(&self, name: &str, received: &Received) -> Result<(), MediaError> {
         let scratch = received.scratch.path().to_owned();
         match &self.folder {
             Some(folder) => {
-                let to = folder.join(id.to_string());
+                let to = folder.join(name);
                 let linked = {
                     let (scratch, to) = (scratch.clone(), to.clone());
                     self.blocking(move || location::link_into_folder(&scratch, &to)).await?
@@ -235,7 +268,7 @@ impl Recordings {
                 }
                 Ok(())
             }
-            None => self.keep_in_bucket(id, &scratch, received.bytes).await,
+            None => self.keep_in_bucket(name, &scratch, received.bytes).await,
         }
     }
 
@@ -247,12 +280,12 @@ impl Recordings {
         done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| self.failed(e))
     }
 
-    async fn keep_in_bucket(&self, id: SessionId, from: &std::path::Path, bytes: u64) -> Result<(), MediaError> {
+    async fn keep_in_bucket(&self, name: &str, from: &std::path::Path, bytes: u64) -> Result<(), MediaError> {
         let part = usize::try_from(MIN_PART.max(bytes.div_ceil(MAX_PARTS))).unwrap_or(usize::MAX);
         let file = tokio::fs::File::open(from).await.map_err(MediaError::Scratch)?;
         let mut reader = BufReader::with_capacity(WRITE_BUFFER, file);
-        let mut writer =
-            BufWriter::with_capacity(Arc::clone(&self.store), key(id), part).with_max_concurrency(CONCURRENT_PARTS);
+        let mut writer = BufWriter::with_capacity(Arc::clone(&self.store), Path::from(name), part)
+            .with_max_concurrency(CONCURRENT_PARTS);
         if let Err(error) = tokio::io::copy_buf(&mut reader, &mut writer).await {
             // The server would keep the parts that it has, and charge for them. This may fail as the upload did.
             let _ = writer.abort().await;
@@ -266,13 +299,42 @@ impl Recordings {
     ///
     /// # Errors
     /// If it isn't there, or can't be read.
-    pub async fn read(
+    pub async fn read(&self, id: SessionId, range: Option<std::ops::Range<u64>>) -> Result<Pieces, MediaError> {
+        self.read_at(&key(id), range).await
+    }
+
+    /// Reads a copy for browsers, or a range of its bytes.
+    ///
+    /// # Errors
+    /// If it isn't there, or can't be read.
+    pub async fn read_copy(
         &self,
         id: SessionId,
+        form: CopyForm,
         range: Option<std::ops::Range<u64>>,
-    ) -> Result<BoxStream<'static, Result<Bytes, object_store::Error>>, MediaError> {
+    ) -> Result<Pieces, MediaError> {
+        self.read_at(&Path::from(copy_name(id, form)), range).await
+    }
+
+    async fn read_at(&self, key: &Path, range: Option<std::ops::Range<u64>>) -> Result<Pieces, MediaError> {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-        Ok(self.store.get_opts(&key(id), options).await?.into_stream())
+        Ok(self.store.get_opts(key, options).await?.into_stream())
+    }
+
+    /// Looks for a copy for browsers.
+    ///
+    /// # Errors
+    /// If the storage can't be read.
+    pub async fn copy(&self, id: SessionId, form: CopyForm) -> Result<Option<StoredCopy>, MediaError> {
+        match self.store.head(&Path::from(copy_name(id, form))).await {
+            Ok(meta) => {
+                let tag = meta.e_tag.unwrap_or_else(|| format!("{:x}", meta.last_modified.timestamp_micros()));
+                let version = tag.trim_start_matches("W/").trim_matches('"').to_owned();
+                Ok(Some(StoredCopy { form, bytes: meta.size, version }))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns the recording's file where recordings are in a folder; none where it has to be fetched.
@@ -325,15 +387,29 @@ impl Recordings {
         Scratch::create(self.spool.join(format!("{id}.{attempt}.{kind}"))).map_err(|e| self.failed(e))
     }
 
-    /// Removes a recording. Succeeds also if there is none.
+    /// Removes a recording and its copies. Succeeds also if there is none.
     ///
     /// # Errors
     /// If it can't be removed.
     pub async fn remove(&self, id: SessionId) -> Result<(), MediaError> {
+        let (recording, copies) = futures::join!(self.remove_as(id.to_string()), self.remove_copies(id));
+        recording.and(copies)
+    }
+
+    /// Removes the copies of a recording. Succeeds also if there are none.
+    ///
+    /// # Errors
+    /// If one can't be removed.
+    pub async fn remove_copies(&self, id: SessionId) -> Result<(), MediaError> {
+        let removed = CopyForm::ALL.map(|form| self.remove_as(copy_name(id, form)));
+        futures::future::join_all(removed).await.into_iter().collect()
+    }
+
+    async fn remove_as(&self, name: String) -> Result<(), MediaError> {
         if let Some(folder) = &self.folder {
-            let _ = tokio::fs::remove_file(location::part_file(&folder.join(id.to_string()))).await;
+            let _ = tokio::fs::remove_file(location::part_file(&folder.join(&name))).await;
         }
-        match self.store.delete(&key(id)).await {
+        match self.store.delete(&Path::from(name)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -408,6 +484,14 @@ impl Recordings {
         self.folder.as_ref().map_or(Ok(scratch), |folder| Ok(scratch.min(space::free_bytes(folder)?)))
     }
 
+    /// The folders that fill up, with their names in metrics: the data folder, and that of the recordings if they aren't in a
+    /// bucket.
+    #[must_use]
+    pub fn folders(&self) -> Vec<(&'static str, PathBuf)> {
+        let recordings = self.folder.iter().map(|folder| ("recordings", folder.clone()));
+        [("data", self.incoming.clone())].into_iter().chain(recordings).collect()
+    }
+
     /// Returns the bytes of the data folder's disk that aren't reserved and needn't stay free.
     ///
     /// # Errors
@@ -461,12 +545,33 @@ impl Received {
         self.scratch.path()
     }
 
+    /// Writes over the first bytes of the file.
+    ///
+    /// # Errors
+    /// If they can't be written.
+    pub async fn overwrite(&self, head: Vec<u8>) -> Result<(), MediaError> {
+        let path = self.path().to_owned();
+        let written = tokio::task::spawn_blocking(move || {
+            let file = File::options().write(true).open(path)?;
+            std::os::unix::fs::FileExt::write_all_at(&file, &head, 0)
+        });
+        written.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(MediaError::Scratch)
+    }
+
     /// Replaces the scratch file by an empty one of the same name, to free its room on the disk.
     pub fn empty(&self) {
         // A new file and no truncation, because the stored recording may be a hard link to the same bytes.
         let note = self.path().with_extension("note");
         let _ = File::create(&note).and_then(|_| std::fs::rename(&note, self.path()));
     }
+}
+
+/// The bytes of a file, piece by piece.
+pub type Pieces = BoxStream<'static, Result<Bytes, object_store::Error>>;
+
+/// The name of a copy. No recording's: those are ids.
+fn copy_name(id: SessionId, form: CopyForm) -> String {
+    format!("{id}-playable-{}", form.extension())
 }
 
 fn key(id: SessionId) -> Path {

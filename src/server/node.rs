@@ -4,16 +4,21 @@ mod capacity;
 mod start;
 
 use super::{
-    accept,
+    accept, alerts,
     bus::{self, Inbox},
+    certificate,
     config::ServeConfig,
     connections::ConnectionLimits,
     jobs::{self, Workers},
     outside, router,
     sessions::Sessions,
+    sightings::Sightings,
     state::AppState,
+    telemetry::lines,
 };
+use crate::model::Arm;
 use leptos::config::LeptosOptions;
+use reqwest::Url;
 pub use start::StartError;
 use std::{fs::File, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
@@ -40,6 +45,10 @@ pub struct Node {
     bus: bus::Background,
     inbox: Arc<Inbox>,
     connections: ConnectionLimits,
+    /// What alerts need, if there is anybody to tell.
+    alerts: Option<Arc<alerts::Setup>>,
+    /// The address under which people reach Hark, if it is set.
+    public_url: Option<Url>,
     /// The separate address for monitoring, if there is one.
     monitor: Option<TcpListener>,
     /// Held while the node runs, so that a data folder has only one node.
@@ -99,13 +108,28 @@ impl Node {
         // Tasks of their own, because their calls together are too deep for one stack.
         let mut tasks = JoinSet::new();
         let mut spawn = |task: Pin<Box<dyn Future<Output = ()> + Send>>| drop(tasks.spawn(task.in_current_span()));
-        spawn(Box::pin(jobs::announce(self.workers.clone(), Arc::clone(&state.clock), stop.clone())));
+        spawn(Box::pin(jobs::announce(
+            self.workers.clone(),
+            Arc::clone(&state.clock),
+            Arc::clone(&state.load),
+            stop.clone(),
+        )));
         spawn(Box::pin(jobs::run(self.workers, stop.clone())));
         spawn(Box::pin(jobs::watch_outside_workers(Arc::clone(&state.outside), stop.clone())));
         spawn(Box::pin(jobs::delete_expired(Arc::clone(&state.sessions), stop.clone())));
         spawn(Box::pin(outside::listen(Arc::clone(&state.outside), self.inbox, stop.clone())));
+        if state.settings.monitoring {
+            spawn(Box::pin(keep_figures(state.clone(), stop.clone())));
+        }
         spawn(Box::pin(fetch_model(Arc::clone(&state.sessions), stop.clone())));
         spawn(Box::pin(watch(state.clone(), stop.clone())));
+        if let Some(setup) = self.alerts {
+            spawn(Box::pin(alerts::watch(state.clone(), Arc::clone(&setup), stop.clone())));
+            spawn(Box::pin(alerts::send(state.clone(), setup, stop.clone())));
+        }
+        if let Some(url) = self.public_url {
+            spawn(Box::pin(certificate::watch(url, stop.clone())));
+        }
         let tasks = async move {
             while let Some(ended) = tasks.join_next().await {
                 if let Err(error) = ended
@@ -131,10 +155,11 @@ impl Node {
             let metrics = state.metrics.clone();
             let stop = stop.clone();
             async move {
-                // Without this, the exporter's histograms grow without bound.
-                let mut ticks = time::interval(Duration::from_secs(5));
+                let mut ticks = time::interval(Duration::from_secs(1));
                 while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                    // Without this, the exporter's histograms grow without bound.
                     metrics.run_upkeep();
+                    lines::next_second();
                 }
             }
         };
@@ -156,6 +181,10 @@ impl Node {
             });
         };
         tokio::select! { () = all => {}, () = clock => {} }
+        if state.settings.monitoring {
+            count_bytes(state, Sightings::take_bytes);
+            state.hours.store_at_stop(&state.sessions.store, &state.load.totals()).await;
+        }
         state.sessions.store.close().await;
     }
 }
@@ -163,6 +192,26 @@ impl Node {
 /// Fetches the speech model that is missing, unless `stop` comes first.
 async fn fetch_model(sessions: Arc<Sessions>, stop: CancellationToken) {
     stop.run_until_cancelled(sessions.engines.fetch_missing()).await;
+}
+
+/// Stores what this node counts for the figures, until `stop`.
+async fn keep_figures(state: AppState, stop: CancellationToken) {
+    let sample = || {
+        count_bytes(&state, Sightings::take_unreported);
+        state.load.sample()
+    };
+    state.hours.run(&state.sessions.store, sample, &stop).await;
+}
+
+/// Counts bytes that were sent to pages and that no report has taken.
+fn count_bytes(state: &AppState, take: fn(&Sightings, Arm) -> u64) {
+    for arm in Arm::ALL {
+        let bytes = take(state.hub.sightings(), arm);
+        if bytes > 0 {
+            metrics::counter!("hark_client_received_bytes_total", "arm" => arm.as_str()).increment(bytes);
+            state.hours.sent(arm, bytes);
+        }
+    }
 }
 
 /// Watches what is around the node, until `stop`.
@@ -173,7 +222,8 @@ async fn watch(state: AppState, stop: CancellationToken) {
         sessions.disk.run(&sessions.media, &stop),
         sessions.cluster.run(&sessions.media, &stop),
         state.clock.run(&sessions.store, &stop),
-        publish_models(state.clone(), &stop)
+        publish_models(state.clone(), &stop),
+        state.dashboards.run(&stop)
     );
 }
 

@@ -5,7 +5,7 @@ use super::{
     store::{NodeEngine, NodeRow},
 };
 use crate::model::{
-    Timestamp,
+    Timestamp, bytes,
     text::{count, lapse},
 };
 use clap::Args;
@@ -66,6 +66,7 @@ fn as_json(node: &NodeRow, now: Timestamp) -> serde_json::Value {
         "engines": node.engines,
         "clock_ahead_ms": node.clock_ahead_ms,
         "problem": node.problem,
+        "load": node.load,
         "started_at": node.started_at,
         "heartbeat_at": node.heartbeat_at,
         "is_live": node.is_live(now),
@@ -74,17 +75,23 @@ fn as_json(node: &NodeRow, now: Timestamp) -> serde_json::Value {
 
 /// The nodes as a table.
 fn table(nodes: &[NodeRow], now: Timestamp) -> String {
-    let heads = ["NODE", "ROLE", "VERSION", "RUNNING", "CLOCK", "HEARD", "ENGINES", "PROBLEM"];
+    let heads =
+        ["NODE", "ROLE", "VERSION", "RUNNING", "STREAMS", "CPU", "MEMORY", "CLOCK", "HEARD", "ENGINES", "PROBLEM"];
     manage::columns(heads, nodes.iter().map(|node| row(node, now)))
 }
 
-fn row(node: &NodeRow, now: Timestamp) -> [String; 8] {
+fn row(node: &NodeRow, now: Timestamp) -> [String; 11] {
     let none = || "-".to_owned();
     let running = match node.workers {
         0 => none(),
         workers => format!("{} of {workers}", node.running),
     };
     let clock = node.clock_ahead_ms.map_or_else(none, |ms| format!("{:+.1} s", ms as f64 / 1000.0));
+    // What a node that is gone did last tells nothing.
+    let load = node.load.as_ref().filter(|_| node.is_live(now));
+    let streams = load.filter(|_| node.role == "serve").map_or_else(none, |load| load.streams.to_string());
+    let cpu = load.and_then(|load| load.cpu).map_or_else(none, |cpu| format!("{:.0}%", cpu * 100.0));
+    let memory = load.and_then(|load| load.memory).map_or_else(none, bytes);
     let ready = node.engines.iter().filter(|engine| engine.is_ready());
     let engines: Vec<String> = ready.map(|NodeEngine { info, .. }| format!("{} ({})", info.id, info.model)).collect();
     let problem = match (&node.problem, node.is_live(now)) {
@@ -97,6 +104,9 @@ fn row(node: &NodeRow, now: Timestamp) -> [String; 8] {
         node.role.clone(),
         node.version.clone(),
         running,
+        streams,
+        cpu,
+        memory,
         clock,
         format!("{} ago", lapse(now.seconds_since(node.heartbeat_at).max(0.0))),
         if engines.is_empty() || node.workers == 0 { none() } else { engines.join(", ") },
@@ -114,7 +124,7 @@ pub(super) fn without_key(nodes: &[NodeRow], key: &str, now: Timestamp) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EngineId, EngineInfo};
+    use crate::model::{EngineId, EngineInfo, load::NodeLoad};
 
     fn node(name: &str) -> NodeRow {
         let info = EngineInfo {
@@ -138,6 +148,7 @@ mod tests {
             cookie_keys: vec!["aa".to_owned()],
             clock_ahead_ms: Some(-40),
             problem: None,
+            load: Some(NodeLoad { streams: 12, cpu: Some(0.034), memory: Some(87_000_000), ..NodeLoad::default() }),
             started_at: Timestamp(0),
             heartbeat_at: Timestamp(100_000),
         }
@@ -147,18 +158,21 @@ mod tests {
     fn the_table_is_aligned() {
         let web = NodeRow {
             role: "serve".to_owned(),
+            load: None,
             workers: 0,
             clock_ahead_ms: None,
             heartbeat_at: Timestamp(60_000),
             ..node("web")
         };
+        let serving = NodeRow { role: "serve".to_owned(), ..node("web-b") };
         let ill = NodeRow { problem: Some("this node's disk is full".to_owned()), ..node("worker-b") };
-        let text = table(&[web, node("worker-a"), ill], Timestamp(103_000));
+        let text = table(&[web, serving, node("worker-a"), ill], Timestamp(103_000));
         let lines = [
-            "NODE      ROLE    VERSION  RUNNING  CLOCK   HEARD      ENGINES         PROBLEM",
-            "web       serve   0.1.0    -        -       43 s ago   -               isn't heard of any more",
-            "worker-a  worker  0.1.0    1 of 2   -0.0 s  3.0 s ago  whisper (base)  -",
-            "worker-b  worker  0.1.0    1 of 2   -0.0 s  3.0 s ago  whisper (base)  this node's disk is full",
+            "NODE      ROLE    VERSION  RUNNING  STREAMS  CPU  MEMORY   CLOCK   HEARD      ENGINES         PROBLEM",
+            "web       serve   0.1.0    -        -        -    -        -       43 s ago   -               isn't heard of any more",
+            "web-b     serve   0.1.0    1 of 2   12       3%   87.0 MB  -0.0 s  3.0 s ago  whisper (base)  -",
+            "worker-a  worker  0.1.0    1 of 2   -        3%   87.0 MB  -0.0 s  3.0 s ago  whisper (base)  -",
+            "worker-b  worker  0.1.0    1 of 2   -        3%   87.0 MB  -0.0 s  3.0 s ago  whisper (base)  this node's disk is full",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), lines);
     }

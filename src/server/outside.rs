@@ -3,13 +3,14 @@
 //! database at once, because the next report may reach another node. Called by `http::outside` and `sessions`;
 //! [`listen`] processes what the bus receives, and `jobs` fails the sessions of silent workers.
 
+mod lenient;
 mod live;
 mod pending;
 mod redis_reports;
 mod report;
 
 use super::{
-    bus::Bus,
+    bus::{Bus, Refusal, RefusalLog, Rejection},
     config::OutsideConfig,
     error::Error,
     event::Event,
@@ -17,17 +18,21 @@ use super::{
     owner::Owner,
     store::{NewSession, Store},
     stream::Hub,
+    telemetry::traces::Step,
 };
 use crate::model::{Channels, EngineId, Media, Session, SessionId, Timestamp, Title};
 pub use live::Live;
 use live::LiveSessions;
 pub use redis_reports::listen;
-pub use report::{Announcement, NewSegment, Report};
-use std::{sync::Arc, time::Duration};
+pub use report::{Announcement, NewSegment, Report, ReportError, read, read_report, read_segments};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-/// How often a report without a version is tried when another node takes the version first.
+/// How often a report without a version, or of an end, is tried when another node takes the version first.
 const MAX_TRIES: u32 = 5;
 
 /// The sessions of workers outside Hark.
@@ -37,6 +42,7 @@ pub struct Outside {
     hub: Arc<Hub>,
     silence_secs: u32,
     live: LiveSessions,
+    refusals: RefusalLog,
 }
 
 impl Outside {
@@ -44,7 +50,19 @@ impl Outside {
     #[must_use]
     pub fn new(store: Store, bus: Bus, hub: Arc<Hub>, config: &OutsideConfig) -> Self {
         let live = LiveSessions::new(store.is_shared());
-        Self { store, bus, hub, silence_secs: config.worker_silence_secs, live }
+        Self { store, bus, hub, silence_secs: config.worker_silence_secs, live, refusals: RefusalLog::new("HTTP") }
+    }
+
+    /// Says in the log why a report over HTTP was refused. The worker is told too, but whoever runs it may not look.
+    pub fn log_refused(&self, id: SessionId, error: &Error) {
+        let code = match error {
+            Error::InvalidReport(_) => "invalid_report",
+            Error::BadRequest(_) => "not_json",
+            Error::NotFound => "not_found",
+            Error::Conflict(code, _) => code,
+            _ => return,
+        };
+        self.refusals.refused(id, &Refusal::new(Rejection::Malformed, code, error.to_string()));
     }
 
     /// When a session fails if nothing more is reported on it.
@@ -96,6 +114,7 @@ impl Outside {
     /// # Errors
     /// If the title, the length, the language or the owner isn't valid.
     pub async fn announce(&self, caller: &Owner, new: Announcement) -> Result<Session, Error> {
+        let began = Instant::now();
         let owner = match new.owner.as_deref().map(str::trim) {
             None | Some("") => caller.clone(),
             Some(id) if id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) => {
@@ -139,6 +158,7 @@ impl Outside {
         metrics::counter!("hark_sessions_created_total").increment(1);
         tracing::debug!(session_id = %session.id, "session {} was created by an outside worker", session.id);
         self.bus.publish(&event);
+        Step::first(session.id, "announce", began).end();
         Ok(session)
     }
 
@@ -147,7 +167,7 @@ impl Outside {
     /// # Errors
     /// If the report isn't valid or is out of date, or the session has ended.
     pub async fn report(&self, id: SessionId, reported: Report) -> Result<u64, Error> {
-        let tries = if reported.version.is_none() { MAX_TRIES } else { 1 };
+        let tries = if reported.version.is_none() || reported.ends() { MAX_TRIES } else { 1 };
         for _ in 1..tries {
             match self.report_once(id, reported.clone()).await {
                 // Another node took this version; the next one is higher now.
@@ -163,7 +183,10 @@ impl Outside {
         let now = Timestamp::now();
         let status = report::status_after(&live.status, reported, now)?;
         let known = &live.status;
-        if self.live.shared || status.changes(known) {
+        // Progress alone is no step: it may come many times a second.
+        let is_step = status.changes(known);
+        if self.live.shared || is_step {
+            let _step = if is_step { Step::begin(id, "store") } else { Step::default() };
             if !self.store.report(&status, self.lease_until(now)).await? {
                 self.live.forget(&mut live);
                 return Err(Error::Conflict(
@@ -178,7 +201,9 @@ impl Outside {
         }
         live.status = status;
         let version = live.status.version;
+        let _step = if is_step { Step::begin(id, "publish") } else { Step::default() };
         self.bus.publish(&Event::status(live.owner.clone(), live.status.clone()));
+        self.refusals.taken(id);
         if live.status.state.is_terminal() {
             self.live.forget(&mut live);
         }
@@ -215,11 +240,15 @@ impl Outside {
             return Ok(known);
         }
         let now = Timestamp::now();
+        let mut step = Step::begin(id, "store");
+        step.number("hark.segments", new_segments.len() as u64);
         if !self.store.report_segments(id, known, &new_segments, self.lease_until(now)).await? {
             self.live.forget(&mut live);
             return Err(Error::Conflict("changed", "The session was changed elsewhere; look at it again.".to_owned()));
         }
+        step.end();
         live.status.segments += new_segments.len() as u32;
+        let _step = Step::begin(id, "publish");
         for segment in &new_segments {
             self.bus.publish(&Event::bare_segment(live.owner.clone(), id, segment));
         }

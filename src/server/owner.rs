@@ -1,6 +1,8 @@
 //! The owner of sessions. Every browser has an opaque owner and sees its own sessions only. The store knows nothing but
 //! the id, so accounts could replace it later. `http::identity` reads it from a cookie.
 
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
 use std::{fmt, sync::Arc};
 use uuid::Uuid;
 
@@ -19,6 +21,12 @@ impl Owner {
     #[must_use]
     pub fn from_store(id: String) -> Self {
         Self(id.into())
+    }
+
+    /// The owner as logs may name it: the same for the same owner, and nothing by which somebody could become it.
+    #[must_use]
+    pub fn pseudonym(&self) -> String {
+        HEXLOWER.encode(&Sha256::digest(self.0.as_bytes())[..6])
     }
 
     /// The id, for the store.

@@ -3,6 +3,7 @@
 use super::{
     address::ClientAddress,
     error::Error,
+    found,
     http::{
         identity::{
             cookies::{self, Identity},
@@ -20,7 +21,10 @@ use super::{
 };
 use crate::model::{
     ApiError, Timestamp,
-    page::{IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, MODELS_PAGE, ModelsInfo, OpenInfo, Opens, UploadInfo},
+    page::{
+        IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, MODELS_PAGE, ModelsInfo, OpenInfo, Opens, SessionList,
+        UploadInfo,
+    },
 };
 use axum::{
     Extension,
@@ -86,6 +90,27 @@ pub fn set_status(status: StatusCode) {
     if let Some(response) = use_context::<ResponseOptions>() {
         response.set_status(status);
     }
+}
+
+/// The data of the page of sessions.
+///
+/// # Errors
+/// If a cursor isn't valid, or the store fails.
+pub async fn session_list(
+    caller: &Caller,
+    query: Option<&str>,
+    cursor: Option<&str>,
+    older: Option<&str>,
+) -> Result<SessionList, Error> {
+    let sessions = &caller.state.sessions;
+    let page = sessions.list(&caller.owner, query, cursor, None).await?;
+    let found = match query {
+        Some(query) if cursor.is_none() || older.is_some() => {
+            found::html(query, &sessions.search(&caller.owner, query, older, None).await?)
+        }
+        _ => String::new(),
+    };
+    Ok(SessionList { page, found })
 }
 
 /// What the upload page shows.

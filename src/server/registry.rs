@@ -7,10 +7,13 @@ use super::{
     speech::Engines,
     store::{NodeEngine, NodeRow, Store},
 };
-use crate::model::{EngineId, EngineInfo, Timestamp};
+use crate::model::{
+    EngineId, EngineInfo, Timestamp,
+    load::{NodeEngineInfo, NodeInfo, NodeLoad},
+};
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use uuid::Uuid;
 
@@ -35,6 +38,8 @@ pub struct Registry {
     id: String,
     node: NodeIdentity,
     started_at: Timestamp,
+    /// What this node said with its last heartbeat.
+    own: Mutex<Option<NodeRow>>,
     /// The other nodes that are running.
     others: RwLock<Arc<Vec<NodeRow>>>,
     /// Why this node's workers claim nothing.
@@ -49,6 +54,7 @@ impl Registry {
             id: Uuid::new_v4().to_string(),
             node,
             started_at: Timestamp::now(),
+            own: Mutex::default(),
             others: RwLock::default(),
             problem: Mutex::default(),
         }
@@ -71,8 +77,8 @@ impl Registry {
         std::mem::replace(&mut *self.problem.lock().unwrap_or_else(PoisonError::into_inner), problem)
     }
 
-    /// Tells the other nodes that this one is running, and reads what they said. Without a shared database there are no
-    /// others.
+    /// Tells the other nodes that this one is running and what it does, and reads what they said. Without a shared database
+    /// there are no others.
     ///
     /// # Errors
     /// If the database fails.
@@ -83,11 +89,11 @@ impl Registry {
         running: u32,
         problem: Option<String>,
         clock: Option<ClockOffset>,
+        load: NodeLoad,
     ) -> Result<(), sqlx::Error> {
-        if !store.is_shared() {
-            return Ok(());
-        }
+        let asked = Instant::now();
         let now = store.now().await?;
+        let load = NodeLoad { database_ms: Some(asked.elapsed().as_secs_f64() * 1000.0), ..load };
         let node = NodeRow {
             id: self.id.clone(),
             name: self.node.name.clone(),
@@ -99,14 +105,33 @@ impl Registry {
             cookie_keys: self.node.cookie_keys.clone(),
             clock_ahead_ms: clock.map(|offset| offset.ahead_ms),
             problem,
+            load: Some(load),
             started_at: self.started_at,
             heartbeat_at: now,
         };
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(node.clone());
+        if !store.is_shared() {
+            return Ok(());
+        }
         store.put_node(&node, now).await?;
         let mut others = store.nodes().await?;
         others.retain(|other| other.id != self.id && other.is_live(now));
         *self.others.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(others);
         Ok(())
+    }
+
+    /// The nodes that are running or were until lately, by name. Of a database that isn't shared, this one.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn nodes(&self, store: &Store) -> Result<Vec<NodeInfo>, sqlx::Error> {
+        let now = store.now().await?;
+        let nodes = if store.is_shared() {
+            store.nodes().await?
+        } else {
+            self.own.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        };
+        Ok(nodes.into_iter().map(|node| node.into_info(now)).collect())
     }
 
     /// Tells the other nodes that this one stops.
@@ -134,6 +159,31 @@ impl Registry {
         let own = if self.node.workers > 0 && self.problem().is_none() { own } else { &[] };
         let engines = EngineId::ALL.into_iter().filter(|id| *id != EngineId::External);
         engines.map(|id| (id, wait_for(id, own, self.node.workers, &others))).collect()
+    }
+}
+
+impl NodeRow {
+    /// The node as operators are shown it, at a time of the database's clock.
+    #[must_use]
+    pub fn into_info(self, now: Timestamp) -> NodeInfo {
+        NodeInfo {
+            is_live: self.is_live(now),
+            name: self.name,
+            role: self.role,
+            version: self.version,
+            workers: self.workers,
+            running: self.running,
+            engines: self
+                .engines
+                .into_iter()
+                .map(|NodeEngine { info, waiting }| NodeEngineInfo { info, waiting })
+                .collect(),
+            clock_ahead_ms: self.clock_ahead_ms,
+            problem: self.problem,
+            started_at: self.started_at,
+            heartbeat_at: self.heartbeat_at,
+            load: self.load,
+        }
     }
 }
 
@@ -227,6 +277,7 @@ mod tests {
             cookie_keys: Vec::new(),
             clock_ahead_ms: None,
             problem: problem.map(str::to_owned),
+            load: None,
             started_at: Timestamp(0),
             heartbeat_at: Timestamp(0),
         }

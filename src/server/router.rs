@@ -9,6 +9,7 @@ use super::{
         identity::cookies,
         notice::{self, Forms},
     },
+    owner::Owner,
     pages,
     state::AppState,
 };
@@ -18,22 +19,27 @@ use crate::{
         identity::{LeaveIdentity, MakeLink, MakeRecoveryKey, OpenIdentity, RevokeRecoveryKey},
         models::{DownloadModel, RemoveModel},
     },
-    app::{App, LinkTiming, RenderedAt, shell},
+    app::{App, LinkTiming, PageToken, RenderedAt, shell},
     model::{
-        Timestamp,
+        Arm, Timestamp,
         page::{IDENTITY_PAGE, MODELS_PAGE, OPEN_PAGE},
     },
 };
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use leptos::{config::Env, nonce::use_nonce, prelude::provide_context, server_fn::ServerFn};
-use leptos_axum::{AxumRouteListing, LeptosRoutes, file_and_error_handler_with_context, generate_route_list};
+use leptos::{
+    config::Env,
+    nonce::use_nonce,
+    prelude::{provide_context, use_context},
+    server_fn::ServerFn,
+};
+use leptos_axum::{AxumRouteListing, ErrorHandler, LeptosRoutes, generate_route_list, site_pkg_dir_service};
 use std::{
     any::Any,
     sync::{Arc, LazyLock},
@@ -73,7 +79,12 @@ pub fn router(state: AppState) -> Router {
         let state = state.clone();
         move || {
             provide_context(state.clone());
-            provide_context(RenderedAt(Timestamp::now()));
+            let now = Timestamp::now();
+            provide_context(RenderedAt(now));
+            if let Some(owner) = use_context::<Parts>().and_then(|request| request.extensions.get::<Owner>().cloned()) {
+                let polls = state.arms.of(&owner) == Arm::Polling;
+                provide_context(PageToken { token: state.page_tokens.issue(&owner, now), polls });
+            }
             if let Some(timing) = &state.settings.streams.link_timing {
                 provide_context(LinkTiming(timing.clone()));
             }
@@ -92,9 +103,14 @@ pub fn router(state: AppState) -> Router {
         let options = options.clone();
         move || shell(options.clone())
     };
+    // Not `file_and_error_handler`, which mixes up the headers of files and pages (docs/upstream.md).
+    let files = site_pkg_dir_service(&options)
+        .append_index_html_on_directories(false)
+        .call_fallback_on_method_not_allowed(true)
+        .fallback(ErrorHandler::new_with_context(context.clone(), shell, options));
     let pages = Router::new()
-        .leptos_routes_with_context(&state, routes, context.clone(), shell_of)
-        .fallback(file_and_error_handler_with_context::<AppState, _>(context, shell))
+        .leptos_routes_with_context(&state, routes, context, shell_of)
+        .fallback_service(files)
         .layer(middleware::from_fn(render_to_end))
         .layer(middleware::from_fn(cookies::probe_cookies));
     let owned = http::router(&state)
@@ -113,12 +129,17 @@ pub fn router(state: AppState) -> Router {
     let audio = NotForContentType::const_new("audio/");
     // A release has compressed copies of the file; in development, compressing its 17 MB would take seconds.
     let wasm = NotForContentType::const_new("application/wasm");
+    let zip = NotForContentType::const_new("application/zip");
     Router::new()
         .route("/healthz", get(http::healthz))
         .route("/readyz", get(http::readyz))
         .merge(if state.settings.separate_monitor { Router::new() } else { http::operators() })
         .merge(owned)
-        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm)))
+        .merge(http::admin::pages(&state))
+        .layer(
+            CompressionLayer::new().compress_when(DefaultPredicate::new().and(streams).and(audio).and(wasm).and(zip)),
+        )
+        .layer(middleware::from_fn_with_state(state.clone(), http::page::count_bytes))
         .layer(middleware::from_fn(cache))
         .layer(with_address)
         // The panic's message is in the log.
@@ -202,13 +223,12 @@ async fn no_store(request: Request, next: Next) -> Response {
 
 /// Lets browsers cache files whose names have a hash of their content.
 async fn cache(request: Request, next: Next) -> Response {
-    let immutable = request.method() == Method::GET && is_hashed(request.uri().path());
+    let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let immutable = read && is_hashed(request.uri().path());
     let mut response = next.run(request).await;
-    let ok = response.status().is_success();
-    let headers = response.headers_mut();
-    if immutable && ok {
+    if immutable && (response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED) {
         let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
-        headers.entry(header::CACHE_CONTROL).or_insert(forever);
+        response.headers_mut().insert(header::CACHE_CONTROL, forever);
     }
     response
 }

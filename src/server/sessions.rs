@@ -7,24 +7,35 @@ use super::{
     bus::Bus,
     cluster::Cluster,
     config::{KeepConfig, LimitConfig},
+    copies::Copies,
     disk::DiskWatch,
     error::Error,
     event::Event,
+    hours::Hours,
     language::language,
-    media::{Received, Recordings, Upload, UploadRoom},
+    media::{Received, Recordings, StoredCopy, Upload, UploadRoom},
     outside::Outside,
     owner::Owner,
     registry::Registry,
     retention,
     shares::{Shares, Standing},
     speech::{Engines, languages},
-    store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, recent_cutoff},
+    store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, TextQuery, recent_cutoff},
+    telemetry::{
+        catalogue::{self, UPLOAD_REFUSALS},
+        lines,
+        traces::Step,
+    },
 };
 use crate::model::{
-    AnotherChoice, Channels, EngineId, EngineInfo, Media, Session, SessionDetail, SessionId, SessionPage, Status,
-    Timestamp, Title, Track, Transcript,
+    AnotherChoice, Channels, EngineId, EngineInfo, Media, SearchPage, Session, SessionDetail, SessionId, SessionPage,
+    Status, Timestamp, Title, Track, Transcript,
+    playback::{CopyForm, CopyState},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::time;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -41,11 +52,15 @@ pub struct Sessions {
     pub bus: Bus,
     pub engines: Engines,
     pub decoders: Decoders,
+    /// Copies of recordings that browsers can't play.
+    pub copies: Copies,
     pub disk: DiskWatch,
     /// The cluster that this node belongs to, with the place of its recordings.
     pub cluster: Arc<Cluster>,
     /// The nodes that are running.
     pub registry: Registry,
+    /// What this node counts for the figures.
+    pub hours: Hours,
     /// The sessions that workers outside Hark report on.
     pub outside: Arc<Outside>,
     /// Decides how callers count towards shared limits.
@@ -79,6 +94,14 @@ pub struct CheckedOptions {
 
 /// The longest vocabulary, in characters. Whisper reads at most 224 tokens of it, which are fewer.
 const MAX_VOCABULARY: usize = 1000;
+
+/// How many sessions a page of a search in their texts has by default.
+const SEARCH_PAGE: u32 = 20;
+
+fn parse_cursor(cursor: Option<&str>) -> Result<Option<SessionId>, Error> {
+    let parsed = cursor.filter(|c| !c.is_empty()).map(str::parse).transpose();
+    parsed.map_err(|_| Error::BadRequest("The cursor must be the next_cursor of an earlier page.".to_owned()))
+}
 
 /// Checks names and terms for an engine: line breaks become commas.
 fn vocabulary(text: &str) -> Result<String, Error> {
@@ -122,11 +145,7 @@ impl Sessions {
         cursor: Option<&str>,
         limit: Option<u32>,
     ) -> Result<SessionPage, Error> {
-        let before = cursor
-            .filter(|c| !c.is_empty())
-            .map(str::parse)
-            .transpose()
-            .map_err(|_| Error::BadRequest("The cursor must be the next_cursor of an earlier page.".to_owned()))?;
+        let before = parse_cursor(cursor)?;
         let limit = limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
         let query: String = query.unwrap_or_default().trim().chars().take(Title::MAX_CHARS).collect();
         let mut sessions = self.store.list(owner, &query, before, limit + 1).await?;
@@ -134,6 +153,25 @@ impl Sessions {
         sessions.truncate(limit as usize);
         let next_cursor = if more { sessions.last().map(|s| s.id.to_string()) } else { None };
         Ok(SessionPage { sessions, next_cursor })
+    }
+
+    /// The owner's sessions whose text has what is searched, newest first.
+    ///
+    /// # Errors
+    /// If the cursor isn't valid, or the store fails.
+    pub async fn search(
+        &self,
+        owner: &Owner,
+        query: &str,
+        cursor: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<SearchPage, Error> {
+        let before = parse_cursor(cursor)?;
+        let limit = limit.unwrap_or(SEARCH_PAGE).clamp(1, PAGE) as usize;
+        let query: String = query.chars().take(Title::MAX_CHARS).collect();
+        let (sessions, more) = self.store.search(owner, &TextQuery::parse(&query), before, limit).await?;
+        let next_cursor = if more { sessions.last().map(|found| found.session_id.to_string()) } else { None };
+        Ok(SearchPage { sessions, next_cursor })
     }
 
     /// One session.
@@ -188,6 +226,30 @@ impl Sessions {
     pub async fn waveform(&self, owner: &Owner, id: SessionId) -> Result<Vec<u8>, Error> {
         self.get(owner, id).await?;
         Ok(self.store.waveform(id).await?.unwrap_or_default())
+    }
+
+    /// Begins to make a copy of a session's recording that browsers can play, unless it is there. Returns how far it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such session of this owner; otherwise if no copy can be made.
+    pub async fn make_copy(&self, owner: &Owner, id: SessionId, form: CopyForm) -> Result<CopyState, Error> {
+        let session = self.with_recording(owner, id).await?;
+        self.copies.ask(owner, &session, form).await
+    }
+
+    /// Returns a copy of a session's recording that browsers can play, once it is made, and the session.
+    ///
+    /// # Errors
+    /// As [`Self::make_copy`], and [`Error::CopyUnderWay`] if it takes long.
+    pub async fn copy(&self, owner: &Owner, id: SessionId, form: CopyForm) -> Result<(Session, StoredCopy), Error> {
+        let session = self.with_recording(owner, id).await?;
+        let copy = self.copies.wait(owner, &session, form).await?;
+        Ok((session, copy))
+    }
+
+    async fn with_recording(&self, owner: &Owner, id: SessionId) -> Result<Session, Error> {
+        let session = self.get(owner, id).await?;
+        if session.media.bytes == 0 { Err(Error::NoRecording) } else { Ok(session) }
     }
 
     /// The statuses that a watcher of all the owner's sessions needs.
@@ -326,11 +388,18 @@ impl Sessions {
         self.shares.address_hash(self.standing(owner, address).await)
     }
 
-    /// Counts a recording that was refused.
-    pub fn count_refusal(&self, error: &Error) {
+    /// Counts a recording that was refused, and logs it.
+    pub fn count_refusal(&self, owner: &Owner, error: &Error) {
         // An upload that broke off, or failed by an error of the server, wasn't refused.
-        if !matches!(error, Error::BrokenUpload) && error.code() != "internal" {
-            metrics::counter!("hark_uploads_refused_total", "reason" => error.code()).increment(1);
+        if matches!(error, Error::BrokenUpload) || error.code() == "internal" {
+            return;
+        }
+        let reason = catalogue::listed(UPLOAD_REFUSALS, error.code());
+        metrics::counter!("hark_uploads_refused_total", "reason" => reason).increment(1);
+        if lines::REFUSED_UPLOADS.admit() {
+            // Not the message, which may hold what the client has sent.
+            let (code, owner) = (error.code(), owner.pseudonym());
+            tracing::info!(code, owner, "a recording was refused ({code})");
         }
     }
 
@@ -384,13 +453,17 @@ impl Sessions {
         file_name: &str,
         options: CheckedOptions,
     ) -> Result<Session, (Error, bool)> {
+        let mut step = Step::begin(id, "probe");
         let mut new = self.probe(owner, id, received, file_name, options).await.map_err(|e| (e, false))?;
+        step.end();
         new.address = address;
         // Where nothing is mounted, the recording would be stored where no other node finds it.
         if let Some(problem) = self.cluster.check(&self.media).await {
             return Err((Error::Storage(problem), false));
         }
+        let mut step = Step::begin(id, "keep");
         self.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
+        step.end();
         let adding = self.store.enqueue(&new, &self.queue, Timestamp::now());
         let added = self.store.unless_away(adding).await.ok_or((Error::DatabaseAway, true))?;
         let (session, event) = added.map_err(|e| (e.into(), true))?;
@@ -464,7 +537,13 @@ impl Sessions {
         owner: &Owner,
         address: Option<ClientAddress>,
     ) -> Result<Session, Error> {
-        self.enqueue_sample(owner, address).await.inspect_err(|error| self.count_refusal(error))
+        let began = Instant::now();
+        let created = self.enqueue_sample(owner, address).await;
+        match &created {
+            Ok(session) => Step::first(session.id, "upload", began).number("hark.bytes", session.media.bytes),
+            Err(error) => self.count_refusal(owner, error),
+        }
+        created
     }
 
     async fn enqueue_sample(self: &Arc<Self>, owner: &Owner, address: Option<ClientAddress>) -> Result<Session, Error> {
@@ -573,6 +652,10 @@ impl Sessions {
         let address = self.address_hash(owner, address).await;
         let choice = (track, channels);
         let changed = self.store.replace(owner, id, choice, address.as_deref(), limits, Timestamp::now()).await?;
+        if track != session.track {
+            // A copy has the track that is transcribed.
+            self.media.remove_copies(id).await?;
+        }
         self.announce(owner, id, changed, "is transcribed anew").await
     }
 
@@ -599,6 +682,7 @@ impl Sessions {
         if !self.store.rename(owner, id, &title).await? {
             return Err(Error::NotFound);
         }
+        self.bus.publish(&Event::renamed(owner.clone(), id, title));
         self.get(owner, id).await
     }
 
@@ -620,6 +704,10 @@ impl Sessions {
         self.media.remove(id).await?;
         if !disk.make_room(store, store::is_full, || store.delete(owner, id)).await? {
             return Err(Error::NotFound);
+        }
+        // One may have been stored since. Whoever stores one later finds that the session is gone.
+        if let Err(error) = self.media.remove_copies(id).await {
+            tracing::warn!(session_id = %id, %error, "a playable copy of session {id} may be left behind");
         }
         self.bus.publish(&Event::deleted(owner.clone(), id));
         tracing::info!(session_id = %id, "session {id} was deleted");

@@ -8,11 +8,11 @@ use super::{
     store::{self, Store},
 };
 use crate::model::Timestamp;
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::{
     collections::HashMap,
-    fmt::Write,
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -79,11 +79,7 @@ impl Shares {
         hash.update(b"address ");
         hash.update(address.to_string().as_bytes());
         // No owner's id has this sign, so a hash and an id can't be confused.
-        let mut text = "@".to_owned();
-        for byte in &hash.finalize().into_bytes()[..HASH_BYTES] {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Some(text)
+        Some(format!("@{}", HEXLOWER.encode(&hash.finalize().into_bytes()[..HASH_BYTES])))
     }
 
     fn remembers(&self, owner: &Owner) -> bool {

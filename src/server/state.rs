@@ -1,12 +1,18 @@
 //! The state that all requests of a node share. Cheap to clone; each request has a clone.
 
 use super::{
+    admin::Admins,
+    arms::Arms,
     clock_watch::ClockWatch,
-    config::{HttpConfig, NetworkConfig, StreamConfig, UploadConfig},
+    config::{ExportConfig, HealthConfig, HttpConfig, NetworkConfig, StreamConfig, UploadConfig},
+    dashboard::Dashboards,
     health::SessionGauges,
+    hours::Hours,
     identity::Identities,
     keys::CookieKeys,
+    load::LoadMeter,
     outside::Outside,
+    page_tokens::PageTokens,
     report_limits::ReportLimits,
     sessions::Sessions,
     stream::{Hub, Source},
@@ -24,6 +30,7 @@ pub struct AppState {
     /// The sessions that workers outside Hark report on.
     pub outside: Arc<Outside>,
     pub identities: Arc<Identities>,
+    pub admins: Arc<Admins>,
     pub hub: Arc<Hub>,
     /// The store, for status streams.
     pub source: Arc<dyn Source>,
@@ -31,8 +38,17 @@ pub struct AppState {
     pub cookie_keys: Arc<CookieKeys>,
     /// The permits of uploads.
     pub uploads: Arc<UploadPermits>,
+    /// What browsers are assigned to: streams or polling.
+    pub arms: Arms,
+    /// The tokens of pages.
+    pub page_tokens: Arc<PageTokens>,
     /// The limits on reports of pages about their connection.
     pub reports: Arc<ReportLimits>,
+    /// What this node counts for the figures, and what it does now.
+    pub hours: Hours,
+    pub load: Arc<LoadMeter>,
+    /// What the dashboard shows.
+    pub dashboards: Arc<Dashboards>,
     /// How far this machine's clock is from the database's.
     pub clock: Arc<ClockWatch>,
     /// The counts of sessions for Prometheus.
@@ -47,11 +63,21 @@ pub struct Settings {
     pub network: NetworkConfig,
     pub streams: StreamConfig,
     pub uploads: UploadConfig,
+    pub health: HealthConfig,
+    pub exports: ExportConfig,
     /// The token that workers outside Hark must send; none if they are switched off.
     pub worker_token: Option<String>,
     /// Whether monitoring has an address of its own, so that the public one serves no metrics.
     pub separate_monitor: bool,
+    /// Whether this node measures itself.
+    pub monitoring: bool,
     pub leptos: LeptosOptions,
+}
+
+impl FromRef<AppState> for Arc<Admins> {
+    fn from_ref(state: &AppState) -> Self {
+        Arc::clone(&state.admins)
+    }
 }
 
 impl FromRef<AppState> for LeptosOptions {

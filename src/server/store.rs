@@ -6,12 +6,14 @@
 /// colliding with progress that was published but not stored.
 const VERSION_GAP: i64 = 1000;
 
-/// Runs the same statement on whichever database is configured. Both accept `$1` and the types that Hark stores.
+/// Runs the same statement, or transaction, on whichever database is configured. Both accept `$1` and the types that Hark
+/// stores. It is one query in the metrics, and a `Result` with [`sqlx::Error`]; a `?` or `return` within it leaves the query
+/// and not the function around it.
 macro_rules! on {
     ($store:expr, |$pool:ident| $work:expr) => {
         match &$store.db {
-            Db::Sqlite($pool) => $work,
-            Db::Postgres($pool) => $work,
+            Db::Sqlite($pool) => crate::server::store::measured::measured(async { $work }).await,
+            Db::Postgres($pool) => crate::server::store::measured::measured(async { $work }).await,
         }
     };
 }
@@ -20,6 +22,7 @@ macro_rules! on {
 #[macro_use]
 mod names;
 mod fold;
+mod measured;
 mod outage;
 mod page;
 mod postgres;
@@ -34,29 +37,40 @@ mod rows;
 mod segments;
 #[macro_use]
 mod sessions;
+mod admin;
+mod alerts;
 mod claims;
 mod cluster;
+mod figures;
 mod identity;
 mod maintenance;
 mod outside;
 mod queue;
+mod search;
+#[macro_use]
 mod stuck;
+mod oversight;
 
 use super::{event::Event, owner::Owner};
 use crate::model::{Session, SessionId, Timestamp};
+pub use admin::StoredPassword;
+pub use alerts::{AlertMessage, AlertMessageRow, AlertRow};
 pub use claims::{Claim, Ending};
 pub use cluster::{ClusterRow, NodeEngine, NodeRow};
+pub use figures::FiguresRow;
 pub use maintenance::{EndedSession, SessionFilter};
 use outage::Outage;
+pub use oversight::{OverseenSession, OversightFilter};
 pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff};
 pub use postgres::Connections;
 pub use queue::{EnqueueError, LimitScope, QueueFull, QueueLimits, ReachedLimit, Share};
 use rows::SessionRow;
 pub use schema::{DatabaseOpenError, MigrateResult, Schema};
+pub use search::TextQuery;
 pub use sessions::NewSession;
 use sqlx::{Connection, PgPool, SqliteConnection, SqlitePool, Transaction};
 use std::{path::Path, sync::Arc, time::Duration};
-pub use stuck::{Resolution, STALLED_SECS, SessionHealth, StuckSession};
+pub use stuck::{ANY_IDLE_SECS, Resolution, STALLED_SECS, SessionHealth, StuckSession};
 use tokio::{sync::Mutex, time};
 use tokio_util::sync::CancellationToken;
 
@@ -105,6 +119,7 @@ impl Store {
         let (pool, keeper) = sqlite::open(path).await?;
         let keeper = Arc::new(Mutex::new(Some(keeper)));
         let store = Self { db: Db::Sqlite(pool), keeper, server: None, outage: Arc::default() };
+        outage::set_up(true);
         store.fold_titles().await?;
         Ok(store)
     }
@@ -126,6 +141,7 @@ impl Store {
         let (pool, server) = postgres::open(url, connections).await?;
         let server = Some(Arc::new(server));
         let store = Self { db: Db::Postgres(pool), keeper: Arc::default(), server, outage: Arc::default() };
+        outage::set_up(true);
         store.fold_titles().await?;
         Ok(store)
     }
@@ -241,7 +257,10 @@ impl Store {
 
     /// Closes the database once running statements have finished.
     pub async fn close(&self) {
-        on!(self, |pool| pool.close().await);
+        match &self.db {
+            Db::Sqlite(pool) => pool.close().await,
+            Db::Postgres(pool) => pool.close().await,
+        }
         if let Some(keeper) = self.keeper.lock().await.take()
             && let Err(error) = keeper.close().await
         {

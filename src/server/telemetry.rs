@@ -1,9 +1,18 @@
-//! The log and the metrics. `main` and the tests set them up once.
+//! The log, the metrics and the traces. `main` and the tests set them up once. `catalogue` lists all metrics, `lines` limits how
+//! many lines requests make in the log, `machine` measures the process and what it runs on, `samples` reads metrics again,
+//! `traces` sends the steps of sessions.
+
+pub mod catalogue;
+pub mod lines;
+pub mod machine;
+pub mod samples;
+pub mod traces;
 
 use super::config::{LogConfig, LogFormat};
-use crate::model::{DELAY_BOUNDS_MS, State};
-use metrics::{describe_counter, describe_gauge, describe_histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use crate::model::{State, Status};
+use catalogue::{FAILURE_CODES, Kind, TIME_LIMITS, listed};
+use metrics::{Key, KeyName, Label, Metadata, Recorder, SharedString};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     io::IsTerminal,
@@ -30,6 +39,7 @@ pub fn log(config: &LogConfig) -> Result<(), String> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     set.map_err(|e| format!("the log can't be started: {e}"))?;
+    lines::set_rate(config.log_rate);
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
@@ -45,8 +55,16 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// Counts a session that has reached a terminal state.
-pub fn count_ended(state: State) {
-    metrics::counter!("hark_sessions_ended_total", "status" => state.as_str()).increment(1);
+pub fn count_ended(status: &Status) {
+    metrics::counter!("hark_sessions_ended_total", "status" => status.state.as_str()).increment(1);
+    if status.state != State::Failed {
+        return;
+    }
+    let code = status.error.as_ref().map_or(catalogue::OTHER, |error| listed(FAILURE_CODES, &error.code));
+    metrics::counter!("hark_sessions_failed_total", "code" => code).increment(1);
+    if TIME_LIMITS.contains(&code) {
+        metrics::counter!("hark_sessions_timed_out_total").increment(1);
+    }
 }
 
 /// The metrics' recorder of this process, made at the first call.
@@ -54,101 +72,62 @@ pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE
         .get_or_init(|| {
-            let delays: Vec<f64> = DELAY_BOUNDS_MS.iter().map(|ms| f64::from(*ms) / 1000.0).collect();
-            let recorder = PrometheusBuilder::new()
-                .set_buckets_for_metric(
-                    Matcher::Full("hark_real_time_factor".to_owned()),
-                    &[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0],
-                )
-                .and_then(|builder| {
-                    builder.set_buckets_for_metric(
-                        Matcher::Full("hark_publish_to_write_seconds".to_owned()),
-                        &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0],
-                    )
-                })
-                .and_then(|builder| {
-                    builder.set_buckets_for_metric(Matcher::Full("hark_client_first_event_seconds".to_owned()), &delays)
-                })
-                .and_then(|builder| {
-                    builder.set_buckets_for_metric(Matcher::Full("hark_client_delivery_seconds".to_owned()), &delays)
-                })
-                .map(PrometheusBuilder::build_recorder)
-                .unwrap_or_else(|_| PrometheusBuilder::new().build_recorder());
+            let recorder = recorder();
             let handle = recorder.handle();
+            register(&recorder, false);
             // Fails only if another recorder is set, which never happens.
             let _ = metrics::set_global_recorder(recorder);
-            describe_gauge!("hark_streams_open", "Status streams open now, by what they tell of");
-            describe_counter!("hark_streams_opened_total", "Status streams opened, by what they tell of");
-            describe_counter!("hark_streams_closed_total", "Status streams closed, by reason");
-            describe_counter!("hark_streams_refused_total", "Status streams refused, by whose limit was reached");
-            describe_counter!("hark_stream_events_total", "Events sent on status streams, by name");
-            describe_counter!(
-                "hark_stream_bytes_total",
-                "Bytes of events sent on status streams, as written: compressed where a client asked for it"
-            );
-            describe_histogram!(
-                "hark_publish_to_write_seconds",
-                "From the publishing of a change to its write to a stream"
-            );
-            describe_counter!("hark_snapshot_reads_total", "Times a stream had to read the store");
-            describe_gauge!("hark_hub_entries", "Sessions and owners whose newest status is held in memory");
-            describe_counter!("hark_updates_conflated_total", "Statuses replaced by a newer one before they were sent");
-            describe_counter!(
-                "hark_bus_messages_total",
-                "Messages of other nodes and outside workers, heard through Redis, by what became of them"
-            );
-            describe_counter!("hark_bus_dropped_total", "Changes that could not be handed to Redis or taken from it");
-            describe_gauge!("hark_bus_subscriptions", "Sessions whose changes on other nodes are listened for");
-            describe_counter!("hark_polls_total", "Status polls by answer");
-            describe_counter!("hark_sessions_created_total", "Sessions received");
-            describe_counter!(
-                "hark_sessions_ended_total",
-                "Sessions ended, by status; one that is queued again ends anew"
-            );
-            describe_counter!("hark_sessions_expired_total", "Sessions deleted because they ended HARK_KEEP_DAYS ago");
-            describe_counter!("hark_upload_bytes_total", "Bytes of recordings received");
-            describe_counter!(
-                "hark_connections_refused_total",
-                "Connections told to come back, by whose limit was reached"
-            );
-            describe_counter!("hark_uploads_refused_total", "Recordings refused, by the error's code");
-            describe_gauge!("hark_sessions", "Sessions by status, of all nodes");
-            describe_gauge!(
-                "hark_sessions_long_running",
-                "Sessions processed for more than ten minutes and three times their length"
-            );
-            describe_gauge!(
-                "hark_sessions_stalled",
-                "Sessions processed of which nothing has changed for a minute, or whose lease has run out"
-            );
-            describe_gauge!("hark_queue_oldest_seconds", "How long the session has waited that has waited longest");
-            describe_histogram!("hark_real_time_factor", "Seconds of work per second of audio, by engine");
-            describe_counter!(
-                "hark_client_reports_total",
-                "Reports of pages on their connection, by what became of them"
-            );
-            describe_counter!(
-                "hark_client_mode_milliseconds_total",
-                "How long pages had a stream, polled, were connecting or offline while they had something to watch"
-            );
-            describe_counter!("hark_client_connects_total", "Streams that pages opened");
-            describe_counter!(
-                "hark_client_failures_total",
-                "Streams that failed as pages saw it, by what they noticed"
-            );
-            describe_histogram!(
-                "hark_client_first_event_seconds",
-                "From a page's opening of a stream to its first event"
-            );
-            describe_histogram!(
-                "hark_client_delivery_seconds",
-                "From the making of a status to its arrival at a page, by the page's estimate of the server's clock"
-            );
-            describe_counter!("hark_client_requests_total", "Requests of pages for statuses and segments");
-            describe_counter!("hark_client_received_bytes_total", "Bytes of their answers, before compression");
             handle
         })
         .clone()
+}
+
+/// Metrics without series, for a node that measures nothing: what is counted goes nowhere.
+#[must_use]
+pub fn no_metrics() -> PrometheusHandle {
+    recorder().handle()
+}
+
+/// Begins the series about Redis, on a node that has one.
+pub fn begin_redis_metrics() {
+    metrics::with_recorder(|recorder| register(recorder, true));
+}
+
+/// A recorder with the buckets of the catalogue's histograms.
+fn recorder() -> PrometheusRecorder {
+    let mut builder = PrometheusBuilder::new();
+    for metric in catalogue::metrics() {
+        if let Kind::Histogram(bounds) = metric.kind {
+            builder = builder
+                .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)
+                .expect("a histogram of the catalogue has buckets");
+        }
+    }
+    builder.build_recorder()
+}
+
+/// Describes metrics and begins their series at 0, because the rate of a series that begins with its first value would lack
+/// that value. What a machine's folders are called is known only once they are asked for.
+fn register<R: Recorder + ?Sized>(recorder: &R, redis: bool) {
+    let metadata = Metadata::new(module_path!(), metrics::Level::INFO, None);
+    for metric in catalogue::groups(redis).flat_map(|group| group.metrics) {
+        let (name, meaning) = (KeyName::from_const_str(metric.name), SharedString::const_str(metric.meaning));
+        match metric.kind {
+            Kind::Counter => recorder.describe_counter(name, None, meaning),
+            Kind::Gauge => recorder.describe_gauge(name, None, meaning),
+            Kind::Histogram(_) => recorder.describe_histogram(name, None, meaning),
+        }
+        for labels in metric.series() {
+            let labels: Vec<Label> =
+                labels.into_iter().map(|(name, value)| Label::from_static_parts(name, value)).collect();
+            let key = Key::from_parts(metric.name, labels);
+            match metric.kind {
+                Kind::Counter => drop(recorder.register_counter(&key, &metadata)),
+                Kind::Gauge => drop(recorder.register_gauge(&key, &metadata)),
+                Kind::Histogram(_) => drop(recorder.register_histogram(&key, &metadata)),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

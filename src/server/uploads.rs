@@ -44,6 +44,12 @@ impl UploadPermits {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many uploads are received now.
+    #[must_use]
+    pub fn taken(&self) -> u32 {
+        self.lock().all
+    }
+
     /// Takes a permit for an upload. `address` is none where it isn't known, as in a test without a socket.
     ///
     /// # Errors

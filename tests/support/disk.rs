@@ -86,6 +86,10 @@ impl Drop for Disk {
     }
 }
 
+/// How often a [`Filler`] looks. Not all the time: between two system calls of the node, which hands its ballast over to
+/// the database, nothing can keep others out.
+const FILLER_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Takes all the room there is on a disk, also what others give back, until dropped.
 pub struct Filler {
     path: PathBuf,
@@ -102,7 +106,7 @@ impl Filler {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !stopped.load(Relaxed) {
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(FILLER_INTERVAL);
                 fill();
             }
         });

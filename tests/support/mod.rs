@@ -61,6 +61,7 @@ impl TestApp {
             match name {
                 "--database-url" => config.data.database_url = value,
                 "--secret" => config.data.secret = value,
+                "--admin-token" => config.admin.admin_token = value,
                 _ => config.outside.worker_token = value,
             }
         }
@@ -98,7 +99,7 @@ fn without_secrets<'a>(flags: &[&'a str]) -> (Vec<&'a str>, Vec<(&'a str, &'a st
     let (mut rest, mut secrets) = (Vec::new(), Vec::new());
     let mut flags = flags.iter().copied();
     while let Some(flag) = flags.next() {
-        if ["--database-url", "--secret", "--worker-token"].contains(&flag) {
+        if ["--database-url", "--secret", "--worker-token", "--admin-token"].contains(&flag) {
             secrets.push((flag, flags.next().expect("a value")));
         } else {
             rest.push(flag);
@@ -164,6 +165,18 @@ impl Visitor {
 
     pub async fn post(&self, path: &str) -> Response {
         self.send(self.request("POST", path)).await
+    }
+
+    /// Loads a page, and returns the token that its document has.
+    pub async fn page(&self) -> String {
+        let page = self.get("/").await.text().await.unwrap();
+        let (_, rest) = page.split_once("name=\"hark-page\" content=\"").expect("a document has a token");
+        rest.split('"').next().unwrap().to_owned()
+    }
+
+    /// Polls as a page does.
+    pub async fn poll(&self, page: &str) -> Response {
+        self.send(self.request("GET", "/api/v1/status").header("hark-page", page)).await
     }
 
     pub async fn json(&self, path: &str) -> Value {

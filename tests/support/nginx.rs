@@ -13,7 +13,8 @@ use tempfile::TempDir;
 /// A running nginx.
 pub struct Nginx {
     pub url: String,
-    folder: TempDir,
+    /// Where its certificates are: `ca.crt` vouches for its own.
+    pub folder: TempDir,
     process: Process,
 }
 
@@ -21,7 +22,14 @@ impl Nginx {
     /// Starts one that spreads requests over two nodes, given as address and port, with the settings of `deploy/nginx.conf`.
     /// Fails if it doesn't listen.
     pub fn start(nodes: &[String; 2]) -> Self {
-        Self::with(nodes, include_str!("../../deploy/nginx.conf"), &|port| {
+        Self::start_changed(nodes, &[])
+    }
+
+    /// The same with other text in place of parts of these settings.
+    pub fn start_changed(nodes: &[String; 2], changes: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let settings = changed(include_str!("../../deploy/nginx.conf"), changes);
+        Self::with(folder, nodes, settings, &|port| {
             [("listen 80 ".to_owned(), format!("listen 127.0.0.1:{port} "))].into()
         })
     }
@@ -29,17 +37,17 @@ impl Nginx {
     /// The same with the settings of `deploy/nginx-tls.conf` and a certificate for localhost. Also returns the port where
     /// it takes requests without TLS.
     pub fn start_tls(nodes: &[String; 2]) -> (Self, u16) {
+        Self::start_tls_changed(nodes, &[])
+    }
+
+    /// The same with other text in place of parts of these settings.
+    pub fn start_tls_changed(nodes: &[String; 2], changes: &[(&str, &str)]) -> (Self, u16) {
         let folder = TempDir::new().unwrap();
+        make_certificates(&folder);
         let [certificate, key] = ["hark.crt", "hark.key"].map(|name| folder.path().join(name).display().to_string());
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-            .args(["-keyout", &key, "-out", &certificate])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let plain = free_port();
-        let mut nginx = Self::with(nodes, include_str!("../../deploy/nginx-tls.conf"), &|port| {
+        let settings = changed(include_str!("../../deploy/nginx-tls.conf"), changes);
+        let mut nginx = Self::with(folder, nodes, settings, &|port| {
             [
                 ("listen 443 ".to_owned(), format!("listen 127.0.0.1:{port} ")),
                 ("listen 80;".to_owned(), format!("listen 127.0.0.1:{plain};")),
@@ -54,15 +62,18 @@ impl Nginx {
 
     /// Starts one with these settings, of which only the places of files, the nodes and what `own` returns for the port
     /// are replaced.
-    fn with(nodes: &[String; 2], settings: &str, own: &dyn Fn(u16) -> Vec<(String, String)>) -> Self {
-        let folder = TempDir::new().unwrap();
+    fn with(
+        folder: TempDir,
+        nodes: &[String; 2],
+        mut config: String,
+        own: &dyn Fn(u16) -> Vec<(String, String)>,
+    ) -> Self {
         let port = free_port();
         let path = folder.path().display();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|name| format!("{name}_temp_path {path}/{name}; "))
             .collect();
-        let mut config = settings.to_owned();
         let common = [
             ("http {", format!("http {{ access_log off; {temporary}")),
             ("web1:3000", nodes[0].clone()),
@@ -95,6 +106,46 @@ impl Nginx {
     pub fn errors(&self) -> String {
         fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
     }
+}
+
+/// Settings with other text in place of parts of them.
+fn changed(settings: &str, changes: &[(&str, &str)]) -> String {
+    let mut settings = settings.to_owned();
+    for (line, other) in changes {
+        assert_eq!(settings.matches(line).count(), 1, "the settings of nginx have no '{line}'");
+        settings = settings.replace(line, other);
+    }
+    settings
+}
+
+/// Makes `hark.crt` and `hark.key` for localhost, and `ca.crt`, which vouches for it.
+fn make_certificates(folder: &TempDir) {
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (authority, authority_key) = (path("ca.crt"), path("ca.key"));
+    let (certificate, key) = (path("hark.crt"), path("hark.key"));
+    let made = |own: &[&str]| {
+        let common =
+            ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "90"];
+        let made = Command::new("openssl").args(common).args(own).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    };
+    made(&["-subj", "/CN=tests", "-keyout", &authority_key, "-out", &authority]);
+    made(&[
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-CA",
+        &authority,
+        "-CAkey",
+        &authority_key,
+        "-keyout",
+        &key,
+        "-out",
+        &certificate,
+    ]);
 }
 
 impl Drop for Nginx {

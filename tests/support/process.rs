@@ -3,9 +3,11 @@
 use super::{TIMEOUT, Visitor};
 use std::{
     ffi::OsString,
+    fs::File,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 /// A running one; killed when dropped.
@@ -21,17 +23,24 @@ pub struct Setup {
     before: Vec<OsString>,
     env: Vec<(&'static str, String)>,
     flags: Vec<String>,
+    log: Option<PathBuf>,
 }
 
 impl Setup {
     /// A node with this data folder and these flags of `hark serve`.
     pub fn new(data: &Path, flags: &[&str]) -> Self {
         let flags = flags.iter().map(|f| (*f).to_owned()).collect();
-        Self { data: data.to_owned(), before: Vec::new(), env: Vec::new(), flags }
+        Self { data: data.to_owned(), before: Vec::new(), env: Vec::new(), flags, log: None }
     }
 
     pub fn env(mut self, variables: &[(&'static str, String)]) -> Self {
         self.env.extend_from_slice(variables);
+        self
+    }
+
+    /// Writes its log to the end of a file.
+    pub fn log_to(mut self, file: &Path) -> Self {
+        self.log = Some(file.to_owned());
         self
     }
 
@@ -75,7 +84,9 @@ impl Setup {
 
     /// Starts it, and waits until it serves.
     pub fn start(&self) -> Process {
-        let mut child = self.command().stdout(Stdio::piped()).spawn().unwrap();
+        let open = |file| File::options().create(true).append(true).open(file).unwrap();
+        let log = self.log.as_ref().map(open).map_or_else(Stdio::inherit, Stdio::from);
+        let mut child = self.command().stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
         let (told, telling) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -89,7 +100,8 @@ impl Setup {
             Ok(url) => Process { url, data: self.data.clone(), child },
             Err(error) => {
                 let _ = child.kill();
-                panic!("hark serve doesn't start ({error}); its log stands above");
+                let log = self.log.as_ref().map(|file| std::fs::read_to_string(file).unwrap());
+                panic!("hark serve doesn't start ({error}): {}", log.unwrap_or("its log stands above".to_owned()));
             }
         }
     }
@@ -103,6 +115,17 @@ impl Process {
     /// A browser that comes for the first time.
     pub fn visitor(&self) -> Visitor {
         Visitor::new(&self.url)
+    }
+
+    /// Ends it as an operator would, and waits until it has stopped.
+    pub fn terminate(&mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        let until = Instant::now() + TIMEOUT;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "it doesn't stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Ends it as a crash would.

@@ -1,6 +1,9 @@
 //! The one polite live region: screen readers announce stages, quarters and ends, and not every tick of progress.
 
-use crate::{app::words, model::Status};
+use crate::{
+    app::{detours::live_text, effect, words},
+    model::Status,
+};
 use leptos::prelude::*;
 use std::time::Duration;
 
@@ -20,12 +23,12 @@ pub fn provide_announcer() {
 pub fn Announcer() -> impl IntoView {
     let Announcement(text) = expect_context();
     // Cleared, so that somebody who moves through the page later doesn't come upon an old announcement.
-    Effect::new(move || {
+    effect(move || {
         if !text.with(String::is_empty) {
             set_timeout(move || text.set(String::new()), CLEAR_AFTER);
         }
     });
-    view! { <div class="hidden" role="status" aria-live="polite" data-testid="announcer">{move || text.get()}</div> }
+    view! { <div class="hidden" role="status" aria-live="polite" data-testid="announcer" inner_html=move || live_text(text.get())></div> }
 }
 
 /// Returns a function that announces a text. It also works where there is no context, such as after a request.

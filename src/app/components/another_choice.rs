@@ -4,7 +4,7 @@
 use super::{Icon, Symbol};
 use crate::{
     api::sessions::TranscribeAgain,
-    app::actions::Actions,
+    app::{actions::Actions, effect},
     model::{Channels, EngineId, Session, Status, Track},
 };
 use leptos::{form::ActionForm, prelude::*};
@@ -13,9 +13,9 @@ use leptos::{form::ActionForm, prelude::*};
 #[component]
 pub fn AnotherChoice(actions: Actions, session: Signal<Session>, status: Memo<Status>) -> impl IntoView {
     let again = ServerAction::<TranscribeAgain>::new();
-    Effect::new(move || {
+    effect(move || {
         if let Some(answer) = again.value().get() {
-            actions.started_again(answer);
+            actions.started_again(session.with_untracked(|s| s.id), answer);
         }
     });
     let form = move || {
@@ -64,16 +64,18 @@ pub fn AnotherChoice(actions: Actions, session: Signal<Session>, status: Memo<St
                         <input type="hidden" name="id" value=session.id.to_string()/>
                         {selects_track}
                         {selects_channels}
-                        <p>
-                            {move || if replaces.get() {
-                                "The recording is transcribed anew. The lines that are here now will be gone for good."
-                            } else {
-                                "The recording is transcribed anew."
-                            }}
-                        </p>
-                        <button class="button" class:danger=move || replaces.get() data-testid="confirm-again" disabled=again.pending()>
-                            {move || if replaces.get() { "Replace the transcript" } else { "Start again" }}
-                        </button>
+                        <p inner_html=move || if replaces.get() {
+                            "The recording is transcribed anew. The lines that are here now will be gone for good."
+                        } else {
+                            "The recording is transcribed anew."
+                        }></p>
+                        <button
+                            class="button"
+                            class:danger=move || replaces.get()
+                            data-testid="confirm-again"
+                            disabled=again.pending()
+                            inner_html=move || if replaces.get() { "Replace the transcript" } else { "Start again" }
+                        ></button>
                     </ActionForm>
                 </details>
             }

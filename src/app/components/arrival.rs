@@ -30,5 +30,5 @@ pub fn Arrival(status: Memo<Status>) -> impl IntoView {
             }
         })
     };
-    move || words().map(|words| view! { <span class="fact" data-testid="eta">{words}</span> })
+    move || words().map(|words| view! { <span class="fact" data-testid="eta" inner_html=words></span> })
 }

@@ -1,35 +1,54 @@
-//! How updates reach the page: a badge in the header, a sentence beside the progress, a notice when it changes; and a warning
-//! when a session seems stuck.
+//! How updates reach the page: said once, beside the progress, with a word in the header if something is wrong; and a warning when
+//! a session seems stuck.
 
-use super::{Icon, Symbol};
+use super::{Icon, Symbol, use_announcer};
 use crate::{
     api::sessions::RestartSession,
-    app::{actions::Actions, clock::Clock, words},
+    app::{
+        actions::{Actions, keep_focus},
+        clock::Clock,
+        detours::live_text,
+        effect, words,
+    },
     feed::{Feed, Mode, browser::dom},
     model::{SessionId, State, Status, Timestamp, duration},
 };
 use leptos::{form::ActionForm, prelude::*};
-use std::time::Duration;
 
 /// Seconds without a change after which a session may be stuck.
 const STALLED: f64 = 60.0;
 
-/// The badge in the header.
+/// The badge in the header: empty unless people should be told that something is wrong. Screen readers are told here too, also
+/// that it is over.
 #[component]
 pub fn Badge() -> impl IntoView {
-    let mode = Feed::expect().mode;
-    let words = move || match mode.get() {
-        Mode::Off => "Idle",
-        Mode::Connecting => "Connecting",
-        Mode::Live => "Live",
-        Mode::Polling => "Polling every 3 s",
+    let feed = Feed::expect();
+    let mode = feed.mode;
+    let announce = use_announcer();
+    Effect::new(move |trouble: Option<bool>| {
+        let (was, mode) = (trouble.unwrap_or_default(), mode.get());
+        if mode.is_trouble() {
+            announce(words::connection(mode, feed.can_stream.get_untracked()).to_owned());
+        } else if was && mode.delivers() {
+            announce("Updates arrive again.".to_owned());
+        }
+        mode.is_trouble() || was && !mode.delivers()
+    });
+    let trouble = move || match mode.get() {
         Mode::Offline => "Offline",
+        Mode::Unreachable => "No connection",
+        Mode::SignIn => "Signed out",
+        _ => "",
     };
     view! {
-        <span class="badge" data-testid="badge" data-mode=move || mode.get().name()>
+        <span
+            class="badge"
+            data-testid="badge"
+            data-mode=move || mode.get().name()
+            hidden=move || !mode.get().is_trouble()
+        >
             <span class="dot" aria-hidden="true"></span>
-            <span class="hidden">"Updates: "</span>
-            {words}
+            <span inner_html=trouble></span>
         </span>
     }
 }
@@ -39,88 +58,33 @@ pub fn Badge() -> impl IntoView {
 pub fn Connection() -> impl IntoView {
     let feed = Feed::expect();
     let (mode, clock) = (feed.mode, Clock::expect());
-    let updated = move || {
-        let (now, last) = (clock.now()?, feed.last_message.get()?);
-        (mode.get() != Mode::Off).then(|| words::updated(last, now))
+    let ago = move |last: RwSignal<Option<Timestamp>>| Some(clock.now()?.seconds_since(last.get()?));
+    let sentence = move || match mode.get() {
+        Mode::Connecting => ago(feed.last_word).and_then(words::silence).unwrap_or_default(),
+        mode => words::connection(mode, feed.can_stream.get()).to_owned(),
     };
-    let words = move || match mode.get() {
-        Mode::Off => "As of when this page was loaded",
-        Mode::Connecting => "Connecting for live updates",
-        Mode::Live => "Live: changes show as they happen",
-        Mode::Polling if feed.can_stream.get() => "Live updates don't get through: asking every 3 s",
-        Mode::Polling => "Asking every 3 s",
-        Mode::Offline => "Offline: going on once the network is back",
+    let updated = move || {
+        let news = ago(feed.last_news).filter(|_| mode.get() != Mode::Off)?;
+        let dot = if sentence().is_empty() { "" } else { " · " };
+        Some(format!("{dot}{}", words::updated(news)))
     };
     view! {
         <p class="connection" data-testid="connection" data-mode=move || mode.get().name()>
             <span class="dot" aria-hidden="true"></span>
             <span>
-                {words}
-                {move || updated().map(|updated| view! { <span data-testid="updated">{format!(", {updated}")}</span> })}
+                <span inner_html=move || live_text(sentence())></span>
+                // The server leads to its login by itself.
+                {move || (mode.get() == Mode::SignIn).then(|| view! {
+                    " "
+                    <a href="" rel="external" data-testid="sign-in">"Sign in"</a>
+                })}
+                <span data-testid="updated" translate="no" inner_html=move || live_text(updated().unwrap_or_default())></span>
             </span>
         </p>
     }
 }
 
-/// The texts of the notice about the connection.
-const POLLING_TOOK_OVER: &str =
-    "Live updates don't get through here, so this page asks every 3 seconds. Nothing is lost.";
-const LIVE_AGAIN: &str = "Live updates are back.";
-
-/// How long the notice stays that live updates are back. The other one stays until it is dismissed or no longer true.
-const RECOVERY_NOTICE: Duration = Duration::from_secs(8);
-
-/// Shows a notice, once each time, when polling takes over and when live updates are back. A browser without EventSource never
-/// gets one, because it always polls.
-#[component]
-pub fn ConnectionNotice() -> impl IntoView {
-    let feed = Feed::expect();
-    let notice = RwSignal::new(None::<String>);
-    let show = move |words: &str| notice.set(Some(words.to_owned()));
-    Effect::new(move |polling: Option<bool>| {
-        let was_polling = polling.unwrap_or_default();
-        match feed.mode.get() {
-            Mode::Polling if feed.can_stream.get() => {
-                if !was_polling {
-                    show(POLLING_TOOK_OVER);
-                }
-                true
-            }
-            Mode::Live => {
-                if was_polling {
-                    show(LIVE_AGAIN);
-                    set_timeout(
-                        move || {
-                            if notice.with_untracked(|n| n.as_deref() == Some(LIVE_AGAIN)) {
-                                notice.set(None);
-                            }
-                        },
-                        RECOVERY_NOTICE,
-                    );
-                }
-                false
-            }
-            Mode::Off => {
-                notice.set(None);
-                false
-            }
-            Mode::Connecting | Mode::Offline | Mode::Polling => was_polling,
-        }
-    });
-    view! {
-        // This element always exists, because screen readers announce only changes of an element that was there before.
-        <div class="notices" role="status">
-            {move || notice.get().map(|notice_text| view! {
-                <div class="toast" data-testid="connection-notice">
-                    <p>{notice_text}</p>
-                    <button class="button quiet" on:click=move |_| notice.set(None)>"Dismiss"</button>
-                </div>
-            })}
-        </div>
-    }
-}
-
-/// Warns that a session being processed has shown no change for a minute, and offers a restart.
+/// Warns that a session being processed has shown no change for a minute although updates arrive, and offers a restart.
 #[component]
 pub fn StallWarning(
     status: Memo<Status>,
@@ -130,38 +94,45 @@ pub fn StallWarning(
     own: bool,
 ) -> impl IntoView {
     let restart = ServerAction::<RestartSession>::new();
-    Effect::new(move || {
+    effect(move || {
         if let Some(answer) = restart.value().get() {
-            actions.changed(answer);
+            actions.changed(id, answer);
         }
     });
     let clock = Clock::expect();
-    // Measured by the browser's clock: it may be wrong, but its differences are right.
+    let mode = Feed::expect().mode;
+    let delivers = Memo::new(move |_| mode.get().delivers());
+    // Since when there could have been a change: the last one, or when updates began to arrive again. Measured by the browser's
+    // clock: it may be wrong, but its differences are right.
     let changed = RwSignal::new(None::<Timestamp>);
-    Effect::new(move || {
+    effect(move || {
         status.track();
+        delivers.track();
         changed.set(dom::now());
     });
     // Whole minutes, so that the text doesn't change every second; 0 if nothing is wrong.
     let stalled_minutes = Memo::new(move |_| {
         let (Some(now), Some(changed)) = (clock.now(), changed.get()) else { return 0 };
-        let busy = status.with(|s| s.state == State::Processing);
+        let busy = delivers.get() && status.with(|s| s.state == State::Processing);
         if busy { (now.seconds_since(changed) / STALLED).max(0.0) as usize } else { 0 }
     });
     move || {
         let minutes = stalled_minutes.get();
         (minutes > 0).then(|| {
-            let stalled = minutes as f64 * STALLED;
+            let stalled = format!("Nothing has changed for {}.", duration(minutes as f64 * STALLED));
             view! {
                 <div class="alert stalled" role="status" data-testid="stalled">
                     <div>
-                        <p>{format!("Nothing has changed for {}. The worker's last word: ", duration(stalled))}
-                            <q>{status.with_untracked(|s| s.message.clone())}</q>"."</p>
+                        <p>
+                            <span inner_html=stalled></span>
+                            " The worker's last word: "
+                            <q inner_html=status.with_untracked(|s| live_text(&s.message))></q>
+                        </p>
                         <p>"A long silence in the recording or a busy machine looks like this too."</p>
                         {own.then(|| view! {
                             <ActionForm action=restart>
                                 <input type="hidden" name="id" value=id.to_string()/>
-                                <button class="button" data-testid="restart" disabled=restart.pending()>
+                                <button class="button" data-testid="restart" disabled=restart.pending() on:click=move |_| keep_focus(id)>
                                     <Icon symbol=Symbol::Retry/>
                                     "Retry from the last line"
                                 </button>

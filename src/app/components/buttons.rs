@@ -3,10 +3,21 @@
 use super::{Icon, Symbol};
 use crate::{
     api::sessions::{CancelSession, DeleteSession, RetrySession},
-    app::actions::Actions,
+    app::{
+        actions::{Actions, keep_focus},
+        detours::live_text,
+        effect,
+    },
+    feed::browser::dom,
     model::SessionId,
 };
 use leptos::{form::ActionForm, prelude::*};
+
+/// The title of the session that a button is for, for screen readers.
+#[component]
+fn OfSession(title: Signal<String>) -> impl IntoView {
+    view! { <span class="hidden" inner_html=move || format!(" {}", live_text(title.get()))></span> }
+}
 
 /// Cancels a session.
 #[component]
@@ -18,17 +29,17 @@ pub fn CancelButton(
     title: Signal<String>,
 ) -> impl IntoView {
     let cancel = ServerAction::<CancelSession>::new();
-    Effect::new(move || {
+    effect(move || {
         if let Some(answer) = cancel.value().get() {
-            actions.changed(answer);
+            actions.changed(id, answer);
         }
     });
     view! {
         <ActionForm action=cancel>
             <input type="hidden" name="id" value=id.to_string()/>
-            <button class="button quiet" data-testid="cancel" disabled=cancel.pending()>
+            <button class="button quiet" data-testid="cancel" disabled=cancel.pending() on:click=move |_| keep_focus(id)>
                 <Icon symbol=Symbol::Cancelled/>
-                <span>"Cancel"<span class="hidden">" " {title}</span></span>
+                <span>"Cancel" <OfSession title/></span>
             </button>
         </ActionForm>
     }
@@ -44,17 +55,17 @@ pub fn RetryButton(
     title: Signal<String>,
 ) -> impl IntoView {
     let retry = ServerAction::<RetrySession>::new();
-    Effect::new(move || {
+    effect(move || {
         if let Some(answer) = retry.value().get() {
-            actions.changed(answer);
+            actions.changed(id, answer);
         }
     });
     view! {
         <ActionForm action=retry>
             <input type="hidden" name="id" value=id.to_string()/>
-            <button class="button quiet" data-testid="retry" disabled=retry.pending()>
+            <button class="button quiet" data-testid="retry" disabled=retry.pending() on:click=move |_| keep_focus(id)>
                 <Icon symbol=Symbol::Retry/>
-                <span>"Retry"<span class="hidden">" " {title}</span></span>
+                <span>"Retry" <OfSession title/></span>
             </button>
         </ActionForm>
     }
@@ -70,17 +81,22 @@ pub fn DeleteButton(
     title: Signal<String>,
 ) -> impl IntoView {
     let delete = ServerAction::<DeleteSession>::new();
-    Effect::new(move || {
+    let details = NodeRef::new();
+    effect(move || {
         if let Some(answer) = delete.value().get() {
             actions.deleted(id, answer);
         }
     });
     view! {
         // `<details>` asks for confirmation with and without JavaScript.
-        <details class="confirm">
+        <details class="confirm" node_ref=details on:keydown=move |event| {
+            if event.key() == "Escape" {
+                dom::close(details);
+            }
+        }>
             <summary class="button quiet" data-testid="delete">
                 <Icon symbol=Symbol::Delete/>
-                <span>"Delete"<span class="hidden">" " {title}</span></span>
+                <span>"Delete" <OfSession title/></span>
             </summary>
             <ActionForm action=delete>
                 <input type="hidden" name="id" value=id.to_string()/>

@@ -21,7 +21,7 @@ pub fn StateChip(status: Memo<Status>) -> impl IntoView {
     view! {
         <span class="chip" data-testid="state" data-state=move || state.get().as_str()>
             {move || view! { <Icon symbol=symbol()/> }}
-            <span>{move || status.with(words::step)}</span>
+            <span inner_html=move || status.with(words::step)></span>
         </span>
     }
 }

@@ -2,7 +2,10 @@
 //! retries by itself.
 
 use super::{Icon, PageSkeleton, Symbol};
-use crate::{app::clock::Clock, model::ApiError};
+use crate::{
+    app::{actions::Actions, clock::Clock, detours::live_text},
+    model::ApiError,
+};
 use leptos::{error::Errors, ev, prelude::*};
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
@@ -18,8 +21,28 @@ pub fn Alert(#[prop(into)] message: String) -> impl IntoView {
     view! {
         <div class="alert" role="alert">
             <Icon symbol=Symbol::Failed/>
-            <p data-testid="error-message">{message}</p>
+            <p data-testid="error-message" inner_html=live_text(message)></p>
         </div>
+    }
+}
+
+/// An alert with the error of a failed action, until that is over or dismissed.
+#[component]
+pub fn ActionAlert(actions: Actions) -> impl IntoView {
+    let hydrated = move || Clock::expect().is_hydrated();
+    move || {
+        actions.error().map(|message| {
+            view! {
+                <div class="alert" role="alert" data-testid="action-error">
+                    <Icon symbol=Symbol::Failed/>
+                    <p data-testid="error-message" inner_html=live_text(message)></p>
+                    // Without scripts the next page has no alert any more.
+                    <button class="button quiet" type="button" data-testid="dismiss" hidden=move || !hydrated() on:click=move |_| actions.dismiss()>
+                        "Dismiss"
+                    </button>
+                </div>
+            }
+        })
     }
 }
 
@@ -46,7 +69,10 @@ pub fn LoadError(
         {heading.map(|heading| view! { <h1 class="hidden">{heading}</h1> })}
         <section class="empty" role="alert">
             <h2>"This couldn't be loaded"</h2>
-            <p data-testid="error-message">{move || error.get().map(|error| error.message)}</p>
+            <p
+                data-testid="error-message"
+                inner_html=move || live_text(error.get().map(|error| error.message).unwrap_or_default())
+            ></p>
             <Show when=retries><p>"This page keeps trying by itself."</p></Show>
             // A link, because it works without JavaScript.
             <p><a class="button" href="" rel="external" data-testid="retry" on:click=move |event| {

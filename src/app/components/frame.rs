@@ -25,7 +25,10 @@ pub fn Header() -> impl IntoView {
                         <Icon symbol=Symbol::Plus/>
                         "New"
                         <Show when=move || { open.get() > 0 }>
-                            <span class="count" data-testid="uploads-open">{open}<span class="hidden">" being uploaded"</span></span>
+                            <span class="count" data-testid="uploads-open">
+                                <span inner_html=move || open.get().to_string()></span>
+                                <span class="hidden">" being uploaded"</span>
+                            </span>
                         </Show>
                     </A>
                 </nav>

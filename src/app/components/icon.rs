@@ -17,7 +17,13 @@ pub enum Symbol {
     Delete,
     Edit,
     Play,
+    Pause,
+    Sound,
+    NoSound,
+    Screen,
+    Keyboard,
     Down,
+    Up,
     Plus,
     Bell,
 }
@@ -38,10 +44,26 @@ impl Symbol {
             Self::Delete => "M4.5 7h15M9.5 7V4.5h5V7M6.5 7l1 13h9l1-13M10 11v5M14 11v5",
             Self::Edit => "M4 20l1-4.5L16.5 4l3.5 3.5L8.5 19z",
             Self::Play => "M7 4.5v15l12-7.5z",
+            Self::Pause => "M8.5 5v14M15.5 5v14",
+            Self::Sound => "M4 9.5v5h3.5l4.5 4v-13l-4.5 4zM15.5 9a4 4 0 0 1 0 6M18 6.5a8 8 0 0 1 0 11",
+            Self::NoSound => "M4 9.5v5h3.5l4.5 4v-13l-4.5 4zM15.5 9.5l5 5M20.5 9.5l-5 5",
+            Self::Screen => "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
+            Self::Keyboard => "M3 7h18v10H3zM6.5 10.4h.1M10.2 10.4h.1M13.8 10.4h.1M17.5 10.4h.1M8 13.8h8",
             Self::Down => "M12 5v14M6 13l6 6 6-6",
+            Self::Up => "M12 19V5M6 11l6-6 6 6",
             Self::Plus => "M12 5v14M5 12h14",
             Self::Bell => "M5 17h14c-1.5-1.8-2-3-2-6.5a5 5 0 0 0-10 0c0 3.5-.5 4.7-2 6.5M10 20.5h4",
         }
+    }
+}
+
+impl Symbol {
+    /// The icon as HTML.
+    pub(super) fn svg(self) -> String {
+        let path = self.path();
+        format!(
+            "<svg class=\"icon\" viewBox=\"0 0 24 24\" aria-hidden=\"true\" focusable=\"false\"><path d=\"{path}\"></path></svg>"
+        )
     }
 }
 

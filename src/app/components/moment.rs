@@ -12,5 +12,5 @@ use leptos::prelude::*;
 pub fn Moment(at: Timestamp) -> impl IntoView {
     let clock = Clock::expect();
     let words = move || if clock.is_hydrated() { dom::local_date_time(at) } else { text::date_time(at) };
-    view! { <time datetime=at.to_string()>{words}</time> }
+    view! { <time datetime=at.to_string() inner_html=words></time> }
 }

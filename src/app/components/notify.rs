@@ -3,7 +3,7 @@
 
 use super::{Icon, Symbol};
 use crate::{
-    app::words,
+    app::{effect, words},
     feed::browser::dom::{self, Notifications},
     model::{State, Status},
 };
@@ -14,7 +14,7 @@ use leptos::prelude::*;
 pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>) -> impl IntoView {
     // Unknown until the page is hydrated: the server can't know it.
     let setting = RwSignal::new(None::<Notifications>);
-    Effect::new(move || setting.set(dom::notifications()));
+    effect(move || setting.set(dom::notifications()));
     let state = Memo::new(move |_| status.with(|s| s.state));
     Effect::new(move |before: Option<State>| {
         let now = state.get();
@@ -38,11 +38,11 @@ pub fn NotifyWhenDone(#[prop(into)] title: Signal<String>, status: Memo<Status>)
                     on:click=toggle
                 >
                     <Icon symbol=Symbol::Bell/>
-                    {match now {
+                    <span inner_html=match now {
                         Notifications::On => "You will be notified",
                         Notifications::Off => "Notify me when done",
                         Notifications::Blocked => "Notifications are blocked by the browser",
-                    }}
+                    }></span>
                 </button>
             }
         })

@@ -3,7 +3,11 @@
 use super::{Icon, Symbol};
 use crate::{
     api::sessions::RenameSession,
-    app::actions::Actions,
+    app::{
+        actions::{Actions, RENAME},
+        effect,
+    },
+    feed::browser::dom,
     model::{SessionId, Title},
 };
 use leptos::{form::ActionForm, prelude::*};
@@ -13,17 +17,22 @@ use leptos::{form::ActionForm, prelude::*};
 pub fn Rename(actions: Actions, id: SessionId, #[prop(into)] title: Signal<String>) -> impl IntoView {
     let open = RwSignal::new(false);
     let rename = ServerAction::<RenameSession>::new();
-    Effect::new(move || {
+    effect(move || {
         if let Some(answer) = rename.value().get() {
             if answer.is_ok() {
                 open.set(false);
             }
-            actions.renamed(answer);
+            actions.renamed(id, answer);
         }
     });
     view! {
-        <details class="rename" prop:open=move || open.get()>
-            <summary class="button quiet" data-testid="rename" on:click=move |event| {
+        <details class="rename" prop:open=move || open.get() on:keydown=move |event| {
+            if event.key() == "Escape" && open.get_untracked() {
+                open.set(false);
+                dom::focus(RENAME);
+            }
+        }>
+            <summary class="button quiet" id=RENAME data-testid="rename" on:click=move |event| {
                 // The signal opens and closes the form, so that it can be closed once the title is saved.
                 event.prevent_default();
                 open.update(|open| *open = !*open);
@@ -35,6 +44,7 @@ pub fn Rename(actions: Actions, id: SessionId, #[prop(into)] title: Signal<Strin
                     class="input"
                     id="new-title"
                     name="title"
+                    dir="auto"
                     required=true
                     maxlength=Title::MAX_CHARS.to_string()
                     value=title.get_untracked()

@@ -2,9 +2,13 @@
 
 use super::{Arrival, CancelButton, DeleteButton, Moment, ProgressBar, RetryButton, StateChip, announce_milestones};
 use crate::{
-    app::{actions::Actions, words},
+    app::{
+        actions::{Actions, actions_id},
+        detours::live_text,
+        words,
+    },
     feed::{Feed, reduce::View},
-    model::{Session, State, Status, duration, text},
+    model::{Session, State, Status, text},
 };
 use leptos::prelude::*;
 use leptos_router::components::A;
@@ -16,24 +20,27 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
     let status = Memo::new(move |_| view.with(|v| v.status.clone()));
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
     let retryable = Memo::new(move |_| status.with(Status::may_retry));
-    let title = Signal::stored(session.title.to_string());
+    let (feed, id) = (Feed::expect(), session.id);
+    let of_page = session.title.to_string();
+    let title: Signal<String> = Memo::new(move |_| feed.title(id).unwrap_or_else(|| of_page.clone())).into();
     announce_milestones(title, status, true);
-    let id = session.id;
+    // Whether the row has more than one line of facts, which then take its whole width.
+    let full = move || running.get() || status.with(|s| s.error.is_some());
     let fact = move |testid: &'static str, words: Option<String>| {
-        words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> })
+        words.map(|words| view! { <span class="fact" data-testid=testid inner_html=live_text(words)></span> })
     };
 
     view! {
-        <li class="row" data-testid="session-row" data-session=id.to_string()>
+        <li class="row" class:full=full data-testid="session-row" data-session=id.to_string()>
             <div class="row-main">
                 <h2 class="row-title">
-                    <A href=format!("/sessions/{id}") attr:data-testid="session-title">{title}</A>
+                    <A href=format!("/sessions/{id}") attr:data-testid="session-title"><bdi inner_html=move || live_text(title.get())></bdi></A>
                 </h2>
                 <StateChip status/>
             </div>
             <p class="facts about">
                 <span class="fact"><Moment at=session.created_at/></span>
-                {move || fact("duration", status.with(|s| s.duration_total).map(duration))}
+                {move || fact("duration", status.with(|s| s.duration_total).map(text::length))}
                 <span class="fact">{session.engine.label()}</span>
             </p>
             <Show when=move || running.get()>
@@ -52,11 +59,13 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
                 </p>
             </Show>
             <Show when=move || status.with(|s| s.error.is_some())>
-                <p class="row-error" data-testid="error-message">
-                    {move || status.with(|s| s.error.as_ref().map(|e| e.message.clone()))}
-                </p>
+                <p
+                    class="row-error"
+                    data-testid="error-message"
+                    inner_html=move || status.with(|s| s.error.as_ref().map(|e| live_text(&e.message)).unwrap_or_default())
+                ></p>
             </Show>
-            <div class="row-actions">
+            <div class="row-actions" id=actions_id(id) tabindex="-1" role="group" aria-label="Actions">
                 {move || running.get().then(|| view! { <CancelButton actions id title/> })}
                 {move || retryable.get().then(|| view! { <RetryButton actions id title/> })}
                 <DeleteButton actions id title/>

@@ -1,6 +1,10 @@
 //! The list of stages of a session, with the current one marked and the time spent in each.
 
-use crate::model::{Stage, StageLog, State, Status, text};
+use crate::{
+    app::{clock::Clock, detours::live_text, effect},
+    feed::browser::dom,
+    model::{Stage, StageLog, State, Status, Timestamp, text},
+};
 use leptos::prelude::*;
 
 /// The state of a row in the list of stages.
@@ -34,9 +38,13 @@ impl StageRow {
     }
 }
 
-/// The state of row `step`. The row after the last stage is the end. A queued recording has been received already.
-fn row(status: &Status, step: usize) -> StageRow {
-    let stage = status.stage.and_then(|s| Stage::ALL.iter().position(|other| *other == s));
+/// The rows after the stages that Hark's own workers have: a stage of an outside worker's own, and the end.
+const OWN: usize = Stage::ALL.len();
+
+/// The state of row `step`. A queued recording has been received already. `entered`: whether the session was in that stage,
+/// which only matters if it is in a stage of an outside worker's own: that may have skipped any of Hark's.
+fn row(status: &Status, step: usize, entered: bool) -> StageRow {
+    let stage = status.stage.map(|s| Stage::ALL.iter().position(|other| *other == s).unwrap_or(OWN));
     match status.state {
         State::Completed => StageRow::Past,
         State::Queued if step == 0 => StageRow::Past,
@@ -45,6 +53,7 @@ fn row(status: &Status, step: usize) -> StageRow {
             // A session that is about to be processed has been received already.
             let current = stage.unwrap_or(0).max(usize::from(status.state == State::Processing));
             match step.cmp(&current) {
+                std::cmp::Ordering::Less if current == OWN && step > 0 && !entered => StageRow::Ahead,
                 std::cmp::Ordering::Less => StageRow::Past,
                 std::cmp::Ordering::Equal if status.state == State::Processing => StageRow::Now,
                 std::cmp::Ordering::Equal => StageRow::Stopped,
@@ -67,29 +76,63 @@ pub fn Stages(
         status.with(|status| log.note(status));
         log
     });
+    let own = Memo::new(move |_| status.with(|s| s.stage.filter(Stage::is_own)));
+    // The clock of the stage that runs goes on between two statuses, and while none arrive: by what the browser's clock has
+    // advanced since the last one.
+    let clock = Clock::expect();
+    let received = RwSignal::new(None::<Timestamp>);
+    effect(move || {
+        status.track();
+        received.set(dom::now());
+    });
     let spent = move |step: usize| {
-        let spent =
-            Stage::ALL.get(step).and_then(|stage| log.with(|log| log.spent(*stage, status.with(|s| s.timestamp))))?;
-        Some(text::lapse(spent))
+        let stage = if step == OWN { own.get() } else { Stage::ALL.get(step).copied() };
+        let (at, runs) = status.with(|s| (s.timestamp, s.state == State::Processing));
+        let since = || Some(clock.now()?.seconds_since(received.get()?));
+        let now = if runs { at.plus_seconds(since().unwrap_or_default().max(0.0)) } else { at };
+        log.with(|log| log.spent(stage?, now))
     };
-    let names = Stage::ALL.into_iter().map(|s| (s.as_str(), s.label())).chain([("done", "Done")]);
+    let names = Stage::ALL.iter().map(|s| (s.as_str(), s.label())).chain([("own", ""), ("done", "Done")]);
     let steps = names.enumerate().map(|(step, (name, label))| {
-        let row = Memo::new(move |_| status.with(|s| row(s, step)));
-        let spent = Memo::new(move |_| spent(step));
+        let row = Memo::new(move |_| status.with(|s| row(s, step, spent(step).is_some())));
+        let spent = Memo::new(move |_| spent(step).map(text::lapse));
+        let label = move || own.get().filter(|_| step == OWN).map_or(label.to_owned(), |own| own.label().to_owned());
         view! {
             <li
                 data-testid=format!("stage-{name}")
+                hidden=move || step == OWN && own.get().is_none()
                 data-row=move || row.get().name()
                 aria-current=move || (row.get() == StageRow::Now).then_some("step")
             >
                 <span class="stage-dot" aria-hidden="true"></span>
                 <span>
-                    {label}
-                    <span class="hidden">{move || row.get().words()}</span>
-                    {move || spent.get().map(|spent| view! { <span class="stage-time" data-testid="stage-time">{spent}</span> })}
+                    <span inner_html=move || live_text(label())></span>
+                    <span class="hidden" inner_html=move || row.get().words()></span>
+                    {move || spent.get().map(|spent| view! {
+                        <span class="stage-time" data-testid="stage-time" translate="no" inner_html=spent></span>
+                    })}
                 </span>
             </li>
         }
     });
     view! { <ol class="stages" aria-label="Stages">{steps.collect_view()}</ol> }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{SessionId, Timestamp};
+    use uuid::Uuid;
+
+    #[test]
+    fn a_workers_own_stage_leaves_those_ahead_that_it_skipped() {
+        let own = Status::new(SessionId(Uuid::nil()), State::Processing, "Finding speakers".parse().ok(), Timestamp(0));
+        let rows: Vec<_> = (0..=OWN + 1).map(|step| row(&own, step, step == 3).name()).collect();
+        assert_eq!(rows, ["past", "ahead", "ahead", "past", "ahead", "now", "ahead"]);
+        let failed = Status { state: State::Failed, ..own };
+        assert_eq!(row(&failed, OWN, true).name(), "stopped");
+        let known = Status { stage: Some(Stage::Transcribing), state: State::Processing, ..failed };
+        let rows: Vec<_> = (0..=OWN + 1).map(|step| row(&known, step, false).name()).collect();
+        assert_eq!(rows, ["past", "past", "past", "now", "ahead", "ahead", "ahead"]);
+    }
 }

@@ -1,15 +1,22 @@
-//! The lines of a transcript, live. Each begins with a button that shows its time and plays the recording from there.
-//! The list scrolls to a new line only while the reader is at the end.
+//! The lines of a transcript, live. Each begins with a button that shows its time. A click on a line or on one of its words
+//! plays the recording from there. The list follows what is played, or the newest line (`feed::follow`).
 
 use super::{Icon, Symbol};
 use crate::{
-    feed::{browser::dom, reduce::View},
+    app::{effect, playback::PlayerControl},
+    feed::{
+        browser::player,
+        follow::{Aim, Event, Follow},
+        reduce::View,
+    },
     model::{Segment, clock, speaker_label, text},
 };
-use leptos::{either::Either, html, prelude::*};
+use leptos::{either::Either, ev, html, prelude::*, task::spawn_local};
 
 /// How many lines before a position are looked at: those of two speakers may overlap.
 const OVERLAPPING: usize = 8;
+/// What tells that the reader scrolls, or moves the focus.
+const EVENTS: [&str; 6] = ["scroll", "wheel", "touchmove", "pointerdown", "keydown", "focusin"];
 
 /// The line at a position of the recording, if there is one, counted from the transcript's first.
 fn line_at(segments: &[Segment], seconds: f64) -> Option<u32> {
@@ -42,10 +49,12 @@ pub fn TranscriptLines(
     view: ArcRwSignal<View>,
     /// Whether more lines may come.
     running: Memo<bool>,
-    /// The position of the recording while it plays, in seconds.
-    position: Signal<Option<f64>>,
-    /// Called with the position to play from, in seconds.
-    on_play: Callback<f64>,
+    /// The player; none if there is no recording.
+    control: Option<PlayerControl>,
+    /// Set to the element that scrolls.
+    list: NodeRef<html::Div>,
+    /// The position whose line is shown at first, in seconds.
+    start_at: Option<f64>,
 ) -> impl IntoView {
     let view = ArcStoredValue::new(view);
     let count = Memo::new({
@@ -58,55 +67,139 @@ pub fn TranscriptLines(
         let view = view.get_value();
         move |_| view.with(View::first)
     });
+    let playback = move || control.map(PlayerControl::now).unwrap_or_default();
     let current = Memo::new({
         let view = view.get_value();
         move |_| {
             count.track();
-            position.get().and_then(|at| view.with_untracked(|v| line_at(&v.segments, at)))
+            let line = playback().position.and_then(|at| view.with_untracked(|v| line_at(&v.segments, at)));
+            line.map_or(Aim::Nothing, Aim::Line)
         }
     });
 
-    let list = NodeRef::<html::Div>::new();
+    let wanted_line = start_at.and_then(|at| view.get_value().with_untracked(|v| line_at(&v.segments, at)));
     // Marked through the DOM: otherwise each of thousands of lines would have to watch the position.
-    Effect::new(move || dom::mark_line(list, current.get()));
-    let follows = RwSignal::new(true);
-    // The number of lines when the reader was last at the end.
-    let seen = RwSignal::new(0);
-    Effect::new(move || {
-        if follows.get() {
-            seen.set(count.get());
+    effect(move || player::mark_line(list, current.get()));
+    let aim = Memo::new(move |before: Option<&Aim>| {
+        let playing = playback().playing;
+        match (current.get(), running.get()) {
+            (line @ Aim::Line(_), running) if playing || !running => line,
+            // Between two lines.
+            (Aim::Nothing, _) if playing => before.copied().unwrap_or_default(),
+            (_, true) => Aim::End,
+            (_, false) => before.copied().filter(|aim| *aim != Aim::End).unwrap_or_default(),
         }
     });
-    let new_lines = Memo::new(move |_| count.get().saturating_sub(seen.get()));
-    let mut first = true;
-    Effect::new(move || {
-        count.track();
-        // A page that has just been opened shows the first lines; it scrolls only when more lines come.
-        let wanted = follows.get_untracked() && running.get_untracked();
-        if wanted && !std::mem::take(&mut first) {
-            dom::scroll_to_end(list);
+    let follow = RwSignal::new(Follow::default());
+    let happened = move |event| {
+        let scroll = follow.try_update(|follow| follow.on(event)).flatten();
+        if scroll.is_some_and(|aim| player::scroll_to(list, aim)) {
+            follow.update(|follow| {
+                follow.on(Event::Begun);
+            });
         }
+    };
+    effect(move || {
+        let (Some(_), Some(line)) = (list.get(), wanted_line) else { return };
+        // A list that has just been made isn't in the document yet.
+        request_animation_frame(move || {
+            if player::scroll_to(list, Aim::Line(line)) {
+                follow.update(|follow| {
+                    follow.on(Event::Begun);
+                });
+            }
+        });
+    });
+    let scrolled = move || {
+        let sees = player::sees(list, aim.get_untracked());
+        happened(Event::Scrolled { sees });
+    };
+    let mut before = None;
+    effect(move || {
+        let (chosen, asked) = control.map(|c| c.state.with(|player| (player.chosen, player.asked))).unwrap_or_default();
+        let now = (aim.get(), chosen, asked);
+        let (aim_before, chosen_before, asked_before) = before.replace(now).unwrap_or((Aim::Nothing, chosen, asked));
+        if aim_before != now.0 {
+            happened(Event::Aim(now.0));
+            if now.0 == Aim::End {
+                scrolled();
+            }
+        }
+        if chosen_before != chosen {
+            happened(Event::Chosen);
+        }
+        if asked_before != asked {
+            happened(Event::Asked);
+        }
+    });
+    // In an effect of its own: Leptos doesn't run one again that reads `aim`, too, which is computed from the same memo.
+    effect(move || happened(Event::Lines(count.get())));
+    // Lines that fit into the list are scrolled with the page.
+    effect(move || {
+        player::prepare_list(list);
+        player::listen(&EVENTS, true, move |event: ev::Event| {
+            let within = player::rove(list, &event);
+            match &*event.type_() {
+                "scroll" => scrolled(),
+                "wheel" | "touchmove" => happened(Event::Touched),
+                "keydown" | "pointerdown" if within => happened(Event::Touched),
+                _ => {}
+            }
+        });
+    });
+    // What the button says that brings the reader back; empty if the reader hasn't left.
+    let left = Memo::new(move |_| {
+        follow.with(|follow| match (follow.left(), follow.new_lines()) {
+            (Aim::Nothing, _) => String::new(),
+            (Aim::End, 0) => "Follow live".to_owned(),
+            (Aim::End, lines) => format!("Follow live · {}", text::count(lines, "new line")),
+            (Aim::Line(_), _) => "Follow the recording".to_owned(),
+        })
     });
 
+    let play = {
+        let view = view.get_value();
+        // Counts the clicks, so that an answer to an earlier one changes nothing.
+        let clicks = StoredValue::new(0_u32);
+        move |event: ev::MouseEvent| {
+            let (Some(control), Some(clicked)) = (control, player::clicked(&event)) else { return };
+            let line = view.with_untracked(|v| v.segments.get(clicked.line).map(|line| (line.index, line.start)));
+            let Some((index, start)) = line else { return };
+            clicks.update_value(|n| *n += 1);
+            let click = clicks.get_value();
+            if clicked.word == 0 {
+                return control.play_from(start);
+            }
+            spawn_local(async move {
+                let starts = player::word_starts(control.id, index).await;
+                if clicks.try_get_value() == Some(click) {
+                    control.play_from(starts.get(clicked.word).copied().unwrap_or(start));
+                }
+            });
+        }
+    };
     let line = move |number: u32| {
         let index = number.saturating_sub(first_line.get_untracked()) as usize;
         let segment = view
             .get_value()
             .with_untracked(|v| v.segments.get(index).map(|s| (s.start, s.text.clone(), s.unsure.clone(), s.speaker)));
+        let anchor = format!("line-{number}");
         segment.map(|(start, text, unsure, speaker)| {
+            // Apart, so that the direction of the line is that of its text.
             let speaker = speaker.map(
-                |speaker| view! { <span class="speaker" data-testid="speaker">{speaker_label(speaker)}":"</span>" " },
+                |speaker| view! { <bdi class="speaker" data-testid="speaker">{speaker_label(speaker)}":"</bdi>" " },
             );
             view! {
-                <li class="line" data-testid="segment">
+                <li class="line" id=anchor data-testid="segment">
                     <button
                         class="line-time"
                         type="button"
                         data-testid="segment-time"
+                        // One stop for all lines; `player::rove` moves it.
+                        tabindex=if index == 0 { "0" } else { "-1" }
                         aria-label=format!("Play from {}", clock(start))
-                        on:click=move |_| on_play.run(start)
                     >{clock(start)}</button>
-                    <p>{speaker}{marked(&text, &unsure)}</p>
+                    <p dir="auto">{speaker}{marked(&text, &unsure)}</p>
                 </li>
             }
         })
@@ -121,26 +214,24 @@ pub fn TranscriptLines(
                 tabindex="0"
                 data-testid="transcript"
                 node_ref=list
-                on:scroll=move |_| follows.set(dom::is_at_end(list))
             >
-                <ol class="lines">
+                // One listener for all lines.
+                <ol class="lines" class:playable=control.is_some() on:click=play>
                     <For each=move || (first_line.get()..).take(count.get()) key=|number| *number children=line/>
                 </ol>
                 <Show when=move || running.get()>
                     <p class="listening"><span class="listening-dots" aria-hidden="true"></span>
-                        {move || if count.get() == 0 { "Lines will appear here as they are heard" } else { "More to come" }}
+                        <span inner_html=move || if count.get() == 0 { "Lines will appear here as they are heard" } else { "More to come" }></span>
                     </p>
                 </Show>
             </div>
-            <Show when=move || running.get() && !follows.get()>
-                <button class="button follow" type="button" data-testid="follow" on:click=move |_| {
-                    follows.set(true);
-                    dom::scroll_to_end(list);
-                }>
-                    <Icon symbol=Symbol::Down/>
-                    "Follow live"
-                    {move || (new_lines.get() > 0).then(|| format!(" · {}", text::count(new_lines.get(), "new line")))}
-                </button>
+            <Show when=move || !left.with(String::is_empty)>
+                <div class="follow-place">
+                    <button class="button follow" type="button" data-testid="follow" on:click=move |_| happened(Event::Asked)>
+                        <Icon symbol=Symbol::Down/>
+                        <span inner_html=move || left.get()></span>
+                    </button>
+                </div>
             </Show>
         </div>
     }

@@ -2,7 +2,7 @@
 
 use super::{Icon, ProgressBar, Symbol};
 use crate::{
-    app::uploads::Uploads,
+    app::{detours::live_text, uploads::Uploads},
     feed::uploads::{Phase, Upload},
     model::{bytes, text},
 };
@@ -57,7 +57,7 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
             data-testid="upload-item"
             data-phase=move || upload().map(|u| phase_name(&u.phase))
         >
-            <p class="upload-name">{name}</p>
+            <p class="upload-name" dir="auto">{name}</p>
             <Show when=move || open.get()>
                 <ProgressBar
                     label=format!("Upload of {}", name.get_untracked())
@@ -69,7 +69,7 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
             </Show>
             {move || {
                 let (role, hook) = if failed.get() { (Some("alert"), "error-message") } else { (None, "upload-details") };
-                view! { <p class="upload-details" role=role data-testid=hook>{words}</p> }
+                view! { <p class="upload-details" role=role data-testid=hook inner_html=move || live_text(words())></p> }
             }}
             <div class="row-actions">
                 {move || done().map(|id| view! {

@@ -1,12 +1,13 @@
-//! The waveform of a recording, filled up to what has been transcribed. A click plays from there; keyboard users have the
-//! player beside it.
+//! The waveform of a recording, filled up to what has been transcribed, with the position of the player. An invisible slider
+//! on top of it moves the position, by pointer, by keys and by what screen readers do to sliders.
 
 use crate::{
     api::sessions::get_waveform,
-    feed::browser::dom,
-    model::{SessionId, Stage, Status, text::decimal},
+    app::playback::PlayerControl,
+    feed::browser::player,
+    model::{Stage, Status, text::decimal},
 };
-use leptos::{html, prelude::*, task::spawn_local};
+use leptos::{prelude::*, task::spawn_local};
 
 /// The number of bars: few enough to be distinguishable on a phone.
 const BARS: usize = 160;
@@ -14,6 +15,12 @@ const BARS: usize = 160;
 const HEIGHT: f64 = 100.0;
 /// The height of a silent bar, so that it is still visible.
 const MIN_HEIGHT: f64 = 4.0;
+
+/// What is over the waveform. What it shows and does is decided by `feed::player`, by the names of the parts.
+const OVERLAY: &str = "<span class=\"wave-head\" data-part=\"head\" hidden></span>\
+    <input class=\"wave-range\" type=\"range\" min=\"0\" max=\"0\" step=\"any\" value=\"0\" aria-label=\"Position\" \
+    data-part=\"position\" data-testid=\"position\"><span class=\"wave-focus\"></span>\
+    <span class=\"wave-pointer\" aria-hidden=\"true\" data-part=\"pointer\" data-testid=\"pointer-time\" translate=\"no\"></span>";
 
 /// An SVG path with a bar for each part of the recording. The loudest bar has the full height, even in a quiet recording.
 fn path(peaks: &[u8]) -> String {
@@ -38,19 +45,17 @@ fn filled(status: &Status) -> f64 {
 /// The waveform.
 #[component]
 pub fn Waveform(
-    id: SessionId,
+    control: PlayerControl,
     status: Memo<Status>,
     /// The waveform when the page was loaded; see [`get_waveform`].
     peaks: Vec<u8>,
-    /// Called with the position to play from, in seconds.
-    on_play: Callback<f64>,
 ) -> impl IntoView {
     // The recording is completely decoded before most of it is transcribed. So the waveform is fetched when transcribing
     // begins, and again after each tenth of the recording until it is there. A resource would be read during hydration.
     let missing = peaks.is_empty();
     let shape = RwSignal::new(peaks);
     let fetch = move || async move {
-        if let Ok(peaks) = get_waveform(id).await
+        if let Ok(peaks) = get_waveform(control.id).await
             && !peaks.is_empty()
         {
             // The page may have been left since the request.
@@ -66,37 +71,27 @@ pub fn Waveform(
         }
         now
     });
-    let frame = NodeRef::<html::Div>::new();
-    let play = move |at: f64| {
-        if let Some(total) = status.with_untracked(|s| s.duration_total) {
-            on_play.run(at * total);
-        }
-    };
     view! {
         <div
             class="waveform"
-            node_ref=frame
-            aria-hidden="true"
+            data-part="wave"
             data-testid="waveform"
             // A recording that couldn't be decoded has no waveform, and won't get one.
             hidden=move || status.with(|s| s.state.is_terminal()) && shape.with(Vec::is_empty)
             style=("--filled", move || decimal(status.with(filled), 2) + "%")
-            on:click=move |event| {
-                if let Some(at) = dom::position_in(frame, event.client_x()) {
-                    play(at);
-                }
-            }
+            on:mousemove=move |event| player::point(&event, untrack(|| control.length(status)))
         >
             {move || shape.with(|peaks| (!peaks.is_empty()).then(|| {
                 let bars = BARS.min(peaks.len());
                 let shape = path(peaks);
                 view! {
-                    <svg viewBox=format!("-1 0 {} {}", bars + 1, decimal(HEIGHT, 0)) preserveAspectRatio="none" focusable="false">
+                    <svg viewBox=format!("-1 0 {} {}", bars + 1, decimal(HEIGHT, 0)) preserveAspectRatio="none" aria-hidden="true" focusable="false">
                         <path class="wave-ahead" d=shape.clone()></path>
                         <path class="wave-done" d=shape></path>
                     </svg>
                 }
             }))}
+            <div class="as-is" inner_html=OVERLAY></div>
         </div>
     }
 }

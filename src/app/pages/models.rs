@@ -6,7 +6,11 @@ use crate::{
         failed_form,
         models::{DownloadModel, ModelInfo, ModelsInfo, RemoveModel, load_models},
     },
-    app::components::{Alert, LoadBoundary, ProgressBar, retry_on_failure},
+    app::{
+        components::{Alert, LoadBoundary, ProgressBar, retry_on_failure},
+        detours::live_text,
+        effect,
+    },
     feed::browser::models,
     model::{ModelDownload, bytes},
 };
@@ -26,7 +30,7 @@ pub fn ModelsPage() -> impl IntoView {
     // What has changed since the data was loaded.
     let live = RwSignal::new(None::<ModelsInfo>);
     let is_running = Memo::new(move |_| info.with(|info| matches!(info, Some(Ok(info)) if info.is_running())));
-    Effect::new(move || {
+    effect(move || {
         if !is_running.get() {
             return;
         }
@@ -75,7 +79,7 @@ fn Models(info: ModelsInfo, live: RwSignal<Option<ModelsInfo>>) -> impl IntoView
             {info.own_file.map(|file| view! { <p class="muted">"In use: the file " <code>{file}</code></p> })}
             {fetching.map(|how| {
                 let how = move || live.with(|live| live.as_ref().and_then(|live| live.fetching.clone())).unwrap_or(how.clone());
-                view! { <p data-testid="model-fetching">{how}"."</p> }
+                view! { <p data-testid="model-fetching"><span inner_html=move || live_text(how())></span>"."</p> }
             })}
             {is_running.then(|| view! { <noscript inner_html=RELOAD></noscript> })}
             {missing.map(|name| view! {
@@ -155,11 +159,11 @@ fn Download(name: String, download: Memo<Option<ModelDownload>>) -> impl IntoVie
                     busy=true
                     testid="model-progress"
                 />
-                <span class="muted">{message}</span>
+                <span class="muted" inner_html=move || live_text(message.get())></span>
             </div>
         </Show>
         <Show when=move || failed.get()>
-            <p class="model-download" role="alert" data-testid="model-failure">{message}"."</p>
+            <p class="model-download" role="alert" data-testid="model-failure"><span inner_html=move || live_text(message.get())></span>"."</p>
         </Show>
     }
 }

@@ -5,22 +5,24 @@ use super::not_found::NotFound;
 use crate::{
     api::sessions::get_session,
     app::{
-        actions::Actions,
+        actions::{Actions, actions_id},
         components::{
-            Alert, AnotherChoice, Arrival, CancelButton, Connection, DeleteButton, Icon, LoadBoundary, Moment,
-            NotifyWhenDone, Player, ProgressBar, Rename, RetryButton, Stages, StallWarning, StateChip, Symbol,
-            TranscriptLines, Waveform, announce_milestones, retry_on_failure,
+            ActionAlert, AnotherChoice, Arrival, CancelButton, Connection, CopyButtons, DeleteButton, Downloads,
+            FindInText, HowUpdatesCame, Icon, LoadBoundary, Moment, NotifyWhenDone, Player, ProgressBar, Reload,
+            Rename, RetryButton, Stages, StallWarning, StateChip, Symbol, TranscriptLines, announce_milestones,
+            retry_on_failure,
         },
-        detours::PageTitle,
+        detours::{PageTitle, live_text},
+        effect,
+        playback::PlayerControl,
         words,
     },
     feed::{Feed, browser::dom, reduce::View},
     model::{
         ApiError, Channels, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, Track, bytes, text,
-        transcript::Format,
     },
 };
-use leptos::{either::Either, prelude::*};
+use leptos::{either::Either, html, prelude::*};
 use leptos_router::{
     components::A,
     hooks::{use_params_map, use_query_map},
@@ -33,9 +35,16 @@ pub fn SessionPage() -> impl IntoView {
     let id = move || params.with(|params| params.get_str("id").and_then(|id| id.parse().ok()));
     let detail = Resource::new(id, load);
     retry_on_failure(detail);
+    let feed = Feed::expect();
+    // In another tab or on another device, while this page is open.
+    let deleted = Memo::new(move |_| id().is_some_and(|id| feed.is_deleted(id)));
     let shown = move || {
+        let deleted = deleted.get();
         Suspend::new(async move {
             match detail.await {
+                Ok(_) if deleted => Ok(Either::Right(view! {
+                    <NotFound heading="This session isn't here" text="It was deleted."/>
+                })),
                 Ok(detail) => Ok(Either::Left(view! { <SessionView detail/> })),
                 Err(error) if error.is_not_found() => Ok(Either::Right(view! {
                     <NotFound
@@ -66,7 +75,8 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
     let SessionDetail { transcript, language_name, waveform, stages } = detail;
     let session = StoredValue::new(transcript.session.clone());
     let id = transcript.session.id;
-    let view = Feed::expect().watch(View::from(transcript));
+    let feed = Feed::expect();
+    let view = feed.watch(View::from(transcript));
     let status = Memo::new({
         let view = view.clone();
         move |_| view.with(|v| v.status.clone())
@@ -79,65 +89,59 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
     });
     let actions = Actions::new();
     let newest = Signal::derive(move || actions.again.get().unwrap_or_else(|| session.get_value()));
-    let title =
-        Memo::new(move |_| actions.renamed.get().unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
+    let title = Memo::new(move |_| feed.title(id).unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
     announce_milestones(title.into(), status, false);
-    Effect::new(move || dom::show_progress_in_icon(status.with(|s| s.progress.filter(|_| !s.state.is_terminal()))));
+    effect(move || dom::show_progress_in_icon(status.with(|s| s.progress.filter(|_| !s.state.is_terminal()))));
     on_cleanup(|| dom::show_progress_in_icon(None));
 
-    let audio = NodeRef::new();
-    let position = RwSignal::new(None);
-    let has_recording = session.with_value(|s| s.media.bytes > 0);
+    let list = NodeRef::<html::Div>::new();
+    let count = Memo::new({
+        let view = view.clone();
+        move |_| view.with(|v| v.segments.len())
+    });
+    let media = session.with_value(|s| s.media.clone());
+    let control = PlayerControl::new(id, &media);
+    let has_recording = media.bytes > 0;
+    // A link to a second of the recording, as a search gives it.
+    let address = use_query_map().get_untracked();
+    let start_at = address.get_str("t").and_then(dom::number).filter(|t| *t >= 0.0);
+    let wanted = address.get_str("find").unwrap_or_default().to_owned();
+    effect(move || {
+        if let Some(at) = start_at {
+            // A player that has just been made isn't in the document yet.
+            request_animation_frame(move || control.begin_at(at));
+        }
+    });
     view! {
         <PageTitle text=Memo::new(move |_| status.with(|s| words::page_title(&title.get(), s)))/>
-        <Reload running/>
+        <Reload running address=format!("/sessions/{id}")/>
         <div class="page-head session-head">
             <p class="crumb"><A href="/">"Sessions"</A></p>
-            <h1 data-testid="session-title">{title}</h1>
+            <h1 dir="auto" data-testid="session-title" inner_html=move || live_text(title.get())></h1>
             <Rename actions id title/>
         </div>
-        {move || actions.error.get().map(|error| view! { <Alert message=error.message/> })}
+        <ActionAlert actions/>
         <div class="session">
             <StatusCard session status stages title=title.into() actions/>
             <section class="session-main" aria-labelledby="transcript-heading">
-                <h2 id="transcript-heading">"Transcript"</h2>
-                {has_recording.then(|| view! {
-                    <Waveform id status peaks=waveform on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))/>
-                    <Player id audio on_position=Callback::new(move |at| position.set(at))/>
-                })}
+                <div class="transcript-head">
+                    <h2 id="transcript-heading">"Transcript"</h2>
+                    <CopyButtons id has_lines/>
+                </div>
+                {has_recording.then(|| view! { <Player control status media peaks=waveform/> })}
                 <Remarks status/>
                 <AnotherChoice actions session=newest status/>
                 <NoLines status/>
-                <TranscriptLines
-                    view
-                    running
-                    position=position.into()
-                    on_play=Callback::new(move |seconds| dom::play_from(audio, seconds))
-                />
+                <FindInText list count wanted/>
+                <TranscriptLines view running control=has_recording.then_some(control) list start_at/>
             </section>
             <div class="session-more">
                 <Downloads id status has_lines/>
-                {move || view! { <Facts session=newest.get() language_name=language_name.clone()/> }}
+                {move || view! { <Facts session=newest.get() status language_name=language_name.clone()/> }}
+                <HowUpdatesCame/>
             </div>
         </div>
     }
-}
-
-/// Reloads the page of a running session if there is no JavaScript, unless the reader has paused that.
-#[component]
-fn Reload(running: Memo<bool>) -> impl IntoView {
-    let params = use_query_map();
-    let paused = move || params.with(|p| p.get_str("reload") == Some("off"));
-    let html = move || {
-        if paused() {
-            r#"<p class="notice">Reloading is paused. <a href="?">Go on</a></p>"#
-        } else {
-            r#"<meta http-equiv="refresh" content="3"><p class="notice">This page reloads every 3 seconds. <a href="?reload=off">Pause</a></p>"#
-        }
-    };
-    // Set as `inner_html`: a browser with JavaScript parses the content of `<noscript>` as text, where hydration would look for
-    // elements.
-    view! { <Show when=move || running.get()><noscript inner_html=html></noscript></Show> }
 }
 
 /// The status of the session, and the actions on it.
@@ -155,9 +159,9 @@ fn StatusCard(
     let own = session.with_value(|s| s.engine != EngineId::External);
     let retryable = Memo::new(move |_| own && status.with(Status::may_retry));
     let fact = move |testid: &'static str, words: Option<String>| {
-        words.map(|words| view! { <span class="fact" data-testid=testid>{words}</span> })
+        words.map(|words| view! { <span class="fact" data-testid=testid inner_html=live_text(words)></span> })
     };
-    let number = move || status.with(|s| s.progress.map(text::percentage));
+    let number = move || status.with(|s| s.progress.map(text::percentage).unwrap_or_default());
     view! {
         <section
             class="card status"
@@ -168,7 +172,7 @@ fn StatusCard(
             <div class="status-head">
                 <h2 id="status-heading" class="hidden">"Status"</h2>
                 <StateChip status/>
-                <span class="status-number" data-testid="percent">{number}</span>
+                <span class="status-number" data-testid="percent" translate="no" inner_html=number></span>
             </div>
             <ProgressBar
                 label="Progress of the transcription"
@@ -178,9 +182,12 @@ fn StatusCard(
                 testid="progress"
             />
             // Hidden after a failure, because the alert below says the same and more.
-            <p class="status-message" data-testid="message" hidden=move || status.with(|s| s.error.is_some())>
-                {move || status.with(|s| s.message.clone())}
-            </p>
+            <p
+                class="status-message"
+                data-testid="message"
+                hidden=move || status.with(|s| s.error.is_some())
+                inner_html=move || status.with(|s| live_text(&s.message))
+            ></p>
             <p class="facts">
                 {move || fact("queue-position", status.with(words::queue_position))}
                 {move || fact("amount", status.with(|s| words::audio_done(s).filter(|amount| !s.message.contains(amount))))}
@@ -193,7 +200,7 @@ fn StatusCard(
                 <div class="alert" role="alert">
                     <Icon symbol=Symbol::Failed/>
                     <div>
-                        <p data-testid="error-message">{error.message}</p>
+                        <p data-testid="error-message" inner_html=live_text(error.message)></p>
                         {(retryable.get() && status.with(|s| s.lines() > 0))
                             .then(|| view! { <p>"Retry goes on after the last line that was heard."</p> })}
                     </div>
@@ -202,7 +209,7 @@ fn StatusCard(
             <StallWarning status actions id own/>
             <Stages status log=stages/>
             {move || running.get().then(|| view! { <Connection/> })}
-            <div class="row-actions">
+            <div class="row-actions" id=actions_id(id) tabindex="-1" role="group" aria-label="Actions">
                 {move || running.get().then(|| view! { <CancelButton actions id title/> })}
                 {move || retryable.get().then(|| view! { <RetryButton actions id title/> })}
                 <DeleteButton actions id title/>
@@ -212,55 +219,9 @@ fn StatusCard(
     }
 }
 
-/// The downloads of the transcript.
-#[component]
-fn Downloads(
-    id: SessionId,
-    status: Memo<Status>,
-    /// Whether the transcript has lines.
-    has_lines: Memo<bool>,
-) -> impl IntoView {
-    let complete = Memo::new(move |_| status.with(|s| s.state == State::Completed));
-    let none = Memo::new(move |_| !has_lines.get() && !complete.get());
-    let partial = Memo::new(move |_| !complete.get() && (has_lines.get() || status.with(|s| !s.state.is_terminal())));
-    let links = Format::ALL.map(|format| {
-        let ext = format.extension();
-        let about = match format {
-            Format::Txt => "Text",
-            Format::Srt => "SubRip subtitles",
-            Format::Vtt => "WebVTT subtitles",
-            Format::Json => "JSON with times",
-        };
-        view! {
-            <li>
-                <a
-                    class="button"
-                    href=format!("/api/v1/sessions/{id}/transcript.{ext}")
-                    rel="external"
-                    download
-                    data-testid=format!("download-{ext}")
-                    title=about
-                ><Icon symbol=Symbol::Download/>{ext.to_ascii_uppercase()}</a>
-            </li>
-        }
-    });
-    view! {
-        <section class="card downloads" aria-labelledby="downloads-heading">
-            <h2 id="downloads-heading">
-                "Download"
-                {move || partial.get().then_some(" what is there so far")}
-            </h2>
-            <ul class="downloads-list" hidden=move || none.get()>{links.into_iter().collect_view()}</ul>
-            <p class="muted" hidden=move || !none.get()>
-                "There is nothing to download"{move || partial.get().then_some(" yet")}"."
-            </p>
-        </section>
-    }
-}
-
 /// The properties of the recording, its engine and its language.
 #[component]
-fn Facts(session: Session, language_name: Option<String>) -> impl IntoView {
+fn Facts(session: Session, status: Memo<Status>, language_name: Option<String>) -> impl IntoView {
     let media = session.media;
     let engine = match session.model {
         Some(model) => format!("{}, {model}", session.engine.label()),
@@ -276,14 +237,17 @@ fn Facts(session: Session, language_name: Option<String>) -> impl IntoView {
         (Some(tag), _) => language_name.unwrap_or(tag),
         (None, found) => found.map(|found| format!("{}, found by the engine", found.label())).unwrap_or_default(),
     };
+    let length = Memo::new(move |_| status.with(|s| s.duration_total.map(text::length)));
     let row = |name: &'static str, value: String| {
-        (!value.is_empty()).then(|| view! { <div><dt>{name}</dt><dd>{value}</dd></div> })
+        (!value.is_empty())
+            .then(|| view! { <div><dt>{name}</dt><dd dir="auto" inner_html=live_text(value)></dd></div> })
     };
     view! {
         <section class="card" aria-labelledby="facts-heading" data-testid="facts">
             <h2 id="facts-heading">"Recording"</h2>
             <dl class="facts-list">
                 {row("File", media.file_name)}
+                <div hidden=move || length.get().is_none()><dt>"Length"</dt><dd inner_html=move || length.get().unwrap_or_default()></dd></div>
                 {row("Size", if media.bytes > 0 { bytes(media.bytes) } else { String::new() })}
                 {row("Format", format.join(", "))}
                 {row("Sound", sound.unwrap_or_default())}
@@ -307,7 +271,7 @@ fn Remarks(status: Memo<Status>) -> impl IntoView {
             <ul class="remarks" aria-label="Remarks" data-testid="remarks">
                 {move || {
                     let items = remarks.get().into_iter();
-                    items.map(|remark| view! { <li data-code=remark.code>{remark.message}</li> }).collect_view()
+                    items.map(|remark| view! { <li data-code=remark.code inner_html=live_text(remark.message)></li> }).collect_view()
                 }}
             </ul>
         </Show>
@@ -325,5 +289,5 @@ fn NoLines(status: Memo<Status>) -> impl IntoView {
             _ => None,
         })
     };
-    move || words().map(|words| view! { <p class="muted" data-testid="no-lines">{words}</p> })
+    move || words().map(|words| view! { <p class="muted" data-testid="no-lines" inner_html=words></p> })
 }

@@ -1,4 +1,5 @@
-//! The page with the list of sessions: newest first, searched with `?q=`, continued with `?cursor=`, live.
+//! The page with the list of sessions: newest first, searched with `?q=`, continued with `?cursor=`, live. What a search finds in
+//! the texts stands below, continued with `?older=`.
 //! Rows are keyed by id, so an update never moves the focus.
 
 use crate::{
@@ -6,13 +7,14 @@ use crate::{
     app::{
         actions::Actions,
         components::{
-            Alert, Connection, Icon, ListSkeleton, LoadError, SessionRow, Symbol, TrySampleButton, retry_on_failure,
-            use_announcer,
+            ActionAlert, Alert, Connection, Icon, ListSkeleton, LoadError, Reload, SessionRow, Symbol, TrySampleButton,
+            retry_on_failure, use_announcer,
         },
-        detours::{PageTitle, once_loaded},
+        detours::{PageTitle, live_text, once_loaded},
+        effect,
     },
     feed::{Feed, Mode},
-    model::{ApiError, SessionPage, text},
+    model::{ApiError, SessionPage, page::SessionList, text},
 };
 use leptos::{ev, prelude::*};
 use leptos_router::{
@@ -34,8 +36,8 @@ fn address(query: &str, cursor: Option<&str>) -> String {
 }
 
 /// Loads a page of the list.
-async fn load(query: String, cursor: Option<String>) -> Result<SessionPage, ApiError> {
-    list_sessions(Some(query).filter(|query| !query.is_empty()), cursor).await
+async fn load(query: String, cursor: Option<String>, older: Option<String>) -> Result<SessionList, ApiError> {
+    list_sessions(Some(query).filter(|query| !query.is_empty()), cursor, older).await
 }
 
 /// The page.
@@ -44,6 +46,7 @@ pub fn SessionsPage() -> impl IntoView {
     let params = use_query_map();
     let query = Memo::new(move |_| params.with(|p| p.get_str("q").unwrap_or_default().trim().to_owned()));
     let cursor = Memo::new(move |_| params.with(|p| p.get_str("cursor").map(str::to_owned)));
+    let older = Memo::new(move |_| params.with(|p| p.get_str("older").map(str::to_owned)));
     let title = Memo::new(move |_| {
         if query.with(String::is_empty) {
             "Sessions · Hark".to_owned()
@@ -59,7 +62,7 @@ pub fn SessionsPage() -> impl IntoView {
             <Search query/>
             <A href="/upload" attr:class="button primary"><Icon symbol=Symbol::Upload/>"New transcription"</A>
         </div>
-        <List query cursor/>
+        <List query cursor older/>
     }
 }
 
@@ -80,7 +83,7 @@ fn Search(query: Memo<String>) -> impl IntoView {
         }
     };
     // Back and forward change the field. Its own searches don't, because more may have been typed since.
-    Effect::new(move || {
+    effect(move || {
         let query = query.get();
         if searched.with_value(|searched| *searched != query) {
             searched.set_value(query.clone());
@@ -101,14 +104,15 @@ fn Search(query: Memo<String>) -> impl IntoView {
             cancel_search();
             search_now();
         }>
-            <label class="hidden" for="q">"Search by title"</label>
+            <label class="hidden" for="q">"Search in titles and texts"</label>
             <Icon symbol=Symbol::Search/>
             <input
                 class="input"
                 id="q"
                 name="q"
                 type="search"
-                placeholder="Search by title"
+                dir="auto"
+                placeholder="Search titles and texts"
                 autocomplete="off"
                 value=query.get_untracked()
                 prop:value=move || typed.get()
@@ -125,20 +129,27 @@ fn Search(query: Memo<String>) -> impl IntoView {
 
 /// The list of sessions. Its rows stay while it is loaded again, even if that fails.
 #[component]
-fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
+fn List(query: Memo<String>, cursor: Memo<Option<String>>, older: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
     // Loaded again when a session appears that isn't in the list.
-    let source = move || (query.get(), cursor.get(), feed.unknown.get());
-    let list = Resource::new(source, |(query, cursor, _)| load(query, cursor));
+    let source = move || (query.get(), cursor.get(), older.get(), feed.unknown.get());
+    let list = Resource::new(source, |(query, cursor, older, _)| load(query, cursor, older));
     retry_on_failure(list);
     view! {
         <Transition fallback=ListSkeleton>
-            {once_loaded(list, move || view! {
+            {once_loaded(list, move || {
+                let found = Memo::new(move |before: Option<&String>| match list.get() {
+                    Some(Ok(list)) => list.found,
+                    _ => before.cloned().unwrap_or_default(),
+                });
+                view! {
                 <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=move |()| list.refetch()/> }>
                     {move || list.get().map(|list| list.map(|_| ()))}
                 </ErrorBoundary>
                 <Rows list query cursor/>
-            })}
+                // Made by the server. Kept while it is loaded again.
+                <div inner_html=move || found.get()></div>
+            }})}
         </Transition>
     }
 }
@@ -146,7 +157,7 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>) -> impl IntoView {
 /// The rows of the loaded page and of further pages.
 #[component]
 fn Rows(
-    list: Resource<Result<SessionPage, ApiError>>,
+    list: Resource<Result<SessionList, ApiError>>,
     query: Memo<String>,
     cursor: Memo<Option<String>>,
 ) -> impl IntoView {
@@ -154,7 +165,7 @@ fn Rows(
     let actions = Actions::new();
     // The last page that was loaded without an error.
     let page = Memo::new(move |before: Option<&Option<SessionPage>>| match list.get() {
-        Some(Ok(page)) => Some(page),
+        Some(Ok(list)) => Some(list.page),
         _ => before.cloned().flatten(),
     });
     // Further pages, which the browser appends. Without JavaScript the link opens them as separate pages.
@@ -169,9 +180,9 @@ fn Rows(
     let announce = use_announcer();
     let load_more = Action::new(|(query, cursor): &(String, String)| {
         let (query, cursor) = (query.clone(), cursor.clone());
-        async move { load(query.clone(), Some(cursor)).await.map(|page| (query, page)) }
+        async move { load(query.clone(), Some(cursor), None).await.map(|list| (query, list.page)) }
     });
-    Effect::new(move || {
+    effect(move || {
         let Some(Ok((searched, page))) = load_more.value().get() else { return };
         // The search may have changed since the request.
         if query.with_untracked(|query| *query == searched) {
@@ -187,7 +198,7 @@ fn Rows(
     });
     let more_error = move || load_more.value().get().and_then(Result::err);
     // A loaded status may be newer than the one that a row shows.
-    Effect::new(move || {
+    effect(move || {
         if let Some(page) = page.get() {
             for session in page.sessions {
                 if feed.view(session.id).is_some() {
@@ -205,10 +216,10 @@ fn Rows(
                 sessions.push(session);
             }
         }
-        let deleted = actions.deleted.get();
-        sessions.retain(|s| !deleted.contains(&s.id));
+        sessions.retain(|s| !feed.is_deleted(s.id));
         sessions
     });
+    let running = Memo::new(move |_| sessions.with(|s| s.iter().any(|session| !session.status.state.is_terminal())));
     let next = move || more.get().or_else(|| page.get())?.next_cursor;
     let on_more = move |event: ev::MouseEvent, cursor: String| {
         if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
@@ -218,7 +229,11 @@ fn Rows(
     };
 
     view! {
-        {move || actions.error.get().map(|error| view! { <Alert message=error.message/> })}
+        <ActionAlert actions/>
+        <Reload
+            running
+            address=Signal::derive(move || query.with(|query| cursor.with(|cursor| address(query, cursor.as_deref()))))
+        />
         <Show when=move || cursor.with(Option::is_some)>
             <p><A href=move || query.with(|q| address(q, None))>"Back to the newest"</A></p>
         </Show>
@@ -241,7 +256,7 @@ fn Rows(
             view! {
                 <p class="more">
                     <a class="button" href=href data-testid="load-more" on:click=move |event| on_more(event, cursor.clone())>
-                        {move || if load_more.pending().get() { "Loading" } else { "Load more" }}
+                        <span inner_html=move || if load_more.pending().get() { "Loading" } else { "Load more" }></span>
                     </a>
                 </p>
             }
@@ -260,9 +275,9 @@ fn Empty(query: Memo<String>) -> impl IntoView {
                 <path d="M4 20h8M20 14v12M30 6v28M40 12v16M50 3v34M60 16v8M70 9v22M80 14v12M90 17v6M104 20h12"></path>
             </svg>
             <Show when=move || searched.get()>
-                <h2>"Nothing found"</h2>
+                <h2>"No title fits"</h2>
                 // `bdi` ends any direction marks in the typed text.
-                <p>"No session has “" <bdi>{move || query.get()}</bdi> "” in its title."</p>
+                <p>"No session has “" <bdi inner_html=move || live_text(query.get())></bdi> "” in its title."</p>
                 <p class="empty-actions"><A href="/" attr:class="button">"Show all sessions"</A></p>
             </Show>
             <Show when=move || !searched.get()>

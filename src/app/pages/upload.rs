@@ -10,6 +10,8 @@ use crate::{
             Alert, ChannelsSelect, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadBoundary, Symbol,
             TrySampleButton, UploadItem, retry_on_failure,
         },
+        detours::live_text,
+        effect,
         uploads::Uploads,
     },
     feed::{
@@ -63,7 +65,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     let dragged_over = RwSignal::new(false);
     // Without JavaScript each form sends one file.
     let hydrated = RwSignal::new(false);
-    Effect::new(move || {
+    effect(move || {
         hydrated.set(true);
         // Files may have been chosen before hydration, or kept by the browser over a reload.
         chosen.set(upload::chosen(input));
@@ -72,7 +74,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     // A single upload opens its session, as the plain form does; several are listed.
     let navigate = use_navigate();
     uploads.created.set(None);
-    Effect::new(move || {
+    effect(move || {
         let Some(id) = uploads.created.get() else { return };
         if uploads.queue.with_untracked(|queue| queue.uploads.len() == 1) {
             uploads.queue.set(Default::default());
@@ -110,7 +112,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
         let value = |select: NodeRef<html::Select>| select.get_untracked().map(|s| s.value()).unwrap_or_default();
         choice.set((value(engine), value(language)));
     };
-    Effect::new(move || read_choice(()));
+    effect(move || read_choice(()));
     let engines = StoredValue::new(info.engines.clone());
     let chosen_engine =
         move |id: &str| engines.with_value(|engines| engines.iter().find(|engine| engine.id.as_str() == id).cloned());
@@ -162,6 +164,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                         class="input"
                         id="title"
                         name="title"
+                        dir="auto"
                         maxlength=model::Title::MAX_CHARS.to_string()
                         placeholder="The file's name if left empty"
                         autocomplete="off"
@@ -183,6 +186,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                         class="input"
                         id="vocabulary"
                         name="vocabulary"
+                        dir="auto"
                         maxlength="1000"
                         placeholder="Ada Lovelace, Babbage, …"
                         autocomplete="off"
@@ -222,12 +226,15 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 node_ref=input
                 on:change=move |_| chosen.set(upload::chosen(input))
             />
-            <button class="button primary" data-testid="upload-submit" disabled=move || !can_submit || mismatch.with(Option::is_some)>
-                {move || match chosen.with(Vec::len) {
+            <button
+                class="button primary"
+                data-testid="upload-submit"
+                disabled=move || !can_submit || mismatch.with(Option::is_some)
+                inner_html=move || match chosen.with(Vec::len) {
                     0 | 1 => "Transcribe".to_owned(),
                     n => format!("Transcribe {}", text::count(n, "file")),
-                }}
-            </button>
+                }
+            ></button>
         </form>
         <Queue/>
         <EngineHelp engines=info.engines/>
@@ -243,8 +250,9 @@ fn Chosen(chosen: RwSignal<Vec<Picked>>, limit: u64) -> impl IntoView {
             .into_iter()
             .map(|file| {
                 let problem = too_large(file.bytes, limit)
-                    .map(|message| view! { <span class="problem" role="alert">{message}</span> });
-                view! { <li>{file.name}" "<span class="muted">{bytes(file.bytes)}</span>" "{problem}</li> }
+                    .map(|message| view! { <span class="problem" role="alert" inner_html=live_text(message)></span> });
+                let (name, size) = (live_text(file.name), bytes(file.bytes));
+                view! { <li><span inner_html=name></span>" "<span class="muted" inner_html=size></span>" "{problem}</li> }
             })
             .collect_view()
     };

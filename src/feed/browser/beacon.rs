@@ -1,23 +1,22 @@
-//! Sends the reports of `feed::measure` to the server, every few minutes and when the page is left.
-//! `sendBeacon` does so without waiting for an answer, even after the page is closed.
+//! Sends the reports of `feed::measure` to the server, every minute while somebody may see the page and when it is hidden or
+//! left. `sendBeacon` does so without waiting for an answer, even after the page is closed.
 
-use super::{now, signals::window_document};
+use super::{now, signals::meta};
 use crate::{
     feed::{
         link::{Action, Event},
         measure::Measure,
     },
-    model::{ConnectionReport, Timestamp},
+    model::Timestamp,
 };
-use gloo_timers::callback::Interval;
 use js_sys::Reflect;
 use std::cell::RefCell;
 use wasm_bindgen::JsValue;
 use web_sys::window;
 
 const URL: &str = "/api/v1/reports";
-/// The interval between reports, in milliseconds: 5 minutes.
-const REPORT_INTERVAL_MS: u32 = 300_000;
+/// The interval between reports, in milliseconds: a minute.
+pub(super) const REPORT_INTERVAL_MS: u32 = 60_000;
 
 thread_local! {
     static MEASURE: RefCell<Measure> = RefCell::default();
@@ -33,36 +32,41 @@ fn monotonic_ms() -> f64 {
     window().and_then(|window| window.performance()).map_or_else(js_sys::Date::now, |performance| performance.now())
 }
 
-/// Takes in an event that the link has handled.
-pub(super) fn handled(event: Event, actions: &[Action]) {
-    measure(|measure| measure.handled(event, actions, monotonic_ms(), now()));
+/// Takes in an event that the link has handled. `seen`: whether somebody may see this page, or one that it holds the stream for.
+pub(super) fn handled(event: Event, actions: &[Action], seen: bool) {
+    measure(|measure| measure.handled(event, actions, seen, monotonic_ms(), now()));
 }
 
-/// Starts to send reports. It stops when the returned value is dropped.
-pub(super) fn start() -> Interval {
+/// Takes in when the page was loaded, and the server's time then.
+pub(super) fn start() {
     if let Some((sent, received, server)) = page_load_times() {
         measure(|measure| measure.server_time(sent, received, server));
     }
-    Interval::new(REPORT_INTERVAL_MS, send)
 }
 
-/// Sends the report since the last one, if anything was counted.
+/// The token that binds this page's reports to its streams and polls. None in a page that the server rendered without one.
+pub(super) fn token() -> Option<String> {
+    meta("page")
+}
+
+/// Sends the report since the last one, if anything was counted. If the browser has no `sendBeacon` or its queue is full, only
+/// this report is lost.
 pub(super) fn send() {
-    let Some(report) = measure(|measure| measure.take(monotonic_ms())) else { return };
-    let _ = post(&report);
+    let _ = post();
 }
 
-/// Posts a report. None if the browser has no `sendBeacon` or its queue is full: then only this report is lost.
-fn post(report: &ConnectionReport) -> Option<bool> {
-    let text = serde_json::to_string(report).ok()?;
+fn post() -> Option<bool> {
+    let page = token()?;
+    let mut report = measure(|measure| measure.take(monotonic_ms()))?;
+    report.page = page;
+    let text = serde_json::to_string(&report).ok()?;
     window()?.navigator().send_beacon_with_opt_str(URL, Some(&text)).ok()
 }
 
 /// When the page was requested, when it arrived, and the server's time in between, which the page contains. None if the page
 /// came from the browser's cache.
 fn page_load_times() -> Option<(Timestamp, Timestamp, Timestamp)> {
-    let meta = window_document()?.query_selector("meta[name=hark-time]").ok()??;
-    let server = Timestamp(meta.get_attribute("content")?.parse().ok()?);
+    let server = Timestamp(meta("time")?.parse().ok()?);
     let performance = window()?.performance()?;
     let entry = performance.get_entries_by_type("navigation").get(0);
     let number = |name: &str| Reflect::get(&entry, &JsValue::from_str(name)).ok()?.as_f64();

@@ -1,13 +1,13 @@
-//! What pages use of the document: the clock and time zone, focus, scrolling, the player, notifications.
+//! What pages use of the document: the clock and time zone, focus, notifications.
 //! Called from effects and event handlers, or before hydration; never during hydration.
 
-use crate::model::{Timestamp, text};
+use crate::{
+    feed::Copied,
+    model::{Timestamp, text},
+};
 use leptos::{html, prelude::*};
 use std::cell::RefCell;
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
-
-/// The distance from its end, in pixels, at which a list counts as scrolled to the end: about one line.
-const END_TOLERANCE_PX: i32 = 40;
 
 /// The browser's clock.
 #[must_use]
@@ -58,6 +58,46 @@ pub fn matches_its_address() -> bool {
     made_for.is_none() || made_for == address.ok()
 }
 
+/// How the app starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// By taking over the nodes that the server has rendered.
+    Hydrate,
+    /// By making its own nodes, because a translator or an extension has changed those, which hydration wouldn't survive.
+    Anew,
+    /// Not at all: it has crashed here, and the page works as without JavaScript.
+    Stay,
+}
+
+/// How the app must start, as `app/fallback.js` says, which has watched the page since it was loaded.
+#[must_use]
+pub fn start() -> Start {
+    let ask = js_sys::Reflect::get(&js_sys::global(), &JsValue::from_str("harkStart"));
+    let how = ask.ok().and_then(|ask| ask.dyn_into::<js_sys::Function>().ok()?.call0(&JsValue::UNDEFINED).ok());
+    match how.and_then(|how| how.as_string()).as_deref() {
+        Some("anew") => Start::Anew,
+        Some("stay") => Start::Stay,
+        _ => Start::Hydrate,
+    }
+}
+
+/// The values of these fields of the form whose event this is, as a query; none if one of them can't be.
+#[must_use]
+pub fn values(event: &web_sys::Event, names: &[&str]) -> Option<String> {
+    let form =
+        event.current_target()?.dyn_into::<web_sys::HtmlFormElement>().ok().filter(|form| form.check_validity())?;
+    let data = web_sys::FormData::new_with_form(&form).ok()?;
+    let values = names.iter().filter_map(|name| data.get(name).as_string().map(|value| format!("{name}={value}")));
+    Some(values.collect::<Vec<_>>().join("&"))
+}
+
+/// Removes everything from the page.
+pub fn clear_body() {
+    if let Some(body) = document().body() {
+        body.set_text_content(None);
+    }
+}
+
 /// Loads the page again.
 pub fn reload() {
     let _ = window().location().reload();
@@ -98,7 +138,21 @@ pub fn notifications() -> Option<Notifications> {
     })
 }
 
-fn storage() -> Option<web_sys::Storage> {
+/// What the pages before this one in the same tab have kept under a key, until the tab is closed.
+#[must_use]
+pub fn kept(key: &str) -> Option<String> {
+    window().session_storage().ok().flatten()?.get_item(key).ok().flatten()
+}
+
+/// Keeps a text for the next pages in this tab.
+pub fn keep(key: &str, text: &str) {
+    if let Some(storage) = window().session_storage().ok().flatten() {
+        // This fails only if storage is full or blocked. Then the next page learns it anew.
+        let _ = storage.set_item(key, text);
+    }
+}
+
+pub(super) fn storage() -> Option<web_sys::Storage> {
     window().local_storage().ok().flatten()
 }
 
@@ -141,52 +195,109 @@ pub fn focus(id: &str) {
     }
 }
 
-/// Plays a recording from a position, in seconds.
-pub fn play_from(audio: NodeRef<html::Audio>, seconds: f64) {
-    thread_local! {
-        /// Handles the browser's refusal to play, which its own controls show already.
-        static REFUSED: Closure<dyn FnMut(JsValue)> = Closure::new(|_| {});
-    }
-    let Some(audio) = audio.get_untracked() else { return };
-    audio.set_current_time(seconds);
-    if let Ok(playing) = audio.play() {
-        REFUSED.with(|refused| {
-            let _ = playing.catch(refused);
-        });
+/// Closes what somebody has opened, and moves the focus back to what opens it.
+pub fn close(details: NodeRef<html::Details>) {
+    let Some(details) = details.get_untracked() else { return };
+    details.set_open(false);
+    if let Ok(Some(summary)) = details.query_selector("summary")
+        && let Ok(summary) = summary.dyn_into::<web_sys::HtmlElement>()
+    {
+        // This fails only if the element can't have the focus.
+        let _ = summary.focus();
     }
 }
 
-/// The position of a recording that is playing or was played, in seconds.
+/// Reads a number. The browser does it, because Rust's own reader of decimals would be 20 kB to load.
 #[must_use]
-pub fn playback_position(audio: NodeRef<html::Audio>) -> Option<f64> {
-    let audio = audio.get_untracked()?;
-    let position = audio.current_time();
-    (!audio.paused() || position > 0.0).then_some(position)
+pub fn number(text: &str) -> Option<f64> {
+    Some(js_sys::parse_float(text)).filter(|number| number.is_finite())
 }
 
-/// Marks only the line of a transcript that is being played, by its index.
-pub fn mark_line(list: NodeRef<html::Div>, index: Option<u32>) {
-    let Some(list) = list.get_untracked() else { return };
-    if let Ok(Some(line)) = list.query_selector(".line[aria-current]") {
-        let _ = line.remove_attribute("aria-current");
-    }
-    let line = index.and_then(|index| list.query_selector(&format!(".line:nth-child({})", index + 1)).ok().flatten());
-    if let Some(line) = line {
-        let _ = line.set_attribute("aria-current", "true");
-    }
+/// Puts the text at an address on the clipboard, or the selected part of the lines, or all of them. Calls `then` with what became
+/// of it. A text that the browser refuses is selected in `field`. Must be called by a click.
+pub fn copy(address: Option<String>, field: NodeRef<html::Textarea>, then: impl Fn(Copied) + 'static) {
+    leptos::task::spawn_local(async move {
+        let (text, copied) = match &address {
+            Some(address) => match super::poll::fetch_text(address).await {
+                Some(text) => (text, Copied::All),
+                None => return then(Copied::NoAnswer),
+            },
+            None => selected_lines().map_or_else(|| (all_lines(), Copied::All), |text| (text, Copied::Selection)),
+        };
+        let written = match write_to_clipboard(&text) {
+            Some(writing) => wasm_bindgen_futures::JsFuture::from(writing).await.is_ok(),
+            None => false,
+        };
+        if written || copy_by_command(&text) {
+            return then(copied);
+        }
+        then(Copied::Refused);
+        // The field is shown by then.
+        leptos::task::tick().await;
+        if let Some(field) = field.get_untracked() {
+            field.set_value(&text);
+            let _ = field.focus();
+            field.select();
+        }
+    });
 }
 
-/// Whether a scrolling element is at its end.
-#[must_use]
-pub fn is_at_end(list: NodeRef<html::Div>) -> bool {
-    list.get_untracked().is_none_or(|l| l.scroll_height() - l.scroll_top() - l.client_height() <= END_TOLERANCE_PX)
+/// None where the browser has no clipboard for pages, as over plain http.
+fn write_to_clipboard(text: &str) -> Option<js_sys::Promise> {
+    let clipboard = js_sys::Reflect::get(&window().navigator(), &JsValue::from_str("clipboard")).ok()?;
+    let write: js_sys::Function =
+        js_sys::Reflect::get(&clipboard, &JsValue::from_str("writeText")).ok()?.dyn_into().ok()?;
+    write.call1(&clipboard, &JsValue::from_str(text)).ok()?.dyn_into().ok()
 }
 
-/// Scrolls an element to its end.
-pub fn scroll_to_end(list: NodeRef<html::Div>) {
-    if let Some(list) = list.get_untracked() {
-        list.set_scroll_top(list.scroll_height());
+/// Copies by the older command, which copies what is selected.
+fn copy_by_command(text: &str) -> bool {
+    let document = document();
+    let made = document.create_element("textarea").ok().and_then(|e| e.dyn_into::<web_sys::HtmlTextAreaElement>().ok());
+    let (Some(field), Some(body)) = (made, document.body()) else { return false };
+    let focused = document.active_element().and_then(|e| e.dyn_into::<web_sys::HtmlElement>().ok());
+    field.set_value(text);
+    field.set_class_name("hidden");
+    let _ = body.append_child(&field);
+    field.select();
+    let command = js_sys::Reflect::get(&document, &JsValue::from_str("execCommand"));
+    let command = command.ok().and_then(|command| command.dyn_into::<js_sys::Function>().ok());
+    let copied = command.and_then(|command| command.call1(&document, &JsValue::from_str("copy")).ok());
+    field.remove();
+    if let Some(focused) = focused {
+        let _ = focused.focus();
     }
+    copied.is_some_and(|copied| copied.is_truthy())
+}
+
+/// The elements that a selector finds.
+fn all(found: Result<web_sys::NodeList, JsValue>) -> Vec<web_sys::Node> {
+    found.map(|found| (0..found.length()).filter_map(|n| found.get(n)).collect()).unwrap_or_default()
+}
+
+/// The texts of these lines that have any, each with its end of line.
+fn texts(lines: &[web_sys::Node]) -> String {
+    let texts = lines.iter().filter_map(web_sys::Node::text_content).filter(|text| !text.trim().is_empty());
+    texts.map(|text| text + "\n").collect()
+}
+
+fn all_lines() -> String {
+    texts(&all(document().query_selector_all(".line p")))
+}
+
+/// The selected part of the transcript's lines, without their times; none if nothing of them is selected.
+fn selected_lines() -> Option<String> {
+    let selection = window().get_selection().ok().flatten().filter(|s| !s.is_collapsed() && s.range_count() > 0)?;
+    let range = selection.get_range_at(0).ok()?;
+    let lines = document().query_selector(".lines").ok().flatten()?;
+    if !lines.contains(range.common_ancestor_container().ok().as_ref()) {
+        return None;
+    }
+    let selected = range.clone_contents().ok()?;
+    // What lies within one line has no elements of lines.
+    let whole = all(selected.query_selector_all(".line p"));
+    let text = if whole.is_empty() { selected.text_content().unwrap_or_default() } else { texts(&whole) };
+    Some(text.trim_end().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// Makes the browser ask for confirmation before the page is left, or no longer.
@@ -211,13 +322,6 @@ pub fn warn_before_leaving(on: bool) {
             (false, None) => {}
         }
     });
-}
-
-/// The horizontal position of a point of the window within an element, from 0 at its left edge to 1.
-#[must_use]
-pub fn position_in(element: NodeRef<html::Div>, client_x: i32) -> Option<f64> {
-    let bounds = element.get_untracked()?.get_bounding_client_rect();
-    (bounds.width() > 0.0).then(|| ((f64::from(client_x) - bounds.left()) / bounds.width()).clamp(0.0, 1.0))
 }
 
 /// Shows a progress in percent in the page's icon, or the normal icon if there is none.

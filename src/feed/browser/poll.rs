@@ -3,7 +3,7 @@
 
 use super::{Driver, beacon, now};
 use crate::{
-    feed::reduce::MissingRange,
+    feed::{measure, reduce::MissingRange},
     model::{Segment, SessionId, Status, StatusList, Timestamp, page::ModelsInfo},
 };
 use gloo_net::http::{Request, RequestBuilder, Response};
@@ -14,7 +14,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
 };
-use web_sys::AbortController;
+use web_sys::{AbortController, RequestRedirect};
 
 /// The timeout for statuses: each is a few hundred bytes, so an answer that takes longer than 10 s isn't coming.
 const STATUS_TIMEOUT_MS: u32 = 10_000;
@@ -28,6 +28,16 @@ pub(super) enum Answer {
     /// Nothing has changed since the last answer.
     Unchanged,
     Failed,
+    /// Something else answered in the server's place, which wants people to sign in.
+    SignIn,
+}
+
+/// The answer to a request for the list of statuses.
+pub(super) struct Fetched {
+    pub(super) answer: Answer,
+    pub(super) etag: Option<String>,
+    /// Whether this browser may open streams, if the server has said so.
+    pub(super) streams: Option<bool>,
 }
 
 /// Why a request failed.
@@ -85,7 +95,7 @@ impl Poll {
         let run = self.run.get();
         spawn_local(async move {
             let known = this.etag.borrow().clone();
-            let (answer, etag) = fetch_list(known, Some(abort)).await;
+            let Fetched { answer, etag, streams } = fetch_list(known, Some(abort)).await;
             if this.run.get() != run {
                 return;
             }
@@ -95,7 +105,7 @@ impl Poll {
             }
             // This comes last, because it may stop the polling.
             if let Some(driver) = this.driver.upgrade() {
-                driver.polled(answer);
+                driver.polled(answer, streams);
             }
         });
     }
@@ -116,45 +126,62 @@ impl Poll {
     }
 }
 
-/// Fetches the statuses of all sessions that run or have just ended, and returns the answer's ETag. `known`: the ETag of the
-/// last answer.
-pub(super) async fn fetch_list(known: Option<String>, abort: Option<AbortController>) -> (Answer, Option<String>) {
+/// Fetches the statuses of all sessions that run or have just ended. `known`: the ETag of the last answer.
+pub(super) async fn fetch_list(known: Option<String>, abort: Option<AbortController>) -> Fetched {
     let mut request = Request::get("/api/v1/status");
     if let Some(etag) = &known {
         request = request.header("If-None-Match", etag);
     }
     let sent = now();
+    beacon::measure(|measure| measure.requested(measure::Request::Poll));
     let Some((response, _timeout)) = send(request, STATUS_TIMEOUT_MS, abort).await else {
-        return (Answer::Failed, None);
+        return Fetched { answer: Answer::Failed, etag: None, streams: None };
     };
     let headers = response.headers();
     if let Some(server) = headers.get("hark-time").and_then(|time| time.parse().ok()) {
         beacon::measure(|measure| measure.server_time(sent, now(), Timestamp(server)));
     }
-    match response.status() {
+    let streams = headers.get("hark-streams").map(|may| may == "on");
+    let is_json = headers.get("content-type").is_some_and(|kind| kind.starts_with("application/json"));
+    let (answer, etag) = match response.status() {
         304 => (Answer::Unchanged, known),
+        status if wants_sign_in(status, is_json) => (Answer::SignIn, None),
         200 => {
             let etag = headers.get("etag");
             let read = text(response).await.and_then(|text| Some((serde_json::from_str(&text).ok()?, text)));
             read.map_or((Answer::Failed, None), |(list, text)| (Answer::Statuses(list, text), etag))
         }
         _ => (Answer::Failed, None),
-    }
+    };
+    Fetched { answer, etag, streams }
+}
+
+/// Whether an answer comes from something before the server that wants people to sign in: a redirect, which isn't followed and
+/// so has the status 0, a refusal (RFC 9110, 15.5; 511 of RFC 6585 is that of a network), or a page.
+fn wants_sign_in(status: u16, is_json: bool) -> bool {
+    matches!(status, 0 | 401 | 403 | 407 | 511) || status == 200 && !is_json
 }
 
 /// Fetches the status of one session.
 pub(super) async fn fetch_status(id: SessionId) -> Result<Status, Error> {
+    beacon::measure(|measure| measure.requested(measure::Request::Poll));
     read(send(Request::get(&format!("/api/v1/sessions/{id}/status")), STATUS_TIMEOUT_MS, None).await).await
 }
 
-/// Fetches the segments that a view lacks.
-pub(super) async fn fetch_segments(id: SessionId, range: MissingRange) -> Result<Vec<Segment>, Error> {
+/// Fetches the segments that a view lacks, or the first of them.
+pub(super) async fn fetch_segments(
+    id: SessionId,
+    range: MissingRange,
+    limit: Option<u32>,
+) -> Result<Vec<Segment>, Error> {
     #[derive(Deserialize)]
     struct SegmentList {
         segments: Vec<Segment>,
     }
+    beacon::measure(|measure| measure.requested(measure::Request::Segments));
     let after = range.after.map(|after| ("after", after.to_string()));
-    let request = Request::get(&format!("/api/v1/sessions/{id}/segments")).query(after);
+    let limit = limit.map(|limit| ("limit", limit.to_string()));
+    let request = Request::get(&format!("/api/v1/sessions/{id}/segments")).query(after.into_iter().chain(limit));
     read::<SegmentList>(send(request, SEGMENTS_TIMEOUT_MS, None).await).await.map(|list| list.segments)
 }
 
@@ -172,10 +199,14 @@ async fn read<T: DeserializeOwned>(answer: Option<(Response, Timeout)>) -> Resul
     }
 }
 
+/// A text that the server has at an address; none if it can't be had.
+pub(super) async fn fetch_text(address: &str) -> Option<String> {
+    let (response, _timeout) = send(Request::get(address), STATUS_TIMEOUT_MS, None).await?;
+    if response.ok() { text(response).await } else { None }
+}
+
 async fn text(response: Response) -> Option<String> {
-    let text = response.text().await.ok()?;
-    beacon::measure(|measure| measure.received(text.len()));
-    Some(text)
+    response.text().await.ok()
 }
 
 /// Sends a request and returns its answer, with any HTTP status. None if no answer came in time. The returned timeout must be
@@ -186,6 +217,9 @@ async fn send(request: RequestBuilder, timeout_ms: u32, abort: Option<AbortContr
         let abort = abort.clone();
         move || abort.abort()
     });
-    beacon::measure(|measure| measure.requested());
-    Some((request.abort_signal(Some(&abort.signal())).send().await.ok()?, timeout))
+    let page = beacon::token().unwrap_or_default();
+    // A redirect to another site couldn't be told from a network that fails.
+    let request = request.redirect(RequestRedirect::Manual);
+    let request = request.header("Hark-Page", &page).abort_signal(Some(&abort.signal()));
+    Some((request.send().await.ok()?, timeout))
 }

@@ -60,8 +60,7 @@ impl Signals {
         ];
         if let Some(document) = window.document() {
             listeners.push(on(&document, "visibilitychange", |driver, _| {
-                let hidden = window_document().is_none_or(|d| d.visibility_state() == VisibilityState::Hidden);
-                if hidden { driver.hidden() } else { driver.visible_or_online(Event::Visible) }
+                if hidden() { driver.hidden() } else { driver.visible_or_online(Event::Visible) }
             }));
         }
         Self { _listeners: listeners }
@@ -75,8 +74,18 @@ pub(super) fn offline() -> bool {
 
 /// The link's timing: the defaults, unless the page contains `<meta name="hark-link" content="first=400,…">`.
 pub(super) fn timing() -> Timing {
-    let meta = window_document().and_then(|d| d.query_selector("meta[name=hark-link]").ok().flatten());
-    Timing::with_overrides(&meta.and_then(|meta| meta.get_attribute("content")).unwrap_or_default())
+    Timing::with_overrides(&meta("link").unwrap_or_default())
+}
+
+/// The content of the page's `<meta name="hark-…">`.
+pub(super) fn meta(name: &str) -> Option<String> {
+    let selector = ["meta[name=hark-", name, "]"].concat();
+    window_document()?.query_selector(&selector).ok()??.get_attribute("content")
+}
+
+/// Whether the page is hidden.
+pub(super) fn hidden() -> bool {
+    window_document().is_none_or(|document| document.visibility_state() == VisibilityState::Hidden)
 }
 
 pub(super) fn window_document() -> Option<Document> {

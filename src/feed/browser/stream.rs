@@ -2,14 +2,14 @@
 //! It never reconnects by itself: any error closes it, and the link decides what to do next.
 
 use super::{Driver, Message, beacon, signals::Listener};
-use crate::feed::link::Bye;
+use crate::{feed::link::Bye, model::Heartbeat};
 use serde::Deserialize;
 use std::rc::Weak;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Event, EventSource, MessageEvent};
 
-const URL: &str = "/api/v1/status/stream";
-const COMPRESSED: &str = "/api/v1/status/stream?compress=gzip";
+const URL: &str = "/api/v1/status/stream?page=";
+const COMPRESSED: &str = "&compress=gzip";
 
 /// Whether this browser has EventSource.
 pub(super) fn supported() -> bool {
@@ -19,7 +19,7 @@ pub(super) fn supported() -> bool {
 /// An open stream. Dropping it closes the connection and removes the listeners, so it reports nothing afterwards.
 pub(super) struct Stream {
     source: EventSource,
-    _listeners: [Listener; 6],
+    _listeners: [Listener; 8],
 }
 
 #[derive(Deserialize)]
@@ -30,13 +30,14 @@ struct ByeData {
 impl Stream {
     /// Opens a stream. None if the browser refuses.
     pub(super) fn open(driver: &Weak<Driver>, compressed: bool) -> Option<Self> {
-        let source = EventSource::new(if compressed { COMPRESSED } else { URL }).ok()?;
+        let page = beacon::token().unwrap_or_default();
+        let url = [URL, &page, if compressed { COMPRESSED } else { "" }].concat();
+        let source = EventSource::new(&url).ok()?;
         let on = |name, read: fn(&str) -> Message| {
             let driver = driver.clone();
             Listener::new(&source, name, move |event| {
                 if let Some(driver) = driver.upgrade() {
                     let text = data(&event);
-                    beacon::measure(|measure| measure.received(size(name, &event, &text)));
                     driver.message(read(&text), &text);
                 }
             })
@@ -48,7 +49,11 @@ impl Stream {
                 serde_json::from_str(text).map_or(Message::Unreadable, |status| Message::Status(Box::new(status)))
             }),
             on("segment", |text| serde_json::from_str(text).map_or(Message::Unreadable, Message::Segment)),
-            on("heartbeat", |_| Message::Heartbeat),
+            on("renamed", |text| serde_json::from_str(text).map_or(Message::Unreadable, Message::Renamed)),
+            on("deleted", |text| serde_json::from_str(text).map_or(Message::Unreadable, Message::Deleted)),
+            on("heartbeat", |text| {
+                Message::Heartbeat(serde_json::from_str::<Heartbeat>(text).ok().and_then(|beat| beat.within_secs))
+            }),
             on("bye", |text| {
                 Message::Bye(
                     serde_json::from_str::<ByeData>(text).map_or(Bye::Other, |bye| Bye::from_reason(&bye.reason)),
@@ -63,12 +68,6 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.source.close();
     }
-}
-
-/// The size of an event in bytes before compression. Characters outside ASCII, of which there are few, count as one byte.
-fn size(name: &str, event: &Event, data: &str) -> usize {
-    let Some(message) = event.dyn_ref::<MessageEvent>() else { return 0 };
-    "id: \nevent: \ndata: \n\n".len() + name.len() + message.last_event_id().len() + data.len()
 }
 
 /// The data of an event. The browser's own events have none.

@@ -4,7 +4,7 @@
 use super::{Driver, signals::Listener};
 use crate::{
     feed::tabs::{Event, TabId, TabMessage},
-    model::{SegmentEvent, Status, StatusList},
+    model::{Deleted, Renamed, SegmentEvent, Status, StatusList},
 };
 use js_sys::{Function, Object, Promise, Reflect};
 use std::{
@@ -22,6 +22,10 @@ pub(super) enum RelayedUpdate {
     Status(Box<Status>),
     Segment(SegmentEvent),
     List(StatusList),
+    Renamed(Renamed),
+    Deleted(Deleted),
+    /// Whether this browser may open streams.
+    Streams(bool),
     /// No update, only a sign that the leader is alive.
     Pulse,
 }
@@ -34,6 +38,9 @@ impl RelayedUpdate {
             "status" => serde_json::from_str(json).ok().map(|status| Self::Status(Box::new(status))),
             "segment" => serde_json::from_str(json).ok().map(Self::Segment),
             "list" => serde_json::from_str(json).ok().map(Self::List),
+            "renamed" => serde_json::from_str(json).ok().map(Self::Renamed),
+            "deleted" => serde_json::from_str(json).ok().map(Self::Deleted),
+            "streams" => Some(Self::Streams(json == "on")),
             "pulse" => Some(Self::Pulse),
             _ => None,
         }

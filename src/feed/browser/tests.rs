@@ -3,7 +3,7 @@
 
 use super::{
     Driver, Message,
-    poll::{self, Answer},
+    poll::{self, Answer, Fetched},
     signals::Listener,
     stream::Stream,
     tabs::{Channel, RelayedUpdate},
@@ -81,15 +81,7 @@ fn feed_with_driver() -> (Owner, Feed, Rc<Driver>) {
     let _ = any_spawner::Executor::init_wasm_bindgen();
     let owner = Owner::new();
     let (feed, driver) = owner.with(|| {
-        let feed = Feed {
-            views: StoredValue::default(),
-            transcripts: StoredValue::default(),
-            unwatched: StoredValue::default(),
-            mode: RwSignal::new(Mode::Off),
-            can_stream: RwSignal::new(true),
-            last_message: RwSignal::new(None),
-            unknown: RwSignal::new(0),
-        };
+        let feed = Feed::new();
         (feed, Driver::new(feed))
     });
     (owner, feed, driver)
@@ -97,7 +89,7 @@ fn feed_with_driver() -> (Owner, Feed, Rc<Driver>) {
 
 /// Waits until a condition holds; fails if it never does.
 async fn until(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..400 {
+    for _ in 0..1_000 {
         if condition() {
             return;
         }
@@ -129,7 +121,7 @@ async fn a_stream_updates_watched_sessions_and_is_closed_when_they_end() {
     let view = watched(feed, 1);
     driver.review();
     until("a stream is opened", || number("sources.length") > 0.0).await;
-    assert_eq!(number("sources[0].listeners"), 6.0);
+    assert_eq!(number("sources[0].listeners"), 8.0);
     assert_eq!(feed.mode.get_untracked(), Mode::Connecting);
     run("sources[0].dispatchEvent(new Event('open'))");
     say(0, "status", &status(1, 5, State::Processing));
@@ -177,27 +169,33 @@ fn a_dropped_stream_reports_nothing() {
 async fn polls_send_the_known_etag_and_are_aborted_by_a_stop() {
     mock_fetch();
     run(
-        "answers.push({ status: 200, headers: { etag: '\"7\"' }, body: { statuses: [] } }, { status: 304 }, { status: 500, body: {} })",
+        "const json = { 'content-type': 'application/json' };
+        answers.push({ status: 200, headers: { etag: '\"7\"', ...json }, body: { statuses: [] } }, { status: 304, headers: { 'hark-streams': 'off' } }, { status: 500, body: {} },
+            { status: 401, body: {} }, { status: 200, headers: { 'content-type': 'text/html' }, body: 'Sign in' })",
     );
-    let (answer, tag) = poll::fetch_list(None, None).await;
+    let Fetched { answer, etag: tag, .. } = poll::fetch_list(None, None).await;
     assert!(matches!(answer, Answer::Statuses(list, _) if list.statuses.is_empty()));
     assert_eq!(tag.as_deref(), Some("\"7\""));
-    let (answer, tag) = poll::fetch_list(tag, None).await;
+    let Fetched { answer, etag: tag, streams } = poll::fetch_list(tag, None).await;
+    assert_eq!(streams, Some(false));
     assert!(matches!(answer, Answer::Unchanged));
     assert_eq!(run("return asked[1].known").as_string().as_deref(), Some("\"7\""));
     assert_eq!(tag.as_deref(), Some("\"7\""));
-    assert!(matches!(poll::fetch_list(None, None).await.0, Answer::Failed));
+    assert!(matches!(poll::fetch_list(None, None).await.answer, Answer::Failed));
+    for _ in ["a refusal", "a page"] {
+        assert!(matches!(poll::fetch_list(None, None).await.answer, Answer::SignIn));
+    }
 
     // When the loop is stopped during a request, it aborts the request and sends no further one.
     let (_owner, _, driver) = feed_with_driver();
     driver.poll.start();
-    until("it asks", || number("asked.length") > 3.0).await;
+    until("it asks", || number("asked.length") > 5.0).await;
     driver.poll.start();
-    assert_eq!(number("asked.length"), 4.0, "one at a time");
+    assert_eq!(number("asked.length"), 6.0, "one at a time");
     driver.poll.stop();
-    assert!(run("return asked[3].signal.aborted").is_truthy());
+    assert!(run("return asked[5].signal.aborted").is_truthy());
     TimeoutFuture::new(50).await;
-    assert_eq!(number("asked.length"), 4.0);
+    assert_eq!(number("asked.length"), 6.0);
     driver.leave();
 }
 

@@ -1,6 +1,9 @@
 //! Stands in for `feed/browser/dom.rs` on the server, while it renders: its functions do nothing, and times are in UTC.
 
-use crate::model::{Timestamp, text};
+use crate::{
+    feed::Copied,
+    model::{Timestamp, text},
+};
 use leptos::{html, prelude::NodeRef};
 
 /// None: the browser's clock is used only after hydration.
@@ -54,34 +57,25 @@ pub fn notify(_id: &str, _text: &str) {}
 pub fn focus(_id: &str) {}
 
 /// Does nothing.
-pub fn play_from(_audio: NodeRef<html::Audio>, _seconds: f64) {}
+pub fn close(_details: NodeRef<html::Details>) {}
 
-/// None: nothing plays.
+/// None: it is used only once the page is hydrated.
 #[must_use]
-pub fn playback_position(_audio: NodeRef<html::Audio>) -> Option<f64> {
+pub fn number(_text: &str) -> Option<f64> {
+    None
+}
+
+/// None: no form has an event.
+#[must_use]
+pub fn values(_event: &leptos::ev::Event, _names: &[&str]) -> Option<String> {
     None
 }
 
 /// Does nothing.
-pub fn mark_line(_list: NodeRef<html::Div>, _index: Option<u32>) {}
-
-/// True: nothing is scrolled.
-#[must_use]
-pub fn is_at_end(_list: NodeRef<html::Div>) -> bool {
-    true
-}
-
-/// Does nothing.
-pub fn scroll_to_end(_list: NodeRef<html::Div>) {}
+pub fn copy(_address: Option<String>, _field: NodeRef<html::Textarea>, _then: impl Fn(Copied) + 'static) {}
 
 /// Does nothing.
 pub fn warn_before_leaving(_on: bool) {}
-
-/// None: no element is laid out.
-#[must_use]
-pub fn position_in(_element: NodeRef<html::Div>, _client_x: i32) -> Option<f64> {
-    None
-}
 
 /// Does nothing.
 pub fn show_progress_in_icon(_percent: Option<f64>) {}

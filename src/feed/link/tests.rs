@@ -37,7 +37,12 @@ struct Sim {
     now: u64,
     net: Net,
     polls_work: bool,
+    /// Whether failing polls are answered by a login.
+    signed_out: bool,
     random: f64,
+    memory: Memory,
+    /// Whether the browser has reported no network since polling began.
+    probes: bool,
     timers: BTreeMap<Timer, u64>,
     /// When the stream was opened, and how many events it has sent.
     stream: Option<(u64, u32)>,
@@ -61,7 +66,10 @@ impl Sim {
             now: 0,
             net,
             polls_work: true,
+            signed_out: false,
             random: 0.5,
+            memory: Memory::default(),
+            probes: false,
             timers: BTreeMap::new(),
             stream: None,
             poll: None,
@@ -80,6 +88,7 @@ impl Sim {
 
     fn on(&mut self, event: Event) -> Vec<Action> {
         let actions = self.link.on(event, self.random);
+        self.probes |= event == Event::Offline;
         for action in &actions {
             match *action {
                 Action::OpenStream { compressed } => {
@@ -90,7 +99,14 @@ impl Sim {
                 }
                 Action::CloseStream => assert!(self.stream.take().is_some(), "closed what isn't open"),
                 Action::StartPolling => self.poll = Some(self.now + 10),
-                Action::StopPolling => assert!(self.poll.take().is_some(), "stopped what doesn't run"),
+                Action::StopPolling => {
+                    assert!(self.poll.take().is_some(), "stopped what doesn't run");
+                    self.probes = false;
+                }
+                Action::Remember(memory) => {
+                    assert_ne!(self.memory, memory, "remembered without a change");
+                    self.memory = memory;
+                }
                 Action::SetTimer(timer, ms) => drop(self.timers.insert(timer, self.now + u64::from(ms))),
                 Action::ClearTimer(timer) => drop(self.timers.remove(&timer)),
                 Action::Report(mode) => {
@@ -114,10 +130,11 @@ impl Sim {
                     self.timers.contains_key(&Timer::FirstEvent) || self.timers.contains_key(&Timer::Silence);
                 assert!(watchdog, "a stream without a timeout: {:?}", self.link);
             }
-            if self.link.can_stream && self.stream.is_none() {
+            if self.link.may_stream() && self.stream.is_none() {
                 assert!(timer, "no further stream will be opened: {:?}", self.link);
             }
-            assert!(!(self.link.stream == Stream::Live && self.poll.is_some()), "two live transports");
+            let two = self.link.stream == Stream::Live && self.poll.is_some();
+            assert!(!two || self.probes, "two live transports");
         } else {
             assert!(self.stream.is_none() && self.poll.is_none() && self.timers.is_empty(), "{:?}", self.link);
         }
@@ -173,7 +190,11 @@ impl Sim {
                 Source::Poll => {
                     self.polls.push(self.now);
                     self.poll = Some(self.now + u64::from(Timing::default().poll));
-                    self.on(if self.polls_work { Event::PollAnswered } else { Event::PollFailed });
+                    self.on(match (self.polls_work, self.signed_out) {
+                        (true, _) => Event::PollAnswered,
+                        (false, true) => Event::PollRefused,
+                        (false, false) => Event::PollFailed,
+                    });
                 }
             }
         }
@@ -253,6 +274,140 @@ fn a_stream_silent_for_forty_seconds_has_failed() {
 }
 
 #[test]
+fn with_the_first_silence_it_polls_beside_further_attempts() {
+    for net in [Net::Buffered, Net::Hangs] {
+        let mut sim = Sim::watching(net);
+        sim.run(4_100);
+        assert_eq!(sim.modes(), [Mode::Connecting, Mode::Polling], "{net:?}");
+        assert!(sim.polls[0] <= 4_050, "{:?}", sim.polls);
+        sim.run(20_000);
+        assert!(sim.attempts.len() >= 3 && sim.polls.len() >= 6);
+        // The attempts that fail meanwhile aren't seen.
+        assert_eq!(sim.mode(), Mode::Polling);
+        sim.net = Net::Works;
+        sim.run(40_000);
+        assert_eq!((sim.mode(), sim.poll), (Mode::Live, None));
+    }
+}
+
+#[test]
+fn what_a_page_has_learnt_is_remembered_for_the_next_in_its_tab() {
+    let mut sim = Sim::watching(Net::Buffered);
+    sim.run(30_000);
+    assert_eq!(sim.memory, Memory { blocked: true, uncompressed: false });
+    let next = |memory: Memory, net| {
+        let read = Memory::read(memory.write());
+        assert_eq!(read, memory);
+        let mut sim = Sim::of(Link::new(Timing::default(), true).remembering(read), net);
+        sim.memory = read;
+        sim.on(Event::Watch);
+        sim
+    };
+    // The next page polls at once, probes a stream beside it, and then every 30 s.
+    let mut sim = next(sim.memory, Net::Buffered);
+    sim.run(20);
+    assert_eq!((sim.mode(), &*sim.attempts, &*sim.polls), (Mode::Polling, &[0][..], &[10][..]));
+    sim.run(100_000);
+    assert!((3..=5).contains(&sim.attempts.len()), "{:?}", sim.attempts);
+    // Streams get through again: it forgets.
+    let mut sim = next(sim.memory, Net::Works);
+    sim.run(100);
+    assert_eq!((sim.mode(), sim.memory.blocked), (Mode::Live, false));
+    // A proxy that only holds back compressed streams.
+    let mut sim = next(Memory::default(), Net::BuffersCompressed);
+    sim.run(10_000);
+    assert_eq!((sim.mode(), sim.memory), (Mode::Live, Memory { blocked: false, uncompressed: true }));
+    let mut sim = next(sim.memory, Net::BuffersCompressed);
+    sim.run(100);
+    assert_eq!((sim.mode(), &*sim.compressed, sim.polls.len()), (Mode::Live, &[false][..], 0));
+}
+
+#[test]
+fn a_network_that_is_down_is_not_remembered_as_one_that_blocks_streams() {
+    let mut sim = Sim::watching(Net::Hangs);
+    sim.polls_work = false;
+    sim.run(60_000);
+    assert_eq!(sim.memory, Memory::default());
+    // Nor is a browser that is told to poll.
+    let mut sim = Sim::watching(Net::Hangs);
+    sim.on(Event::Streams(false));
+    sim.run(60_000);
+    assert_eq!(sim.memory, Memory::default());
+}
+
+#[test]
+fn a_stream_that_breaks_its_promise_has_failed_after_eight_seconds() {
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(1_000);
+    // As often as it is given, it begins anew only if it has changed.
+    let set = |actions: &[Action]| actions.iter().any(|a| matches!(a, Action::SetTimer(Timer::Silence, 8_000)));
+    assert!(set(&sim.on(Event::Promise(4))));
+    assert!(!set(&sim.on(Event::Promise(4))));
+    sim.net = Net::Hangs;
+    sim.run(7_999);
+    assert_eq!(sim.mode(), Mode::Live);
+    sim.polls_work = false;
+    sim.run(1);
+    assert_eq!((sim.mode(), sim.poll.is_some()), (Mode::Connecting, true), "a poll probes at once");
+    sim.run(20);
+    assert_eq!(sim.mode(), Mode::Unreachable);
+    // The next stream has promised nothing yet.
+    (sim.net, sim.polls_work) = (Net::Works, true);
+    sim.run(40_000);
+    assert_eq!((sim.mode(), sim.link.silence), (Mode::Live, 40_000));
+    // A promise of long ago, and of nothing at all.
+    sim.on(Event::Promise(16));
+    assert_eq!(sim.link.silence, 32_000);
+    sim.on(Event::Promise(u32::MAX));
+    assert_eq!(sim.link.silence, 40_000);
+    sim.on(Event::Promise(0));
+    assert_eq!(sim.link.silence, 8_000);
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_named_and_so_is_a_login() {
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(1_000);
+    (sim.net, sim.polls_work) = (Net::Refused, false);
+    sim.on(Event::Failed);
+    sim.run(20_000);
+    assert_eq!(sim.mode(), Mode::Unreachable);
+    sim.signed_out = true;
+    sim.run(4_000);
+    assert_eq!(sim.mode(), Mode::SignIn);
+    // A browser that reports no network is told so, unless a login answers.
+    sim.on(Event::Offline);
+    assert_eq!(sim.mode(), Mode::SignIn);
+    sim.signed_out = false;
+    sim.run(4_000);
+    assert_eq!(sim.mode(), Mode::Offline);
+    sim.on(Event::Online);
+    (sim.net, sim.polls_work) = (Net::Works, true);
+    sim.run(4_000);
+    assert_eq!(sim.mode(), Mode::Live);
+    assert_eq!(sim.modes().iter().filter(|mode| **mode == Mode::Polling).count(), 1, "{:?}", sim.reports);
+}
+
+#[test]
+fn without_a_network_a_poll_probes_beside_the_stream() {
+    // The network is there: the stream goes on.
+    let mut sim = Sim::watching(Net::Works);
+    sim.run(1_000);
+    assert_eq!(sim.on(Event::Offline), [Action::StartPolling]);
+    sim.run(100);
+    assert_eq!((sim.mode(), sim.poll, sim.attempts.len(), sim.polls.len()), (Mode::Live, None, 1, 1));
+    // An event of the stream makes the probe needless.
+    sim.on(Event::Offline);
+    assert!(sim.on(Event::Message).contains(&Action::StopPolling));
+    // It isn't.
+    (sim.net, sim.polls_work) = (Net::Hangs, false);
+    sim.on(Event::Offline);
+    sim.run(20);
+    assert_eq!((sim.mode(), sim.link.failures), (Mode::Offline, 1));
+    assert!(sim.poll.is_some());
+}
+
+#[test]
 fn after_three_failures_it_polls_and_tries_a_stream_every_30_s() {
     let mut sim = Sim::watching(Net::Refused);
     sim.run(2_000);
@@ -280,6 +435,7 @@ fn polling_goes_on_until_the_stream_has_delivered() {
             Action::StopPolling,
             Action::SetTimer(Timer::Silence, 40_000),
             Action::SetTimer(Timer::Healthy, 60_000),
+            Action::Remember(Memory { blocked: false, uncompressed: true }),
             Action::Report(Mode::Live),
         ]
     );
@@ -362,7 +518,7 @@ fn without_event_source_it_polls_from_the_start_and_opens_no_stream() {
     }
     sim.polls_work = false;
     sim.run(60_000);
-    assert_eq!(sim.mode(), Mode::Connecting);
+    assert_eq!(sim.mode(), Mode::Unreachable);
     sim.polls_work = true;
     sim.run(60_000);
     assert!(sim.attempts.is_empty());
@@ -385,8 +541,63 @@ fn at_the_limit_of_streams_it_polls_at_once_and_tries_a_stream_after_30_s() {
 }
 
 #[test]
+fn a_browser_that_is_told_to_poll_does_so_without_attempts_until_it_may_stream_again() {
+    for delivered in [false, true] {
+        let mut sim = Sim::watching(if delivered { Net::Works } else { Net::SaysBye(Bye::Polling) });
+        sim.run(1_000);
+        if delivered {
+            sim.on(Event::Bye(Bye::Polling));
+        }
+        sim.run(600_000);
+        assert_eq!((sim.mode(), sim.attempts.len(), sim.link.failures), (Mode::Polling, 1, 0));
+        assert!(sim.timers.is_empty() && !sim.link.may_stream());
+        for event in [Event::Visible, Event::Online, Event::Restored, Event::Streams(false)] {
+            assert!(!opens(&sim.on(event)), "{event:?}");
+        }
+        sim.on(Event::Leaving);
+        sim.on(Event::Restored);
+        sim.run(1_000);
+        assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Polling, 1));
+        sim.net = Net::Works;
+        assert!(opens(&sim.on(Event::Streams(true))));
+        // It polls until the stream has delivered.
+        assert_eq!(sim.mode(), Mode::Polling);
+        sim.run(100);
+        assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Live, 2));
+        assert_eq!(sim.on(Event::Streams(true)), []);
+    }
+}
+
+#[test]
+fn a_page_that_is_told_before_it_watches_opens_no_stream() {
+    let mut sim = Sim::new(Net::Works);
+    assert_eq!(sim.on(Event::Streams(false)), []);
+    assert_eq!(sim.on(Event::Watch), [Action::StartPolling, Action::Report(Mode::Connecting)]);
+    sim.run(60_000);
+    assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Polling, 0));
+    // Told while nothing is watched.
+    sim.on(Event::Idle);
+    assert_eq!(sim.on(Event::Streams(true)), []);
+    assert!(opens(&sim.on(Event::Watch)));
+}
+
+#[test]
+fn a_page_that_knocks_stops_when_it_is_told_to_poll() {
+    let mut sim = Sim::watching(Net::Refused);
+    sim.run(10_000);
+    let attempts = sim.attempts.len();
+    sim.on(Event::Streams(false));
+    sim.run(600_000);
+    assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Polling, attempts));
+    // The failures before are remembered: if the next stream fails too, it goes on polling.
+    sim.on(Event::Streams(true));
+    sim.run(1_000);
+    assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Polling, attempts + 1));
+}
+
+#[test]
 fn an_announced_end_is_not_a_failure_and_the_next_stream_opens_soon() {
-    for bye in [Bye::Shutdown, Bye::Lifetime, Bye::Idle] {
+    for bye in [Bye::Shutdown, Bye::Lifetime, Bye::Idle, Bye::Logout] {
         for (random, wait) in [(0.0, 250), (1.0, 750)] {
             let mut sim = Sim::watching(Net::Works);
             sim.run(10_000);
@@ -461,19 +672,19 @@ fn a_page_that_is_left_closes_everything_until_it_is_back() {
 fn offline_never_closes_a_transport_that_works() {
     let mut sim = Sim::watching(Net::Works);
     sim.run(1_000);
-    assert_eq!(sim.on(Event::Offline), []);
+    sim.on(Event::Offline);
     sim.run(60_000);
-    assert_eq!(sim.mode(), Mode::Live);
+    assert_eq!((sim.mode(), sim.attempts.len()), (Mode::Live, 1));
 
     let mut sim = Sim::watching(Net::Refused);
     sim.run(10_000);
-    assert_eq!(sim.on(Event::Offline), []);
+    assert_eq!(sim.on(Event::Offline), [Action::StartPolling]);
     assert_eq!(sim.mode(), Mode::Polling);
     sim.polls_work = false;
-    sim.run(3_000);
+    sim.run(3_100);
     assert_eq!(sim.mode(), Mode::Offline);
     sim.on(Event::Online);
-    assert_eq!(sim.mode(), Mode::Connecting);
+    assert_eq!(sim.mode(), Mode::Unreachable);
 }
 
 #[test]
@@ -490,7 +701,7 @@ fn when_polls_are_answered_again_a_stream_is_tried_at_once() {
     let mut sim = Sim::watching(Net::Refused);
     sim.polls_work = false;
     sim.run(20_000);
-    assert_eq!(sim.mode(), Mode::Connecting);
+    assert_eq!(sim.mode(), Mode::Unreachable);
     (sim.net, sim.polls_work) = (Net::Works, true);
     sim.run(3_100);
     assert_eq!(sim.mode(), Mode::Live);
@@ -523,10 +734,10 @@ fn failures_are_remembered_while_idle() {
 
 #[test]
 fn a_proxy_that_buffers_or_corrupts_compressed_streams_costs_one_attempt() {
-    for (net, longest) in [(Net::BuffersCompressed, 5_000), (Net::CorruptsCompressed, 1_000)] {
+    for (net, longest, polls) in [(Net::BuffersCompressed, 5_000, 1), (Net::CorruptsCompressed, 1_000, 0)] {
         let mut sim = Sim::watching(net);
         sim.run(longest);
-        assert_eq!((sim.mode(), sim.polls.len()), (Mode::Live, 0));
+        assert_eq!((sim.mode(), sim.polls.len(), sim.poll), (Mode::Live, polls, None));
         // It stays so however often the stream ends, and after a healthy minute.
         for _ in 0..3 {
             sim.run(100_000);
@@ -546,6 +757,7 @@ fn after_a_stream_that_delivered_the_next_is_compressed_too() {
     let mut sim = Sim::watching(Net::Works);
     sim.run(1_000);
     sim.net = Net::Hangs;
+    sim.timers.remove(&Timer::Silence);
     sim.on(Event::Timer(Timer::Silence));
     sim.run(1_000);
     assert_eq!(sim.compressed, [true, true]);
@@ -568,9 +780,16 @@ fn after_an_outage_streams_are_compressed_again() {
 fn events_that_come_too_late_change_nothing() {
     let mut sim = Sim::watching(Net::Refused);
     sim.run(10);
-    for event in
-        [Event::Failed, Event::Message, Event::Opened, Event::Bye(Bye::Limit), Event::PollAnswered, Event::PollFailed]
-    {
+    for event in [
+        Event::Failed,
+        Event::Message,
+        Event::Opened,
+        Event::Bye(Bye::Limit),
+        Event::PollAnswered,
+        Event::PollFailed,
+        Event::PollRefused,
+        Event::Promise(4),
+    ] {
         assert_eq!(sim.on(event), [], "{event:?}");
     }
     for timer in [Timer::FirstEvent, Timer::Silence, Timer::Healthy] {
@@ -590,6 +809,7 @@ fn valid_overrides_are_used_and_others_ignored() {
         Timing::with_overrides("base=20,cap=30,healthy=40,spacing=50,tries=1"),
         Timing { base: 20, cap: 30, healthy: 40, spacing: 50, tries: 1, ..d }
     );
+    assert_eq!(Timing::with_overrides("beat=900"), Timing { beat: 900, ..d });
     assert_eq!(Timing::with_overrides("first=,poll=-1,retry=x,,=,a=b,first"), d);
     assert_eq!(Timing::with_overrides("poll=0,tries=0"), Timing { poll: Timing::SHORTEST, tries: 1, ..d });
 }
@@ -599,7 +819,7 @@ fn timer() -> impl Strategy<Value = Timer> {
 }
 
 fn bye() -> impl Strategy<Value = Bye> {
-    prop::sample::select(vec![Bye::Shutdown, Bye::Lifetime, Bye::Limit, Bye::Other])
+    prop::sample::select(vec![Bye::Shutdown, Bye::Lifetime, Bye::Limit, Bye::Polling, Bye::Other])
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -613,7 +833,9 @@ fn event() -> impl Strategy<Value = Event> {
         3 => timer().prop_map(Event::Timer),
         8 => prop::sample::select(vec![Event::Hidden, Event::Visible, Event::Online, Event::Offline, Event::Restored]),
         1 => Just(Event::Leaving),
-        3 => prop::sample::select(vec![Event::PollAnswered, Event::PollFailed]),
+        3 => prop::sample::select(vec![Event::PollAnswered, Event::PollFailed, Event::PollRefused]),
+        2 => (0u32..40).prop_map(Event::Promise),
+        2 => any::<bool>().prop_map(Event::Streams),
     ]
 }
 
@@ -661,7 +883,9 @@ proptest! {
         // Once the network works, the link returns to a stream from any state.
         (sim.net, sim.polls_work) = (Net::Works, true);
         sim.on(Event::Watch);
-        sim.run(40_000);
+        sim.on(Event::Streams(true));
+        // A stream that has promised more than this network sends fails once.
+        sim.run(50_000);
         prop_assert_eq!(sim.mode(), if can_stream { Mode::Live } else { Mode::Polling });
         prop_assert_eq!(sim.poll.is_some(), !can_stream);
 

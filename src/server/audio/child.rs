@@ -1,5 +1,6 @@
 //! `hark decoder …`: a process for each recording, which denies itself everything but that one file and then decodes
-//! it, or becomes ffmpeg. It reads the recording on standard input and writes frames (`wire`) to standard output.
+//! it, or becomes ffmpeg. It reads the recording, or samples to be encoded, on standard input, and writes frames (`wire`) or
+//! what ffmpeg writes to standard output.
 //! Called by `main` before there is a second thread.
 
 use std::fs::File;
@@ -84,6 +85,8 @@ enum Task {
         #[arg(long, default_value_t = 1.0)]
         gain: f32,
     },
+    /// Become ffmpeg, and encode the samples on standard input.
+    Encode { program: PathBuf },
     /// Tell which limits this machine doesn't have, as lines.
     Check,
     /// Become ffmpeg within the limits, and tell its version.
@@ -109,9 +112,10 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     let bounds = Bounds { memory: args.memory, cpu_secs: args.cpu_secs };
     let role = match &args.task {
         Task::Probe { .. } | Task::Decode { .. } | Task::Check => Role::BuiltIn,
-        Task::Ffprobe { program, .. } | Task::Ffmpeg { program, .. } | Task::CheckFfmpeg { program } => {
-            Role::Program(program)
-        }
+        Task::Ffprobe { program, .. }
+        | Task::Ffmpeg { program, .. }
+        | Task::Encode { program }
+        | Task::CheckFfmpeg { program } => Role::Program(program),
     };
     // The decoder need not know the folder in which Hark was started.
     let _ = std::env::set_current_dir("/");
@@ -139,6 +143,7 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
             };
             Err(become_program(&program, ffmpeg::decode_arguments(block, &task)))
         }
+        Task::Encode { program } => Err(become_program(&program, ffmpeg::encode_arguments(block))),
         Task::CheckFfmpeg { program } => Err(become_program(&program, ffmpeg::version_arguments())),
         Task::Check => {
             // The process already uses some of the memory, so a block as large as the whole limit must be refused.

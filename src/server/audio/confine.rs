@@ -12,6 +12,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetStatus, Scope,
 };
+use rustix::fs::FileType;
 use rustix::process::{Resource, Rlimit, Signal, getpriority_process, getrlimit, setpriority_process, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
@@ -117,7 +118,13 @@ fn landlock(role: Role<'_>) -> Result<(), String> {
             .create()?;
         if let Role::Program(program) = role {
             let stdin = io::stdin();
-            rules = rules.add_rule(allow_beneath(stdin.as_fd(), AccessFs::ReadFile))?;
+            // ffmpeg opens a recording again, by its descriptor. A pipe with samples is only read, and belongs to no file
+            // system.
+            if rustix::fs::fstat(&stdin)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+            {
+                rules = rules.add_rule(allow_beneath(stdin.as_fd(), AccessFs::ReadFile))?;
+            }
             for path in readable_paths(program) {
                 let Ok(file) = File::open(&path) else { continue };
                 let access = if path.is_dir() { read } else { read & AccessFs::from_file(newest) };

@@ -42,6 +42,9 @@ const LIMIT_ARGUMENTS: [&str; 8] =
 /// where two recordings were joined; ffmpeg's default of 10 s would close the gaps of a bad reception.
 const MAX_JUMP: &str = "3600";
 
+/// The bit rate of copies for browsers: speech of this rate can't be told from the original.
+const BIT_RATE: &str = "32k";
+
 /// The paths of ffmpeg and ffprobe.
 pub(super) struct Programs {
     pub(super) ffmpeg: PathBuf,
@@ -135,6 +138,19 @@ fn filters(channels: u16, mix: &Mix) -> String {
 /// and of one over an hour they give up in the middle.
 fn chain(pan: &str) -> String {
     format!("aformat=sample_fmts=flt,{pan},aresample={SAMPLE_RATE},aformat=sample_fmts=s16")
+}
+
+/// The arguments of ffmpeg to encode samples at 16 kHz, mono, from standard input as Opus in Ogg, which can be written to a
+/// pipe without losing anything that players need to seek. Bit-exact, so that nodes make the same file.
+pub(super) fn encode_arguments(max_alloc: u64) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = ["-hide_banner", "-loglevel", "error", "-max_alloc"].map(Into::into).into();
+    arguments.push(max_alloc.to_string().into());
+    arguments.extend(["-nostdin", "-protocol_whitelist", "pipe", "-f", "s16le", "-ar"].map(OsString::from));
+    arguments.push(SAMPLE_RATE.to_string().into());
+    arguments.extend(["-ac", "1", "-threads", "1", "-i", "pipe:0", "-map_metadata", "-1"].map(OsString::from));
+    arguments.extend(["-threads", "1", "-c:a", "libopus", "-b:a", BIT_RATE].map(OsString::from));
+    arguments.extend(["-fflags", "+bitexact", "-flags:a", "+bitexact", "-f", "ogg", "pipe:1"].map(OsString::from));
+    arguments
 }
 
 /// The arguments to check whether ffmpeg runs at all.

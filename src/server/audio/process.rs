@@ -2,6 +2,7 @@
 //! longer wanted, takes too long or violates the protocol. Whatever a recording does to a decoder, the server only
 //! learns that it can't be used. Called by `sessions` (uploads), `jobs::spool` (transcription), `doctor` and `Node`.
 
+mod copy;
 mod mixer;
 
 use std::collections::VecDeque;
@@ -33,6 +34,7 @@ use super::{
 };
 use crate::model::{Remark, Track};
 use crate::server::config::DecodeConfig;
+pub use copy::{CopyError, Copying, wav_head};
 use mixer::Mixer;
 
 /// The variables that decoders get of the server's environment: where programs and libraries are.
@@ -354,6 +356,17 @@ impl Decoders {
         cpu_secs: u64,
         time_limit: TimeLimit,
     ) -> io::Result<Running> {
+        self.spawn_on(Stdio::from(file.try_clone()?), recording, task, cpu_secs, time_limit)
+    }
+
+    fn spawn_on(
+        &self,
+        input: Stdio,
+        recording: &Path,
+        task: &[&OsStr],
+        cpu_secs: u64,
+        time_limit: TimeLimit,
+    ) -> io::Result<Running> {
         let mut command = Command::new(&self.program);
         command.arg0("hark").arg("decoder").args(task);
         command.arg("--memory").arg(self.config.decode_memory_bytes.to_string());
@@ -364,7 +377,7 @@ impl Decoders {
         command.env(ALLOCATOR.0, ALLOCATOR.1);
         // A process group of its own, so that a kill also ends any process that the decoder might start.
         command.process_group(0).kill_on_drop(true);
-        command.stdin(Stdio::from(file.try_clone()?)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = |error: io::Error| io::Error::new(error.kind(), format!("a decoder can't be started: {error}"));
         let mut child = command.spawn().map_err(started)?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {

@@ -2,9 +2,13 @@
 //! status, and the segments in order. Filled by `redis`, emptied by `outside::listen`. However much comes at once, no
 //! session's last status is lost.
 
-use super::{OutsideMessage, Rejection};
-use crate::model::SessionId;
+use super::{
+    OutsideMessage, Refusal, RefusalLog, Rejection,
+    wire::{MAX_MESSAGE, state_named},
+};
+use crate::model::{SessionId, State};
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -16,12 +20,18 @@ use tokio::sync::Notify;
 const MAX_BYTES_WITH_SEGMENTS: usize = 32 * 1024 * 1024;
 const MAX_BYTES: usize = 2 * MAX_BYTES_WITH_SEGMENTS;
 
-/// The fields of a message that say which message it may replace.
+/// The fields of a message that say which kind it is, and which message it may replace. Of any type: `outside` refuses
+/// what can't be so, and says why.
 #[derive(Deserialize)]
 struct Head {
-    session_id: SessionId,
+    session_id: Option<SessionId>,
     index: Option<IgnoredAny>,
-    version: Option<u64>,
+    version: Option<Value>,
+    status: Option<Value>,
+    stage: Option<IgnoredAny>,
+    progress: Option<IgnoredAny>,
+    message: Option<IgnoredAny>,
+    error: Option<IgnoredAny>,
 }
 
 /// The messages about one session that weren't processed yet: the segments in order, and between them the newest
@@ -35,32 +45,68 @@ pub(super) struct SessionMessages {
 #[derive(Debug)]
 enum Message {
     Segment(Vec<u8>),
-    Status(u64, Vec<u8>),
+    Status {
+        /// The newer of two is the one with the higher version; the later one if either has none.
+        version: Option<u64>,
+        /// Whether it says that the session has ended. No other replaces it.
+        ends: bool,
+        payload: Vec<u8>,
+    },
 }
 
 impl Message {
-    fn read(id: SessionId, payload: &[u8]) -> Result<Self, Rejection> {
-        let head: Head = serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)?;
-        if head.session_id != id {
-            return Err(Rejection::Foreign);
+    fn read(id: SessionId, payload: &[u8]) -> Result<Self, Refusal> {
+        let malformed = |code, why: String| Refusal::new(Rejection::Malformed, code, why);
+        let head: Head = serde_json::from_slice(payload)
+            .map_err(|why| malformed("not_json", format!("The message isn't a status or a segment as JSON: {why}.")))?;
+        if head.session_id.is_some_and(|named| named != id) {
+            let why = "The message names another session than its channel.";
+            return Err(Refusal::new(Rejection::Foreign, "foreign", why));
         }
-        match (head.index, head.version) {
-            (Some(_), _) => Ok(Self::Segment(payload.to_vec())),
-            // Without a version it would be unknown which of two messages is newer.
-            (None, version) => Ok(Self::Status(version.ok_or(Rejection::Malformed)?, payload.to_vec())),
+        if head.index.is_some() {
+            return Ok(Self::Segment(payload.to_vec()));
         }
+        let fields = [&head.stage, &head.progress, &head.message, &head.error];
+        if head.version.is_none() && head.status.is_none() && fields.iter().all(|field| field.is_none()) {
+            let why = "The message has none of the fields of a status, and no index as a segment has.";
+            return Err(malformed("invalid_report", why.to_owned()));
+        }
+        let state = head.status.as_ref().and_then(Value::as_str).and_then(state_named);
+        Ok(Self::Status {
+            version: head.version.as_ref().and_then(Value::as_u64),
+            ends: state.is_some_and(State::is_terminal),
+            payload: payload.to_vec(),
+        })
     }
 
     fn payload(&self) -> &[u8] {
         match self {
-            Self::Segment(payload) | Self::Status(_, payload) => payload,
+            Self::Segment(payload) | Self::Status { payload, .. } => payload,
         }
     }
 
     fn into_payload(self) -> Vec<u8> {
         match self {
-            Self::Segment(payload) | Self::Status(_, payload) => payload,
+            Self::Segment(payload) | Self::Status { payload, .. } => payload,
         }
+    }
+}
+
+/// Whether the status that waits is the newer one, and why.
+fn stale(waiting: &Message, new: &Message) -> Option<Refusal> {
+    let stale = |code, why: String| Some(Refusal::new(Rejection::Stale, code, why));
+    match (waiting, new) {
+        // Said twice.
+        (Message::Status { ends: true, .. }, Message::Status { ends: true, .. }) => stale("ended", String::new()),
+        (Message::Status { ends: true, .. }, Message::Status { .. }) => {
+            stale("ended", "The session has ended: nothing more can be reported.".to_owned())
+        }
+        (Message::Status { version: Some(last), .. }, Message::Status { version: Some(new), ends: false, .. })
+            if new <= last =>
+        {
+            stale("stale_version", format!("The version must be above {last}, which waits already; {new} isn't."))
+        }
+        _ => None,
     }
 }
 
@@ -69,15 +115,17 @@ impl SessionMessages {
     ///
     /// # Errors
     /// If it is neither a status nor a segment, is about another session, or is older than the waiting status.
-    pub(super) fn put(&mut self, id: SessionId, payload: &[u8]) -> Result<(), Rejection> {
+    pub(super) fn put(&mut self, id: SessionId, payload: &[u8]) -> Result<(), Refusal> {
         self.push(Message::read(id, payload)?)
     }
 
-    fn push(&mut self, message: Message) -> Result<(), Rejection> {
+    fn push(&mut self, message: Message) -> Result<(), Refusal> {
         let size = message.payload().len();
-        match (self.messages.back_mut(), &message) {
-            (Some(Message::Status(last, _)), Message::Status(new, _)) if new <= last => return Err(Rejection::Stale),
-            (Some(last @ Message::Status(..)), Message::Status(..)) => {
+        match self.messages.back_mut() {
+            Some(last @ Message::Status { .. }) if matches!(message, Message::Status { .. }) => {
+                if let Some(refusal) = stale(last, &message) {
+                    return Err(refusal);
+                }
                 self.bytes -= last.payload().len();
                 *last = message;
             }
@@ -105,10 +153,18 @@ impl SessionMessages {
 }
 
 /// Messages of outside workers, session by session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inbox {
     waiting: Mutex<Waiting>,
     arrived: Notify,
+    /// Says why messages are refused, also those that were taken out and checked.
+    pub refusals: RefusalLog,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), arrived: Notify::default(), refusals: RefusalLog::new("Redis") }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -120,11 +176,18 @@ struct Waiting {
 }
 
 impl Inbox {
-    /// Adds a message, as [`SessionMessages::put`] does. False if too much waits.
+    /// Adds a message, as [`SessionMessages::put`] does. False if too much waits. What is refused is logged.
     ///
     /// # Errors
     /// As [`SessionMessages::put`].
     pub(super) fn put(&self, id: SessionId, payload: &[u8]) -> Result<bool, Rejection> {
+        self.try_put(id, payload).map_err(|refusal| {
+            self.refusals.refused(id, &refusal);
+            refusal.rejection
+        })
+    }
+
+    fn try_put(&self, id: SessionId, payload: &[u8]) -> Result<bool, Refusal> {
         let message = Message::read(id, payload)?;
         let mut waiting = self.lock();
         let waiting = &mut *waiting;
@@ -141,6 +204,12 @@ impl Inbox {
         waiting.bytes = waiting.bytes - before + messages.bytes();
         self.arrived.notify_one();
         Ok(true)
+    }
+
+    /// Refuses a message that is larger than messages may be.
+    pub(super) fn refuse_oversized(&self, id: SessionId, bytes: usize) {
+        let why = format!("The message has {bytes} bytes, and at most {MAX_MESSAGE} are accepted.");
+        self.refusals.refused(id, &Refusal::new(Rejection::Oversized, "too_large", why));
     }
 
     /// Waits for the next message. For one consumer.
@@ -235,10 +304,25 @@ mod tests {
     fn messages_that_are_neither_status_nor_segment_are_rejected() {
         let inbox = Inbox::default();
         let own = |field: &str| format!(r#"{{"session_id":"{}"{field}}}"#, id(1));
-        for payload in ["", "nonsense", "[]", "{}", &own(""), &own(r#","version":-1"#), &own(r#","version":"1""#)] {
+        for payload in ["", "nonsense", "[]", "{}", &own(""), &own(r#","segments":1"#), r#"{"session_id":"a"}"#] {
             assert_eq!(inbox.put(id(1), payload.as_bytes()), Err(Rejection::Malformed), "{payload}");
         }
         assert_eq!(inbox.put(id(1), &status_of(2, 9)), Err(Rejection::Foreign));
         assert!(inbox.next().is_none());
+    }
+
+    #[test]
+    fn without_versions_the_later_status_is_the_newer_one_and_an_end_stays() {
+        let inbox = Inbox::default();
+        // Without the session's id too: the channel has it.
+        let messages =
+            [r#"{"progress":1}"#, r#"{"version":5}"#, r#"{"progress":2}"#, r#"{"status":"Canceled","version":1}"#];
+        for message in messages {
+            assert_eq!(inbox.put(id(1), message.as_bytes()), Ok(true), "{message}");
+        }
+        for late in [r#"{"progress":3}"#, r#"{"version":9}"#, r#"{"status":"failed"}"#] {
+            assert_eq!(inbox.put(id(1), late.as_bytes()), Err(Rejection::Stale), "{late}");
+        }
+        assert_eq!(all(&inbox), [(id(1), messages[3].to_owned())]);
     }
 }

@@ -32,7 +32,7 @@ impl Signal {
             Change::Deleted(id) => Some(Self::Stop(*id)),
             Change::Status(status) if status.state == State::Cancelled => Some(Self::Stop(status.session_id)),
             Change::Status(status) if status.state == State::Queued => Some(Self::Queued),
-            Change::Status(_) | Change::Segment(..) => None,
+            Change::Status(_) | Change::Segment(..) | Change::Renamed(..) => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Signatures on the messages of nodes over Redis, where anybody who can connect may publish. A signed message is the
 //! same JSON with a last field `signature`, so that other programs read it as before. Called by `wire`.
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::{fmt, sync::Arc};
@@ -43,7 +44,7 @@ impl Signer {
         json.pop();
         let signature = mac_over(&self.0[0], channel, &json).finalize().into_bytes();
         json.extend_from_slice(PREFIX.as_bytes());
-        json.extend(signature.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()));
+        json.extend_from_slice(HEXLOWER.encode(&signature).as_bytes());
         json.extend_from_slice(SUFFIX.as_bytes());
         json
     }
@@ -54,7 +55,7 @@ impl Signer {
         let Some(rest) = message.strip_suffix(SUFFIX.as_bytes()) else { return false };
         let Some((rest, digits)) = rest.len().checked_sub(DIGITS).map(|at| rest.split_at(at)) else { return false };
         let Some(signed) = rest.strip_suffix(PREFIX.as_bytes()) else { return false };
-        let Some(signature) = decode_hex(digits) else { return false };
+        let Ok(signature) = HEXLOWER_PERMISSIVE.decode(digits) else { return false };
         // Compared in constant time, so that the time doesn't tell how much of it is right.
         self.0.iter().any(|key| mac_over(key, channel, signed).verify_slice(&signature).is_ok())
     }
@@ -73,11 +74,6 @@ fn with_key(key: &[u8]) -> HmacSha256 {
 /// The HMAC covers the channel too, or a message about one session could be replayed on the channel of another.
 fn mac_over(key: &HmacSha256, channel: &str, signed: &[u8]) -> HmacSha256 {
     key.clone().chain_update(channel).chain_update([0]).chain_update(signed)
-}
-
-fn decode_hex(digits: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
-    digits.chunks_exact(2).map(|pair| Some(digit(&pair[0])? << 4 | digit(&pair[1])?)).collect()
 }
 
 #[cfg(test)]

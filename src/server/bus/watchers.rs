@@ -3,7 +3,7 @@
 
 use crate::{
     model::{SessionId, Status},
-    server::{event::Event, owner::Owner},
+    server::{event::Event, owner::Owner, sightings::Sighting},
 };
 use std::{collections::HashMap, fmt::Debug};
 use tokio::sync::mpsc::UnboundedSender;
@@ -31,6 +31,8 @@ pub trait Watchers: Debug + Send + Sync {
     fn known_to_owner(&self, owner: &Owner, id: SessionId) -> Option<u64>;
     /// Whether a change of this owner's session concerns anybody here.
     fn is_held(&self, owner: &Owner, id: SessionId) -> bool;
+    /// Takes in what another node saw of a page.
+    fn hear_of_page(&self, sighting: &Sighting);
     /// Has the id of each session that begins to be held sent to `subscribe`, because its changes come from other nodes
     /// too.
     fn subscribe_remote(&self, subscribe: UnboundedSender<SessionId>);

@@ -3,13 +3,16 @@
 //!
 //! - `transcription:status:{session_id}`: a status or a segment, as in streams and polls. Nodes sign theirs; for the
 //!   sessions of outside workers unsigned ones are accepted.
-//! - `transcription:nodes`: a [`NodeNotice`] about sessions that appear, end or are deleted, for nodes that haven't
-//!   subscribed to them. Signed.
+//! - `transcription:nodes`: a [`NodeNotice`] about sessions that appear, end, are renamed or deleted, for nodes that
+//!   haven't subscribed to them; and about pages that a node saw. Signed.
 
 use super::signature::Signer;
 use crate::{
     model::{SegmentEvent, SessionId, State, Status},
-    server::event::{Change, Event},
+    server::{
+        event::{Change, Event},
+        sightings::Sighting,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +29,16 @@ pub(super) const MAX_MESSAGE: usize = 256 * 1024;
 pub(super) enum NodeNotice {
     /// A session was queued, or has ended.
     Changed { session_id: SessionId, owner: String, status: State },
+    /// A session was given another title. Nodes of earlier releases ignore this.
+    Renamed { session_id: SessionId, owner: String, title: String },
     /// A session was deleted.
     Deleted { session_id: SessionId, owner: String },
     /// An owner's streams must end.
     LoggedOut { owner: String },
     /// Changes may have been lost: compare with the store.
     Compare,
+    /// A page opened a stream, polled or reported.
+    Page(Sighting),
 }
 
 /// Why a message is ignored. Used as label of a metric.
@@ -63,11 +70,38 @@ impl Rejection {
     }
 }
 
+/// Why a report of an outside worker is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub rejection: Rejection,
+    /// The code of the error that the worker would get over HTTP.
+    pub code: &'static str,
+    /// For whoever wrote the worker. Empty if there is nothing to say.
+    pub reason: String,
+}
+
+impl Refusal {
+    pub fn new(rejection: Rejection, code: &'static str, reason: impl Into<String>) -> Self {
+        Self { rejection, code, reason: reason.into() }
+    }
+}
+
 /// A message about a session of an outside worker, to be checked like a report over HTTP.
 #[derive(Clone, Debug)]
 pub struct OutsideMessage {
     pub id: SessionId,
     pub payload: Vec<u8>,
+}
+
+/// The state that a worker means by this name: however it is capitalised, and with the names `pending` and `canceled` of
+/// other systems.
+#[must_use]
+pub fn state_named(name: &str) -> Option<State> {
+    match name.trim().to_ascii_lowercase().as_str() {
+        "pending" => Some(State::Queued),
+        "canceled" => Some(State::Cancelled),
+        name => name.parse().ok(),
+    }
 }
 
 /// The channel of a session.
@@ -107,6 +141,10 @@ fn unsigned_messages(event: &Event, notify_all: bool) -> Vec<(String, Vec<u8>)> 
             messages.push((channel.clone(), json(segment)));
             messages.extend(status.as_ref().map(|status| (channel, json(status))));
         }
+        Change::Renamed(id, title) => {
+            let title = title.as_str().to_owned();
+            messages.push((NODES.to_owned(), json(&NodeNotice::Renamed { session_id: *id, owner: owner(), title })));
+        }
         Change::Deleted(id) => {
             messages.push((NODES.to_owned(), json(&NodeNotice::Deleted { session_id: *id, owner: owner() })));
         }
@@ -145,7 +183,7 @@ pub(super) fn parse(id: SessionId, payload: &[u8], signer: &Signer) -> Result<Ch
         Payload::Segment(segment) if 0.0 <= segment.start && segment.start <= segment.end => {
             Ok(Change::Segment(segment, None))
         }
-        Payload::Status(status) if is_possible(&status) => Ok(Change::Status(status)),
+        Payload::Status(status) if is_possible(&status) => Ok(Change::Status(*status)),
         Payload::Segment(_) | Payload::Status(_) => Err(Rejection::Malformed),
     }
 }
@@ -153,7 +191,7 @@ pub(super) fn parse(id: SessionId, payload: &[u8], signer: &Signer) -> Result<Ch
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Payload {
-    Status(Status),
+    Status(Box<Status>),
     Segment(SegmentEvent),
 }
 
@@ -180,7 +218,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::{
-        model::{Segment, Stage, Timestamp},
+        model::{Segment, Stage, Timestamp, Title},
         server::owner::Owner,
     };
     use serde_json::{Value, json};
@@ -231,6 +269,11 @@ mod tests {
         assert_eq!(parse_notice(&queued[1].1, &others), Err(Rejection::Unsigned));
         assert!(matches!(parse(id(), &queued[0].1, &others), Err(Rejection::Unsigned)));
         assert!(matches!(parse(id(), &json(&status()), &signer()), Err(Rejection::Unsigned)));
+        let title = Title::new("Another").unwrap();
+        let renamed = messages(&Event::renamed(owner.clone(), id(), title), true, &signer());
+        assert!(
+            matches!(parse_notice(&renamed[0].1, &signer()), Ok(NodeNotice::Renamed { title, .. }) if title == "Another")
+        );
         let quiet = messages(&Event::status(owner, Status { state: State::Queued, ..status() }), false, &signer());
         assert_eq!(quiet.len(), 1);
     }

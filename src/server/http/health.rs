@@ -2,7 +2,7 @@
 
 use crate::{
     model::bytes,
-    server::{disk::Condition, error::Error, health::SessionsHealth, state::AppState},
+    server::{disk::Condition, error::Error, health::SessionsHealth, scrape, state::AppState},
 };
 use axum::{
     Json,
@@ -65,15 +65,16 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
 
 /// Metrics in Prometheus' text format.
 pub async fn metrics(State(state): State<AppState>) -> Response {
-    // The metrics of the node itself matter most while the database is away.
-    let store = &state.sessions.store;
-    store.unless_away(state.session_gauges.refresh(store)).await;
-    let text = state.metrics.render();
+    if !state.settings.monitoring {
+        let text = "this node measures nothing, because HARK_MONITORING is false\n";
+        return (StatusCode::NOT_FOUND, text).into_response();
+    }
+    let text = scrape::metrics(&state).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// How many sessions wait, run and have ended, and how many make no progress.
 #[utoipa::path(get, path = "/api/v1/health/sessions", responses((status = 200, body = SessionsHealth)))]
 pub(super) async fn sessions(State(state): State<AppState>) -> Result<Json<SessionsHealth>, Error> {
-    Ok(Json(SessionsHealth::read(&state.sessions.store).await?))
+    Ok(Json(SessionsHealth::read(&state.sessions.store).await?.judged(&state.settings.health)))
 }

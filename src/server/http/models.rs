@@ -1,12 +1,17 @@
 //! Whisper's models, for polling and as a status stream of this node.
 
 use super::{
-    Query, etag,
+    Query, etag, page,
     status::{CompressionQuery, Connection, StreamQuery, events, last_event_id},
 };
 use crate::{
     model::{ErrorBody, page::ModelsInfo},
-    server::{error::Error, owner::Owner, state::AppState, stream::StatusStream},
+    server::{
+        error::Error,
+        owner::Owner,
+        state::AppState,
+        stream::{Bye, StatusStream},
+    },
 };
 use axum::{
     Extension,
@@ -39,7 +44,7 @@ pub(super) async fn list(State(state): State<AppState>, request: HeaderMap) -> R
 ///
 /// Begins with what the client hasn't seen, and ends when no download is under way. A client that has already seen that
 /// gets 204, which stops an EventSource for good. When there are too many streams, the only event is a `bye` with the
-/// reason `limit`.
+/// reason `limit`; when streams are off, one with the reason `polling`.
 #[utoipa::path(get, path = "/api/v1/models/stream",
     params(StreamQuery, CompressionQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen")),
@@ -51,9 +56,12 @@ pub(super) async fn stream(
     Extension(owner): Extension<Owner>,
     Query(query): Query<StreamQuery>,
     Query(compression): Query<CompressionQuery>,
-    (version, direct, peer, address): Connection,
+    (version, direct, peer, address, requested, from): Connection,
     request: HeaderMap,
 ) -> Result<Response, Error> {
+    if let Some(refusal) = page::refusal(&state, from.as_deref()) {
+        return Ok(events(refusal, requested, compression, &request, direct.is_some(), version));
+    }
     let (newest, _) = publish(&state).await?;
     let seen = last_event_id(&request, query)?.unwrap_or_default().version;
     if seen >= newest && !state.hub.models_are_running() {
@@ -61,12 +69,12 @@ pub(super) async fn stream(
     }
     let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
-        |_| StatusStream::refused(),
+        |_| StatusStream::refused(Bye::Limit),
         |permit| StatusStream::of_models(&state.hub, permit, seen, peer.map(|Extension(peer)| peer)),
     );
     // Once more, because a change that came before the stream watched was published to nobody.
     publish(&state).await?;
-    Ok(events(stream, compression, &request, direct.is_some(), version))
+    Ok(events(stream, requested, compression, &request, direct.is_some(), version))
 }
 
 /// Reads the folder of models and gives what is there to the hub, which knows whether it is new. Returns its version and

@@ -7,7 +7,7 @@ use crate::{
     server::{
         body::{Fault, LimitedBody},
         error::Error,
-        outside::{Announcement, NewSegment, Report},
+        outside::{self, Announcement, NewSegment, Report},
         owner::Owner,
         state::AppState,
     },
@@ -19,7 +19,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
     routing::{post, put},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
@@ -62,26 +62,22 @@ impl FromRequestParts<AppState> for Worker {
     }
 }
 
-/// A JSON body, whatever its content type, with Hark's own errors.
-struct Body<T>(T);
+/// The bytes of a message, whatever its content type.
+struct Message(Bytes);
 
-impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
+impl FromRequest<AppState> for Message {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
         // `guard` answers if the body is too large or too slow.
         let broke_off = |_| Error::BadRequest("The message broke off; send it again.".to_owned());
-        let bytes = Bytes::from_request(request, state).await.map_err(broke_off)?;
-        match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Self(value)),
-            Err(e) if e.is_data() => Err(Error::InvalidReport(format!("The message doesn't fit: {e}."))),
-            Err(e) => Err(Error::BadRequest(format!("The message isn't JSON: {e}."))),
-        }
+        Bytes::from_request(request, state).await.map(Self).map_err(broke_off)
     }
 }
 
 /// Whether a request to make a session comes from an outside worker: JSON instead of a form.
-pub(super) fn is_announcement(headers: &HeaderMap) -> bool {
+#[must_use]
+pub fn is_announcement(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
@@ -94,12 +90,13 @@ pub(super) async fn create(state: &AppState, owner: &Owner, request: Request) ->
     let (parts, body) = request.into_parts();
     let (body, faults) = LimitedBody::new(body, MAX_BODY, Duration::from_secs(secs.into()));
     let request = Request::from_parts(parts, axum::body::Body::new(body));
-    let read = Body::<Announcement>::from_request(request, state).await;
-    let Body(new) = read.map_err(|error| match faults.get() {
+    let read = Message::from_request(request, state).await;
+    let Message(message) = read.map_err(|error| match faults.get() {
         Some(Fault::TooLarge) => Error::MessageTooLarge { limit: MAX_BODY },
         Some(Fault::TooSlow) => Error::RequestTooSlow { secs },
         _ => error,
     })?;
+    let new: Announcement = outside::read(&message)?;
     state.outside.announce(owner, new).await
 }
 
@@ -119,14 +116,18 @@ async fn report(
     _: Worker,
     State(state): State<AppState>,
     Id(id): Id,
-    Body(report): Body<Report>,
+    Message(message): Message,
 ) -> Result<Json<Reported>, Error> {
-    Ok(Json(Reported { version: state.outside.report(id, report).await? }))
+    let reported = async { state.outside.report(id, outside::read_report(&message)?).await };
+    let version = reported.await.inspect_err(|error| state.outside.log_refused(id, error))?;
+    Ok(Json(Reported { version }))
 }
 
+// Only described here: `outside::read_segments` reads them, with errors that name the field.
 /// One segment, several, or several in an object.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
+#[expect(dead_code, reason = "a description")]
 enum NewSegments {
     One(NewSegment),
     Several(Vec<NewSegment>),
@@ -149,11 +150,9 @@ async fn segments(
     _: Worker,
     State(state): State<AppState>,
     Id(id): Id,
-    Body(segments): Body<NewSegments>,
+    Message(message): Message,
 ) -> Result<Json<Counted>, Error> {
-    let segments = match segments {
-        NewSegments::One(segment) => vec![segment],
-        NewSegments::Several(segments) | NewSegments::Listed { segments } => segments,
-    };
-    Ok(Json(Counted { segments: state.outside.report_segments(id, segments).await? }))
+    let reported = async { state.outside.report_segments(id, outside::read_segments(&message)?).await };
+    let segments = reported.await.inspect_err(|error| state.outside.log_refused(id, error))?;
+    Ok(Json(Counted { segments }))
 }

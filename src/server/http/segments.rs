@@ -14,6 +14,8 @@ use utoipa::{IntoParams, ToSchema};
 pub(super) struct SegmentQuery {
     /// Only segments with a higher index; all if left out.
     after: Option<u32>,
+    /// At most so many; all if left out.
+    limit: Option<u32>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -34,12 +36,15 @@ pub(super) async fn list(
     state.sessions.get(&owner, id).await?;
     let mut from = query.after.map_or(0, |after| after.saturating_add(1));
     let mut segments = Vec::new();
+    let mut left = query.limit.unwrap_or(u32::MAX);
     loop {
-        let page = state.sessions.store.segments(id, from, SEGMENT_PAGE).await?;
-        let full = page.len() == SEGMENT_PAGE as usize;
+        let size = left.min(SEGMENT_PAGE);
+        let page = state.sessions.store.segments(id, from, size).await?;
+        let full = page.len() == size as usize;
         from = page.last().map_or(from, |last| last.index + 1);
         segments.extend(page);
-        if !full {
+        left -= size;
+        if !full || left == 0 {
             return Ok(Json(SegmentList { segments }));
         }
     }

@@ -1,15 +1,19 @@
 //! Status by stream and by polling, of one session or of all sessions of the caller.
 
-use super::{Id, Query, etag};
+use super::{
+    Id, Query, etag,
+    page::{self, FromPage, PollAnswer},
+};
 use crate::{
     model::{ErrorBody, EventId, SessionId, Status, StatusList, Timestamp},
     server::{
         address::ClientAddress,
         error::Error,
+        hours::Hours,
         owner::Owner,
         state::AppState,
         store::recent_cutoff,
-        stream::{Current, Direct, Frame, Handover, Peer, StatusBody, StatusStream},
+        stream::{Bye, Current, Direct, Frame, Handover, Kind, Peer, RequestedAt, StatusBody, StatusStream},
     },
 };
 use axum::{
@@ -35,7 +39,8 @@ pub(super) async fn one(
     request: HeaderMap,
 ) -> Result<Response, Error> {
     let current = current(&state, &owner, id).await?;
-    Ok(json_unless_known(&request, &format!("\"{}\"", current.version), || current.frame.json().into()))
+    let tag = format!("\"{}\"", current.version);
+    Ok(json_unless_known(&state.hours, &request, &tag, || current.frame.json().into()))
 }
 
 /// The newest status of the caller's session, from the hub; or from the store, and then the hub holds it.
@@ -62,7 +67,8 @@ async fn current(state: &AppState, owner: &Owner, id: SessionId) -> Result<Curre
 
 /// The statuses of the caller's sessions that haven't ended or changed in the last 10 minutes, for polling.
 #[utoipa::path(get, path = "/api/v1/status",
-    params(("If-None-Match" = Option<String>, Header, description = "The ETag of the answer before")),
+    params(("If-None-Match" = Option<String>, Header, description = "The ETag of the answer before"),
+        ("Hark-Page" = Option<String>, Header, description = "The token of the page that polls; programs have none")),
     responses((status = 200, body = StatusList), (status = 304, description = "Unchanged")))]
 pub(super) async fn all(
     State(state): State<AppState>,
@@ -83,22 +89,36 @@ pub(super) async fn all(
             list.ok_or_else(|| Error::Internal("the hub dropped an owner that was just loaded".to_owned()))?
         }
     };
-    Ok(json_unless_known(&request, &format!("\"{tag:016x}\""), || {
+    Ok(json_unless_known(&state.hours, &request, &format!("\"{tag:016x}\""), || {
         let mut json = Vec::with_capacity(frames.iter().map(|f| f.text().len()).sum());
-        json.extend_from_slice(b"{\"statuses\":[");
-        for (n, frame) in frames.iter().enumerate() {
-            if n > 0 {
+        json.push(b'{');
+        add_list(&mut json, "statuses", &frames, Kind::Status);
+        for (name, kind) in [("renamed", Kind::Renamed), ("deleted", Kind::Deleted)] {
+            if frames.iter().any(|frame| frame.kind() == kind) {
                 json.push(b',');
+                add_list(&mut json, name, &frames, kind);
             }
-            json.extend_from_slice(&frame.json());
         }
-        json.extend_from_slice(b"]}");
+        json.push(b'}');
         json.into()
     }))
 }
 
-fn json_unless_known(request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body) -> Response {
+/// Adds a field of [`StatusList`]: the data of the events of one kind.
+fn add_list(json: &mut Vec<u8>, name: &str, frames: &[Frame], kind: Kind) {
+    json.extend_from_slice(format!("\"{name}\":[").as_bytes());
+    for (n, frame) in frames.iter().filter(|frame| frame.kind() == kind).enumerate() {
+        if n > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(&frame.json());
+    }
+    json.push(b']');
+}
+
+fn json_unless_known(hours: &Hours, request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body) -> Response {
     let known = etag::is_known(request, tag);
+    hours.polled(known);
     let answer = if known { "304" } else { "200" };
     metrics::counter!("hark_polls_total", "answer" => answer).increment(1);
     let mut response = if known {
@@ -106,6 +126,7 @@ fn json_unless_known(request: &HeaderMap, tag: &str, json: impl FnOnce() -> Body
     } else {
         ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json()).into_response()
     };
+    response.extensions_mut().insert(PollAnswer);
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(tag) {
         headers.insert(header::ETAG, value);
@@ -139,15 +160,21 @@ enum Compression {
     Gzip,
 }
 
-/// What a stream needs to know of its connection.
-pub(super) type Connection =
-    (Version, Option<Extension<Direct>>, Option<Extension<Arc<Peer>>>, Option<Extension<ClientAddress>>);
+/// What a stream needs to know of its connection, and of the page that opens it.
+pub(super) type Connection = (
+    Version,
+    Option<Extension<Direct>>,
+    Option<Extension<Arc<Peer>>>,
+    Option<Extension<ClientAddress>>,
+    Option<Extension<RequestedAt>>,
+    Option<Extension<FromPage>>,
+);
 
 /// The status and segments of one session, as server-sent events: `status`, `segment`, `heartbeat`, `bye`.
 ///
 /// Begins with what the client hasn't seen and ends after the terminal status. A client that has already seen that
 /// gets 204, which stops an EventSource for good. When there are too many streams, the only event is a `bye` with the
-/// reason `limit`.
+/// reason `limit`; when streams are off, one with the reason `polling`.
 #[utoipa::path(get, path = "/api/v1/sessions/{id}/status/stream",
     params(("id" = String, Path, description = "The session's id"), StreamQuery, CompressionQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen")),
@@ -160,9 +187,13 @@ pub(super) async fn stream_one(
     Id(id): Id,
     Query(query): Query<StreamQuery>,
     Query(compression): Query<CompressionQuery>,
-    (version, direct, peer, address): Connection,
+    (version, direct, peer, address, requested, page): Connection,
     request: HeaderMap,
 ) -> Result<Response, Error> {
+    let page = page.as_deref();
+    if let Some(refusal) = page::refusal(&state, page) {
+        return Ok(events(refusal, requested, compression, &request, direct.is_some(), version));
+    }
     let current = current(&state, &owner, id).await?;
     let seen = last_event_id(&request, query)?;
     if let Some(seen) = seen
@@ -174,43 +205,51 @@ pub(super) async fn stream_one(
     }
     let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
-        |_| StatusStream::refused(),
+        |_| StatusStream::refused(Bye::Limit),
         |permit| {
             let (last, peer) = (seen.unwrap_or_default(), peer.map(|Extension(peer)| peer));
-            StatusStream::of_session(&state.hub, state.source.clone(), permit, id, last, peer)
+            let stream = StatusStream::of_session(&state.hub, state.source.clone(), permit, id, last, peer);
+            page::opened(&state, page, stream)
         },
     );
-    Ok(events(stream, compression, &request, direct.is_some(), version))
+    Ok(events(stream, requested, compression, &request, direct.is_some(), version))
 }
 
 /// The statuses and new segments of all sessions of the caller, as server-sent events.
 ///
 /// Begins with the status of every session that hasn't ended or changed in the last 10 minutes. Compare `segments`
 /// with what you have, and fetch what is missing by range. When there are too many streams, the only event is a `bye`
-/// with the reason `limit`.
-#[utoipa::path(get, path = "/api/v1/status/stream", params(CompressionQuery),
+/// with the reason `limit`; when streams are off, one with the reason `polling`.
+#[utoipa::path(get, path = "/api/v1/status/stream",
+    params(CompressionQuery,
+        ("page" = Option<String>, Query, description = "The token of the page that opens the stream; programs have none")),
     responses((status = 200, content_type = "text/event-stream", description = "The events"),
         (status = 400, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn stream_all(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
     Query(compression): Query<CompressionQuery>,
-    (version, direct, peer, address): Connection,
+    (version, direct, peer, address, requested, page): Connection,
     request: HeaderMap,
 ) -> Result<Response, Error> {
+    let page = page.as_deref();
+    if let Some(refusal) = page::refusal(&state, page) {
+        return Ok(events(refusal, requested, compression, &request, direct.is_some(), version));
+    }
     // A stream that can't tell anything yet would look like one that something on the way holds back.
     if state.sessions.store.outage().is_some() && state.hub.list(&owner, recent_cutoff()).is_none() {
         return Err(Error::DatabaseAway);
     }
     let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
-        |_| StatusStream::refused(),
+        |_| StatusStream::refused(Bye::Limit),
         |permit| {
             let peer = peer.map(|Extension(peer)| peer);
-            StatusStream::of_owner(&state.hub, state.source.clone(), permit, owner, peer)
+            let stream = StatusStream::of_owner(&state.hub, state.source.clone(), permit, owner, peer);
+            page::opened(&state, page, stream)
         },
     );
-    Ok(events(stream, compression, &request, direct.is_some(), version))
+    Ok(events(stream, requested, compression, &request, direct.is_some(), version))
 }
 
 pub(super) fn last_event_id(request: &HeaderMap, query: StreamQuery) -> Result<Option<EventId>, Error> {
@@ -241,11 +280,16 @@ fn accepts_gzip(request: &HeaderMap) -> bool {
 
 pub(super) fn events(
     stream: StatusStream,
+    requested: Option<Extension<RequestedAt>>,
     compression: CompressionQuery,
     request: &HeaderMap,
     direct: bool,
     version: Version,
 ) -> Response {
+    let stream = match requested {
+        Some(Extension(RequestedAt(at))) => stream.requested(at),
+        None => stream,
+    };
     let gzipped = compression.compress.is_some() && accepts_gzip(request);
     let stream = if gzipped { stream.gzipped() } else { stream };
     let mut response = if direct {

@@ -16,6 +16,7 @@ use crate::{
         owner::Owner,
         sessions::UploadOptions,
         state::AppState,
+        telemetry::traces::Step,
         uploads::UploadPermits,
     },
 };
@@ -25,6 +26,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Redirect, Response},
 };
+use std::time::Instant;
 use utoipa::ToSchema;
 
 /// The longest text field of the form, in bytes.
@@ -67,6 +69,7 @@ pub(super) async fn create(
     address: Option<ClientAddress>,
     request: Request,
 ) -> Response {
+    let began = Instant::now();
     let headers = request.headers().clone();
     let page = wants_page(&headers);
     if page && !identity.known {
@@ -74,11 +77,15 @@ pub(super) async fn create(
         // again.
         return cookies::probe();
     }
-    match receive(state, owner, address, request).await {
+    let received = receive(state, owner, address, request).await;
+    if let Ok(session) = &received {
+        Step::first(session.id, "upload", began).number("hark.bytes", session.media.bytes);
+    }
+    match received {
         Ok(session) if page => Redirect::to(&format!("/sessions/{}", session.id)).into_response(),
         Ok(session) => created(session),
         Err(error) => {
-            state.sessions.count_refusal(&error);
+            state.sessions.count_refusal(owner, &error);
             if !page {
                 return error.into_response();
             }

@@ -1,14 +1,16 @@
 //! One attempt at one session, from the claim to its end.
 
 use super::{
-    NodeSpeed, Workers, lease,
+    NodeSpeed, Running, Workers, lease,
     order::{LineOrder, resume_at},
     spool,
 };
 use crate::{
     model::{
         Channels, DetectedLanguage, Failure, Meter, Remark, Segment, SessionId, Stage, Status, Timestamp, clock,
-        duration, percent, speaker_label, stall_timeout, text::count, unsure_words,
+        duration, percent, speaker_label, stall_timeout,
+        text::{count, length},
+        unsure_words,
     },
     server::{
         audio::{AudioError, ChannelSelection, SAMPLE_RATE, Selection},
@@ -20,6 +22,7 @@ use crate::{
         space::Reservation,
         speech::{self, EngineEvent, EngineSegment, Request, SpeechError},
         store::{self, Claim, Ending},
+        telemetry::traces::{self, Step},
     },
 };
 use futures::future::select_all;
@@ -143,13 +146,25 @@ pub(super) async fn run(
     let attempt = claim.session.status.attempt;
     tracing::info!(session_id = %id, attempt, engine = %claim.session.engine, "session {id} is being transcribed");
     let started = time::Instant::now();
+    if traces::are_on() {
+        trace_queue(&workers.sessions, &claim).await;
+    }
     let mut job = Job::new(&workers, &claim, &shutdown);
     let result = job.work(room, &shutdown, &speed).await;
+    match &result {
+        Ok(()) => {}
+        Err(stop @ (AttemptError::LostClaim | AttemptError::Cancelled | AttemptError::Shutdown)) => {
+            job.trace.text("hark.stopped", &stop.to_string());
+        }
+        Err(error) => job.trace.fail(error),
+    }
     let problem = match &result {
         Ok(()) => None,
         Err(stop) => stop.problem(&workers.sessions).await,
     };
+    let mut step = job.trace.part("store");
     let ended = job.finish(result, problem.as_deref()).await;
+    step.end();
     let end = problem.map_or(AttemptEnd::Ready, AttemptEnd::Unfit);
     match ended {
         Ok(Some(event)) => {
@@ -166,6 +181,7 @@ pub(super) async fn run(
                     ),
                 }
             }
+            let _step = job.trace.part("publish");
             workers.sessions.bus.publish(&event);
         }
         Ok(None) => tracing::info!(session_id = %id, attempt, "this worker lost its claim on session {id}"),
@@ -175,6 +191,19 @@ pub(super) async fn run(
         }
     }
     end
+}
+
+/// Traces how long a claimed session has waited. Until the claim the newest entry of its log of stages was that it waits.
+async fn trace_queue(sessions: &Sessions, claim: &Claim) {
+    let id = claim.session.id;
+    let queued = match sessions.store.stages(id).await {
+        Ok(log) => log.0.iter().rev().find(|(_, stage)| stage.is_none()).map(|(at, _)| *at),
+        Err(error) => {
+            tracing::debug!(session_id = %id, %error, "the stages of session {id} could not be read");
+            None
+        }
+    };
+    Step::begun_at(id, "queue", queued.unwrap_or(claim.session.created_at)).end();
 }
 
 impl AttemptError {
@@ -204,6 +233,7 @@ impl AttemptError {
 
 struct Job<'a> {
     sessions: &'a Sessions,
+    running: &'a Running,
     config: &'a JobConfig,
     claim: &'a Claim,
     status: Status,
@@ -223,13 +253,19 @@ struct Job<'a> {
     waited_for_store: AtomicBool,
     /// Cancelled when the node stops.
     stop: CancellationToken,
+    /// This attempt in the session's trace.
+    trace: Step,
 }
 
 impl<'a> Job<'a> {
     fn new(workers: &'a Workers, claim: &'a Claim, stop: &CancellationToken) -> Self {
         let now = time::Instant::now();
+        let mut trace = Step::begin(claim.session.id, "attempt");
+        trace.number("hark.attempt", claim.session.status.attempt.into());
+        trace.text("hark.engine", claim.session.engine.as_str());
         Self {
             sessions: &workers.sessions,
+            running: &workers.running,
             config: &workers.config,
             claim,
             status: claim.session.status.clone(),
@@ -241,6 +277,7 @@ impl<'a> Job<'a> {
             unpublished: false,
             waited_for_store: AtomicBool::default(),
             stop: stop.clone(),
+            trace,
         }
     }
 
@@ -270,6 +307,7 @@ impl<'a> Job<'a> {
         let track = self.claim.session.track;
         let survey = Selection { track, channels };
         let decoders = || self.sessions.decoders.clone();
+        let mut decode = self.trace.part("decode");
         let mut decoding = spool::survey(decoders(), recording.clone(), max_duration, survey, stop_survey);
         // A file that can't be decoded at all fails here, before an engine is started for it.
         let begun = async { decoding.wait_for(|d| d.has_samples || d.end.is_some()).await.map(|d| d.clone()) };
@@ -294,6 +332,8 @@ impl<'a> Job<'a> {
         self.offset = starts.iter().copied().fold(f64::INFINITY, f64::min);
         self.status.duration_processed = self.status.duration_processed.min(self.offset);
         let mut order = LineOrder::new(&starts, last.map_or(0.0, |last| last.start));
+        let mut engine_step = self.trace.part("engine");
+        let mut load = engine_step.part("load model");
         let (mut feeds, mut outputs) = (Vec::new(), Vec::new());
         for part in &parts {
             let request = Request {
@@ -332,6 +372,7 @@ impl<'a> Job<'a> {
                         // The second engine loads the same model.
                         Some(EngineEvent::Ready { .. }) if self.status.stage == Some(Stage::Transcribing) => {}
                         Some(EngineEvent::Ready { model }) => {
+                            load.end();
                             retry_write!(self, |_| self.sessions.store.save_model(self.claim, &model))?;
                             self.meter = Meter::new(self.elapsed(), self.offset);
                             self.status.progress = self.progress();
@@ -380,6 +421,9 @@ impl<'a> Job<'a> {
                 Ok(()) = decoding.changed(), if !decoded => {
                     let now = decoding.borrow_and_update().clone();
                     decoded = self.decoded(&now).await?;
+                    if decoded {
+                        decode.end();
+                    }
                 }
                 _ = renewals.tick() => self.renew().await?,
                 signal = signals.recv() => self.check_signal(signal)?,
@@ -388,12 +432,14 @@ impl<'a> Job<'a> {
                 () = time::sleep_until(last_event + self.stall_timeout()) => return Err(self.stalled("speech engine")),
             }
         }
+        engine_step.end();
         if !decoded {
             // The engine finished before the survey, or didn't read all samples.
             let ended = async { decoding.wait_for(|d| d.end.is_some()).await.map(|d| d.clone()) };
             let end = self.wait_for_work(ended, Some("decoder"), shutdown).await?.unwrap_or_default();
             self.decoded(&end).await?;
         }
+        decode.end();
         self.stage(Stage::Saving, "Saving the transcript").await
     }
 
@@ -465,6 +511,7 @@ impl<'a> Job<'a> {
             None => media.reserve_copy(self.claim.session.media.bytes)?,
         };
         let copy = media.scratch(id, self.status.attempt, "recording")?;
+        let _step = self.trace.part("fetch");
         self.stage(Stage::Decoding, "Fetching the recording").await?;
         let stall_timeout = self.stall_timeout();
         let (mut fetched, mut since) = (0, time::Instant::now());
@@ -563,7 +610,7 @@ impl<'a> Job<'a> {
             speed.set(measured);
         }
         self.status.message = match self.status.duration_total {
-            Some(total) => format!("Transcribing {} of {}", clock(seconds), clock(total)),
+            Some(total) => format!("Transcribing {} of {}", clock(seconds), length(total)),
             None => format!("Transcribing, {} done", clock(seconds)),
         };
         if let Some(found) = &self.language {
@@ -595,7 +642,11 @@ impl<'a> Job<'a> {
         if due {
             self.next_version();
         }
+        let mut step = self.trace.part("store");
+        step.number("hark.segment", segment.index.into());
         let event = retry_write!(self, |again| self.append(&segment, due, again))?.ok_or(AttemptError::LostClaim)?;
+        step.end();
+        let _step = self.trace.part("publish");
         if due {
             self.publish_saved(&event);
         } else {
@@ -653,6 +704,7 @@ impl<'a> Job<'a> {
     }
 
     fn publish_saved(&mut self, event: &Event) {
+        self.running.update(&self.status);
         self.published = time::Instant::now();
         self.unpublished = false;
         self.sessions.bus.publish(event);
@@ -683,6 +735,8 @@ impl<'a> Job<'a> {
                     metrics::histogram!("hark_real_time_factor", "engine" => self.claim.session.engine.as_str())
                         .record(1.0 / speed);
                 }
+                let (audio_secs, work_secs) = self.meter.totals();
+                self.sessions.hours.transcribed(audio_secs, work_secs);
                 Ending::Completed
             }
             Err(AttemptError::LostClaim | AttemptError::Cancelled) => return Ok(None),
@@ -693,7 +747,13 @@ impl<'a> Job<'a> {
                 tracing::warn!(session_id = %id, "session {id} goes back to the queue: {problem}");
                 Ending::HandedBack
             }
-            Err(AttemptError::Audio(message, code)) => Ending::Failed(Failure { code: code.to_owned(), message }),
+            Err(AttemptError::Audio(message, code)) => {
+                // The engine was loading meanwhile, but that isn't what failed.
+                if self.status.stage == Some(Stage::LoadingModel) {
+                    self.status.stage = Some(Stage::Decoding);
+                }
+                Ending::Failed(Failure { code: code.to_owned(), message })
+            }
             Err(AttemptError::Speech(error @ SpeechError::Engine { .. })) => {
                 Ending::Failed(Failure { code: error.code().to_owned(), message: error.to_string() })
             }

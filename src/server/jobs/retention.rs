@@ -100,6 +100,8 @@ async fn delete(sessions: &Sessions, ended: &EndedSession) -> Result<(), Box<dyn
     sessions.media.remove(*id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
     let gone = sessions.store.delete(owner, *id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
     if gone {
+        // A copy for browsers may have been stored since.
+        sessions.media.remove_copies(*id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
         sessions.bus.publish(&Event::deleted(owner.clone(), *id));
     }
     Ok(())

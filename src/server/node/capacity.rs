@@ -63,6 +63,7 @@ impl Capacity {
             per_node: self.streams,
             lifetime_secs: config.stream_lifetime_secs,
             idle_secs: config.stream_idle_secs,
+            heartbeat_secs: config.stream_heartbeat_secs,
         }
     }
 }

@@ -2,19 +2,28 @@
 
 use super::{Node, capacity::Capacity};
 use crate::server::{
+    admin::Admins,
+    alerts,
+    arms::Arms,
     audio::Decoders,
     bus::{Bus, Inbox, Signer, Watchers},
     clock_watch::ClockWatch,
     cluster::{Cluster, JoinError},
     config::{DataConfig, ServeConfig},
+    copies::Copies,
+    dashboard::Dashboards,
     disk::{Ballast, DiskWatch},
     folders,
+    hours::Hours,
     identity::Identities,
     jobs::{self, Workers},
     keys::CookieKeys,
+    load::LoadMeter,
     media::{OpenError, Recordings},
     outside::Outside,
+    page_tokens::PageTokens,
     registry::{NodeIdentity, Registry},
+    report_limits::ReportLimits,
     secret::{KEY_FILE, KEY_FILE_BEFORE},
     sessions::Sessions,
     shares::Shares,
@@ -60,12 +69,19 @@ pub enum StartError {
          an SQLite database can have only one node, 'hark serve'"
     )]
     WorkerAlone,
+    #[error("{0}")]
+    Admin(String),
+    #[error("{0}")]
+    Alerts(String),
     #[error("{addr} can't be listened on: {error}. Choose another address with HARK_MONITOR_ADDR")]
     Monitor { addr: std::net::SocketAddr, error: std::io::Error },
 }
 
 /// Opens a node. `serves_streams`: whether it serves pages and streams.
 pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_streams: bool) -> Result<Node, StartError> {
+    config.admin.check(!config.network.trusted_proxies.is_empty()).map_err(StartError::Admin)?;
+    // First, because handles of metrics made before would count nothing.
+    let metrics = if config.monitoring { telemetry::metrics() } else { telemetry::no_metrics() };
     let folder = config.data.data_dir.clone();
     let folder_error = |error| StartError::Folder { path: folder.display().to_string(), error };
     folders::make_folder(&folder).map_err(folder_error)?;
@@ -79,6 +95,12 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     let lock = File::create(folder.join("hark.lock")).map_err(folder_error)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| StartError::InUse(folder.display().to_string()))?;
+    let alerts = alerts::Setup::new(&config.alerts, config.alert_thresholds.clone()).map_err(StartError::Alerts)?;
+    if alerts.is_some() && !config.monitoring {
+        return Err(StartError::Alerts(
+            "alerts need figures: leave HARK_MONITORING on, or the settings of alerts out".to_owned(),
+        ));
+    }
     let monitor = match config.monitor_addr {
         Some(addr) => {
             let bound = TcpListener::bind(addr).await;
@@ -94,18 +116,19 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     let cookie_keys = cookie_keys(&config.data, &store).await?;
     let media = Recordings::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
     let cluster = Arc::new(Cluster::join(&store, &cookie_keys, &media, &config.data).await?);
-    let metrics = telemetry::metrics();
     let capacity = Capacity::of_system(&config);
     let limits = if serves_streams { capacity.streams(&config) } else { StreamLimits::default() };
-    let hub = Arc::new(Hub::new(limits));
+    let hub = Arc::new(if config.monitoring { Hub::new(limits) } else { Hub::unmeasured(limits) });
     let watchers = Arc::clone(&hub) as Arc<dyn Watchers>;
     let inbox = Arc::new(Inbox::default());
+    let hours = Hours::new(config.figures.clone());
     let (bus, background) = match &config.data.redis_url {
         Some(url) => {
+            telemetry::begin_redis_metrics();
             let signer = Signer::new(cookie_keys.masters());
-            Bus::over_redis(url, signer, watchers, &store, Arc::clone(&inbox), serves_streams)?
+            Bus::over_redis(url, signer, watchers, &store, Arc::clone(&inbox), serves_streams, hours.clone())?
         }
-        None => Bus::alone(watchers, &store),
+        None => Bus::alone(watchers, &store, hours.clone()),
     };
     if store.is_shared() && config.data.redis_url.is_none() {
         tracing::warn!("without REDIS_URL, changes of other nodes on this database are seen up to a second late");
@@ -118,19 +141,23 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     let engines = if config.engines.model_fetch { engines.with_sources(config.models.clone()) } else { engines };
     let may_change = config.http.model_changes_by_visitors;
     let engines = if may_change { engines.with_downloads(config.models.clone()) } else { engines };
+    let max_duration = config.limits.max_duration;
+    let copies = Copies::new(store.clone(), media.clone(), decoders.clone(), &config.decode, max_duration);
     let sessions = Arc::new(Sessions {
         store: store.clone(),
         media,
         bus: bus.clone(),
         engines,
         decoders,
+        copies,
         cluster,
         registry: Registry::new(NodeIdentity {
-            name: node_name(&config),
+            name: config.name(),
             serves: serves_streams,
             workers: config.jobs.workers,
             cookie_keys: cookie_keys.fingerprints(),
         }),
+        hours: hours.clone(),
         disk: DiskWatch::new(config.limits.min_free_bytes, ballast),
         outside: Arc::clone(&outside),
         shares: Shares::new(&config.shares, cookie_keys.masters().next().unwrap_or_default()),
@@ -138,16 +165,26 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
         limits: config.limits,
         kept: config.kept,
     });
+    let proxies = config.network.trusted_proxies.clone();
+    let admins = Admins::new(store.clone(), Arc::clone(&cookie_keys), config.admin, proxies);
     let workers = Workers::new(Arc::clone(&sessions), config.jobs);
+    let uploads = Arc::new(UploadPermits::new(&config.uploads, capacity.uploads));
+    let dashboards = Dashboards::new(Arc::clone(&sessions), hours.clone(), Arc::clone(&hub), metrics.clone());
     let state = AppState {
+        load: Arc::new(LoadMeter::new(Arc::clone(&hub), Arc::clone(&uploads), limits.per_node)),
+        hours,
         sessions,
         outside,
         identities: Arc::new(Identities::new(store.clone(), bus, Arc::clone(&cookie_keys))),
+        admins: Arc::new(admins),
+        dashboards: Arc::new(dashboards),
         hub,
         source: Arc::new(store),
+        arms: Arms::new(&config.rollout),
+        page_tokens: Arc::new(PageTokens::new(cookie_keys.masters())),
         cookie_keys,
-        uploads: Arc::new(UploadPermits::new(&config.uploads, capacity.uploads)),
-        reports: Arc::default(),
+        uploads,
+        reports: Arc::new(ReportLimits::new(config.rollout.max_reports_per_address)),
         clock,
         session_gauges: Arc::default(),
         metrics,
@@ -156,14 +193,18 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
             network: config.network,
             streams: config.streams,
             uploads: config.uploads,
+            health: config.health,
+            exports: config.exports,
             worker_token: config.outside.worker_token,
             separate_monitor: monitor.is_some(),
+            monitoring: config.monitoring,
             leptos,
         }),
     };
     jobs::recover(&workers).await?;
     let connections = capacity.connections;
-    Ok(Node { state, workers, bus: background, inbox, connections, monitor, _lock: lock })
+    let public_url = config.alerts.public_url;
+    Ok(Node { state, workers, bus: background, inbox, connections, alerts, public_url, monitor, _lock: lock })
 }
 
 /// Opens the shared database, or this node's own file.
@@ -189,12 +230,6 @@ fn connections(config: &ServeConfig) -> Connections {
         wait: Duration::from_secs(config.database_wait_secs.into()),
         silence: Duration::from_millis(config.database_silence_ms.into()),
     }
-}
-
-/// The name of this node: as set, or that of its machine.
-fn node_name(config: &ServeConfig) -> String {
-    let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    config.node_name.clone().unwrap_or_else(machine)
 }
 
 /// Logs what this machine lacks to confine decoders.

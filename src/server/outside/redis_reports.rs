@@ -2,18 +2,18 @@
 //! checked by the same rules as those over HTTP. Run by `node`.
 
 use super::{
-    Outside,
+    MAX_TRIES, Outside, lenient,
     live::BATCH,
     pending::{Pending, PendingReports},
-    report::{self, NewSegment, Report},
+    report::{self, NewSegment},
 };
 use crate::{
     model::{SessionId, Status, Timestamp},
     server::{
-        bus::{self, Inbox, OutsideMessage, Rejection},
+        bus::{self, Inbox, OutsideMessage, Refusal, Rejection},
         event::Event,
         owner::Owner,
-        store, telemetry,
+        store,
     },
 };
 use serde::Deserialize;
@@ -33,9 +33,15 @@ pub async fn listen(outside: Arc<Outside>, inbox: Arc<Inbox>, stop: Cancellation
         loop {
             let message = inbox.take().await;
             match outside.process(&message, &pending).await {
-                Ok(true) => bus::count(Ok(())),
+                Ok(true) => {
+                    bus::count(Ok(()));
+                    inbox.refusals.taken(message.id);
+                }
                 Ok(false) => {}
-                Err(rejection) => bus::count(Err(rejection)),
+                Err(refusal) => {
+                    bus::count(Err(refusal.rejection));
+                    inbox.refusals.refused(message.id, &refusal);
+                }
             }
             // Lets storing and `stop` run, however much comes.
             tokio::task::consume_budget().await;
@@ -63,8 +69,10 @@ async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
         pending.due(all).into_iter().partition(|report| report.urgent);
     let stored = async {
         for Pending { status, .. } in urgent {
-            if outside.store.report(&status, until).await? && status.state.is_terminal() {
-                telemetry::count_ended(status.state);
+            let ends = status.state.is_terminal();
+            let stored = outside.store.report(&status, until).await?;
+            if ends && (stored || outside.store_end(&status, until).await?) {
+                outside.bus.count_ended(&status);
             }
             pending.mark_stored(&status);
         }
@@ -83,21 +91,21 @@ async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
 }
 
 /// The fields of a message that say which kind it is, and those that only a node of Hark sends.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Head {
-    index: Option<u32>,
+    index: Option<serde::de::IgnoredAny>,
+    #[serde(deserialize_with = "lenient::time")]
     timestamp: Option<Timestamp>,
-    attempt: Option<u32>,
+    #[serde(deserialize_with = "lenient::whole")]
+    attempt: Option<u64>,
 }
 
 impl Outside {
     /// Processes a message. True if it was new.
-    async fn process(&self, message: &OutsideMessage, pending: &PendingReports) -> Result<bool, Rejection> {
-        fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Rejection> {
-            serde_json::from_slice(payload).map_err(|_| Rejection::Malformed)
-        }
+    async fn process(&self, message: &OutsideMessage, pending: &PendingReports) -> Result<bool, Refusal> {
         let id = message.id;
-        let head: Head = read(&message.payload)?;
+        let head: Head = report::read(&message.payload)?;
         let (owner, mut known) = match self.bus.newest(id) {
             Some(known) => known,
             None => self.stored(id).await?,
@@ -106,25 +114,28 @@ impl Outside {
             known = Status { segments: known.segments, ..newer };
         }
         if head.index.is_some() {
-            return self.take_segment(owner, &known, read(&message.payload)?).await;
+            return self.take_segment(owner, &known, report::read(&message.payload)?).await;
         }
-        let reported: Report = read(&message.payload)?;
-        let version = reported.version.ok_or(Rejection::Malformed)?;
-        if version == known.version {
-            return Ok(false); // published already, by this node or by one that has stored it
+        let reported = report::read_report(&message.payload)?;
+        // Published already, by this node or by one that has stored it.
+        let same_end = known.state.is_terminal() && reported.status == Some(known.state);
+        let new_end = reported.ends() && !known.state.is_terminal();
+        let same_version = reported.version == Some(known.version);
+        if same_end || (same_version && !new_end) {
+            return Ok(false);
         }
         let now = Timestamp::now();
         let mut status = report::status_after(&known, reported, now)?;
         // The message may come from another node of Hark, and all nodes must show the same.
         status.timestamp = head.timestamp.unwrap_or(now);
-        status.attempt = head.attempt.unwrap_or(status.attempt);
+        status.attempt = head.attempt.and_then(|attempt| attempt.try_into().ok()).unwrap_or(status.attempt);
         self.bus.tell_watchers_here(&Event::status(owner, status.clone()));
         let changes = status.changes(&known);
         pending.put(status, changes);
         Ok(true)
     }
 
-    async fn take_segment(&self, owner: Owner, known: &Status, segment: NewSegment) -> Result<bool, Rejection> {
+    async fn take_segment(&self, owner: Owner, known: &Status, segment: NewSegment) -> Result<bool, Refusal> {
         let id = known.session_id;
         let segment = report::check_segment(segment)?;
         if segment.index < known.segments {
@@ -137,7 +148,10 @@ impl Outside {
             Ok(true) => {}
             // Another node stored it first, or it leaves a gap.
             Ok(false) if self.stored(id).await?.1.segments > segment.index => {}
-            Ok(false) => return Err(Rejection::Stale),
+            Ok(false) => {
+                let why = format!("Segment {} isn't the next one; those before it are missing.", segment.index);
+                return Err(Refusal::new(Rejection::Stale, "segment_hole", why));
+            }
             Err(error) => {
                 tracing::error!(session_id = %id, %error, "a segment of session {id} could not be stored and was dropped");
                 return Ok(false); // not published, because it could get lost
@@ -147,13 +161,31 @@ impl Outside {
         Ok(true)
     }
 
-    async fn stored(&self, id: SessionId) -> Result<(Owner, Status), Rejection> {
+    /// Stores an end that the store refused because another node has stored progress of the same or a higher version:
+    /// nodes count the versions themselves if the worker sends none. Nothing comes after an end, so it counts anyway.
+    /// False if the session has ended already or is gone.
+    async fn store_end(&self, end: &Status, until: Timestamp) -> Result<bool, sqlx::Error> {
+        for _ in 0..MAX_TRIES {
+            let Some((session, owner)) = self.store.find(end.session_id).await? else { return Ok(false) };
+            if session.status.state.is_terminal() {
+                return Ok(false);
+            }
+            let end = Status { version: session.status.version + 1, ..end.clone() };
+            if self.store.report(&end, until).await? {
+                self.bus.tell_watchers_here(&Event::status(owner, end));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn stored(&self, id: SessionId) -> Result<(Owner, Status), Refusal> {
         match self.store.find(id).await {
             Ok(Some((session, owner))) => Ok((owner, session.status)),
-            Ok(None) => Err(Rejection::Foreign),
+            Ok(None) => Err(Refusal::new(Rejection::Foreign, "not_found", "There is no such session.")),
             Err(error) => {
                 tracing::error!(session_id = %id, %error, "session {id} could not be read, so a report on it was dropped");
-                Err(Rejection::Foreign)
+                Err(Refusal::new(Rejection::Foreign, "unread", ""))
             }
         }
     }

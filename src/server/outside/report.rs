@@ -1,15 +1,22 @@
-//! The rules for reports of outside workers: which are valid, and which status they lead to. Pure. Called by `outside`
-//! for reports over HTTP and by `redis_reports` for those over Redis.
+//! The rules for reports of outside workers: how they are read, which are valid, and which status they lead to. What
+//! can be understood counts, even if some of it can't be so; progress never falls. Pure. Called by `outside` for
+//! reports over HTTP and by `redis_reports` for those over Redis.
 
+use super::lenient::{self, WORKER_FAILED};
 use crate::{
     model::{Failure, Segment, Stage, State, Status, Timestamp, Word, unsure_words},
-    server::{bus::Rejection, error::Error},
+    server::{
+        bus::{Refusal, Rejection},
+        error::Error,
+    },
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 /// The longest text of a segment or a message, in bytes.
 const MAX_TEXT: usize = 64 * 1024;
+/// The most progress that is shown of a session that isn't completed.
+const MAX_UNFINISHED: f64 = 99.9;
 
 /// What a new session of an outside worker is made of.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -25,24 +32,44 @@ pub struct Announcement {
 }
 
 /// A status as an outside worker reports it. What is left out stays as it was, except `progress`, `estimated_completion`
-/// and `processing_speed`, which become unknown.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+/// and `processing_speed`, which become unknown. A number that can't be so counts as left out, and so does a time that
+/// can't be understood.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct Report {
-    /// Higher than in every earlier report; one more than the last if left out.
+    /// Higher than in every earlier report; one more than the last if left out. That of an end may be any.
+    #[serde(deserialize_with = "lenient::whole")]
     pub(super) version: Option<u64>,
-    /// `processing` if left out.
+    /// `processing` if left out. `pending` is understood as `queued`.
+    #[serde(deserialize_with = "lenient::state")]
     pub(super) status: Option<State>,
+    #[serde(deserialize_with = "lenient::stage")]
     pub(super) stage: Option<Stage>,
-    /// 0 to 100; never falls; 100 only in `completed`; null if unknown.
+    /// 0 to 100; null if unknown. One that is lower than before counts as what was before, and 100 counts as 99.9 until the
+    /// session is completed.
+    #[serde(deserialize_with = "lenient::number")]
     pub(super) progress: Option<f64>,
+    #[serde(deserialize_with = "lenient::text")]
     pub(super) message: Option<String>,
+    #[serde(deserialize_with = "lenient::number")]
     pub(super) duration_processed: Option<f64>,
+    #[serde(deserialize_with = "lenient::number")]
     pub(super) duration_total: Option<f64>,
     #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(deserialize_with = "lenient::time")]
     pub(super) estimated_completion: Option<Timestamp>,
+    #[serde(deserialize_with = "lenient::number")]
     pub(super) processing_speed: Option<f64>,
-    /// Why it failed; only in `failed`.
+    /// Why it failed; ignored unless the status is `failed`. A text is understood as the message.
+    #[serde(deserialize_with = "lenient::failure")]
     pub(super) error: Option<Failure>,
+}
+
+impl Report {
+    /// Whether it says that the session has ended.
+    pub(super) fn ends(&self) -> bool {
+        self.status.is_some_and(State::is_terminal)
+    }
 }
 
 /// A segment as an outside worker sends it.
@@ -60,9 +87,12 @@ pub struct NewSegment {
     pub(super) speaker: Option<u16>,
 }
 
-/// Why a report is rejected.
+/// Why a report is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
+    /// It can't be read at all.
+    #[error("{0}")]
+    NotJson(String),
     /// A value isn't valid.
     #[error("{0}")]
     Invalid(String),
@@ -74,18 +104,73 @@ pub enum ReportError {
 impl From<ReportError> for Error {
     fn from(error: ReportError) -> Self {
         match error {
+            ReportError::NotJson(message) => Self::BadRequest(message),
             ReportError::Invalid(message) => Self::InvalidReport(message),
             ReportError::Conflict(code, message) => Self::Conflict(code, message),
         }
     }
 }
 
-impl From<ReportError> for Rejection {
+impl From<ReportError> for Refusal {
     fn from(error: ReportError) -> Self {
         match error {
-            ReportError::Invalid(_) => Self::Malformed,
-            ReportError::Conflict(..) => Self::Stale,
+            ReportError::NotJson(reason) => Self::new(Rejection::Malformed, "not_json", reason),
+            ReportError::Invalid(reason) => Self::new(Rejection::Malformed, "invalid_report", reason),
+            ReportError::Conflict(code, reason) => Self::new(Rejection::Stale, code, reason),
         }
+    }
+}
+
+/// Reads a message of an outside worker.
+///
+/// # Errors
+/// If it isn't JSON, or which field isn't as it must be, and why.
+pub fn read<T: DeserializeOwned>(message: &[u8]) -> Result<T, ReportError> {
+    let mut json = serde_json::Deserializer::from_slice(message);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        let why = error.into_inner();
+        match field.as_str() {
+            _ if !why.is_data() => ReportError::NotJson(format!("The message isn't JSON: {why}.")),
+            "." => ReportError::Invalid(format!("The message doesn't fit: {why}.")),
+            field => ReportError::Invalid(format!("The field {field} doesn't fit: {why}.")),
+        }
+    })?;
+    json.end().map_err(|why| ReportError::NotJson(format!("The message isn't JSON: {why}.")))?;
+    Ok(value)
+}
+
+/// Reads a status.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_report(message: &[u8]) -> Result<Report, ReportError> {
+    // Taken for the fields in their order otherwise.
+    if message.trim_ascii_start().starts_with(b"[") {
+        return Err(ReportError::Invalid("The message doesn't fit: it must be an object, and not a list.".to_owned()));
+    }
+    read(message)
+}
+
+/// Reads one segment, a list of them, or a list in the field `segments` of an object.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_segments(message: &[u8]) -> Result<Vec<NewSegment>, ReportError> {
+    #[derive(Deserialize)]
+    struct Listed {
+        segments: Vec<NewSegment>,
+    }
+    #[derive(Deserialize)]
+    struct Shape {
+        segments: Option<serde::de::IgnoredAny>,
+    }
+    if message.trim_ascii_start().starts_with(b"[") {
+        read(message)
+    } else if read::<Shape>(message)?.segments.is_some() {
+        read(message).map(|listed: Listed| listed.segments)
+    } else {
+        read(message).map(|segment| vec![segment])
     }
 }
 
@@ -102,104 +187,89 @@ pub(super) fn check_not_ended(known: &Status) -> Result<(), ReportError> {
 /// The status that follows from the known one and a report.
 ///
 /// # Errors
-/// If the report isn't valid, or conflicts with the known status.
+/// If the session has ended, or the version isn't above the known one.
 pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Result<Status, ReportError> {
-    let invalid = |message: String| Err(ReportError::Invalid(message));
     check_not_ended(known)?;
-    let version = report.version.unwrap_or(known.version + 1);
-    if version <= known.version {
-        return Err(ReportError::Conflict(
-            "stale_version",
-            format!("The version must be above {}, which is known already; {version} isn't.", known.version),
-        ));
-    }
-    if version > Status::MAX_VERSION {
-        let most = Status::MAX_VERSION;
-        return invalid(format!("The version must be at most {most}, so that browsers read it exactly."));
-    }
-    let state = report.status.unwrap_or(State::Processing);
-    if state == State::Queued && known.state != State::Queued {
-        return invalid("A session that is being processed can't go back to 'queued'.".to_owned());
-    }
-    let progress = match report.progress {
-        Some(p) if !(0.0..=100.0).contains(&p) => {
-            return invalid(format!("The progress must be from 0 to 100, or null where it isn't known; {p} isn't."));
-        }
-        Some(p) if p == 100.0 && state != State::Completed => {
-            return invalid("The progress is 100 only when the status is 'completed'.".to_owned());
-        }
-        Some(p) if state == State::Completed && p < 100.0 => {
-            return invalid(format!("A completed session's progress is 100, not {p}."));
-        }
-        Some(p) if known.progress.is_some_and(|before| p < before) => {
-            let before = known.progress.unwrap_or_default();
-            return invalid(format!("The progress never falls: it was {before}, and {p} is less."));
-        }
-        None if state == State::Completed => Some(100.0),
-        // A session that failed or was cancelled keeps the progress that it had.
-        None if state.is_terminal() => known.progress,
-        p => p,
+    let state = match report.status.unwrap_or(State::Processing) {
+        // A worker that was started again says so of a session that is being processed already.
+        State::Queued => known.state,
+        state => state,
     };
-    if let Some(seconds) = report.duration_total {
-        check_duration("duration_total", seconds)?;
-    }
-    if let Some(seconds) = report.duration_processed {
-        check_duration("duration_processed", seconds)?;
-    }
-    if let Some(speed) = report.processing_speed
-        && !(speed.is_finite() && speed > 0.0)
-    {
-        return invalid(format!("The processing_speed must be above 0, or null; {speed} isn't."));
-    }
-    if report.message.as_ref().is_some_and(|m| m.len() > MAX_TEXT) {
-        return invalid(format!("The message is longer than {MAX_TEXT} bytes."));
-    }
-    if let Some(message) = &report.message {
-        check_storable("message", message)?;
-    }
-    if let Some(error) = &report.error {
-        check_storable("error's code", &error.code)?;
-        check_storable("error's message", &error.message)?;
-    }
-    let error = match (state, report.error) {
-        (State::Failed, Some(error)) => Some(error),
-        (State::Failed, None) => {
-            let message = report.message.clone().filter(|m| !m.is_empty());
+    let version = match report.version {
+        None => known.version + 1,
+        Some(version) if version > known.version && version <= Status::MAX_VERSION => version,
+        // Nothing comes after an end, so it is never older than what is known.
+        Some(_) if report.ends() => known.version + 1,
+        Some(version) if version > known.version => {
+            let most = Status::MAX_VERSION;
+            return Err(ReportError::Invalid(format!(
+                "The version must be at most {most}, so that browsers read it exactly."
+            )));
+        }
+        Some(version) => {
+            return Err(ReportError::Conflict(
+                "stale_version",
+                format!("The version must be above {}, which is known already; {version} isn't.", known.version),
+            ));
+        }
+    };
+    let clean = |text: String| clean(text, MAX_TEXT);
+    let given_message = report.message.map(clean);
+    let error = (state == State::Failed).then(|| match report.error {
+        Some(error) => Failure { code: clean(error.code), message: clean(error.message) },
+        None => {
+            let message = given_message.clone().filter(|m| !m.trim().is_empty());
             let message = message.unwrap_or_else(|| "The worker reported a failure.".to_owned());
-            Some(Failure { code: "worker_failed".to_owned(), message })
+            Failure { code: WORKER_FAILED.to_owned(), message }
         }
-        (_, Some(_)) => return invalid("Only a failed session has an error.".to_owned()),
-        (_, None) => None,
-    };
+    });
     let stage = if state == State::Queued { None } else { report.stage.or(known.stage) };
-    let message = report.message.unwrap_or_else(|| match (state, stage) {
+    let message = given_message.unwrap_or_else(|| match (state, stage) {
         (State::Completed, _) => "Finished".to_owned(),
         (State::Cancelled, _) => "Cancelled".to_owned(),
         (State::Failed, _) => error.as_ref().map(|e| e.message.clone()).unwrap_or_default(),
         (_, Some(stage)) => stage.label().to_owned(),
         (_, None) => known.message.clone(),
     });
-    let duration_total = report.duration_total.or(known.duration_total);
+    let seconds = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    let duration_total = seconds(report.duration_total).or(known.duration_total);
     let duration_processed = match (state, duration_total) {
-        (State::Completed, Some(total)) => report.duration_processed.unwrap_or(total),
-        _ => report.duration_processed.unwrap_or(known.duration_processed),
+        (State::Completed, Some(total)) => seconds(report.duration_processed).unwrap_or(total),
+        _ => seconds(report.duration_processed).unwrap_or(known.duration_processed),
     };
     Ok(Status {
         version,
         state,
         stage,
-        progress,
+        progress: progress_after(known.progress, report.progress, state),
         message,
         timestamp: now,
-        duration_processed,
+        duration_processed: duration_processed.max(known.duration_processed),
         duration_total,
         estimated_completion: report.estimated_completion.filter(|_| !state.is_terminal()),
-        processing_speed: report.processing_speed,
+        processing_speed: report.processing_speed.filter(|speed| speed.is_finite() && *speed > 0.0),
         queue_position: None,
         attempt: known.attempt.max(u32::from(state != State::Queued)),
         error,
         ..known.clone()
     })
+}
+
+/// The progress that is shown: never less than before, and 100 only of what is completed. Below 0 it is unknown.
+fn progress_after(known: Option<f64>, reported: Option<f64>, state: State) -> Option<f64> {
+    if state == State::Completed {
+        return Some(100.0);
+    }
+    let reported = reported.filter(|p| *p >= 0.0).map(|p| p.min(MAX_UNFINISHED).max(known.unwrap_or_default()));
+    // A session that failed or was cancelled keeps the progress that it had.
+    if state.is_terminal() { reported.or(known) } else { reported }
+}
+
+/// A text without the character 0, which PostgreSQL can't store, and cut to `max` bytes.
+fn clean(mut text: String, max: usize) -> String {
+    text.retain(|char| char != '\0');
+    text.truncate(text.floor_char_boundary(max));
+    text
 }
 
 pub(super) fn check_duration(name: &str, seconds: f64) -> Result<(), ReportError> {
@@ -209,7 +279,7 @@ pub(super) fn check_duration(name: &str, seconds: f64) -> Result<(), ReportError
     Err(ReportError::Invalid(format!("The {name} must be a number of seconds from 0 on; {seconds} isn't.")))
 }
 
-/// Rejects the character 0, which PostgreSQL can't store: a report over Redis would be tried again for ever.
+/// Refuses the character 0, which PostgreSQL can't store: a segment that came over Redis would be tried again for ever.
 fn check_storable(name: &str, text: &str) -> Result<(), ReportError> {
     if text.contains('\0') {
         return Err(ReportError::Invalid(format!("The {name} contains the character 0; leave it out.")));
@@ -252,6 +322,7 @@ pub(super) fn check_segment(new: NewSegment) -> Result<Segment, ReportError> {
 mod tests {
     use super::*;
     use crate::model::SessionId;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
     use uuid::Uuid;
 
@@ -269,12 +340,13 @@ mod tests {
     }
 
     fn after(known: &Status, report: Value) -> Result<Status, ReportError> {
-        status_after(known, serde_json::from_value(report).unwrap(), NOW)
+        status_after(known, read_report(report.to_string().as_bytes())?, NOW)
     }
 
     fn refused(report: Value) -> Option<&'static str> {
         match after(&known(), report) {
             Ok(_) => None,
+            Err(ReportError::NotJson(_)) => Some("not_json"),
             Err(ReportError::Invalid(_)) => Some("invalid"),
             Err(ReportError::Conflict(code, _)) => Some(code),
         }
@@ -305,24 +377,124 @@ mod tests {
     }
 
     #[test]
-    fn impossible_values_are_refused() {
-        assert_eq!(refused(json!({"version": 7})), Some("stale_version"));
-        for report in [
-            json!({"version": Status::MAX_VERSION + 1}),
-            json!({"status": "queued"}),
-            json!({"progress": 39.9}),
-            json!({"progress": 100.0}),
-            json!({"progress": 101.0}),
-            json!({"status": "completed", "progress": 99.0}),
-            json!({"duration_total": -1.0}),
-            json!({"duration_processed": -0.1}),
-            json!({"processing_speed": 0.0}),
-            json!({"message": "x".repeat(MAX_TEXT + 1)}),
-            json!({"message": "a\0b"}),
-            json!({"error": {"code": "x", "message": "y"}}),
-            json!({"status": "failed", "error": {"code": "\0", "message": "y"}}),
+    fn a_report_counts_even_if_some_of_it_can_not_be_so() {
+        let next = |report: Value| after(&known(), report.clone()).unwrap_or_else(|error| panic!("{report}: {error}"));
+        for (report, progress) in [
+            (json!({"progress": 39.9}), Some(40.0)),
+            (json!({"progress": 0}), Some(40.0)),
+            (json!({"progress": 100.0}), Some(99.9)),
+            (json!({"progress": 250}), Some(99.9)),
+            (json!({"progress": -1}), None),
+            (json!({"status": "completed", "progress": 99.0}), Some(100.0)),
+            (json!({"status": "failed", "progress": 0}), Some(40.0)),
+            (json!({"status": "cancelled", "progress": 100}), Some(99.9)),
         ] {
-            assert_eq!(refused(report.clone()), Some("invalid"), "{report}");
+            assert_eq!(next(report.clone()).progress, progress, "{report}");
+        }
+        let odd = next(json!({"duration_total": -1.0, "duration_processed": -0.1, "processing_speed": 0.0}));
+        assert_eq!((odd.duration_total, odd.duration_processed, odd.processing_speed), (Some(100.0), 40.0, None));
+        assert_eq!(next(json!({"duration_processed": 0})).duration_processed, 40.0);
+        assert_eq!(next(json!({"message": "x".repeat(MAX_TEXT + 1)})).message.len(), MAX_TEXT);
+        assert_eq!(next(json!({"message": "a\0b"})).message, "ab");
+        assert_eq!(next(json!({"error": {"code": "x", "message": "y"}})).error, None);
+        // A worker that was started again.
+        assert_eq!(next(json!({"status": "pending"})).state, State::Processing);
+        assert_eq!(next(json!({"stage": "diarizing"})).stage.unwrap().as_str(), "diarizing");
+        assert_eq!(next(json!({"stage": "diarizing"})).message, "diarizing");
+        assert_eq!(next(json!({"stage": ""})).stage, Some(Stage::Transcribing));
+        let eta = next(json!({"estimated_completion": "1970-01-01T00:00:02"})).estimated_completion;
+        assert_eq!(eta, Some(Timestamp(2_000)));
+    }
+
+    #[test]
+    fn the_form_that_older_workers_send_is_understood() {
+        let failed = json!({
+            "status": "failed", "progress": 0, "message": "no speech", "timestamp": "2026-11-27T07:02:09.123456",
+            "error": "no speech was found", "stage": null, "estimated_completion": null,
+        });
+        let next = after(&known(), failed).unwrap();
+        assert_eq!((next.version, next.state, next.progress), (8, State::Failed, Some(40.0)));
+        assert_eq!(next.error.unwrap().message, "no speech was found");
+    }
+
+    #[test]
+    fn what_can_not_be_understood_is_refused_with_the_field() {
+        assert_eq!(refused(json!({"version": 7})), Some("stale_version"));
+        // Nothing comes after an end, so its version doesn't matter.
+        assert_eq!(after(&known(), json!({"version": 2, "status": "failed"})).unwrap().version, 8);
+        for (report, field) in [
+            (json!({"version": Status::MAX_VERSION + 1}), "version"),
+            (json!({"version": -1}), "version"),
+            (json!({"version": "seven"}), "version"),
+            (json!({"status": "finished"}), "status"),
+            (json!({"progress": "half"}), "progress"),
+            (json!({"message": ["a"]}), "message"),
+            (json!({"status": "failed", "error": 7}), "error"),
+        ] {
+            let error = after(&known(), report.clone()).unwrap_err();
+            assert!(matches!(&error, ReportError::Invalid(why) if why.contains(field)), "{report}: {error}");
+        }
+        assert!(matches!(read_report(b"{\"version\":").unwrap_err(), ReportError::NotJson(_)));
+        assert!(matches!(read_report(b"{} {}").unwrap_err(), ReportError::NotJson(_)));
+        assert!(matches!(read_report(b"[]").unwrap_err(), ReportError::Invalid(_)));
+    }
+
+    #[test]
+    fn segments_are_read_alone_in_a_list_and_in_an_object() {
+        let one = r#"{"index":0,"start":0,"end":1,"text":"a"}"#;
+        for message in [one.to_owned(), format!(" [{one}]"), format!(r#"{{"segments":[{one}]}}"#)] {
+            assert_eq!(read_segments(message.as_bytes()).unwrap().len(), 1, "{message}");
+        }
+        let error = read_segments(format!(r#"[{one},{{"index":1,"start":"a"}}]"#).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("[1].start"), "{error}");
+    }
+
+    fn any_report() -> impl Strategy<Value = Value> {
+        let states = ["pending", "queued", "processing", "completed", "failed", "canceled"];
+        let state = prop_oneof![8 => Just(Value::Null), 4 => Just(json!("processing")),
+            1 => prop::sample::select(states.to_vec()).prop_map(|state| json!(state))];
+        let number = || prop_oneof![Just(Value::Null), (-50.0..200.0).prop_map(|n: f64| json!(n))];
+        let version = prop_oneof![3 => Just(Value::Null), 1 => (0u64..50).prop_map(|n| json!(n))];
+        let stage = prop_oneof![Just(Value::Null), Just(json!("transcribing")), ".{0,70}".prop_map(|s| json!(s))];
+        (state, number(), number(), number(), version, stage).prop_map(
+            |(status, progress, processed, speed, version, stage)| {
+                json!({"status": status, "progress": progress, "duration_processed": processed,
+                    "processing_speed": speed, "version": version, "stage": stage})
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn progress_never_falls_and_no_report_takes_a_finished_session_back(
+            reports in prop::collection::vec(any_report(), 0..40),
+        ) {
+            let mut status = Status { state: State::Queued, stage: None, progress: None, ..known() };
+            // The furthest since it was last unknown.
+            let mut furthest: f64 = 0.0;
+            for report in reports {
+                let before = status.clone();
+                match after(&before, report.clone()) {
+                    Ok(next) => {
+                        prop_assert!(!before.state.is_terminal(), "{report} was taken after {before:?}");
+                        prop_assert!(next.version > before.version);
+                        prop_assert!(before.state == State::Queued || next.state != State::Queued, "{report}");
+                        prop_assert!(next.duration_processed >= before.duration_processed);
+                        prop_assert_eq!(next.progress == Some(100.0), next.state == State::Completed);
+                        prop_assert_eq!(next.error.is_some(), next.state == State::Failed);
+                        if let Some(progress) = next.progress {
+                            prop_assert!((furthest..=100.0).contains(&progress), "{progress} after {furthest}");
+                        }
+                        furthest = next.progress.unwrap_or_default();
+                        status = next;
+                    }
+                    Err(ReportError::Conflict("ended", _)) => prop_assert!(before.state.is_terminal()),
+                    Err(ReportError::Conflict("stale_version", _)) => prop_assert!(
+                        report["version"].as_u64() <= Some(before.version) && !before.state.is_terminal()
+                    ),
+                    Err(error) => prop_assert!(false, "{report}: {error}"),
+                }
+            }
         }
     }
 
@@ -345,8 +517,8 @@ mod tests {
     fn http_and_redis_report_the_same_errors() {
         let (invalid, conflict) =
             (ReportError::Invalid("x".to_owned()), ReportError::Conflict("ended", "y".to_owned()));
-        assert_eq!(Rejection::from(invalid.clone()), Rejection::Malformed);
-        assert_eq!(Rejection::from(conflict.clone()), Rejection::Stale);
+        assert_eq!(Refusal::from(invalid.clone()).rejection, Rejection::Malformed);
+        assert_eq!(Refusal::from(conflict.clone()).rejection, Rejection::Stale);
         assert!(matches!(Error::from(invalid), Error::InvalidReport(message) if message == "x"));
         assert!(matches!(Error::from(conflict), Error::Conflict("ended", message) if message == "y"));
     }

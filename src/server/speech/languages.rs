@@ -1,4 +1,4 @@
-//! The languages that engines know, by code and by name, and how a language tag is matched with them. Pure. The table is
+//! The languages that engines know, by code and by name, and how a language tag is matched with them. Pure. The main table is
 //! Whisper's, with the codes of BCP 47; used by the engines, by `sessions` for its checks, by `store` for the names
 //! of languages that were found, and by the upload page's data.
 
@@ -108,6 +108,100 @@ pub const WHISPER: [(&str, &str); 100] = [
     ("yo", "Yoruba"),
 ];
 
+/// Languages that Whisper doesn't know, by tag: those that ISO 639-1 has, and a few of others. An engine that knows any language
+/// may be told to hear them.
+const OTHERS: [(&str, &str); 89] = [
+    ("aa", "Afar"),
+    ("ab", "Abkhazian"),
+    ("ae", "Avestan"),
+    ("ak", "Akan"),
+    ("an", "Aragonese"),
+    ("ast", "Asturian"),
+    ("av", "Avaric"),
+    ("ay", "Aymara"),
+    ("bi", "Bislama"),
+    ("bm", "Bambara"),
+    ("ce", "Chechen"),
+    ("ceb", "Cebuano"),
+    ("ch", "Chamorro"),
+    ("ckb", "Central Kurdish"),
+    ("co", "Corsican"),
+    ("cr", "Cree"),
+    ("cu", "Church Slavonic"),
+    ("cv", "Chuvash"),
+    ("dv", "Divehi"),
+    ("dz", "Dzongkha"),
+    ("ee", "Ewe"),
+    ("eo", "Esperanto"),
+    ("ff", "Fulah"),
+    ("fj", "Fijian"),
+    ("fy", "Western Frisian"),
+    ("ga", "Irish"),
+    ("gd", "Scottish Gaelic"),
+    ("gn", "Guarani"),
+    ("gsw", "Swiss German"),
+    ("gv", "Manx"),
+    ("ho", "Hiri Motu"),
+    ("hz", "Herero"),
+    ("ia", "Interlingua"),
+    ("ie", "Interlingue"),
+    ("ig", "Igbo"),
+    ("ii", "Sichuan Yi"),
+    ("ik", "Inupiaq"),
+    ("io", "Ido"),
+    ("iu", "Inuktitut"),
+    ("kab", "Kabyle"),
+    ("kg", "Kongo"),
+    ("ki", "Kikuyu"),
+    ("kj", "Kuanyama"),
+    ("kl", "Greenlandic"),
+    ("kr", "Kanuri"),
+    ("ks", "Kashmiri"),
+    ("ku", "Kurdish"),
+    ("kv", "Komi"),
+    ("kw", "Cornish"),
+    ("ky", "Kyrgyz"),
+    ("lg", "Ganda"),
+    ("li", "Limburgish"),
+    ("lu", "Luba-Katanga"),
+    ("mh", "Marshallese"),
+    ("na", "Nauruan"),
+    ("nd", "North Ndebele"),
+    ("ng", "Ndonga"),
+    ("nr", "South Ndebele"),
+    ("nv", "Navajo"),
+    ("ny", "Nyanja"),
+    ("oj", "Ojibwe"),
+    ("om", "Oromo"),
+    ("or", "Odia"),
+    ("os", "Ossetian"),
+    ("pi", "Pali"),
+    ("qu", "Quechua"),
+    ("rm", "Romansh"),
+    ("rn", "Rundi"),
+    ("rw", "Kinyarwanda"),
+    ("sc", "Sardinian"),
+    ("se", "Northern Sami"),
+    ("sg", "Sango"),
+    ("sm", "Samoan"),
+    ("ss", "Swati"),
+    ("st", "Southern Sotho"),
+    ("ti", "Tigrinya"),
+    ("tn", "Tswana"),
+    ("to", "Tongan"),
+    ("ts", "Tsonga"),
+    ("tw", "Twi"),
+    ("ty", "Tahitian"),
+    ("ug", "Uyghur"),
+    ("ve", "Venda"),
+    ("vo", "Volapük"),
+    ("wa", "Walloon"),
+    ("wo", "Wolof"),
+    ("xh", "Xhosa"),
+    ("za", "Zhuang"),
+    ("zu", "Zulu"),
+];
+
 /// Tags whose code in Whisper's list is another one.
 const CODES: [(&str, &str); 1] = [("jv", "jw")];
 
@@ -211,8 +305,8 @@ pub fn code(tag: &str) -> String {
 /// The name of a language in English.
 #[must_use]
 pub fn name(tag: &str) -> Option<&'static str> {
-    let base = base(tag)?;
-    WHISPER.iter().find(|(tag, _)| *tag == base).map(|(_, name)| *name)
+    let code = base(tag).map_or_else(|| code(tag), str::to_owned);
+    WHISPER.iter().chain(&OTHERS).find(|(tag, _)| *tag == code).map(|(_, name)| *name)
 }
 
 /// What an engine has found, with the name of the language.
@@ -252,7 +346,7 @@ mod tests {
             assert_eq!((base(tag), code(tag).as_str()), (Some(expected), whisper), "{tag}");
         }
         assert_eq!((base("tlh"), code("tlh-Latn").as_str(), name("tlh")), (None, "tlh", None));
-        assert_eq!(name("nb-NO"), Some("Norwegian"));
+        assert_eq!([name("nb-NO"), name("ga-IE"), name("ZU")], [Some("Norwegian"), Some("Irish"), Some("Zulu")]);
     }
 
     #[test]
@@ -284,6 +378,8 @@ mod tests {
         for tag in ALIASES.iter().chain(&NAMES).map(|(_, tag)| tag).chain(CODES.iter().map(|(tag, _)| tag)) {
             assert!(WHISPER.iter().any(|(own, _)| own == tag), "{tag}");
         }
+        assert!(OTHERS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(OTHERS.iter().all(|(tag, _)| base(tag).is_none()));
         // An alias isn't a language of its own.
         assert!(ALIASES.iter().all(|(alias, _)| WHISPER.iter().all(|(tag, _)| tag != alias)));
     }

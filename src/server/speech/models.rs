@@ -24,6 +24,7 @@ pub(in crate::server::speech) use library::CheckedModel;
 pub use library::{Got, Installed, Library, model_name};
 
 use crate::server::config::ModelSource;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
@@ -88,12 +89,8 @@ fn digest_of(path: &Path) -> io::Result<String> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hex(hasher)),
+            0 => return Ok(HEXLOWER.encode(&hasher.finalize())),
             n => hasher.update(&buffer[..n]),
         }
     }
-}
-
-fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }

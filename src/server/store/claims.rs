@@ -237,14 +237,18 @@ impl Store {
         new: bool,
     ) -> Result<Option<Event>, sqlx::Error> {
         let words = words(segment)?;
-        on!(self, |pool| {
+        let saved = on!(self, |pool| {
             let mut tx = pool.begin_write().await?;
             if !save_status!(&mut *tx, claim, status)? {
-                return Ok(None);
+                return Ok(false);
             }
             insert_segment!(&mut *tx, claim.session.id, segment, &words)?;
             tx.commit().await?;
-        });
+            Ok(true)
+        })?;
+        if !saved {
+            return Ok(None);
+        }
         let owner = claim.owner.clone();
         Ok(Some(if new {
             Event::segment(owner, segment, status.clone())
@@ -312,10 +316,10 @@ impl Store {
                 None
             }
         };
-        on!(self, |pool| {
+        let saved = on!(self, |pool| {
             let mut tx = pool.begin_write().await?;
             if !save_status!(&mut *tx, claim, &status)? {
-                return Ok(None);
+                return Ok(false);
             }
             sqlx::query(concat!(
                 "UPDATE sessions SET finished_at = $2, worker = NULL, lease_until = NULL, \
@@ -328,9 +332,10 @@ impl Store {
             .execute(&mut *tx)
             .await?;
             tx.commit().await?;
-        });
+            Ok(true)
+        })?;
         // Read back, because the status of a queued session contains its position, which is counted.
-        self.event_if(true, claim.session.id).await
+        self.event_if(saved, claim.session.id).await
     }
 
     /// Puts back into the queue every session whose lease ran out before `now`, or with `all` every session that is

@@ -2,7 +2,7 @@
 //! `cluster` and `nodes`.
 
 use super::{Db, Dialect, Store, values};
-use crate::model::{EngineInfo, Timestamp};
+use crate::model::{EngineInfo, Timestamp, load::NodeLoad};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct NodeRow {
     pub clock_ahead_ms: Option<i64>,
     /// Why it isn't ready or claims nothing, for operators.
     pub problem: Option<String>,
+    /// What it does; none from a node of a version that doesn't tell.
+    pub load: Option<NodeLoad>,
     pub started_at: Timestamp,
     pub heartbeat_at: Timestamp,
 }
@@ -77,6 +79,7 @@ struct Row {
     cookie_keys: String,
     clock_ahead_ms: Option<i64>,
     problem: Option<String>,
+    load: Option<String>,
     started_at: i64,
     heartbeat_at: i64,
 }
@@ -103,6 +106,7 @@ impl From<Row> for NodeRow {
             cookie_keys: serde_json::from_str(&row.cookie_keys).unwrap_or_default(),
             clock_ahead_ms: row.clock_ahead_ms,
             problem: row.problem,
+            load: row.load.and_then(|load| serde_json::from_str(&load).ok()),
             started_at: Timestamp(row.started_at),
             heartbeat_at: Timestamp(row.heartbeat_at),
         }
@@ -160,13 +164,16 @@ impl Store {
     /// If the database fails.
     pub async fn put_node(&self, node: &NodeRow, now: Timestamp) -> Result<(), sqlx::Error> {
         let [engines, keys] = [super::json_list(&node.engines)?, super::json_list(&node.cookie_keys)?];
+        let load =
+            node.load.as_ref().map(serde_json::to_string).transpose().map_err(|e| sqlx::Error::Encode(e.into()))?;
         on!(self, |pool| {
             sqlx::query(
                 "INSERT INTO nodes (id, name, role, version, workers, running, engines, cookie_keys, clock_ahead_ms, \
-                 problem, started_at, heartbeat_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+                 problem, started_at, heartbeat_at, load) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
                  ON CONFLICT (id) DO UPDATE SET running = excluded.running, engines = excluded.engines, \
                  clock_ahead_ms = excluded.clock_ahead_ms, problem = excluded.problem, \
-                 heartbeat_at = excluded.heartbeat_at",
+                 heartbeat_at = excluded.heartbeat_at, load = excluded.load",
             )
             .bind(&node.id)
             .bind(&node.name)
@@ -180,6 +187,7 @@ impl Store {
             .bind(&node.problem)
             .bind(node.started_at.0)
             .bind(now.0)
+            .bind(&load)
             .execute(pool)
             .await?;
             sqlx::query("DELETE FROM nodes WHERE heartbeat_at < $1")

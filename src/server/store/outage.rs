@@ -31,6 +31,11 @@ impl Outage {
     }
 }
 
+/// Sets the metric that says whether the database answers.
+pub(super) fn set_up(up: bool) {
+    metrics::gauge!("hark_database_up").set(if up { 1.0 } else { 0.0 });
+}
+
 /// Tells an [`Outage`] and the log what each check of the database has found.
 pub(super) struct Reporter<'a> {
     outage: &'a Outage,
@@ -44,7 +49,7 @@ impl<'a> Reporter<'a> {
 
     /// Notes the result of a check. A cause is logged when it comes up, not with every check.
     pub(super) fn note(&mut self, found: Result<(), String>) {
-        metrics::gauge!("hark_database_up").set(if found.is_ok() { 1.0 } else { 0.0 });
+        set_up(found.is_ok());
         match found {
             Ok(()) => {
                 if let Some(since) = self.since.take() {

@@ -120,8 +120,8 @@ impl Store {
                 insert_segment!(&mut *tx, id, segment, words)?;
             }
             tx.commit().await?;
-        });
-        Ok(true)
+            Ok(true)
+        })
     }
 
     /// Fails every session whose outside worker has been silent until its lease ran out.

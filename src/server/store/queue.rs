@@ -320,7 +320,7 @@ impl Store {
         limits: &QueueLimits,
         now: Timestamp,
     ) -> Result<Option<QueueFull>, sqlx::Error> {
-        Ok(on!(self, |pool| queue_full!(pool, owner, address, limits, 0.0, now)))
+        on!(self, |pool| Ok(queue_full!(pool, owner, address, limits, 0.0, now)))
     }
 
     /// The bytes of an owner's recordings.
@@ -370,17 +370,18 @@ impl Store {
                 let (used,): (i64,) = sqlx::query_as(KEPT_BYTES).bind(new.owner.as_str()).fetch_one(&mut *tx).await?;
                 let used = used as u64;
                 if used.saturating_add(new.media.bytes) > limit {
-                    return Err(EnqueueError::Quota { used, limit });
+                    return Ok(Err(EnqueueError::Quota { used, limit }));
                 }
             }
             let seconds = new.duration_total.unwrap_or(limits.unknown_secs);
             if let Some(full) = queue_full!(&mut *tx, &new.owner, address, limits, seconds, now) {
-                return Err(EnqueueError::Full(full));
+                return Ok(Err(EnqueueError::Full(full)));
             }
             let turn = next_turn!(&mut *tx, pool, new.owner, address);
             insert_session!(&mut *tx, new, turn, now)?;
             tx.commit().await?;
-        });
+            Ok(Ok(()))
+        })??;
         Ok(self.read_back(new.id).await?)
     }
 
@@ -411,11 +412,11 @@ impl Store {
             .bind(owner.as_str())
             .fetch_optional(&mut *tx)
             .await?;
-            let Some((total, processed)) = found else { return Ok(None) };
+            let Some((total, processed)) = found else { return Ok(Ok(0)) };
             if let Some(limits) = limits {
                 let seconds = (total.unwrap_or(limits.unknown_secs) - processed).max(0.0);
                 if let Some(full) = queue_full!(&mut *tx, owner, address, limits, seconds, now) {
-                    return Err(EnqueueError::Full(full));
+                    return Ok(Err(EnqueueError::Full(full)));
                 }
             }
             let turn = next_turn!(&mut *tx, pool, owner, address);
@@ -438,8 +439,8 @@ impl Store {
             .await?
             .rows_affected();
             tx.commit().await?;
-            done
-        });
+            Ok(Ok(done))
+        })??;
         Ok(self.event_if(changed > 0, id).await?)
     }
 
@@ -470,11 +471,11 @@ impl Store {
             .bind(owner.as_str())
             .fetch_optional(&mut *tx)
             .await?;
-            let Some((total,)) = found else { return Ok(None) };
+            let Some((total,)) = found else { return Ok(Ok(0)) };
             if let Some(limits) = limits {
                 let seconds = total.unwrap_or(limits.unknown_secs);
                 if let Some(full) = queue_full!(&mut *tx, owner, address, limits, seconds, now) {
-                    return Err(EnqueueError::Full(full));
+                    return Ok(Err(EnqueueError::Full(full)));
                 }
             }
             let turn = next_turn!(&mut *tx, pool, owner, address);
@@ -500,15 +501,15 @@ impl Store {
             .await?
             .rows_affected();
             if done == 0 {
-                return Ok(None);
+                return Ok(Ok(0));
             }
             for delete in ["DELETE FROM segments WHERE session_id = $1", "DELETE FROM waveforms WHERE session_id = $1"]
             {
                 sqlx::query(delete).bind(id.to_string()).execute(&mut *tx).await?;
             }
             tx.commit().await?;
-            done
-        });
+            Ok(Ok(done))
+        })??;
         Ok(self.event_if(changed > 0, id).await?)
     }
 }

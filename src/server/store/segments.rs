@@ -1,7 +1,10 @@
 //! Segments and waveforms of sessions. Called by `sessions`, `stream` and `jobs`.
 
-use super::{Db, Store, rows::SegmentRow};
-use crate::model::{Segment, SessionId};
+use super::{Db, Dialect, Store, json_list, rows::SegmentRow};
+use crate::{
+    model::{Segment, SessionId},
+    server::owner::Owner,
+};
 
 macro_rules! insert_segment {
     ($executor:expr, $id:expr, $segment:expr, $words:expr) => {
@@ -38,6 +41,28 @@ impl Store {
         .fetch_all(pool)
         .await)?;
         rows.into_iter().map(SegmentRow::into_segment).collect()
+    }
+
+    /// Counts those of these sessions that this owner has, and the bytes of their transcripts as they are stored.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn transcript_bytes(&self, owner: &Owner, ids: &[SessionId]) -> Result<(u64, u64), sqlx::Error> {
+        let ids = json_list(ids)?;
+        let (found, bytes): (i64, i64) = on!(self, |pool| {
+            sqlx::query_as(pool.pick(
+            "SELECT COUNT(DISTINCT s.id), COALESCE(SUM(OCTET_LENGTH(g.text) + OCTET_LENGTH(g.words)), 0) FROM sessions s \
+             LEFT JOIN segments g ON g.session_id = s.id WHERE s.owner = $1 AND s.id IN (SELECT value FROM json_each($2))",
+            "SELECT COUNT(DISTINCT s.id), CAST(COALESCE(SUM(OCTET_LENGTH(g.text) + OCTET_LENGTH(g.words)), 0) AS BIGINT) \
+             FROM sessions s LEFT JOIN segments g ON g.session_id = s.id \
+             WHERE s.owner = $1 AND s.id IN (SELECT jsonb_array_elements_text(CAST($2 AS jsonb)))",
+        ))
+        .bind(owner.as_str())
+        .bind(ids)
+        .fetch_one(pool)
+        .await
+        })?;
+        Ok((found as u64, bytes as u64))
     }
 
     /// Returns where the last segment of a speaker ends, in seconds; none if the speaker has none yet.

@@ -196,8 +196,8 @@ impl Store {
             .await?
             .rows_affected();
             tx.commit().await?;
-            done
-        });
+            Ok(done)
+        })?;
         self.event_if(changed > 0, id).await
     }
 
@@ -370,16 +370,21 @@ impl Store {
                         .execute(&mut *tx)
                         .await?;
                 }
-                tx.commit().await?;
-            });
+                tx.commit().await
+            })?;
         }
     }
 }
 
-/// Returns a LIKE pattern that finds `query` anywhere in a folded title, with its wildcards escaped.
+/// Returns a LIKE pattern that finds `query` anywhere in a folded title.
 fn like_pattern(query: &str) -> String {
+    contains_pattern(&fold(query))
+}
+
+/// Returns a LIKE pattern that finds a text anywhere, with its wildcards escaped.
+pub(super) fn contains_pattern(text: &str) -> String {
     let mut pattern = String::from("%");
-    for c in fold(query).chars() {
+    for c in text.chars() {
         if matches!(c, '%' | '_' | '\\') {
             pattern.push('\\');
         }

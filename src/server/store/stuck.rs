@@ -11,6 +11,9 @@ use crate::{
 /// one changes about every second; that of an outside worker is stored twice a minute.
 pub const STALLED_SECS: f64 = 60.0;
 
+/// As the time without a change: one that every session has that is being processed, whatever the clocks say.
+pub const ANY_IDLE_SECS: f64 = -1e9;
+
 /// Whether session `s` is stalled at `$1`: nothing has changed for `$2` milliseconds, or its lease has run out.
 macro_rules! stalled {
     () => {
@@ -18,17 +21,26 @@ macro_rules! stalled {
     };
 }
 
-/// Whether session `s` has run too long at `$1`: its attempt, which begins with the stage `decoding`, has taken more
-/// than ten minutes and three times the length of the recording, as far as that is known.
+/// For how many milliseconds the attempt at session `s`, which begins with the stage `decoding`, has taken at `$1`.
+macro_rules! attempt_millis {
+    () => {
+        "$1 - COALESCE((SELECT MAX(b.at) FROM stages b WHERE b.session_id = s.id \
+         AND b.stage = 'decoding'), s.started_at, s.updated_at)"
+    };
+}
+
+/// How many milliseconds an attempt at session `s` should take at the most: ten minutes and three times the length of the
+/// recording, as far as that is known.
+macro_rules! expected_millis {
+    () => {
+        "600000 + 3000 * COALESCE(s.duration_total, s.duration_processed)"
+    };
+}
+
+/// Whether session `s` has run too long at `$1`.
 macro_rules! long_running {
     () => {
-        concat!(
-            "(s.status = ",
-            state!(processing),
-            " AND $1 - COALESCE((SELECT MAX(b.at) FROM stages b WHERE b.session_id = s.id \
-         AND b.stage = 'decoding'), s.started_at, s.updated_at) \
-         > 600000 + 3000 * COALESCE(s.duration_total, s.duration_processed))"
-        )
+        concat!("(s.status = ", state!(processing), " AND ", attempt_millis!(), " > ", expected_millis!(), ")")
     };
 }
 
@@ -40,7 +52,7 @@ macro_rules! stuck {
 }
 
 /// The state of the sessions of all owners together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SessionHealth {
     /// Sessions whose attempt has taken more than ten minutes and three times the length of their recording.
     pub long_running: u64,
@@ -50,6 +62,11 @@ pub struct SessionHealth {
     pub waiting: u64,
     /// Since when the session has been queued that has waited longest.
     pub oldest_queued: Option<Timestamp>,
+    /// Sessions that are stalled or have run too long, each counted once.
+    pub hanging: u64,
+    /// For how many seconds the one of them that hangs longest has: since it last changed if it is stalled, or since it
+    /// should have ended.
+    pub longest_hanging_secs: Option<f64>,
 }
 
 /// A session that is stalled or has run for too long.
@@ -100,7 +117,7 @@ impl Store {
     /// If the database fails.
     pub async fn health(&self, now: Timestamp, idle_secs: f64) -> Result<SessionHealth, sqlx::Error> {
         // A session that was put back into the queue waits since then; the log of stages has the time.
-        let (long_running, stalled, waiting, oldest): (i64, i64, i64, Option<i64>) =
+        let counts: (i64, i64, i64, Option<i64>, i64, Option<i64>, Option<i64>) =
             on!(self, |pool| sqlx::query_as(concat!(
                 "SELECT COUNT(CASE WHEN ",
                 long_running!(),
@@ -114,18 +131,31 @@ impl Store {
                 engine!(external),
                 " THEN COALESCE( \
              (SELECT MAX(l.at) FROM stages l WHERE l.session_id = s.id AND l.stage IS NULL AND l.at > s.queued_at), \
-             s.queued_at) END) FROM sessions s WHERE s.status IN ",
+             s.queued_at) END), COUNT(CASE WHEN ",
+                stuck!(),
+                " THEN 1 END), MAX(CASE WHEN ",
+                stalled!(),
+                " THEN $1 - s.updated_at END), CAST(MAX(CASE WHEN ",
+                long_running!(),
+                " THEN ",
+                attempt_millis!(),
+                " - (",
+                expected_millis!(),
+                ") END) AS BIGINT) FROM sessions s WHERE s.status IN ",
                 state!(active)
             ))
             .bind(now.0)
             .bind(millis(idle_secs))
             .fetch_one(pool)
             .await)?;
+        let (long_running, stalled, waiting, oldest, hanging, unchanged, overdue) = counts;
         Ok(SessionHealth {
             long_running: long_running as u64,
             stalled: stalled as u64,
             waiting: waiting as u64,
             oldest_queued: oldest.map(Timestamp),
+            hanging: hanging as u64,
+            longest_hanging_secs: unchanged.max(overdue).map(|millis| millis.max(0) as f64 / 1000.0),
         })
     }
 
@@ -167,6 +197,22 @@ impl Store {
         now: Timestamp,
         idle_secs: f64,
     ) -> Result<Option<Event>, sqlx::Error> {
+        self.take_from_worker(stuck.id, stuck.attempt, resolution, now, idle_secs).await
+    }
+
+    /// The same for a session by its id and attempt; with [`ANY_IDLE_SECS`] whether or not it is stuck, if it is being
+    /// processed.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn take_from_worker(
+        &self,
+        id: SessionId,
+        attempt: u32,
+        resolution: &Resolution,
+        now: Timestamp,
+        idle_secs: f64,
+    ) -> Result<Option<Event>, sqlx::Error> {
         let (statement, reason) = match resolution {
             Resolution::Requeue => (
                 concat!(
@@ -198,14 +244,14 @@ impl Store {
         let changed = on!(self, |pool| sqlx::query(statement)
             .bind(now.0)
             .bind(millis(idle_secs))
-            .bind(stuck.id.to_string())
-            .bind(i64::from(stuck.attempt))
+            .bind(id.to_string())
+            .bind(i64::from(attempt))
             .bind(VERSION_GAP)
             .bind(reason)
             .execute(pool)
             .await
             .map(|done| done.rows_affected()))?;
-        self.event_if(changed > 0, stuck.id).await
+        self.event_if(changed > 0, id).await
     }
 }
 
@@ -226,6 +272,6 @@ impl StuckRow {
     }
 }
 
-fn millis(seconds: f64) -> i64 {
+pub(super) fn millis(seconds: f64) -> i64 {
     (seconds * 1000.0) as i64
 }

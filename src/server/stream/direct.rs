@@ -161,11 +161,12 @@ fn head(bytes: &[u8]) -> Head {
     request(&parsed).map_or(Head::Other, |request| Head::Stream(Box::new(request)))
 }
 
-/// Whether a request's target is one of the two routes of streams.
+/// Whether a request's target is one of the routes of streams.
 fn is_stream(target: &str) -> bool {
     let path = target.split('?').next().unwrap_or(target);
     path == "/api/v1/status/stream"
         || path == "/api/v1/models/stream"
+        || path == "/api/v1/admin/stream"
         || (path.starts_with("/api/v1/sessions/") && path.ends_with("/status/stream"))
 }
 

@@ -1,7 +1,10 @@
 //! One server-sent event as bytes, made once and cloned to every stream.
 //! Format: WHATWG HTML, 9.2.6 "Interpreting an event stream".
 
-use crate::model::{EventId, Heartbeat, SegmentEvent, Status, Timestamp, page::ModelsInfo};
+use crate::model::{
+    Deleted, EventId, Heartbeat, Renamed, SegmentEvent, SessionId, Status, Timestamp, Title, dashboard::Dashboard,
+    page::ModelsInfo,
+};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -18,6 +21,8 @@ pub enum Bye {
     Idle,
     /// The owner logged out.
     Logout,
+    /// The browser is assigned to polling, or streams are switched off.
+    Polling,
 }
 
 impl Bye {
@@ -30,6 +35,7 @@ impl Bye {
             Self::Limit => "limit",
             Self::Idle => "idle",
             Self::Logout => "logout",
+            Self::Polling => "polling",
         }
     }
 }
@@ -44,11 +50,24 @@ pub enum Kind {
     Heartbeat,
     Bye,
     Models,
+    Overview,
+    Renamed,
+    Deleted,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] = [Self::Retry, Self::Status, Self::Segment, Self::Heartbeat, Self::Bye, Self::Models];
+    pub const ALL: [Kind; 9] = [
+        Self::Retry,
+        Self::Status,
+        Self::Segment,
+        Self::Heartbeat,
+        Self::Bye,
+        Self::Models,
+        Self::Overview,
+        Self::Renamed,
+        Self::Deleted,
+    ];
 
     /// The event's name; the label of metrics.
     #[must_use]
@@ -60,6 +79,9 @@ impl Kind {
             Self::Heartbeat => "heartbeat",
             Self::Bye => "bye",
             Self::Models => "models",
+            Self::Overview => "overview",
+            Self::Renamed => "renamed",
+            Self::Deleted => "deleted",
         }
     }
 }
@@ -94,10 +116,29 @@ impl Frame {
         Self::event(Some(EventId { version, segments: 0 }), Kind::Models, info)
     }
 
-    /// A `heartbeat` event with the server's time. It has no id, so it changes nothing about a reconnect.
+    /// An `overview` event of the dashboard. It has no id: a client that comes back gets the newest one.
     #[must_use]
-    pub fn heartbeat(timestamp: Timestamp) -> Self {
-        Self::event(None, Kind::Heartbeat, &Heartbeat { timestamp })
+    pub fn overview(dashboard: &Dashboard) -> Self {
+        Self::event(None, Kind::Overview, dashboard)
+    }
+
+    /// A `renamed` event. It has no id, because it says nothing of a version.
+    #[must_use]
+    pub fn renamed(session_id: SessionId, title: &Title) -> Self {
+        Self::event(None, Kind::Renamed, &Renamed { session_id, title: title.as_str().to_owned() })
+    }
+
+    /// A `deleted` event, without an id too.
+    #[must_use]
+    pub fn deleted(session_id: SessionId) -> Self {
+        Self::event(None, Kind::Deleted, &Deleted { session_id })
+    }
+
+    /// A `heartbeat` event with the server's time, and within how many seconds the next event comes. It has no id, so it
+    /// changes nothing about a reconnect.
+    #[must_use]
+    pub fn heartbeat(timestamp: Timestamp, within_secs: u32) -> Self {
+        Self::event(None, Kind::Heartbeat, &Heartbeat { timestamp, within_secs: Some(within_secs) })
     }
 
     /// A `bye` event, before the server closes on purpose. `retry_ms`: how long the client should wait.
@@ -161,7 +202,6 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::SessionId;
 
     fn text(frame: &Frame) -> &str {
         std::str::from_utf8(frame.text()).unwrap()
@@ -189,17 +229,18 @@ mod tests {
 
     #[test]
     fn changing_the_id_of_a_frame_keeps_its_data() {
-        let frame = Frame::heartbeat(Timestamp(0)).counting(EventId { version: 3, segments: 12 });
-        let same = "id: 3.12\nevent: heartbeat\ndata: {\"timestamp\":\"1970-01-01T00:00:00.000Z\"}\n\n";
+        let frame = Frame::heartbeat(Timestamp(0), 4).counting(EventId { version: 3, segments: 12 });
+        let same =
+            "id: 3.12\nevent: heartbeat\ndata: {\"timestamp\":\"1970-01-01T00:00:00.000Z\",\"within_secs\":4}\n\n";
         assert_eq!(text(&frame), same);
-        assert_eq!(frame.json(), Frame::heartbeat(Timestamp(0)).json());
+        assert_eq!(frame.json(), Frame::heartbeat(Timestamp(0), 4).json());
     }
 
     #[test]
     fn events_without_id_leave_the_last_event_id_alone() {
         assert_eq!(
-            text(&Frame::heartbeat(Timestamp(0))),
-            "event: heartbeat\ndata: {\"timestamp\":\"1970-01-01T00:00:00.000Z\"}\n\n"
+            text(&Frame::heartbeat(Timestamp(0), 16)),
+            "event: heartbeat\ndata: {\"timestamp\":\"1970-01-01T00:00:00.000Z\",\"within_secs\":16}\n\n"
         );
         assert_eq!(
             text(&Frame::bye(Bye::Shutdown, 300)),

@@ -3,21 +3,26 @@
 //! stalled clients.
 
 use super::{
-    Bye, Frame, Outgoing,
+    Bye, Frame, Kind, Outgoing,
     lock::{lock, read, write},
     meters::{Meters, Scope},
     permits::{PermitLimits, Refusal, StreamPermit, StreamPermits},
     slot::{CloseReason, Slot},
     socket::Peer,
     ticks::{Clock, PER_SECOND, Ticks},
-    topic::{ModelsTopic, OwnerTopic, SessionTopic, segment_frame},
+    topic::{DashboardTopic, LatestDashboard, ModelsTopic, OwnerTopic, SessionTopic, segment_frame},
 };
 use crate::{
-    model::{SegmentEvent, SessionId, State, Status, Timestamp, page::ModelsInfo},
+    model::{
+        SegmentEvent, SessionId, State, Status, Timestamp, dashboard::Dashboard, figures::Range, page::ModelsInfo,
+    },
     server::{
         event::{Change, Event},
+        hours::StreamTotals,
         owner::Owner,
         shares::Standing,
+        sightings::Sightings,
+        telemetry::{lines, traces::Delivery},
     },
 };
 use rand::RngExt;
@@ -31,21 +36,22 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::Span;
 
-/// A stream that has been silent for this long sends a heartbeat, so that both ends notice a dead connection.
-const HEARTBEAT: Ticks = 15 * PER_SECOND;
 /// A client that reads nothing for this long is disconnected.
 const STALL_TIMEOUT: Ticks = 10 * PER_SECOND;
 /// A topic that nobody watches, asks for or publishes to is dropped after this long. Longer than the store may lag
 /// behind.
 const TOPIC_IDLE_TIMEOUT: Ticks = 60 * PER_SECOND;
+/// The dashboard's watchers hear of it at least this often, so that they know when it was counted.
+const DASHBOARD_INTERVAL: Ticks = 10 * PER_SECOND;
 /// How many topics the sweep checks before it yields to other tasks.
 const SWEEP_BATCH: usize = 64;
 
 /// How long a client should wait before it reconnects, in milliseconds. Random, so that a thousand clients don't come
 /// back at once.
 const RETRY_MS: RangeInclusive<u32> = 250..=750;
-/// The same after a refusal: permits aren't given back within a second.
+/// The same after a refusal: what it was for doesn't end within a second.
 const RETRY_REFUSED_MS: RangeInclusive<u32> = 20_000..=40_000;
 
 /// How long streams live, and how many there may be.
@@ -64,11 +70,26 @@ pub struct StreamLimits {
     /// Seconds without any event but heartbeats after which a stream is closed, unless a session that it covers is
     /// processing.
     pub idle_secs: u32,
+    /// Seconds of silence after which a stream sends a heartbeat, so that both ends notice a dead connection. While a
+    /// session that it covers is processing, it waits for [`BUSY_HEARTBEAT_SECS`] at most.
+    pub heartbeat_secs: u32,
 }
+
+/// The longest silence of a stream while a session that it covers is processing. Such a session has news every second, so
+/// few of these heartbeats are ever sent; a page notices a dead connection after two.
+const BUSY_HEARTBEAT_SECS: u32 = 3;
 
 impl Default for StreamLimits {
     fn default() -> Self {
-        Self { per_owner: 6, per_address: 32, newcomers: 10_000, per_node: 20_000, lifetime_secs: 300, idle_secs: 300 }
+        Self {
+            per_owner: 6,
+            per_address: 32,
+            newcomers: 10_000,
+            per_node: 20_000,
+            lifetime_secs: 300,
+            idle_secs: 300,
+            heartbeat_secs: 15,
+        }
     }
 }
 
@@ -81,14 +102,22 @@ pub struct Hub {
     sessions: RwLock<HashMap<SessionId, Topic<SessionTopic>>>,
     owners: RwLock<HashMap<Owner, Topic<OwnerTopic>>>,
     models: Topic<ModelsTopic>,
+    /// One for each range.
+    dashboards: [Topic<DashboardTopic>; Range::ALL.len()],
     permits: Arc<StreamPermits>,
     closed: AtomicBool,
     /// Receives the id of each session that the hub begins to hold. Set if changes also come from other nodes.
     subscribe: OnceLock<UnboundedSender<SessionId>>,
     clock: Clock,
     started: Instant,
-    heartbeat: Mutex<Frame>,
+    /// The heartbeats of streams that cover nothing that is processing, and of those that do.
+    heartbeats: Mutex<[Frame; 2]>,
     pub(super) meters: Meters,
+    /// Whether what streams do is measured.
+    pub(super) is_measured: bool,
+    /// The node's span, which names it in the lines about streams. A span in each stream would take 40 bytes.
+    pub(super) span: Span,
+    sightings: Sightings,
 }
 
 impl Default for Hub {
@@ -106,6 +135,7 @@ impl Hub {
             sessions: RwLock::default(),
             owners: RwLock::default(),
             models: Topic::default(),
+            dashboards: Default::default(),
             permits: Arc::new(StreamPermits::new(PermitLimits {
                 owner: limits.per_owner,
                 address: limits.per_address,
@@ -117,15 +147,36 @@ impl Hub {
             // Starts at 1, because a slot takes 0 for "never".
             clock: Arc::new(AtomicU32::new(1)),
             started: Instant::now(),
-            heartbeat: Mutex::new(Frame::heartbeat(Timestamp::now())),
+            heartbeats: Mutex::new(heartbeats(&limits)),
             meters: Meters::new(),
+            is_measured: true,
+            span: Span::current(),
+            sightings: Sightings::default(),
         }
+    }
+
+    /// The same, whose streams are not measured.
+    #[must_use]
+    pub fn unmeasured(limits: StreamLimits) -> Self {
+        Self { is_measured: false, ..Self::new(limits) }
+    }
+
+    /// The pages that this node and the others saw.
+    #[must_use]
+    pub fn sightings(&self) -> &Sightings {
+        &self.sightings
     }
 
     /// How many streams are open.
     #[must_use]
     pub fn open(&self) -> usize {
         self.permits.taken()
+    }
+
+    /// What was counted of streams since the node started.
+    #[must_use]
+    pub fn totals(&self) -> StreamTotals {
+        self.meters.totals()
     }
 
     /// The state of a new connection, by which a stalled stream on it can be disconnected.
@@ -142,6 +193,10 @@ impl Hub {
         let permit = StreamPermits::take(&self.permits, owner, standing);
         if let Err(refusal) = &permit {
             self.meters.refused(*refusal);
+            if lines::REFUSED_STREAMS.admit() {
+                let (limit, owner) = (refusal.as_str(), owner.pseudonym());
+                tracing::info!(limit, owner, "a status stream was refused: the limit of {limit} is reached");
+            }
         }
         permit
     }
@@ -256,7 +311,10 @@ impl Hub {
             topic.wake(self.now());
         }
         for topic in self.owner_topics() {
-            lock(&topic).remove(id);
+            let mut topic = lock(&topic);
+            if topic.remove(id) {
+                topic.notice(id, Outgoing::stored(Frame::deleted(id)), self.now());
+            }
         }
     }
 
@@ -324,16 +382,30 @@ impl Hub {
                     topic.gone = true;
                     topic.wake(self.now());
                 }
-                if let Some(topic) = read(&self.owners).get(&event.owner) {
-                    lock(topic).remove(*id);
-                }
+                self.notify_owner(&event.owner, *id, Frame::deleted(*id), published);
                 true
             }
+            Change::Renamed(id, title) => self.notify_owner(&event.owner, *id, Frame::renamed(*id, title), published),
         }
     }
 
+    /// Sends the watchers of all an owner's sessions something about one of them that isn't in its status. Returns whether
+    /// anybody watches or asks for them.
+    fn notify_owner(&self, owner: &Owner, id: SessionId, frame: Frame, published: Instant) -> bool {
+        let topics = read(&self.owners);
+        let Some(mut topic) = topics.get(owner).map(|topic| lock(topic)) else { return false };
+        if frame.kind() == Kind::Deleted {
+            topic.remove(id);
+        }
+        topic.notice(id, Outgoing::live(frame, published, None), self.now());
+        true
+    }
+
     fn publish_status(&self, owner: &Owner, status: &Status, published: Instant) -> bool {
-        let out = Outgoing { frame: Frame::status(status), published: Some(published) };
+        // The end stands for all statuses, which come every second.
+        let ends = status.state.is_terminal();
+        let delivery = if ends { Delivery::begin(status.session_id, "end", published) } else { None };
+        let out = Outgoing::live(Frame::status(status), published, delivery);
         let now = self.now();
         let is_new = self.if_held(owner, status.session_id, |topic| {
             topic.used = now;
@@ -394,7 +466,7 @@ impl Hub {
             return (*known, out.frame.json());
         }
         let json = frame.json();
-        topic.latest = Some((version, Outgoing { frame, published: Some(Instant::now()) }));
+        topic.latest = Some((version, Outgoing::live(frame, Instant::now(), None)));
         topic.running = info.is_running();
         let now = self.now();
         topic.watchers.iter().for_each(|(_, slot)| slot.wake(now));
@@ -413,6 +485,44 @@ impl Hub {
         !lock(&self.models).watchers.is_empty()
     }
 
+    /// Publishes the dashboard of a range, if it says something new or nothing was published for a while.
+    pub fn publish_dashboard(&self, dashboard: Dashboard) {
+        let now = self.now();
+        let mut topic = lock(self.dashboard(dashboard.range));
+        let number = match &topic.latest {
+            Some(latest) if latest.dashboard.says_the_same(&dashboard) && now < latest.at + DASHBOARD_INTERVAL => {
+                return;
+            }
+            Some(latest) => latest.number + 1,
+            None => 1,
+        };
+        let out = Outgoing::stored(Frame::overview(&dashboard));
+        topic.latest = Some(LatestDashboard { number, dashboard, at: now, out });
+        topic.watchers.iter().for_each(|(_, slot)| slot.wake(now));
+    }
+
+    /// The ranges whose dashboards are watched.
+    #[must_use]
+    pub fn watched_dashboards(&self) -> Vec<Range> {
+        Range::ALL.into_iter().filter(|range| !lock(self.dashboard(*range)).watchers.is_empty()).collect()
+    }
+
+    /// Ends the streams of all administrators, because one has signed out. The others come back.
+    pub fn end_dashboards(&self) {
+        self.close_dashboards(CloseReason::Logout);
+    }
+
+    fn close_dashboards(&self, why: CloseReason) {
+        let now = self.now();
+        for topic in &self.dashboards {
+            lock(topic).watchers.iter().for_each(|(_, slot)| slot.close(why, now));
+        }
+    }
+
+    fn dashboard(&self, range: Range) -> &Topic<DashboardTopic> {
+        &self.dashboards[range as usize]
+    }
+
     /// Ends all streams with a `bye`, those that are opened later too.
     pub fn close(&self) {
         self.closed.store(true, Relaxed);
@@ -424,6 +534,7 @@ impl Hub {
             lock(topic).watchers.iter().for_each(|(_, slot)| slot.close(CloseReason::Shutdown, now));
         }
         lock(&self.models).watchers.iter().for_each(|(_, slot)| slot.close(CloseReason::Shutdown, now));
+        self.close_dashboards(CloseReason::Shutdown);
     }
 
     /// Ends the streams of an owner who logged out.
@@ -458,7 +569,7 @@ impl Hub {
     /// Checks all topics in small batches, so that changes don't wait for it.
     async fn sweep(&self) {
         let now = self.now();
-        *lock(&self.heartbeat) = Frame::heartbeat(Timestamp::now());
+        *lock(&self.heartbeats) = heartbeats(&self.limits);
         let is_old = |used: Ticks| now.saturating_sub(used) >= TOPIC_IDLE_TIMEOUT;
         let is_expired = |topic: &SessionTopic| topic.watchers.is_empty() && is_old(topic.used);
         let mut expired = Vec::new();
@@ -466,7 +577,7 @@ impl Hub {
             for (id, topic) in step {
                 let topic = lock(topic);
                 let running = topic.is_running();
-                topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, now));
+                topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, running, now));
                 if is_expired(&topic) {
                     expired.push(*id);
                 }
@@ -486,9 +597,10 @@ impl Hub {
         let mut any_expired = false;
         for step in self.owner_topics().chunks(SWEEP_BATCH) {
             for topic in step {
-                let topic = lock(topic);
+                let mut topic = lock(topic);
+                topic.expire_notices(now);
                 let running = topic.is_running();
-                topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, now));
+                topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, running, now));
                 any_expired |= is_expired(&topic);
             }
             tokio::task::yield_now().await;
@@ -498,11 +610,17 @@ impl Hub {
         }
         self.meters.entries(Scope::Owner, read(&self.owners).len());
         let topic = lock(&self.models);
-        topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, topic.running, now));
+        topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, topic.running, false, now));
+        drop(topic);
+        for topic in &self.dashboards {
+            // Something comes every few seconds, so none is idle.
+            lock(topic).watchers.iter().for_each(|(_, slot)| self.check_stream(slot, true, false, now));
+        }
     }
 
     /// Ends a stream that has reached a limit, or requests a heartbeat.
-    fn check_stream(&self, slot: &Slot, running: bool, now: Ticks) {
+    /// `running`: something may happen at any time, so the stream isn't idle. `busy`: a session is processing.
+    fn check_stream(&self, slot: &Slot, running: bool, busy: bool, now: Ticks) {
         let elapsed = |since: Ticks| now.saturating_sub(since);
         let idle = self.limits.idle_secs.saturating_mul(PER_SECOND);
         if slot.stalled_since().is_some_and(|since| elapsed(since) >= STALL_TIMEOUT) {
@@ -511,8 +629,12 @@ impl Hub {
             slot.close(CloseReason::Lifetime, now);
         } else if !running && elapsed(slot.last_event()) >= idle {
             slot.close(CloseReason::Idle, now);
-        } else if elapsed(slot.last_sent()) >= HEARTBEAT {
-            slot.request_heartbeat(now);
+        } else {
+            // What the last heartbeat promised is kept, also once nothing is processing any more.
+            let secs = heartbeat_secs(&self.limits, busy || slot.beats_fast());
+            if elapsed(slot.last_sent()) >= secs.saturating_mul(PER_SECOND) {
+                slot.request_heartbeat(busy, now);
+            }
         }
     }
 
@@ -526,12 +648,18 @@ impl Hub {
 
     // For streams
 
+    /// Microseconds from the hub's start to a time.
+    pub(super) fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn now(&self) -> Ticks {
         self.clock.load(Relaxed)
     }
 
-    pub(super) fn heartbeat(&self) -> Frame {
-        lock(&self.heartbeat).clone()
+    /// The heartbeat of a stream, by whether it promises another one soon.
+    pub(super) fn heartbeat(&self, fast: bool) -> Frame {
+        lock(&self.heartbeats)[usize::from(fast)].clone()
     }
 
     fn slot(&self, peer: Option<Arc<Peer>>) -> Arc<Slot> {
@@ -567,6 +695,13 @@ impl Hub {
     pub(super) fn watch_models(self: &Arc<Self>, peer: Option<Arc<Peer>>) -> Watch<ModelsTopic> {
         let slot = self.slot(peer);
         let topic = Arc::clone(&self.models);
+        let key = lock(&topic).watchers.insert(Arc::clone(&slot));
+        self.watching(topic, slot, key)
+    }
+
+    pub(super) fn watch_dashboard(self: &Arc<Self>, range: Range, peer: Option<Arc<Peer>>) -> Watch<DashboardTopic> {
+        let slot = self.slot(peer);
+        let topic = Arc::clone(self.dashboard(range));
         let key = lock(&topic).watchers.insert(Arc::clone(&slot));
         self.watching(topic, slot, key)
     }
@@ -638,6 +773,13 @@ impl Watched for ModelsTopic {
     }
 }
 
+impl Watched for DashboardTopic {
+    const SCOPE: Scope = Scope::Dashboard;
+    fn watchers(&mut self) -> &mut slab::Slab<Arc<Slot>> {
+        &mut self.watchers
+    }
+}
+
 /// A stream's registration in the hub. Dropping it removes the stream.
 pub(super) struct Watch<T: Watched> {
     pub(super) hub: Arc<Hub>,
@@ -651,14 +793,31 @@ pub(super) struct Watch<T: Watched> {
 impl<T: Watched> Drop for Watch<T> {
     fn drop(&mut self) {
         lock(&self.topic).watchers().try_remove(self.key as usize);
-        let why = self.slot.closing().unwrap_or(self.end_reason);
-        self.hub.meters.closed(T::SCOPE, why);
+        self.hub.meters.closed(T::SCOPE, self.close_reason());
     }
+}
+
+impl<T: Watched> Watch<T> {
+    pub(super) fn close_reason(&self) -> CloseReason {
+        self.slot.closing().unwrap_or(self.end_reason)
+    }
+}
+
+/// After how many seconds of silence a stream sends a heartbeat.
+fn heartbeat_secs(limits: &StreamLimits, busy: bool) -> u32 {
+    if busy { limits.heartbeat_secs.min(BUSY_HEARTBEAT_SECS) } else { limits.heartbeat_secs }
+}
+
+/// The heartbeats of this second. Streams are checked once a second, so a heartbeat comes up to a second late.
+fn heartbeats(limits: &StreamLimits) -> [Frame; 2] {
+    let now = Timestamp::now();
+    [false, true].map(|busy| Frame::heartbeat(now, heartbeat_secs(limits, busy) + 1))
 }
 
 /// A `bye` with a random wait before the reconnect.
 pub(super) fn bye(reason: Bye) -> Frame {
-    let range = if reason == Bye::Limit { RETRY_REFUSED_MS } else { RETRY_MS };
+    let refused = matches!(reason, Bye::Limit | Bye::Polling);
+    let range = if refused { RETRY_REFUSED_MS } else { RETRY_MS };
     Frame::bye(reason, rand::rng().random_range(range))
 }
 

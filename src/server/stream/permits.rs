@@ -97,6 +97,12 @@ impl StreamPermits {
     }
 }
 
+impl StreamPermit {
+    pub(super) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+}
+
 impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut taken = lock(&self.permits.taken);

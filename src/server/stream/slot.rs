@@ -72,8 +72,9 @@ const OPEN: u8 = u8::MAX;
 pub(super) struct Slot {
     waker: AtomicWaker,
     closing: AtomicU8,
-    /// Whether a heartbeat is due.
+    /// Whether a heartbeat is due, and whether the last one promised another one soon.
     heartbeat_due: AtomicBool,
+    beats_fast: AtomicBool,
     /// When the last event was sent, heartbeats included.
     last_sent: AtomicU32,
     /// When the last event other than a heartbeat was sent.
@@ -92,6 +93,7 @@ impl Slot {
             waker: AtomicWaker::new(),
             closing: AtomicU8::new(OPEN),
             heartbeat_due: AtomicBool::new(false),
+            beats_fast: AtomicBool::new(false),
             last_sent: AtomicU32::new(now),
             last_event: AtomicU32::new(now),
             pending_since: AtomicU32::new(0),
@@ -124,9 +126,21 @@ impl Slot {
         CloseReason::ALL.get(usize::from(self.closing.load(Relaxed))).copied()
     }
 
-    pub(super) fn request_heartbeat(&self, now: Ticks) {
+    /// Asks for a heartbeat, which promises another one soon if `fast`.
+    pub(super) fn request_heartbeat(&self, fast: bool, now: Ticks) {
+        self.beats_fast.store(fast, Relaxed);
         self.heartbeat_due.store(true, Relaxed);
         self.wake(now);
+    }
+
+    /// Notes what a heartbeat promises.
+    pub(super) fn promise(&self, fast: bool) {
+        self.beats_fast.store(fast, Relaxed);
+    }
+
+    /// Whether the last heartbeat promised another one soon.
+    pub(super) fn beats_fast(&self) -> bool {
+        self.beats_fast.load(Relaxed)
     }
 
     pub(super) fn take_heartbeat_request(&self) -> bool {

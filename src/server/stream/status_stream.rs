@@ -6,13 +6,15 @@ use super::{
     Bye, Frame, Kind, Outgoing, StreamPermit,
     gzip::Gzip,
     hub::{self, Hub, Watch, bye},
+    life::{Life, Subject},
     lock::lock,
+    meters::Scope,
     slot::{CloseReason, Slot},
     socket::Peer,
-    topic::{ModelsTopic, Next, OwnerTopic, SessionTopic},
+    topic::{DashboardTopic, ModelsTopic, Next, OwnerTopic, SessionTopic},
 };
 use crate::{
-    model::{EventId, Segment, SegmentEvent, SessionId, Status, Timestamp},
+    model::{Arm, EventId, Segment, SegmentEvent, SessionId, Status, figures::Range},
     server::owner::Owner,
 };
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 /// Why reading from the source failed.
@@ -39,6 +42,10 @@ pub trait Source: Send + Sync + 'static {
     fn statuses(&self, owner: &Owner) -> SourceFuture<Vec<Status>>;
 }
 
+/// When the head of a request for a stream had been read; in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestedAt(pub Instant);
+
 /// A status stream, without the connection that carries it.
 pub struct StatusStream {
     view: View,
@@ -46,14 +53,18 @@ pub struct StatusStream {
     ready: VecDeque<Frame>,
     reading: Option<SourceFuture<ReadResult>>,
     ended: bool,
+    /// The arm of the page that reads it; none for programs.
+    arm: Option<Arm>,
     /// Compresses the stream, for a client that asked for it.
     gzip: Option<Box<Gzip>>,
+    life: Life,
 }
 
 enum View {
     Session(SessionView),
     Owner(OwnerView),
     Models(ModelsView),
+    Dashboard(DashboardView),
     /// A refusal: the stream is only a `bye`.
     Refused,
 }
@@ -66,7 +77,7 @@ struct SessionView {
     seen: u64,
     next: u32,
     status_number: Option<u32>,
-    _permit: StreamPermit,
+    permit: StreamPermit,
 }
 
 struct OwnerView {
@@ -78,14 +89,21 @@ struct OwnerView {
     since: u64,
     /// Whether the end of the snapshot was sent.
     snapshot_end_sent: bool,
-    _permit: StreamPermit,
+    permit: StreamPermit,
 }
 
 struct ModelsView {
     watch: Watch<ModelsTopic>,
     /// The version that the client has seen.
     seen: u64,
-    _permit: StreamPermit,
+    permit: StreamPermit,
+}
+
+struct DashboardView {
+    watch: Watch<DashboardTopic>,
+    /// The number of the last event that was sent; 0 before the first.
+    seen: u64,
+    permit: StreamPermit,
 }
 
 enum ReadResult {
@@ -120,7 +138,7 @@ impl StatusStream {
             seen: last.version,
             next: last.segments,
             status_number: None,
-            _permit: permit,
+            permit,
         }))
     }
 
@@ -135,34 +153,49 @@ impl StatusStream {
     ) -> Self {
         let watch = hub.watch_owner(&owner, peer);
         let since = lock(&watch.topic).end();
-        Self::new(View::Owner(OwnerView {
-            watch,
-            source,
-            owner,
-            next: 0,
-            since,
-            snapshot_end_sent: false,
-            _permit: permit,
-        }))
+        Self::new(View::Owner(OwnerView { watch, source, owner, next: 0, since, snapshot_end_sent: false, permit }))
     }
 
     /// A stream of the models of this node, for a client that has seen everything up to the version `seen`.
     #[must_use]
     pub fn of_models(hub: &Arc<Hub>, permit: StreamPermit, seen: u64, peer: Option<Arc<Peer>>) -> Self {
-        Self::new(View::Models(ModelsView { watch: hub.watch_models(peer), seen, _permit: permit }))
+        Self::new(View::Models(ModelsView { watch: hub.watch_models(peer), seen, permit }))
+    }
+
+    /// A stream of the dashboard of a range.
+    #[must_use]
+    pub fn of_dashboard(hub: &Arc<Hub>, permit: StreamPermit, range: Range, peer: Option<Arc<Peer>>) -> Self {
+        let watch = hub.watch_dashboard(range, peer);
+        Self::new(View::Dashboard(DashboardView { watch, seen: 0, permit }))
     }
 
     /// A stream that holds only the `bye` of a refusal.
     #[must_use]
-    pub fn refused() -> Self {
+    pub fn refused(why: Bye) -> Self {
         let mut stream = Self::new(View::Refused);
-        stream.ready.push_back(bye(Bye::Limit));
+        stream.ready.push_back(bye(why));
         stream.ended = true;
         stream
     }
 
     fn new(view: View) -> Self {
-        Self { view, ready: VecDeque::from([hub::retry()]), reading: None, ended: false, gzip: None }
+        let ready = VecDeque::from([hub::retry()]);
+        let life = Life::begin(view.hub().map(|hub| &**hub));
+        Self { view, ready, reading: None, ended: false, arm: None, gzip: None, life }
+    }
+
+    /// The same stream, which was asked for at this time.
+    #[must_use]
+    pub fn requested(mut self, at: Instant) -> Self {
+        self.life.requested(at.elapsed());
+        self
+    }
+
+    /// The same stream, for a page of this arm: its bytes are counted.
+    #[must_use]
+    pub fn for_page(mut self, arm: Arm) -> Self {
+        self.arm = Some(arm);
+        self
     }
 
     /// The same stream, written as a gzip file.
@@ -183,17 +216,13 @@ impl StatusStream {
             View::Session(view) => Some(&view.watch.slot),
             View::Owner(view) => Some(&view.watch.slot),
             View::Models(view) => Some(&view.watch.slot),
+            View::Dashboard(view) => Some(&view.watch.slot),
             View::Refused => None,
         }
     }
 
     fn hub(&self) -> Option<&Hub> {
-        match &self.view {
-            View::Session(view) => Some(&view.watch.hub),
-            View::Owner(view) => Some(&view.watch.hub),
-            View::Models(view) => Some(&view.watch.hub),
-            View::Refused => None,
-        }
+        self.view.hub().map(|hub| &**hub)
     }
 
     fn end(&mut self, why: CloseReason) {
@@ -202,6 +231,7 @@ impl StatusStream {
             View::Session(view) => view.watch.end_reason = why,
             View::Owner(view) => view.watch.end_reason = why,
             View::Models(view) => view.watch.end_reason = why,
+            View::Dashboard(view) => view.watch.end_reason = why,
             View::Refused => {}
         }
     }
@@ -230,13 +260,15 @@ impl StatusStream {
 
     /// Records in the metrics that events were written as so many bytes, and how long they took since they were
     /// published.
-    pub(super) fn record_events<'a>(&self, events: impl IntoIterator<Item = &'a Outgoing>, bytes: usize) {
-        let Some(hub) = self.hub() else { return };
-        hub.meters.bytes.increment(bytes as u64);
-        for out in events {
-            hub.meters.sent(out.frame.kind());
-            if let Some(published) = out.published {
-                hub.meters.latency.record(published.elapsed().as_secs_f64());
+    pub(super) fn record_events<'a>(&mut self, events: impl IntoIterator<Item = &'a Outgoing>, bytes: usize) {
+        if let Some(hub) = self.view.hub().filter(|hub| hub.is_measured) {
+            if let Some(arm) = self.arm {
+                hub.sightings().add_bytes(arm, bytes);
+            }
+            let written = self.life.wrote(hub, events, bytes);
+            // The dashboard doesn't count what it causes itself.
+            if !matches!(self.view, View::Dashboard(_)) {
+                hub.meters.wrote(written, bytes);
             }
         }
     }
@@ -284,6 +316,7 @@ impl StatusStream {
                 View::Session(view) => view.step(),
                 View::Owner(view) => view.step(),
                 View::Models(view) => view.step(),
+                View::Dashboard(view) => view.step(),
                 View::Refused => Step::End(CloseReason::Ended),
             };
             match step {
@@ -296,7 +329,8 @@ impl StatusStream {
                         return Poll::Pending;
                     }
                     let Some(hub) = self.hub() else { continue };
-                    return Poll::Ready(Some(self.record_sent(Outgoing::stored(hub.heartbeat()))));
+                    let heartbeat = hub.heartbeat(slot.beats_fast());
+                    return Poll::Ready(Some(self.record_sent(Outgoing::stored(heartbeat))));
                 }
             }
         }
@@ -332,6 +366,41 @@ impl StatusStream {
             }
             (View::Owner(view), ReadResult::Statuses(statuses)) => view.watch.hub.learn_list(&view.owner, &statuses),
             _ => {}
+        }
+    }
+}
+
+impl Drop for StatusStream {
+    fn drop(&mut self) {
+        let (subject, why) = match &self.view {
+            View::Session(SessionView { id, permit, watch, .. }) => {
+                (Subject { scope: Scope::Session, session: Some(*id), permit }, watch.close_reason())
+            }
+            View::Owner(OwnerView { permit, watch, .. }) => {
+                (Subject { scope: Scope::Owner, session: None, permit }, watch.close_reason())
+            }
+            View::Models(ModelsView { permit, watch, .. }) => {
+                (Subject { scope: Scope::Models, session: None, permit }, watch.close_reason())
+            }
+            View::Dashboard(DashboardView { permit, watch, .. }) => {
+                (Subject { scope: Scope::Dashboard, session: None, permit }, watch.close_reason())
+            }
+            View::Refused => return,
+        };
+        if let Some(hub) = self.view.hub().filter(|hub| hub.is_measured) {
+            self.life.end(hub, &subject, why);
+        }
+    }
+}
+
+impl View {
+    fn hub(&self) -> Option<&Arc<Hub>> {
+        match self {
+            Self::Session(view) => Some(&view.watch.hub),
+            Self::Owner(view) => Some(&view.watch.hub),
+            Self::Models(view) => Some(&view.watch.hub),
+            Self::Dashboard(view) => Some(&view.watch.hub),
+            Self::Refused => None,
         }
     }
 }
@@ -396,9 +465,12 @@ impl OwnerView {
             }
             None if !self.snapshot_end_sent => {
                 self.snapshot_end_sent = true;
+                let busy = topic.is_running();
+                drop(topic);
+                self.watch.slot.promise(busy);
                 // The snapshot of an owner without sessions is empty; a heartbeat shows the client that events get
-                // through.
-                Step::Send(Outgoing::stored(Frame::heartbeat(Timestamp::now())))
+                // through, and says when the next one comes.
+                Step::Send(Outgoing::stored(self.watch.hub.heartbeat(busy)))
             }
             None => Step::Wait,
         }
@@ -415,6 +487,19 @@ impl ModelsView {
             }
             // Nothing more will come until somebody starts a download.
             _ if !topic.running => Step::End(CloseReason::Ended),
+            _ => Step::Wait,
+        }
+    }
+}
+
+impl DashboardView {
+    fn step(&mut self) -> Step {
+        let topic = lock(&self.watch.topic);
+        match &topic.latest {
+            Some(latest) if latest.number > self.seen => {
+                self.seen = latest.number;
+                Step::Send(latest.out.clone())
+            }
             _ => Step::Wait,
         }
     }

@@ -2,10 +2,14 @@
 //! the last segments (a log, so each has its number). A stream keeps only its position in it, so a slow reader costs
 //! nothing and still gets every segment.
 
-use super::{Frame, slot::Slot, ticks::Ticks};
+use super::{
+    Frame,
+    slot::Slot,
+    ticks::{PER_SECOND, Ticks},
+};
 use crate::{
-    model::{SegmentEvent, SessionId, State, Status, Timestamp},
-    server::owner::Owner,
+    model::{SegmentEvent, SessionId, State, Status, Timestamp, dashboard::Dashboard},
+    server::{owner::Owner, telemetry::traces::Delivery},
 };
 use slab::Slab;
 use std::{
@@ -24,11 +28,17 @@ pub struct Outgoing {
     pub frame: Frame,
     /// When its change was published; none if it was read from the store.
     pub published: Option<Instant>,
+    /// Its way to the first page, if that is traced.
+    pub(super) delivery: Option<Arc<Delivery>>,
 }
 
 impl Outgoing {
     pub(super) fn stored(frame: Frame) -> Self {
-        Self { frame, published: None }
+        Self { frame, published: None, delivery: None }
+    }
+
+    pub(super) fn live(frame: Frame, published: Instant, delivery: Option<Arc<Delivery>>) -> Self {
+        Self { frame, published: Some(published), delivery }
     }
 }
 
@@ -69,6 +79,24 @@ pub(super) struct ModelsTopic {
     /// Whether a model is on its way.
     pub(super) running: bool,
     pub(super) watchers: Slab<Arc<Slot>>,
+}
+
+/// The dashboard of one range, as far as its watchers need it.
+#[derive(Debug, Default)]
+pub(super) struct DashboardTopic {
+    pub(super) latest: Option<LatestDashboard>,
+    pub(super) watchers: Slab<Arc<Slot>>,
+}
+
+/// The newest event about the dashboard.
+#[derive(Debug)]
+pub(super) struct LatestDashboard {
+    /// The number of the event.
+    pub(super) number: u64,
+    /// What it says.
+    pub(super) dashboard: Dashboard,
+    pub(super) at: Ticks,
+    pub(super) out: Outgoing,
 }
 
 /// One session, as far as its watchers need it.
@@ -207,7 +235,10 @@ pub(super) struct OwnerTopic {
     segment_bytes: usize,
     /// The number of the next change.
     end: u64,
-    /// A hash of the statuses that doesn't depend on their order.
+    /// What was said lately of sessions that isn't in their statuses, so that a watcher that comes a moment later, or
+    /// polls, learns of it too.
+    notices: VecDeque<Notice>,
+    /// A hash of the statuses and notices that doesn't depend on their order.
     hash: u64,
     pub(super) watchers: Slab<Arc<Slot>>,
     pub(super) used: Ticks,
@@ -217,7 +248,22 @@ pub(super) struct OwnerTopic {
 enum Item {
     Status(SessionId),
     Segment(Outgoing),
+    Notice(Outgoing),
 }
+
+/// That a session was renamed or deleted.
+#[derive(Debug)]
+struct Notice {
+    /// The number of the change.
+    number: u64,
+    id: SessionId,
+    at: Ticks,
+    out: Outgoing,
+}
+
+/// How long a notice is kept, and how many of an owner: pages that were rendered before it was made are connected by then.
+const NOTICE_LIFETIME: Ticks = 60 * PER_SECOND;
+const MAX_NOTICES: usize = 64;
 
 impl OwnerTopic {
     /// Stores a status if it is newer than the known one of its session. False if it isn't.
@@ -254,11 +300,40 @@ impl OwnerTopic {
         }
     }
 
-    /// Forgets a session.
-    pub(super) fn remove(&mut self, id: SessionId) {
-        if let Some((number, latest)) = self.sessions.remove(&id) {
-            self.hash ^= hash_of(id, latest.version);
-            self.order.remove(&number);
+    /// Forgets a session. False if it isn't known.
+    pub(super) fn remove(&mut self, id: SessionId) -> bool {
+        let Some((number, latest)) = self.sessions.remove(&id) else { return false };
+        self.hash ^= hash_of(id, latest.version);
+        self.order.remove(&number);
+        true
+    }
+
+    /// Tells the watchers something about a session that isn't in its status. It takes the place of what was told before.
+    pub(super) fn notice(&mut self, id: SessionId, out: Outgoing, now: Ticks) {
+        if let Some(old) = self.notices.iter().position(|notice| notice.id == id) {
+            self.drop_notice(old);
+        }
+        self.hash ^= hash_of(id, out.frame.text());
+        self.order.insert(self.end, Item::Notice(out.clone()));
+        self.notices.push_back(Notice { number: self.end, id, at: now, out });
+        self.end += 1;
+        if self.notices.len() > MAX_NOTICES {
+            self.drop_notice(0);
+        }
+        self.wake(now);
+    }
+
+    fn drop_notice(&mut self, position: usize) {
+        if let Some(notice) = self.notices.remove(position) {
+            self.hash ^= hash_of(notice.id, notice.out.frame.text());
+            self.order.remove(&notice.number);
+        }
+    }
+
+    /// Forgets old notices.
+    pub(super) fn expire_notices(&mut self, now: Ticks) {
+        while self.notices.front().is_some_and(|notice| now.saturating_sub(notice.at) >= NOTICE_LIFETIME) {
+            self.drop_notice(0);
         }
     }
 
@@ -305,16 +380,18 @@ impl OwnerTopic {
                 Some((number + 1, latest.out.clone()))
             }
             Item::Segment(out) if *number >= since => Some((number + 1, out.clone())),
+            Item::Notice(out) => Some((number + 1, out.clone())),
             Item::Segment(_) => None,
         })
     }
 
-    /// The newest statuses, oldest session first, and a tag that changes with them.
+    /// The newest statuses, oldest session first, then the notices, and a tag that changes with them.
     pub(super) fn statuses(&self) -> (u64, Vec<Frame>) {
         let mut ids: Vec<&SessionId> = self.sessions.keys().collect();
         ids.sort_unstable();
         let frames = ids.iter().filter_map(|id| self.sessions.get(id)).map(|(_, latest)| latest.out.frame.clone());
-        (self.hash, frames.collect())
+        let notices = self.notices.iter().map(|notice| notice.out.frame.clone());
+        (self.hash, frames.chain(notices).collect())
     }
 
     pub(super) fn wake(&self, now: Ticks) {
@@ -330,13 +407,14 @@ impl OwnerTopic {
 }
 
 /// A hash that is the same on every node of one build, so that polls may go to any of them.
-fn hash_of(id: SessionId, version: u64) -> u64 {
+fn hash_of(id: SessionId, what: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (id, version).hash(&mut hasher);
+    (id, what).hash(&mut hasher);
     hasher.finish()
 }
 
 /// The event that announces a segment.
 pub(super) fn segment_frame(segment: &SegmentEvent, version: u64, published: Instant) -> Outgoing {
-    Outgoing { frame: Frame::segment(segment, version), published: Some(published) }
+    let delivery = Delivery::begin(segment.session_id, "segment", published);
+    Outgoing::live(Frame::segment(segment, version), published, delivery)
 }

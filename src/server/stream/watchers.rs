@@ -2,8 +2,8 @@
 
 use super::Hub;
 use crate::{
-    model::{SessionId, Status},
-    server::{bus::Watchers, event::Event, owner::Owner},
+    model::{SessionId, Status, Timestamp},
+    server::{bus::Watchers, event::Event, owner::Owner, sightings::Sighting},
 };
 use std::collections::HashMap;
 use tokio::sync::mpsc::UnboundedSender;
@@ -47,6 +47,10 @@ impl Watchers for Hub {
 
     fn is_held(&self, owner: &Owner, id: SessionId) -> bool {
         self.is_held(owner, id)
+    }
+
+    fn hear_of_page(&self, sighting: &Sighting) {
+        self.sightings().hear(sighting, Timestamp::now());
     }
 
     fn subscribe_remote(&self, subscribe: UnboundedSender<SessionId>) {

@@ -29,6 +29,11 @@ impl Backoff {
     }
 }
 
+/// Counts a failure of a connection to Redis.
+pub(super) fn count_error() {
+    metrics::counter!("hark_redis_errors_total").increment(1);
+}
+
 /// Waits for an answer, for [`RESPONSE_TIMEOUT`] at most.
 pub(super) async fn with_timeout<T>(request: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
     match time::timeout(RESPONSE_TIMEOUT, request).await {

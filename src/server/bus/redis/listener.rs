@@ -9,10 +9,10 @@ use super::{
         local::Local,
         wire::{self, NodeNotice},
     },
-    link::{Backoff, RESPONSE_TIMEOUT, RETRY_WAIT, connection_closed, timed_out, with_timeout},
+    link::{Backoff, RESPONSE_TIMEOUT, RETRY_WAIT, connection_closed, count_error, timed_out, with_timeout},
 };
 use crate::{
-    model::{EngineId, Session, SessionId, State},
+    model::{EngineId, Session, SessionId, State, Title},
     server::{
         event::{Change, Event},
         owner::Owner,
@@ -74,14 +74,18 @@ impl Listener {
                 Ok(pubsub) => {
                     let (sink, messages) = pubsub.split();
                     if let Err(error) = self.listen(sink, messages, &mut backoff).await {
+                        count_error();
                         tracing::warn!(%error, "the connection to Redis broke; connecting again, and reading changes from the store every second until then");
                     }
                     self.connected.send_replace(false);
                 }
-                Err(error) => backoff.warn_once(
-                    "Redis can't be reached; changes of other nodes are read from the store every second",
-                    &error,
-                ),
+                Err(error) => {
+                    count_error();
+                    backoff.warn_once(
+                        "Redis can't be reached; changes of other nodes are read from the store every second",
+                        &error,
+                    );
+                }
             }
             time::sleep(backoff.next()).await;
         }
@@ -121,7 +125,9 @@ impl Listener {
                     }
                 }
                 _ = pings.tick() => {
+                    let sent = time::Instant::now();
                     self.await_reply(messages, sink.ping::<redis::Value>()).await?;
+                    metrics::histogram!("hark_redis_ping_seconds").record(sent.elapsed());
                     if self.serves_streams {
                         self.prune_subscriptions(&mut sink, messages).await?;
                     }
@@ -237,6 +243,11 @@ impl Listener {
         let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
         if payload.len() > wire::MAX_MESSAGE {
             count(Err(Rejection::Oversized));
+            if let Some(id) = wire::session_of(channel)
+                && matches!(self.sessions.get(&id), Some(Subscribed::Known { outside: true, .. }))
+            {
+                self.inbox.refuse_oversized(id, payload.len());
+            }
         } else if channel == wire::NODES {
             match wire::parse_notice(payload, &self.signer) {
                 Ok(notice) => self.notice(notice),
@@ -253,8 +264,9 @@ impl Listener {
         match self.sessions.get_mut(&id) {
             Some(Subscribed::Loading(waiting)) if self.buffered_bytes + payload.len() <= MAX_BUFFERED_BYTES => {
                 let before = waiting.bytes();
-                if let Err(rejection) = waiting.put(id, payload) {
-                    count(Err(rejection));
+                // It isn't known yet whether its worker is outside Hark, so this isn't logged.
+                if let Err(refusal) = waiting.put(id, payload) {
+                    count(Err(refusal.rejection));
                 }
                 self.buffered_bytes = self.buffered_bytes - before + waiting.bytes();
             }
@@ -300,10 +312,21 @@ impl Listener {
                     self.read(vec![session_id], Duration::ZERO);
                 }
             }
+            NodeNotice::Renamed { session_id, owner, title } => {
+                if let Ok(title) = Title::new(&title) {
+                    let owner = Owner::from_store(owner);
+                    self.local.publish(&Event { owner, change: Change::Renamed(session_id, title) });
+                }
+            }
             NodeNotice::Deleted { session_id, owner } => {
                 self.local.publish(&Event { owner: Owner::from_store(owner), change: Change::Deleted(session_id) });
             }
             NodeNotice::LoggedOut { owner } => self.local.log_out(&Owner::from_store(owner)),
+            NodeNotice::Page(sighting) => {
+                if self.serves_streams {
+                    self.local.watchers().hear_of_page(&sighting);
+                }
+            }
             // Setting it makes `reconcile` compare at once, as after a new connection.
             NodeNotice::Compare => drop(self.connected.send_replace(true)),
         }

@@ -5,11 +5,12 @@ use super::{
         Signer,
         wire::{self, NodeNotice},
     },
-    link::{Backoff, RESPONSE_TIMEOUT, with_timeout},
+    link::{Backoff, RESPONSE_TIMEOUT, count_error, with_timeout},
 };
 use crate::server::{
     event::{Change, Event},
     owner::Owner,
+    sightings::Sighting,
 };
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 use std::sync::{
@@ -51,6 +52,7 @@ impl QueuedMessage {
         let status = event.new_status();
         let segment = match &event.change {
             Change::Segment(segment, _) => segment.text.len(),
+            Change::Renamed(_, title) => title.as_str().len(),
             Change::Status(_) | Change::Deleted(_) => 0,
         };
         let error = status.and_then(|status| status.error.as_ref());
@@ -66,6 +68,10 @@ impl Publisher {
 
     pub(in crate::server::bus) fn log_out(&self, owner: Owner) {
         self.send(QueuedMessage::Notice(NodeNotice::LoggedOut { owner: owner.as_str().to_owned() }));
+    }
+
+    pub(in crate::server::bus) fn tell_of_page(&self, sighting: Sighting) {
+        self.send(QueuedMessage::Notice(NodeNotice::Page(sighting)));
     }
 
     pub(in crate::server::bus) fn is_connected(&self) -> bool {
@@ -115,6 +121,7 @@ pub(super) async fn publish(
                     if stop.is_cancelled() {
                         return;
                     }
+                    count_error();
                     backoff.warn_once("Redis can't be reached; other nodes see changes up to a second late", &error);
                     time::sleep(backoff.next()).await;
                     continue;
@@ -147,6 +154,7 @@ pub(super) async fn publish(
         if let Some(open) = &mut connection
             && let Err(error) = pipe.query_async::<()>(open).await
         {
+            count_error();
             tracing::warn!(%error, "changes could not be published to Redis and were dropped; connecting again");
             metrics::counter!("hark_bus_dropped_total").increment(pipe.cmd_iter().count() as u64);
             publisher_connected.store(false, Relaxed);

@@ -43,6 +43,8 @@ impl Download<'_> {
         // Redirects are followed here and not by the client, because the digest is in the response that redirects.
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
+            // One large file needs nothing of HTTP/2, whose windows would slow it down.
+            .http1_only()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(self.silence)
             .build()

@@ -7,7 +7,7 @@ use super::{
     convert::{self, MAX_TOKENIZER},
     digest_of,
     download::Download,
-    ggml, hex, packages,
+    ggml, packages,
 };
 use crate::{
     model::{ModelInfo, bytes},
@@ -16,6 +16,7 @@ use crate::{
         folders,
     },
 };
+use data_encoding::HEXLOWER;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 use std::{
@@ -416,7 +417,7 @@ fn convert_folder(folder: &Path, to: &Path) -> Result<String, String> {
         .map_err(|e| format!("the model in {} can't be converted: {e}", folder.display()))?;
     let written = writer.into_inner().map_err(|e| failed(e.into_error()))?;
     written.file.sync_all().map_err(failed)?;
-    Ok(hex(written.hasher))
+    Ok(HEXLOWER.encode(&written.hasher.finalize()))
 }
 
 /// A file whose digest is computed while it is written.

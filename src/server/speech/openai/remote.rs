@@ -121,7 +121,7 @@ pub(super) struct Remote<'a> {
 impl<'a> Remote<'a> {
     pub(super) fn new(address: Address<'_>, wanted: Wanted<'a>) -> Result<Self, ChildError> {
         // Redirects are followed here, because the key and the recording are only for the configured server.
-        let client = Client::builder().timeout(address.timeout).redirect(Policy::none()).build();
+        let client = Client::builder().http1_only().timeout(address.timeout).redirect(Policy::none()).build();
         let client = client.map_err(|e| ChildError::new("internal", e.to_string()))?;
         let url = Url::parse(&format!("{}/audio/transcriptions", address.url))
             .map_err(|e| ChildError::new("address", format!("HARK_OPENAI_URL is not an address: {e}.")))?;

@@ -45,6 +45,11 @@ const MAX_PROMPT_TOKENS: usize = 200;
 /// A segment is divided where nobody speaks for so many seconds: a silence that was left out of the window.
 const MAX_GAP: f64 = 2.0;
 
+/// A segment in which somebody speaks for so long, in seconds, has more text than so many bytes for each of them. People
+/// say about 15 in English and in Chinese.
+const MIN_JUDGED_SECS: f64 = 6.0;
+const MIN_BYTES_PER_SECOND: f64 = 4.0;
+
 /// What the child is told.
 pub(in crate::server::speech) struct Task<'a> {
     pub(in crate::server::speech) model: &'a Path,
@@ -177,7 +182,21 @@ struct Transcriber {
 }
 
 impl Transcriber {
+    /// Transcribes a window, and again what Whisper passed over although the detector hears somebody speak there. After a
+    /// pause or a change of speakers it sometimes takes the rest of a window for silence, or for part of a short line.
     fn transcribe(&mut self, window: &Window) -> Result<(), ChildError> {
+        let end = match self.hear(window)? {
+            Heard::Until(end) => end,
+            Heard::TooLittle([before, after]) => {
+                self.transcribe(&before)?;
+                return self.transcribe(&after);
+            }
+        };
+        end.and_then(|end| window.rest(end)).map_or(Ok(()), |rest| self.transcribe(&rest))
+    }
+
+    /// Says what is heard in a window.
+    fn hear(&mut self, window: &Window) -> Result<Heard, ChildError> {
         let mut samples: Vec<f32> = window.samples.iter().map(|s| f32::from(*s) / 32_768.0).collect();
         samples.resize(samples.len().max(MIN_SAMPLES), 0.0);
         let language = self.find_language(&samples)?;
@@ -191,6 +210,11 @@ impl Transcriber {
         params.set_audio_ctx(encoder_steps(samples.len()));
         self.state.full(params, &samples).map_err(|e| failed(&e))?;
         self.encoder_share = ticks.encoder_share();
+        if self.state.as_iter().any(|segment| is_too_little(&segment, window))
+            && let Some(halves) = window.halves()
+        {
+            return Ok(Heard::TooLittle(halves));
+        }
         let segments: Vec<EngineSegment> =
             self.state.as_iter().flat_map(|segment| to_segments(&segment, self.eot, window)).collect();
         for mut segment in segments {
@@ -201,7 +225,7 @@ impl Transcriber {
                 say_segment(segment)?;
             }
         }
-        Ok(())
+        Ok(Heard::Until(self.state.as_iter().last().map(|segment| segment.end_timestamp() as f64 / 100.0)))
     }
 
     fn params<'a>(&self, language: &'a str) -> FullParams<'a, 'a> {
@@ -251,6 +275,22 @@ impl Transcriber {
         self.language = Language::Searched { best, windows: windows + 1 };
         Ok(best.map_or(code, |(code, _)| code))
     }
+}
+
+/// What became of a window.
+enum Heard {
+    /// Its text was said. The last of it ends here, in seconds of the window; none if there is none.
+    Until(Option<f64>),
+    /// Nothing was said, because a line has far too little text. Its halves, which may do better.
+    TooLittle([Window; 2]),
+}
+
+/// Whether a segment has far less text than somebody says in so long a time.
+fn is_too_little(segment: &WhisperSegment<'_>, window: &Window) -> bool {
+    let at = |hundredths: i64| hundredths.max(0) as f64 / 100.0;
+    let speech = window.speech_secs(at(segment.start_timestamp()), at(segment.end_timestamp()));
+    let bytes = segment.to_bytes().map_or(0, <[u8]>::len) as f64;
+    speech >= MIN_JUDGED_SECS && bytes < speech * MIN_BYTES_PER_SECOND
 }
 
 /// Returns how much of the 30 s that Whisper's encoder can hear it calculates for a window of so many samples, in its steps

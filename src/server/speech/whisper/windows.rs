@@ -31,6 +31,13 @@ const SHORTEST_PAUSE: usize = 2;
 /// Frames without speech that stay at the end of what was heard, because speech may just be beginning there.
 const UNDECIDED: usize = 62;
 
+/// The shortest speech without text at the end of a window that is worth another look, 2 s, and what must lie before it, 1 s,
+/// so that there is an end to it. In frames.
+const SHORTEST_REST: usize = 62;
+const SHORTEST_HEARD: usize = 31;
+/// The shortest window that is divided in two, 6 s, in frames.
+const SHORTEST_DIVIDED: usize = 188;
+
 /// How long windows are, in frames.
 #[derive(Clone, Copy, Debug)]
 struct Lengths {
@@ -88,10 +95,58 @@ impl Window {
 
     /// Returns whether the detector has found speech between two times in the window, in seconds.
     pub(super) fn has_speech(&self, start: f64, end: f64) -> bool {
-        let frame = |seconds: f64| ((seconds.max(0.0) * RATE) as usize).min(self.probabilities.len());
         // Whisper's times are not exact.
-        let (from, to) = (frame(start - 0.3), frame(end + 0.3));
-        self.probabilities[from.min(to)..to].iter().any(|p| *p >= SPEECH)
+        self.speech_frames(frame(start - 0.3)..frame(end + 0.3)) > 0
+    }
+
+    /// How long somebody speaks between two times in the window, in seconds.
+    pub(super) fn speech_secs(&self, start: f64, end: f64) -> f64 {
+        self.speech_frames(frame(start)..frame(end)) as f64 / RATE
+    }
+
+    /// In how many of these frames, of those that there are, somebody speaks.
+    fn speech_frames(&self, frames: Range<usize>) -> usize {
+        let frames = self.probabilities.iter().take(frames.end).skip(frames.start);
+        frames.filter(|probability| **probability >= SPEECH).count()
+    }
+
+    /// Returns what follows a time in the window, in seconds, as a window of its own; none if hardly anybody speaks there.
+    pub(super) fn rest(&self, seconds: f64) -> Option<Self> {
+        let rest = frame(seconds).max(SHORTEST_HEARD)..self.probabilities.len();
+        (self.speech_frames(rest.clone()) >= SHORTEST_REST).then(|| self.part(rest))
+    }
+
+    /// Divides the window in two, at the longest pause near its middle; none if it is too short for that.
+    pub(super) fn halves(&self) -> Option<[Self; 2]> {
+        let frames = self.probabilities.len();
+        if frames < SHORTEST_DIVIDED {
+            return None;
+        }
+        let silent = (frames / 4..frames * 3 / 4).filter(|at| self.probabilities[*at] < PAUSE);
+        let longest = runs(silent).into_iter().max_by_key(Range::len);
+        let at = longest.map_or(frames / 2, |pause| pause.start + pause.len() / 2);
+        Some([self.part(0..at), self.part(at..frames)])
+    }
+
+    /// Some frames of the window as one of its own.
+    fn part(&self, frames: Range<usize>) -> Self {
+        let (from, to) = (frames.start * FRAME, (frames.end * FRAME).min(self.samples.len()));
+        let first = self.parts.iter().rposition(|part| part.at <= from).unwrap_or_default();
+        let inside = self.parts.iter().skip(first).take_while(|part| part.at < to);
+        let parts: Vec<Part> = inside
+            .map(|part| Part { at: part.at.saturating_sub(from), from: part.from + from.saturating_sub(part.at) })
+            .collect();
+        let end = if frames.end == self.probabilities.len() {
+            self.end
+        } else {
+            parts.last().map_or(self.end, |part| part.from + (to - from - part.at))
+        };
+        Self {
+            samples: self.samples[from..to].to_vec(),
+            end,
+            parts,
+            probabilities: self.probabilities[frames].to_vec(),
+        }
     }
 }
 
@@ -202,17 +257,8 @@ impl Windows {
     /// Finds the pauses, as positions in `heard`. A silence that was left out is part of one.
     fn pauses(&self, heard: &[usize]) -> Vec<Range<usize>> {
         let loudest = heard.iter().take(LATER.longest).map(|n| self.frames[*n].level).fold(0.0, f32::max);
-        let mut pauses: Vec<Range<usize>> = Vec::new();
-        for (at, n) in heard.iter().enumerate() {
-            let Frame { probability, level } = self.frames[*n];
-            if probability >= PAUSE && level >= loudest * QUIET_SHARE {
-                continue;
-            }
-            match pauses.last_mut() {
-                Some(last) if last.end == at => last.end = at + 1,
-                _ => pauses.push(at..at + 1),
-            }
-        }
+        let is_pause = |frame: Frame| frame.probability < PAUSE || frame.level < loudest * QUIET_SHARE;
+        let mut pauses = runs((0..heard.len()).filter(|at| is_pause(self.frames[heard[*at]])));
         pauses.retain(|pause| pause.len() >= SHORTEST_PAUSE);
         pauses
     }
@@ -243,6 +289,23 @@ impl Windows {
         self.frames.drain(..frames);
         self.start += samples;
     }
+}
+
+/// The frame that a time falls into, in seconds.
+fn frame(seconds: f64) -> usize {
+    (seconds.max(0.0) * RATE) as usize
+}
+
+/// Joins numbers that follow each other.
+fn runs(numbers: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for n in numbers {
+        match runs.last_mut() {
+            Some(last) if last.end == n => last.end = n + 1,
+            _ => runs.push(n..n + 1),
+        }
+    }
+    runs
 }
 
 /// Where a window ends in a pause: where a silence was left out, otherwise in the middle.
@@ -318,6 +381,40 @@ mod tests {
         assert_eq!(window.time(100.0, true), window.end as f64 / 16_000.0);
         assert_eq!(window.time(-1.0, false), window.start() as f64 / 16_000.0);
         assert!(window.has_speech(0.5, 1.0) && !window.has_speech(2.66, 2.68));
+    }
+
+    #[test]
+    fn the_rest_of_a_window_is_a_window() {
+        // The second window has a silence in it that was left out.
+        let recording = [sentences(1), frames(6.0, true), frames(60.0, false), frames(6.0, true)].concat();
+        let window = &windows(&recording)[1];
+        assert_eq!(window.parts.len(), 2);
+        for from in [1.5, 3.0, 5.0, 6.5, 7.5] {
+            let Some(rest) = window.rest(from) else { panic!("nothing follows {from} s") };
+            assert_eq!(rest.end, window.end);
+            assert_eq!(rest.samples.len(), rest.probabilities.len() * FRAME);
+            let cut = length(window) - length(&rest);
+            assert!((cut - from).abs() <= 1.0 / RATE, "{cut}");
+            for later in [0.1, 1.0, 2.0] {
+                let (whole, part) = (window.time(cut + later, false), rest.time(later, false));
+                assert!((whole - part).abs() < 1e-3, "{from} {later}: {whole} {part}");
+            }
+        }
+        let Some([before, after]) = window.halves() else { panic!("it is long enough") };
+        assert!(before.parts.len() + after.parts.len() >= 2 && after.end == window.end);
+        assert_eq!(before.samples.len() + after.samples.len(), window.samples.len());
+        assert_eq!((before.start(), before.end <= after.start()), (window.start(), true));
+        let join = length(&before);
+        for at in [0.5, 2.0, join - 0.5] {
+            assert!((window.time(at, false) - before.time(at, false)).abs() < 1e-3, "{at}");
+            assert!((window.time(join + at, false) - after.time(at, false)).abs() < 1e-3, "{at}");
+        }
+        assert!((window.speech_secs(0.0, 100.0) - 12.0).abs() < 0.2, "{}", window.speech_secs(0.0, 100.0));
+        assert!(before.rest(join).is_none() && after.halves().and_then(|[half, _]| half.halves()).is_none());
+        // Less than two seconds of speech are left, nothing at all, and no end in sight.
+        assert!(window.rest(length(window) - 1.9).is_none());
+        assert!(window.rest(100.0).is_none());
+        assert!(window.rest(0.0).is_some_and(|rest| length(&rest) < length(window) - 0.9));
     }
 
     #[test]

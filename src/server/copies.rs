@@ -1,0 +1,251 @@
+//! Copies of recordings that browsers can't play. One is made when somebody wants to play the recording, and kept beside it
+//! in the storage, so that every node has it; it is removed with the recording. Called by `sessions`.
+
+use super::{
+    audio::{self, CopyError, Decoders, Selection, wav_head},
+    config::DecodeConfig,
+    error::Error,
+    media::{MediaError, Recordings, Scratch, StoredCopy},
+    owner::Owner,
+    store::Store,
+};
+use crate::model::{
+    Session, SessionId,
+    playback::{CopyForm, CopyState},
+};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{self, Instant},
+};
+
+/// How long a failure is told to those who ask again, before it is tried again.
+const FAILURE_KEPT: Duration = Duration::from_secs(60);
+/// How long a request waits for a copy: less than proxies wait for an answer.
+const MAX_WAIT: Duration = Duration::from_secs(50);
+
+/// The copies that this node makes.
+#[derive(Clone)]
+pub struct Copies {
+    store: Store,
+    media: Recordings,
+    decoders: Decoders,
+    max_duration: f64,
+    limit: u32,
+    permits: Arc<Semaphore>,
+    making: Arc<Mutex<HashMap<(SessionId, CopyForm), Making>>>,
+}
+
+/// A copy that is being made, or that could not be made.
+struct Making {
+    owner: Owner,
+    progress: watch::Receiver<Progress>,
+}
+
+#[derive(Clone, Debug)]
+enum Progress {
+    /// How many seconds of the recording are done.
+    Under(f64),
+    Done,
+    /// Why it failed, in words for people, and when.
+    Failed(String, Instant),
+}
+
+impl Copies {
+    /// No copies are being made yet. No recording may be longer than `max_duration` seconds.
+    #[must_use]
+    pub fn new(store: Store, media: Recordings, decoders: Decoders, config: &DecodeConfig, max_duration: f64) -> Self {
+        Self {
+            store,
+            media,
+            decoders,
+            max_duration,
+            limit: config.max_copies_per_owner,
+            permits: Arc::new(Semaphore::new(config.max_copies as usize)),
+            making: Arc::default(),
+        }
+    }
+
+    /// Finds the copy of a recording, of which `form` is wanted, or a form in its place.
+    ///
+    /// # Errors
+    /// If the storage fails.
+    pub async fn find(&self, id: SessionId, form: CopyForm) -> Result<Option<StoredCopy>, MediaError> {
+        // Every browser plays the last form, so that one takes the place of any.
+        let forms = if form == CopyForm::Wav { &[CopyForm::Wav][..] } else { &[form, CopyForm::Wav] };
+        for form in forms.iter().copied() {
+            if let Some(copy) = self.media.copy(id, form).await? {
+                return Ok(Some(copy));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Begins to make a copy, unless it is there or being made. Returns how far it is.
+    ///
+    /// # Errors
+    /// If it can't be made, or too many are being made for this owner.
+    pub async fn ask(&self, owner: &Owner, session: &Session, form: CopyForm) -> Result<CopyState, Error> {
+        if self.find(session.id, form).await?.is_some() {
+            return Ok(CopyState::Ready);
+        }
+        let progress = self.begin(owner, session, form)?;
+        let progress = progress.borrow().clone();
+        match progress {
+            Progress::Under(seconds) => {
+                let total = session.status.duration_total.filter(|total| *total > 0.0);
+                Ok(CopyState::Making(total.map(|total| (seconds / total * 100.0).clamp(0.0, 99.0))))
+            }
+            Progress::Done => Ok(CopyState::Ready),
+            Progress::Failed(reason, _) => Err(Error::NoCopy(reason)),
+        }
+    }
+
+    /// Returns a copy, which is made now if it isn't there.
+    ///
+    /// # Errors
+    /// As [`Self::ask`], and [`Error::CopyUnderWay`] if it takes long.
+    pub async fn wait(&self, owner: &Owner, session: &Session, form: CopyForm) -> Result<StoredCopy, Error> {
+        if let Some(copy) = self.find(session.id, form).await? {
+            return Ok(copy);
+        }
+        let mut progress = self.begin(owner, session, form)?;
+        let ended = progress.wait_for(|progress| !matches!(progress, Progress::Under(_)));
+        let ended = time::timeout(MAX_WAIT, ended).await.map_err(|_| Error::CopyUnderWay)?;
+        // If the task panicked, there is no copy.
+        if let Ok(Progress::Failed(reason, _)) = ended.map(|ended| ended.clone()) {
+            return Err(Error::NoCopy(reason));
+        }
+        self.find(session.id, form).await?.ok_or(Error::NoRecording)
+    }
+
+    fn begin(&self, owner: &Owner, session: &Session, form: CopyForm) -> Result<watch::Receiver<Progress>, Error> {
+        let key = (session.id, form);
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        making.retain(|_, making| match &*making.progress.borrow() {
+            Progress::Under(_) => making.progress.has_changed().is_ok(),
+            Progress::Done => false,
+            Progress::Failed(_, at) => at.elapsed() < FAILURE_KEPT,
+        });
+        if let Some(making) = making.get(&key) {
+            return Ok(making.progress.clone());
+        }
+        let under = |making: &&Making| matches!(*making.progress.borrow(), Progress::Under(_));
+        let own = making.values().filter(|making| making.owner == *owner).filter(under).count();
+        if own >= self.limit as usize {
+            return Err(Error::TooManyCopies { limit: self.limit });
+        }
+        let (sender, progress) = watch::channel(Progress::Under(0.0));
+        making.insert(key, Making { owner: owner.clone(), progress: progress.clone() });
+        let (copies, session) = (self.clone(), session.clone());
+        tokio::spawn(async move {
+            let id = session.id;
+            let made = copies.make(&session, form, &sender).await;
+            let result = if made.is_ok() { "made" } else { "failed" };
+            metrics::counter!("hark_playable_copies_total", "result" => result).increment(1);
+            sender.send_replace(match made {
+                Ok(()) => Progress::Done,
+                Err(error) => {
+                    tracing::info!(session_id = %id, %error, "no playable copy of session {id} could be made");
+                    Progress::Failed(error.public().message, Instant::now())
+                }
+            });
+        });
+        Ok(progress)
+    }
+
+    async fn make(&self, session: &Session, form: CopyForm, progress: &watch::Sender<Progress>) -> Result<(), Error> {
+        let id = session.id;
+        let _permit = self.permits.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
+        // Another node may have made it while this one waited.
+        if self.find(id, form).await?.is_some() {
+            return Ok(());
+        }
+        let (recording, _fetched) = self.recording(session).await?;
+        match self.encode(session, &recording, form, progress).await {
+            Err(EncodeError::Encoder(reason)) if form != CopyForm::Wav => {
+                tracing::warn!(session_id = %id, reason, "ffmpeg can't encode Opus; the copy for browsers will be a WAV file");
+                self.encode(session, &recording, CopyForm::Wav, progress).await
+            }
+            made => made,
+        }?;
+        // A session that was deleted meanwhile may have been deleted before the copy was stored.
+        if !self.store.exists(id).await? {
+            self.media.remove_copies(id).await?;
+        }
+        tracing::info!(session_id = %id, "a playable copy of session {id} was made");
+        Ok(())
+    }
+
+    /// The recording as a file of this machine, with its scratch file if it had to be fetched.
+    async fn recording(&self, session: &Session) -> Result<(PathBuf, Option<Scratch>), Error> {
+        if let Some(file) = self.media.file(session.id) {
+            return Ok((file, None));
+        }
+        let mut room = self.media.reserve_copy(session.media.bytes)?;
+        let fetched = self.media.scratch(session.id, 0, "playable")?;
+        self.media.fetch(session.id, &fetched, &mut room).await?;
+        Ok((fetched.path().to_owned(), Some(fetched)))
+    }
+
+    async fn encode(
+        &self,
+        session: &Session,
+        recording: &std::path::Path,
+        form: CopyForm,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), EncodeError> {
+        let limits = audio::Limits { max_duration: self.max_duration };
+        let selection = Selection { track: session.track, ..Selection::default() };
+        let mut copying = self.decoders.copy(recording, limits, selection, form).await?;
+        let room = self.media.reserve_upload(None)?;
+        let mut file = self.media.receive_copy(session.id, form, room)?;
+        while let Some(piece) = copying.next().await? {
+            file.write(&piece).await?;
+            progress.send_replace(Progress::Under(copying.seconds()));
+        }
+        let bytes = file.bytes;
+        let made = file.finish().await?;
+        if form == CopyForm::Wav {
+            made.overwrite(wav_head(bytes).to_vec()).await?;
+        }
+        self.media.keep_copy(session.id, form, &made).await?;
+        Ok(())
+    }
+}
+
+/// Why a copy can't be made in this form.
+enum EncodeError {
+    /// Another form may be possible.
+    Encoder(String),
+    Other(Error),
+}
+
+impl From<CopyError> for EncodeError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Encoder(reason) => Self::Encoder(reason),
+            CopyError::Audio(error) => Self::Other(error.into()),
+        }
+    }
+}
+
+impl From<MediaError> for EncodeError {
+    fn from(error: MediaError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<EncodeError> for Error {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::Encoder(reason) => Self::Internal(format!("the encoder failed: {reason}")),
+            EncodeError::Other(error) => error,
+        }
+    }
+}

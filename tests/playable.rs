@@ -1,0 +1,217 @@
+//! Copies of recordings that browsers can't play: made by a real ffmpeg of real files, once, in a folder and in a bucket, with
+//! and without ffmpeg; and that nothing of them is left when their session is deleted.
+
+#[path = "support/audio.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod audio;
+#[path = "support/process.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod process;
+#[path = "support/s3.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod s3;
+mod support;
+
+use audio::{Files, LENGTH, LIMITS, decoders, rms, share};
+use hark::server::audio::{AudioInfo, Selection};
+use process::Setup;
+use reqwest::{Response, StatusCode};
+use s3::{BUCKET, S3};
+use serde_json::Value;
+use std::{fs, path::Path, time::Duration};
+use support::{TIMEOUT, TestApp, Visitor};
+use tempfile::TempDir;
+use tokio::time;
+
+/// Nothing is transcribed.
+const IDLE: [&str; 2] = ["--workers", "0"];
+
+/// The files of this folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name != hark::server::media::MARKER);
+    names.sort();
+    names
+}
+
+/// What a file is, and its samples.
+async fn heard(bytes: &[u8], folder: &Path) -> (AudioInfo, Vec<i16>) {
+    let file = folder.join("copy");
+    fs::write(&file, bytes).unwrap();
+    let info = decoders().probe(&file, LIMITS).await.unwrap();
+    let mut decoding = decoders().decode(&file, LIMITS, Selection::default()).await.unwrap();
+    let mut samples = Vec::new();
+    while let Some(piece) = decoding.next().await.unwrap() {
+        samples.extend(piece);
+    }
+    (info, samples)
+}
+
+fn is_the_tone(samples: &[i16], what: &str) {
+    let seconds = samples.len() as f64 / 16_000.0;
+    assert!((seconds - LENGTH).abs() < 0.15, "{what}: {seconds} s");
+    assert!((rms(samples) - audio::LEVEL).abs() < 0.05, "{what}: {}", rms(samples));
+    assert!(share(samples, 440.0) > 0.95, "{what}: {}", share(samples, 440.0));
+}
+
+async fn error(response: Response) -> (u16, String, String) {
+    let status = response.status().as_u16();
+    let body: Value = response.json().await.unwrap();
+    let text = |name: &str| body["error"][name].as_str().unwrap_or_default().to_owned();
+    (status, text("code"), text("message"))
+}
+
+async fn delete(me: &Visitor, id: &str) {
+    let deleted = me.send(me.request("DELETE", &format!("/api/v1/sessions/{id}"))).await;
+    assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn formats_that_browsers_cannot_play_are_copied_once() {
+    let app = TestApp::with(&IDLE).await;
+    let (me, you) = (app.visitor(), app.visitor());
+    let files = Files::new();
+    let recordings = app.folder.path().join("recordings");
+    for (name, output) in [
+        ("a.m4a", &["-c:a", "alac"][..]),
+        ("a.wma", &["-c:a", "wmav2"]),
+        ("a.ac3", &["-c:a", "ac3"]),
+        ("a.mp4", &["-c:a", "eac3"]),
+        ("a.caf", &["-c:a", "pcm_s16le"]),
+        ("a.aiff", &[]),
+    ] {
+        let recording = fs::read(files.tone(name, 44_100, "stereo", output)).unwrap();
+        let id = me.session(name, recording, &[]).await;
+        assert_eq!(names(&recordings), std::slice::from_ref(&id));
+        let path = format!("/api/v1/sessions/{id}/playable");
+        assert_eq!(you.get(&path).await.status(), StatusCode::NOT_FOUND);
+
+        let copy = me.get(&path).await;
+        assert_eq!(copy.status(), StatusCode::OK, "{name}: {}", copy.text().await.unwrap());
+        assert_eq!(copy.headers()["content-type"], "audio/ogg; codecs=opus");
+        let tag = copy.headers()["etag"].clone();
+        let copy = copy.bytes().await.unwrap();
+        let (info, samples) = heard(&copy, files.0.path()).await;
+        assert_eq!((&*info.format, &*info.codec, info.channels), ("ogg", "opus", 1), "{name}");
+        is_the_tone(&samples, name);
+
+        // The same one, whole or in part.
+        let part = me.send(me.request("GET", &path).header("range", "bytes=100-199").header("if-range", &tag)).await;
+        assert_eq!((part.status(), &part.headers()["etag"]), (StatusCode::PARTIAL_CONTENT, &tag));
+        assert_eq!(part.bytes().await.unwrap(), copy[100..200]);
+        let known = me.send(me.request("GET", &path).header("if-none-match", &tag)).await;
+        assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(names(&recordings), [id.clone(), format!("{id}-playable-ogg")]);
+
+        let wav = me.get(&format!("{path}?as=wav")).await;
+        assert_eq!(wav.headers()["content-type"], "audio/wav");
+        let (info, samples) = heard(&wav.bytes().await.unwrap(), files.0.path()).await;
+        assert_eq!((&*info.format, &*info.codec, info.sample_rate), ("wav", "pcm_s16le", 16_000), "{name}");
+        assert!(info.duration.is_some_and(|declared| (declared - LENGTH).abs() < 0.15), "{name}: {:?}", info.duration);
+        is_the_tone(&samples, name);
+        assert_eq!(error(me.get(&format!("{path}?as=mp3")).await).await.0, 400);
+
+        delete(&me, &id).await;
+        assert_eq!(names(&recordings), Vec::<String>::new(), "{name}");
+        assert_eq!(me.get(&path).await.status(), StatusCode::NOT_FOUND);
+    }
+    assert_eq!(names(&app.folder.path().join("incoming")), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_has_the_track_that_is_transcribed() {
+    let app = TestApp::with(&IDLE).await;
+    let me = app.visitor();
+    let files = Files::new();
+    let film = files.path("film.mov");
+    let tone = |frequency: u32| format!("sine=frequency={frequency}:duration=3:sample_rate=44100");
+    let inputs = ["-f", "lavfi", "-i", &tone(300), "-f", "lavfi", "-i", &tone(900)];
+    let output = ["-map", "0", "-map", "1", "-c:a", "alac", audio::text(&film)];
+    audio::ffmpeg(&[&inputs[..], &output].concat());
+    let id = me.session("film.mov", fs::read(&film).unwrap(), &[("track", "2")]).await;
+    let copy = me.get(&format!("/api/v1/sessions/{id}/playable")).await.bytes().await.unwrap();
+    let (_, samples) = heard(&copy, files.0.path()).await;
+    assert!(share(&samples, 900.0) > 0.9, "{}", share(&samples, 900.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_ffmpeg_a_copy_is_a_wav_file_or_the_reason_is_told() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let files = Files::new();
+    let with = Setup::new(&data, &IDLE).start();
+    let me = with.visitor();
+    let wma =
+        me.session("a.wma", fs::read(files.tone("a.wma", 44_100, "mono", &["-c:a", "wmav2"])).unwrap(), &[]).await;
+    drop(with);
+    // An engine that is there without PATH.
+    let flags = [&IDLE[..], &["--engine", "command", "--engine-command", "/bin/true"]].concat();
+    let without = Setup::new(&data, &flags).env(&[("PATH", folder.path().display().to_string())]).start();
+    let me = me.at(&without.url);
+    let (status, code, message) = error(me.get(&format!("/api/v1/sessions/{wma}/playable")).await).await;
+    assert_eq!((status, &*code), (422, "no_copy"), "{message}");
+    assert!(message.contains("installing ffmpeg"), "{message}");
+
+    let alac = fs::read(files.tone("a.m4a", 44_100, "mono", &["-c:a", "alac"])).unwrap();
+    let id = me.session("a.m4a", alac, &[]).await;
+    let copy = me.get(&format!("/api/v1/sessions/{id}/playable")).await;
+    assert_eq!((copy.status(), &copy.headers()["content-type"]), (StatusCode::OK, &"audio/wav".parse().unwrap()));
+    is_the_tone(&heard(&copy.bytes().await.unwrap(), files.0.path()).await.1, "without ffmpeg");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_kept_in_the_bucket_of_its_recording() {
+    let (folder, s3, files) = (TempDir::new().unwrap(), S3::start(), Files::new());
+    let url = format!("s3://{BUCKET}/recordings");
+    let node = Setup::new(folder.path(), &[&IDLE[..], &["--recordings-url", &url]].concat()).env(&s3.env()).start();
+    let me = node.visitor();
+    let wma = fs::read(files.tone("a.wma", 44_100, "mono", &["-c:a", "wmav2"])).unwrap();
+    let id = me.session("a.wma", wma, &[]).await;
+    let path = format!("/api/v1/sessions/{id}/playable");
+    let copy = me.get(&path).await.bytes().await.unwrap();
+    is_the_tone(&heard(&copy, files.0.path()).await.1, "from a bucket");
+    let stored: Vec<_> = s3.objects("recordings").into_iter().map(|(name, _)| name).collect();
+    assert!(stored.contains(&format!("{id}-playable-ogg")), "{stored:?}");
+    let part = me.send(me.request("GET", &path).header("range", "bytes=10-19")).await;
+    assert_eq!(part.bytes().await.unwrap(), copy[10..20]);
+    for scratch in ["incoming", "spool"] {
+        assert_eq!(names(&folder.path().join(scratch)), Vec::<String>::new(), "{scratch}");
+    }
+    delete(&me, &id).await;
+    assert_eq!(s3.objects("recordings"), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_limited_and_leave_nothing_when_the_session_is_deleted_meanwhile() {
+    let app = TestApp::with(&[&IDLE[..], &["--max-copies-per-owner", "1", "--max-copies", "1"]].concat()).await;
+    let (me, you) = (app.visitor(), app.visitor());
+    let files = Files::new();
+    // A quarter of an hour takes a while.
+    let long = fs::read(files.wave("long.wma", "sin(880*PI*t)", 900.0, 8_000, "mono", &["-c:a", "wmav2"])).unwrap();
+    let short = fs::read(files.tone("a.wma", 44_100, "mono", &["-c:a", "wmav2"])).unwrap();
+    let long = me.session("long.wma", long, &[]).await;
+    let second = me.session("b.wma", short.clone(), &[]).await;
+    let yours = you.session("c.wma", short, &[]).await;
+    let path = |id: &str| format!("/api/v1/sessions/{id}/playable");
+    let url = format!("{}{}", app.url, path(&long));
+    let making = reqwest::Client::new().get(url).header("cookie", me.cookie().await).send();
+    let making = tokio::spawn(making);
+    let incoming = app.folder.path().join("incoming");
+    let begun = async {
+        while !names(&incoming).contains(&format!("{long}-playable-ogg")) {
+            assert!(!making.is_finished(), "the long one was done, or failed, before it was seen to begin");
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    time::timeout(TIMEOUT, begun).await.unwrap();
+    let (status, code, message) = error(me.get(&path(&second)).await).await;
+    assert_eq!(status, 429);
+    assert_eq!(code, "too_many_copies", "{message}");
+    // Somebody else waits for a place, and gets one when the long one is done or can't go on.
+    delete(&me, &long).await;
+    assert_eq!(you.get(&path(&yours)).await.status(), StatusCode::OK);
+    assert!(!making.await.unwrap().unwrap().status().is_success());
+    let left = names(&app.folder.path().join("recordings"));
+    assert!(left.iter().all(|name| !name.starts_with(&long)), "{left:?}");
+}
