@@ -72,7 +72,7 @@ test.describe('with a slow engine', () => {
     await expectState(page, 'cancelled');
     await page.getByTestId('retry').click();
     await expectState(page, 'completed', 60_000);
-    await expect(page.getByTestId('attempt')).toHaveText('attempt 2');
+    await expect(page.getByTestId('attempt')).toHaveText('started 2 times');
 
     await page.getByTestId('rename').click();
     await page.getByTestId('rename-input').fill('The <road> & the "farm"');

@@ -11,6 +11,7 @@
   const plain = () => {
     if (isPlain) return;
     isPlain = true;
+    delete root.dataset.scripts;
     if (root.dataset.address !== address()) return location.reload();
     const why = document.createElement("p");
     why.className = "notice";
@@ -28,6 +29,8 @@
     setTimeout(() => (again ? plain() : location.reload()), 3000);
   };
   root.dataset.address = address();
+  // What only scripts can unfold is folded only where they run, and from the first paint on.
+  root.dataset.scripts = "";
   addEventListener("error", event => failed(event.error));
   addEventListener("unhandledrejection", event => failed(event.reason));
   setTimeout(() => hydrated() || plain(), 60000);

@@ -112,6 +112,17 @@ pub(crate) fn processing_time(session: &Session, status: &Status) -> Option<Stri
     (status.state == State::Completed).then(|| duration(end.seconds_since(start).max(1.0)))
 }
 
+/// What a completed session came to: `22:16 in 4 s, base`. Empty before. `took`: its `processing_time`.
+pub(crate) fn outcome(status: &Status, took: Option<String>, model: &str) -> String {
+    if status.state != State::Completed {
+        return String::new();
+    }
+    let length = status.duration_total.map(length);
+    let work = length.into_iter().chain(took.map(|took| format!("in {took}"))).collect::<Vec<_>>().join(" ");
+    let parts = [work, model.to_owned()];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
 /// The page's title: `63% · interview.mp3 · Hark`.
 pub(crate) fn page_title(title: &str, status: &Status) -> String {
     let prefix = match (status.state, status.progress) {
@@ -197,6 +208,15 @@ mod tests {
         assert_eq!(audio_done(&status(State::Processing, None, None)).as_deref(), Some("2:10 of 5:02"));
         assert_eq!(audio_done(&status(State::Completed, None, None)).as_deref(), Some("5:02"));
         assert_eq!(audio_done(&status(State::Queued, None, None)), None);
+    }
+
+    #[test]
+    fn a_completed_session_is_told_in_one_line() {
+        let done = status(State::Completed, None, Some(100.0));
+        assert_eq!(outcome(&done, Some("4 s".to_owned()), "base"), "5:02 in 4 s, base");
+        let imported = Status { duration_total: None, ..done };
+        assert_eq!(outcome(&imported, None, "PocketSphinx"), "PocketSphinx");
+        assert_eq!(outcome(&status(State::Failed, None, Some(43.0)), None, "base"), "");
     }
 
     #[test]

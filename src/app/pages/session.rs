@@ -144,7 +144,8 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
     }
 }
 
-/// The status of the session, and the actions on it.
+/// The status of the session, and the actions on it. Once it is done, one line is left, and on a phone a strip while it runs;
+/// a button shows the rest.
 #[component]
 fn StatusCard(
     session: StoredValue<Session>,
@@ -158,21 +159,42 @@ fn StatusCard(
     // Only an outside worker can start its own session again.
     let own = session.with_value(|s| s.engine != EngineId::External);
     let retryable = Memo::new(move |_| own && status.with(Status::may_retry));
+    let error = Memo::new(move |_| status.with(|s| s.error.clone()));
+    let unfolded = RwSignal::new(false);
+    let folds = move || match status.with(|s| s.state) {
+        State::Completed => "done",
+        State::Queued | State::Processing => "running",
+        State::Failed | State::Cancelled => "never",
+    };
     let fact = move |testid: &'static str, words: Option<String>| {
         words.map(|words| view! { <span class="fact" data-testid=testid inner_html=live_text(words)></span> })
     };
     let number = move || status.with(|s| s.progress.map(text::percentage).unwrap_or_default());
+    let took = move || session.with_value(|s| status.with(|now| words::processing_time(s, now)));
+    let model = session.with_value(|s| s.model.clone().unwrap_or_else(|| s.engine.label().to_owned()));
+    let outcome = move || status.with(|status| words::outcome(status, took(), &model));
     view! {
         <section
             class="card status"
             aria-labelledby="status-heading"
             data-testid="status-card"
             data-version=move || status.with(|s| s.version.to_string())
+            data-folds=folds
+            data-unfolded=move || unfolded.get().then_some("")
         >
             <div class="status-head">
                 <h2 id="status-heading" class="hidden">"Status"</h2>
                 <StateChip status/>
+                <span class="status-summary" data-testid="outcome" inner_html=move || live_text(outcome())></span>
                 <span class="status-number" data-testid="percent" translate="no" inner_html=number></span>
+                <button
+                    class="button quiet status-toggle"
+                    type="button"
+                    aria-expanded=move || unfolded.get().to_string()
+                    aria-controls="status-details"
+                    data-testid="status-toggle"
+                    on:click=move |_| unfolded.update(|unfolded| *unfolded = !*unfolded)
+                >"Details"</button>
             </div>
             <ProgressBar
                 label="Progress of the transcription"
@@ -181,37 +203,40 @@ fn StatusCard(
                 busy=move || status.with(|s| s.state == State::Processing)
                 testid="progress"
             />
-            // Hidden after a failure, because the alert below says the same and more.
-            <p
-                class="status-message"
-                data-testid="message"
-                hidden=move || status.with(|s| s.error.is_some())
-                inner_html=move || status.with(|s| live_text(&s.message))
-            ></p>
-            <p class="facts">
-                {move || fact("queue-position", status.with(words::queue_position))}
-                {move || fact("amount", status.with(|s| words::audio_done(s).filter(|amount| !s.message.contains(amount))))}
-                {move || fact("speed", status.with(words::speed).map(|s| format!("{s} real time")))}
-                <Arrival status/>
-                {move || fact("took", session.with_value(|s| status.with(|now| words::processing_time(s, now))).map(|t| format!("took {t}")))}
-                {move || fact("attempt", status.with(|s| (s.attempt > 1).then(|| format!("attempt {}", s.attempt))))}
-            </p>
-            {move || status.with(|s| s.error.clone()).map(|error| view! {
+            {move || error.get().map(|error| view! {
                 <div class="alert" role="alert">
                     <Icon symbol=Symbol::Failed/>
                     <div>
                         <p data-testid="error-message" inner_html=live_text(error.message)></p>
-                        {(retryable.get() && status.with(|s| s.lines() > 0))
+                        {(retryable.get() && status.with_untracked(|s| s.lines() > 0))
                             .then(|| view! { <p>"Retry goes on after the last line that was heard."</p> })}
+                        {retryable.get().then(|| view! { <RetryButton actions id title/> })}
                     </div>
                 </div>
             })}
             <StallWarning status actions id own/>
-            <Stages status log=stages/>
+            <div class="status-details" id="status-details">
+                // Hidden after a failure, because the alert says the same and more.
+                <p
+                    class="status-message"
+                    data-testid="message"
+                    hidden=move || error.with(Option::is_some)
+                    inner_html=move || status.with(|s| live_text(&s.message))
+                ></p>
+                <p class="facts">
+                    {move || fact("queue-position", status.with(words::queue_position))}
+                    {move || fact("amount", status.with(|s| words::audio_done(s).filter(|amount| !s.message.contains(amount))))}
+                    {move || fact("speed", status.with(words::speed).map(|s| format!("{s} real time")))}
+                    <Arrival status/>
+                    {move || fact("took", took().map(|t| format!("took {t}")))}
+                    {move || fact("attempt", status.with(|s| (s.attempt > 1).then(|| format!("started {} times", s.attempt))))}
+                </p>
+                <Stages status log=stages/>
+            </div>
             {move || running.get().then(|| view! { <Connection/> })}
             <div class="row-actions" id=actions_id(id) tabindex="-1" role="group" aria-label="Actions">
                 {move || running.get().then(|| view! { <CancelButton actions id title/> })}
-                {move || retryable.get().then(|| view! { <RetryButton actions id title/> })}
+                {move || (retryable.get() && error.with(Option::is_none)).then(|| view! { <RetryButton actions id title/> })}
                 <DeleteButton actions id title/>
                 <NotifyWhenDone title status/>
             </div>
