@@ -189,6 +189,7 @@ test.describe('with a slow engine', () => {
     expect(await list.evaluate(e => e.scrollTop)).toBe(0);
     await page.getByTestId('follow').click();
     await expect(page.getByTestId('follow')).toHaveCount(0);
+    await expect(page.getByTestId('transcript'), 'the focus is not lost with the button').toBeFocused();
     await expect.poll(distanceToEnd).toBeLessThan(40);
   });
 

@@ -5,7 +5,7 @@ use super::{Icon, Symbol};
 use crate::{
     app::{effect, playback::PlayerControl},
     feed::{
-        browser::player,
+        browser::{dom, player},
         follow::{Aim, Event, Follow},
         reduce::View,
     },
@@ -15,6 +15,8 @@ use leptos::{either::Either, ev, html, prelude::*, task::spawn_local};
 
 /// How many lines before a position are looked at: those of two speakers may overlap.
 const OVERLAPPING: usize = 8;
+/// The id of the element that scrolls.
+const LINES: &str = "transcript";
 /// What tells that the reader scrolls, or moves the focus.
 const EVENTS: [&str; 6] = ["scroll", "wheel", "touchmove", "pointerdown", "keydown", "focusin"];
 
@@ -209,6 +211,7 @@ pub fn TranscriptLines(
         <div class="transcript-frame" hidden=move || count.get() == 0 && !running.get()>
             <div
                 class="transcript"
+                id=LINES
                 role="group"
                 aria-label="Lines"
                 tabindex="0"
@@ -227,7 +230,11 @@ pub fn TranscriptLines(
             </div>
             <Show when=move || !left.with(String::is_empty)>
                 <div class="follow-place">
-                    <button class="button follow" type="button" data-testid="follow" on:click=move |_| happened(Event::Asked)>
+                    <button class="button follow" type="button" data-testid="follow" on:click=move |_| {
+                        // The button is about to go.
+                        dom::focus(LINES);
+                        happened(Event::Asked);
+                    }>
                         <Icon symbol=Symbol::Down/>
                         <span inner_html=move || left.get()></span>
                     </button>
