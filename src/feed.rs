@@ -33,6 +33,15 @@ pub enum Copied {
     NoAnswer,
 }
 
+/// Whether a notification will be shown when a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notifications {
+    On,
+    Off,
+    /// The person has blocked them, which only the browser's settings can undo.
+    Blocked,
+}
+
 /// The handle that all pages share: a signal for each watched session, and the state of the connection.
 #[derive(Clone, Copy)]
 pub struct Feed {

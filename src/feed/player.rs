@@ -37,6 +37,15 @@ impl Default for Playback {
     }
 }
 
+/// What of a transcript was clicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clicked {
+    /// The line, counted from the first.
+    pub line: usize,
+    /// The word, counted from the line's first where white space divides words, if the click was on the text.
+    pub word: usize,
+}
+
 /// The speeds that can be chosen, and how they are written: code that writes and reads any number is 20 kB to load.
 pub const SPEEDS: [(f64, &str); 9] = [
     (0.5, "0.5"),

@@ -4,7 +4,7 @@
 use super::{Icon, Symbol};
 use crate::{
     app::{effect, words},
-    feed::browser::dom::{self, Notifications},
+    feed::{Notifications, browser::dom},
     model::{State, Status},
 };
 use leptos::prelude::*;

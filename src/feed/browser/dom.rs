@@ -2,7 +2,7 @@
 //! Called from effects and event handlers, or before hydration; never during hydration.
 
 use crate::{
-    feed::Copied,
+    feed::{Copied, Notifications},
     model::{Timestamp, text},
 };
 use leptos::{html, prelude::*};
@@ -108,15 +108,6 @@ pub fn mark_hydrated() {
     if let Some(root) = document().document_element() {
         let _ = root.set_attribute("data-hydrated", "");
     }
-}
-
-/// Whether a notification will be shown when a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notifications {
-    On,
-    Off,
-    /// The person has blocked them, which only the browser's settings can undo.
-    Blocked,
 }
 
 /// The key of the setting in the browser's storage.

@@ -5,7 +5,9 @@ use super::{dom::storage, poll};
 use crate::{
     feed::{
         follow::Aim,
-        player::{Command, Focus, Playback, Shown, control_command, key_command, line_after, speed_name, speed_named},
+        player::{
+            Clicked, Command, Focus, Playback, Shown, control_command, key_command, line_after, speed_name, speed_named,
+        },
         reduce::MissingRange,
     },
     model::{
@@ -331,15 +333,6 @@ pub fn close_keys() -> bool {
         let _ = summary.focus();
     }
     true
-}
-
-/// What of a transcript was clicked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clicked {
-    /// The line, counted from the first.
-    pub line: usize,
-    /// The word, counted from the line's first where white space divides words, if the click was on the text.
-    pub word: usize,
 }
 
 /// Finds what was clicked. None if text was selected or nothing of a line was clicked.

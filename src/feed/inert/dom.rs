@@ -1,7 +1,7 @@
 //! Stands in for `feed/browser/dom.rs` on the server, while it renders: its functions do nothing, and times are in UTC.
 
 use crate::{
-    feed::Copied,
+    feed::{Copied, Notifications},
     model::{Timestamp, text},
 };
 use leptos::{html, prelude::NodeRef};
@@ -32,14 +32,6 @@ pub fn local_time(at: Timestamp) -> String {
 
 /// Does nothing.
 pub fn mark_hydrated() {}
-
-/// Whether a notification will be shown when a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notifications {
-    On,
-    Off,
-    Blocked,
-}
 
 /// None: the server has no notifications.
 #[must_use]

@@ -3,7 +3,7 @@
 use crate::{
     feed::{
         follow::Aim,
-        player::{Command, Playback, Shown},
+        player::{Clicked, Command, Playback, Shown},
     },
     model::SessionId,
 };
@@ -85,13 +85,6 @@ pub fn point(_event: &Event, _length: Option<f64>) {}
 #[must_use]
 pub fn close_keys() -> bool {
     false
-}
-
-/// What of a transcript was clicked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clicked {
-    pub line: usize,
-    pub word: usize,
 }
 
 /// None: nobody clicks.
