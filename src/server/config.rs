@@ -24,7 +24,7 @@ pub use recordings::RecordingsUrl;
 pub use rollout::{RolloutConfig, StreamShare};
 use std::{
     env::VarError,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -693,29 +693,44 @@ fn factor(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The address that variables give. `port` alone is what platforms set that start the program and pass requests on to it,
+/// from another machine: then it listens on every IPv4 address.
+fn site_addr(addr: Option<&str>, port: Option<&str>) -> Result<Option<SocketAddr>, String> {
+    match (addr, port) {
+        (Some(addr), _) => addr.parse().map(Some).map_err(|_| {
+            format!("LEPTOS_SITE_ADDR: '{addr}' is no IP address with a port; give one like 127.0.0.1:3000")
+        }),
+        (None, Some(port)) => match port.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))),
+            _ => Err(format!(
+                "PORT: '{port}' is no port, which is a number from 1 to 65535; or set LEPTOS_SITE_ADDR, which goes first"
+            )),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
 /// The settings that cargo-leptos and the server share: from `Leptos.toml` in the working folder, or the defaults of a
-/// release where there is none; `LEPTOS_*` variables override both.
+/// release where there is none; `LEPTOS_*` variables and `PORT` override both.
 ///
 /// # Errors
 /// If the file or a variable can't be read.
 pub fn leptos_options() -> Result<LeptosOptions, String> {
     let file = "Leptos.toml";
+    let variable = |name: &str| std::env::var(name).ok();
     // Checked first, or the error would name the file.
-    let addr = std::env::var("LEPTOS_SITE_ADDR").ok().map(|addr| {
-        addr.parse::<SocketAddr>().map_err(|_| {
-            format!("LEPTOS_SITE_ADDR: '{addr}' is no IP address with a port; give one like 127.0.0.1:3000")
-        })
-    });
-    let addr = addr.transpose()?;
-    if Path::new(file).exists() {
-        return get_configuration(Some(file)).map(|c| c.leptos_options).map_err(|e| format!("{file}: {e}"));
-    }
-    let mut options = LeptosOptions::builder().output_name("hark").hash_files(true).env(Env::PROD).build();
+    let addr = site_addr(variable("LEPTOS_SITE_ADDR").as_deref(), variable("PORT").as_deref())?;
+    let mut options = if Path::new(file).exists() {
+        get_configuration(Some(file)).map_err(|e| format!("{file}: {e}"))?.leptos_options
+    } else {
+        let mut options = LeptosOptions::builder().output_name("hark").hash_files(true).env(Env::PROD).build();
+        if let Some(root) = variable("LEPTOS_SITE_ROOT") {
+            options.site_root = root.into();
+        }
+        options
+    };
     if let Some(addr) = addr {
         options.site_addr = addr;
-    }
-    if let Ok(root) = std::env::var("LEPTOS_SITE_ROOT") {
-        options.site_root = root.into();
     }
     Ok(options)
 }
@@ -763,5 +778,17 @@ mod tests {
         assert!(problem.contains("LEPTOS_SITE_ROOT") && with.hash_files, "{problem}");
         std::fs::create_dir_all(folder.path().join("site/pkg")).unwrap();
         assert_eq!(check_site(&mut with, folder.path()), None);
+    }
+
+    #[test]
+    fn an_address_goes_before_a_port_alone() {
+        let at = |addr, port| site_addr(addr, port).map(|addr| addr.map(|addr| addr.to_string()).unwrap_or_default());
+        assert_eq!(at(None, None).unwrap(), "");
+        assert_eq!(at(None, Some("10000")).unwrap(), "0.0.0.0:10000");
+        assert_eq!(at(Some("[::]:80"), Some("10000")).unwrap(), "[::]:80");
+        assert!(at(Some("localhost"), None).unwrap_err().contains("LEPTOS_SITE_ADDR: 'localhost'"));
+        for wrong in ["0", "65536", "tcp://10.0.0.1:80", ""] {
+            assert!(at(None, Some(wrong)).unwrap_err().contains(&format!("PORT: '{wrong}'")));
+        }
     }
 }
