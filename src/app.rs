@@ -15,7 +15,7 @@ use crate::{
     feed::{Feed, browser::dom},
     model::Timestamp,
 };
-use components::{Announcer, Footer, Header, provide_announcer};
+use components::{Announcer, DropTarget, Footer, Header, provide_announcer};
 use detours::{SiteTitle, StartScripts};
 use leptos::{nonce::use_nonce, prelude::*};
 use leptos_meta::{HashedStylesheet, MetaTags, provide_meta_context};
@@ -121,6 +121,7 @@ pub fn App() -> impl IntoView {
                 </FlatRoutes>
             </main>
             <Footer/>
+            <DropTarget/>
             <FocusOnNavigation/>
         </Router>
     }
