@@ -39,6 +39,12 @@ const MAIN: &str = "main";
 /// do to the page before the app starts, which then renders the page anew; and puts the comments back that they remove afterwards.
 const FALLBACK: &str = include_str!("app/fallback.js");
 
+/// The colours of the dark theme, in the head so that no page is light first.
+const DARK: &str = include_str!("../style/dark.css");
+
+/// The script that applies the chosen theme before the first paint.
+const THEME: &str = include_str!("app/theme.js");
+
 /// The timeouts of the pages' connection that differ from the defaults: see [`crate::feed::link::Timing`]. The server provides
 /// them; tests make them short.
 #[derive(Clone, Debug)]
@@ -74,8 +80,10 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <meta charset="utf-8"/>
                 <meta name="viewport" content="width=device-width, initial-scale=1"/>
                 <meta name="color-scheme" content="light dark"/>
-                <meta name="theme-color" media="(prefers-color-scheme: light)" content="#f7f6f3"/>
-                <meta name="theme-color" media="(prefers-color-scheme: dark)" content="#16181b"/>
+                <meta name="theme-color" data-only="light" media="(prefers-color-scheme: light)" content="#f7f6f3"/>
+                <meta name="theme-color" data-only="dark" media="(prefers-color-scheme: dark)" content="#16181b"/>
+                <style nonce=use_nonce() data-only="dark" media="(prefers-color-scheme: dark)">{DARK}</style>
+                <script nonce=use_nonce()>{THEME}</script>
                 <meta name="description" content="Turns recordings into text and shows every step while it happens."/>
                 {timing}
                 {time}
