@@ -45,6 +45,10 @@ const DARK: &str = include_str!("../style/dark.css");
 /// The script that applies the chosen theme before the first paint.
 const THEME: &str = include_str!("app/theme.js");
 
+/// Starts the service worker (public/service-worker.js), once the page has loaded what it needs itself.
+const INSTALL: &str =
+    "addEventListener(\"load\", () => navigator.serviceWorker?.register(\"/service-worker.js\").catch(() => {}))";
+
 /// The timeouts of the pages' connection that differ from the defaults: see [`crate::feed::link::Timing`]. The server provides
 /// them; tests make them short.
 #[derive(Clone, Debug)]
@@ -89,10 +93,14 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 {time}
                 {page}
                 <link rel="icon" href="/favicon.svg" type="image/svg+xml"/>
+                <link rel="apple-touch-icon" href="/icon-maskable-512.png"/>
+                // With cookies, which a proxy that asks for a login wants to see.
+                <link rel="manifest" href="/manifest.webmanifest" crossorigin="use-credentials"/>
                 <HashedStylesheet options=options.clone() id="style"/>
                 <AutoReload options=options.clone()/>
                 <StartScripts options/>
                 <script nonce=use_nonce()>{FALLBACK}</script>
+                <script nonce=use_nonce()>{INSTALL}</script>
                 <MetaTags/>
             </head>
             <body><App/></body>

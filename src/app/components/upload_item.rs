@@ -2,7 +2,7 @@
 
 use super::{Icon, ProgressBar, StateChip, Symbol, announce_milestones};
 use crate::{
-    app::{detours::live_text, uploads::Uploads},
+    app::{detours::live_text, uploads::Uploads, words},
     feed::{
         Feed,
         reduce::View,
@@ -105,17 +105,18 @@ fn UploadedSession(status: Status, name: Signal<String>) -> impl IntoView {
     let view = feed.watch(View::new(status));
     let status = Memo::new(move |_| view.with(|view| view.status.clone()));
     announce_milestones(name, status, true);
-    let words = move || {
-        status.with(|status| match &status.error {
-            Some(error) => error.message.clone(),
-            None => status.progress.filter(|_| !status.state.is_terminal()).map(text::percentage).unwrap_or_default(),
+    let more = move || {
+        status.with(|status| {
+            let error = status.error.as_ref().map(|error| error.message.clone());
+            let percent = || status.progress.filter(|_| !status.state.is_terminal()).map(text::percentage);
+            error.or_else(|| words::queue_position(status)).or_else(percent).unwrap_or_default()
         })
     };
     view! {
         <p class="upload-session">
             <Show when=move || !feed.is_deleted(id) fallback=|| "Deleted">
                 <StateChip status/>
-                <span class="fact" data-testid="upload-state" inner_html=move || live_text(words())></span>
+                <span class="fact" data-testid="upload-state" inner_html=move || live_text(more())></span>
                 <a class="button quiet" href=format!("/sessions/{id}") data-testid="upload-session">
                     <span>"Open"<span class="hidden">" " {name}</span></span>
                 </a>
