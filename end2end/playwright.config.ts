@@ -16,6 +16,8 @@ export default defineConfig({
   expect: { timeout: 20_000 },
   use: {
     trace: 'retain-on-failure',
+    // It would answer some requests out of the tests' sight. installed.spec.ts has it.
+    serviceWorkers: 'block',
     // Without a graphics card, an endless animation uses half a core.
     contextOptions: { reducedMotion: 'reduce' },
     launchOptions: {

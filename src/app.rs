@@ -15,7 +15,7 @@ use crate::{
     feed::{Feed, browser::dom},
     model::Timestamp,
 };
-use components::{Announcer, Footer, Header, provide_announcer};
+use components::{Announcer, DropTarget, Footer, Header, provide_announcer};
 use detours::{SiteTitle, StartScripts};
 use leptos::{nonce::use_nonce, prelude::*};
 use leptos_meta::{HashedStylesheet, MetaTags, provide_meta_context};
@@ -38,6 +38,16 @@ const MAIN: &str = "main";
 /// The script also stores the address that the page was rendered for in `data-address`; notices what translators and extensions
 /// do to the page before the app starts, which then renders the page anew; and puts the comments back that they remove afterwards.
 const FALLBACK: &str = include_str!("app/fallback.js");
+
+/// The colours of the dark theme, in the head so that no page is light first.
+const DARK: &str = include_str!("../style/dark.css");
+
+/// The script that applies the chosen theme before the first paint.
+const THEME: &str = include_str!("app/theme.js");
+
+/// Starts the service worker (public/service-worker.js), once the page has loaded what it needs itself.
+const INSTALL: &str =
+    "addEventListener(\"load\", () => navigator.serviceWorker?.register(\"/service-worker.js\").catch(() => {}))";
 
 /// The timeouts of the pages' connection that differ from the defaults: see [`crate::feed::link::Timing`]. The server provides
 /// them; tests make them short.
@@ -74,17 +84,23 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <meta charset="utf-8"/>
                 <meta name="viewport" content="width=device-width, initial-scale=1"/>
                 <meta name="color-scheme" content="light dark"/>
-                <meta name="theme-color" media="(prefers-color-scheme: light)" content="#f7f6f3"/>
-                <meta name="theme-color" media="(prefers-color-scheme: dark)" content="#16181b"/>
+                <meta name="theme-color" data-only="light" media="(prefers-color-scheme: light)" content="#f7f6f3"/>
+                <meta name="theme-color" data-only="dark" media="(prefers-color-scheme: dark)" content="#16181b"/>
+                <style nonce=use_nonce() data-only="dark" media="(prefers-color-scheme: dark)">{DARK}</style>
+                <script nonce=use_nonce()>{THEME}</script>
                 <meta name="description" content="Turns recordings into text and shows every step while it happens."/>
                 {timing}
                 {time}
                 {page}
                 <link rel="icon" href="/favicon.svg" type="image/svg+xml"/>
+                <link rel="apple-touch-icon" href="/icon-maskable-512.png"/>
+                // With cookies, which a proxy that asks for a login wants to see.
+                <link rel="manifest" href="/manifest.webmanifest" crossorigin="use-credentials"/>
                 <HashedStylesheet options=options.clone() id="style"/>
                 <AutoReload options=options.clone()/>
                 <StartScripts options/>
                 <script nonce=use_nonce()>{FALLBACK}</script>
+                <script nonce=use_nonce()>{INSTALL}</script>
                 <MetaTags/>
             </head>
             <body><App/></body>
@@ -121,6 +137,7 @@ pub fn App() -> impl IntoView {
                 </FlatRoutes>
             </main>
             <Footer/>
+            <DropTarget/>
             <FocusOnNavigation/>
         </Router>
     }

@@ -1,9 +1,11 @@
-//! The uploads of this visit. They belong to the app and not to the upload page, so they go on while other pages are open.
-//! The upload page adds uploads and shows them; the header shows their number.
+//! The uploads of this visit, and the files that are chosen for the next ones. They belong to the app and not to the upload page,
+//! so they stay while other pages are open, and uploads go on. The upload page adds uploads; it and the list show them, and the
+//! header their number.
 
 use crate::{
     app::effect,
     feed::{
+        Feed,
         browser::{dom, upload},
         uploads::{Event, Picked, Queue, UploadOptions},
     },
@@ -15,17 +17,27 @@ use leptos::prelude::*;
 #[derive(Clone, Copy)]
 pub struct Uploads {
     pub queue: RwSignal<Queue>,
+    /// The files that are chosen and not sent yet. The files themselves are kept by `feed/browser/upload.rs`.
+    pub chosen: RwSignal<Vec<Picked>>,
     /// The session that the last upload created. The upload page opens it if that was the only upload.
     pub created: RwSignal<Option<SessionId>>,
+    feed: Feed,
 }
 
 impl Uploads {
     /// Makes the handle and puts it into the context.
     pub(crate) fn provide() {
-        let uploads = Self { queue: RwSignal::default(), created: RwSignal::default() };
+        let uploads = Self {
+            queue: RwSignal::default(),
+            chosen: RwSignal::default(),
+            created: RwSignal::default(),
+            feed: Feed::expect(),
+        };
         provide_context(uploads);
-        let open = Memo::new(move |_| uploads.queue.with(|queue| queue.open() > 0));
-        effect(move || dom::warn_before_leaving(open.get()));
+        // Leaving would lose what is being sent, and the choice.
+        let lossy =
+            Memo::new(move |_| uploads.queue.with(|queue| queue.open() > 0) || !uploads.chosen.with(Vec::is_empty));
+        effect(move || dom::warn_before_leaving(lossy.get()));
     }
 
     /// The uploads from the context.
@@ -33,8 +45,10 @@ impl Uploads {
         expect_context()
     }
 
-    /// Queues files, and starts as many uploads as may be sent at once.
-    pub(crate) fn add(self, files: Vec<Picked>, options: &UploadOptions, limit: u64) {
+    /// Queues the chosen files, and starts as many uploads as may be sent at once.
+    pub(crate) fn add(self, options: &UploadOptions, limit: u64) {
+        let files = upload::take_chosen();
+        self.chosen.set(Vec::new());
         self.queue.update(|queue| files.into_iter().for_each(|file| queue.add(file, options.clone(), limit)));
         self.start_next();
     }
@@ -70,7 +84,11 @@ impl Uploads {
     fn on(self, key: u32, event: Event) {
         let (ended, created) = match &event {
             Event::Sent { .. } => (false, None),
-            Event::Done(id) => (true, Some(*id)),
+            Event::Done(status) => {
+                // Before the queue shows the session and so watches it: lists load it only if nobody does.
+                self.feed.status(status.as_ref().clone());
+                (true, Some(status.session_id))
+            }
             Event::Failed(_) => (true, None),
         };
         self.queue.update(|queue| queue.on(key, event));

@@ -6,6 +6,9 @@ use leptos_meta::HashedStylesheet;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");
+/// The theme is that of the app's pages.
+const DARK: &str = include_str!("../../style/dark.css");
+const THEME: &str = include_str!("../app/theme.js");
 
 /// Pages that have a script reload only without it.
 const RELOAD: &str = r#"<meta http-equiv="refresh" content="10"/>"#;
@@ -99,6 +102,10 @@ pub fn render(head: Head, body: impl IntoView + 'static) -> Page {
                 <meta charset="utf-8"/>
                 <meta name="viewport" content="width=device-width, initial-scale=1"/>
                 <meta name="color-scheme" content="light dark"/>
+                <meta name="theme-color" data-only="light" media="(prefers-color-scheme: light)" content="#f7f6f3"/>
+                <meta name="theme-color" data-only="dark" media="(prefers-color-scheme: dark)" content="#16181b"/>
+                <style nonce=nonce.clone() data-only="dark" media="(prefers-color-scheme: dark)">{DARK}</style>
+                <script nonce=nonce.clone()>{THEME}</script>
                 <meta name="robots" content="noindex"/>
                 <title>{format!("{title} · Hark")}</title>
                 <link rel="icon" href="/favicon.svg" type="image/svg+xml"/>
@@ -127,6 +134,17 @@ pub fn render(head: Head, body: impl IntoView + 'static) -> Page {
                     </div>
                 </header>
                 <main id="main" tabindex="-1" class="dashboard" data-stream=stream data-refresh=refresh_secs>{body}</main>
+                <footer class="footer">
+                    <p>"Hark, transcription on your own server"</p>
+                    <p class="theme">
+                        <label for="theme">"Theme"</label>
+                        <select id="theme" autocomplete="off">
+                            <option value="system">"System"</option>
+                            <option value="light">"Light"</option>
+                            <option value="dark">"Dark"</option>
+                        </select>
+                    </p>
+                </footer>
                 <script nonce=nonce>{SCRIPT}</script>
             </body>
         </html>
@@ -150,14 +168,15 @@ mod tests {
     }
 
     #[test]
-    fn a_page_runs_its_own_script_and_no_other() {
+    fn a_page_runs_its_own_scripts_and_no_other() {
         let page = render(head(Some(Section::Nodes), Some("/stream")), view! { <p>"<b>"</p> });
         let nonce = page.content_security_policy.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
-        assert!(page.html.contains(&format!("<script nonce=\"{nonce}\">")), "{}", page.html);
-        assert_eq!(page.html.matches("<script").count(), 1);
+        // One for the theme, and one that keeps the page live.
+        assert_eq!(page.html.matches(&format!("<script nonce=\"{nonce}\">")).count(), 2, "{}", page.html);
+        assert_eq!(page.html.matches("<script").count(), 2);
         assert!(!page.html.contains(".wasm") && !page.html.contains("modulepreload"));
-        // The script as it is, and text as text.
-        assert!(page.html.contains(SCRIPT.lines().nth(1).unwrap()));
+        // Scripts and styles as they are, and text as text.
+        assert!([SCRIPT, THEME, DARK].iter().all(|file| page.html.contains(file)), "{}", page.html);
         assert!(page.html.contains("&lt;b&gt;"));
         assert!(page.html.contains("aria-current=\"page\">Nodes"), "{}", page.html);
         assert_ne!(render(head(None, None), ()).content_security_policy, page.content_security_policy);

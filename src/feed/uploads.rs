@@ -1,7 +1,7 @@
 //! The queue of uploads that the upload page shows: which wait, which are being sent, and how each ended. Pure.
 //! `feed/browser/upload.rs` sends them, and `app/uploads.rs` connects the two.
 
-use crate::model::SessionId;
+use crate::model::{Status, text};
 
 /// A file that was chosen and hasn't been sent yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub struct UploadOptions {
 pub enum Event {
     /// The number of bytes of the request sent at this time, in seconds.
     Sent { bytes: u64, at: f64 },
-    /// The server answered with the new session.
-    Done(SessionId),
+    /// The server answered with a new session, which has this status.
+    Done(Box<Status>),
     /// It failed, with a message for people.
     Failed(String),
 }
@@ -45,7 +45,8 @@ pub enum Phase {
         began: f64,
         at: f64,
     },
-    Done(SessionId),
+    /// Received, with the status that its session began with.
+    Done(Box<Status>),
     Failed(String),
     /// Cancelled by the person who started it.
     Aborted,
@@ -61,6 +62,8 @@ pub struct Upload {
     pub phase: Phase,
     /// Whether the file is larger than the server accepts, so that it isn't sent.
     pub too_large: bool,
+    /// The run of the queue that it belongs to.
+    run: u32,
 }
 
 impl Upload {
@@ -113,10 +116,48 @@ impl Upload {
     }
 }
 
+/// What was sent since the queue was last empty or at its end. A later run begins at 0 again.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Run {
+    number: u32,
+    /// When its first upload began, in seconds.
+    began: Option<f64>,
+    /// When something was last sent, in seconds.
+    at: f64,
+    /// All bytes sent, also those of uploads that failed.
+    sent: u64,
+}
+
+/// All uploads of a run together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Total {
+    /// How many files there are, without those that failed or were cancelled.
+    pub files: usize,
+    /// How many of them the server has received.
+    pub done: usize,
+    /// The part of all their bytes sent so far, in percent.
+    pub percent: f64,
+    /// Seconds until all are sent, once the speed has settled.
+    pub seconds_remaining: Option<f64>,
+}
+
+impl Total {
+    /// `3 of 7 sent, 41%, 2 min left`.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let mut words = format!("{} of {} sent, {}", self.done, self.files, text::percentage(self.percent));
+        if let Some(left) = self.seconds_remaining {
+            words += &format!(", {} left", text::remaining(left));
+        }
+        words
+    }
+}
+
 /// All uploads of this visit, in the order in which the files were chosen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Queue {
     pub uploads: Vec<Upload>,
+    run: Run,
 }
 
 impl Queue {
@@ -127,10 +168,18 @@ impl Queue {
     /// Appends a file. A file larger than `limit` bytes fails without being sent.
     pub fn add(&mut self, picked: Picked, options: UploadOptions, limit: u64) {
         let Picked { key, name, bytes } = picked;
+        self.begin_run();
         let problem = too_large(bytes, limit);
         let too_large = problem.is_some();
         let phase = problem.map_or(Phase::Waiting, Phase::Failed);
-        self.uploads.push(Upload { key, name, bytes, options, phase, too_large });
+        self.uploads.push(Upload { key, name, bytes, options, phase, too_large, run: self.run.number });
+    }
+
+    /// Begins another run if the one before has come to its end.
+    fn begin_run(&mut self) {
+        if self.open() == 0 {
+            self.run = Run { number: self.run.number + 1, ..Run::default() };
+        }
     }
 
     /// Marks as many waiting uploads as may start at `now` as being sent, and returns them.
@@ -141,6 +190,7 @@ impl Queue {
         let mut started = Vec::new();
         for upload in self.uploads.iter_mut().filter(|u| u.phase == Phase::Waiting).take(free) {
             upload.phase = Phase::Sending { sent: 0, began: now, at: now };
+            self.run.began.get_or_insert(now);
             started.push((upload.key, upload.options.clone()));
         }
         started
@@ -150,11 +200,15 @@ impl Queue {
     pub fn on(&mut self, key: u32, event: Event) {
         let Some(upload) = self.get_mut(key) else { return };
         let Phase::Sending { sent, began, .. } = upload.phase else { return };
-        upload.phase = match event {
-            Event::Sent { bytes, at } => Phase::Sending { sent: bytes.max(sent), began, at },
-            Event::Done(id) => Phase::Done(id),
-            Event::Failed(message) => Phase::Failed(message),
-        };
+        match event {
+            Event::Sent { bytes, at } => {
+                upload.phase = Phase::Sending { sent: bytes.max(sent), began, at };
+                self.run.sent += bytes.saturating_sub(sent);
+                self.run.at = at;
+            }
+            Event::Done(status) => upload.phase = Phase::Done(status),
+            Event::Failed(message) => upload.phase = Phase::Failed(message),
+        }
     }
 
     /// Cancels an upload that waits or is being sent.
@@ -166,8 +220,13 @@ impl Queue {
 
     /// Queues an upload that failed or was cancelled again.
     pub fn retry(&mut self, key: u32) {
-        if let Some(upload) = self.get_mut(key).filter(|u| u.can_retry()) {
-            upload.phase = Phase::Waiting;
+        if !self.get(key).is_some_and(Upload::can_retry) {
+            return;
+        }
+        self.begin_run();
+        let run = self.run.number;
+        if let Some(upload) = self.get_mut(key) {
+            (upload.phase, upload.run) = (Phase::Waiting, run);
         }
     }
 
@@ -191,6 +250,29 @@ impl Queue {
     pub fn open(&self) -> usize {
         self.uploads.iter().filter(|u| u.is_open()).count()
     }
+
+    /// Whether an upload isn't a session: it waits, is being sent, has failed or was cancelled.
+    #[must_use]
+    pub fn has_unfinished(&self) -> bool {
+        self.uploads.iter().any(|u| !matches!(u.phase, Phase::Done(_)))
+    }
+
+    /// The uploads of this run together; none once all have ended.
+    #[must_use]
+    pub fn total(&self) -> Option<Total> {
+        let counts = |u: &&Upload| u.run == self.run.number && (u.is_open() || matches!(u.phase, Phase::Done(_)));
+        let of_run = || self.uploads.iter().filter(counts);
+        let bytes: u64 = of_run().map(|u| u.bytes).sum();
+        let sent: u64 = of_run().map(Upload::sent).sum();
+        let time = self.run.began.map_or(0.0, |began| self.run.at - began);
+        let settled = time >= Upload::SETTLED && self.run.sent > 0;
+        (self.open() > 0).then(|| Total {
+            files: of_run().count(),
+            done: of_run().filter(|u| !u.is_open()).count(),
+            percent: if bytes == 0 { 0.0 } else { sent as f64 / bytes as f64 * 100.0 },
+            seconds_remaining: settled.then(|| (bytes - sent) as f64 * time / self.run.sent as f64),
+        })
+    }
 }
 
 /// The message for a file that is too large to be sent. None if it isn't.
@@ -202,72 +284,4 @@ pub fn too_large(bytes: u64, limit: u64) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queue(sizes: &[u64]) -> Queue {
-        let mut queue = Queue::default();
-        for (key, bytes) in (0..).zip(sizes) {
-            queue.add(Picked { key, name: format!("{key}.wav"), bytes: *bytes }, UploadOptions::default(), 1000);
-        }
-        queue
-    }
-
-    fn keys(started: &[(u32, UploadOptions)]) -> Vec<u32> {
-        started.iter().map(|(key, _)| *key).collect()
-    }
-
-    fn session() -> SessionId {
-        SessionId(uuid::Uuid::nil())
-    }
-
-    #[test]
-    fn two_uploads_are_sent_at_once_in_order() {
-        let mut queue = queue(&[10, 10, 10, 10]);
-        assert_eq!(keys(&queue.start(0.0)), [0, 1]);
-        assert_eq!(keys(&queue.start(0.0)), [0; 0]);
-        queue.on(1, Event::Done(session()));
-        assert_eq!(keys(&queue.start(1.0)), [2]);
-        queue.abort(0);
-        assert_eq!(keys(&queue.start(1.0)), [3]);
-        assert_eq!(queue.open(), 2);
-    }
-
-    #[test]
-    fn a_file_that_is_too_large_is_never_sent() {
-        let mut queue = queue(&[1001, 1000]);
-        assert_eq!(keys(&queue.start(0.0)), [1]);
-        queue.retry(0);
-        assert!(matches!(&queue.uploads[0].phase, Phase::Failed(text) if text.contains("1.0 kB")));
-    }
-
-    #[test]
-    fn events_after_the_end_are_ignored_and_a_retry_starts_over() {
-        let mut queue = queue(&[10]);
-        let _ = queue.start(0.0);
-        queue.on(0, Event::Failed("no".to_owned()));
-        queue.on(0, Event::Done(session()));
-        assert_eq!(queue.uploads[0].phase, Phase::Failed("no".to_owned()));
-        queue.retry(0);
-        assert_eq!(keys(&queue.start(5.0)), [0]);
-        queue.abort(0);
-        queue.on(0, Event::Sent { bytes: 3, at: 6.0 });
-        assert_eq!(queue.uploads[0].phase, Phase::Aborted);
-        queue.remove(0);
-        assert_eq!(queue, Queue::default());
-    }
-
-    #[test]
-    fn speed_and_remaining_time_are_known_once_the_speed_has_settled() {
-        let mut queue = queue(&[1000]);
-        let _ = queue.start(0.0);
-        queue.on(0, Event::Sent { bytes: 100, at: 0.5 });
-        assert_eq!((queue.uploads[0].percent(), queue.uploads[0].speed()), (10.0, None));
-        queue.on(0, Event::Sent { bytes: 500, at: 2.0 });
-        assert_eq!(queue.uploads[0].speed(), Some(250.0));
-        assert_eq!(queue.uploads[0].seconds_remaining(), Some(2.0));
-        // The request has more bytes than the file, because of the form around it.
-        queue.on(0, Event::Sent { bytes: 1200, at: 3.0 });
-        assert_eq!(queue.uploads[0].percent(), 100.0);
-    }
-}
+mod tests;

@@ -37,6 +37,8 @@ pub struct UploadInfo {
     pub languages: Vec<LanguageInfo>,
     /// How channels are heard if the upload doesn't say it.
     pub channels: Channels,
+    /// The types and endings of files that can be read, for the `accept` of an input.
+    pub accept: String,
     /// The largest file accepted, in bytes.
     pub max_upload_bytes: u64,
     /// The longest recording accepted, in seconds.

@@ -8,6 +8,7 @@ mod child;
 mod confine;
 mod crosstalk;
 mod decode;
+mod endings;
 mod ffmpeg;
 mod level;
 mod matroska;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use child::{DecoderArgs, run_child};
 pub use decode::{DecodeFailure, Recording};
+pub use endings::accepted;
 pub use ffmpeg::available as ffmpeg_available;
 pub use process::{CopyError, Copying, Decoders, Decoding, ProbeError, wav_head};
 pub use sniff::{Kind, recognise};

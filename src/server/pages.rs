@@ -2,6 +2,7 @@
 
 use super::{
     address::ClientAddress,
+    audio,
     error::Error,
     found,
     http::{
@@ -123,6 +124,7 @@ pub fn upload_info(caller: &Caller) -> UploadInfo {
         languages: languages::WHISPER.iter().filter(|(tag, _)| is_known(tag)).map(info).collect(),
         engines,
         channels: caller.state.sessions.engines.default_channels(),
+        accept: audio::accepted(audio::ffmpeg_available()),
         max_upload_bytes: caller.state.sessions.limits.max_upload_bytes,
         max_duration: caller.state.sessions.limits.max_duration,
         cookies_blocked: !caller.identity.known && probed,

@@ -177,8 +177,8 @@ fn policy(nonce: &str, watching: bool) -> String {
     format!(
         "default-src 'self'; script-src 'self' 'nonce-{nonce}' 'wasm-unsafe-eval'; \
          style-src 'self' 'nonce-{nonce}'; style-src-attr 'unsafe-inline'; img-src 'self' data:; \
-         connect-src 'self'{reload}; media-src 'self' blob:; object-src 'none'; base-uri 'none'; \
-         form-action 'self'; frame-ancestors 'none'"
+         connect-src 'self'{reload}; media-src 'self' blob:; worker-src 'self'; manifest-src 'self'; object-src 'none'; \
+         base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 }
 
@@ -221,14 +221,23 @@ async fn no_store(request: Request, next: Next) -> Response {
     response
 }
 
-/// Lets browsers cache files whose names have a hash of their content.
+/// The files of the installed app that browsers ask for each time, so that an update reaches them.
+const ALWAYS_ASKED: [&str; 3] = ["/service-worker.js", "/manifest.webmanifest", "/offline.html"];
+
+/// Lets browsers cache files whose names have a hash of their content, and makes them ask for those of the installed app.
 async fn cache(request: Request, next: Next) -> Response {
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let immutable = read && is_hashed(request.uri().path());
+    let path = request.uri().path();
+    let rule = match read {
+        true if is_hashed(path) => Some("public, max-age=31536000, immutable"),
+        true if ALWAYS_ASKED.contains(&path) => Some("no-cache"),
+        _ => None,
+    };
     let mut response = next.run(request).await;
-    if immutable && (response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED) {
-        let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
-        response.headers_mut().insert(header::CACHE_CONTROL, forever);
+    if let Some(rule) = rule
+        && (response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED)
+    {
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(rule));
     }
     response
 }

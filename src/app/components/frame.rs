@@ -1,6 +1,6 @@
 //! The frame of every page: the header with name, navigation and live badge, and the footer.
 
-use super::{Badge, Icon, Symbol};
+use super::{Badge, Icon, Symbol, ThemeSelect};
 use crate::app::uploads::Uploads;
 use leptos::prelude::*;
 use leptos_router::components::A;
@@ -47,6 +47,7 @@ pub fn Footer() -> impl IntoView {
             <p><A href="/identity">"Your sessions on another device"</A></p>
             <p><A href="/models">"Speech models"</A></p>
             <p><a href="/api/openapi.json" rel="external">"API"</a></p>
+            <ThemeSelect/>
         </footer>
     }
 }

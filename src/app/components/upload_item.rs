@@ -1,10 +1,14 @@
-//! One upload in the list: how much of it is sent, how fast, and its outcome.
+//! One upload in the list: how much of it is sent, how fast, and what became of it, live.
 
-use super::{Icon, ProgressBar, Symbol};
+use super::{Icon, ProgressBar, StateChip, Symbol, announce_milestones};
 use crate::{
-    app::{detours::live_text, uploads::Uploads},
-    feed::uploads::{Phase, Upload},
-    model::{bytes, text},
+    app::{detours::live_text, uploads::Uploads, words},
+    feed::{
+        Feed,
+        reduce::View,
+        uploads::{Phase, Upload},
+    },
+    model::{Status, bytes, text},
 };
 use leptos::prelude::*;
 
@@ -19,7 +23,8 @@ fn details(upload: &Upload) -> String {
             }
             words
         }
-        Phase::Done(_) => format!("{}, uploaded", bytes(upload.bytes)),
+        // The session says the rest.
+        Phase::Done(_) => bytes(upload.bytes),
         Phase::Failed(message) => message.clone(),
         Phase::Aborted => "Cancelled".to_owned(),
     }
@@ -44,10 +49,10 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
     let sending = of(|u| matches!(u.phase, Phase::Sending { .. }));
     let failed = of(|u| matches!(u.phase, Phase::Failed(_)));
     let retryable = of(Upload::can_retry);
-    let done = move || match upload()?.phase {
-        Phase::Done(id) => Some(id),
+    let done = Memo::new(move |_| match upload()?.phase {
+        Phase::Done(status) => Some(status),
         _ => None,
-    };
+    });
     let words = move || upload().as_ref().map(details).unwrap_or_default();
     let name = Signal::stored(untrack(upload).map(|u| u.name).unwrap_or_default());
 
@@ -71,12 +76,8 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
                 let (role, hook) = if failed.get() { (Some("alert"), "error-message") } else { (None, "upload-details") };
                 view! { <p class="upload-details" role=role data-testid=hook inner_html=move || live_text(words())></p> }
             }}
+            {move || done.get().map(|status| view! { <UploadedSession status=*status name/> })}
             <div class="row-actions">
-                {move || done().map(|id| view! {
-                    <a class="button quiet" href=format!("/sessions/{id}") data-testid="upload-session">
-                        <span>"Open"<span class="hidden">" " {name}</span></span>
-                    </a>
-                })}
                 <Show when=move || open.get()>
                     <button class="button quiet" type="button" data-testid="cancel" on:click=move |_| uploads.abort(key)>
                         <Icon symbol=Symbol::Cancelled/><span>"Cancel"<span class="hidden">" " {name}</span></span>
@@ -94,5 +95,32 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
                 </Show>
             </div>
         </li>
+    }
+}
+
+/// The session that an upload has become: its state, live, and the way to it.
+#[component]
+fn UploadedSession(status: Status, name: Signal<String>) -> impl IntoView {
+    let (feed, id) = (Feed::expect(), status.session_id);
+    let view = feed.watch(View::new(status));
+    let status = Memo::new(move |_| view.with(|view| view.status.clone()));
+    announce_milestones(name, status, true);
+    let more = move || {
+        status.with(|status| {
+            let error = status.error.as_ref().map(|error| error.message.clone());
+            let percent = || status.progress.filter(|_| !status.state.is_terminal()).map(text::percentage);
+            error.or_else(|| words::queue_position(status)).or_else(percent).unwrap_or_default()
+        })
+    };
+    view! {
+        <p class="upload-session">
+            <Show when=move || !feed.is_deleted(id) fallback=|| "Deleted">
+                <StateChip status/>
+                <span class="fact" data-testid="upload-state" inner_html=move || live_text(more())></span>
+                <a class="button quiet" href=format!("/sessions/{id}") data-testid="upload-session">
+                    <span>"Open"<span class="hidden">" " {name}</span></span>
+                </a>
+            </Show>
+        </p>
     }
 }

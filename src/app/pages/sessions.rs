@@ -8,10 +8,11 @@ use crate::{
         actions::Actions,
         components::{
             ActionAlert, Alert, Connection, Icon, ListSkeleton, LoadError, Reload, SessionRow, Symbol, TrySampleButton,
-            retry_on_failure, use_announcer,
+            UploadQueue, retry_on_failure, use_announcer,
         },
         detours::{PageTitle, live_text, once_loaded},
         effect,
+        uploads::Uploads,
     },
     feed::{Feed, Mode},
     model::{ApiError, SessionPage, page::SessionList, text},
@@ -62,6 +63,7 @@ pub fn SessionsPage() -> impl IntoView {
             <Search query/>
             <A href="/upload" attr:class="button primary"><Icon symbol=Symbol::Upload/>"New transcription"</A>
         </div>
+        <UploadQueue unfinished=true/>
         <List query cursor older/>
     }
 }
@@ -220,6 +222,9 @@ fn Rows(
         sessions
     });
     let running = Memo::new(move |_| sessions.with(|s| s.iter().any(|session| !session.status.state.is_terminal())));
+    // What is under way stands above the list, which isn't empty then.
+    let uploads = Uploads::expect().queue;
+    let under_way = move || query.with(String::is_empty) && uploads.with(|queue| queue.has_unfinished());
     let next = move || more.get().or_else(|| page.get())?.next_cursor;
     let on_more = move |event: ev::MouseEvent, cursor: String| {
         if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
@@ -248,7 +253,7 @@ fn Rows(
                 <SessionRow session actions/>
             </For>
         </ul>
-        <Show when=move || page.with(Option::is_some) && sessions.with(Vec::is_empty)>
+        <Show when=move || page.with(Option::is_some) && sessions.with(Vec::is_empty) && !under_way()>
             <Empty query/>
         </Show>
         {move || next().map(|cursor| {

@@ -8,24 +8,24 @@ use crate::{
     app::{
         components::{
             Alert, ChannelsSelect, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadBoundary, Symbol,
-            TrySampleButton, UploadItem, retry_on_failure,
+            TrySampleButton, UploadQueue, retry_on_failure, use_announcer,
         },
         detours::live_text,
         effect,
         uploads::Uploads,
     },
     feed::{
-        browser::upload,
-        uploads::{Picked, UploadOptions, too_large},
+        browser::{dom, upload},
+        uploads::{UploadOptions, too_large},
     },
     model::{self, bytes, duration, text},
 };
 use leptos::{ev, html, prelude::*};
 use leptos_meta::Title;
-use leptos_router::{components::A, hooks::use_navigate};
+use leptos_router::hooks::use_navigate;
 
-/// The file types that the file picker offers. The server checks the content, not the name.
-const ACCEPT: &str = "audio/*,video/*,.wav,.mp3,.m4a,.aac,.flac,.ogg,.oga,.opus,.webm,.mkv,.mp4,.mov,.aif,.aiff,.caf";
+/// The id of the input that chooses files.
+const FILE_INPUT: &str = "file";
 
 /// Shown before anything is sent.
 const COOKIES_BLOCKED: &str = "Your browser blocks Hark's cookie. Without it nobody could find your recording again, not even \
@@ -60,15 +60,19 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     let input = NodeRef::<html::Input>::new();
     let [title, vocabulary, track] = [(); 3].map(|()| NodeRef::<html::Input>::new());
     let [language, engine, channels] = [(); 3].map(|()| NodeRef::<html::Select>::new());
-    let chosen = RwSignal::new(Vec::<Picked>::new());
+    let chosen = uploads.chosen;
     let several = Memo::new(move |_| chosen.with(|c| c.len() > 1));
-    let dragged_over = RwSignal::new(false);
     // Without JavaScript each form sends one file.
     let hydrated = RwSignal::new(false);
     effect(move || {
         hydrated.set(true);
         // Files may have been chosen before hydration, or kept by the browser over a reload.
-        chosen.set(upload::chosen(input));
+        chosen.set(upload::add_chosen(input));
+    });
+    // Also those that were dropped on another page.
+    effect(move || {
+        chosen.track();
+        upload::show_chosen(input);
     });
 
     // A single upload opens its session, as the plain form does; several are listed.
@@ -82,16 +86,9 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
         }
     });
 
-    let on_drop = move |event: ev::DragEvent| {
-        event.prevent_default();
-        dragged_over.set(false);
-        upload::choose_dropped(&event, input);
-        chosen.set(upload::chosen(input));
-    };
     let on_submit = move |event: ev::SubmitEvent| {
         event.prevent_default();
-        let files = upload::take(input);
-        let single = files.len() == 1;
+        let single = chosen.with_untracked(|chosen| chosen.len() == 1);
         // Read from the elements, because a browser may have filled them in before hydration.
         let value = |select: NodeRef<html::Select>| select.get_untracked().map(|s| s.value()).unwrap_or_default();
         let text = |input: NodeRef<html::Input>| input.get_untracked().map(|i| i.value()).unwrap_or_default();
@@ -103,8 +100,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
             channels: value(channels),
             track: text(track).trim().to_owned(),
         };
-        uploads.add(files, &options, limit);
-        chosen.set(Vec::new());
+        uploads.add(&options, limit);
     };
     // The chosen engine and language. Empty until hydration, when a browser may have filled them in.
     let choice = RwSignal::new((String::new(), String::new()));
@@ -140,14 +136,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
             data-testid="upload-form"
             on:submit=on_submit
         >
-            <label
-                class="drop"
-                class:over=move || dragged_over.get()
-                for="file"
-                on:dragover=move |event| { event.prevent_default(); dragged_over.set(true); }
-                on:dragleave=move |_| dragged_over.set(false)
-                on:drop=on_drop
-            >
+            <label class="drop" for=FILE_INPUT>
                 <Icon symbol=Symbol::Upload/>
                 <span class="drop-title">"Choose a recording"<span class:hidden=move || !hydrated.get()>", or drop it here"</span></span>
                 <span class="muted">
@@ -155,7 +144,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 </span>
             </label>
             {info.kept.map(|kept| view! { <p class="muted" data-testid="kept">{kept}</p> })}
-            <Chosen chosen limit/>
+            <Chosen uploads limit/>
             // These fields come before the file, so that the server can refuse them before it receives the file.
             <div class="fields">
                 <p class="field" hidden=move || several.get()>
@@ -216,15 +205,15 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
             {move || mismatch.get().map(|message| view! { <Alert message/> })}
             <input
                 class="file-input"
-                id="file"
+                id=FILE_INPUT
                 type="file"
                 name="file"
-                accept=ACCEPT
+                accept=info.accept
                 required
                 multiple=move || hydrated.get()
                 data-testid="file-input"
                 node_ref=input
-                on:change=move |_| chosen.set(upload::chosen(input))
+                on:change=move |_| chosen.set(upload::add_chosen(input))
             />
             <button
                 class="button primary"
@@ -236,43 +225,53 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 }
             ></button>
         </form>
-        <Queue/>
+        <UploadQueue/>
         <EngineHelp engines=info.engines/>
     }
 }
 
 /// The files that are chosen and haven't been sent yet.
 #[component]
-fn Chosen(chosen: RwSignal<Vec<Picked>>, limit: u64) -> impl IntoView {
-    let items = move || {
-        chosen
-            .get()
-            .into_iter()
-            .map(|file| {
-                let problem = too_large(file.bytes, limit)
-                    .map(|message| view! { <span class="problem" role="alert" inner_html=live_text(message)></span> });
-                let (name, size) = (live_text(file.name), bytes(file.bytes));
-                view! { <li><span inner_html=name></span>" "<span class="muted" inner_html=size></span>" "{problem}</li> }
-            })
-            .collect_view()
+fn Chosen(uploads: Uploads, limit: u64) -> impl IntoView {
+    let chosen = uploads.chosen;
+    let announce = use_announcer();
+    let remove = move |key: u32, name: &str| {
+        // The button that has the focus goes: the next one gets it, or the one before, or what chooses files.
+        let neighbour = chosen.with_untracked(|chosen| {
+            let at = chosen.iter().position(|file| file.key == key).unwrap_or_default();
+            chosen.get(at + 1).or_else(|| chosen.get(at.checked_sub(1)?)).map(|file| remove_id(file.key))
+        });
+        chosen.set(upload::unchoose(key));
+        dom::focus(&neighbour.unwrap_or_else(|| FILE_INPUT.to_owned()));
+        announce(format!("{name} removed"));
     };
-    move || (!chosen.with(Vec::is_empty)).then(|| view! { <ul class="chosen" data-testid="chosen">{items()}</ul> })
-}
-
-/// The uploads of this visit.
-#[component]
-fn Queue() -> impl IntoView {
-    let uploads = Uploads::expect();
-    let keys = move || uploads.queue.with(|queue| queue.uploads.iter().map(|upload| upload.key).collect::<Vec<_>>());
     view! {
-        <Show when=move || uploads.queue.with(|queue| !queue.uploads.is_empty())>
-            <section class="card" aria-labelledby="uploads-heading">
-                <h2 id="uploads-heading">"Uploads"</h2>
-                <ul class="uploads" data-testid="uploads">
-                    <For each=keys key=|key| *key let(key)><UploadItem uploads key/></For>
-                </ul>
-                <p><A href="/">"All sessions"</A></p>
-            </section>
+        <Show when=move || !chosen.with(Vec::is_empty)>
+            <ul class="chosen" data-testid="chosen">
+                <For each=move || chosen.get() key=|file| file.key let(file)>
+                    {
+                        let problem = too_large(file.bytes, limit)
+                            .map(|message| view! { <span class="problem" role="alert" inner_html=live_text(message)></span> });
+                        let (key, name) = (file.key, file.name);
+                        let label = live_text(&name);
+                        view! {
+                            <li>
+                                <bdi inner_html=label.clone()></bdi>
+                                <span class="muted" inner_html=bytes(file.bytes)></span>
+                                {problem}
+                                <button class="button quiet" type="button" id=remove_id(key) data-testid="unchoose" on:click=move |_| remove(key, &name)>
+                                    <span>"Remove"<span class="hidden">" " <bdi inner_html=label></bdi></span></span>
+                                </button>
+                            </li>
+                        }
+                    }
+                </For>
+            </ul>
         </Show>
     }
+}
+
+/// The id of the button that removes a chosen file.
+fn remove_id(key: u32) -> String {
+    format!("unchoose-{key}")
 }

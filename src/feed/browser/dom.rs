@@ -302,7 +302,11 @@ pub fn warn_before_leaving(on: bool) {
         let target = window();
         match (on, warning.take()) {
             (true, None) => {
-                let ask = Ask::new(|event: web_sys::Event| event.prevent_default());
+                let ask = Ask::new(|event: web_sys::Event| {
+                    event.prevent_default();
+                    // Chrome before 119 asks only if there is a value.
+                    let _ = js_sys::Reflect::set(&event, &"returnValue".into(), &"1".into());
+                });
                 let _ = target.add_event_listener_with_callback("beforeunload", ask.as_ref().unchecked_ref());
                 *warning = Some(ask);
             }

@@ -1,5 +1,6 @@
 //! Uploads by XMLHttpRequest, which reports how much was sent; fetch doesn't. The files and requests can't leave the thread,
-//! so they are kept here under integer keys. `app/uploads.rs` decides which upload is sent when.
+//! so they are kept here under integer keys. `app/uploads.rs` decides which upload is sent when. Files that were chosen or dropped
+//! are collected here until they are sent, and not in the form's input, which forgets them when others are chosen.
 
 use crate::{
     feed::uploads::{Event, Picked, UploadOptions},
@@ -17,6 +18,8 @@ use web_sys::{File, FileList, FormData, ProgressEvent, XmlHttpRequest};
 const URL: &str = "/api/v1/sessions";
 
 thread_local! {
+    /// The files that were chosen and aren't sent yet.
+    static CHOSEN: RefCell<Vec<(u32, File)>> = RefCell::default();
     static FILES: RefCell<HashMap<u32, File>> = RefCell::default();
     static REQUESTS: RefCell<HashMap<u32, Request>> = RefCell::default();
     static NEXT_KEY: Cell<u32> = const { Cell::new(0) };
@@ -39,36 +42,76 @@ fn picked(key: u32, file: &File) -> Picked {
     Picked { key, name: file.name(), bytes: file.size() as u64 }
 }
 
-/// The files that are chosen in an input now. They have no keys yet.
-#[must_use]
-pub fn chosen(input: NodeRef<html::Input>) -> Vec<Picked> {
-    let files = files(input.get_untracked().and_then(|input| input.files()));
-    files.iter().map(|file| picked(0, file)).collect()
+/// Whether two files are the same one, chosen twice. A browser tells nothing of where it is.
+fn is_same(a: &File, b: &File) -> bool {
+    a.name() == b.name() && a.size() == b.size() && a.last_modified() == b.last_modified()
 }
 
-/// Moves the files out of an input and keeps them under new keys.
+/// Adds these files to those that are chosen already. Returns all.
+fn add(list: Option<FileList>) -> Vec<Picked> {
+    CHOSEN.with_borrow_mut(|chosen| {
+        for file in files(list) {
+            if !chosen.iter().any(|(_, known)| is_same(known, &file)) {
+                chosen.push((NEXT_KEY.replace(NEXT_KEY.get() + 1), file));
+            }
+        }
+        chosen.iter().map(|(key, file)| picked(*key, file)).collect()
+    })
+}
+
+/// Adds the files that an input holds. Returns all that are chosen now.
 #[must_use]
-pub fn take(input: NodeRef<html::Input>) -> Vec<Picked> {
-    let Some(input) = input.get_untracked() else { return Vec::new() };
-    let taken = files(input.files());
-    input.set_value("");
-    taken
+pub fn add_chosen(input: NodeRef<html::Input>) -> Vec<Picked> {
+    add(input.get_untracked().and_then(|input| input.files()))
+}
+
+/// Adds the files that were dropped. Returns all that are chosen now.
+#[must_use]
+pub fn add_dropped(event: &ev::DragEvent) -> Vec<Picked> {
+    add(event.data_transfer().and_then(|data| data.files()))
+}
+
+/// Whether files are dragged, and not a text or a link.
+#[must_use]
+pub fn brings_files(event: &ev::DragEvent) -> bool {
+    event.data_transfer().is_some_and(|data| data.types().includes(&"Files".into(), 0))
+}
+
+/// Removes a chosen file. Returns those that are left.
+#[must_use]
+pub fn unchoose(key: u32) -> Vec<Picked> {
+    CHOSEN.with_borrow_mut(|chosen| chosen.retain(|(known, _)| *known != key));
+    add(None)
+}
+
+/// Puts the chosen files into an input, and no others, so that the form says what it would send.
+pub fn show_chosen(input: NodeRef<html::Input>) {
+    let Some(input) = input.get_untracked() else { return };
+    let Ok(data) = web_sys::DataTransfer::new() else { return };
+    let items = js_sys::Reflect::get(&data, &"items".into()).unwrap_or_default();
+    let add = js_sys::Reflect::get(&items, &"add".into()).ok().and_then(|add| add.dyn_into::<js_sys::Function>().ok());
+    let Some(add) = add else { return };
+    CHOSEN.with_borrow(|chosen| {
+        for (_, file) in chosen {
+            // This fails only for what isn't a file.
+            let _ = add.call1(&items, file);
+        }
+    });
+    input.set_files(data.files().as_ref());
+}
+
+/// Takes the chosen files, to be sent under their keys.
+#[must_use]
+pub fn take_chosen() -> Vec<Picked> {
+    CHOSEN
+        .take()
         .into_iter()
-        .map(|file| {
-            let key = NEXT_KEY.replace(NEXT_KEY.get() + 1);
+        .map(|(key, file)| {
             let picked = picked(key, &file);
             FILES.with_borrow_mut(|files| files.insert(key, file));
             picked
         })
         .collect()
-}
-
-/// Puts dropped files into the input, as if they had been chosen there.
-pub fn choose_dropped(event: &ev::DragEvent, input: NodeRef<html::Input>) {
-    let list = event.data_transfer().and_then(|data| data.files()).filter(|list| list.length() > 0);
-    if let (Some(list), Some(input)) = (list, input.get_untracked()) {
-        input.set_files(Some(&list));
-    }
 }
 
 /// Seconds of a monotonic clock.
@@ -138,7 +181,7 @@ fn event_of_response(status: u16, body: &str) -> Event {
     if status == 201
         && let Ok(session) = serde_json::from_str::<Session>(body)
     {
-        return Event::Done(session.id);
+        return Event::Done(Box::new(session.status));
     }
     Event::Failed(match serde_json::from_str::<ErrorBody>(body) {
         Ok(body) => body.error.message,

@@ -5,18 +5,36 @@ use leptos::{ev, html, prelude::NodeRef};
 
 /// Nothing is chosen.
 #[must_use]
-pub fn chosen(_input: NodeRef<html::Input>) -> Vec<Picked> {
+pub fn add_chosen(_input: NodeRef<html::Input>) -> Vec<Picked> {
     Vec::new()
+}
+
+/// Nothing is dropped.
+#[must_use]
+pub fn add_dropped(_event: &ev::DragEvent) -> Vec<Picked> {
+    Vec::new()
+}
+
+/// Nothing is dragged.
+#[must_use]
+pub fn brings_files(_event: &ev::DragEvent) -> bool {
+    false
 }
 
 /// Nothing is chosen.
 #[must_use]
-pub fn take(_input: NodeRef<html::Input>) -> Vec<Picked> {
+pub fn unchoose(_key: u32) -> Vec<Picked> {
     Vec::new()
 }
 
 /// Does nothing.
-pub fn choose_dropped(_event: &ev::DragEvent, _input: NodeRef<html::Input>) {}
+pub fn show_chosen(_input: NodeRef<html::Input>) {}
+
+/// Nothing is chosen.
+#[must_use]
+pub fn take_chosen() -> Vec<Picked> {
+    Vec::new()
+}
 
 /// Zero: there is no clock.
 #[must_use]

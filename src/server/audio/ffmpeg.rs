@@ -13,7 +13,7 @@ use crate::server::programs;
 
 /// The allowed demuxers: those of single recordings. None of them follows references to other files, as those of
 /// playlists (hls, concat, dash, sdp) and image sequences do.
-const DEMUXERS: &str = "3gp,aa,aac,aax,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,asf_o,ast,au,avi,caf,dsf,dss,dts,dtshd,\
+pub(super) const DEMUXERS: &str = "3gp,aa,aac,aax,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,asf_o,ast,au,avi,caf,dsf,dss,dts,dtshd,\
     eac3,flac,flv,gsm,iff,ircam,iss,loas,m4a,matroska,mlp,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,\
     qcp,rm,rso,shn,smjpeg,sox,tak,truehd,tta,voc,w64,wav,webm,wsd,wtv,wv,xwma";
 

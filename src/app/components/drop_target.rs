@@ -1,0 +1,57 @@
+//! The window as a target for files: while some are dragged over it, it says so; dropped, they are chosen on the upload page, where
+//! options can still be set. Without it, a file dropped beside a form's input would take the place of the page.
+
+use super::{Icon, Symbol, use_announcer};
+use crate::{
+    app::{effect, uploads::Uploads},
+    feed::browser::upload,
+    model::text,
+};
+use leptos::{ev, prelude::*};
+use leptos_router::hooks::{use_location, use_navigate};
+
+/// The page that sends recordings.
+const UPLOAD_PAGE: &str = "/upload";
+
+/// What lies over the page while files are dragged over the window. Once for the whole app.
+#[component]
+pub fn DropTarget() -> impl IntoView {
+    let uploads = Uploads::expect();
+    let over = RwSignal::new(false);
+    let (navigate, path) = (use_navigate(), use_location().pathname);
+    let announce = use_announcer();
+    effect(move || {
+        // A text or a link that is dragged belongs to the browser.
+        window_event_listener(ev::dragenter, move |event| {
+            if upload::brings_files(&event) {
+                event.prevent_default();
+                over.set(true);
+            }
+        });
+        window_event_listener(ev::dragover, move |event| {
+            if upload::brings_files(&event) {
+                event.prevent_default();
+            }
+        });
+        let navigate = navigate.clone();
+        window_event_listener(ev::drop, move |event| {
+            over.set(false);
+            if !upload::brings_files(&event) {
+                return;
+            }
+            event.prevent_default();
+            let chosen = upload::add_dropped(&event);
+            announce(format!("{} chosen", text::count(chosen.len(), "file")));
+            uploads.chosen.set(chosen);
+            if path.get_untracked() != UPLOAD_PAGE {
+                navigate(UPLOAD_PAGE, Default::default());
+            }
+        });
+    });
+    view! {
+        // It covers all else, so files that leave it leave the window.
+        <div class="drop-target" hidden=move || !over.get() data-testid="drop-target" on:dragleave=move |_| over.set(false)>
+            <p><Icon symbol=Symbol::Upload/>"Drop to transcribe"</p>
+        </div>
+    }
+}
