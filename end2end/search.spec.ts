@@ -24,7 +24,7 @@ for (const javaScriptEnabled of [true, false]) {
       const hits = page.getByTestId('found-line');
       await expect(hits).toHaveText(['0:15 line 15']);
       await expect(hits.locator('mark')).toHaveText('line');
-      await expect(page.getByTestId('empty')).toContainText('in its title');
+      await expect(page.getByTestId('no-title')).toHaveText('No title has “LINE 15”.');
 
       await hits.click();
       await page.waitForURL(url => url.pathname === `/sessions/${id}` && url.searchParams.get('t') === '15.00');

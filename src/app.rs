@@ -5,6 +5,7 @@ pub mod actions;
 mod clock;
 pub mod components;
 pub mod detours;
+mod listing;
 pub mod pages;
 pub mod playback;
 pub mod uploads;
@@ -116,6 +117,7 @@ pub fn App() -> impl IntoView {
     Feed::provide();
     clock::Clock::provide();
     uploads::Uploads::provide();
+    listing::KeptListing::provide();
     provide_announcer();
     // Effects run after hydration.
     effect(dom::mark_hydrated);

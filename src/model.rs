@@ -3,6 +3,7 @@
 
 mod admin;
 pub mod advice;
+pub mod ago;
 mod arm;
 pub mod dashboard;
 mod engine;
@@ -10,6 +11,7 @@ mod error;
 pub mod figures;
 pub mod find;
 mod id;
+mod list;
 pub mod load;
 pub mod page;
 pub mod playback;
@@ -32,6 +34,7 @@ pub use arm::{Arm, Browser};
 pub use engine::{EngineId, EngineInfo, ModelDownload, ModelInfo, UnknownEngine};
 pub use error::{ApiError, ErrorBody};
 pub use id::{EventId, InvalidEventId, SessionId};
+pub use list::{Condition, Filter, InvalidFilter, Order};
 pub use progress::{
     ArrivalRange, Meter, arrival_moved, percent, queue_arrival, queue_wait, retry_after, stall_timeout,
 };

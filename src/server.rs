@@ -33,6 +33,7 @@ pub mod identity;
 pub mod jobs;
 pub mod keys;
 mod language;
+pub mod listing;
 pub mod load;
 pub mod manage;
 pub mod media;

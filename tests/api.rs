@@ -656,6 +656,57 @@ async fn lists_are_paged_searched_and_renamed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lists_are_filtered_and_ordered() {
+    let app = counting(0.0).await;
+    let me = app.visitor();
+    let mut ids = Vec::new();
+    for (title, seconds, language) in [("b", 2.0, "de"), ("C", 1.0, "en"), ("a", 3.0, "de")] {
+        let id = me.session("a.wav", wav(seconds, 1.0), &[("title", title), ("language", language)]).await;
+        me.wait(&id, "completed").await;
+        ids.push(id);
+    }
+    let titles = async |query: &str| -> String {
+        let list = me.json(&format!("/api/v1/sessions?{query}")).await;
+        let titles = list["sessions"].as_array().unwrap().iter().map(|session| session["title"].as_str().unwrap());
+        titles.collect::<Vec<_>>().join("")
+    };
+    for (query, expected) in [
+        ("order=oldest", "bCa"),
+        ("order=longest", "abC"),
+        ("order=title", "abC"),
+        ("state=completed&language=de", "ab"),
+        ("state=active", ""),
+        ("since=2020-01-01&q=c", "C"),
+        ("until=2020-01-01", ""),
+        ("order=&state=", "aCb"),
+    ] {
+        assert_eq!(titles(query).await, expected, "{query}");
+    }
+    let first = me.json("/api/v1/sessions?order=title&limit=2").await;
+    let cursor = first["next_cursor"].as_str().unwrap();
+    assert_eq!(titles(&format!("order=title&cursor={cursor}")).await, "C");
+    for (query, part) in [
+        (format!("cursor={cursor}"), "belongs to the order 'title', and the request asks for 'newest'"),
+        ("order=title&cursor=title.x".to_owned(), "must be the next_cursor"),
+        ("state=done".to_owned(), "'state' can't be 'done'; it must be active, completed, failed or cancelled."),
+        ("order=best".to_owned(), "'order' can't be 'best'"),
+        ("since=monday".to_owned(), "'since' can't be 'monday'"),
+        ("language=%22".to_owned(), "'language' can't be"),
+    ] {
+        let (status, code, message) = error(me.get(&format!("/api/v1/sessions?{query}")).await).await;
+        assert_eq!((status, &*code), (StatusCode::BAD_REQUEST, "bad_request"));
+        assert!(message.contains(part), "{message}");
+    }
+
+    // The page ignores what it can't read, and shows how each text begins.
+    let page = me.get("/?state=done&order=title&language=de").await.text().await.unwrap();
+    let places: Vec<_> = ids.iter().map(|id| page.find(&format!("data-session=\"{id}\""))).collect();
+    assert!(places[2].unwrap() < places[0].unwrap() && places[1].is_none(), "{places:?}");
+    assert_eq!(page.matches("data-testid=\"beginning\"").count(), 2);
+    assert!(page.contains(">word at 0 word at 1 word at 2</p>"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forms_of_a_browser_are_answered_with_pages_and_other_sites_with_nothing() {
     let app = counting(0.0).await;
     let me = app.visitor();

@@ -10,7 +10,7 @@ mod servers;
 mod support;
 
 use hark::{
-    model::{SessionId, State},
+    model::{Filter, SessionId, State},
     server::{
         owner::Owner,
         store::{Store, TextQuery},
@@ -417,7 +417,8 @@ async fn check_what_was_there(store: &Store) {
     assert_eq!(texts(all[2].id).await, ["from outside"]);
     assert!(store.waveform(all[0].id).await.unwrap().is_some_and(|waveform| !waveform.is_empty()));
     assert_eq!(all[1].status.error.as_ref().map(|error| &*error.code), Some("engine_crashed"));
-    let found = store.list(owners[0], "ärger im b", None, 10).await.unwrap();
+    let titled = Filter { query: "ärger im b".to_owned(), ..Filter::default() };
+    let found = store.list(owners[0], &titled, None, 10).await.unwrap();
     assert_eq!(found.len(), 1, "titles are still found");
     let (found, _) = store.search(owners[0], &TextQuery::parse("outside"), None, 10).await.unwrap();
     assert_eq!(found.iter().map(|found| found.session_id).collect::<Vec<_>>(), [all[2].id], "texts are found");

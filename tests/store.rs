@@ -7,8 +7,8 @@ mod support;
 
 use hark::{
     model::{
-        Arm, Browser, Channels, ConnectionReport, DELAY_BOUNDS_MS, DetectedLanguage, EngineId, Failure, Media, Remark,
-        Segment, SessionId, Stage, State, Status, Timestamp, Title, Track,
+        Arm, Browser, Channels, ConnectionReport, DELAY_BOUNDS_MS, DetectedLanguage, EngineId, Failure, Filter, Media,
+        Order, Remark, Segment, SessionId, Stage, State, Status, Timestamp, Title, Track,
         figures::Range,
         load::{NodeLoad, WorkerLoad},
     },
@@ -18,7 +18,7 @@ use hark::{
         owner::Owner,
         store::{
             ANY_IDLE_SECS, AlertRow, Claim, Ending, EnqueueError, LimitScope, NewSession, NodeRow, OversightFilter,
-            QueueFull, QueueLimits, ReachedLimit, Resolution, STALLED_SECS, SessionFilter, Share, Store,
+            Place, QueueFull, QueueLimits, ReachedLimit, Resolution, STALLED_SECS, SessionFilter, Share, Store,
             StoredPassword, TextQuery,
         },
     },
@@ -86,6 +86,11 @@ async fn enqueue(store: &Store, whose: &str, address: Option<&str>, seconds: Opt
     store.enqueue(&new, &limits(10_000, 10_000), now()).await.unwrap().0.id
 }
 
+/// A filter for titles.
+fn titled(query: &str) -> Filter {
+    Filter { query: query.to_owned(), ..Filter::default() }
+}
+
 /// Claims the next session and completes it at once. Returns its owner.
 async fn serve(store: &Store) -> Option<String> {
     let claimed = claim(store, later()).await?;
@@ -97,7 +102,7 @@ async fn serve(store: &Store) -> Option<String> {
 async fn clear(store: &Store, owners: &[&str]) {
     for whose in owners {
         let whose = owner(whose);
-        for session in store.list(&whose, "", None, 1000).await.unwrap() {
+        for session in store.list(&whose, &titled(""), None, 1000).await.unwrap() {
             store.delete(&whose, session.id).await.unwrap();
         }
     }
@@ -136,6 +141,9 @@ fn later() -> Timestamp {
 
 async fn suite(store: &Store) {
     lists_belong_to_owners_and_are_searched(store).await;
+    lists_are_filtered_and_paged_in_each_order(store).await;
+    what_runs_comes_before_what_waits(store).await;
+    texts_begin_with_their_first_words(store).await;
     titles_are_found_in_any_script(store).await;
     texts_are_found_as_soon_as_they_are_stored(store).await;
     a_search_goes_through_all_sessions(store).await;
@@ -177,12 +185,13 @@ async fn lists_belong_to_owners_and_are_searched(store: &Store) {
     }
     let theirs = add(store, "lists-other", "100% mine", EngineId::External).await;
     let list = async |query: &str, before, limit| {
-        let found = store.list(&me, query, before, limit).await.unwrap();
+        let found = store.list(&me, &titled(query), before, limit).await.unwrap();
         found.into_iter().map(|s| s.id).collect::<Vec<_>>()
     };
     mine.reverse();
     assert_eq!(list("", None, 10).await, mine);
-    assert_eq!(list("", Some(mine[1]), 1).await, [mine[2]]);
+    let behind = Place::behind(&store.session(&me, mine[1]).await.unwrap().unwrap(), Order::Newest);
+    assert_eq!(list("", Some(&behind), 1).await, [mine[2]]);
     // Wildcards are taken literally.
     assert_eq!(list("0% S", None, 10).await, [mine[2]]);
     assert_eq!(list("e_c", None, 10).await, [mine[1]]);
@@ -202,19 +211,135 @@ async fn lists_belong_to_owners_and_are_searched(store: &Store) {
     store.delete(&other, theirs).await.unwrap();
 }
 
+async fn lists_are_filtered_and_paged_in_each_order(store: &Store) {
+    let me = owner("orders");
+    // Two titles and two lengths are the same, and one length isn't known.
+    let all = [
+        ("b", Some(60.0), Some("de")),
+        ("a", None, Some("de-AT")),
+        ("É", Some(7.1), Some("en")),
+        ("B", Some(60.0), Some("en-US")),
+        ("10", Some(3600.5), None),
+    ];
+    let mut ids = Vec::new();
+    for (n, (title, length, language)) in all.into_iter().enumerate() {
+        let mut new = new_session("orders", title, EngineId::External);
+        (new.duration_total, new.language) = (length, language.map(str::to_owned));
+        let at = Timestamp(1_700_000_000_000 + n as i64 * 86_400_000);
+        ids.push(store.insert(&new, at).await.unwrap().0.id);
+    }
+    store.cancel(&me, ids[1], now()).await.unwrap().unwrap();
+    let numbers = |sessions: Vec<hark::model::Session>| -> Vec<usize> {
+        sessions.iter().map(|s| ids.iter().position(|id| *id == s.id).unwrap()).collect()
+    };
+    for (order, expected) in [
+        (Order::Newest, [4, 3, 2, 1, 0]),
+        (Order::Oldest, [0, 1, 2, 3, 4]),
+        (Order::Longest, [4, 3, 0, 2, 1]),
+        (Order::Title, [4, 1, 0, 3, 2]),
+    ] {
+        let filter = Filter { order, ..Filter::default() };
+        assert_eq!(numbers(store.list(&me, &filter, None, 10).await.unwrap()), expected, "{order:?}");
+        // From behind each row on, as its cursor says.
+        for (n, of) in expected.iter().enumerate() {
+            let session = store.session(&me, ids[*of]).await.unwrap().unwrap();
+            let place = Place::parse(&Place::behind(&session, order).to_string(), order).unwrap();
+            let rest = store.list(&me, &filter, Some(&place), 2).await.unwrap();
+            let expected: Vec<_> = expected[n + 1..].iter().take(2).copied().collect();
+            assert_eq!(numbers(rest), expected, "{order:?} behind {of}");
+        }
+    }
+    let day = |n: i64| Timestamp(1_700_000_000_000 + n * 86_400_000).to_string();
+    for (changes, expected) in [
+        (&[("state", "active")][..], &[4, 3, 2, 0][..]),
+        (&[("state", "cancelled")], &[1]),
+        (&[("state", "completed")], &[]),
+        (&[("language", "de")], &[1, 0]),
+        (&[("language", "EN-GB")], &[3, 2]),
+        (&[("language", "fr")], &[]),
+        (&[("since", &*day(3))], &[4, 3]),
+        (&[("until", &*day(1))], &[1, 0]),
+        (&[("since", "2023-11-15"), ("until", "2023-11-16")], &[2, 1]),
+        (&[("q", "B"), ("language", "de"), ("state", "active")], &[0]),
+    ] {
+        let filter = changes.iter().fold(Filter::default(), |filter, (name, value)| filter.with(name, value));
+        assert_eq!(numbers(store.list(&me, &filter, None, 10).await.unwrap()), expected, "{changes:?}");
+        let mut fitting = store.fitting(&me, &filter, &ids).await.unwrap();
+        fitting.sort_by_key(|id| std::cmp::Reverse(ids.iter().position(|known| known == id)));
+        assert_eq!(fitting, expected.iter().map(|n| ids[*n]).collect::<Vec<_>>(), "{changes:?}");
+    }
+    assert_eq!(store.languages(&me).await.unwrap(), ["de", "en"]);
+    assert!(store.fitting(&owner("orders-other"), &Filter::default(), &ids).await.unwrap().is_empty());
+    assert!(store.languages(&owner("orders-other")).await.unwrap().is_empty());
+    for id in ids {
+        store.delete(&me, id).await.unwrap();
+    }
+}
+
+async fn what_runs_comes_before_what_waits(store: &Store) {
+    let me = owner("runs");
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(enqueue(store, "runs", None, Some(60.0)).await);
+    }
+    store.cancel(&me, ids[1], now()).await.unwrap().unwrap();
+    let claimed = claim(store, later()).await.unwrap();
+    assert_eq!(claimed.session.id, ids[0]);
+    // It was added after the others and is no part of the queue.
+    let waiting = enqueue(store, "runs", None, Some(60.0)).await;
+    let active = async |filter: &Filter, limit| {
+        store.active(&me, filter, limit).await.unwrap().iter().map(|s| s.id).collect::<Vec<_>>()
+    };
+    assert_eq!(active(&Filter::default(), 10).await, [ids[0], ids[2], waiting]);
+    assert_eq!(active(&Filter::default(), 1).await, [ids[0]]);
+    // A language that was found counts as one that was asked for.
+    let found = DetectedLanguage { language: "nb-NO".to_owned(), name: None, probability: None };
+    store.save_detected_language(&claimed, &found).await.unwrap();
+    assert_eq!(store.languages(&me).await.unwrap(), ["no"]);
+    assert_eq!(active(&Filter::default().with("language", "no"), 10).await, [ids[0]]);
+    assert!(active(&titled("other"), 10).await.is_empty());
+    assert!(store.active(&owner("runs-other"), &Filter::default(), 10).await.unwrap().is_empty());
+    for id in [ids[0], ids[1], ids[2], waiting] {
+        store.delete(&me, id).await.unwrap();
+    }
+}
+
+async fn texts_begin_with_their_first_words(store: &Store) {
+    let long = "a word and another one ".repeat(10);
+    let said = [
+        add_lines(store, "begins", &[" One line. ", "And another."]).await,
+        add_lines(store, "begins", &[&long, "The end."]).await,
+        add_lines(store, "begins", &[]).await,
+    ];
+    let mut sessions = Vec::new();
+    for id in said {
+        sessions.push(store.session(&owner("begins"), id).await.unwrap().unwrap());
+    }
+    let beginnings = store.beginnings(&sessions.iter().collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(beginnings.len(), 2);
+    assert_eq!(beginnings[&said[0]], "One line. And another.");
+    let long = &beginnings[&said[1]];
+    assert!(long.starts_with("a word and another one a word") && long.ends_with(" …"), "{long}");
+    assert!((100..=122).contains(&long.chars().count()), "{long}");
+    assert!(store.beginnings(&[]).await.unwrap().is_empty());
+    for id in said {
+        store.delete(&owner("begins"), id).await.unwrap();
+    }
+}
+
 async fn titles_are_found_in_any_script(store: &Store) {
     let me = owner("scripts");
     // The accent of the second is a separate character.
     for title in ["Über uns", "E\u{301}cole", "Привет", "ΟΔΟΣ", "Große Straße"] {
         let id = add(store, "scripts", title, EngineId::External).await;
         for query in [title, &title.to_lowercase(), &title.to_uppercase()] {
-            let found = store.list(&me, query, None, 10).await.unwrap();
+            let found = store.list(&me, &titled(query), None, 10).await.unwrap();
             assert_eq!(found.iter().map(|s| s.id).collect::<Vec<_>>(), [id], "{query} in {title}");
         }
-        assert!(store.list(&me, "Uber", None, 10).await.unwrap().is_empty(), "accents count");
+        assert!(store.list(&me, &titled("Uber"), None, 10).await.unwrap().is_empty(), "accents count");
         store.rename(&me, id, &Title::new("ČESKÁ TŘEBOVÁ").unwrap()).await.unwrap();
-        assert!(store.list(&me, title, None, 10).await.unwrap().is_empty());
-        assert_eq!(store.list(&me, "česká", None, 10).await.unwrap().len(), 1);
+        assert!(store.list(&me, &titled(title), None, 10).await.unwrap().is_empty());
+        assert_eq!(store.list(&me, &titled("česká"), None, 10).await.unwrap().len(), 1);
         store.delete(&me, id).await.unwrap();
     }
 }
@@ -708,7 +833,7 @@ async fn positions_match_the_order_of_claims(store: &Store) {
         for step in 0..60 {
             let whose = OWNERS[(roll(4) * roll(4) / 3) as usize];
             let waiting = async |whose: &str| {
-                let all = store.list(&owner(whose), "", None, 100).await.unwrap();
+                let all = store.list(&owner(whose), &titled(""), None, 100).await.unwrap();
                 all.into_iter().filter(|s| s.status.state == State::Queued).collect::<Vec<_>>()
             };
             match roll(7) {
@@ -865,7 +990,7 @@ async fn newcomers_share_the_limits_of_their_address(store: &Store) {
     for whose in &strangers[4..7] {
         upload(whose, Some("@near")).await.unwrap();
     }
-    let cancelled = store.list(&owner("stranger-4"), "", None, 10).await.unwrap()[0].id;
+    let cancelled = store.list(&owner("stranger-4"), &titled(""), None, 10).await.unwrap()[0].id;
     store.cancel(&owner("stranger-4"), cancelled, now()).await.unwrap().unwrap();
     upload("stranger-7", Some("@near")).await.unwrap();
     let again = async |limits| store.retry(&owner("stranger-4"), cancelled, Some("@near"), limits, now()).await;
@@ -967,7 +1092,11 @@ async fn an_owner_stores_no_more_than_its_quota(store: &Store) {
         Err(EnqueueError::Quota { used: 10_000_000_000, limit: 11_000_000_000 }) => {}
         other => panic!("{other:?}"),
     }
-    assert_eq!(store.list(&owner("quota"), "", None, 10).await.unwrap().len(), 2, "what was refused is not there");
+    assert_eq!(
+        store.list(&owner("quota"), &titled(""), None, 10).await.unwrap().len(),
+        2,
+        "what was refused is not there"
+    );
     upload("quota-other").await.unwrap();
     assert!(store.retry(&owner("quota"), first, None, Some(&limits), now()).await.unwrap().is_some());
     store.delete(&owner("quota"), first).await.unwrap();
@@ -1134,7 +1263,7 @@ async fn the_queue_is_limited(store: &Store) {
     assert_eq!((event.new_status().unwrap().queue_position, theirs.status.state), (Some(1), State::Queued));
     let refused = full(enqueue("bound-you").await);
     assert_eq!((refused.scope, refused.limit), (LimitScope::All, ReachedLimit::Sessions(3)));
-    assert_eq!(store.list(&you, "", None, 10).await.unwrap().len(), 1, "what was refused is not there");
+    assert_eq!(store.list(&you, &titled(""), None, 10).await.unwrap().len(), 1, "what was refused is not there");
 
     // The whole queue has room when the first running session is done, an owner's part when its first is claimed.
     let running = claim(store, later()).await.unwrap();
@@ -1162,7 +1291,7 @@ async fn the_queue_is_limited(store: &Store) {
     for id in others.into_iter().chain(mine) {
         assert!(store.delete(&me, id).await.unwrap());
     }
-    for session in store.list(&you, "", None, 10).await.unwrap() {
+    for session in store.list(&you, &titled(""), None, 10).await.unwrap() {
         store.delete(&you, session.id).await.unwrap();
     }
 }
@@ -1200,7 +1329,7 @@ async fn only_one_of_many_at_once_gets_the_last_place_in_the_queue(store: &Store
             for racer in race.collect::<Vec<_>>() {
                 winners += usize::from(racer.await.unwrap());
             }
-            let mine = store.list(&owner("last"), "", None, 100).await.unwrap();
+            let mine = store.list(&owner("last"), &titled(""), None, 100).await.unwrap();
             let waiting = mine.iter().filter(|s| s.status.state == State::Queued).count();
             assert_eq!((winners, waiting), (1, 1), "round {round} with {limits:?}");
             for session in mine {
@@ -1623,7 +1752,7 @@ async fn old_titles_are_found<F: Future<Output = Result<Store, E>>, E: std::fmt:
     store: Store,
     open: impl Fn() -> F,
 ) {
-    let found = async |store: &Store| store.list(&owner("before"), "école", None, 2000).await.unwrap().len();
+    let found = async |store: &Store| store.list(&owner("before"), &titled("école"), None, 2000).await.unwrap().len();
     assert_eq!(found(&store).await, 0);
     store.close().await;
     let store = open().await.unwrap();

@@ -3,8 +3,8 @@
 use crate::model::{ApiError, Session, SessionDetail, SessionId, page::SessionList, playback::CopyState};
 use leptos::{prelude::*, server_fn::codec::GetUrl};
 
-/// The caller's sessions whose title holds `query`, newest first, a page at a time; and on the first page, or from `older` on, what
-/// their texts have of it.
+/// The caller's sessions that the parameters in `query` let through, as they stand in the page's address, a page at a time; and on
+/// the first page, or from `older` on, what their texts have of what is searched.
 ///
 /// # Errors
 /// If a cursor is invalid, or the store fails.
@@ -15,7 +15,8 @@ pub async fn list_sessions(
     older: Option<String>,
 ) -> Result<SessionList, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| pages::session_list(&c, query.as_deref(), cursor.as_deref(), older.as_deref()).await).await
+    let query = query.unwrap_or_default();
+    pages::answer(async |c| pages::session_list(&c, &query, cursor.as_deref(), older.as_deref()).await).await
 }
 
 /// The data of a session's page.

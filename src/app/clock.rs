@@ -13,13 +13,16 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) struct Clock {
     now: RwSignal<Option<Timestamp>>,
     hydrated: Memo<bool>,
+    minute: Memo<Option<Timestamp>>,
 }
 
 impl Clock {
     /// Makes the clock and puts it into the context.
     pub(crate) fn provide() -> Self {
         let now = RwSignal::new(None);
-        let clock = Self { now, hydrated: Memo::new(move |_| now.with(Option::is_some)) };
+        let hydrated = Memo::new(move |_| now.with(Option::is_some));
+        let minute = Memo::new(move |_| now.get().map(|now: Timestamp| Timestamp(now.0 - now.0 % 60_000)));
+        let clock = Self { now, hydrated, minute };
         provide_context(clock);
         effect(move || {
             now.set(dom::now());
@@ -36,6 +39,11 @@ impl Clock {
     /// The browser's time, once hydrated.
     pub(crate) fn now(self) -> Option<Timestamp> {
         self.now.get()
+    }
+
+    /// The start of this minute by the browser's clock, once hydrated: for texts that change no more often.
+    pub(crate) fn minute(self) -> Option<Timestamp> {
+        self.minute.get()
     }
 
     /// Whether the page is hydrated, so that values known only to the browser may be shown.

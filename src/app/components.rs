@@ -1,5 +1,6 @@
 //! The components of the pages: props in, callbacks out. The pages load the data.
 
+pub mod ago;
 pub mod announcer;
 pub mod another_choice;
 pub mod arrival;
@@ -16,6 +17,7 @@ pub mod find_in_text;
 pub mod frame;
 pub mod icon;
 pub mod language_select;
+pub mod list_filters;
 pub mod moment;
 pub mod notify;
 pub mod player;
@@ -33,6 +35,7 @@ pub mod upload_item;
 pub mod upload_queue;
 pub mod waveform;
 
+pub use ago::Ago;
 pub use announcer::{Announcer, announce_milestones, provide_announcer, use_announcer};
 pub use another_choice::AnotherChoice;
 pub use arrival::Arrival;
@@ -49,6 +52,7 @@ pub use find_in_text::FindInText;
 pub use frame::{Footer, Header};
 pub use icon::{Icon, Symbol};
 pub use language_select::LanguageSelect;
+pub use list_filters::{ListFilters, SEARCH_FORM};
 pub use moment::Moment;
 pub use notify::NotifyWhenDone;
 pub use player::Player;

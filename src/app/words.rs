@@ -93,6 +93,17 @@ pub(crate) fn silence(secs: f64) -> Option<String> {
     (secs >= SILENCE).then(|| format!("No word from the server for {}", duration(secs.floor())))
 }
 
+/// What goes on in a list: `1 running, 10 waiting, about 3 min`; empty if nothing does. `left`: the seconds until all is done, if
+/// that is known.
+pub(crate) fn work(running: usize, waiting: usize, left: Option<f64>) -> String {
+    let part = |n: usize, what: &str| (n > 0).then(|| format!("{n} {what}"));
+    let parts = [part(running, "running"), part(waiting, "waiting")];
+    let left = left.filter(|_| running + waiting > 0).map(text::remaining);
+    // An estimate of seconds says already that it is one.
+    let left = left.map(|left| if left.starts_with('a') { left } else { format!("about {left}") });
+    parts.into_iter().flatten().chain(left).collect::<Vec<_>>().join(", ")
+}
+
 /// How updates arrive. `streams`: whether polling is a fallback here.
 pub(crate) fn connection(mode: Mode, streams: bool) -> &'static str {
     match mode {
@@ -164,6 +175,14 @@ mod tests {
         let texts = [0.0, 1.9, 2.0, 65.0, -5.0].map(updated);
         let now = "updated just now";
         assert_eq!(texts, [now, now, "updated 2 s ago", "updated 1 min 5 s ago", now]);
+    }
+
+    #[test]
+    fn work_is_counted() {
+        assert_eq!(work(1, 10, Some(180.0)), "1 running, 10 waiting, about 3 min");
+        assert_eq!(work(2, 0, Some(2.0)), "2 running, a few seconds");
+        assert_eq!(work(0, 1, None), "1 waiting");
+        assert_eq!(work(0, 0, Some(5.0)), "");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod beacon;
 pub mod dom;
 pub mod find;
+pub mod list;
 pub mod models;
 pub mod player;
 mod poll;

@@ -4,6 +4,8 @@
 pub mod dom;
 #[path = "inert/find.rs"]
 pub mod find;
+#[path = "inert/list.rs"]
+pub mod list;
 #[path = "inert/models.rs"]
 pub mod models;
 #[path = "inert/player.rs"]

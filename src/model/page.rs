@@ -1,7 +1,7 @@
 //! The data of the pages about sessions, uploads and identity, and the addresses of those pages and of their forms. Built by the
 //! server, returned by the server functions and shown by the pages.
 
-use super::{Channels, EngineInfo, ModelInfo, SessionPage, Timestamp};
+use super::{Channels, EngineInfo, ModelInfo, Session, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The page that makes links and recovery keys, which open the sessions in another browser.
@@ -13,10 +13,26 @@ pub const MODELS_PAGE: &str = "/models";
 /// The address of the upload form: the JSON API, which reads it as a stream.
 pub const UPLOAD_PATH: &str = "/api/v1/sessions";
 
-/// What the page of sessions shows.
+/// A session as the page of sessions lists it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListedSession {
+    pub session: Session,
+    /// The first words of its text; empty without a text.
+    pub beginning: String,
+}
+
+/// What the page of sessions shows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionList {
-    pub page: SessionPage,
+    /// The address of the page that it was loaded for.
+    pub address: String,
+    /// On the first page, the sessions that run or wait, which stand on top of the others.
+    pub active: Vec<ListedSession>,
+    pub sessions: Vec<ListedSession>,
+    /// Pass it as `cursor` for the next page; none on the last.
+    pub next_cursor: Option<String>,
+    /// The languages of the caller's sessions, by name.
+    pub languages: Vec<LanguageInfo>,
     /// What a search has found in texts, as HTML.
     pub found: String,
 }

@@ -1,26 +1,31 @@
 //! What a search has found in texts, as HTML for the page of sessions, where it is shown as it is. Made here and not by components,
-//! because those would be a tenth of what a browser loads for the first page. Pure; called by `pages`.
+//! because those would be a tenth of what a browser loads for the first page. Pure; called by `listing`.
 
-use crate::model::{FoundSession, SearchHit, SearchPage, SessionId, clock, find::matches, text};
+use crate::model::{Filter, FoundSession, SearchHit, SearchPage, SessionId, clock, find::matches, text};
 use std::fmt::Write;
 
 /// The sessions with their lines, which lead to their place in the recording, and a link to the older ones; empty if nothing was
-/// found.
+/// found. Their dates are in UTC, and say so, until the page puts them into the person's time zone.
 #[must_use]
-pub fn html(query: &str, found: &SearchPage) -> String {
-    if found.sessions.is_empty() {
+pub fn html(filter: &Filter, found: &SearchPage) -> String {
+    if found.sessions.is_empty() && found.next_cursor.is_none() {
         return String::new();
     }
+    let query = &filter.query;
     let sessions: String = found.sessions.iter().map(|found| session(found, query)).collect();
+    let sessions = match &*sessions {
+        "" => "<p class=\"muted\">Nothing in the newest sessions.</p>".to_owned(),
+        sessions => format!("<ul>{sessions}</ul>"),
+    };
     let mut html = format!(
         "<section class=\"found\" aria-labelledby=\"found-heading\" data-testid=\"found\">\
-         <h2 id=\"found-heading\">In the texts</h2><ul>{sessions}</ul>"
+         <h2 id=\"found-heading\">In the texts</h2>{sessions}"
     );
     if let Some(cursor) = &found.next_cursor {
-        let (query, cursor) = (text::percent_encode(query), text::percent_encode(cursor));
+        let (filter, cursor) = (escape(&filter.to_query()), text::percent_encode(cursor));
         let _ = write!(
             html,
-            "<p class=\"more\"><a class=\"button\" href=\"/?q={query}&amp;older={cursor}\">Older ones</a></p>"
+            "<p class=\"more\"><a class=\"button\" href=\"/?{filter}&amp;older={cursor}\">Older ones</a></p>"
         );
     }
     html + "</section>"
@@ -88,14 +93,16 @@ mod tests {
             more: true,
         };
         let mut page = SearchPage { sessions: vec![found], next_cursor: None };
-        let shown = html("old", &page);
+        let searched = |query: &str| Filter { query: query.to_owned(), ..Filter::default() };
+        let shown = html(&searched("old"), &page);
         assert!(shown.contains("<bdi>&quot;a&quot; &amp; &lt;b&gt;</bdi>") && !shown.contains("Older"), "{shown}");
         assert!(
             shown.contains(">1:01</span> <span dir=\"auto\">the <mark>old</mark> &lt;b&gt; gate</span>"),
             "{shown}"
         );
         page.next_cursor = Some("c/d".into());
-        assert!(html("a&b", &page).contains("href=\"/?q=a%26b&amp;older=c%2Fd\""));
-        assert_eq!(html("old", &SearchPage::default()), "");
+        let filter = searched("a&b").with("order", "oldest");
+        assert!(html(&filter, &page).contains("href=\"/?q=a%26b&amp;order=oldest&amp;older=c%2Fd\""));
+        assert_eq!(html(&searched("old"), &SearchPage::default()), "");
     }
 }

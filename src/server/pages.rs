@@ -4,7 +4,6 @@ use super::{
     address::ClientAddress,
     audio,
     error::Error,
-    found,
     http::{
         identity::{
             cookies::{self, Identity},
@@ -21,7 +20,7 @@ use super::{
     state::AppState,
 };
 use crate::model::{
-    ApiError, Timestamp,
+    ApiError, Filter, Timestamp,
     page::{
         IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, MODELS_PAGE, ModelsInfo, OpenInfo, Opens, SessionList,
         UploadInfo,
@@ -99,19 +98,13 @@ pub fn set_status(status: StatusCode) {
 /// If a cursor isn't valid, or the store fails.
 pub async fn session_list(
     caller: &Caller,
-    query: Option<&str>,
+    query: &str,
     cursor: Option<&str>,
     older: Option<&str>,
 ) -> Result<SessionList, Error> {
-    let sessions = &caller.state.sessions;
-    let page = sessions.list(&caller.owner, query, cursor, None).await?;
-    let found = match query {
-        Some(query) if cursor.is_none() || older.is_some() => {
-            found::html(query, &sessions.search(&caller.owner, query, older, None).await?)
-        }
-        _ => String::new(),
-    };
-    Ok(SessionList { page, found })
+    // What somebody has changed in the address and can't be read is left out.
+    let filter = Filter::from_query(query);
+    caller.state.sessions.list_page(&caller.owner, &filter, cursor, older).await
 }
 
 /// What the upload page shows.

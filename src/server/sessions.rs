@@ -20,7 +20,7 @@ use super::{
     retention,
     shares::{Shares, Standing},
     speech::{Engines, languages},
-    store::{self, MAX_PAGE, NewSession, PAGE, QueueLimits, SEGMENT_PAGE, Store, TextQuery, recent_cutoff},
+    store::{self, NewSession, QueueLimits, SEGMENT_PAGE, Store, recent_cutoff},
     telemetry::{
         catalogue::{self, UPLOAD_REFUSALS},
         lines,
@@ -28,8 +28,8 @@ use super::{
     },
 };
 use crate::model::{
-    AnotherChoice, Channels, EngineId, EngineInfo, Media, SearchPage, Session, SessionDetail, SessionId, SessionPage,
-    Status, Timestamp, Title, Track, Transcript,
+    AnotherChoice, Channels, EngineId, EngineInfo, Media, Session, SessionDetail, SessionId, Status, Timestamp, Title,
+    Track, Transcript,
     playback::{CopyForm, CopyState},
 };
 use std::{
@@ -95,14 +95,6 @@ pub struct CheckedOptions {
 /// The longest vocabulary, in characters. Whisper reads at most 224 tokens of it, which are fewer.
 const MAX_VOCABULARY: usize = 1000;
 
-/// How many sessions a page of a search in their texts has by default.
-const SEARCH_PAGE: u32 = 20;
-
-fn parse_cursor(cursor: Option<&str>) -> Result<Option<SessionId>, Error> {
-    let parsed = cursor.filter(|c| !c.is_empty()).map(str::parse).transpose();
-    parsed.map_err(|_| Error::BadRequest("The cursor must be the next_cursor of an earlier page.".to_owned()))
-}
-
 /// Checks names and terms for an engine: line breaks become commas.
 fn vocabulary(text: &str) -> Result<String, Error> {
     let terms = text.split(['\n', ',']).map(|term| term.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -132,46 +124,6 @@ impl Sessions {
     /// Whether the owner, coming from this address, counts as a newcomer.
     pub async fn standing(&self, owner: &Owner, address: Option<ClientAddress>) -> Standing {
         self.shares.standing(&self.store, owner, address).await
-    }
-
-    /// The owner's sessions, newest first.
-    ///
-    /// # Errors
-    /// If the cursor isn't valid, or the store fails.
-    pub async fn list(
-        &self,
-        owner: &Owner,
-        query: Option<&str>,
-        cursor: Option<&str>,
-        limit: Option<u32>,
-    ) -> Result<SessionPage, Error> {
-        let before = parse_cursor(cursor)?;
-        let limit = limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-        let query: String = query.unwrap_or_default().trim().chars().take(Title::MAX_CHARS).collect();
-        let mut sessions = self.store.list(owner, &query, before, limit + 1).await?;
-        let more = sessions.len() > limit as usize;
-        sessions.truncate(limit as usize);
-        let next_cursor = if more { sessions.last().map(|s| s.id.to_string()) } else { None };
-        Ok(SessionPage { sessions, next_cursor })
-    }
-
-    /// The owner's sessions whose text has what is searched, newest first.
-    ///
-    /// # Errors
-    /// If the cursor isn't valid, or the store fails.
-    pub async fn search(
-        &self,
-        owner: &Owner,
-        query: &str,
-        cursor: Option<&str>,
-        limit: Option<u32>,
-    ) -> Result<SearchPage, Error> {
-        let before = parse_cursor(cursor)?;
-        let limit = limit.unwrap_or(SEARCH_PAGE).clamp(1, PAGE) as usize;
-        let query: String = query.chars().take(Title::MAX_CHARS).collect();
-        let (sessions, more) = self.store.search(owner, &TextQuery::parse(&query), before, limit).await?;
-        let next_cursor = if more { sessions.last().map(|found| found.session_id.to_string()) } else { None };
-        Ok(SearchPage { sessions, next_cursor })
     }
 
     /// One session.

@@ -1,11 +1,11 @@
 //! One session in the list, live: its state, progress, speed and arrival time, and the actions on it.
 
-use super::{Arrival, CancelButton, DeleteButton, Moment, ProgressBar, RetryButton, StateChip, announce_milestones};
+use super::{Ago, Arrival, CancelButton, DeleteButton, ProgressBar, RetryButton, StateChip, announce_milestones};
 use crate::{
     app::{
         actions::{Actions, actions_id},
         detours::live_text,
-        words,
+        effect, words,
     },
     feed::{Feed, reduce::View},
     model::{Session, State, Status, text},
@@ -15,7 +15,12 @@ use leptos_router::components::A;
 
 /// The row.
 #[component]
-pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
+pub fn SessionRow(
+    session: Session,
+    /// The first words of its text; empty if they aren't known.
+    beginning: Memo<String>,
+    actions: Actions,
+) -> impl IntoView {
     let view = Feed::expect().watch(View::new(session.status.clone()));
     let status = Memo::new(move |_| view.with(|v| v.status.clone()));
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
@@ -24,6 +29,13 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
     let of_page = session.title.to_string();
     let title: Signal<String> = Memo::new(move |_| feed.title(id).unwrap_or_else(|| of_page.clone())).into();
     announce_milestones(title, status, true);
+    let completed = Memo::new(move |_| status.with(|s| s.state == State::Completed && s.lines() > 0));
+    // The first words come with the list.
+    effect(move || {
+        if completed.get() && beginning.with_untracked(String::is_empty) {
+            feed.unknown.update(|n| *n += 1);
+        }
+    });
     // Whether the row has more than one line of facts, which then take its whole width.
     let full = move || running.get() || status.with(|s| s.error.is_some());
     let fact = move |testid: &'static str, words: Option<String>| {
@@ -39,10 +51,17 @@ pub fn SessionRow(session: Session, actions: Actions) -> impl IntoView {
                 <StateChip status/>
             </div>
             <p class="facts about">
-                <span class="fact"><Moment at=session.created_at/></span>
+                <span class="fact"><Ago at=session.created_at/></span>
                 {move || fact("duration", status.with(|s| s.duration_total).map(text::length))}
                 <span class="fact">{session.engine.label()}</span>
             </p>
+            <p
+                class="row-beginning"
+                dir="auto"
+                data-testid="beginning"
+                hidden=move || beginning.with(String::is_empty)
+                inner_html=move || live_text(beginning.get())
+            ></p>
             <Show when=move || running.get()>
                 <ProgressBar
                     label=format!("Progress of {}", title.get_untracked())

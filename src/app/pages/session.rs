@@ -14,6 +14,7 @@ use crate::{
         },
         detours::{PageTitle, live_text},
         effect,
+        listing::LIST_ADDRESS,
         playback::PlayerControl,
         words,
     },
@@ -90,6 +91,11 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
     let actions = Actions::new();
     let newest = Signal::derive(move || actions.again.get().unwrap_or_else(|| session.get_value()));
     let title = Memo::new(move |_| feed.title(id).unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
+    // With the search and the filters that led here.
+    let back = RwSignal::new("/".to_owned());
+    effect(move || {
+        back.set(dom::kept(LIST_ADDRESS).filter(|kept| kept.starts_with("/?")).unwrap_or_else(|| "/".to_owned()))
+    });
     announce_milestones(title.into(), status, false);
     effect(move || dom::show_progress_in_icon(status.with(|s| s.progress.filter(|_| !s.state.is_terminal()))));
     on_cleanup(|| dom::show_progress_in_icon(None));
@@ -116,7 +122,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
         <PageTitle text=Memo::new(move |_| status.with(|s| words::page_title(&title.get(), s)))/>
         <Reload running address=format!("/sessions/{id}")/>
         <div class="page-head session-head">
-            <p class="crumb"><A href="/">"Sessions"</A></p>
+            <p class="crumb"><A href=move || back.get()>"Sessions"</A></p>
             <h1 dir="auto" data-testid="session-title" inner_html=move || live_text(title.get())></h1>
             <Rename actions id title/>
         </div>

@@ -1,21 +1,28 @@
-//! The page with the list of sessions: newest first, searched with `?q=`, continued with `?cursor=`, live. What a search finds in
-//! the texts stands below, continued with `?older=`.
+//! The page with the list of sessions: filtered, searched with `?q=`, in order, continued with `?cursor=`, live. What a search finds
+//! in the texts stands below, continued with `?older=`.
 //! Rows are keyed by id, so an update never moves the focus.
 
 use crate::{
     api::sessions::list_sessions,
     app::{
         actions::Actions,
+        clock::Clock,
         components::{
-            ActionAlert, Alert, Connection, Icon, ListSkeleton, LoadError, Reload, SessionRow, Symbol, TrySampleButton,
-            UploadQueue, retry_on_failure, use_announcer,
+            ActionAlert, Alert, Connection, Icon, ListFilters, ListSkeleton, LoadError, Reload, SEARCH_FORM,
+            SessionRow, Symbol, TrySampleButton, UploadQueue, retry_on_failure, use_announcer,
         },
         detours::{PageTitle, live_text, once_loaded},
         effect,
+        listing::{KeptListing, LIST_ADDRESS, Listing, address},
         uploads::Uploads,
+        words,
     },
-    feed::{Feed, Mode},
-    model::{ApiError, SessionPage, page::SessionList, text},
+    feed::{
+        Feed, Mode,
+        browser::{dom, list},
+        reduce::View,
+    },
+    model::{ApiError, Filter, State, page::SessionList, text},
 };
 use leptos::{ev, prelude::*};
 use leptos_router::{
@@ -28,49 +35,52 @@ use std::time::Duration;
 /// The time without typing after which the list searches.
 const SEARCH_DEBOUNCE: Duration = Duration::from_millis(250);
 
-/// The address of the list with this search and cursor.
-fn address(query: &str, cursor: Option<&str>) -> String {
-    let part = |name: &str, value: &str| format!("{name}={}", text::percent_encode(value));
-    let query = (!query.is_empty()).then(|| part("q", query));
-    let parts: Vec<String> = query.into_iter().chain(cursor.map(|cursor| part("cursor", cursor))).collect();
-    if parts.is_empty() { "/".to_owned() } else { format!("/?{}", parts.join("&")) }
-}
-
 /// Loads a page of the list.
-async fn load(query: String, cursor: Option<String>, older: Option<String>) -> Result<SessionList, ApiError> {
-    list_sessions(Some(query).filter(|query| !query.is_empty()), cursor, older).await
+async fn load(filter: Filter, cursor: Option<String>, older: Option<String>) -> Result<SessionList, ApiError> {
+    let query = Some(filter.to_query()).filter(|query| !query.is_empty());
+    let mut list = list_sessions(query, cursor.clone(), older).await?;
+    list.address = address(&filter, cursor.as_deref());
+    Ok(list)
 }
 
 /// The page.
 #[component]
 pub fn SessionsPage() -> impl IntoView {
     let params = use_query_map();
-    let query = Memo::new(move |_| params.with(|p| p.get_str("q").unwrap_or_default().trim().to_owned()));
+    // What can't be read is left out.
+    let filter = Memo::new(move |_| params.with(|p| Filter::read(|name| p.get_str(name).map(str::to_owned)).0));
     let cursor = Memo::new(move |_| params.with(|p| p.get_str("cursor").map(str::to_owned)));
     let older = Memo::new(move |_| params.with(|p| p.get_str("older").map(str::to_owned)));
     let title = Memo::new(move |_| {
-        if query.with(String::is_empty) {
-            "Sessions · Hark".to_owned()
-        } else {
-            format!("Search: {} · Hark", query.get())
-        }
+        filter.with(|filter| match &*filter.query {
+            "" => "Sessions · Hark".to_owned(),
+            query => format!("Search: {query} · Hark"),
+        })
     });
+    // The page of a session leads back to it.
+    effect(move || dom::keep(LIST_ADDRESS, &filter.with(|filter| address(filter, None))));
 
     view! {
         <PageTitle text=title/>
         <div class="page-head">
             <h1>"Sessions"</h1>
-            <Search query/>
+            <Search filter/>
             <A href="/upload" attr:class="button primary"><Icon symbol=Symbol::Upload/>"New transcription"</A>
         </div>
         <UploadQueue unfinished=true/>
-        <List query cursor older/>
+        <List filter cursor older/>
     }
+}
+
+/// Shows the list with another filter, in place of this one in the history.
+fn go(navigate: &impl Fn(&str, NavigateOptions), filter: &Filter) {
+    navigate(&address(filter, None), NavigateOptions { replace: true, scroll: false, ..NavigateOptions::default() });
 }
 
 /// The search field: a plain form, which also searches while one types once it is hydrated.
 #[component]
-fn Search(query: Memo<String>) -> impl IntoView {
+fn Search(filter: Memo<Filter>) -> impl IntoView {
+    let query = Memo::new(move |_| filter.with(|filter| filter.query.clone()));
     let typed = RwSignal::new(query.get_untracked());
     let searched = StoredValue::new(query.get_untracked());
     let navigate = use_navigate();
@@ -78,10 +88,7 @@ fn Search(query: Memo<String>) -> impl IntoView {
         let text = typed.get_untracked().trim().to_owned();
         if text != query.get_untracked() {
             searched.set_value(text.clone());
-            navigate(
-                &address(&text, None),
-                NavigateOptions { replace: true, scroll: false, ..NavigateOptions::default() },
-            );
+            go(&navigate, &filter.with_untracked(|filter| filter.with("q", &text)));
         }
     };
     // Back and forward change the field. Its own searches don't, because more may have been typed since.
@@ -101,7 +108,7 @@ fn Search(query: Memo<String>) -> impl IntoView {
     on_cleanup(cancel_search);
     let (search_later, search_now) = (search.clone(), search);
     view! {
-        <form class="search" method="get" action="/" role="search" on:submit=move |event| {
+        <form class="search" id=SEARCH_FORM method="get" action="/" role="search" on:submit=move |event| {
             event.prevent_default();
             cancel_search();
             search_now();
@@ -131,12 +138,17 @@ fn Search(query: Memo<String>) -> impl IntoView {
 
 /// The list of sessions. Its rows stay while it is loaded again, even if that fails.
 #[component]
-fn List(query: Memo<String>, cursor: Memo<Option<String>>, older: Memo<Option<String>>) -> impl IntoView {
+fn List(filter: Memo<Filter>, cursor: Memo<Option<String>>, older: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
     // Loaded again when a session appears that isn't in the list.
-    let source = move || (query.get(), cursor.get(), older.get(), feed.unknown.get());
-    let list = Resource::new(source, |(query, cursor, older, _)| load(query, cursor, older));
+    let source = move || (filter.get(), cursor.get(), older.get(), feed.unknown.get());
+    let list = Resource::new(source, |(filter, cursor, older, _)| load(filter, cursor, older));
     retry_on_failure(list);
+    let clock = Clock::expect();
+    let navigate = use_navigate();
+    let on_filter = move |filter: Filter| go(&navigate, &filter);
+    // Somebody came back with the browser's button, and not by a link to the list.
+    let came_back = list::is_at(&untrack(|| address(&filter.get(), cursor.get().as_deref())));
     view! {
         <Transition fallback=ListSkeleton>
             {once_loaded(list, move || {
@@ -144,11 +156,21 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>, older: Memo<Option<St
                     Some(Ok(list)) => list.found,
                     _ => before.cloned().unwrap_or_default(),
                 });
+                let languages = Memo::new(move |before: Option<&Vec<_>>| match list.get() {
+                    Some(Ok(list)) => list.languages,
+                    _ => before.cloned().unwrap_or_default(),
+                });
+                effect(move || {
+                    if let Some(now) = clock.minute().filter(|_| found.with(|found| !found.is_empty())) {
+                        list::show_found_times(dom::to_server_time(now));
+                    }
+                });
                 view! {
                 <ErrorBoundary fallback=move |errors| view! { <LoadError errors on_retry=move |()| list.refetch()/> }>
                     {move || list.get().map(|list| list.map(|_| ()))}
                 </ErrorBoundary>
-                <Rows list query cursor/>
+                <ListFilters filter languages on_change=on_filter.clone()/>
+                <Rows list filter cursor has_found=Memo::new(move |_| found.with(|found| !found.is_empty())) came_back/>
                 // Made by the server. Kept while it is loaded again.
                 <div inner_html=move || found.get()></div>
             }})}
@@ -160,76 +182,104 @@ fn List(query: Memo<String>, cursor: Memo<Option<String>>, older: Memo<Option<St
 #[component]
 fn Rows(
     list: Resource<Result<SessionList, ApiError>>,
-    query: Memo<String>,
+    filter: Memo<Filter>,
     cursor: Memo<Option<String>>,
+    /// Whether a search has found something in texts.
+    has_found: Memo<bool>,
+    /// Whether the rows and the place of the last visit are wanted back.
+    came_back: bool,
 ) -> impl IntoView {
     let feed = Feed::expect();
     let actions = Actions::new();
-    // The last page that was loaded without an error.
-    let page = Memo::new(move |before: Option<&Option<SessionPage>>| match list.get() {
-        Some(Ok(list)) => Some(list.page),
-        _ => before.cloned().flatten(),
+    let kept = expect_context::<KeptListing>();
+    // Further pages, which the browser adds. Without JavaScript the link opens them as separate pages.
+    let more = RwSignal::new(Vec::<(String, SessionList)>::new());
+    let listing = Memo::new(move |before: Option<&Listing>| {
+        let mut listing = match list.get() {
+            Some(Ok(list)) => match before {
+                Some(before) => Listing::refreshed(Some(before), list),
+                None => kept.listing.with_value(|kept| Listing::refreshed(Some(kept), list)),
+            },
+            _ => before.cloned().unwrap_or_default(),
+        };
+        more.with(|more| {
+            for (address, page) in more {
+                if address == listing.address() && listing.next_cursor().is_some() {
+                    listing.extend(page.clone());
+                }
+            }
+        });
+        listing
     });
-    // Further pages, which the browser appends. Without JavaScript the link opens them as separate pages.
-    let more = RwSignal::new(None::<SessionPage>);
-    Effect::new(move |before: Option<()>| {
-        query.track();
-        cursor.track();
-        if before.is_some() {
-            more.set(None);
-        }
-    });
+    effect(move || kept.listing.set_value(listing.get()));
+    keep_place(kept, came_back);
     let announce = use_announcer();
-    let load_more = Action::new(|(query, cursor): &(String, String)| {
-        let (query, cursor) = (query.clone(), cursor.clone());
-        async move { load(query.clone(), Some(cursor), None).await.map(|list| (query, list.page)) }
+    let load_more = Action::new(|(address, filter, cursor): &(String, Filter, String)| {
+        let (address, filter, cursor) = (address.clone(), filter.clone(), cursor.clone());
+        async move { load(filter, Some(cursor), None).await.map(|page| (address, page)) }
     });
     effect(move || {
-        let Some(Ok((searched, page))) = load_more.value().get() else { return };
-        // The search may have changed since the request.
-        if query.with_untracked(|query| *query == searched) {
-            announce(format!("{} more", text::count(page.sessions.len(), "session")));
-            more.update(|more| match more {
-                Some(more) => {
-                    more.sessions.extend(page.sessions);
-                    more.next_cursor = page.next_cursor;
-                }
-                None => *more = Some(page),
-            });
+        if let Some(Ok((address, page))) = load_more.value().get() {
+            // The filter may have changed since the request.
+            if listing.with_untracked(|listing| listing.address() == address) {
+                announce(format!("{} more", text::count(page.sessions.len(), "session")));
+            }
+            more.update(|more| more.push((address, page)));
         }
     });
     let more_error = move || load_more.value().get().and_then(Result::err);
     // A loaded status may be newer than the one that a row shows.
     effect(move || {
-        if let Some(page) = page.get() {
-            for session in page.sessions {
-                if feed.view(session.id).is_some() {
-                    feed.status(session.status);
+        if let Some(Ok(list)) = list.get() {
+            for row in list.active.into_iter().chain(list.sessions) {
+                if feed.view(row.session.id).is_some() {
+                    feed.status(row.session.status);
                 }
             }
         }
     });
 
-    let sessions = Memo::new(move |_| {
-        let mut sessions = page.get().map(|page| page.sessions).unwrap_or_default();
-        // A session made since moves the others down, so the next page repeats some of them.
-        for session in more.get().map(|more| more.sessions).unwrap_or_default() {
-            if sessions.iter().all(|known| known.id != session.id) {
-                sessions.push(session);
-            }
-        }
-        sessions.retain(|s| !feed.is_deleted(s.id));
-        sessions
+    let rows = Memo::new(move |_| {
+        listing
+            .with(|listing| listing.rows().filter(|row| !feed.is_deleted(row.session.id)).cloned().collect::<Vec<_>>())
     });
-    let running = Memo::new(move |_| sessions.with(|s| s.iter().any(|session| !session.status.state.is_terminal())));
     // What is under way stands above the list, which isn't empty then.
     let uploads = Uploads::expect().queue;
-    let under_way = move || query.with(String::is_empty) && uploads.with(|queue| queue.has_unfinished());
-    let next = move || more.get().or_else(|| page.get())?.next_cursor;
+    let under_way = move || {
+        filter.with(|filter| filter.query.is_empty() && filter.conditions() == 0)
+            && uploads.with(|queue| queue.has_unfinished())
+    };
+    let is_empty = Memo::new(move |_| rows.with(Vec::is_empty));
+    let work = Memo::new(move |_| {
+        let (mut running, mut waiting, mut arrivals) = (0, 0, Vec::new());
+        for row in rows.get() {
+            let view = feed.view(row.session.id).unwrap_or_else(|| feed.watch(View::new(row.session.status)));
+            view.with(|view| {
+                match view.status.state {
+                    State::Processing => running += 1,
+                    State::Queued => waiting += 1,
+                    _ => return,
+                }
+                arrivals.push(view.status.estimated_completion);
+            });
+        }
+        // Unknown if it is for one of them.
+        let last = arrivals.into_iter().collect::<Option<Vec<_>>>().and_then(|arrivals| arrivals.into_iter().max());
+        (running, waiting, last)
+    });
+    let running = Memo::new(move |_| work.with(|(running, waiting, _)| running + waiting > 0));
+    let clock = Clock::expect();
+    let work_words = Memo::new(move |_| {
+        let (running, waiting, last) = work.get();
+        let left = last.and_then(|last| clock.now().map(|now| last.seconds_since(dom::to_server_time(now))));
+        words::work(running, waiting, left)
+    });
+    let next = move || listing.with(|listing| listing.next_cursor().map(str::to_owned));
     let on_more = move |event: ev::MouseEvent, cursor: String| {
         if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
             event.prevent_default();
-            load_more.dispatch((query.get_untracked(), cursor));
+            let address = listing.with_untracked(|listing| listing.address().to_owned());
+            load_more.dispatch((address, filter.get_untracked(), cursor));
         }
     };
 
@@ -237,27 +287,36 @@ fn Rows(
         <ActionAlert actions/>
         <Reload
             running
-            address=Signal::derive(move || query.with(|query| cursor.with(|cursor| address(query, cursor.as_deref()))))
+            address=Signal::derive(move || filter.with(|filter| cursor.with(|cursor| address(filter, cursor.as_deref()))))
         />
         <Show when=move || cursor.with(Option::is_some)>
-            <p><A href=move || query.with(|q| address(q, None))>"Back to the newest"</A></p>
+            <p><A href=move || filter.with(|filter| address(filter, None))>"Back to the first page"</A></p>
         </Show>
         // The element keeps its space, so that nothing moves when the text appears.
-        <Show when=move || sessions.with(|s| !s.is_empty())>
+        <Show when=move || !is_empty.get()>
             <div class="list-connection">
+                <span class="work" data-testid="work" inner_html=move || work_words.get()></span>
                 <Show when=move || feed.mode.get() != Mode::Off><Connection/></Show>
             </div>
         </Show>
         <ul class="rows" data-testid="rows">
-            <For each=move || sessions.get() key=|session| session.id let(session)>
-                <SessionRow session actions/>
+            <For each=move || rows.get() key=|row| row.session.id let(row)>
+                {
+                    let id = row.session.id;
+                    // The text may begin while the row is shown.
+                    let beginning = Memo::new(move |_| rows.with(|rows| {
+                        let row = rows.iter().find(|row| row.session.id == id);
+                        row.map(|row| row.beginning.clone()).unwrap_or_default()
+                    }));
+                    view! { <SessionRow session=row.session beginning actions/> }
+                }
             </For>
         </ul>
-        <Show when=move || page.with(Option::is_some) && sessions.with(Vec::is_empty) && !under_way()>
-            <Empty query/>
+        <Show when=move || matches!(list.get(), Some(Ok(_))) && is_empty.get() && !under_way()>
+            <Empty filter has_found/>
         </Show>
         {move || next().map(|cursor| {
-            let href = query.with(|q| address(q, Some(&cursor)));
+            let href = filter.with(|filter| address(filter, Some(&cursor)));
             view! {
                 <p class="more">
                     <a class="button" href=href data-testid="load-more" on:click=move |event| on_more(event, cursor.clone())>
@@ -270,22 +329,46 @@ fn Rows(
     }
 }
 
+/// Keeps how far the page is scrolled, and scrolls there again if somebody comes back.
+fn keep_place(kept: KeptListing, came_back: bool) {
+    let place = kept.scrolled.get_value();
+    effect(move || {
+        if came_back && place > 0.0 {
+            // The rows aren't in the document yet.
+            request_animation_frame(move || list::scroll_to(place));
+        }
+        let scrolling = window_event_listener(ev::scroll, move |_| kept.scrolled.set_value(list::scrolled()));
+        on_cleanup(move || scrolling.remove());
+    });
+}
+
 /// Shown instead of an empty list.
 #[component]
-fn Empty(query: Memo<String>) -> impl IntoView {
+fn Empty(filter: Memo<Filter>, has_found: Memo<bool>) -> impl IntoView {
+    let query = Memo::new(move |_| filter.with(|filter| filter.query.clone()));
+    let filtered = Memo::new(move |_| filter.with(|filter| filter.conditions() > 0));
     let searched = Memo::new(move |_| !query.with(String::is_empty));
+    // What was found in texts stands below and says more.
+    let quiet = Memo::new(move |_| searched.get() && has_found.get());
+    let heading = move || if filtered.get() { "Nothing fits" } else { "No title fits" };
     view! {
-        <section class="empty" data-testid="empty">
+        <Show when=move || quiet.get()>
+            // `bdi` ends any direction marks in the typed text.
+            <p class="muted" data-testid="no-title">"No title has “"<bdi inner_html=move || live_text(query.get())></bdi>"”."</p>
+        </Show>
+        <section class="empty" data-testid="empty" hidden=move || quiet.get()>
             <svg class="empty-art" viewBox="0 0 120 40" aria-hidden="true" focusable="false">
                 <path d="M4 20h8M20 14v12M30 6v28M40 12v16M50 3v34M60 16v8M70 9v22M80 14v12M90 17v6M104 20h12"></path>
             </svg>
-            <Show when=move || searched.get()>
-                <h2>"No title fits"</h2>
-                // `bdi` ends any direction marks in the typed text.
-                <p>"No session has “" <bdi inner_html=move || live_text(query.get())></bdi> "” in its title."</p>
+            <Show when=move || searched.get() || filtered.get()>
+                <h2 inner_html=heading></h2>
+                <p hidden=move || !searched.get()>
+                    "No session has “" <bdi inner_html=move || live_text(query.get())></bdi> "” in its title."
+                </p>
+                <p hidden=move || !filtered.get()>"The filters may leave out what you look for."</p>
                 <p class="empty-actions"><A href="/" attr:class="button">"Show all sessions"</A></p>
             </Show>
-            <Show when=move || !searched.get()>
+            <Show when=move || !searched.get() && !filtered.get()>
                 <h2>"Nothing transcribed yet"</h2>
                 <p>"Upload a recording and watch it turn into text, line by line. Or see it work on a sample first."</p>
                 <div class="empty-actions">
@@ -294,18 +377,5 @@ fn Empty(query: Memo<String>) -> impl IntoView {
                 </div>
             </Show>
         </section>
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_contain_search_and_cursor() {
-        assert_eq!(address("", None), "/");
-        assert_eq!(address("a b&ü", None), "/?q=a%20b%26%C3%BC");
-        assert_eq!(address("x", Some("1+/=")), "/?q=x&cursor=1%2B%2F%3D");
-        assert_eq!(address("", Some("c")), "/?cursor=c");
     }
 }

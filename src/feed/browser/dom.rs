@@ -42,6 +42,12 @@ pub fn local_date_time(at: Timestamp) -> String {
     local(at, &[DAY, TIME].concat())
 }
 
+/// The date in the browser's time zone, such as `23 Nov 2026`.
+#[must_use]
+pub fn local_date(at: Timestamp) -> String {
+    local(at, &DAY)
+}
+
 /// The time of day in the browser's time zone, such as `15:32`.
 #[must_use]
 pub fn local_time(at: Timestamp) -> String {
@@ -262,7 +268,7 @@ fn copy_by_command(text: &str) -> bool {
 }
 
 /// The elements that a selector finds.
-fn all(found: Result<web_sys::NodeList, JsValue>) -> Vec<web_sys::Node> {
+pub(super) fn all(found: Result<web_sys::NodeList, JsValue>) -> Vec<web_sys::Node> {
     found.map(|found| (0..found.length()).filter_map(|n| found.get(n)).collect()).unwrap_or_default()
 }
 

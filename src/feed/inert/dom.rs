@@ -30,6 +30,15 @@ pub fn local_time(at: Timestamp) -> String {
     text::time_of_day(at)
 }
 
+/// None: nothing is kept while rendering.
+#[must_use]
+pub fn kept(_key: &str) -> Option<String> {
+    None
+}
+
+/// Does nothing.
+pub fn keep(_key: &str, _text: &str) {}
+
 /// Does nothing.
 pub fn mark_hydrated() {}
 

@@ -7,7 +7,7 @@ use super::{
     upload::{self, UploadForm},
 };
 use crate::{
-    model::{AnotherChoice, EngineInfo, ErrorBody, Session, SessionPage},
+    model::{AnotherChoice, EngineInfo, ErrorBody, Filter, Session, SessionPage},
     server::{address::ClientAddress, error::Error, outside::Announcement, owner::Owner, state::AppState},
 };
 use axum::{
@@ -25,13 +25,37 @@ use utoipa::{IntoParams, ToSchema};
 pub(super) struct ListQuery {
     /// Only sessions whose title holds this.
     q: Option<String>,
-    /// The `next_cursor` of the page before.
+    /// Only sessions in this state: `active` (queued or processing), `completed`, `failed` or `cancelled`.
+    state: Option<String>,
+    /// Only sessions in this language, requested or found: a tag, whose region doesn't count.
+    language: Option<String>,
+    /// Only sessions created on this day in UTC (`2026-11-23`) or at this time (RFC 3339), or later.
+    since: Option<String>,
+    /// Only sessions created on this day or at this time, or earlier.
+    until: Option<String>,
+    /// `newest` (if left out), `oldest`, `longest` or `title`.
+    order: Option<String>,
+    /// The `next_cursor` of the page before, in the same order.
     cursor: Option<String>,
     /// How many, 1 to 200; 50 if left out.
     limit: Option<u32>,
 }
 
-/// The caller's sessions, newest first.
+impl ListQuery {
+    fn filter(&self) -> Result<Filter, Error> {
+        let (filter, invalid) = Filter::read(|name| match name {
+            "q" => self.q.clone(),
+            "state" => self.state.clone(),
+            "language" => self.language.clone(),
+            "since" => self.since.clone(),
+            "until" => self.until.clone(),
+            _ => self.order.clone(),
+        });
+        invalid.map_or(Ok(filter), |invalid| Err(Error::BadRequest(invalid.to_string())))
+    }
+}
+
+/// The caller's sessions, newest first unless another order is asked for.
 #[utoipa::path(get, path = "/api/v1/sessions", params(ListQuery), responses(
     (status = 200, body = SessionPage), (status = 400, body = ErrorBody)))]
 pub(super) async fn list(
@@ -39,7 +63,7 @@ pub(super) async fn list(
     Extension(owner): Extension<Owner>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<SessionPage>, Error> {
-    let page = state.sessions.list(&owner, query.q.as_deref(), query.cursor.as_deref(), query.limit).await?;
+    let page = state.sessions.list(&owner, &query.filter()?, query.cursor.as_deref(), query.limit).await?;
     Ok(Json(page))
 }
 

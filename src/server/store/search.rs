@@ -259,7 +259,7 @@ impl Store {
             }
             TextQuery::Scan(text) => {
                 sqlx::query_as(SCAN)
-                    .bind(super::sessions::contains_pattern(text))
+                    .bind(super::list::contains_pattern(text))
                     .bind(before)
                     .bind(BATCH as i64)
                     .bind(owner.as_str())

@@ -85,34 +85,6 @@ impl Store {
         Ok(found.and_then(|(session, whose)| (whose == *owner).then_some(session)))
     }
 
-    /// Lists the owner's sessions, newest first, whose title contains `query` (`fold` defines which texts are equal),
-    /// older than `before`.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn list(
-        &self,
-        owner: &Owner,
-        query: &str,
-        before: Option<SessionId>,
-        limit: u32,
-    ) -> Result<Vec<Session>, sqlx::Error> {
-        let rows: Vec<SessionRow> = on!(self, |pool| sqlx::query_as(concat!(
-            "SELECT ",
-            session_columns!(),
-            " FROM sessions s WHERE s.owner = $1 AND ($2 = '' OR s.title_folded LIKE $3 ESCAPE '\\') \
-             AND ($4 = '' OR s.id < $4) ORDER BY s.id DESC LIMIT $5"
-        ))
-        .bind(owner.as_str())
-        .bind(query)
-        .bind(like_pattern(query))
-        .bind(before.map(|id| id.to_string()).unwrap_or_default())
-        .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await)?;
-        rows.into_iter().map(|row| row.into_session().map(|(session, _)| session)).collect()
-    }
-
     /// Returns the statuses that a watcher of an owner needs: of every session that hasn't ended, or has changed since
     /// `since`.
     ///
@@ -374,22 +346,4 @@ impl Store {
             })?;
         }
     }
-}
-
-/// Returns a LIKE pattern that finds `query` anywhere in a folded title.
-fn like_pattern(query: &str) -> String {
-    contains_pattern(&fold(query))
-}
-
-/// Returns a LIKE pattern that finds a text anywhere, with its wildcards escaped.
-pub(super) fn contains_pattern(text: &str) -> String {
-    let mut pattern = String::from("%");
-    for c in text.chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
 }

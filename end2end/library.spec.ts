@@ -1,0 +1,194 @@
+// The list of sessions as a library: filters and orders, what runs on top, first words, dates, and the way back to the same place.
+import { type Page } from '@playwright/test';
+import { expect, expectGoodLooks, test, visit } from './fixtures.ts';
+import { waitForEnd } from './sessions.ts';
+import { slowEngine, tone } from './tones.ts';
+
+test.use({ harkEnv: slowEngine(0) });
+
+const rows = (page: Page) => page.getByTestId('session-row');
+const titles = (page: Page) => page.getByTestId('session-title').allTextContents();
+
+/** Makes a session of so many seconds, with the cookies of the page. Returns its id. */
+async function add(page: Page, title: string, seconds = 1, language = 'en'): Promise<string> {
+  const response = await page.request.post('/api/v1/sessions', {
+    multipart: { title, language, file: { name: 'tone.wav', mimeType: 'audio/wav', buffer: tone(seconds) } },
+  });
+  expect(response.status()).toBe(201);
+  return ((await response.json()) as { id: string }).id;
+}
+
+/** Makes completed sessions. */
+async function addAll(page: Page, all: [title: string, seconds: number, language: string][]): Promise<string[]> {
+  const ids: string[] = [];
+  for (const [title, seconds, language] of all) ids.push(await add(page, title, seconds, language));
+  for (const id of ids) expect(await waitForEnd(page, id)).toBe('completed');
+  return ids;
+}
+
+/** Opens the filters where they are folded. */
+async function unfold(page: Page) {
+  const button = page.getByTestId('filters');
+  if (await button.isVisible()) await button.click();
+}
+
+for (const width of [390, 1280]) {
+  for (const javaScriptEnabled of [true, false]) {
+    test.describe(`${width} wide, ${javaScriptEnabled ? 'with' : 'without'} scripts`, () => {
+      test.use({ viewport: { width, height: 800 }, javaScriptEnabled });
+
+      test('the list is filtered and ordered', async ({ page }) => {
+        await visit(page, '/');
+        await addAll(page, [['beta', 2, 'de'], ['Alpha', 1, 'en'], ['gamma', 3, 'de']]);
+        await visit(page, '/');
+        await expect(rows(page)).toHaveCount(3);
+        const choose = async (name: string, value: string) => {
+          await unfold(page);
+          await page.getByTestId(`filter-${name}`).selectOption(value);
+          if (!javaScriptEnabled) await page.getByTestId('apply').click();
+        };
+        await expect(page.getByTestId('filter-order')).toBeVisible({ visible: width > 1000 });
+        await choose('order', 'title');
+        await expect.poll(() => titles(page)).toEqual(['Alpha', 'beta', 'gamma']);
+        // A phone keeps the fields open only without a reload.
+        await choose('order', 'longest');
+        await expect.poll(() => titles(page)).toEqual(['gamma', 'beta', 'Alpha']);
+        await choose('language', 'de');
+        await expect.poll(() => titles(page)).toEqual(['gamma', 'beta']);
+        await expect(page).toHaveURL(/language=de.*order=longest/);
+        await page.getByTestId('search').fill('bet');
+        await page.getByTestId('search').press('Enter');
+        await expect.poll(() => titles(page)).toEqual(['beta']);
+        await expect(page).toHaveURL(/q=bet.*language=de.*order=longest/);
+        await choose('state', 'failed');
+        await expect(page.getByTestId('empty')).toContainText('Nothing fits');
+        await expectGoodLooks(page, `library-empty-${width}-${javaScriptEnabled}`);
+        await unfold(page);
+        await page.getByTestId('clear-filters').click();
+        await expect.poll(() => titles(page)).toEqual(['beta']);
+        await visit(page, '/?state=nothing&order=worst&since=monday');
+        await expect(rows(page)).toHaveCount(3);
+      });
+
+      test('a row says how its text begins and when it was made', async ({ page }) => {
+        await visit(page, '/');
+        await addAll(page, [['talk', 3, 'en']]);
+        await visit(page, '/');
+        await expect(page.getByTestId('beginning')).toHaveText('line 0 line 1 line 2');
+        await expect(page.getByTestId('beginning')).toHaveAttribute('dir', 'auto');
+        const time = rows(page).locator('time');
+        await expect(time).toHaveText(/^(just now|1 minute ago)$/);
+        expect(Date.now() - Date.parse((await time.getAttribute('datetime'))!)).toBeLessThan(120_000);
+        await expect(time).toHaveAttribute('title', javaScriptEnabled ? /^\d+ \w+ \d{4}, \d\d:\d\d$/ : /UTC$/);
+        await expectGoodLooks(page, `library-${width}-${javaScriptEnabled}`);
+      });
+    });
+  }
+}
+
+test.describe('in another time zone', () => {
+  test.use({ timezoneId: 'Pacific/Auckland' });
+
+  test('days are those of the person', async ({ page, context }) => {
+    await visit(page, '/');
+    await addAll(page, [['talk', 1, 'en']]);
+    const answer = await context.request.get('/api/v1/sessions');
+    const made = new Date(((await answer.json()) as { sessions: { created_at: string }[] }).sessions[0].created_at);
+    const local = new Intl.DateTimeFormat('en-CA', { timeZone: 'Pacific/Auckland' });
+    const day = (days: number) => local.format(new Date(made.getTime() + days * 86_400_000));
+    await visit(page, '/');
+    await page.getByTestId('filter-since').fill(day(0));
+    await expect(page).toHaveURL(/since=\d{4}-\d\d-\d\dT00%3A00%3A00%2B1[23]%3A00/);
+    await expect(rows(page)).toHaveCount(1);
+    await expect(page.getByTestId('filter-since')).toHaveValue(day(0));
+    await page.getByTestId('filter-until').fill(day(-1));
+    await expect(rows(page)).toHaveCount(0);
+    await page.getByTestId('filter-until').fill(day(0));
+    await expect(rows(page)).toHaveCount(1);
+    await visit(page, page.url());
+    await expect(page.getByTestId('filter-until')).toHaveValue(day(0));
+
+    // As if it had been made some time ago.
+    for (const [hours, expected] of [[2, /^2 hours ago$/], [30, /^(yesterday|2 days ago)$/], [24 * 3, /^(3|4) days ago$/], [24 * 60, /^\d+ \w+ \d{4}$/]] as const) {
+      await page.clock.setFixedTime(made.getTime() + hours * 3_600_000);
+      await visit(page, '/');
+      await expect(rows(page).locator('time')).toHaveText(expected);
+    }
+  });
+});
+
+test('hits in texts have their dates, and no picture above them', async ({ page }) => {
+  await visit(page, '/');
+  await addAll(page, [['talk', 2, 'de'], ['other', 2, 'en']]);
+  await visit(page, '/?q=%22line%201%22');
+  await expect(page.getByTestId('found-session')).toHaveCount(2);
+  await expect(page.getByTestId('no-title')).toHaveText('No title has “"line 1"”.');
+  await expect(page.getByTestId('empty')).toBeHidden();
+  await expect(page.locator('.found time').first()).toHaveText(/^(just now|1 minute ago)$/);
+  await expect(page.locator('.found time').first()).toHaveAttribute('title', /^\d+ \w+ \d{4}, \d\d:\d\d$/);
+  await expectGoodLooks(page, 'library-found');
+  await page.getByTestId('filter-language').selectOption('de');
+  await expect(page.getByTestId('found-session')).toHaveCount(1);
+  await expect(page.getByTestId('found-session')).toContainText('talk');
+});
+
+test('rows, filters and the place are there again', async ({ page }) => {
+  await visit(page, '/');
+  for (let n = 0; n < 60; n++) await add(page, `talk ${n}`);
+  await visit(page, '/?q=talk&order=oldest');
+  await expect(rows(page)).toHaveCount(50);
+  await page.getByTestId('load-more').click();
+  await expect(rows(page)).toHaveCount(60);
+  const last = page.getByRole('link', { name: 'talk 55', exact: true });
+  await last.scrollIntoViewIfNeeded();
+  const place = await page.evaluate(() => scrollY);
+  expect(place).toBeGreaterThan(1000);
+  await last.click();
+  await page.waitForURL(/\/sessions\//);
+  await expect(page.getByRole('link', { name: 'Sessions' }).last()).toBeVisible();
+  await page.goBack();
+  await expect(rows(page)).toHaveCount(60);
+  await expect(last).toBeInViewport();
+  await expect.poll(() => page.evaluate(() => scrollY)).toBe(place);
+
+  await last.click();
+  await page.locator('.crumb a').click();
+  await expect(page).toHaveURL('/?q=talk&order=oldest');
+  await expect(rows(page)).toHaveCount(60);
+  await expect(page.getByTestId('filter-order')).toHaveValue('oldest');
+  // The page of all sessions is another list.
+  await page.locator('.nav a[href="/"]').click();
+  await expect(rows(page)).toHaveCount(50);
+});
+
+test.describe('with a slow engine', () => {
+  test.use({ harkEnv: { ...slowEngine(0.5), HARK_WORKERS: '1' } });
+
+  test('what runs and waits stands on top and is counted', async ({ page }) => {
+    await visit(page, '/');
+    const long = await add(page, 'runs', 20);
+    const waiting = [await add(page, 'waits 1'), await add(page, 'waits 2')];
+    await page.request.post(`/api/v1/sessions/${waiting[1]}/cancel`);
+    await visit(page, '/?order=title');
+    await expect(page.getByTestId('work')).toHaveText(/^1 running, 1 waiting/);
+    expect(await titles(page)).toEqual(['runs', 'waits 1', 'waits 2']);
+    await visit(page, '/');
+    await expect.poll(() => titles(page)).toEqual(['runs', 'waits 1', 'waits 2']);
+    await expectGoodLooks(page, 'library-running');
+    // Made while the page is open.
+    await add(page, 'new');
+    await expect.poll(() => titles(page)).toEqual(['runs', 'waits 1', 'new', 'waits 2']);
+    const row = (id: string) => page.locator(`[data-session="${id}"]`);
+    await row(long).getByTestId('cancel').focus();
+    await page.keyboard.press('Enter');
+    await expect(row(long).getByTestId('state')).toHaveAttribute('data-state', 'cancelled');
+    // Nothing moves, the focus stays in the row, and the text begins as soon as it is there.
+    await expect(row(waiting[0]).getByTestId('state')).toHaveAttribute('data-state', 'completed', { timeout: 60_000 });
+    await expect(row(waiting[0]).getByTestId('beginning')).toHaveText('line 0');
+    expect(await titles(page)).toEqual(['runs', 'waits 1', 'new', 'waits 2']);
+    await expect(row(long).getByRole('group', { name: 'Actions' })).toBeFocused();
+    await expect(page.getByTestId('work')).toHaveText('', { timeout: 60_000 });
+    await page.reload();
+    await expect.poll(() => titles(page)).toEqual(['new', 'waits 2', 'waits 1', 'runs']);
+  });
+});
