@@ -6,6 +6,7 @@ import type { Page } from '@playwright/test';
 import { expect, expectGoodLooks, test, type Hark } from './fixtures.ts';
 import { create, waitForEnd } from './sessions.ts';
 import { clip } from './speech.ts';
+import { createTone, slowEngine } from './tones.ts';
 
 const BIN = path.resolve(import.meta.dirname, process.env.HARK_BIN ?? '../target/released/hark');
 const PASSWORD = 'correct horse battery';
@@ -24,7 +25,8 @@ async function signIn(page: Page, to = '/admin') {
 
 for (const javaScriptEnabled of [true, false]) {
   test.describe(javaScriptEnabled ? 'with scripts' : 'without scripts', () => {
-    test.use({ javaScriptEnabled });
+    // Slow, so that sessions still run when they are cancelled.
+    test.use({ javaScriptEnabled, harkEnv: slowEngine(1) });
 
     test('an administrator signs in, and strangers are refused', async ({ page, hark, someone, allow }) => {
       allow(/status of 403/);
@@ -61,7 +63,7 @@ for (const javaScriptEnabled of [true, false]) {
     test('an administrator cancels, retries and deletes the sessions of others', async ({ page, hark, someone }) => {
       setPassword(hark);
       const owner = await someone();
-      const ids = [await create(owner, clip('wav')), await create(owner, clip('wav'))];
+      const ids = [await createTone(owner, 120), await createTone(owner, 120)];
       await signIn(page, '/admin/sessions');
       const rows = page.getByTestId('admin-row');
       await expect(rows).toHaveCount(2);

@@ -2,7 +2,8 @@
 // EventSource.
 import { expect, test, visit } from './fixtures.ts';
 import { WHISPER, WHISPER_ERRORS, clip } from './speech.ts';
-import { type Sample, create, expectState, expectTranscript, record, state, upload } from './sessions.ts';
+import { type Sample, expectState, expectTranscript, record, state, upload } from './sessions.ts';
+import { createTone, slowEngine } from './tones.ts';
 
 test.use({ harkEnv: WHISPER });
 
@@ -32,17 +33,21 @@ for (const format of ['wav', 'mp3'] as const) {
   });
 }
 
-test('a page is hydrated without errors whenever it is loaded', async ({ page }) => {
-  // The fixture checks the console, where Leptos reports a page that hydrates differently from what the server rendered.
-  await visit(page, '/');
-  const id = await create(page, clip('wav'));
-  const seen = new Set<string>();
-  for (let loads = 0; !seen.has('completed') || loads % 10 !== 0; loads++) {
-    await visit(page, loads % 4 === 3 ? '/' : `/sessions/${id}`);
-    seen.add((await state(page).getAttribute('data-state'))!);
-    await page.waitForTimeout((loads % 10) * 20);
-  }
-  expect([...seen]).toContain('processing');
+test.describe('with a slow engine', () => {
+  test.use({ harkEnv: slowEngine(1) });
+
+  test('a page is hydrated without errors whenever it is loaded', async ({ page }) => {
+    // The fixture checks the console, where Leptos reports a page that hydrates differently from what the server rendered.
+    await visit(page, '/');
+    const id = await createTone(page, 12);
+    const seen = new Set<string>();
+    for (let loads = 0; !seen.has('completed') || loads % 10 !== 0; loads++) {
+      await visit(page, loads % 4 === 3 ? '/' : `/sessions/${id}`);
+      seen.add((await state(page).getAttribute('data-state'))!);
+      await page.waitForTimeout((loads % 10) * 20);
+    }
+    expect([...seen]).toContain('processing');
+  });
 });
 
 test.describe('without scripts', () => {

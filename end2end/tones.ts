@@ -34,7 +34,7 @@ export function tone(seconds: number): Buffer {
 }
 
 /** Makes a session with a recording of this length. Returns its id. */
-async function create(page: Page, seconds: number, origin: string) {
+export async function createTone(page: Page, seconds: number, origin = '') {
   const response = await page.request.post(`${origin}/api/v1/sessions`, {
     multipart: { file: { name: 'tone.wav', mimeType: 'audio/wav', buffer: tone(seconds) } },
   });
@@ -44,7 +44,7 @@ async function create(page: Page, seconds: number, origin: string) {
 
 /** Makes a session with a recording of this length, opens its page, and marks the page, so that a reload is noticed. */
 export async function startSession(page: Page, seconds: number, origin = '') {
-  const id = await create(page, seconds, origin);
+  const id = await createTone(page, seconds, origin);
   await visit(page, `${origin}/sessions/${id}`);
   await page.evaluate(() => ((window as any).marked = true));
   return id;
@@ -52,7 +52,7 @@ export async function startSession(page: Page, seconds: number, origin = '') {
 
 /** The same on a page that can't be hydrated, and without the mark. */
 export async function startWithoutHydration(page: Page, seconds: number) {
-  await page.goto(`/sessions/${await create(page, seconds, '')}`);
+  await page.goto(`/sessions/${await createTone(page, seconds)}`);
 }
 
 export const expectBadge = (page: Page, mode: string, timeout?: number) =>

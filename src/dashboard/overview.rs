@@ -102,10 +102,16 @@ fn measured(figures: &Figures) -> String {
         Some(from) if from.0 - figures.from.0 > figures.range.step() * 1000 => {
             format!("Measured since {}.", text::date_time(from))
         }
-        Some(_) => format!(
-            "Measured by {} of pages and by the server itself.",
-            text::count((figures.current.stream.visits + figures.current.polling.visits) as usize, "visit")
-        ),
+        Some(_) => {
+            let (streams, polling) = (figures.current.stream.visits, figures.current.polling.visits);
+            let visits = text::count((streams + polling) as usize, "visit");
+            let control = if polling == 0 {
+                " No browser polls to compare with: HARK_CONTROL_PERCENT sets how many do."
+            } else {
+                ""
+            };
+            format!("Measured by {visits} of pages and by the server itself.{control}")
+        }
     }
 }
 
@@ -162,9 +168,6 @@ fn trend(promise: &Promise) -> String {
 /// Why the two arms can't be compared, if so.
 fn too_few(period: &Period, comparison: &Comparison) -> Option<String> {
     let (streams, polling) = (period.stream.visits, period.polling.visits);
-    if polling == 0 {
-        return Some("No browser polls to compare with: HARK_CONTROL_PERCENT sets how many do.".to_owned());
-    }
     (streams.min(polling) < comparison.min_visits).then(|| {
         format!(
             "Too few to tell: {streams} visits with streams and {polling} that poll; each needs {}.",
@@ -182,6 +185,9 @@ fn beside(kind: PromiseKind, figures: &Figures) -> Option<String> {
         PromiseKind::Bytes => (comparison.bytes_per_minute, bytes_a_minute, "fewer", "more"),
         PromiseKind::Uptime | PromiseKind::Stuck => return None,
     };
+    if figures.current.polling.visits == 0 {
+        return None;
+    }
     if let Some(few) = too_few(&figures.current, comparison) {
         return Some(few);
     }
@@ -597,9 +603,12 @@ mod tests {
         let mut figures = Figures::default();
         figures.comparison.min_visits = 30;
         let text = |figures: &Figures| beside(PromiseKind::Delay, figures).unwrap();
-        assert!(text(&figures).contains("HARK_CONTROL_PERCENT"));
+        figures.measured_from = Some(figures.from);
+        assert!(measured(&figures).contains("HARK_CONTROL_PERCENT"));
+        assert_eq!(beside(PromiseKind::Delay, &figures), None);
         (figures.current.stream.visits, figures.current.polling.visits) = (400, 3);
         assert_eq!(text(&figures), "Too few to tell: 400 visits with streams and 3 that poll; each needs 30.");
+        assert_eq!(measured(&figures), "Measured by 403 visits of pages and by the server itself.");
         figures.current.polling.visits = 40;
         let estimate = |value: f64, half: f64| Estimate { value, low: value - half, high: value + half };
         let (stream, polling) = (estimate(40.0, 2.0), estimate(1540.0, 50.0));

@@ -4,6 +4,7 @@
 use super::{
     figures::Figures,
     load::{NodeInfo, Overview},
+    page::ModelsInfo,
     text::{count, decimal, duration, speed},
 };
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ const LONG_WAIT_SECS: f64 = 600.0;
 const MIN_AUDIO_SECS: f64 = 600.0;
 /// Redis is expected to fail less often than this in an hour.
 const REDIS_ERRORS_PER_HOUR: f64 = 6.0;
+/// A model with so many times the speed of another one is clearly faster.
+const CLEARLY: f32 = 1.2;
 /// The limit on open files that serves 20,000 streams and everything else.
 const FILES: u64 = 65_536;
 
@@ -46,12 +49,13 @@ impl Advice {
 }
 
 /// What the figures of a range, the counts of this moment and the nodes give reason to change; the most urgent first.
-/// `redis_errors_per_hour`: how often the node that asks had no answer from Redis, none without Redis.
+/// `models`: those of the node that asks. `redis_errors_per_hour`: how often it had no answer from Redis, none without Redis.
 #[must_use]
 pub fn advice(
     figures: &Figures,
     now: &Overview,
     nodes: &[NodeInfo],
+    models: &ModelsInfo,
     redis_errors_per_hour: Option<f64>,
 ) -> Vec<Advice> {
     let rules = [
@@ -60,7 +64,7 @@ pub fn advice(
         cut_off(figures),
         redis(redis_errors_per_hour),
         workers(now, nodes),
-        slow_model(figures),
+        slow_model(figures, models),
     ];
     rules.into_iter().flatten().collect()
 }
@@ -152,10 +156,11 @@ fn workers(now: &Overview, nodes: &[NodeInfo]) -> Option<Advice> {
         return None;
     }
     let evidence = format!(
-        "{} wait, the first for {}, and all {} are busy.",
+        "In the queue: {}, the first for {}. Busy workers: {} of {}.",
         count(now.queued as usize, "session"),
         duration(wait),
-        count(now.workers as usize, "worker")
+        now.processing,
+        now.workers
     );
     let spare = nodes.iter().filter(|node| node.is_live && node.workers > 0);
     let spare =
@@ -178,32 +183,48 @@ fn workers(now: &Overview, nodes: &[NodeInfo]) -> Option<Advice> {
     })
 }
 
-fn slow_model(figures: &Figures) -> Option<Advice> {
+fn slow_model(figures: &Figures, models: &ModelsInfo) -> Option<Advice> {
     let sessions = &figures.current.sessions;
     let measured = sessions.speed.filter(|_| sessions.audio_secs >= MIN_AUDIO_SECS)?;
     (measured < 1.0).then(|| {
-        Advice::new(
-            "slow_model",
-            "The speech model is too slow for this machine",
-            format!(
-                "Transcribing {} took {}, which is {} of real time.",
-                duration(sessions.audio_secs),
-                duration(sessions.work_secs),
-                if measured < 0.1 { decimal(measured, 2) + "x" } else { speed(measured) }
+        let evidence = format!(
+            "Transcribing {} took {}, which is {} of real time.",
+            duration(sessions.audio_secs),
+            duration(sessions.work_secs),
+            if measured < 0.1 { decimal(measured, 2) + "x" } else { speed(measured) }
+        );
+        let (change, setting) = match faster_model(models) {
+            Some(name) => (
+                "Choose a smaller model; the page of speech models says how fast each is.",
+                format!("hark model get {name}\nHARK_WHISPER_MODEL={name}"),
             ),
-            "Choose a smaller model; the page of speech models says how fast each is.",
-            "hark model get base\nHARK_WHISPER_MODEL=base".to_owned(),
-        )
+            None => (
+                "Choose a smaller model if there is one; this lists those that Hark knows, with their speed. Otherwise let a \
+                 faster machine transcribe for the same database.",
+                "hark model list".to_owned(),
+            ),
+        };
+        Advice::new("slow_model", "The speech model is too slow for this machine", evidence, change, setting)
     })
+}
+
+/// Of the models that are clearly faster than the one in use and know as many languages, the best one, which is the slowest.
+/// None if there is none, or the one in use is a file of the operator's own.
+fn faster_model(models: &ModelsInfo) -> Option<&str> {
+    let used = models.models.iter().find(|model| model.in_use)?;
+    let (speed, languages) = (used.speed?, used.languages?);
+    let faster = models.models.iter().filter(|model| model.languages.is_some_and(|known| known >= languages));
+    let faster = faster.filter_map(|model| Some((model.speed?, model))).filter(|(other, _)| *other > CLEARLY * speed);
+    faster.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, model)| model.name.as_str())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Timestamp, figures::FailureCount, load::NodeLoad};
+    use crate::model::{ModelInfo, Timestamp, figures::FailureCount, load::NodeLoad};
 
     fn kinds(figures: &Figures, now: &Overview, nodes: &[NodeInfo]) -> Vec<String> {
-        advice(figures, now, nodes, None).into_iter().map(|advice| advice.kind).collect()
+        advice(figures, now, nodes, &ModelsInfo::default(), None).into_iter().map(|advice| advice.kind).collect()
     }
 
     fn failing(kind: &str, count: u64, connects: u64) -> Figures {
@@ -235,7 +256,9 @@ mod tests {
     #[test]
     fn nothing_measured_gives_no_reason_for_advice() {
         let nodes = [node(1, NodeLoad::default())];
-        assert!(advice(&Figures::default(), &Overview::default(), &nodes, Some(0.0)).is_empty());
+        assert!(
+            advice(&Figures::default(), &Overview::default(), &nodes, &ModelsInfo::default(), Some(0.0)).is_empty()
+        );
     }
 
     #[test]
@@ -258,10 +281,15 @@ mod tests {
             Overview { queued: 7, oldest_queued_secs: Some(1200.0), processing: 2, workers: 2, ..Overview::default() };
         let of = |now: &Overview, cpus| {
             let nodes = [node(2, NodeLoad { cpus, ..NodeLoad::default() })];
-            advice(&Figures::default(), now, &nodes, None).into_iter().map(|advice| advice.setting).next()
+            advice(&Figures::default(), now, &nodes, &ModelsInfo::default(), None).into_iter().next()
         };
-        assert_eq!(of(&busy, 4).as_deref(), Some("HARK_WORKERS=3"));
-        assert!(of(&busy, 2).unwrap().starts_with("hark worker"));
+        let setting = |now: &Overview, cpus| of(now, cpus).unwrap().setting;
+        assert_eq!(setting(&busy, 4), "HARK_WORKERS=3");
+        assert!(setting(&busy, 2).starts_with("hark worker"));
+        assert_eq!(
+            of(&busy, 2).unwrap().evidence,
+            "In the queue: 7 sessions, the first for 20 min. Busy workers: 2 of 2."
+        );
         assert_eq!(of(&Overview { oldest_queued_secs: Some(60.0), ..busy.clone() }, 4), None);
         assert_eq!(of(&Overview { processing: 1, ..busy.clone() }, 4), None, "a worker is free");
         assert_eq!(of(&Overview { waiting_for_worker: 7, ..busy }, 4), None, "they wait for a model");
@@ -273,12 +301,44 @@ mod tests {
         let files = |open| [node(1, NodeLoad { files: Some(open), max_files: Some(1024), ..NodeLoad::default() })];
         assert_eq!(kinds(&none.0, &none.1, &files(850)), ["files"]);
         assert_eq!(kinds(&none.0, &none.1, &files(500)), [""; 0]);
-        let redis = |errors| advice(&none.0, &none.1, &[], Some(errors)).len();
+        let redis = |errors| advice(&none.0, &none.1, &[], &ModelsInfo::default(), Some(errors)).len();
         assert_eq!((redis(6.0), redis(5.5)), (1, 0));
         let mut slow = Figures::default();
         (slow.current.sessions.speed, slow.current.sessions.audio_secs) = (Some(0.4), 3600.0);
         assert_eq!(kinds(&slow, &none.1, &[]), ["slow_model"]);
         slow.current.sessions.audio_secs = 60.0;
         assert_eq!(kinds(&slow, &none.1, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_slow_model_is_replaced_by_the_best_of_the_faster_ones() {
+        let model = |name: &str, languages, speed| ModelInfo {
+            name: name.to_owned(),
+            installed: true,
+            in_use: false,
+            bytes: None,
+            memory_bytes: None,
+            languages: Some(languages),
+            speed: Some(speed),
+            download: None,
+        };
+        let models = vec![
+            model("tiny.en", 1, 5.0),
+            model("tiny", 99, 4.8),
+            model("base", 99, 3.0),
+            model("small", 99, 1.0),
+            model("small-q5", 99, 1.1),
+        ];
+        let mut info = ModelsInfo { models, ..ModelsInfo::default() };
+        let mut slow = Figures::default();
+        (slow.current.sessions.speed, slow.current.sessions.audio_secs) = (Some(0.4), 3600.0);
+        let mut setting = |used: usize| {
+            (0..).zip(&mut info.models).for_each(|(i, model)| model.in_use = i == used);
+            advice(&slow, &Overview::default(), &[], &info, None)[0].setting.clone()
+        };
+        assert_eq!(setting(3), "hark model get base\nHARK_WHISPER_MODEL=base");
+        assert_eq!(setting(2), "hark model get tiny\nHARK_WHISPER_MODEL=tiny", "not one for English alone");
+        assert_eq!(setting(0), "hark model list", "nothing is faster");
+        assert_eq!(setting(9), "hark model list", "a file of the operator's own");
     }
 }

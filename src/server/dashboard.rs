@@ -60,7 +60,8 @@ impl Dashboards {
         let store = &self.sessions.store;
         let figures = self.hours.figures(store, range).await?;
         let (now, nodes) = overview::read(&self.sessions).await?;
-        let advice = advice(&figures, &now, &nodes, self.redis_errors_per_hour());
+        let models = self.sessions.models().await?;
+        let advice = advice(&figures, &now, &nodes, &models, self.redis_errors_per_hour());
         let loaded = Arc::new(Loaded { figures, now, nodes, advice });
         cache.push((Instant::now(), Arc::clone(&loaded)));
         Ok(loaded)

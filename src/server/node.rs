@@ -232,12 +232,10 @@ async fn publish_models(state: AppState, stop: &CancellationToken) {
     let mut changes = state.sessions.engines.model_changes();
     let publishing = async {
         while changes.changed().await.is_ok() {
-            if state.hub.models_are_watched() {
-                let sessions = Arc::clone(&state.sessions);
-                // Reads a folder.
-                if let Ok(info) = tokio::task::spawn_blocking(move || sessions.engines.models()).await {
-                    state.hub.publish_models(&info);
-                }
+            if state.hub.models_are_watched()
+                && let Ok(info) = state.sessions.models().await
+            {
+                state.hub.publish_models(&info);
             }
             // A download reports every piece.
             time::sleep(MODELS_INTERVAL).await;

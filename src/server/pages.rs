@@ -149,9 +149,7 @@ pub async fn remove_model(caller: &Caller, name: String) -> Result<(), Error> {
 
 /// What the page of models shows.
 pub async fn models_info(caller: &Caller) -> ModelsInfo {
-    let sessions = Arc::clone(&caller.state.sessions);
-    // Reads a folder.
-    tokio::task::spawn_blocking(move || sessions.engines.models()).await.unwrap_or_default()
+    caller.state.sessions.models().await.unwrap_or_default()
 }
 
 fn request_headers() -> HeaderMap {

@@ -30,6 +30,7 @@ use super::{
 use crate::model::{
     AnotherChoice, Channels, EngineId, EngineInfo, Media, Session, SessionDetail, SessionId, Status, Timestamp, Title,
     Track, Transcript,
+    page::ModelsInfo,
     playback::{CopyForm, CopyState},
 };
 use std::{
@@ -216,6 +217,16 @@ impl Sessions {
     #[must_use]
     pub fn engine_list(&self) -> Vec<EngineInfo> {
         self.registry.engines(self.engines.list())
+    }
+
+    /// Whisper's models on this node.
+    ///
+    /// # Errors
+    /// If reading their folder panicked.
+    pub async fn models(self: &Arc<Self>) -> Result<ModelsInfo, Error> {
+        let sessions = Arc::clone(self);
+        let models = tokio::task::spawn_blocking(move || sessions.engines.models()).await;
+        models.map_err(|e| Error::Internal(e.to_string()))
     }
 
     /// Checks the options of an upload before the recording is received.

@@ -19,7 +19,6 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use std::sync::Arc;
 
 /// The models that there are, which of them are on this node, and how far a download is.
 #[utoipa::path(get, path = "/api/v1/models",
@@ -80,7 +79,5 @@ pub(super) async fn stream(
 /// Reads the folder of models and gives what is there to the hub, which knows whether it is new. Returns its version and
 /// its JSON.
 async fn publish(state: &AppState) -> Result<(u64, bytes::Bytes), Error> {
-    let sessions = Arc::clone(&state.sessions);
-    let info = tokio::task::spawn_blocking(move || sessions.engines.models()).await;
-    Ok(state.hub.publish_models(&info.map_err(|e| Error::Internal(e.to_string()))?))
+    Ok(state.hub.publish_models(&state.sessions.models().await?))
 }
