@@ -65,7 +65,8 @@ for (const width of [390, 1280]) {
         await expect(page).toHaveURL(/q=bet.*language=de.*order=longest/);
         await choose('state', 'failed');
         await expect(page.getByTestId('empty')).toContainText('Nothing fits');
-        await expectGoodLooks(page, `library-empty-${width}-${javaScriptEnabled}`);
+        // The checker of accessibility needs scripts.
+        if (javaScriptEnabled) await expectGoodLooks(page, `library-empty-${width}`);
         await unfold(page);
         await page.getByTestId('clear-filters').click();
         await expect.poll(() => titles(page)).toEqual(['beta']);
@@ -83,7 +84,7 @@ for (const width of [390, 1280]) {
         await expect(time).toHaveText(/^(just now|1 minute ago)$/);
         expect(Date.now() - Date.parse((await time.getAttribute('datetime'))!)).toBeLessThan(120_000);
         await expect(time).toHaveAttribute('title', javaScriptEnabled ? /^\d+ \w+ \d{4}, \d\d:\d\d$/ : /UTC$/);
-        await expectGoodLooks(page, `library-${width}-${javaScriptEnabled}`);
+        if (javaScriptEnabled) await expectGoodLooks(page, `library-${width}`);
       });
     });
   }
@@ -118,7 +119,7 @@ test.describe('in another time zone', () => {
       const later = (_: string, before: string, ms: string) => before + (Number(ms) + hours * 3_600_000);
       await route.fulfill({ response, body: (await response.text()).replace(/(name="hark-time" content=")(\d+)/, later) });
     });
-    for (const [ago, expected] of [[2, /^2 hours ago$/], [30, /^(yesterday|2 days ago)$/], [24 * 3, /^(3|4) days ago$/], [24 * 60, /^\d+ \w+ \d{4}$/]] as const) {
+    for (const [ago, expected] of [[2.1, /^2 hours ago$/], [30, /^(yesterday|2 days ago)$/], [24 * 3, /^(3|4) days ago$/], [24 * 60, /^\d+ \w+ \d{4}$/]] as const) {
       hours = ago;
       await page.clock.setFixedTime(Date.now() + hours * 3_600_000);
       await visit(page, '/');
