@@ -11,9 +11,13 @@ const titles = (page: Page) => page.getByTestId('session-title').allTextContents
 
 /** Makes a session of so many seconds, with the cookies of the page. Returns its id. */
 async function add(page: Page, title: string, seconds = 1, language = 'en'): Promise<string> {
-  const response = await page.request.post('/api/v1/sessions', {
-    multipart: { title, language, file: { name: 'tone.wav', mimeType: 'audio/wav', buffer: tone(seconds) } },
-  });
+  const multipart = { title, language, file: { name: 'tone.wav', mimeType: 'audio/wav', buffer: tone(seconds) } };
+  let response = await page.request.post('/api/v1/sessions', { multipart });
+  // Too many wait.
+  for (let tries = 0; response.status() === 429 && tries < 100; tries++) {
+    await page.waitForTimeout(200);
+    response = await page.request.post('/api/v1/sessions', { multipart });
+  }
   expect(response.status()).toBe(201);
   return ((await response.json()) as { id: string }).id;
 }
@@ -28,8 +32,7 @@ async function addAll(page: Page, all: [title: string, seconds: number, language
 
 /** Opens the filters where they are folded. */
 async function unfold(page: Page) {
-  const button = page.getByTestId('filters');
-  if (await button.isVisible()) await button.click();
+  if (!(await page.getByTestId('filter-state').isVisible())) await page.getByTestId('filters').click();
 }
 
 for (const width of [390, 1280]) {
@@ -62,7 +65,8 @@ for (const width of [390, 1280]) {
         await expect(page).toHaveURL(/q=bet.*language=de.*order=longest/);
         await choose('state', 'failed');
         await expect(page.getByTestId('empty')).toContainText('Nothing fits');
-        await expectGoodLooks(page, `library-empty-${width}-${javaScriptEnabled}`);
+        // The checker of accessibility needs scripts.
+        if (javaScriptEnabled) await expectGoodLooks(page, `library-empty-${width}`);
         await unfold(page);
         await page.getByTestId('clear-filters').click();
         await expect.poll(() => titles(page)).toEqual(['beta']);
@@ -80,7 +84,7 @@ for (const width of [390, 1280]) {
         await expect(time).toHaveText(/^(just now|1 minute ago)$/);
         expect(Date.now() - Date.parse((await time.getAttribute('datetime'))!)).toBeLessThan(120_000);
         await expect(time).toHaveAttribute('title', javaScriptEnabled ? /^\d+ \w+ \d{4}, \d\d:\d\d$/ : /UTC$/);
-        await expectGoodLooks(page, `library-${width}-${javaScriptEnabled}`);
+        if (javaScriptEnabled) await expectGoodLooks(page, `library-${width}`);
       });
     });
   }
@@ -108,9 +112,16 @@ test.describe('in another time zone', () => {
     await visit(page, page.url());
     await expect(page.getByTestId('filter-until')).toHaveValue(day(0));
 
-    // As if it had been made some time ago.
-    for (const [hours, expected] of [[2, /^2 hours ago$/], [30, /^(yesterday|2 days ago)$/], [24 * 3, /^(3|4) days ago$/], [24 * 60, /^\d+ \w+ \d{4}$/]] as const) {
-      await page.clock.setFixedTime(made.getTime() + hours * 3_600_000);
+    // As if it had been made some time ago, by the clocks of the browser and the server.
+    let hours = 0;
+    await page.route(url => url.pathname === '/', async route => {
+      const response = await route.fetch();
+      const later = (_: string, before: string, ms: string) => before + (Number(ms) + hours * 3_600_000);
+      await route.fulfill({ response, body: (await response.text()).replace(/(name="hark-time" content=")(\d+)/, later) });
+    });
+    for (const [ago, expected] of [[2.1, /^2 hours ago$/], [30, /^(yesterday|2 days ago)$/], [24 * 3, /^(3|4) days ago$/], [24 * 60, /^\d+ \w+ \d{4}$/]] as const) {
+      hours = ago;
+      await page.clock.setFixedTime(Date.now() + hours * 3_600_000);
       await visit(page, '/');
       await expect(rows(page).locator('time')).toHaveText(expected);
     }
@@ -135,6 +146,8 @@ test('hits in texts have their dates, and no picture above them', async ({ page 
 test('rows, filters and the place are there again', async ({ page }) => {
   await visit(page, '/');
   for (let n = 0; n < 60; n++) await add(page, `talk ${n}`);
+  const active = async () => ((await (await page.request.get('/api/v1/sessions?state=active')).json()) as { sessions: unknown[] }).sessions.length;
+  await expect.poll(active, { timeout: 60_000 }).toBe(0);
   await visit(page, '/?q=talk&order=oldest');
   await expect(rows(page)).toHaveCount(50);
   await page.getByTestId('load-more').click();
