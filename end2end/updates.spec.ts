@@ -68,6 +68,8 @@ test.describe('with live updates', () => {
         await startSession(page, 30);
         await open(page);
         await expect(updates(page)).toContainText(/Live, for \d+ s/);
+        // What stays at the top covers parts of what is scrolled under it.
+        await page.evaluate(() => window.scrollTo(0, 0));
         await expectGoodLooks(page, `updates-${colorScheme}-${width}`);
       });
     }
