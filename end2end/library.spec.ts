@@ -383,3 +383,25 @@ test.describe('deleting', () => {
     expect((await downloading).suggestedFilename()).toBe('one.txt');
   });
 });
+
+for (const width of [390, 1280]) {
+  test.describe(`in the dark, ${width} wide`, () => {
+    test.use({ colorScheme: 'dark', viewport: { width, height: 800 } });
+
+    test('everything can be read', async ({ page }) => {
+      await visit(page, '/');
+      await addAll(page, [['A talk about nothing in particular that has a rather long title, longer than a phone is wide', 9, 'en'], ['two', 1, 'de'], ['three', 1, 'de']]);
+      await visit(page, '/?language=en');
+      await expect(rows(page)).toHaveCount(1);
+      await visit(page, '/');
+      await unfold(page);
+      await page.getByTestId('pick').first().check();
+      await rows(page).last().getByTestId('menu').click();
+      await rows(page).last().getByTestId('row-delete').hover();
+      await expectGoodLooks(page, `library-dark-${width}`);
+      await rows(page).last().getByTestId('row-delete').click();
+      await page.getByTestId('undo-notice').hover();
+      await expectGoodLooks(page, `library-dark-undo-${width}`);
+    });
+  });
+}
