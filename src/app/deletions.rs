@@ -141,15 +141,17 @@ impl Deletions {
         }
     }
 
-    /// Deletes what could be undone until now.
+    /// Deletes what could be undone until now, with as few requests as may be.
     fn finish(self) {
         let Some(pending) = self.take() else { return };
-        let ids = pending.ids();
-        self.sent.update(|sent| sent.push(pending.clone()));
-        spawn_local(async move {
-            let answer = act_on_sessions(ManyAction::Delete.as_str().to_owned(), ids).await;
-            self.answered(&pending, answer);
-        });
+        for part in pending.sessions.chunks(ManyAction::MAX_SESSIONS) {
+            let part = Pending { sessions: part.to_vec() };
+            self.sent.update(|sent| sent.push(part.clone()));
+            spawn_local(async move {
+                let answer = act_on_sessions(ManyAction::Delete.as_str().to_owned(), part.ids()).await;
+                self.answered(&part, answer);
+            });
+        }
     }
 
     fn answered(self, pending: &Pending, answer: Result<Vec<Outcome>, ApiError>) {
@@ -181,9 +183,11 @@ impl Deletions {
     fn leave(self) {
         let Some(pending) = self.take() else { return };
         let ids = pending.ids();
-        let fields = std::iter::once(("action", ManyAction::Delete.as_str().to_owned()));
-        let fields: Vec<_> = fields.chain(ids.iter().map(|id| ("ids[]", id.to_string()))).collect();
-        list::send_form(ActOnSessions::PATH, &fields);
+        for part in ids.chunks(ManyAction::MAX_SESSIONS) {
+            let action = std::iter::once(("action", ManyAction::Delete.as_str().to_owned()));
+            let fields: Vec<_> = action.chain(part.iter().map(|id| ("ids[]", id.to_string()))).collect();
+            list::send_form(ActOnSessions::PATH, &fields);
+        }
         for id in ids {
             browser::tell_deleted(id);
             self.feed.deleted(id);
