@@ -90,6 +90,7 @@ test.describe('with a slow engine', () => {
     await expect(page.getByTestId('session-row')).toHaveCount(1);
     await page.goto('/');
     const other = page.getByTestId('session-row').first();
+    await other.getByTestId('menu').click();
     await other.getByTestId('delete').click();
     await other.getByTestId('confirm-delete').click();
     await expect(page.getByTestId('session-row')).toHaveCount(1);

@@ -1,4 +1,5 @@
-// The list of sessions as a library: filters and orders, what runs on top, first words, dates, and the way back to the same place.
+// The list of sessions as a library: filters and orders, what runs on top, first words, dates, the way back to the same place,
+// several sessions at once, and deletions that can be undone.
 import { type Page } from '@playwright/test';
 import { expect, expectGoodLooks, test, visit } from './fixtures.ts';
 import { waitForEnd } from './sessions.ts';
@@ -205,3 +206,202 @@ test.describe('with a slow engine', () => {
     await expect.poll(() => titles(page)).toEqual(['new', 'waits 2', 'waits 1', 'runs']);
   });
 });
+
+test.describe('several at once', () => {
+  test.use({ harkEnv: { ...slowEngine(0.4), HARK_WORKERS: '1' } });
+
+  test('what fits the selection can be done to it', async ({ page, context }) => {
+    await visit(page, '/');
+    const done = await add(page, 'done');
+    expect(await waitForEnd(page, done)).toBe('completed');
+    const [runs, waits] = [await add(page, 'runs', 60), await add(page, 'waits')];
+    await visit(page, '/');
+    const row = (id: string) => page.locator(`[data-session="${id}"]`);
+    const pick = (id: string) => row(id).getByTestId('pick');
+    await expect(page.getByTestId('selected-retry')).toBeHidden();
+    await pick(done).check();
+    await expect(page.getByTestId('selected-count')).toHaveText('1 selected:');
+    await expect(page.getByTestId('selected-retry')).toBeDisabled();
+    await expect(page.getByTestId('selected-cancel')).toBeDisabled();
+    await page.getByTestId('pick-all').check();
+    await expect(page.getByTestId('selected-count')).toHaveText('3 selected:');
+    await expect(page.getByTestId('selected-cancel')).toHaveText(/Cancel \(2\)/);
+    await expectGoodLooks(page, 'library-selected');
+    await page.getByTestId('selected-cancel').click();
+    for (const id of [runs, waits]) await expect(row(id).getByTestId('state')).toHaveAttribute('data-state', 'cancelled');
+    await expect(page.getByTestId('selected-count')).toHaveText('1 selected:');
+    const downloading = page.waitForEvent('download');
+    await page.getByTestId('selected-download').click();
+    expect((await downloading).suggestedFilename()).toBe('Transcripts.zip');
+
+    // Deleted elsewhere meanwhile: that one failed, the other one is queued again.
+    await page.getByTestId('pick-all').check();
+    await context.request.delete(`/api/v1/sessions/${waits}`);
+    await expect(page.getByTestId('selected-retry')).toHaveText(/Retry \((1|2)\)/);
+    await page.route('**/api/act_on_sessions*', async route => {
+      // The page may know already what was deleted.
+      const body = new URLSearchParams(route.request().postData()!);
+      if (![...body.values()].includes(waits)) body.append('ids[5]', waits);
+      await route.continue({ postData: body.toString() });
+    });
+    await page.getByTestId('selected-retry').click();
+    await expect(page.getByTestId('action-error')).toContainText('1 of 2 could not be queued again.');
+    await expect(row(runs).getByTestId('state')).toHaveAttribute('data-state', /queued|processing/);
+  });
+
+  test('it works by keyboard', async ({ page }) => {
+    await visit(page, '/');
+    const ids = [await add(page, 'one', 60), await add(page, 'two', 60)];
+    await visit(page, '/');
+    await expect(rows(page)).toHaveCount(2);
+    await page.getByTestId('pick-all').focus();
+    await page.keyboard.press('Space');
+    await expect(page.getByTestId('selected-count')).toHaveText('2 selected:');
+    const focused = (testid: string) => page.evaluate(id => document.activeElement?.getAttribute('data-testid') === id, testid);
+    for (let presses = 0; presses < 10 && !(await focused('selected-cancel')); presses++) await page.keyboard.press('Tab');
+    await page.keyboard.press('Enter');
+    for (const id of ids) await expect(page.locator(`[data-session="${id}"]`).getByTestId('state')).toHaveAttribute('data-state', 'cancelled');
+    // The menu of a row: Esc closes it, and the focus returns.
+    const menu = rows(page).first().getByTestId('menu');
+    await menu.focus();
+    await page.keyboard.press('Enter');
+    await expect(rows(page).first().getByTestId('row-delete')).toBeVisible();
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Escape');
+    await expect(rows(page).first().getByTestId('row-delete')).toBeHidden();
+    await expect(menu).toBeFocused();
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Enter');
+    await expect(rows(page)).toHaveCount(1);
+    // The next stop is what undoes it.
+    await page.keyboard.press('Tab');
+    await expect(page.getByTestId('undo')).toBeFocused();
+    await page.keyboard.press('Enter');
+    await expect(rows(page)).toHaveCount(2);
+    await expect(rows(page).first().getByRole('group', { name: 'Actions' })).toBeFocused();
+  });
+
+  test.describe('without scripts', () => {
+    test.use({ javaScriptEnabled: false });
+
+    test('several are changed by a form, and failures are told', async ({ page }) => {
+      await visit(page, '/');
+      const ids = [await add(page, 'one', 60), await add(page, 'two', 60)];
+      await visit(page, '/?reload=off');
+      for (const id of ids) await page.locator(`[data-session="${id}"]`).getByTestId('pick').check();
+      await page.getByTestId('selected-cancel').click();
+      await expect(page.getByTestId('state')).toHaveText(['Cancelled', 'Cancelled']);
+      await page.screenshot({ path: 'artifacts/screenshots/library-no-scripts.png', fullPage: true });
+      await page.locator(`[data-session="${ids[0]}"]`).getByTestId('pick').check();
+      const downloading = page.waitForEvent('download');
+      await page.getByTestId('selected-download-plain').click();
+      expect((await downloading).suggestedFilename()).toBe('Transcripts.zip');
+      await page.locator(`[data-session="${ids[1]}"]`).getByTestId('pick').check();
+      await page.request.delete(`/api/v1/sessions/${ids[1]}`);
+      await page.getByTestId('selected-delete-plain').click();
+      await page.getByTestId('selected-confirm').click();
+      await expect(page.getByTestId('action-error')).toContainText('1 of 2 could not be deleted.');
+      await expect(rows(page)).toHaveCount(0);
+    });
+  });
+});
+
+test.describe('deleting', () => {
+  const begin = async (page: Page) => {
+    await visit(page, '/');
+    const ids = await addAll(page, [['one', 1, 'en'], ['two', 1, 'en']]);
+    await visit(page, '/');
+    return ids;
+  };
+  const remove = async (page: Page, id: string) => {
+    const row = page.locator(`[data-session="${id}"]`);
+    await row.getByTestId('menu').click();
+    await row.getByTestId('row-delete').click();
+    await expect(row).toHaveCount(0);
+  };
+  const status = async (page: Page, id: string) => (await page.request.get(`/api/v1/sessions/${id}`)).status();
+
+  test('can be undone for ten seconds, longer while one looks at it', async ({ page, context, allow }) => {
+    allow(/ERR_FAILED/);
+    const ids = await begin(page);
+    const tab = await context.newPage();
+    await visit(tab, '/');
+    await remove(page, ids[0]);
+    await expect(page.getByTestId('undo-notice')).toContainText('Deleted “one”.');
+    await page.getByTestId('undo-notice').hover();
+    await expectGoodLooks(page, 'library-undo');
+    await page.getByTestId('undo').click();
+    await expect(rows(page)).toHaveCount(2);
+    await page.mouse.move(0, 0);
+
+    await page.clock.install();
+    await page.clock.pauseAt(Date.now() + 60_000);
+    await remove(page, ids[0]);
+    await page.getByTestId('undo-notice').hover();
+    await page.clock.runFor(30_000);
+    expect(await status(page, ids[0])).toBe(200);
+    await expect(tab.getByTestId('session-row')).toHaveCount(2);
+    await page.mouse.move(0, 0);
+    await page.clock.runFor(9_000);
+    expect(await status(page, ids[0])).toBe(200);
+    await page.clock.runFor(2_000);
+    await expect.poll(() => status(page, ids[0])).toBe(404);
+    await expect(page.getByTestId('undo-notice')).toBeHidden();
+    await expect(tab.getByTestId('session-row')).toHaveCount(1);
+
+    // A session that can't be deleted is there again.
+    await page.route('**/api/act_on_sessions*', route => route.abort());
+    await remove(page, ids[1]);
+    await page.clock.runFor(11_000);
+    await expect(page.getByTestId('error-message').filter({ visible: true })).toContainText("can't be reached");
+    await expect(rows(page)).toHaveCount(1);
+  });
+
+  test('is done when the page is left', async ({ page, context }) => {
+    const ids = await begin(page);
+    await remove(page, ids[1]);
+    // Another page of the app doesn't end it.
+    await page.getByTestId('session-title').click();
+    await page.waitForURL(/\/sessions\//);
+    await expect(page.getByTestId('undo-notice')).toBeVisible();
+    expect(await status(page, ids[1])).toBe(200);
+    await page.goto('about:blank');
+    await expect.poll(async () => (await context.request.get(`/api/v1/sessions/${ids[1]}`)).status()).toBe(404);
+    expect(await status(page, ids[0])).toBe(200);
+  });
+
+  test('texts are copied and downloaded in the row', async ({ page, context }) => {
+    await context.grantPermissions(['clipboard-read', 'clipboard-write']);
+    const [id] = await begin(page);
+    const row = page.locator(`[data-session="${id}"]`);
+    await row.getByTestId('row-copy').click();
+    await expect(row.getByTestId('row-copy')).toContainText('Copied');
+    expect((await page.evaluate(() => navigator.clipboard.readText())).trim()).toBe('line 0');
+    const downloading = page.waitForEvent('download');
+    await row.getByTestId('row-txt').click();
+    expect((await downloading).suggestedFilename()).toBe('one.txt');
+  });
+});
+
+for (const width of [390, 1280]) {
+  test.describe(`in the dark, ${width} wide`, () => {
+    test.use({ colorScheme: 'dark', viewport: { width, height: 800 } });
+
+    test('everything can be read', async ({ page }) => {
+      await visit(page, '/');
+      await addAll(page, [['A talk about nothing in particular that has a rather long title, longer than a phone is wide', 9, 'en'], ['two', 1, 'de'], ['three', 1, 'de']]);
+      await visit(page, '/?language=en');
+      await expect(rows(page)).toHaveCount(1);
+      await visit(page, '/');
+      await unfold(page);
+      await page.getByTestId('pick').first().check();
+      await rows(page).last().getByTestId('menu').click();
+      await rows(page).last().getByTestId('row-delete').hover();
+      await expectGoodLooks(page, `library-dark-${width}`);
+      await rows(page).last().getByTestId('row-delete').click();
+      await page.getByTestId('undo-notice').hover();
+      await expectGoodLooks(page, `library-dark-undo-${width}`);
+    });
+  });
+}

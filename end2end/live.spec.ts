@@ -364,8 +364,9 @@ test('renaming and deleting reach every device', async ({ page, context, someone
     await expect(list.locator(`[data-session="${id}"]`).getByTestId('session-title')).toHaveText('The new title');
   }
   const row = phone.locator(`[data-session="${running}"]`);
-  await row.getByTestId('delete').click();
-  await row.getByTestId('confirm-delete').click();
+  await row.getByTestId('menu').click();
+  // It is sent once it can't be undone any more.
+  await row.getByTestId('row-delete').click();
   for (const list of [phone, old, tab]) await expect(list.locator(`[data-session="${running}"]`)).toHaveCount(0);
   await expect(second.getByTestId('not-found')).toContainText('It was deleted.');
 });

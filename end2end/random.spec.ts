@@ -70,6 +70,12 @@ for (let seed = first; seed <= last; seed++) {
       cancel: page => click(page.getByTestId('cancel')),
       retry: page => click(page.getByTestId('retry')),
       delete: async page => {
+        if (new URL(page.url()).pathname === '/') {
+          await click(page.getByTestId('menu'));
+          await click(page.getByTestId('row-delete').filter({ visible: true }));
+          if (random() < 0.6) await click(page.getByTestId('undo'));
+          return;
+        }
         await click(page.getByTestId('delete'));
         if (random() < 0.4) await click(page.getByTestId('confirm-delete'));
       },
@@ -115,6 +121,8 @@ for (let seed = first; seed <= last; seed++) {
       const alive = page.url().startsWith(hark.url) && (await inTime(page.locator('main').count()));
       if (!alive) await page.goto('/');
     }
+    // What can still be undone is in no list.
+    for (const page of pages) await expect(page.getByTestId('undo-notice')).toBeHidden(FINAL);
     const read = async (path: string) => (await page.request.get(`/api/v1/${path}`)).json();
     const sessions = async () => (await read('sessions?limit=200')).sessions as { id: string; status: { status: string } }[];
     const running = async () => (await sessions()).filter(s => ['queued', 'processing'].includes(s.status.status)).length;

@@ -4,6 +4,7 @@
 pub mod actions;
 mod clock;
 pub mod components;
+mod deletions;
 pub mod detours;
 mod listing;
 pub mod pages;
@@ -16,7 +17,7 @@ use crate::{
     feed::{Feed, browser::dom},
     model::Timestamp,
 };
-use components::{Announcer, DropTarget, Footer, Header, provide_announcer};
+use components::{Announcer, DropTarget, Footer, Header, UndoNotice, provide_announcer};
 use detours::{SiteTitle, StartScripts};
 use leptos::{nonce::use_nonce, prelude::*};
 use leptos_meta::{HashedStylesheet, MetaTags, provide_meta_context};
@@ -119,6 +120,7 @@ pub fn App() -> impl IntoView {
     uploads::Uploads::provide();
     listing::KeptListing::provide();
     provide_announcer();
+    deletions::Deletions::provide();
     // Effects run after hydration.
     effect(dom::mark_hydrated);
     view! {
@@ -128,6 +130,7 @@ pub fn App() -> impl IntoView {
             <Announcer/>
             <Header/>
             <main id=MAIN tabindex="-1">
+                <UndoNotice/>
                 // The server waits for a page's data, so that it is complete without JavaScript and has the right HTTP status.
                 <FlatRoutes fallback=NotFoundPage>
                     <Route path=path!("/") view=SessionsPage ssr=SsrMode::Async/>

@@ -13,6 +13,7 @@ pub mod find;
 mod id;
 mod list;
 pub mod load;
+pub mod many;
 pub mod page;
 pub mod playback;
 mod progress;

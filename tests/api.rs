@@ -6,7 +6,7 @@ mod postgres;
 mod support;
 
 use hark::api::{
-    sessions::{RestartSession, TranscribeAgain},
+    sessions::{ActOnSessions, RestartSession, TranscribeAgain},
     upload::TrySample,
 };
 use leptos::server_fn::ServerFn;
@@ -704,6 +704,46 @@ async fn lists_are_filtered_and_ordered() {
     assert!(places[2].unwrap() < places[0].unwrap() && places[1].is_none(), "{places:?}");
     assert_eq!(page.matches("data-testid=\"beginning\"").count(), 2);
     assert!(page.contains(">word at 0 word at 1 word at 2</p>"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_sessions_are_changed_by_one_form() {
+    let app = idle(&[]).await;
+    let (me, other) = (app.visitor(), app.visitor());
+    let mine = [
+        me.session("a.wav", wav(0.5, 1.0), &[("title", "one")]).await,
+        me.session("a.wav", wav(0.5, 1.0), &[("title", "two")]).await,
+    ];
+    let theirs = other.session("a.wav", wav(0.5, 1.0), &[("title", "theirs")]).await;
+    let act = async |action: &str, ids: &[&str], accept: &str| {
+        let form: Vec<String> = ids.iter().map(|id| format!("ids%5B%5D={id}")).collect();
+        let request =
+            me.request("POST", ActOnSessions::PATH).header("content-type", "application/x-www-form-urlencoded");
+        let request = request.header("accept", accept).header("referer", format!("{}/", app.url));
+        me.send(request.body(format!("action={action}&{}", form.join("&")))).await
+    };
+    let json = "application/json";
+    let answer: Value = act("cancel", &[&mine[0], &theirs, &mine[1]], json).await.json().await.unwrap();
+    assert_eq!(answer[0]["session"]["status"]["status"], "cancelled");
+    assert_eq!((&answer[1]["session"], &answer[1]["error"]["code"]), (&Value::Null, &Value::from("not_found")));
+    assert_eq!(answer[2]["session"]["status"]["status"], "cancelled");
+    assert_eq!(other.json(&format!("/api/v1/sessions/{theirs}")).await["status"]["status"], "queued");
+    for id in &mine {
+        assert_eq!(me.json(&format!("/api/v1/sessions/{id}")).await["status"]["status"], "cancelled");
+    }
+
+    let answer: Value = act("retry", &[&mine[0]], json).await.json().await.unwrap();
+    assert_eq!(answer[0]["session"]["status"]["status"], "queued");
+    for (action, ids) in [("cancel", &[][..]), ("stop", &[&*mine[0]]), ("cancel", &[&*mine[0]; 201])] {
+        assert_eq!(act(action, ids, json).await.status(), StatusCode::BAD_REQUEST, "{action}");
+    }
+
+    // A plain form has one answer for all: the next page.
+    act("delete", &[&mine[0], &theirs], "text/html").await;
+    let page = me.get("/").await.text().await.unwrap();
+    assert!(page.contains("1 of 2 could not be deleted."), "{page}");
+    assert!(!page.contains(&mine[0]) && page.contains(&mine[1]));
+    assert_eq!(other.get(&format!("/api/v1/sessions/{theirs}")).await.status(), StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
-//! Server functions on sessions: list and search, get, cancel, retry, restart, transcribe again, rename, delete.
+//! Server functions on sessions: list and search, get, cancel, retry, restart, transcribe again, rename, delete; several at once.
 
-use crate::model::{ApiError, Session, SessionDetail, SessionId, page::SessionList, playback::CopyState};
+use crate::model::{
+    ApiError, Session, SessionDetail, SessionId, many::Outcome, page::SessionList, playback::CopyState,
+};
 use leptos::{prelude::*, server_fn::codec::GetUrl};
 
 /// The caller's sessions that the parameters in `query` let through, as they stand in the page's address, a page at a time; and on
@@ -102,6 +104,17 @@ pub async fn transcribe_again(
         c.state.sessions.transcribe_again(&c.owner, c.address, id, &choice).await
     })
     .await
+}
+
+/// Does the same to several sessions: `retry`, `cancel` or `delete`. Returns what became of each; a form that was sent without
+/// scripts fails with the reasons if one of them did.
+///
+/// # Errors
+/// `bad_request` if there is no such action, or there are no sessions or too many.
+#[server]
+pub async fn act_on_sessions(action: String, #[server(default)] ids: Vec<SessionId>) -> Result<Vec<Outcome>, ApiError> {
+    use crate::server::pages;
+    pages::answer(async |c| pages::act_on_sessions(&c, &action, &ids).await).await
 }
 
 /// Gives a session another title.

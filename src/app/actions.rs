@@ -4,7 +4,9 @@
 use crate::{
     api::{
         failed_form,
-        sessions::{CancelSession, DeleteSession, RenameSession, RestartSession, RetrySession, TranscribeAgain},
+        sessions::{
+            ActOnSessions, CancelSession, DeleteSession, RenameSession, RestartSession, RetrySession, TranscribeAgain,
+        },
     },
     app::{MAIN, effect},
     feed::{
@@ -59,6 +61,7 @@ impl Actions {
             TranscribeAgain::PATH,
             DeleteSession::PATH,
             RenameSession::PATH,
+            ActOnSessions::PATH,
         ];
         let failed = failed_form(&paths).map(|error| FailedAction { id: None, version: 0, title: None, error });
         let actions = Self { feed: Feed::expect(), failed: RwSignal::new(failed), again: RwSignal::default() };
@@ -112,6 +115,13 @@ impl Actions {
             // The button that had the focus no longer exists.
             dom::focus(MAIN);
         }
+    }
+
+    /// Handles the end of a change of several sessions, or of none: the error, if something failed.
+    pub(crate) fn several(self, error: Option<String>) {
+        let failed =
+            |message| FailedAction { id: None, version: 0, title: None, error: ApiError::new("failed", message) };
+        self.failed.set(error.map(failed));
     }
 
     /// Handles the answer to a renaming.

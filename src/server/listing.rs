@@ -1,7 +1,8 @@
-//! The use cases of lists: the owner's sessions, filtered and in order, and what a search finds in their texts. Called by `http`
-//! and `pages`.
+//! The use cases of lists: the owner's sessions, filtered and in order, what a search finds in their texts, and what is done to
+//! several at once. Called by `http` and `pages`.
 
 use super::{
+    address::ClientAddress,
     error::Error,
     found,
     owner::Owner,
@@ -11,6 +12,7 @@ use super::{
 };
 use crate::model::{
     Filter, Order, SearchPage, Session, SessionId, SessionPage, Title,
+    many::{ManyAction, Outcome},
     page::{LanguageInfo, ListedSession, SessionList},
 };
 
@@ -140,6 +142,43 @@ impl Sessions {
             }
         }
         Ok(found::html(filter, &found))
+    }
+
+    /// Does the same to several of the owner's sessions, and returns what became of each.
+    ///
+    /// # Errors
+    /// If there are none or too many. What fails for one of them is in its outcome.
+    pub async fn act_on(
+        &self,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+        action: ManyAction,
+        ids: &[SessionId],
+    ) -> Result<Vec<Outcome>, Error> {
+        match ids.len() {
+            0 => return Err(Error::BadRequest("Select at least one session.".to_owned())),
+            n if n > ManyAction::MAX_SESSIONS => {
+                return Err(Error::BadRequest(format!(
+                    "{n} sessions are too many for one request; select {} at the most.",
+                    ManyAction::MAX_SESSIONS
+                )));
+            }
+            _ => {}
+        }
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let done = match action {
+                ManyAction::Retry => self.retry(owner, address, id).await.map(Some),
+                ManyAction::Cancel => self.cancel(owner, id).await.map(Some),
+                ManyAction::Delete => self.delete(owner, id).await.map(|()| None),
+            };
+            let (session, error) = match done {
+                Ok(session) => (session, None),
+                Err(error) => (None, Some(error.public())),
+            };
+            outcomes.push(Outcome { id, session, error });
+        }
+        Ok(outcomes)
     }
 
     async fn keep_fitting(&self, owner: &Owner, filter: &Filter, found: &mut SearchPage) -> Result<(), Error> {

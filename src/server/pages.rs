@@ -20,7 +20,8 @@ use super::{
     state::AppState,
 };
 use crate::model::{
-    ApiError, Filter, Timestamp,
+    ApiError, Filter, SessionId, Timestamp,
+    many::{ManyAction, Outcome, failures},
     page::{
         IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, MODELS_PAGE, ModelsInfo, OpenInfo, Opens, SessionList,
         UploadInfo,
@@ -105,6 +106,29 @@ pub async fn session_list(
     // What somebody has changed in the address and can't be read is left out.
     let filter = Filter::from_query(query);
     caller.state.sessions.list_page(&caller.owner, &filter, cursor, older).await
+}
+
+/// Does the same to several sessions, and returns what became of each.
+///
+/// # Errors
+/// If the action or the number of sessions isn't valid. Of a plain form, which has one answer for all, if any of them failed.
+pub async fn act_on_sessions(caller: &Caller, action: &str, ids: &[SessionId]) -> Result<Vec<Outcome>, Error> {
+    let action: ManyAction = action.parse().map_err(Error::BadRequest)?;
+    let sessions = &caller.state.sessions;
+    let outcomes = sessions.act_on(&caller.owner, caller.address, action, ids).await?;
+    if is_form() {
+        let mut failed = Vec::new();
+        for outcome in &outcomes {
+            if let Some(error) = &outcome.error {
+                let session = sessions.get(&caller.owner, outcome.id).await.ok();
+                failed.push((session.map(|session| session.title.to_string()), error));
+            }
+        }
+        if let Some(message) = failures(action, outcomes.len(), &failed) {
+            return Err(Error::Conflict("some_failed", message));
+        }
+    }
+    Ok(outcomes)
 }
 
 /// What the upload page shows.

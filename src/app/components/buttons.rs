@@ -5,6 +5,8 @@ use crate::{
     api::sessions::{CancelSession, DeleteSession, RetrySession},
     app::{
         actions::{Actions, keep_focus},
+        clock::Clock,
+        deletions::Deletions,
         detours::live_text,
         effect,
     },
@@ -71,7 +73,7 @@ pub fn RetryButton(
     }
 }
 
-/// Deletes a session, after a second click.
+/// Deletes a session, after a second click. In a list the first one is enough, because it can be undone, once the app runs.
 #[component]
 pub fn DeleteButton(
     actions: Actions,
@@ -79,7 +81,13 @@ pub fn DeleteButton(
     /// The session's title, for screen readers.
     #[prop(into)]
     title: Signal<String>,
+    /// Whether it is in a list, where a deletion can be undone.
+    #[prop(optional)]
+    undo: bool,
 ) -> impl IntoView {
+    let clock = Clock::expect();
+    let deletions = Deletions::expect();
+    let at_once = move || undo && clock.is_hydrated();
     let delete = ServerAction::<DeleteSession>::new();
     let details = NodeRef::new();
     effect(move || {
@@ -89,7 +97,7 @@ pub fn DeleteButton(
     });
     view! {
         // `<details>` asks for confirmation with and without JavaScript.
-        <details class="confirm" node_ref=details on:keydown=move |event| {
+        <details class="confirm" node_ref=details hidden=at_once on:keydown=move |event| {
             if event.key() == "Escape" {
                 dom::close(details);
             }
@@ -106,5 +114,17 @@ pub fn DeleteButton(
                 </button>
             </ActionForm>
         </details>
+        {undo.then(|| view! {
+            <button
+                class="button quiet"
+                type="button"
+                data-testid="row-delete"
+                hidden=move || !at_once()
+                on:click=move |_| deletions.begin(vec![(id, title.get_untracked())])
+            >
+                <Icon symbol=Symbol::Delete/>
+                <span>"Delete" <OfSession title/></span>
+            </button>
+        })}
     }
 }

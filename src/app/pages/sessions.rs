@@ -8,9 +8,10 @@ use crate::{
         actions::Actions,
         clock::Clock,
         components::{
-            ActionAlert, Alert, Connection, Icon, ListFilters, ListSkeleton, LoadError, Reload, SEARCH_FORM,
-            SessionRow, Symbol, TrySampleButton, UploadQueue, retry_on_failure, use_announcer,
+            ActionAlert, Alert, Connection, Icon, ListFilters, ListSkeleton, LoadError, Reload, SEARCH_FORM, Selection,
+            SelectionBar, SessionRow, Symbol, TrySampleButton, UploadQueue, retry_on_failure, use_announcer,
         },
+        deletions::Deletions,
         detours::{PageTitle, live_text, once_loaded},
         effect,
         listing::{KeptListing, LIST_ADDRESS, Listing, address},
@@ -239,9 +240,11 @@ fn Rows(
         }
     });
 
+    let deletions = Deletions::expect();
+    let is_there = move |id| !feed.is_deleted(id) && !deletions.hides(id);
+    let selection = Selection::default();
     let rows = Memo::new(move |_| {
-        listing
-            .with(|listing| listing.rows().filter(|row| !feed.is_deleted(row.session.id)).cloned().collect::<Vec<_>>())
+        listing.with(|listing| listing.rows().filter(|row| is_there(row.session.id)).cloned().collect::<Vec<_>>())
     });
     // What is under way stands above the list, which isn't empty then.
     let uploads = Uploads::expect().queue;
@@ -299,6 +302,7 @@ fn Rows(
                 <Show when=move || feed.mode.get() != Mode::Off><Connection/></Show>
             </div>
         </Show>
+        <Show when=move || !is_empty.get()><SelectionBar selection rows actions/></Show>
         <ul class="rows" data-testid="rows">
             <For each=move || rows.get() key=|row| row.session.id let(row)>
                 {
@@ -308,7 +312,7 @@ fn Rows(
                         let row = rows.iter().find(|row| row.session.id == id);
                         row.map(|row| row.beginning.clone()).unwrap_or_default()
                     }));
-                    view! { <SessionRow session=row.session beginning actions/> }
+                    view! { <SessionRow session=row.session beginning selection actions/> }
                 }
             </For>
         </ul>

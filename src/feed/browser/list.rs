@@ -52,6 +52,15 @@ pub fn field(event: &web_sys::Event) -> Option<(String, String)> {
     Some((get("name")?, get("value")?))
 }
 
+/// Sends a form while the page is left; nobody waits for the answer.
+pub fn send_form(path: &str, fields: &[(&str, String)]) {
+    let Ok(form) = web_sys::UrlSearchParams::new() else { return };
+    for (name, value) in fields {
+        form.append(name, value);
+    }
+    let _ = window().navigator().send_beacon_with_opt_url_search_params(path, Some(&form));
+}
+
 /// How far down the page is scrolled, in pixels.
 #[must_use]
 pub fn scrolled() -> f64 {

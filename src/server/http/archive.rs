@@ -45,7 +45,8 @@ impl Selection {
         for (name, value) in parameters {
             let values = value.split(',').map(str::trim).filter(|value| !value.is_empty());
             match name.as_str() {
-                "ids" => {
+                // A form's checkboxes have the second name, as server functions want it.
+                "ids" | "ids[]" => {
                     for id in values {
                         let id = id.parse::<SessionId>().map_err(|_| Error::NotFound)?;
                         if !selection.ids.contains(&id) {
@@ -299,6 +300,7 @@ mod tests {
         let [a, b] = ["019ab1c2-7d3e-7f00-8a4b-1c2d3e4f5a6b", "019ab1c2-7d3e-7f00-8a4b-1c2d3e4f5a6c"];
         let both = read(&format!("ids={a},{b}&format=srt,md&times=true"), 2).unwrap();
         assert_eq!(both, read(&format!("ids={a}&ids={b},{a}&format=srt&format=md"), 2).unwrap());
+        assert_eq!(both, read(&format!("ids[]={a}&ids[]={b}&format=srt,md"), 2).unwrap());
         assert_eq!((both.ids.len(), both.formats), (2, vec![Format::Srt, Format::Md]));
         assert_eq!(read(&format!("ids={a}"), 2).unwrap().formats, [Format::Docx]);
         assert!(matches!(read("ids=x", 2), Err(Error::NotFound)));
