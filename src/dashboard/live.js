@@ -66,8 +66,8 @@
     focused?.reduce((e, n) => e?.children[n], fresh)?.focus({ preventScroll: true });
   };
   const update = text => {
-    // Its style is the one that this page has; a parsed copy of it would violate the policy, which names another nonce.
-    const page = new DOMParser().parseFromString(text.replace(/<style[^]*?<\/style>/, ""), "text/html");
+    // Its styles are those that this page has; parsed copies of them would violate the policy, which names another nonce.
+    const page = new DOMParser().parseFromString(text.replace(/<style[^]*?<\/style>/g, ""), "text/html");
     // An element that came or went changes the page's structure: the part around it is replaced, if that is live too.
     page.querySelectorAll("[data-live]").forEach(fresh => {
       const html = fresh.outerHTML;
