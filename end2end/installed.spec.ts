@@ -1,6 +1,6 @@
 // The installed app: its manifest, the page that is shown without a server, what its service worker keeps and what never, updates,
 // and recordings that are shared with it. Other tests run without service workers.
-import { cp, mkdir, readFile, readdir, rename, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type Page } from '@playwright/test';
 import { expect, expectGoodLooks, test, visit } from './fixtures.ts';
@@ -97,56 +97,52 @@ test('without a server there is a page that says so, and nothing that is live wa
   await expect(page.getByTestId('segment')).toHaveCount(30, { timeout: 30_000 });
 });
 
-test('an update reaches the page at once, and nothing of the release before is kept', async ({ page, hark, allow }, info) => {
-  allow(NETWORK_ERRORS);
-  await visitInstalled(page, '/');
-  await expect.poll(async () => (await kept(page))['hark-1']?.length).toBe(4);
-  const before = (await kept(page))['hark-1'];
-
-  // The next release: the same files under other names, and another service worker.
-  const site = info.outputPath('site');
+/** Makes the next release: the same files under other names, and another service worker if that is to change. */
+async function nextRelease(folder: string, newWorker: boolean) {
+  const site = path.join(folder, 'site');
   await mkdir(site, { recursive: true });
   await cp(SITE, site, { recursive: true });
   let hashes = await readFile(HASHES, 'utf8');
   for (const [, kind, hash] of hashes.matchAll(/^\s*(\w+)\s*:\s*(\S+)\s*$/gm)) {
     for (const name of await readdir(path.join(site, 'pkg'))) {
-      if (name.includes(`.${hash}.`)) await rename(path.join(site, 'pkg', name), path.join(site, 'pkg', name.replace(hash, `next-${kind}`)));
+      if (name.includes(`.${hash}.`)) await rename(path.join(site, 'pkg', name), path.join(site, 'pkg', name.replace(hash!, `next-${kind}`)));
     }
-    hashes = hashes.replace(hash, `next-${kind}`);
+    hashes = hashes.replace(hash!, `next-${kind}`);
   }
-  const names = info.outputPath('hash.txt');
+  const names = path.join(folder, 'hash.txt');
   await writeFile(names, hashes);
-  const worker = path.join(site, 'service-worker.js');
-  await writeFile(worker, (await readFile(worker, 'utf8')).replace('"hark-1"', '"hark-2"'));
-  await hark.stop();
-  await hark.restart({ LEPTOS_SITE_ROOT: site, LEPTOS_HASH_FILE: names });
+  if (newWorker) {
+    const worker = path.join(site, 'service-worker.js');
+    // Compressed beforehand from the one that is changed now.
+    for (const kind of ['br', 'gz']) await rm(`${worker}.${kind}`, { force: true });
+    await writeFile(worker, (await readFile(worker, 'utf8')).replace('"hark-1"', '"hark-2"'));
+  }
+  return { LEPTOS_SITE_ROOT: site, LEPTOS_HASH_FILE: names };
+}
 
-  await visit(page, '/');
-  const loaded = () => page.evaluate(() => performance.getEntriesByType('resource').map(e => new URL(e.name).pathname));
-  expect(await loaded()).toContain('/pkg/hark.next-wasm.wasm');
-  expect((await loaded()).filter(name => before.includes(name))).toEqual([]);
-  await expect.poll(async () => Object.keys(await kept(page))).toEqual(['hark-2']);
-  await visit(page, '/');
-  await expect.poll(() => kept(page)).toEqual({
-    'hark-2': ['/offline.html', '/pkg/hark.next-css.css', '/pkg/hark.next-js.js', '/pkg/hark.next-wasm.wasm'],
+for (const newWorker of [false, true]) {
+  test(`an update with ${newWorker ? 'another' : 'the same'} service worker reaches the page at once, and nothing older is kept`, async ({ page, hark, allow }, info) => {
+    allow(NETWORK_ERRORS);
+    await visitInstalled(page, '/');
+    await expect.poll(async () => (await kept(page))['hark-1']?.length).toBe(4);
+    const before = (await kept(page))['hark-1']!;
+    const release = await nextRelease(info.outputPath('next'), newWorker);
+    await hark.stop();
+    await hark.restart(release);
+
+    await visit(page, '/');
+    const loaded = await page.evaluate(() => performance.getEntriesByType('resource').map(e => new URL(e.name).pathname));
+    expect(loaded).toContain('/pkg/hark.next-wasm.wasm');
+    expect(loaded.filter(name => before.includes(name))).toEqual([]);
+    const cache = newWorker ? 'hark-2' : 'hark-1';
+    await expect.poll(async () => Object.keys(await kept(page))).toEqual([cache]);
+    // A new service worker has seen no file yet.
+    if (newWorker) await visit(page, '/upload');
+    const expected = ['/offline.html', '/pkg/hark.next-css.css', '/pkg/hark.next-js.js', '/pkg/hark.next-wasm.wasm'];
+    await expect.poll(async () => (await kept(page))[cache]!.filter(name => before.includes(name) && name !== '/offline.html')).toEqual([]);
+    if (!newWorker) expect((await kept(page))[cache]).toEqual(expected);
   });
-});
-
-test('of two releases with the same service worker, only the files of the newer are kept', async ({ page }) => {
-  await visitInstalled(page, '/');
-  await expect.poll(async () => (await kept(page))['hark-1']?.length).toBe(4);
-  const now = (await kept(page))['hark-1'];
-  await page.evaluate(async now => {
-    const cache = await caches.open('hark-1');
-    for (const name of now) {
-      if (!name.startsWith('/pkg/')) continue;
-      await cache.delete(name);
-      await cache.put(name.replace(/\.[^.]+\./, '.before.'), new Response('old'));
-    }
-  }, now);
-  await visit(page, '/');
-  await expect.poll(async () => (await kept(page))['hark-1']).toEqual(now);
-});
+}
 
 test('a recording that is shared with the app becomes a session', async ({ page }) => {
   await visitInstalled(page, '/');

@@ -63,6 +63,16 @@ for (const colorScheme of ['light', 'dark'] as const) {
         const file = (name: string, buffer: Buffer) => ({ name, mimeType: 'audio/wav', buffer });
         await page.getByTestId('file-input').setInputFiles([file('a.wav', whole), file('b.wav', Buffer.from('no sound'))]);
         await check('upload-chosen');
+        const drag = (type: string) =>
+          page.evaluate(type => {
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([], 'a.wav'));
+            document.querySelector('[data-testid=drop-target]')!.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+          }, type);
+        await drag('dragenter');
+        await expect(page.getByTestId('drop-target')).toBeVisible();
+        await check('upload-drop');
+        await drag('dragleave');
         await page.getByTestId('upload-submit').click();
         await expect(page.getByTestId('upload-item').getByTestId('error-message')).toBeVisible();
         await expect(page.locator('[data-testid=upload-item][data-phase=done]')).toHaveCount(1);
@@ -71,8 +81,19 @@ for (const colorScheme of ['light', 'dark'] as const) {
         // The view of a page that couldn't be loaded.
         await page.route('**/api/list_sessions*', route => route.fulfill({ status: 500, body: 'no' }));
         await page.locator('.nav a[href="/"]').click();
-        await expect(page.getByTestId('error-message')).toBeVisible();
+        await expect(page.locator('.empty').getByTestId('error-message')).toBeVisible();
         await check('error');
+
+        // Uploads under way, on the list.
+        await page.unroute('**/api/list_sessions*');
+        await page.route('**/api/v1/sessions', route => (route.request().method() === 'POST' ? undefined : route.continue()));
+        await page.locator('.nav a[href="/upload"]').click();
+        await page.getByTestId('file-input').setInputFiles([file('first.wav', whole), file('second.wav', whole)]);
+        await page.getByTestId('upload-submit').click();
+        await page.locator('.nav a[href="/"]').click();
+        await expect(page.getByTestId('session-row').first()).toBeVisible();
+        await expect(page.getByTestId('uploads-total')).toContainText('of 2 sent');
+        await check('list-uploads');
       });
     });
   }

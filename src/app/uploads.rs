@@ -91,11 +91,12 @@ impl Uploads {
             }
             Event::Failed(_) => (true, None),
         };
-        self.queue.update(|queue| queue.on(key, event));
+        // First, so that the upload page opens the session of a single upload before it shows, and watches, that here.
         if let Some(id) = created {
             upload::discard(key);
             self.created.set(Some(id));
         }
+        self.queue.update(|queue| queue.on(key, event));
         if ended {
             self.start_next();
         }

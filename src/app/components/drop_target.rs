@@ -20,37 +20,33 @@ pub fn DropTarget() -> impl IntoView {
     let over = RwSignal::new(false);
     let (navigate, path) = (use_navigate(), use_location().pathname);
     let announce = use_announcer();
-    effect(move || {
+    let on_drag = move |event: ev::DragEvent| {
+        let now = upload::over_window(&event);
+        if over.get_untracked() != now {
+            over.set(now);
+        }
         // A text or a link that is dragged belongs to the browser.
-        window_event_listener(ev::dragenter, move |event| {
-            if upload::brings_files(&event) {
-                event.prevent_default();
-                over.set(true);
-            }
-        });
-        window_event_listener(ev::dragover, move |event| {
-            if upload::brings_files(&event) {
-                event.prevent_default();
-            }
-        });
-        let navigate = navigate.clone();
-        window_event_listener(ev::drop, move |event| {
-            over.set(false);
-            if !upload::brings_files(&event) {
-                return;
-            }
-            event.prevent_default();
+        if !upload::brings_files(&event) {
+            return;
+        }
+        event.prevent_default();
+        if event.type_() == "drop" {
             let chosen = upload::add_dropped(&event);
             announce(format!("{} chosen", text::count(chosen.len(), "file")));
             uploads.chosen.set(chosen);
             if path.get_untracked() != UPLOAD_PAGE {
                 navigate(UPLOAD_PAGE, Default::default());
             }
-        });
+        }
+    };
+    effect(move || {
+        window_event_listener(ev::dragenter, on_drag.clone());
+        window_event_listener(ev::dragover, on_drag.clone());
+        window_event_listener(ev::dragleave, on_drag.clone());
+        window_event_listener(ev::drop, on_drag.clone());
     });
     view! {
-        // It covers all else, so files that leave it leave the window.
-        <div class="drop-target" hidden=move || !over.get() data-testid="drop-target" on:dragleave=move |_| over.set(false)>
+        <div class="drop-target" role="status" hidden=move || !over.get() data-testid="drop-target">
             <p><Icon symbol=Symbol::Upload/>"Drop to transcribe"</p>
         </div>
     }

@@ -22,6 +22,8 @@ thread_local! {
     static CHOSEN: RefCell<Vec<(u32, File)>> = RefCell::default();
     static FILES: RefCell<HashMap<u32, File>> = RefCell::default();
     static REQUESTS: RefCell<HashMap<u32, Request>> = RefCell::default();
+    /// What dragged files have entered last, while they are over the window.
+    static ENTERED: RefCell<Option<web_sys::EventTarget>> = const { RefCell::new(None) };
     static NEXT_KEY: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -75,6 +77,21 @@ pub fn add_dropped(event: &ev::DragEvent) -> Vec<Picked> {
 #[must_use]
 pub fn brings_files(event: &ev::DragEvent) -> bool {
     event.data_transfer().is_some_and(|data| data.types().includes(&"Files".into(), 0))
+}
+
+/// Whether files are over the window after this event of a drag. What they enter is told before what they leave, so only leaving
+/// what was entered last is leaving the window.
+#[must_use]
+pub fn over_window(event: &ev::DragEvent) -> bool {
+    ENTERED.with_borrow_mut(|entered| {
+        match event.type_().as_str() {
+            "dragenter" if brings_files(event) => *entered = event.target(),
+            "dragleave" if *entered == event.target() => *entered = None,
+            "drop" => *entered = None,
+            _ => {}
+        }
+        entered.is_some()
+    })
 }
 
 /// Removes a chosen file. Returns those that are left.

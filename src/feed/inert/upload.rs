@@ -21,6 +21,12 @@ pub fn brings_files(_event: &ev::DragEvent) -> bool {
     false
 }
 
+/// Nothing is dragged.
+#[must_use]
+pub fn over_window(_event: &ev::DragEvent) -> bool {
+    false
+}
+
 /// Nothing is chosen.
 #[must_use]
 pub fn unchoose(_key: u32) -> Vec<Picked> {
