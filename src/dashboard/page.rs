@@ -9,6 +9,7 @@ const SCRIPT: &str = include_str!("live.js");
 /// The theme is that of the app's pages.
 const DARK: &str = include_str!("../../style/dark.css");
 const THEME: &str = include_str!("../app/theme.js");
+const THEME_CONTROL: &str = include_str!("../app/theme.html");
 
 /// Pages that have a script reload only without it.
 const RELOAD: &str = r#"<meta http-equiv="refresh" content="10"/>"#;
@@ -136,14 +137,7 @@ pub fn render(head: Head, body: impl IntoView + 'static) -> Page {
                 <main id="main" tabindex="-1" class="dashboard" data-stream=stream data-refresh=refresh_secs>{body}</main>
                 <footer class="footer">
                     <p>"Hark, transcription on your own server"</p>
-                    <p class="theme">
-                        <label for="theme">"Theme"</label>
-                        <select id="theme" autocomplete="off">
-                            <option value="system">"System"</option>
-                            <option value="light">"Light"</option>
-                            <option value="dark">"Dark"</option>
-                        </select>
-                    </p>
+                    <p class="theme" inner_html=THEME_CONTROL></p>
                 </footer>
                 <script nonce=nonce>{SCRIPT}</script>
             </body>

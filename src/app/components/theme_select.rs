@@ -1,18 +1,12 @@
-//! The choice of the theme. `app/theme.js` does what it says, on every page before the app runs; without scripts it isn't shown.
+//! The choice of the theme, the same here and on the pages of administrators. `app/theme.js` does what it says, on every page before
+//! the app runs; without scripts it isn't shown.
 
 use leptos::prelude::*;
+
+const CONTROL: &str = include_str!("../theme.html");
 
 /// The control. A page has one, by its id.
 #[component]
 pub fn ThemeSelect() -> impl IntoView {
-    view! {
-        <p class="theme">
-            <label for="theme">"Theme"</label>
-            <select id="theme" autocomplete="off" data-testid="theme">
-                <option value="system">"System"</option>
-                <option value="light">"Light"</option>
-                <option value="dark">"Dark"</option>
-            </select>
-        </p>
-    }
+    view! { <p class="theme" inner_html=CONTROL></p> }
 }
