@@ -32,8 +32,11 @@ async function visitInstalled(page: Page, url: string) {
 const kept = (page: Page) =>
   page.evaluate(async () => {
     const all: Record<string, string[]> = {};
+    // By what they are: their hashes may be anything.
+    const nameOf = (path: string) => path.replace(/\.[^/.]+(?=\.(css|js|wasm)$)/, '');
     for (const name of await caches.keys()) {
-      all[name] = (await (await caches.open(name)).keys()).map(request => new URL(request.url).pathname).sort();
+      all[name] = (await (await caches.open(name)).keys()).map(request => new URL(request.url).pathname);
+      all[name]!.sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1));
     }
     return all;
   });
