@@ -738,9 +738,17 @@ async fn several_sessions_are_changed_by_one_form() {
         assert_eq!(act(action, ids, json).await.status(), StatusCode::BAD_REQUEST, "{action}");
     }
 
-    // A plain form has one answer for all: the next page.
-    act("delete", &[&mine[0], &theirs], "text/html").await;
-    let page = me.get("/").await.text().await.unwrap();
+    // A plain form has one answer for all: the next page, by a cookie that the browser sends along.
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let owner = me.cookie().await;
+    let form = client.post(format!("{}{}", app.url, ActOnSessions::PATH)).header("cookie", &owner);
+    let form = form.header("accept", "text/html").header("content-type", "application/x-www-form-urlencoded");
+    let form = form.body(format!("action=delete&ids%5B%5D={}&ids%5B%5D={theirs}", mine[0]));
+    let answer = form.send().await.unwrap();
+    assert_eq!((answer.status(), answer.headers()["location"].to_str().unwrap()), (StatusCode::SEE_OTHER, "/"));
+    let notice = answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let page = client.get(&app.url).header("cookie", format!("{owner}; {notice}")).send().await.unwrap();
+    let page = page.text().await.unwrap();
     assert!(page.contains("1 of 2 could not be deleted."), "{page}");
     assert!(!page.contains(&mine[0]) && page.contains(&mine[1]));
     assert_eq!(other.get(&format!("/api/v1/sessions/{theirs}")).await.status(), StatusCode::OK);
