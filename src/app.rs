@@ -17,7 +17,7 @@ use crate::{
     feed::{Feed, browser::dom},
     model::Timestamp,
 };
-use components::{Announcer, DropTarget, Footer, Header, UndoNotice, provide_announcer};
+use components::{Announcer, DropTarget, Footer, Header, UndoNotice, provide_announcer, use_announcer};
 use detours::{SiteTitle, StartScripts};
 use leptos::{nonce::use_nonce, prelude::*};
 use leptos_meta::{HashedStylesheet, MetaTags, provide_meta_context};
@@ -120,7 +120,7 @@ pub fn App() -> impl IntoView {
     uploads::Uploads::provide();
     listing::KeptListing::provide();
     provide_announcer();
-    deletions::Deletions::provide();
+    deletions::Deletions::provide(use_announcer());
     // Effects run after hydration.
     effect(dom::mark_hydrated);
     view! {

@@ -6,7 +6,7 @@ mod support;
 
 use hark::model::Title;
 use reqwest::{RequestBuilder, StatusCode};
-use scraper::{Html, Node};
+use scraper::{Html, Node, Selector};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, path::Path};
 use support::{Sse, TestApp, Visitor, wav};
@@ -105,6 +105,17 @@ impl Shown {
         let mut forms = BTreeSet::from([text.to_owned(), read.clone(), title, name]);
         // A query is trimmed.
         forms.insert(read.trim().to_owned());
+        // The list shows how texts begin, cut off where they are long.
+        let list = me.get("/").await.text().await.unwrap();
+        let beginning = Selector::parse("[data-testid=beginning]").unwrap();
+        let beginnings: Vec<String> =
+            Html::parse_document(&list).select(&beginning).map(|element| element.text().collect()).collect();
+        assert!(!beginnings.is_empty(), "{list}");
+        let head: String = text.chars().take(20).collect();
+        for beginning in beginnings {
+            assert!(beginning.starts_with(&head), "{beginning}");
+            forms.insert(beginning);
+        }
         let mut forms: Vec<String> = forms.into_iter().collect();
         forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
         Self { app, me, heard, running, failed, forms }

@@ -3,7 +3,7 @@
 
 use crate::{
     api::sessions::{ActOnSessions, act_on_sessions},
-    app::{MAIN, actions::actions_id, components::use_announcer, effect},
+    app::{MAIN, actions::actions_id, effect},
     feed::{
         Feed,
         browser::{self, dom, list},
@@ -62,9 +62,8 @@ pub(crate) struct Deletions {
 }
 
 impl Deletions {
-    /// Makes it and puts it into the context.
-    pub(crate) fn provide() {
-        let announce = use_announcer();
+    /// Makes it and puts it into the context. `announce` tells screen readers.
+    pub(crate) fn provide(announce: impl Fn(String) + Send + Sync + 'static) {
         let deletions = Self {
             feed: Feed::expect(),
             announce: Callback::new(move |(text,)| announce(text)),
