@@ -109,7 +109,7 @@ test('the list of sessions changes by itself and keeps what is ticked', async ({
 for (const colorScheme of ['light', 'dark'] as const) {
   for (const width of [390, 1280]) {
     test.describe(`${colorScheme} ${width}`, () => {
-      test.use({ colorScheme, viewport: { width, height: 800 } });
+      test.use({ colorScheme, viewport: { width, height: 800 }, harkEnv: slowEngine(1) });
 
       test(`the pages of administrators are accessible and fit the window, ${colorScheme}, ${width} wide`, async ({ page, hark, someone, allow }) => {
         allow(/status of 403/);
@@ -123,9 +123,9 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await expect(page.getByTestId('error-message')).toBeVisible();
         await check('admin-sign-in');
         const owner = await someone();
-        const cancelled = await create(owner, clip('wav'));
+        const cancelled = await createTone(owner, 120);
         await owner.request.post(`/api/v1/sessions/${cancelled}/cancel`);
-        await create(owner, clip('wav'));
+        await createTone(owner, 120);
         await signIn(page, '/admin/sessions?state=queued,processing,cancelled');
         await expect(page.getByTestId('admin-row')).toHaveCount(2);
         await page.getByTestId('delete').click();
