@@ -9,9 +9,14 @@ use crate::{
 };
 use leptos::{ev, prelude::*};
 use leptos_router::hooks::{use_location, use_navigate};
+use std::time::Duration;
 
 /// The page that sends recordings.
 const UPLOAD_PAGE: &str = "/upload";
+
+/// How long nothing may be heard of a drag that goes on: browsers tell several times a second where it is. It may end without a
+/// word, such as when what it was over has gone.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// What lies over the page while files are dragged over the window. Once for the whole app.
 #[component]
@@ -20,10 +25,21 @@ pub fn DropTarget() -> impl IntoView {
     let over = RwSignal::new(false);
     let (navigate, path) = (use_navigate(), use_location().pathname);
     let announce = use_announcer();
+    let quiet = StoredValue::new(None::<TimeoutHandle>);
     let on_drag = move |event: ev::DragEvent| {
         let now = upload::over_window(&event);
         if over.get_untracked() != now {
             over.set(now);
+        }
+        if let Some(before) = quiet.try_update_value(Option::take).flatten() {
+            before.clear();
+        }
+        if now {
+            let end = move || {
+                upload::end_drag();
+                over.set(false);
+            };
+            quiet.set_value(set_timeout_with_handle(end, QUIET).ok());
         }
         // A text or a link that is dragged belongs to the browser.
         if !upload::brings_files(&event) {

@@ -94,6 +94,11 @@ pub fn over_window(event: &ev::DragEvent) -> bool {
     })
 }
 
+/// Notes that no files are over the window any more, although no event has said so.
+pub fn end_drag() {
+    ENTERED.with_borrow_mut(|entered| *entered = None);
+}
+
 /// Removes a chosen file. Returns those that are left.
 #[must_use]
 pub fn unchoose(key: u32) -> Vec<Picked> {

@@ -27,6 +27,9 @@ pub fn over_window(_event: &ev::DragEvent) -> bool {
     false
 }
 
+/// Does nothing.
+pub fn end_drag() {}
+
 /// Nothing is chosen.
 #[must_use]
 pub fn unchoose(_key: u32) -> Vec<Picked> {
