@@ -37,6 +37,21 @@ pub struct AlertMessageRow {
 /// A message to be stored: the channel and the body.
 pub type AlertMessage = (&'static str, String);
 
+/// Stores messages that are to be sent, within a transaction of either database.
+macro_rules! add_messages {
+    ($tx:ident, $messages:expr, $now:expr) => {
+        for (channel, body) in $messages {
+            sqlx::query(ADD_MESSAGE)
+                .bind(message_id())
+                .bind(*channel)
+                .bind(body)
+                .bind($now.0)
+                .execute(&mut *$tx)
+                .await?;
+        }
+    };
+}
+
 impl Store {
     /// Stores what a node, or one that ran before under its id, has counted.
     ///
@@ -137,15 +152,7 @@ impl Store {
             if added.rows_affected() == 0 {
                 return Ok(false);
             }
-            for (channel, body) in messages {
-                sqlx::query(ADD_MESSAGE)
-                    .bind(message_id())
-                    .bind(*channel)
-                    .bind(body)
-                    .bind(now.0)
-                    .execute(&mut *tx)
-                    .await?;
-            }
+            add_messages!(tx, messages, now);
             tx.commit().await?;
             Ok(true)
         })
@@ -174,15 +181,7 @@ impl Store {
             if removed.rows_affected() == 0 {
                 return Ok(false);
             }
-            for (channel, body) in messages {
-                sqlx::query(ADD_MESSAGE)
-                    .bind(message_id())
-                    .bind(*channel)
-                    .bind(body)
-                    .bind(now.0)
-                    .execute(&mut *tx)
-                    .await?;
-            }
+            add_messages!(tx, messages, now);
             tx.commit().await?;
             Ok(true)
         })
