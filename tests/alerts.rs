@@ -326,6 +326,15 @@ async fn an_alert_is_told_of_once_and_when_it_is_over_also_by_a_node_that_was_re
     );
     assert!(message["value"].as_f64().unwrap() > 1.0 && message["ended_at"].is_null(), "{message}");
 
+    // A node that dies between the answer and its note of it sends the message again, with the same id.
+    let store = hark::server::store::Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
+    let noted = async {
+        while store.next_alert_message("webhook").await.unwrap().is_some() {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(time::timeout(TIMEOUT, noted).await.is_ok(), "the message was not noted as sent");
+    drop(store);
     hark.kill();
     let hark = node(folder.path(), &url).start();
     me.at(&hark.url).post(&format!("/api/v1/sessions/{id}/cancel")).await.error_for_status().unwrap();
