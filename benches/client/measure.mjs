@@ -239,7 +239,7 @@ async function watchBusySession() {
   await put(change(1));
   const context = await browser.newContext({ storageState: state });
   const { page, metrics } = await watcher(context, `${url}/sessions/${id}`, true);
-  await page.locator('[data-testid=badge][data-mode=live]').waitFor();
+  await page.locator('[data-testid=badge][data-mode=live]').waitFor({ state: 'attached' });
   await sleep(2_000);
   const before = await metrics();
   await page.evaluate(() => (window.longTasks = 0));
