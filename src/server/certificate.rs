@@ -1,8 +1,9 @@
 //! Looks regularly how long the certificate of the public address is valid, for the metrics and the alert about it. Run by
 //! `node` if that address is set and begins with https.
 
+use super::outgoing;
 use crate::model::Timestamp;
-use reqwest::{Client, Url, redirect::Policy, tls::TlsInfo};
+use reqwest::{Url, redirect::Policy, tls::TlsInfo};
 use std::time::Duration;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,7 @@ pub async fn watch(url: Url, stop: CancellationToken) {
 /// # Errors
 /// If it shows none, or doesn't answer.
 pub async fn expiry(url: Url) -> Result<Timestamp, String> {
-    let client = Client::builder()
+    let client = outgoing::client()
         .timeout(TIMEOUT)
         .redirect(Policy::none())
         .tls_info(true)

@@ -9,11 +9,17 @@ use super::{
     doctor::DoctorArgs,
     manage::StoreArgs,
     nodes::NodesArgs,
+    ready::ReadyArgs,
     secret::SecretArgs,
     speech::{EngineArgs, ModelArgs},
     stuck::SessionsArgs,
 };
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
 /// Transcription that shows its work, live.
 #[derive(Parser)]
@@ -54,10 +60,39 @@ pub enum Command {
     /// Show, fetch, import and remove speech models.
     #[command(subcommand)]
     Model(ModelArgs),
+    /// Ask the Hark of this machine whether it is ready. Exits with 0 if it is, with 1 otherwise: for health checks.
+    Ready(ReadyArgs),
+    /// Print what completes hark's commands and flags in a shell.
+    Completions { shell: Shell },
+    /// Write the manual pages, hark.1 and one for each subcommand.
+    Man {
+        /// The folder that they are written into, which must exist.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Run a speech engine on standard input; Hark itself calls this.
     #[command(subcommand, hide = true)]
     Engine(EngineArgs),
     /// Decode a recording on standard input; Hark itself calls this.
     #[command(hide = true)]
     Decoder(DecoderArgs),
+}
+
+/// Prints the completions for a shell on standard output.
+///
+/// # Errors
+/// If it can't be written to.
+pub fn print_completions(shell: Shell) -> Result<(), String> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "hark", &mut script);
+    io::stdout().write_all(&script).map_err(|e| format!("standard output can't be written to: {e}"))
+}
+
+/// Writes the manual pages.
+///
+/// # Errors
+/// If the folder can't be written to.
+pub fn write_manual(folder: &Path) -> Result<(), String> {
+    clap_mangen::generate_to(Cli::command(), folder)
+        .map_err(|e| format!("the manual can't be written into {}: {e}", folder.display()))
 }

@@ -735,50 +735,9 @@ pub fn leptos_options() -> Result<LeptosOptions, String> {
     Ok(options)
 }
 
-/// Checks that the files of pages exist, and makes sure that pages can be rendered without them. Returns a warning if
-/// any is missing. `program` is the folder of this program, where cargo-leptos puts the list of hashed names.
-pub fn check_site(options: &mut LeptosOptions, program: &Path) -> Option<String> {
-    const CONSEQUENCE: &str = "Pages will have no style and no scripts";
-    let names = program.join(&*options.hash_file);
-    if options.hash_files && !names.is_file() {
-        // Otherwise rendering each page would fail.
-        options.hash_files = false;
-        return Some(format!(
-            "{CONSEQUENCE}: {} is missing. 'make build' makes it; keep it beside the program",
-            names.display()
-        ));
-    }
-    let files = Path::new(&*options.site_root).join(&*options.site_pkg_dir);
-    (!files.is_dir()).then(|| {
-        format!(
-            "{CONSEQUENCE}: there is no folder {}. Start Hark where it was built, or set LEPTOS_SITE_ROOT",
-            files.display()
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn missing_files_of_pages_are_reported_and_not_fatal() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = || {
-            let root = folder.path().join("site").display().to_string();
-            LeptosOptions::builder().output_name("hark").hash_files(true).site_root(root).build()
-        };
-        let mut without = options();
-        let problem = check_site(&mut without, folder.path()).unwrap();
-        assert!(problem.contains("hash.txt") && !without.hash_files, "{problem}");
-
-        std::fs::write(folder.path().join("hash.txt"), "").unwrap();
-        let mut with = options();
-        let problem = check_site(&mut with, folder.path()).unwrap();
-        assert!(problem.contains("LEPTOS_SITE_ROOT") && with.hash_files, "{problem}");
-        std::fs::create_dir_all(folder.path().join("site/pkg")).unwrap();
-        assert_eq!(check_site(&mut with, folder.path()), None);
-    }
 
     #[test]
     fn an_address_goes_before_a_port_alone() {

@@ -10,7 +10,9 @@ use super::{
     config::ServeConfig,
     connections::ConnectionLimits,
     jobs::{self, Workers},
-    outside, router,
+    outside,
+    page_files::PageFiles,
+    router,
     sessions::Sessions,
     sightings::Sightings,
     state::AppState,
@@ -20,7 +22,7 @@ use crate::model::Arm;
 use leptos::config::LeptosOptions;
 use reqwest::Url;
 pub use start::StartError;
-use std::{fs::File, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{fs::File, io, net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpSocket},
     task::JoinSet,
@@ -60,8 +62,8 @@ impl Node {
     ///
     /// # Errors
     /// If the folder, the key or the database can't be used.
-    pub async fn start(config: ServeConfig, leptos: LeptosOptions) -> Result<Self, StartError> {
-        start::open(config, leptos, true).await
+    pub async fn start(config: ServeConfig, leptos: LeptosOptions, files: PageFiles) -> Result<Self, StartError> {
+        start::open(config, leptos, files, true).await
     }
 
     /// Listens on an address. As many connections as the system allows may wait to be accepted: when a proxy or all its
@@ -86,7 +88,9 @@ impl Node {
         if config.data.database_url.is_none() {
             return Err(StartError::WorkerAlone);
         }
-        start::open(config, LeptosOptions::builder().output_name("hark").build(), false).await
+        let leptos = LeptosOptions::builder().output_name("hark").build();
+        let files = PageFiles::find(&leptos, false, Path::new(""));
+        start::open(config, leptos, files, false).await
     }
 
     /// Serves `listener` and works on sessions until `stop`; then ends the streams with a `bye`, puts running sessions

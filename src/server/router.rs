@@ -39,7 +39,7 @@ use leptos::{
     prelude::{provide_context, use_context},
     server_fn::ServerFn,
 };
-use leptos_axum::{AxumRouteListing, ErrorHandler, LeptosRoutes, generate_route_list, site_pkg_dir_service};
+use leptos_axum::{AxumRouteListing, ErrorHandler, LeptosRoutes, generate_route_list};
 use std::{
     any::Any,
     sync::{Arc, LazyLock},
@@ -79,6 +79,7 @@ pub fn router(state: AppState) -> Router {
         let state = state.clone();
         move || {
             provide_context(state.clone());
+            provide_context(state.settings.files.app.clone());
             let now = Timestamp::now();
             provide_context(RenderedAt(now));
             if let Some(owner) = use_context::<Parts>().and_then(|request| request.extensions.get::<Owner>().cloned()) {
@@ -103,14 +104,10 @@ pub fn router(state: AppState) -> Router {
         let options = options.clone();
         move || shell(options.clone())
     };
-    // Not `file_and_error_handler`, which mixes up the headers of files and pages (docs/upstream.md).
-    let files = site_pkg_dir_service(&options)
-        .append_index_html_on_directories(false)
-        .call_fallback_on_method_not_allowed(true)
-        .fallback(ErrorHandler::new_with_context(context.clone(), shell, options));
-    let pages = Router::new()
-        .leptos_routes_with_context(&state, routes, context, shell_of)
-        .fallback_service(files)
+    let not_found = ErrorHandler::new_with_context(context.clone(), shell, options);
+    let pages = Router::new().leptos_routes_with_context(&state, routes, context, shell_of);
+    let pages = (state.settings.files)
+        .serve(pages, not_found)
         .layer(middleware::from_fn(render_to_end))
         .layer(middleware::from_fn(cookies::probe_cookies));
     let owned = http::router(&state)

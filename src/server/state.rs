@@ -12,6 +12,7 @@ use super::{
     keys::CookieKeys,
     load::LoadMeter,
     outside::Outside,
+    page_files::PageFiles,
     page_tokens::PageTokens,
     report_limits::ReportLimits,
     sessions::Sessions,
@@ -72,6 +73,8 @@ pub struct Settings {
     /// Whether this node measures itself.
     pub monitoring: bool,
     pub leptos: LeptosOptions,
+    /// The files of pages.
+    pub files: PageFiles,
 }
 
 impl FromRef<AppState> for Arc<Admins> {

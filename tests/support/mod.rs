@@ -3,12 +3,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use clap::Parser;
-use hark::server::{Node, config::ServeConfig, stream::Hub};
+use hark::server::{Node, config::ServeConfig, page_files::PageFiles, stream::Hub};
 use leptos::config::{Env, LeptosOptions};
 use reqwest::{RequestBuilder, Response, StatusCode, header, multipart};
 use serde_json::Value;
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex},
     time::Duration,
@@ -24,6 +24,14 @@ pub const TIMEOUT: Duration = Duration::from_secs(90);
 struct Flags {
     #[command(flatten)]
     config: ServeConfig,
+}
+
+/// The folder of the tools and models that `scripts/setup` has fetched.
+pub fn tools() -> PathBuf {
+    std::env::var_os("HARK_TOOLS").map(PathBuf::from).unwrap_or_else(|| {
+        let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap()));
+        Path::new(&home).join("hark")
+    })
 }
 
 /// A node under test.
@@ -68,7 +76,8 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let leptos = LeptosOptions::builder().output_name("hark").site_addr(addr).env(Env::PROD).build();
-        let node = Node::start(config, leptos).await.unwrap();
+        let files = PageFiles::find(&leptos, true, Path::new(""));
+        let node = Node::start(config, leptos, files).await.unwrap();
         let stop = CancellationToken::new();
         let hub = Arc::clone(&node.state.hub);
         let task = Some(tokio::spawn(node.serve(listener, stop.clone())));

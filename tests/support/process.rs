@@ -21,6 +21,7 @@ pub struct Process {
 pub struct Setup {
     data: PathBuf,
     before: Vec<OsString>,
+    program: OsString,
     env: Vec<(&'static str, String)>,
     flags: Vec<String>,
     log: Option<PathBuf>,
@@ -30,7 +31,8 @@ impl Setup {
     /// A node with this data folder and these flags of `hark serve`.
     pub fn new(data: &Path, flags: &[&str]) -> Self {
         let flags = flags.iter().map(|f| (*f).to_owned()).collect();
-        Self { data: data.to_owned(), before: Vec::new(), env: Vec::new(), flags, log: None }
+        let program = env!("CARGO_BIN_EXE_hark").into();
+        Self { data: data.to_owned(), before: Vec::new(), program, env: Vec::new(), flags, log: None }
     }
 
     pub fn env(mut self, variables: &[(&'static str, String)]) -> Self {
@@ -50,9 +52,14 @@ impl Setup {
         self
     }
 
+    /// Runs another copy of the program.
+    pub fn program(mut self, path: &str) -> Self {
+        self.program = path.into();
+        self
+    }
+
     fn command(&self) -> Command {
-        let hark = OsString::from(env!("CARGO_BIN_EXE_hark"));
-        let mut words = self.before.iter().chain([&hark]);
+        let mut words = self.before.iter().chain([&self.program]);
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)

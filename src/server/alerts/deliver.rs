@@ -5,7 +5,10 @@ use super::{
     email::{Mailer, causes},
     message::Message,
 };
-use crate::server::config::{AlertConfig, WebhookForm};
+use crate::server::{
+    config::{AlertConfig, WebhookForm},
+    outgoing,
+};
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, Mac};
 use reqwest::{Client, Url, header::CONTENT_TYPE, redirect::Policy};
@@ -85,7 +88,7 @@ struct Webhook {
 
 impl Webhook {
     fn new(url: Url, config: &AlertConfig) -> Result<Self, String> {
-        let client = Client::builder()
+        let client = outgoing::client()
             .timeout(TIMEOUT)
             // What is posted is meant for this address and no other.
             .redirect(Policy::none())

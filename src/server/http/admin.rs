@@ -55,7 +55,7 @@ pub fn pages(state: &AppState) -> Router<AppState> {
 fn head(state: &AppState, title: &str, section: Section, administrator: &Administrator) -> Head {
     Head {
         title: title.to_owned(),
-        options: state.settings.leptos.clone(),
+        style: state.settings.files.app.style.clone(),
         section: Some(section),
         stream: None,
         refresh_secs: None,
@@ -76,8 +76,8 @@ fn show(status: StatusCode, head: Head, body: impl IntoView + 'static) -> Respon
 /// The answer to those who aren't administrators.
 fn show_outside(state: &AppState, status: StatusCode, body: impl IntoView + 'static) -> Response {
     let title = "Administration".to_owned();
-    let options = state.settings.leptos.clone();
-    show(status, Head { title, options, section: None, stream: None, refresh_secs: None, may_sign_out: false }, body)
+    let style = state.settings.files.app.style.clone();
+    show(status, Head { title, style, section: None, stream: None, refresh_secs: None, may_sign_out: false }, body)
 }
 
 /// The answer to an administrator or to somebody else for whom something failed.

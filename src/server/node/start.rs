@@ -21,6 +21,7 @@ use crate::server::{
     load::LoadMeter,
     media::{OpenError, Recordings},
     outside::Outside,
+    page_files::PageFiles,
     page_tokens::PageTokens,
     registry::{NodeIdentity, Registry},
     report_limits::ReportLimits,
@@ -78,7 +79,12 @@ pub enum StartError {
 }
 
 /// Opens a node. `serves_streams`: whether it serves pages and streams.
-pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_streams: bool) -> Result<Node, StartError> {
+pub(super) async fn open(
+    config: ServeConfig,
+    leptos: LeptosOptions,
+    files: PageFiles,
+    serves_streams: bool,
+) -> Result<Node, StartError> {
     config.admin.check(!config.network.trusted_proxies.is_empty()).map_err(StartError::Admin)?;
     // First, because handles of metrics made before would count nothing.
     let metrics = if config.monitoring { telemetry::metrics() } else { telemetry::no_metrics() };
@@ -199,6 +205,7 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
             separate_monitor: monitor.is_some(),
             monitoring: config.monitoring,
             leptos,
+            files,
         }),
     };
     jobs::recover(&workers).await?;

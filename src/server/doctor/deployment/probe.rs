@@ -7,6 +7,7 @@ use super::{
     observations::{Arrival, Certificate, Declared, Deployment, Observations, SlowUpload, SubPath, Target},
     watch::{Until, watch},
 };
+use crate::server::outgoing;
 use reqwest::{Body, Client, RequestBuilder, Response, Url, redirect::Policy, tls::TlsInfo};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -106,7 +107,7 @@ pub(super) async fn observe(asked: &Asked) -> Result<Observations, String> {
 }
 
 fn client(asked: &Asked, insecure: bool) -> Result<Client, String> {
-    let client = Client::builder()
+    let client = outgoing::client()
         .user_agent(concat!("hark-doctor/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         // The way from here to the deployment is what is examined.

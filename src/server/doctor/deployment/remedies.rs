@@ -129,9 +129,10 @@ fn hark(remedy: Remedy) -> Option<(&'static str, String)> {
         Remedy::Operators => {
             ("in its settings, instead of closing the paths in the proxy", "HARK_MONITOR_ADDR=127.0.0.1:9100")
         }
-        Remedy::HashedFiles => {
-            ("beside the program", "hash.txt and the folder site of the same build; LEPTOS_SITE_ROOT names that folder")
-        }
+        Remedy::HashedFiles => (
+            "on every node",
+            "the same release of Hark; if LEPTOS_SITE_ROOT is set, that folder and hash.txt of the same build",
+        ),
         _ => return None,
     };
     Some((place, lines.to_owned()))

@@ -2,6 +2,7 @@
 //! asks again if the connection breaks off. Called by `library`, which checks what has arrived.
 
 use super::{Report, Step};
+use crate::server::outgoing;
 use futures::StreamExt;
 use reqwest::{Client, Response, StatusCode, Url, header};
 use std::{io, path::Path, time::Duration};
@@ -41,7 +42,7 @@ impl Download<'_> {
     /// Fetches the file. Returns the SHA-256 that the server publishes, if it does.
     pub(super) async fn run(&self) -> Result<Option<String>, String> {
         // Redirects are followed here and not by the client, because the digest is in the response that redirects.
-        let client = Client::builder()
+        let client = outgoing::client()
             .redirect(reqwest::redirect::Policy::none())
             // One large file needs nothing of HTTP/2, whose windows would slow it down.
             .http1_only()

@@ -5,9 +5,12 @@
 use super::answer::{self, StreamedAnswer, Transcription};
 use crate::{
     model::bytes,
-    server::speech::{
-        pipe::{ChildError, say},
-        protocol::Line,
+    server::{
+        outgoing,
+        speech::{
+            pipe::{ChildError, say},
+            protocol::Line,
+        },
     },
 };
 use eventsource_stream::Eventsource;
@@ -121,7 +124,7 @@ pub(super) struct Remote<'a> {
 impl<'a> Remote<'a> {
     pub(super) fn new(address: Address<'_>, wanted: Wanted<'a>) -> Result<Self, ChildError> {
         // Redirects are followed here, because the key and the recording are only for the configured server.
-        let client = Client::builder().http1_only().timeout(address.timeout).redirect(Policy::none()).build();
+        let client = outgoing::client().http1_only().timeout(address.timeout).redirect(Policy::none()).build();
         let client = client.map_err(|e| ChildError::new("internal", e.to_string()))?;
         let url = Url::parse(&format!("{}/audio/transcriptions", address.url))
             .map_err(|e| ChildError::new("address", format!("HARK_OPENAI_URL is not an address: {e}.")))?;
