@@ -2,16 +2,20 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run build model watch test check unit adapters end2end engines random bundle snapshots sbom setup setup-test
+.PHONY: run build dist model watch test check unit adapters end2end engines packages random bundle snapshots setup setup-test
 
 ENV := . scripts/env
 
 run: build model ## Build if needed, fetch the speech model, then serve on http://127.0.0.1:3000
 	@exec target/release/hark serve
 
-build: setup ## target/release/hark and target/site
-	@$(ENV); cargo leptos build --release -P
+build: setup ## target/release/hark: the whole app in one file
+	@scripts/build
 	@scripts/bundle-size || true  # exceeding the budget doesn't fail the build
+
+dist: build ## target/dist: an archive, a Debian package, checksums, and a list of every crate in the program (CycloneDX)
+	@scripts/setup dist
+	@scripts/dist
 
 model: build ## Fetch the speech model unless it is there
 	@scripts/setup model
@@ -43,16 +47,14 @@ end2end: setup-test ## Test whole pages in a browser
 engines: setup-test ## Test the main path in Firefox and WebKit
 	@scripts/test engines
 
+packages: setup-test ## Test what is given to others: program, archive, Debian package, image. Needs root
+	@scripts/test dist
+
 random: setup-test ## Search for unknown faults with random actions in a browser: SEEDS=1-10
 	@SEEDS="$(SEEDS)" scripts/test random
 
 snapshots: setup-test ## Update what tests/snapshots.rs compares: the API's description, errors, docs/configuration.md
 	@$(ENV); INSTA_UPDATE=always cargo test -q --features ssr --test snapshots
-
-sbom: ## target/hark.cdx.json: every crate in the server, with version, licence and source (CycloneDX)
-	@scripts/setup sbom
-	@$(ENV); cargo cyclonedx -q --format json --features ssr --no-default-features --target x86_64-unknown-linux-gnu --override-filename hark.cdx
-	@mv hark.cdx.json target/hark.cdx.json
 
 bundle: setup-test ## Print the size of what a browser loads
 	@scripts/test bundle

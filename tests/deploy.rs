@@ -26,6 +26,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -57,7 +58,138 @@ fn hark(args: &[String]) -> std::process::Output {
 fn commands(compose: &str) -> Vec<Vec<String>> {
     let all = compose.lines().filter_map(|line| line.trim().strip_prefix("command: ["));
     let all = all.map(|list| serde_json::from_str::<Vec<String>>(&format!("[{list}")).unwrap());
-    all.filter(|command| matches!(command[0].as_str(), "serve" | "worker")).collect()
+    all.filter(|command| command[0] == "hark").map(|command| command[1..].to_vec()).collect()
+}
+
+/// What of the Compose specification the files here use. A key that isn't here is a mistake, or belongs here.
+#[allow(dead_code, reason = "read to see that it can be")]
+mod compose {
+    use serde::Deserialize;
+    use std::collections::BTreeMap;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Project {
+        pub name: String,
+        #[serde(rename = "x-hark")]
+        hark: Option<serde_json::Value>,
+        pub services: BTreeMap<String, Service>,
+        #[serde(default)]
+        pub networks: BTreeMap<String, Network>,
+        #[serde(default)]
+        pub volumes: BTreeMap<String, Option<()>>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Service {
+        pub image: String,
+        pub build: Option<Build>,
+        pub restart: String,
+        stop_grace_period: Option<String>,
+        #[serde(default)]
+        environment: BTreeMap<String, String>,
+        #[serde(default)]
+        pub depends_on: Dependencies,
+        #[serde(default)]
+        pub ports: Vec<String>,
+        #[serde(default)]
+        pub volumes: Vec<String>,
+        #[serde(default)]
+        ulimits: BTreeMap<String, u32>,
+        #[serde(default)]
+        pub networks: BTreeMap<String, BTreeMap<String, String>>,
+        #[serde(default)]
+        command: Vec<String>,
+        #[serde(default)]
+        entrypoint: Vec<String>,
+        healthcheck: Option<HealthCheck>,
+        user: Option<String>,
+        #[serde(default)]
+        pub read_only: bool,
+        #[serde(default)]
+        cap_drop: Vec<String>,
+        #[serde(default)]
+        security_opt: Vec<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Build {
+        pub context: String,
+        pub dockerfile: String,
+        pub target: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    pub enum Dependencies {
+        Names(Vec<String>),
+        Conditions(BTreeMap<String, BTreeMap<String, String>>),
+    }
+
+    impl Default for Dependencies {
+        fn default() -> Self {
+            Self::Names(Vec::new())
+        }
+    }
+
+    impl Dependencies {
+        pub fn names(&self) -> Vec<&String> {
+            match self {
+                Self::Names(names) => names.iter().collect(),
+                Self::Conditions(conditions) => conditions.keys().collect(),
+            }
+        }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct HealthCheck {
+        test: Vec<String>,
+        interval: Option<String>,
+        timeout: Option<String>,
+        retries: Option<u32>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Network {
+        ipam: Option<serde_json::Value>,
+    }
+}
+
+#[test]
+fn compose_files_fit_together() {
+    let stages = read("Dockerfile");
+    for name in ["compose.yaml", "compose.single.yaml"] {
+        let project: compose::Project = serde_saphyr::from_str(&read(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(project.name.starts_with("hark"));
+        for (service, settings) in &project.services {
+            let place = format!("{service} of {name}");
+            assert!(settings.image.contains(':'), "{place} names no version");
+            assert_eq!(settings.restart, "unless-stopped", "{place}");
+            for other in settings.depends_on.names() {
+                assert!(project.services.contains_key(other), "{place} waits for {other}, which isn't there");
+            }
+            for volume in &settings.volumes {
+                let (from, _) = volume.split_once(':').unwrap();
+                let file = from.strip_prefix("./").is_some_and(|file| Path::new("deploy").join(file).is_file());
+                assert!(file || project.volumes.contains_key(from), "{place} has no {from}");
+            }
+            for network in settings.networks.keys() {
+                assert!(project.networks.contains_key(network), "{place}: {network}");
+            }
+            if let Some(build) = &settings.build {
+                assert_eq!((&*build.context, &*build.dockerfile), ("..", "deploy/Dockerfile"), "{place}");
+                assert!(
+                    stages.contains(&format!(" AS {}\n", build.target)),
+                    "{place} is made of no stage {}",
+                    build.target
+                );
+            }
+        }
+    }
 }
 
 #[test]
@@ -104,7 +236,7 @@ fn nginx_balances_what_compose_starts() {
     for web in webs {
         assert!(compose.contains(&format!("\n  {web}: ")), "{web} is no service of compose.yaml");
     }
-    assert!(read("Dockerfile").contains("LEPTOS_SITE_ADDR=0.0.0.0:3000") && nginx.contains("web1:3000"));
+    assert!(read("Dockerfile").contains("ENV PORT=3000") && nginx.contains("web1:3000"));
 }
 
 #[test]
