@@ -6,6 +6,7 @@ use crate::server::{
     alerts,
     arms::Arms,
     audio::Decoders,
+    backup,
     bus::{Bus, Inbox, Signer, Watchers},
     clock_watch::ClockWatch,
     cluster::{Cluster, JoinError},
@@ -29,7 +30,7 @@ use crate::server::{
     shares::Shares,
     speech::Engines,
     state::{AppState, Settings},
-    store::{Connections, DatabaseOpenError, QueueLimits, Share, Store},
+    store::{Connections, DATABASE_FILE, DatabaseOpenError, QueueLimits, Share, Store},
     stream::{Hub, StreamLimits},
     telemetry,
     uploads::UploadPermits,
@@ -96,6 +97,10 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| StartError::InUse(folder.display().to_string()))?;
     let alerts = alerts::Setup::new(&config.alerts, config.alert_thresholds.clone()).map_err(StartError::Alerts)?;
+    if backup::complete_restore(&folder).map_err(folder_error)? {
+        tracing::info!("a restore that had been interrupted was completed");
+    }
+    warn_of_hosts(&config);
     if alerts.is_some() && !config.monitoring {
         return Err(StartError::Alerts(
             "alerts need figures: leave HARK_MONITORING on, or the settings of alerts out".to_owned(),
@@ -108,7 +113,7 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
         }
         None => None,
     };
-    let database = folder.join("hark.sqlite");
+    let database = folder.join(DATABASE_FILE);
     let ballast = Ballast::new(config.data.database_url.is_none().then(|| database.clone()));
     let store = open_store(&config, &database, &ballast).await?;
     let clock = Arc::new(ClockWatch::default());
