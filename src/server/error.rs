@@ -82,6 +82,9 @@ pub enum Error {
         "This server doesn't go by that name. Use the address that its operator has given; HARK_HOSTS has the list."
     )]
     UnknownHost,
+    /// With the `Host`, if nothing but that tells where the request comes from.
+    #[error("{}", cross_site(origin, host.as_deref()))]
+    CrossSite { origin: String, host: Option<String> },
     #[error("Workers outside Hark are switched off here. To switch them on, set HARK_WORKER_TOKEN.")]
     WorkersOff,
     #[error(
@@ -195,6 +198,7 @@ impl Error {
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
+            Self::CrossSite { .. } => StatusCode::FORBIDDEN,
             Self::WorkersOff | Self::CookiesBlocked | Self::InvalidKey => StatusCode::FORBIDDEN,
             Self::AdminOff | Self::NotAdministrator | Self::WrongPassword => StatusCode::FORBIDDEN,
             Self::Model(ModelChangeError::Off) => StatusCode::FORBIDDEN,
@@ -244,6 +248,7 @@ impl Error {
             Self::ConnectionsFull | Self::TooManyConnections { .. } => "too_many_connections",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnknownHost => "unknown_host",
+            Self::CrossSite { .. } => "cross_site",
             Self::WorkersOff => "workers_off",
             Self::CookiesBlocked => "cookies_blocked",
             Self::InvalidKey => "invalid_key",
@@ -334,6 +339,22 @@ impl IntoResponse for Error {
             response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
         response
+    }
+}
+
+/// The message about a request that seems to come from another site.
+fn cross_site(origin: &str, host: Option<&str>) -> String {
+    match host {
+        None => {
+            "Your browser says that a page of another site sent this, so it was refused. Open Hark's own page and send \
+            it from there."
+                .to_owned()
+        }
+        Some(host) => format!(
+            "This was refused because it seems to come from another site: it comes from {origin}, and arrived for the host \
+             {host}. If {origin} is the address of this Hark, the proxy in front of it has to pass Host on unchanged; the \
+             server's log has the line to change."
+        ),
     }
 }
 

@@ -35,6 +35,7 @@ use crate::server::{
     telemetry,
     uploads::UploadPermits,
 };
+use axum::http::uri::Authority;
 use cookie::Key;
 use leptos::config::LeptosOptions;
 use rustix::fs::{FlockOperation, flock};
@@ -96,11 +97,11 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     let lock = File::create(folder.join("hark.lock")).map_err(folder_error)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| StartError::InUse(folder.display().to_string()))?;
-    let alerts = alerts::Setup::new(&config.alerts, config.alert_thresholds.clone()).map_err(StartError::Alerts)?;
     if backup::complete_restore(&folder).map_err(folder_error)? {
         tracing::info!("a restore that had been interrupted was completed");
     }
     warn_of_hosts(&config);
+    let alerts = alerts::Setup::new(&config.alerts, config.alert_thresholds.clone()).map_err(StartError::Alerts)?;
     if alerts.is_some() && !config.monitoring {
         return Err(StartError::Alerts(
             "alerts need figures: leave HARK_MONITORING on, or the settings of alerts out".to_owned(),
@@ -210,6 +211,19 @@ pub(super) async fn open(config: ServeConfig, leptos: LeptosOptions, serves_stre
     let connections = capacity.connections;
     let public_url = config.alerts.public_url;
     Ok(Node { state, workers, bus: background, inbox, connections, alerts, public_url, monitor, _lock: lock })
+}
+
+/// Warns if the address that people use is one of those that are refused.
+fn warn_of_hosts(config: &ServeConfig) {
+    let hosts = &config.http.hosts;
+    let Some(url) = config.alerts.public_url.as_ref().filter(|_| !hosts.is_empty()) else { return };
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let named = format!("{}{port}", url.host_str().unwrap_or_default());
+    if !named.parse::<Authority>().is_ok_and(|named| hosts.iter().any(|host| host.matches(&named))) {
+        tracing::warn!(
+            "HARK_HOSTS doesn't have '{named}', the host of HARK_PUBLIC_URL, so requests for it are refused; add it"
+        );
+    }
 }
 
 /// Opens the shared database, or this node's own file.
