@@ -54,6 +54,10 @@ pub fn complete(data: &Path) -> io::Result<bool> {
     }
     let begun = data.join(CHECKED).exists();
     if begun {
+        for name in names() {
+            // Only an empty folder, which is nothing to keep.
+            let _ = fs::remove_dir(data.join(name));
+        }
         move_all(data, data, &data.join(BEFORE))?;
         rename(data, CHECKED, CLEARED)?;
     }
@@ -158,6 +162,20 @@ mod tests {
         let data = folder(UNPACKED);
         put_in_place(data.path()).unwrap();
         check(&data);
+    }
+
+    /// A place for recordings that another program has made, and what an earlier restore has left.
+    #[test]
+    fn empty_folders_are_no_obstacle() {
+        let data = TempDir::new().unwrap();
+        for name in ["recordings", "incoming", "restore-unpacked/recordings", "before-restore/recordings"] {
+            fs::create_dir_all(data.path().join(name)).unwrap();
+        }
+        fs::write(data.path().join("before-restore/recordings/a"), "old").unwrap();
+        fs::write(data.path().join("restore-unpacked/recordings/b"), "new").unwrap();
+        put_in_place(data.path()).unwrap();
+        let expected = [("before-restore/recordings/a", "old"), ("recordings/b", "new")];
+        assert_eq!(files(data.path()), expected.map(|(name, text)| (name.to_owned(), text.to_owned())).into());
     }
 
     #[test]

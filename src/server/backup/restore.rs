@@ -73,7 +73,11 @@ pub async fn restore(args: RestoreArgs) -> Result<(), String> {
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| format!("the data folder '{folder}' is in use by a running Hark. Stop that one first"))?;
     if place::complete(data).map_err(unusable)? {
-        println!("an earlier restore that had been interrupted was completed");
+        println!(
+            "an earlier restore into '{folder}' had been interrupted, and was completed now; nothing else was done. To put \
+             another backup in its place, run this again with --replace"
+        );
+        return Ok(());
     }
     check_free(data, args.replace).map_err(unusable)??;
     let free = space::free_bytes(data).map_err(unusable)?;

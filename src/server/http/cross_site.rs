@@ -33,6 +33,9 @@ pub fn protect(routes: Router<AppState>) -> Router<AppState> {
 
 /// Gives a refusal its reason.
 async fn explain(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
     let path = request.uri().path();
     // Server functions send the error itself.
     let bare = path.starts_with("/api/") && !path.starts_with("/api/v1/");

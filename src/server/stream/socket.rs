@@ -112,6 +112,7 @@ impl InFlightRequest {
     pub(crate) fn new(peer: &Arc<Peer>) -> Self {
         peer.requests.fetch_add(1, Relaxed);
         peer.head.store(0, Relaxed);
+        peer.upload_bytes.store(0, Relaxed);
         Self(Arc::clone(peer))
     }
 }

@@ -26,8 +26,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
 {{- define "hark.env" -}}
+# A folder of its own within the volume, which nobody else may enter.
 - name: HARK_DATA_DIR
-  value: /var/lib/hark
+  value: /var/lib/hark/data
 {{- with .Values.database.existingSecret }}
 - name: DATABASE_URL
   valueFrom: { secretKeyRef: { name: {{ . }}, key: DATABASE_URL } }
