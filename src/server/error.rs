@@ -18,6 +18,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+/// The line of a proxy that passes `Host` on as the browser has sent it.
+pub const HOST_REMEDY: &str = "nginx: 'proxy_set_header Host $http_host;', Caddy: 'header_up Host {http.request.hostport}', \
+    Traefik: 'passHostHeader: true', Apache: 'ProxyPreserveHost On'";
+
 /// The methods that Hark knows.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
@@ -352,8 +356,7 @@ fn cross_site(origin: &str, host: Option<&str>) -> String {
         }
         Some(host) => format!(
             "This was refused because it seems to come from another site: it comes from {origin}, and arrived for the host \
-             {host}. If {origin} is the address of this Hark, the proxy in front of it has to pass Host on unchanged; the \
-             server's log has the line to change."
+             {host}. If {origin} is the address of this Hark, the proxy in front of it has to pass Host on unchanged ({HOST_REMEDY})."
         ),
     }
 }

@@ -3,7 +3,11 @@
 //! something; `guard` asks it about hosts that aren't allowed.
 
 use super::site;
-use crate::server::{config::AllowedHost, error::Error, state::AppState};
+use crate::server::{
+    config::AllowedHost,
+    error::{Error, HOST_REMEDY},
+    state::AppState,
+};
 use axum::{
     Json, Router,
     extract::Request,
@@ -22,10 +26,6 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const INTERVAL: Duration = Duration::from_secs(600);
 /// How much of a header is shown, in characters. A host name has 253 at most (RFC 1035).
 const MAX_SHOWN: usize = 300;
-/// The line that passes `Host` on as the browser sent it.
-const REMEDY: &str = "nginx: 'proxy_set_header Host $http_host;', Caddy: 'header_up Host {http.request.hostport}', \
-    Traefik: 'passHostHeader: true', Apache: 'ProxyPreserveHost On'";
-
 /// Refuses what pages of other sites send to these routes.
 pub fn protect(routes: Router<AppState>) -> Router<AppState> {
     routes.layer(CsrfLayer::new()).layer(middleware::from_fn(explain))
@@ -109,7 +109,7 @@ fn warn_of_proxy(asked: &Asked) {
         %host,
         x_forwarded_host = %forwarded,
         "a form or an upload was refused because it seems to come from another site: Origin is '{origin}', Host is '{host}', \
-         X-Forwarded-Host is '{forwarded}'. {cause}; let it pass Host on as the browser sends it, with {REMEDY}. \
+         X-Forwarded-Host is '{forwarded}'. {cause}; let it pass Host on as the browser sends it, with {HOST_REMEDY}. \
          'hark doctor URL' finds the place. Further ones within {} minutes aren't logged",
         INTERVAL.as_secs() / 60
     );
@@ -125,7 +125,7 @@ pub fn warn_of_host(headers: &HeaderMap, host: &str, allowed: &[AllowedHost]) {
             %host,
             x_forwarded_host = %forwarded,
             "a request was refused because HARK_HOSTS doesn't have its Host, '{host}'. The proxy in front of Hark changes Host: \
-             its X-Forwarded-Host is '{forwarded}'. Let it pass Host on as the browser sends it, with {REMEDY}. Further ones \
+             its X-Forwarded-Host is '{forwarded}'. Let it pass Host on as the browser sends it, with {HOST_REMEDY}. Further ones \
              within {} minutes aren't logged",
             INTERVAL.as_secs() / 60
         );
