@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use hark::server::{
-    Node, admin, alerts, audio,
+    Node, admin, alerts, audio, backup,
     cli::{self, Cli, Command},
     config, doctor, folders, manage, nodes,
     page_files::PageFiles,
@@ -50,6 +50,8 @@ async fn run(command: Command) -> ExitCode {
         },
         Command::Doctor(args) => doctor::run(*args).await,
         Command::Migrate(args) => exit_code(manage::migrate(&args).await),
+        Command::Backup(args) => exit_code(backup::back_up(args).await),
+        Command::Restore(args) => exit_code(backup::restore(args).await),
         Command::Sessions(args) => stuck::run(args).await,
         Command::Nodes(args) => nodes::run(args).await,
         Command::Admin(args) => admin::command::run(args).await,

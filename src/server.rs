@@ -7,6 +7,7 @@ pub mod admin;
 pub mod alerts;
 pub mod arms;
 pub mod audio;
+pub mod backup;
 pub mod body;
 pub mod bus;
 pub mod certificate;

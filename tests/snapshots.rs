@@ -107,6 +107,10 @@ examples! {
     Error::TooManyConnections { .. } => [Error::TooManyConnections { limit: 512 }],
     Error::MethodNotAllowed => [Error::MethodNotAllowed],
     Error::UnknownHost => [Error::UnknownHost],
+    Error::CrossSite { .. } => [
+        Error::CrossSite { origin: "https://evil.example".to_owned(), host: None },
+        Error::CrossSite { origin: "http://hark.example.org".to_owned(), host: Some("hark:3000".to_owned()) },
+    ],
     Error::WorkersOff => [Error::WorkersOff],
     Error::CookiesBlocked => [Error::CookiesBlocked],
     Error::InvalidKey => [Error::InvalidKey],

@@ -5,6 +5,7 @@ use super::{
     admin::command::AdminArgs,
     alerts::AlertsArgs,
     audio::DecoderArgs,
+    backup::{BackupArgs, RestoreArgs},
     config,
     doctor::DoctorArgs,
     manage::StoreArgs,
@@ -42,6 +43,11 @@ pub enum Command {
     /// same at its start where the database's role may; this is for where it may not. Nodes of the version before may run
     /// meanwhile.
     Migrate(StoreArgs),
+    /// Write the sessions, the recordings and the key of a data folder to one file, while Hark runs or not. For Hark with
+    /// SQLite.
+    Backup(BackupArgs),
+    /// Put what a backup holds into a data folder, while Hark doesn't run.
+    Restore(RestoreArgs),
     /// Manage sessions while Hark runs, with the same settings.
     #[command(subcommand)]
     Sessions(SessionsArgs),

@@ -710,14 +710,27 @@ fn site_addr(addr: Option<&str>, port: Option<&str>) -> Result<Option<SocketAddr
     }
 }
 
+/// Refuses a path below which Hark is to be served. Its pages, cookies and streams are at the root of a host.
+fn check_base_path(path: Option<&str>) -> Result<(), String> {
+    match path {
+        None | Some("" | "/") => Ok(()),
+        Some(path) => Err(format!(
+            "HARK_BASE_PATH: '{path}' can't be used, because Hark needs a host name of its own and not a path. Give that name, \
+             such as hark.example.org, a DNS record that leads to the same machine, and the proxy there a site of that name \
+             that passes everything on; docs/deploy.md has the lines. Then leave HARK_BASE_PATH out"
+        )),
+    }
+}
+
 /// The settings that cargo-leptos and the server share: from `Leptos.toml` in the working folder, or the defaults of a
 /// release where there is none; `LEPTOS_*` variables and `PORT` override both.
 ///
 /// # Errors
-/// If the file or a variable can't be read.
+/// If the file or a variable can't be read, or a path is set below which Hark can't be served.
 pub fn leptos_options() -> Result<LeptosOptions, String> {
     let file = "Leptos.toml";
     let variable = |name: &str| std::env::var(name).ok();
+    check_base_path(variable("HARK_BASE_PATH").as_deref())?;
     // Checked first, or the error would name the file.
     let addr = site_addr(variable("LEPTOS_SITE_ADDR").as_deref(), variable("PORT").as_deref())?;
     let mut options = if Path::new(file).exists() {
@@ -738,6 +751,20 @@ pub fn leptos_options() -> Result<LeptosOptions, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_refused_with_what_to_do_instead() {
+        for none in [None, Some(""), Some("/")] {
+            assert_eq!(check_base_path(none), Ok(()));
+        }
+        for path in ["/hark", "hark/", "//"] {
+            let told = check_base_path(Some(path)).unwrap_err();
+            assert!(
+                told.contains(&format!("HARK_BASE_PATH: '{path}'")) && told.contains("host name of its own"),
+                "{told}"
+            );
+        }
+    }
 
     #[test]
     fn an_address_goes_before_a_port_alone() {

@@ -14,7 +14,7 @@ use super::{
     keys::CookieKeys,
     media::Recordings,
     speech::Engines,
-    store::{DatabaseOpenError, Schema, Store},
+    store::{DATABASE_FILE, DatabaseOpenError, Schema, Store},
 };
 use crate::model::{duration, stall_timeout};
 use clap::Args;
@@ -115,7 +115,7 @@ async fn report(config: &ServeConfig) -> bool {
 /// Checks the services that nodes share, if they are set. True if all of them can be used.
 async fn services(data: &DataConfig) -> bool {
     let mut usable = true;
-    let file = data.data_dir.join("hark.sqlite");
+    let file = data.data_dir.join(DATABASE_FILE);
     match &data.database_url {
         Some(url) => {
             let fits = report_database(Store::examine(url).await, "DATABASE_URL");

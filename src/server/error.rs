@@ -18,6 +18,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+/// The line of a proxy that passes `Host` on as the browser has sent it.
+pub const HOST_REMEDY: &str = "nginx: 'proxy_set_header Host $http_host;', Caddy: 'header_up Host {http.request.hostport}', \
+    Traefik: 'passHostHeader: true', Apache: 'ProxyPreserveHost On'";
+
 /// The methods that Hark knows.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
@@ -82,6 +86,9 @@ pub enum Error {
         "This server doesn't go by that name. Use the address that its operator has given; HARK_HOSTS has the list."
     )]
     UnknownHost,
+    /// With the `Host`, if nothing but that tells where the request comes from.
+    #[error("{}", cross_site(origin, host.as_deref()))]
+    CrossSite { origin: String, host: Option<String> },
     #[error("Workers outside Hark are switched off here. To switch them on, set HARK_WORKER_TOKEN.")]
     WorkersOff,
     #[error(
@@ -195,6 +202,7 @@ impl Error {
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
+            Self::CrossSite { .. } => StatusCode::FORBIDDEN,
             Self::WorkersOff | Self::CookiesBlocked | Self::InvalidKey => StatusCode::FORBIDDEN,
             Self::AdminOff | Self::NotAdministrator | Self::WrongPassword => StatusCode::FORBIDDEN,
             Self::Model(ModelChangeError::Off) => StatusCode::FORBIDDEN,
@@ -244,6 +252,7 @@ impl Error {
             Self::ConnectionsFull | Self::TooManyConnections { .. } => "too_many_connections",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnknownHost => "unknown_host",
+            Self::CrossSite { .. } => "cross_site",
             Self::WorkersOff => "workers_off",
             Self::CookiesBlocked => "cookies_blocked",
             Self::InvalidKey => "invalid_key",
@@ -334,6 +343,21 @@ impl IntoResponse for Error {
             response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
         response
+    }
+}
+
+/// The message about a request that seems to come from another site.
+fn cross_site(origin: &str, host: Option<&str>) -> String {
+    match host {
+        None => {
+            "Your browser says that a page of another site sent this, so it was refused. Open Hark's own page and send \
+            it from there."
+                .to_owned()
+        }
+        Some(host) => format!(
+            "This was refused because it seems to come from another site: it comes from {origin}, and arrived for the host \
+             {host}. If {origin} is the address of this Hark, the proxy in front of it has to pass Host on unchanged ({HOST_REMEDY})."
+        ),
     }
 }
 

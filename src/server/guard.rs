@@ -6,9 +6,10 @@ use super::{
     body::{Fault, LimitedBody, TrackedBody},
     config::is_host,
     error::Error,
-    http::{self, BodyLimit},
+    http::{self, BodyLimit, cross_site},
     requests::Counted,
     state::AppState,
+    stream::Peer,
 };
 use axum::{
     Json,
@@ -21,7 +22,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 /// The paths that monitoring programs may request under any host name.
 const MONITORING: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/v1/health/sessions"];
@@ -71,7 +75,11 @@ fn check(state: &AppState, request: &Request) -> Result<(), Error> {
     }
     match asked {
         Some(asked) if hosts.iter().any(|host| host.matches(&asked)) => Ok(()),
-        _ => Err(Error::UnknownHost),
+        asked => {
+            let asked = asked.map(|asked| asked.to_string()).unwrap_or_default();
+            cross_site::warn_of_host(request.headers(), &asked, hosts);
+            Err(Error::UnknownHost)
+        }
     }
 }
 
@@ -102,7 +110,10 @@ async fn forward(state: &AppState, request: Request, next: Next) -> Response {
         BodyLimit::Small => (state.settings.http.max_body_bytes.into(), false),
         BodyLimit::Message(limit) => (limit, true),
         // `http::upload` applies the limits.
-        BodyLimit::Upload => return next.run(request).await,
+        BodyLimit::Upload => {
+            expect_upload(state, &request);
+            return next.run(request).await;
+        }
     };
     let too_large = || if message { Error::MessageTooLarge { limit } } else { Error::RequestTooLarge { limit } };
     let form = path.starts_with("/api/") && !path.starts_with("/api/v1/");
@@ -120,6 +131,15 @@ async fn forward(state: &AppState, request: Request, next: Next) -> Response {
         Some(Fault::TooLarge) => refuse(too_large(), form),
         Some(Fault::TooSlow) => refuse(Error::RequestTooSlow { secs }, form),
         _ => response,
+    }
+}
+
+/// Tells the connection how much the client of an upload will send even if it is refused.
+fn expect_upload(state: &AppState, request: &Request) {
+    let limit = state.sessions.limits.max_upload_bytes.saturating_add(http::FORM_BYTES);
+    let bytes = request.body().size_hint().exact().filter(|bytes| *bytes <= limit);
+    if let Some(peer) = request.extensions().get::<Arc<Peer>>() {
+        peer.expect_upload(bytes.unwrap_or(0));
     }
 }
 

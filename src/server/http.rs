@@ -4,6 +4,7 @@ pub mod admin;
 mod archive;
 mod arrival;
 mod audio;
+pub mod cross_site;
 mod disposition;
 mod etag;
 mod export;
@@ -25,6 +26,7 @@ mod upload;
 
 pub use health::{healthz, metrics, readyz};
 pub use outside::is_announcement;
+pub use upload::FORM_BYTES;
 
 use super::{error::Error, state::AppState};
 use crate::model::{Session, SessionId};

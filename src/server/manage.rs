@@ -8,7 +8,7 @@ use super::{
     folders,
     media::Recordings,
     owner::Owner,
-    store::{MigrateResult, SessionFilter, Store},
+    store::{DATABASE_FILE, MigrateResult, SessionFilter, Store},
 };
 use crate::model::{
     Session, SessionId, State, Timestamp, bytes, duration,
@@ -42,24 +42,38 @@ impl StoreArgs {
         &self.data_dir
     }
 
+    /// The address of the PostgreSQL database; none if the sessions are in an SQLite file of the data folder.
+    ///
+    /// # Errors
+    /// If it can't be read or is no such address, as a message for the operator.
+    pub fn database_url(&self) -> Result<Option<String>, String> {
+        read_database_url(self.database_url_file.as_deref())
+    }
+
+    /// The SQLite file of the data folder, which must exist.
+    ///
+    /// # Errors
+    /// If it doesn't, as a message for the operator.
+    pub fn database_file(&self) -> Result<PathBuf, String> {
+        let path = self.data_dir.join(DATABASE_FILE);
+        // Otherwise a mistyped folder would get an empty database.
+        if !path.exists() {
+            return Err(format!(
+                "there is no database {}. Name the folder with HARK_DATA_DIR, or the database with DATABASE_URL",
+                path.display()
+            ));
+        }
+        Ok(path)
+    }
+
     /// Opens the database, which must exist.
     ///
     /// # Errors
     /// If it doesn't exist or can't be opened, as a message for the operator.
     pub async fn open(&self) -> Result<Store, String> {
-        let opened = match read_database_url(self.database_url_file.as_deref())? {
+        let opened = match self.database_url()? {
             Some(url) => Store::connect(&url).await,
-            None => {
-                let path = self.data_dir.join("hark.sqlite");
-                // Otherwise a mistyped folder would get an empty database.
-                if !path.exists() {
-                    return Err(format!(
-                        "there is no database {}. Name the folder with HARK_DATA_DIR, or the database with DATABASE_URL",
-                        path.display()
-                    ));
-                }
-                Store::open(&path).await
-            }
+            None => Store::open(&self.database_file()?).await,
         };
         opened.map_err(|e| format!("the database can't be opened: {e}"))
     }
@@ -70,13 +84,13 @@ impl StoreArgs {
 /// # Errors
 /// If that isn't possible, as a message for the operator.
 pub async fn migrate(args: &StoreArgs) -> Result<(), String> {
-    let migrated = match read_database_url(args.database_url_file.as_deref())? {
+    let migrated = match args.database_url()? {
         Some(url) => Store::migrate(&url).await,
         None => {
             let folder = &args.data_dir;
             let made = folders::make_folder(folder);
             made.map_err(|e| format!("the data folder '{}' can't be used: {e}", folder.display()))?;
-            Store::migrate_file(&folder.join("hark.sqlite")).await
+            Store::migrate_file(&folder.join(DATABASE_FILE)).await
         }
     };
     let MigrateResult { before, after } = migrated.map_err(|e| format!("the database can't be migrated: {e}"))?;

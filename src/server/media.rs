@@ -32,6 +32,8 @@ const MIN_PART: u64 = 5 * 1024 * 1024;
 /// S3 accepts 10,000 parts. Recordings larger than this many of the smallest parts have larger ones.
 const MAX_PARTS: u64 = 9_000;
 const CONCURRENT_PARTS: usize = 2;
+/// The folder of the recordings in the data folder, unless they are kept elsewhere.
+pub const FOLDER: &str = "recordings";
 /// The file among the recordings that says whose they are.
 pub const MARKER: &str = "hark-cluster.txt";
 /// How long reading it may take. Reading a folder whose server is gone may never end.
@@ -133,7 +135,7 @@ impl Recordings {
         location::make_folder(&spool)?;
         let (store, folder) = match url {
             None => {
-                let own = folder.join("recordings");
+                let own = folder.join(FOLDER);
                 location::make_folder(&own)?;
                 (location::folder(&own)?, Some(own))
             }
@@ -151,7 +153,7 @@ impl Recordings {
     /// # Errors
     /// If the folder or the bucket can't be reached.
     pub async fn attach(folder: &std::path::Path, url: Option<&RecordingsUrl>) -> Result<Self, OpenError> {
-        let [incoming, spool, own] = ["incoming", "spool", "recordings"].map(|name| folder.join(name));
+        let [incoming, spool, own] = ["incoming", "spool", FOLDER].map(|name| folder.join(name));
         let (store, folder) = match url {
             None => (location::folder(&own)?, Some(own)),
             Some(RecordingsUrl::Folder(shared)) => (location::folder(shared)?, Some(shared.clone())),

@@ -5,9 +5,10 @@ use super::{
     error::Error,
     guard,
     http::{
-        self,
+        self, cross_site,
         identity::cookies,
         notice::{self, Forms},
+        site,
     },
     owner::Owner,
     pages,
@@ -50,7 +51,6 @@ use tower_http::{
         CompressionLayer,
         predicate::{DefaultPredicate, NotForContentType, Predicate},
     },
-    csrf::CsrfLayer,
     trace::TraceLayer,
 };
 use tracing::{Instrument, Level};
@@ -119,8 +119,8 @@ pub fn router(state: AppState) -> Router {
             Forms { state: state.clone(), pages: &FORM_PAGES },
             notice::handle_notices,
         ))
-        .layer(middleware::from_fn_with_state(state.clone(), cookies::identify))
-        .layer(CsrfLayer::new());
+        .layer(middleware::from_fn_with_state(state.clone(), cookies::identify));
+    let owned = cross_site::protect(owned);
     let with_address = middleware::from_fn_with_state(state.clone(), find_address);
     let streams = NotForContentType::const_new("text/event-stream");
     let audio = NotForContentType::const_new("audio/");
@@ -181,6 +181,7 @@ fn policy(nonce: &str, watching: bool) -> String {
 
 /// Puts the client's address into a request.
 async fn find_address(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    site::warn_of_prefix(request.headers());
     if let Some(PeerAddress(peer)) = request.extensions().get().copied() {
         let network = &state.settings.network;
         let client = address::find_client(peer, request.headers(), &network.trusted_proxies, network.forwarded_header);

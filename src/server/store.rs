@@ -41,6 +41,7 @@ mod admin;
 mod alerts;
 mod claims;
 mod cluster;
+mod copy;
 mod figures;
 mod identity;
 mod list;
@@ -58,6 +59,7 @@ pub use admin::StoredPassword;
 pub use alerts::{AlertMessage, AlertMessageRow, AlertRow};
 pub use claims::{Claim, Ending};
 pub use cluster::{ClusterRow, NodeEngine, NodeRow};
+pub use copy::DatabaseCopy;
 pub use figures::FiguresRow;
 pub use list::{InvalidPlace, Place};
 pub use maintenance::{EndedSession, SessionFilter};
@@ -75,6 +77,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 pub use stuck::{ANY_IDLE_SECS, Resolution, STALLED_SECS, SessionHealth, StuckSession};
 use tokio::{sync::Mutex, time};
 use tokio_util::sync::CancellationToken;
+
+/// The SQLite database in a data folder.
+pub const DATABASE_FILE: &str = "hark.sqlite";
 
 /// Sessions and segments in a database.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ pub(super) mod health;
 pub(super) mod sessions;
 
 use self::guard::PageAdministrator;
-use super::answer_without_database;
+use super::{answer_without_database, cross_site};
 use crate::{
     dashboard::{
         access,
@@ -26,7 +26,7 @@ use axum::{
 };
 use leptos::IntoView;
 use serde::Deserialize;
-use tower_http::{csrf::CsrfLayer, set_header::SetResponseHeaderLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 /// The page with the overview, which signing in leads to.
 const HOME: &str = "/admin";
@@ -36,7 +36,7 @@ const SIGN_IN: &str = "/admin/sign-in";
 /// The pages of administrators, and the forms on them.
 pub fn pages(state: &AppState) -> Router<AppState> {
     let no_store = HeaderValue::from_static("no-store");
-    Router::new()
+    let pages = Router::new()
         .route(HOME, get(dashboard::overview))
         .route("/admin/nodes", get(dashboard::nodes))
         .route("/admin/savings", get(dashboard::savings))
@@ -47,8 +47,8 @@ pub fn pages(state: &AppState) -> Router<AppState> {
         // `guard` limits bodies.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(state.clone(), answer_without_database))
-        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store))
-        .layer(CsrfLayer::new())
+        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store));
+    cross_site::protect(pages)
 }
 
 /// What is around the page of an administrator.

@@ -33,7 +33,7 @@ use utoipa::ToSchema;
 const MAX_FIELD: usize = 4096;
 /// Bytes that a form may have besides the recording: its text fields, the heads of its parts, and fields of later
 /// versions.
-const FORM_BYTES: u64 = 64 * 1024;
+pub const FORM_BYTES: u64 = 64 * 1024;
 const MAX_PARTS: usize = 16;
 /// The longest boundary between the parts of a form: RFC 2046, 5.1.1.
 const MAX_BOUNDARY: usize = 70;

@@ -6,6 +6,7 @@ use crate::server::{
     alerts,
     arms::Arms,
     audio::Decoders,
+    backup,
     bus::{Bus, Inbox, Signer, Watchers},
     clock_watch::ClockWatch,
     cluster::{Cluster, JoinError},
@@ -30,11 +31,12 @@ use crate::server::{
     shares::Shares,
     speech::Engines,
     state::{AppState, Settings},
-    store::{Connections, DatabaseOpenError, QueueLimits, Share, Store},
+    store::{Connections, DATABASE_FILE, DatabaseOpenError, QueueLimits, Share, Store},
     stream::{Hub, StreamLimits},
     telemetry,
     uploads::UploadPermits,
 };
+use axum::http::uri::Authority;
 use cookie::Key;
 use leptos::config::LeptosOptions;
 use rustix::fs::{FlockOperation, flock};
@@ -101,6 +103,10 @@ pub(super) async fn open(
     let lock = File::create(folder.join("hark.lock")).map_err(folder_error)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| StartError::InUse(folder.display().to_string()))?;
+    if backup::complete_restore(&folder).map_err(folder_error)? {
+        tracing::info!("a restore that had been interrupted was completed");
+    }
+    warn_of_hosts(&config);
     let alerts = alerts::Setup::new(&config.alerts, config.alert_thresholds.clone()).map_err(StartError::Alerts)?;
     if alerts.is_some() && !config.monitoring {
         return Err(StartError::Alerts(
@@ -114,7 +120,7 @@ pub(super) async fn open(
         }
         None => None,
     };
-    let database = folder.join("hark.sqlite");
+    let database = folder.join(DATABASE_FILE);
     let ballast = Ballast::new(config.data.database_url.is_none().then(|| database.clone()));
     let store = open_store(&config, &database, &ballast).await?;
     let clock = Arc::new(ClockWatch::default());
@@ -212,6 +218,19 @@ pub(super) async fn open(
     let connections = capacity.connections;
     let public_url = config.alerts.public_url;
     Ok(Node { state, workers, bus: background, inbox, connections, alerts, public_url, monitor, _lock: lock })
+}
+
+/// Warns if the address that people use is one of those that are refused.
+fn warn_of_hosts(config: &ServeConfig) {
+    let hosts = &config.http.hosts;
+    let Some(url) = config.alerts.public_url.as_ref().filter(|_| !hosts.is_empty()) else { return };
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let named = format!("{}{port}", url.host_str().unwrap_or_default());
+    if !named.parse::<Authority>().is_ok_and(|named| hosts.iter().any(|host| host.matches(&named))) {
+        tracing::warn!(
+            "HARK_HOSTS doesn't have '{named}', the host of HARK_PUBLIC_URL, so requests for it are refused; add it"
+        );
+    }
 }
 
 /// Opens the shared database, or this node's own file.

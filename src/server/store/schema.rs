@@ -45,6 +45,8 @@ pub enum DatabaseOpenError {
          Run the program that made them"
     )]
     Altered(i64),
+    #[error("it has no tables")]
+    Empty,
     #[error("its tables can't be completed: {0}")]
     Migrate(#[from] MigrateError),
     #[error("{0}")]

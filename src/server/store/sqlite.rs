@@ -106,6 +106,28 @@ pub(super) async fn examine(path: &Path) -> Result<Schema, DatabaseOpenError> {
     found
 }
 
+/// A copy of a database, open for reading.
+pub(super) struct Copied {
+    pub(super) connection: SqliteConnection,
+    /// The version of its tables.
+    pub(super) schema: i64,
+}
+
+/// Copies a database into a new file. See `Store::copy_file`.
+pub(super) async fn copy(from: &Path, to: &Path) -> Result<Copied, DatabaseOpenError> {
+    let name = to.to_str().ok_or_else(|| sqlx::Error::Configuration("the path isn't UTF-8".into()))?;
+    // Not read-only: the last connection to a database that is closed then leaves its write-ahead log behind.
+    let mut connection = SqliteConnectOptions::new().filename(from).busy_timeout(BUSY).connect().await?;
+    let copied = sqlx::query("VACUUM INTO $1").bind(name).execute(&mut connection).await;
+    connection.close().await?;
+    copied?;
+    let mut connection = SqliteConnectOptions::new().filename(to).read_only(true).connect().await?;
+    match schema(&mut connection).await? {
+        Schema::Current(schema) | Schema::Behind { has: Some(schema), .. } => Ok(Copied { connection, schema }),
+        Schema::Behind { has: None, .. } => Err(DatabaseOpenError::Empty),
+    }
+}
+
 /// Whether a connection may go back into the pool. After some errors SQLite ends the transaction by itself. The
 /// rollback that sqlx then sends fails, so sqlx would assume from then on that the connection is within a transaction,
 /// and begin none on it.

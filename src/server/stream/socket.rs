@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -29,8 +29,11 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that is answered while it still sends may read the answer only once it has sent all, and loses it if the
 /// connection is closed while it sends. So up to this many bytes are read and thrown away, for at most this long.
-const LINGER_BYTES: usize = 64 * 1024 * 1024;
+const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(10);
+/// The same for an upload that was refused, all of which is read: some proxies send a whole request before they read its
+/// answer, and tell their client "502 Bad Gateway" if the connection is closed meanwhile.
+const UPLOAD_LINGER_TIME: Duration = Duration::from_secs(60);
 /// A client that sends nothing for this long has nothing more to send.
 const LINGER_IDLE: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,8 @@ pub struct Peer {
     idle: AtomicU32,
     /// Since when the head of a request is being received while no other is in flight; 0 if none is.
     head: AtomicU32,
+    /// How many bytes of an upload its client may still send after the answer; 0 if the last request is no upload.
+    upload_bytes: AtomicU64,
 }
 
 /// The timeouts of a connection.
@@ -107,6 +112,7 @@ impl InFlightRequest {
     pub(crate) fn new(peer: &Arc<Peer>) -> Self {
         peer.requests.fetch_add(1, Relaxed);
         peer.head.store(0, Relaxed);
+        peer.upload_bytes.store(0, Relaxed);
         Self(Arc::clone(peer))
     }
 }
@@ -132,11 +138,25 @@ impl Peer {
             last_progress: AtomicU32::new(now),
             idle: AtomicU32::new(now),
             head: AtomicU32::new(0),
+            upload_bytes: AtomicU64::new(0),
             clock,
             blocked_since: AtomicU32::new(0),
             has_stream: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Says that the request which has arrived is an upload of so many bytes, within the limit of uploads.
+    pub(crate) fn expect_upload(&self, bytes: u64) {
+        self.upload_bytes.store(bytes, Relaxed);
+    }
+
+    /// How much is read and thrown away after the last answer, in bytes, and for how long.
+    fn linger_limits(&self) -> (u64, Duration) {
+        match self.upload_bytes.load(Relaxed) {
+            bytes if bytes > LINGER_BYTES => (bytes, UPLOAD_LINGER_TIME),
+            _ => (LINGER_BYTES, LINGER_TIME),
         }
     }
 
@@ -208,7 +228,7 @@ pub(crate) struct Socket {
 
 /// The rest of a connection to which nothing more will be written: what the client still sends is thrown away.
 struct Linger {
-    bytes: usize,
+    bytes: u64,
     end: Instant,
     idle_timer: Pin<Box<Sleep>>,
 }
@@ -284,10 +304,10 @@ impl AsyncWrite for Socket {
             std::task::ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
         }
         let now = Instant::now();
-        let linger = this.linger.get_or_insert_with(|| Linger {
-            bytes: LINGER_BYTES,
-            end: now + LINGER_TIME,
-            idle_timer: Box::pin(sleep_until(now + LINGER_IDLE)),
+        let peer = &this.peer;
+        let linger = this.linger.get_or_insert_with(|| {
+            let (bytes, time) = peer.linger_limits();
+            Linger { bytes, end: now + time, idle_timer: Box::pin(sleep_until(now + LINGER_IDLE)) }
         });
         let mut bytes = [std::mem::MaybeUninit::uninit(); 16 * 1024];
         loop {
@@ -297,8 +317,8 @@ impl AsyncWrite for Socket {
             let mut buf = ReadBuf::uninit(&mut bytes);
             match Pin::new(&mut this.inner).poll_read(cx, &mut buf) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() && linger.bytes > buf.filled().len() => {
-                    linger.bytes -= buf.filled().len();
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && linger.bytes > buf.filled().len() as u64 => {
+                    linger.bytes -= buf.filled().len() as u64;
                     linger.idle_timer.as_mut().reset(linger.end.min(now + LINGER_IDLE));
                 }
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
