@@ -49,6 +49,7 @@ mod programs;
 pub mod registry;
 pub mod report_limits;
 pub mod requests;
+pub mod resumable;
 pub mod retention;
 pub mod router;
 mod scrape;
@@ -63,6 +64,7 @@ pub mod store;
 pub mod stream;
 pub mod stuck;
 pub mod telemetry;
+mod tree_hash;
 pub mod uploads;
 
 pub use node::{Node, StartError};

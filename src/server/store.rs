@@ -51,6 +51,7 @@ mod search;
 #[macro_use]
 mod stuck;
 mod oversight;
+mod uploads;
 
 use super::{event::Event, owner::Owner};
 use crate::model::{Session, SessionId, Timestamp};
@@ -75,6 +76,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 pub use stuck::{ANY_IDLE_SECS, Resolution, STALLED_SECS, SessionHealth, StuckSession};
 use tokio::{sync::Mutex, time};
 use tokio_util::sync::CancellationToken;
+pub use uploads::{AddUploadError, PartRow, UnfinishedLimits, UploadRow};
 
 /// Sessions and segments in a database.
 #[derive(Clone, Debug)]
