@@ -182,3 +182,24 @@ test.describe('where the browser computes no hashes, as over plain http', () => 
     expect(pages.size).toBe(2);
   });
 });
+
+test('an answer that is not the server\'s does not end an upload', async ({ page, allow }, info) => {
+  allow(NETWORK_ERRORS);
+  const [file, recording] = [info.outputPath('long.wav'), tone(150)];
+  await writeFile(file, recording);
+  await visit(page, '/upload');
+  const [line, parts] = [await network(page), watchParts(page)];
+  await line.slow();
+  await beginUpload(page, file);
+  // As of a network that wants a login, and of a proxy that finds nothing.
+  for (const status of [200, 404]) {
+    await page.route('**/api/v1/uploads/*', route => route.fulfill({ status, contentType: 'text/html', body: '<h1>Welcome</h1>' }));
+    await expect(page.getByTestId('upload-details')).toContainText('The connection broke', { timeout: 30_000 });
+    await page.unroute('**/api/v1/uploads/*');
+    await expect(page.getByTestId('upload-details')).not.toContainText('The connection broke', { timeout: 30_000 });
+  }
+  await line.fast();
+  await expectRecording(page, recording);
+  expect(parts.begun).toBe(1);
+  expect(parts.offsets.filter(offset => offset === 0)).toHaveLength(1);
+});

@@ -208,10 +208,7 @@ async fn a_first_part_may_come_along_and_methods_may_stand_in_a_header() {
         request.header("Content-Type", "application/offset+octet-stream").body(bytes.to_vec())
     };
     let created = me.send(with_part(&recording[..1000])).await;
-    assert_eq!(
-        (created.status(), created.headers()["upload-offset"].as_bytes()),
-        (StatusCode::CREATED, &b"1000"[..])
-    );
+    assert_eq!((created.status(), created.headers()["upload-offset"].as_bytes()), (StatusCode::CREATED, &b"1000"[..]));
     let path = created.headers()["location"].to_str().unwrap().to_owned();
     let by_post = |method: &str| tus(&me, "POST", &path).header("X-HTTP-Method-Override", method);
     assert_eq!(me.send(by_post("HEAD")).await.headers()["upload-offset"], "1000");
@@ -452,6 +449,20 @@ async fn a_recording_that_was_sent_before_is_recognised() {
     assert_eq!(error(answer).await, refused(460, "checksum_mismatch"));
     assert_eq!(me.get(&path).await.status(), StatusCode::NOT_FOUND);
     stored(app.folder.path(), &[&id]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_part_was_lost_is_gone() {
+    let app = TestApp::with(&["--workers", "0"]).await;
+    let me = app.visitor();
+    let recording = wav(2.0, 5000.0);
+    let path = begin(&me, recording.len(), &[]).await;
+    append(&me, &path, 0, &recording[..10_000]).await;
+    let folder = app.folder.path().join("recordings");
+    fs::remove_file(folder.join(files(&folder).pop().unwrap())).unwrap();
+    assert_eq!(error(send_part(&me, &path, 10_000, &recording[10_000..]).await).await, refused(404, "not_found"));
+    assert_eq!(me.get(&path).await.status(), StatusCode::NOT_FOUND);
+    stored(app.folder.path(), &[]).await;
 }
 
 /// Sends the head of a part and only the beginning of its bytes.

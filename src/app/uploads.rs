@@ -43,7 +43,7 @@ impl Uploads {
             feed: Feed::expect(),
         };
         provide_context(uploads);
-        effect(move || uploads.unfinished.set(upload::unfinished()));
+        effect(move || uploads.find_unfinished());
         // Leaving would end what is being sent, and lose the choice.
         let lossy =
             Memo::new(move |_| uploads.queue.with(|queue| queue.open() > 0) || !uploads.chosen.with(Vec::is_empty));
@@ -84,6 +84,20 @@ impl Uploads {
         });
         self.queue.update(|queue| files.into_iter().for_each(|file| queue.add(file, options.clone(), limit)));
         self.start_next();
+    }
+
+    /// Finds the uploads that earlier pages have begun, and asks the server what it still has of them.
+    fn find_unfinished(self) {
+        let unfinished = upload::unfinished();
+        self.unfinished.set(unfinished.clone());
+        for Unfinished { key, .. } in unfinished {
+            upload::ask_unfinished(&key.clone(), move |sent| {
+                self.unfinished.update(|all| match sent {
+                    Some(sent) => all.iter_mut().filter(|one| one.key == key).for_each(|one| one.sent = sent),
+                    None => all.retain(|one| one.key != key),
+                });
+            });
+        }
     }
 
     /// Removes an upload that an earlier page has begun.

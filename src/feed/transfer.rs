@@ -79,6 +79,12 @@ impl Transfer {
         self.offset
     }
 
+    /// Whether the server may have something of it.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.begun
+    }
+
     /// The first step, and the step after a pause.
     #[must_use]
     pub fn next(&self) -> Step {
@@ -105,15 +111,18 @@ impl Transfer {
                 Step::Fail("Something between here and Hark refuses files of this size.".to_owned())
             }
             0 | 502 | 504 => self.pause(None),
-            408 | 409 | 423 | 425 | 429 | 460 | 500 | 503
+            408 | 409 | 423 | 425 | 429 | 500 | 503
                 if answer.retry_after.is_none_or(|pause| pause <= MAX_ASKED_PAUSE) && self.errors < MAX_ERRORS =>
             {
                 self.errors += 1;
                 self.pause(answer.retry_after)
             }
-            status => Step::Fail(
-                answer.message.unwrap_or_else(|| format!("The server answered with status {status}. Try again.")),
-            ),
+            status => {
+                // No recording, or not the file that it was: the server has removed it.
+                self.begun &= ![422, 460].contains(&status);
+                let unknown = || format!("The server answered with status {status}. Try again.");
+                Step::Fail(answer.message.unwrap_or_else(unknown))
+            }
         }
     }
 

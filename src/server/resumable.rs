@@ -243,7 +243,11 @@ impl Resumable {
                     }
                     _ => {}
                 }
-                let session = finished?;
+                // A part is missing, as after a backup without it was restored.
+                let session = finished.map_err(|error| match error {
+                    Error::NoRecording => Error::NoUpload,
+                    error => error,
+                })?;
                 Ok(Appended { offset: upload.length, expires_at: upload.expires_at, session: Some(session) })
             }
         }
@@ -429,13 +433,20 @@ impl Resumable {
         if !store.take_chore(CHORE, node, now, now.plus_seconds(CHORE_SECS)).await? {
             return Ok(());
         }
-        let expired = store.expired_uploads(Timestamp::now().plus_seconds(-MARGIN_SECS), BATCH).await?;
-        for id in expired {
-            match self.remove(id).await {
-                Ok(()) => tracing::info!(upload_id = %id, "upload {id} has expired and was removed"),
-                Err(error) => {
-                    tracing::warn!(upload_id = %id, %error, "upload {id} has expired and could not be removed; trying again");
+        loop {
+            let expired = store.expired_uploads(Timestamp::now().plus_seconds(-MARGIN_SECS), BATCH).await?;
+            let mut failed = false;
+            for id in &expired {
+                match self.remove(*id).await {
+                    Ok(()) => tracing::info!(upload_id = %id, "upload {id} has expired and was removed"),
+                    Err(error) => {
+                        failed = true;
+                        tracing::warn!(upload_id = %id, %error, "upload {id} has expired and could not be removed; trying again");
+                    }
                 }
+            }
+            if failed || expired.len() < BATCH as usize {
+                break;
             }
         }
         // Releases the chore, so that another node may do the next sweep.
@@ -460,7 +471,7 @@ impl From<MediaError> for ReceiveError {
 fn is_final(error: &Error) -> bool {
     match error {
         Error::Audio(error) => !matches!(error, AudioError::Io(_)),
-        Error::ChecksumMismatch => true,
+        Error::ChecksumMismatch | Error::NoRecording => true,
         _ => false,
     }
 }

@@ -1,7 +1,10 @@
 //! The uploads that an earlier page has begun: how much of each is sent, and that it goes on when its file is chosen again. Shown by
 //! the upload page.
 
-use crate::app::{detours::live_text, uploads::Uploads};
+use crate::{
+    app::{detours::live_text, uploads::Uploads},
+    feed::uploads::Unfinished,
+};
 use leptos::prelude::*;
 
 /// The section with these uploads; nothing if there are none.
@@ -17,7 +20,11 @@ pub fn UnfinishedUploads() -> impl IntoView {
                     <For each=move || uploads.unfinished.get() key=|upload| upload.key.clone() let(upload)>
                         {
                             let label = live_text(&upload.name);
-                            let words = upload.words();
+                            let key = upload.key.clone();
+                            let words = move || {
+                                let found = |all: &Vec<Unfinished>| all.iter().find(|one| one.key == key).map(Unfinished::words);
+                                uploads.unfinished.with(found).unwrap_or_default()
+                            };
                             view! {
                                 <li>
                                     <bdi inner_html=label.clone()></bdi>

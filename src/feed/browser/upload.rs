@@ -232,6 +232,9 @@ impl Sending {
     }
 
     fn fail(self, message: String) {
+        if !self.transfer.is_begun() {
+            forget_memory(&self.memory);
+        }
         (self.on_event)(Event::Failed(message));
     }
 
@@ -281,10 +284,11 @@ impl Sending {
                     (sending.on_event)(if sent_before { Event::SentBefore(status) } else { Event::Done(status) });
                 }
                 Err(_) => {
-                    let answer = Answer { session: None, offset: None, ..answer(&xhr) };
-                    // An answer that isn't a session is as good as none.
-                    let answer = if answer.status == 200 { Answer::default() } else { answer };
-                    let step = sending.transfer.on(answer, 0.0);
+                    // An answer that is neither a session nor an error of Hark's is as good as none.
+                    let step = match answer(&xhr).message {
+                        Some(message) => Step::Fail(message),
+                        None => sending.transfer.on(Answer::default(), 0.0),
+                    };
                     sending.perform(step);
                 }
             }
@@ -296,7 +300,7 @@ impl Sending {
         let begins = method == "POST";
         let address = self.address.clone().filter(|_| !begins).unwrap_or_else(|| UPLOADS_PATH.to_owned());
         self.request(method, &address, headers, body, move |mut sending, xhr, seconds| {
-            let answer = answer(&xhr);
+            let answer = answer_about_upload(&xhr);
             if begins && let Some(address) = header(&xhr, "Location") {
                 sending.address = Some(address);
             }
@@ -332,11 +336,7 @@ impl Sending {
         then: impl FnOnce(Self, XmlHttpRequest, f64) + 'static,
     ) {
         let key = self.key;
-        let Ok(xhr) = XmlHttpRequest::new() else { return self.fail(UNREADABLE.to_owned()) };
-        let opened = xhr.open(method, address);
-        let headers = headers.iter().chain(&[("Tus-Resumable", TUS_VERSION), ("Accept", "application/json")]);
-        let set = headers.map(|(name, value)| xhr.set_request_header(name, value)).collect::<Result<Vec<()>, _>>();
-        xhr.set_timeout(TIMEOUT_MS);
+        let Some(xhr) = open(method, address, headers) else { return self.fail(UNREADABLE.to_owned()) };
         let began = now();
         let on_end = Closure::once({
             let xhr = xhr.clone();
@@ -347,13 +347,29 @@ impl Sending {
         });
         // Also after an error, with the status 0.
         xhr.set_onloadend(Some(on_end.as_ref().unchecked_ref()));
-        let sent = opened.and(set.map(drop)).and_then(|()| xhr.send_with_opt_blob(body));
-        REQUESTS.with_borrow_mut(|requests| drop(requests.insert(key, Request { xhr: xhr.clone(), _on_end: on_end })));
-        if sent.is_err() {
-            // Reported as a request without an answer.
-            let _ = xhr.abort();
-        }
+        // This fails only for a request that isn't open.
+        let _ = xhr.send_with_opt_blob(body);
+        REQUESTS.with_borrow_mut(|requests| drop(requests.insert(key, Request { xhr, _on_end: on_end })));
     }
+}
+
+/// A request that can be sent.
+fn open(method: &str, address: &str, headers: &[(&str, &str)]) -> Option<XmlHttpRequest> {
+    let xhr = XmlHttpRequest::new().ok()?;
+    xhr.open(method, address).ok()?;
+    for (name, value) in headers.iter().chain(&[("Tus-Resumable", TUS_VERSION), ("Accept", "application/json")]) {
+        xhr.set_request_header(name, value).ok()?;
+    }
+    xhr.set_timeout(TIMEOUT_MS);
+    Some(xhr)
+}
+
+/// What an answer about an upload says. Something between here and Hark may answer in its place, such as a network that wants a
+/// login: what is no error then counts as no answer.
+fn answer_about_upload(xhr: &XmlHttpRequest) -> Answer {
+    let answer = answer(xhr);
+    let is_harks = header(xhr, "Tus-Resumable").is_some();
+    if is_harks || !matches!(answer.status, 200..=299 | 404 | 410) { answer } else { Answer::default() }
 }
 
 /// What an answer says.
@@ -501,13 +517,36 @@ pub fn unfinished() -> Vec<Unfinished> {
     keys.filter_map(read).collect()
 }
 
+/// Asks how much the server has of an upload that is remembered, and calls `then` with it: none if it isn't there any more. Nothing
+/// is called without an answer.
+pub fn ask_unfinished(memory: &str, then: impl FnOnce(Option<u64>) + 'static) {
+    let Some((_, address)) = remembered(memory) else { return };
+    let Some(xhr) = open("HEAD", &address, &[]) else { return };
+    let memory = memory.to_owned();
+    let on_end = Closure::once_into_js({
+        let xhr = xhr.clone();
+        move || match answer_about_upload(&xhr) {
+            // It may have become a session after that page was left.
+            Answer { status: 404 | 410, .. } | Answer { session: Some(_), .. } => {
+                forget_memory(&memory);
+                then(None);
+            }
+            Answer { offset: Some(offset), .. } => {
+                remember(&memory, offset, &address);
+                then(Some(offset));
+            }
+            _ => {}
+        }
+    });
+    xhr.set_onloadend(Some(on_end.unchecked_ref()));
+    // This fails only for a request that isn't open.
+    let _ = xhr.send();
+}
+
 /// Removes an upload that is remembered, here and at the server.
 pub fn remove(memory: &str) {
-    if let Some((_, address)) = remembered(memory)
-        && let Ok(xhr) = XmlHttpRequest::new()
-    {
+    if let Some(xhr) = remembered(memory).and_then(|(_, address)| open("DELETE", &address, &[])) {
         // If this fails, the server removes it when it expires.
-        let _ = xhr.open("DELETE", &address).and_then(|()| xhr.set_request_header("Tus-Resumable", TUS_VERSION));
         let _ = xhr.send();
     }
     forget_memory(memory);

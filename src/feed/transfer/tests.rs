@@ -103,6 +103,11 @@ fn refusals_end_it_and_failures_only_when_they_last() {
         assert_eq!(on(refusal(code, None)), Step::Fail("No.".to_owned()), "{code}");
     }
     assert_eq!(on(refusal(429, Some(60))), Step::Fail("No.".to_owned()), "as when the queue is full");
+    for (code, is_begun) in [(422, false), (460, false), (429, true), (507, true)] {
+        let mut transfer = Transfer::new(MB, LIMIT, true);
+        assert_eq!(transfer.on(refusal(code, Some(60)), 0.1), Step::Fail("No.".to_owned()));
+        assert_eq!(transfer.is_begun(), is_begun, "after {code}");
+    }
     assert_eq!(on(refusal(503, Some(12))), Step::Wait(12));
     assert_eq!(on(status(401)), Step::Fail("The server answered with status 401. Try again.".to_owned()));
     let mut transfer = Transfer::new(MB, LIMIT, true);
