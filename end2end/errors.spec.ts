@@ -38,6 +38,8 @@ for (const scripts of [true, false]) {
         await writeFile(file, tone(1));
         await visit(page, '/upload');
         const first = await create(page, file);
+        // Another recording: the same one would be offered instead of sent.
+        await writeFile(file, tone(2));
         await page.getByTestId('file-input').setInputFiles(file);
         await page.getByTestId('upload-submit').click();
         const refusal = page.getByTestId('error-message').first();

@@ -86,7 +86,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
 
         // Uploads under way, on the list.
         await page.unroute('**/api/list_sessions*');
-        await page.route('**/api/v1/sessions', route => (route.request().method() === 'POST' ? undefined : route.continue()));
+        await page.route('**/api/v1/uploads', route => (route.request().method() === 'POST' ? undefined : route.continue()));
         await page.locator('.nav a[href="/upload"]').click();
         await page.getByTestId('file-input').setInputFiles([file('first.wav', whole), file('second.wav', whole)]);
         await page.getByTestId('upload-submit').click();

@@ -37,7 +37,7 @@ test.describe('with a fast engine', () => {
   test('ten files are uploaded at once, and the one that is not a recording is refused', async ({ page, allow }) => {
     allow(/status of 422/);
     await visit(page, '/upload');
-    const file = (n: number) => ({ name: `part ${n}.wav`, mimeType: 'audio/wav', buffer: n === 4 ? Buffer.from('no sound') : tone(1) });
+    const file = (n: number) => ({ name: `part ${n}.wav`, mimeType: 'audio/wav', buffer: n === 4 ? Buffer.from('no sound') : tone(1 + n / 10) });
     await page.getByTestId('file-input').setInputFiles(Array.from({ length: 10 }, (_, n) => file(n)));
     await expect(page.getByTestId('chosen').locator('li')).toHaveCount(10);
     await page.getByTestId('upload-submit').click();

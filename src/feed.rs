@@ -7,6 +7,7 @@ pub mod measure;
 pub mod player;
 pub mod reduce;
 pub mod tabs;
+pub mod transfer;
 pub mod uploads;
 
 #[cfg(feature = "hydrate")]

@@ -29,6 +29,7 @@ mod status;
 pub mod text;
 mod timestamp;
 pub mod transcript;
+pub mod upload;
 
 pub use admin::{AdminAction, AdminOutcome, AdminSession, AdminSessionPage};
 pub use arm::{Arm, Browser};

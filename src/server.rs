@@ -53,6 +53,7 @@ pub mod ready;
 pub mod registry;
 pub mod report_limits;
 pub mod requests;
+pub mod resumable;
 pub mod retention;
 pub mod router;
 mod scrape;
@@ -67,6 +68,7 @@ pub mod store;
 pub mod stream;
 pub mod stuck;
 pub mod telemetry;
+mod tree_hash;
 pub mod uploads;
 
 pub use node::{Node, StartError};

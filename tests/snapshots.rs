@@ -103,6 +103,14 @@ examples! {
     Error::UploadSilent { .. } => [Error::UploadSilent { secs: 30 }],
     Error::TooManyUploads { .. } => [Error::TooManyUploads { limit: 8, of: "your" }],
     Error::UploadsFull { .. } => [Error::UploadsFull { limit: 128 }],
+    Error::NoUpload => [Error::NoUpload],
+    Error::WrongTusVersion => [Error::WrongTusVersion],
+    Error::NoPart => [Error::NoPart],
+    Error::WrongOffset { .. } => [Error::WrongOffset { offset: 8_388_608 }],
+    Error::PartTooLarge { .. } => [Error::PartTooLarge { limit: 8_388_608 }],
+    Error::BeyondEnd { .. } => [Error::BeyondEnd { left: 1234 }],
+    Error::ChecksumMismatch => [Error::ChecksumMismatch],
+    Error::TooManyUnfinished { .. } => [Error::TooManyUnfinished { limit: 32, of: "Too many of your" }],
     Error::ConnectionsFull => [Error::ConnectionsFull],
     Error::TooManyConnections { .. } => [Error::TooManyConnections { limit: 512 }],
     Error::MethodNotAllowed => [Error::MethodNotAllowed],
@@ -279,7 +287,7 @@ fn hidden(command: &Command) -> Vec<String> {
 }
 
 /// The title of each struct of settings, in the order of the document.
-const GROUPS: [(&str, &str); 24] = [
+const GROUPS: [(&str, &str); 25] = [
     ("DataConfig", "Where things are kept"),
     ("NetworkConfig", "Proxies"),
     // What stands in none of the other structs.
@@ -298,6 +306,7 @@ const GROUPS: [(&str, &str); 24] = [
     ("StreamConfig", "Status streams"),
     ("HttpConfig", "Connections and requests"),
     ("UploadConfig", "Uploads"),
+    ("ResumableConfig", "Uploads in parts"),
     ("ExportConfig", "Exports"),
     ("HealthConfig", "Health of the sessions"),
     ("DatabaseConfig", "Connections to PostgreSQL"),

@@ -63,6 +63,8 @@ fn new_session(whose: &str, title: &str, engine: EngineId) -> NewSession {
         duration_total: Some(60.0),
         lease_until: None,
         address: None,
+        recording_hash: None,
+        upload: None,
     }
 }
 

@@ -7,11 +7,14 @@ use crate::{
     feed::{
         Feed,
         browser::{dom, upload},
-        uploads::{Event, Picked, Queue, UploadOptions},
+        uploads::{Event, Picked, Queue, Unfinished, UploadOptions},
     },
-    model::SessionId,
+    model::{SessionId, page::UploadInfo},
 };
 use leptos::prelude::*;
+
+/// The largest part before the server has said what it accepts, in bytes: every server accepts it.
+const MIN_PART_LIMIT: u64 = 1024 * 1024;
 
 /// A handle to the uploads.
 #[derive(Clone, Copy)]
@@ -19,6 +22,10 @@ pub struct Uploads {
     pub queue: RwSignal<Queue>,
     /// The files that are chosen and not sent yet. The files themselves are kept by `feed/browser/upload.rs`.
     pub chosen: RwSignal<Vec<Picked>>,
+    /// The uploads that earlier pages have begun, and whose files weren't chosen again yet.
+    pub unfinished: RwSignal<Vec<Unfinished>>,
+    /// The largest file and the largest part that the server accepts, in bytes.
+    limits: StoredValue<(u64, u64)>,
     /// The session that the last upload created. The upload page opens it if that was the only upload.
     pub created: RwSignal<Option<SessionId>>,
     feed: Feed,
@@ -30,11 +37,14 @@ impl Uploads {
         let uploads = Self {
             queue: RwSignal::default(),
             chosen: RwSignal::default(),
+            unfinished: RwSignal::default(),
+            limits: StoredValue::new((u64::MAX, MIN_PART_LIMIT)),
             created: RwSignal::default(),
             feed: Feed::expect(),
         };
         provide_context(uploads);
-        // Leaving would lose what is being sent, and the choice.
+        effect(move || uploads.find_unfinished());
+        // Leaving would end what is being sent, and lose the choice.
         let lossy =
             Memo::new(move |_| uploads.queue.with(|queue| queue.open() > 0) || !uploads.chosen.with(Vec::is_empty));
         effect(move || dom::warn_before_leaving(lossy.get()));
@@ -45,12 +55,55 @@ impl Uploads {
         expect_context()
     }
 
+    /// Notes what the server accepts.
+    pub(crate) fn learn(self, info: &UploadInfo) {
+        self.limits.set_value((info.max_upload_bytes, info.part_bytes));
+    }
+
+    /// Notes which files are chosen now. Those that an earlier page has begun to send go on at once, with their options of then.
+    pub(crate) fn choose(self, chosen: Vec<Picked>) {
+        if chosen.iter().any(|file| file.begun) {
+            self.enqueue(upload::take_chosen(true), &UploadOptions::default());
+        }
+        self.chosen.set(chosen.into_iter().filter(|file| !file.begun).collect());
+    }
+
     /// Queues the chosen files, and starts as many uploads as may be sent at once.
-    pub(crate) fn add(self, options: &UploadOptions, limit: u64) {
-        let files = upload::take_chosen();
+    pub(crate) fn add(self, options: &UploadOptions) {
+        let files = upload::take_chosen(false);
         self.chosen.set(Vec::new());
+        self.enqueue(files, options);
+    }
+
+    fn enqueue(self, files: Vec<Picked>, options: &UploadOptions) {
+        let (limit, _) = self.limits.get_value();
+        self.unfinished.update(|unfinished| {
+            unfinished.retain(|one| {
+                !files.iter().any(|file| file.begun && (&file.name, file.bytes) == (&one.name, one.bytes))
+            });
+        });
         self.queue.update(|queue| files.into_iter().for_each(|file| queue.add(file, options.clone(), limit)));
         self.start_next();
+    }
+
+    /// Finds the uploads that earlier pages have begun, and asks the server what it still has of them.
+    fn find_unfinished(self) {
+        let unfinished = upload::unfinished();
+        self.unfinished.set(unfinished.clone());
+        for Unfinished { key, .. } in unfinished {
+            upload::ask_unfinished(&key.clone(), move |sent| {
+                self.unfinished.update(|all| match sent {
+                    Some(sent) => all.iter_mut().filter(|one| one.key == key).for_each(|one| one.sent = sent),
+                    None => all.retain(|one| one.key != key),
+                });
+            });
+        }
+    }
+
+    /// Removes an upload that an earlier page has begun.
+    pub(crate) fn forget(self, key: &str) {
+        upload::remove(key);
+        self.unfinished.update(|unfinished| unfinished.retain(|one| one.key != key));
     }
 
     /// Cancels an upload that waits or is being sent.
@@ -77,13 +130,17 @@ impl Uploads {
     fn start_next(self) {
         let started = self.queue.try_update(|queue| queue.start(upload::now())).unwrap_or_default();
         for (key, options) in started {
-            upload::send(key, &options, move |event| self.on(key, event));
+            upload::send(key, &options, self.limits.get_value().1, move |event| self.on(key, event));
         }
     }
 
     fn on(self, key: u32, event: Event) {
         let (ended, created) = match &event {
-            Event::Sent { .. } => (false, None),
+            Event::Found { .. } | Event::Sent { .. } | Event::Stalled => (false, None),
+            Event::SentBefore(status) => {
+                self.feed.status(status.as_ref().clone());
+                (true, None)
+            }
             Event::Done(status) => {
                 // Before the queue shows the session and so watches it: lists load it only if nobody does.
                 self.feed.status(status.as_ref().clone());

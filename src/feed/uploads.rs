@@ -1,5 +1,5 @@
 //! The queue of uploads that the upload page shows: which wait, which are being sent, and how each ended. Pure.
-//! `feed/browser/upload.rs` sends them, and `app/uploads.rs` connects the two.
+//! `feed/browser/upload.rs` sends them, each as `feed/transfer.rs` says, and `app/uploads.rs` connects the two.
 
 use crate::model::{Status, text};
 
@@ -10,6 +10,31 @@ pub struct Picked {
     pub key: u32,
     pub name: String,
     pub bytes: u64,
+    /// Whether an earlier page has begun to send it, so that it goes on from there.
+    pub begun: bool,
+}
+
+/// An upload that an earlier page has begun. It goes on when its file is chosen again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Under which `feed/browser/upload.rs` remembers it.
+    pub key: String,
+    pub name: String,
+    pub bytes: u64,
+    /// How many bytes the server had when that page was left.
+    pub sent: u64,
+}
+
+impl Unfinished {
+    /// `62% of 4.8 MB sent`.
+    #[must_use]
+    pub fn words(&self) -> String {
+        format!("{} of {} sent", text::percentage(percent(self.sent, self.bytes)), crate::model::bytes(self.bytes))
+    }
+}
+
+fn percent(sent: u64, bytes: u64) -> f64 {
+    if bytes == 0 { 0.0 } else { sent as f64 / bytes as f64 * 100.0 }
 }
 
 /// The options sent along with a file. An empty one leaves the choice to the server.
@@ -21,15 +46,23 @@ pub struct UploadOptions {
     pub vocabulary: String,
     pub channels: String,
     pub track: String,
+    /// Whether it is sent even if the same file was sent before.
+    pub again: bool,
 }
 
 /// What happened to an upload that was started.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The number of bytes of the request sent at this time, in seconds.
+    /// The server has so many bytes from before, at this time in seconds.
+    Found { bytes: u64, at: f64 },
+    /// The server has so many bytes at this time, in seconds.
     Sent { bytes: u64, at: f64 },
-    /// The server answered with a new session, which has this status.
+    /// The connection broke. It is tried again.
+    Stalled,
+    /// It has become a session, which has this status.
     Done(Box<Status>),
+    /// The same file was sent before, and became a session that has this status.
+    SentBefore(Box<Status>),
     /// It failed, with a message for people.
     Failed(String),
 }
@@ -39,14 +72,20 @@ pub enum Event {
 pub enum Phase {
     /// Waiting for its turn.
     Waiting,
-    /// Being sent since `began`; `sent` bytes were sent at `at`. Both times are in seconds of the same clock.
+    /// Being sent since `began`, when the server had `found` bytes; at `at` it had `sent`. Both times are in seconds of the same
+    /// clock.
     Sending {
+        found: u64,
         sent: u64,
         began: f64,
         at: f64,
+        /// Whether the connection is broken.
+        stalled: bool,
     },
     /// Received, with the status that its session began with.
     Done(Box<Status>),
+    /// Not sent, because it was sent before and became this session.
+    SentBefore(Box<Status>),
     Failed(String),
     /// Cancelled by the person who started it.
     Aborted,
@@ -70,7 +109,7 @@ impl Upload {
     /// Seconds after which the speed has settled: before, it depends on the first packets.
     const SETTLED: f64 = 1.0;
 
-    /// The bytes of the file sent so far. The request is a little longer than the file.
+    /// The bytes of the file that the server has.
     #[must_use]
     pub fn sent(&self) -> u64 {
         match self.phase {
@@ -83,15 +122,17 @@ impl Upload {
     /// The part of the file sent so far, in percent.
     #[must_use]
     pub fn percent(&self) -> f64 {
-        if self.bytes == 0 { 0.0 } else { self.sent() as f64 / self.bytes as f64 * 100.0 }
+        percent(self.sent(), self.bytes)
     }
 
     /// Bytes per second, once the speed has settled.
     #[must_use]
     pub fn speed(&self) -> Option<f64> {
         match self.phase {
-            Phase::Sending { sent, began, at } if at - began >= Self::SETTLED && sent > 0 => {
-                Some(sent as f64 / (at - began))
+            Phase::Sending { found, sent, began, at, stalled: false }
+                if at - began >= Self::SETTLED && sent > found =>
+            {
+                Some((sent - found) as f64 / (at - began))
             }
             _ => None,
         }
@@ -106,7 +147,13 @@ impl Upload {
     /// Whether the upload can be tried again.
     #[must_use]
     pub fn can_retry(&self) -> bool {
-        matches!(self.phase, Phase::Failed(_) | Phase::Aborted) && !self.too_large
+        matches!(self.phase, Phase::Failed(_) | Phase::Aborted | Phase::SentBefore(_)) && !self.too_large
+    }
+
+    /// Whether the connection over which it is sent is broken.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        matches!(self.phase, Phase::Sending { stalled: true, .. })
     }
 
     /// Whether it waits or is being sent.
@@ -167,7 +214,7 @@ impl Queue {
 
     /// Appends a file. A file larger than `limit` bytes fails without being sent.
     pub fn add(&mut self, picked: Picked, options: UploadOptions, limit: u64) {
-        let Picked { key, name, bytes } = picked;
+        let Picked { key, name, bytes, .. } = picked;
         self.begin_run();
         let problem = too_large(bytes, limit);
         let too_large = problem.is_some();
@@ -189,7 +236,7 @@ impl Queue {
         let free = Self::AT_ONCE.saturating_sub(busy);
         let mut started = Vec::new();
         for upload in self.uploads.iter_mut().filter(|u| u.phase == Phase::Waiting).take(free) {
-            upload.phase = Phase::Sending { sent: 0, began: now, at: now };
+            upload.phase = Phase::Sending { found: 0, sent: 0, began: now, at: now, stalled: false };
             self.run.began.get_or_insert(now);
             started.push((upload.key, upload.options.clone()));
         }
@@ -199,14 +246,21 @@ impl Queue {
     /// Takes in an event. Events of an upload that has ended are ignored.
     pub fn on(&mut self, key: u32, event: Event) {
         let Some(upload) = self.get_mut(key) else { return };
-        let Phase::Sending { sent, began, .. } = upload.phase else { return };
+        let Phase::Sending { found, sent, began, at: before, .. } = upload.phase else { return };
         match event {
+            Event::Found { bytes, at } => {
+                upload.phase = Phase::Sending { found: bytes, sent: bytes, began: at, at, stalled: false };
+            }
+            Event::Stalled => {
+                upload.phase = Phase::Sending { found, sent, began, at: before, stalled: true };
+            }
             Event::Sent { bytes, at } => {
-                upload.phase = Phase::Sending { sent: bytes.max(sent), began, at };
+                upload.phase = Phase::Sending { found, sent: bytes.max(sent), began, at, stalled: false };
                 self.run.sent += bytes.saturating_sub(sent);
                 self.run.at = at;
             }
             Event::Done(status) => upload.phase = Phase::Done(status),
+            Event::SentBefore(status) => upload.phase = Phase::SentBefore(status),
             Event::Failed(message) => upload.phase = Phase::Failed(message),
         }
     }
@@ -218,7 +272,7 @@ impl Queue {
         }
     }
 
-    /// Queues an upload that failed or was cancelled again.
+    /// Queues an upload again that failed, was cancelled or wasn't sent because it was before.
     pub fn retry(&mut self, key: u32) {
         if !self.get(key).is_some_and(Upload::can_retry) {
             return;
@@ -226,6 +280,7 @@ impl Queue {
         self.begin_run();
         let run = self.run.number;
         if let Some(upload) = self.get_mut(key) {
+            upload.options.again |= matches!(upload.phase, Phase::SentBefore(_));
             (upload.phase, upload.run) = (Phase::Waiting, run);
         }
     }
@@ -254,7 +309,7 @@ impl Queue {
     /// Whether an upload isn't a session: it waits, is being sent, has failed or was cancelled.
     #[must_use]
     pub fn has_unfinished(&self) -> bool {
-        self.uploads.iter().any(|u| !matches!(u.phase, Phase::Done(_)))
+        self.uploads.iter().any(|u| !matches!(u.phase, Phase::Done(_) | Phase::SentBefore(_)))
     }
 
     /// The uploads of this run together; none once all have ended.
@@ -269,7 +324,7 @@ impl Queue {
         (self.open() > 0).then(|| Total {
             files: of_run().count(),
             done: of_run().filter(|u| !u.is_open()).count(),
-            percent: if bytes == 0 { 0.0 } else { sent as f64 / bytes as f64 * 100.0 },
+            percent: percent(sent, bytes),
             seconds_remaining: settled.then(|| (bytes - sent) as f64 * time / self.run.sent as f64),
         })
     }

@@ -65,6 +65,8 @@ pub struct UploadInfo {
     pub accept: String,
     /// The largest file accepted, in bytes.
     pub max_upload_bytes: u64,
+    /// The largest part of an upload, in bytes.
+    pub part_bytes: u64,
     /// The longest recording accepted, in seconds.
     pub max_duration: f64,
     /// Whether the browser doesn't send the cookie back. Without it nobody could find an upload again.

@@ -7,6 +7,7 @@ mod figures;
 mod health;
 mod host;
 mod recordings;
+mod resumable;
 mod rollout;
 
 use super::address::{ForwardedHeader, TrustedProxy};
@@ -21,6 +22,7 @@ pub use host::AllowedHost;
 pub(super) use host::is_host;
 use leptos::config::{Env, LeptosOptions, get_configuration};
 pub use recordings::RecordingsUrl;
+pub use resumable::ResumableConfig;
 pub use rollout::{RolloutConfig, StreamShare};
 use std::{
     env::VarError,
@@ -59,6 +61,8 @@ pub struct ServeConfig {
     pub http: HttpConfig,
     #[command(flatten)]
     pub uploads: UploadConfig,
+    #[command(flatten)]
+    pub resumable: ResumableConfig,
     #[command(flatten)]
     pub database: DatabaseConfig,
     #[command(flatten)]

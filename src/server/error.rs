@@ -5,7 +5,7 @@ use super::{
     audio::{AudioError, ProbeError},
     media::MediaError,
     speech::{SpeechError, models::ModelChangeError},
-    store::{self, EnqueueError, LimitScope, QueueFull, ReachedLimit},
+    store::{self, AddUploadError, EnqueueError, LimitScope, QueueFull, ReachedLimit},
 };
 use crate::model::{
     ApiError, ErrorBody, TitleError, UnknownChannels, UnknownEngine, UnknownTrack, bytes, duration, retry_after,
@@ -14,7 +14,7 @@ use crate::model::{
 use axum::{
     Json,
     extract::multipart::MultipartError,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -74,6 +74,25 @@ pub enum Error {
     TooManyUploads { limit: u32, of: &'static str },
     #[error("This server receives as many uploads as it can, which is {limit} at once. Try again in a minute.")]
     UploadsFull { limit: u32 },
+    #[error("There is no such upload, or it isn't yours. It may have expired; begin it again.")]
+    NoUpload,
+    #[error("Send the version of the tus protocol that you speak as Tus-Resumable. This server speaks 1.0.0.")]
+    WrongTusVersion,
+    #[error("Send a part of the file with the Content-Type application/offset+octet-stream.")]
+    NoPart,
+    #[error("The part doesn't begin where the upload ends, which is at byte {offset}. Go on from there.")]
+    WrongOffset { offset: u64 },
+    #[error("A part of an upload may have at most {limit} bytes. Send the file in smaller parts.")]
+    PartTooLarge { limit: u64 },
+    #[error(
+        "The part is longer than what the upload still lacks, which is {left} bytes. Begin again with the size of the whole file."
+    )]
+    BeyondEnd { left: u64 },
+    #[error("What has arrived isn't what was sent: its checksum differs. Send it again.")]
+    ChecksumMismatch,
+    /// The number of uploads in parts that have begun and not ended.
+    #[error("{of} uploads have begun and not ended: {limit} are the most. End or cancel some of them first.")]
+    TooManyUnfinished { limit: u32, of: &'static str },
     #[error("This server has as many connections open as it may have. Try again in a few seconds.")]
     ConnectionsFull,
     #[error(
@@ -182,7 +201,11 @@ impl Error {
     #[must_use]
     pub fn status_code(&self) -> StatusCode {
         match self {
-            Self::NotFound | Self::NoRoute | Self::NoRecording => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoRoute | Self::NoRecording | Self::NoUpload => StatusCode::NOT_FOUND,
+            Self::WrongTusVersion => StatusCode::PRECONDITION_FAILED,
+            Self::NoPart => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            // The protocol's own status.
+            Self::ChecksumMismatch => StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST),
             Self::BadRequest(_) | Self::BrokenUpload | Self::NotConfirmed => StatusCode::BAD_REQUEST,
             Self::RequestTooSlow { .. } | Self::UploadTooSlow { .. } | Self::UploadSilent { .. } => {
                 StatusCode::REQUEST_TIMEOUT
@@ -199,9 +222,11 @@ impl Error {
             | Self::DecodersBusy { .. }
             | Self::CopyUnderWay
             | Self::ConnectionsFull => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            Self::TooLarge { .. }
+            | Self::MessageTooLarge { .. }
+            | Self::RequestTooLarge { .. }
+            | Self::PartTooLarge { .. }
+            | Self::BeyondEnd { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::CrossSite { .. } => StatusCode::FORBIDDEN,
             Self::WorkersOff | Self::CookiesBlocked | Self::InvalidKey => StatusCode::FORBIDDEN,
             Self::AdminOff | Self::NotAdministrator | Self::WrongPassword => StatusCode::FORBIDDEN,
@@ -214,9 +239,10 @@ impl Error {
             | Self::TooManySignIns { .. }
             | Self::QueueFull(_)
             | Self::TooManyUploads { .. }
+            | Self::TooManyUnfinished { .. }
             | Self::TooManyCopies { .. }
             | Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Conflict(..) => StatusCode::CONFLICT,
+            Self::Conflict(..) | Self::WrongOffset { .. } => StatusCode::CONFLICT,
             // RFC 4331 uses this status for quotas too.
             Self::DiskFull { .. } | Self::NothingSaved | Self::Quota { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Self::Audio(AudioError::Io(_)) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -232,7 +258,12 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NotFound | Self::NoRoute | Self::NoRecording => "not_found",
+            Self::NotFound | Self::NoRoute | Self::NoRecording | Self::NoUpload => "not_found",
+            Self::WrongTusVersion => "wrong_tus_version",
+            Self::NoPart => "unsupported_media_type",
+            Self::WrongOffset { .. } => "wrong_offset",
+            Self::ChecksumMismatch => "checksum_mismatch",
+            Self::TooManyUnfinished { .. } => "too_many_unfinished",
             Self::NoCopy(_) => "no_copy",
             Self::CopyUnderWay => "copy_under_way",
             Self::TooManyCopies { .. } => "too_many_copies",
@@ -245,7 +276,11 @@ impl Error {
             Self::EngineUnavailable { .. } => "engine_unavailable",
             Self::Storage(_) => "storage_unavailable",
             Self::DatabaseAway => "database_unavailable",
-            Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::RequestTooLarge { .. } => "too_large",
+            Self::TooLarge { .. }
+            | Self::MessageTooLarge { .. }
+            | Self::RequestTooLarge { .. }
+            | Self::PartTooLarge { .. }
+            | Self::BeyondEnd { .. } => "too_large",
             Self::RequestTooSlow { .. } => "request_too_slow",
             Self::UploadTooSlow { .. } | Self::UploadSilent { .. } => "upload_too_slow",
             Self::TooManyUploads { .. } | Self::UploadsFull { .. } => "too_many_uploads",
@@ -337,6 +372,9 @@ impl IntoResponse for Error {
         if let Self::MethodNotAllowed = self {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
         }
+        if let Self::WrongOffset { offset } = self {
+            response.headers_mut().insert(HeaderName::from_static("upload-offset"), HeaderValue::from(offset));
+        }
         if let Self::RangeNotSatisfiable(size) = self
             && let Ok(value) = format!("bytes */{size}").parse()
         {
@@ -426,7 +464,19 @@ impl From<EnqueueError> for Error {
         match error {
             EnqueueError::Full(full) => full.into(),
             EnqueueError::Quota { used, limit } => Self::Quota { used, limit },
+            EnqueueError::UploadClosed => Self::NoUpload,
             EnqueueError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AddUploadError> for Error {
+    fn from(error: AddUploadError) -> Self {
+        match error {
+            AddUploadError::Owner(limit) => Self::TooManyUnfinished { limit, of: "Too many of your" },
+            AddUploadError::Address(limit) => Self::TooManyUnfinished { limit, of: "Too many of your network's" },
+            AddUploadError::Quota { used, limit } => Self::Quota { used, limit },
+            AddUploadError::Store(error) => error.into(),
         }
     }
 }

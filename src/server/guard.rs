@@ -106,10 +106,10 @@ fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Autho
 
 async fn forward(state: &AppState, request: Request, next: Next) -> Response {
     let path = request.extensions().get().map_or("", MatchedPath::as_str);
-    let (limit, message) = match http::body_limit(request.method(), path) {
+    let (limit, message) = match http::body_limit(request.method(), path, request.headers()) {
         BodyLimit::Small => (state.settings.http.max_body_bytes.into(), false),
         BodyLimit::Message(limit) => (limit, true),
-        // `http::upload` applies the limits.
+        // `http::upload` and `resumable` apply the limits.
         BodyLimit::Upload => {
             expect_upload(state, &request);
             return next.run(request).await;

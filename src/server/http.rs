@@ -16,6 +16,7 @@ mod outside;
 pub mod page;
 mod range;
 mod reports;
+mod resumable;
 mod search;
 mod segments;
 mod sessions;
@@ -29,11 +30,11 @@ pub use outside::is_announcement;
 pub use upload::FORM_BYTES;
 
 use super::{error::Error, state::AppState};
-use crate::model::{Session, SessionId};
+use crate::model::{Session, SessionId, page::UPLOAD_PATH, upload::UPLOADS_PATH};
 use axum::{
     Json, Router,
     extract::{FromRequestParts, Path, Request, State},
-    http::{HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -76,6 +77,7 @@ pub fn router(state: &AppState) -> Router<AppState> {
         .routes(routes!(identity::make_recovery_key, identity::revoke_recovery_key))
         .routes(routes!(identity::open))
         .routes(routes!(identity::logout))
+        .merge(resumable::routes())
         .routes(routes!(search::search))
         .routes(routes!(segments::list))
         .routes(routes!(segments::waveform))
@@ -129,8 +131,15 @@ pub fn workers(state: &AppState) -> Router<AppState> {
 /// Answers a request that waits for the database when that is known to be away.
 async fn answer_without_database(State(state): State<AppState>, request: Request, next: Next) -> Response {
     // A recording that is being received may take minutes, by the end of which the database may be back: `sessions`
-    // checks it before and after.
-    if request.method() == Method::POST && request.uri().path() == "/api/v1/sessions" {
+    // and `resumable` check it before and after.
+    let receives = match *request.method() {
+        Method::POST => {
+            [UPLOAD_PATH, UPLOADS_PATH].contains(&request.uri().path()) || resumable::brings_part(request.headers())
+        }
+        Method::PATCH => resumable::brings_part(request.headers()),
+        _ => false,
+    };
+    if receives {
         return next.run(request).await;
     }
     let answered = state.sessions.store.unless_away(next.run(request)).await;
@@ -147,10 +156,15 @@ pub enum BodyLimit {
     Upload,
 }
 
-/// The limit for the body of a request, by its route.
+/// The limit for the body of a request, by its route and what its headers say of it.
 #[must_use]
-pub fn body_limit(method: &Method, route: &str) -> BodyLimit {
+pub fn body_limit(method: &Method, route: &str, headers: &HeaderMap) -> BodyLimit {
     match (method, route) {
+        (&Method::POST | &Method::PATCH, "/api/v1/uploads" | "/api/v1/uploads/{id}")
+            if resumable::brings_part(headers) =>
+        {
+            BodyLimit::Upload
+        }
         (&Method::POST, "/api/v1/sessions") => BodyLimit::Upload,
         (&Method::PUT, "/api/v1/sessions/{id}/status") | (&Method::POST, "/api/v1/sessions/{id}/segments") => {
             BodyLimit::Message(outside::MAX_BODY)

@@ -13,6 +13,7 @@ use crate::{
     server::{
         config::RecordingsUrl,
         space::{self, Ledger, Reservation, RoomError},
+        tree_hash::TreeHash,
     },
 };
 use bytes::Bytes;
@@ -97,6 +98,8 @@ pub struct Upload {
     scratch: Scratch,
     media: Recordings,
     room: UploadRoom,
+    /// Computed of recordings, and of nothing else.
+    hash: Option<TreeHash>,
     /// Bytes written so far.
     pub bytes: u64,
 }
@@ -109,6 +112,8 @@ pub struct Received {
     /// Room reserved for storing it on another disk.
     room: Option<Reservation>,
     pub bytes: u64,
+    /// The hash of a recording.
+    pub hash: Option<String>,
 }
 
 /// A copy for browsers that is in the storage.
@@ -191,6 +196,17 @@ impl Recordings {
         Ok(UploadRoom { incoming, kept })
     }
 
+    /// Checks that there is room for an upload of so many bytes that comes in parts: for the parts, and for the recording that
+    /// is put together from them. Reserves nothing, because the parts may take days.
+    ///
+    /// # Errors
+    /// [`MediaError::Full`] if there isn't so much.
+    pub fn check_room_for_parts(&self, bytes: u64) -> Result<(), MediaError> {
+        // Parts in a folder may be on the disk on which the recording is put together.
+        let bytes = if self.folder.is_some() { bytes.saturating_mul(2) } else { bytes };
+        self.ledger.reserve(&self.incoming, bytes).map(drop).map_err(MediaError::from)
+    }
+
     /// Reserves room for the copy of a recording that a worker fetches. Reserves nothing where recordings are in a
     /// folder, because they are read there directly.
     ///
@@ -213,7 +229,8 @@ impl Recordings {
     /// # Errors
     /// If no scratch file can be made.
     pub fn receive(&self, id: SessionId, room: UploadRoom) -> Result<Upload, MediaError> {
-        self.receive_as(&id.to_string(), room)
+        let upload = self.receive_as(&id.to_string(), room)?;
+        Ok(Upload { hash: Some(TreeHash::default()), ..upload })
     }
 
     /// Begins to write a copy for browsers. One that is left behind by a crash is removed by the next start.
@@ -224,6 +241,15 @@ impl Recordings {
         self.receive_as(&copy_name(id, form), room)
     }
 
+    /// Begins to receive a part of an upload, under a name of its own. One that is left behind by a crash is removed by the next
+    /// start.
+    ///
+    /// # Errors
+    /// If no scratch file can be made.
+    pub fn receive_part(&self, name: &str, room: UploadRoom) -> Result<Upload, MediaError> {
+        self.receive_as(name, room)
+    }
+
     fn receive_as(&self, name: &str, room: UploadRoom) -> Result<Upload, MediaError> {
         let opened = Scratch::create(self.incoming.join(name)).and_then(|s| Ok((s.append()?, s)));
         let (file, scratch) = opened.map_err(|e| self.failed(e))?;
@@ -231,7 +257,7 @@ impl Recordings {
         // Tokio's file has a buffer of this size too, while a thread writes it.
         file.set_max_buf_size(WRITE_BUFFER);
         let file = FileWriter::with_capacity(WRITE_BUFFER, file);
-        Ok(Upload { file, scratch, media: self.clone(), room, bytes: 0 })
+        Ok(Upload { file, scratch, media: self.clone(), room, hash: None, bytes: 0 })
     }
 
     /// Stores a received recording, which appears whole.
@@ -248,6 +274,14 @@ impl Recordings {
     /// As [`Self::keep`].
     pub async fn keep_copy(&self, id: SessionId, form: CopyForm, made: &Received) -> Result<(), MediaError> {
         self.keep_as(&copy_name(id, form), made).await
+    }
+
+    /// Stores a part of an upload, which appears whole.
+    ///
+    /// # Errors
+    /// As [`Self::keep`].
+    pub async fn keep_part(&self, name: &str, part: &Received) -> Result<(), MediaError> {
+        self.keep_as(name, part).await
     }
 
     async fn keep_as(&self, name: &str, received: &Received) -> Result<(), MediaError> {
@@ -316,6 +350,14 @@ impl Recordings {
         range: Option<std::ops::Range<u64>>,
     ) -> Result<Pieces, MediaError> {
         self.read_at(&Path::from(copy_name(id, form)), range).await
+    }
+
+    /// Reads a part of an upload.
+    ///
+    /// # Errors
+    /// If it isn't there, or can't be read.
+    pub async fn read_part(&self, name: &str) -> Result<Pieces, MediaError> {
+        self.read_at(&Path::from(name), None).await
     }
 
     async fn read_at(&self, key: &Path, range: Option<std::ops::Range<u64>>) -> Result<Pieces, MediaError> {
@@ -407,6 +449,14 @@ impl Recordings {
         futures::future::join_all(removed).await.into_iter().collect()
     }
 
+    /// Removes a part of an upload. Succeeds also if there is none.
+    ///
+    /// # Errors
+    /// If it can't be removed.
+    pub async fn remove_part(&self, name: &str) -> Result<(), MediaError> {
+        self.remove_as(name.to_owned()).await
+    }
+
     async fn remove_as(&self, name: String) -> Result<(), MediaError> {
         if let Some(folder) = &self.folder {
             let _ = tokio::fs::remove_file(location::part_file(&folder.join(&name))).await;
@@ -472,7 +522,7 @@ impl Recordings {
         for entry in std::fs::read_dir(&self.incoming)? {
             let scratch = Scratch::existing(entry?.path());
             let id = scratch.path().file_name().and_then(|name| name.to_str()?.parse().ok());
-            found.extend(id.map(|id| (id, Received { scratch, room: None, bytes: 0 })));
+            found.extend(id.map(|id| (id, Received { scratch, room: None, bytes: 0, hash: None })));
         }
         Ok(found)
     }
@@ -524,10 +574,19 @@ impl Upload {
             kept.cover(bytes, RESERVE_STEP)?;
         }
         self.bytes = bytes;
+        if let Some(hash) = &mut self.hash {
+            hash.update(piece);
+        }
         self.file.write_all(piece).await.map_err(|e| self.media.failed(e))?;
         // A buffer's worth may be waiting here, and as much may be on its way to the disk.
         self.room.incoming.written(bytes.saturating_sub((self.file.buffer().len() + WRITE_BUFFER) as u64));
         Ok(())
+    }
+
+    /// The hash of what was written of a recording so far.
+    #[must_use]
+    pub fn hash(&self) -> Option<String> {
+        self.hash.as_ref().map(TreeHash::hex)
     }
 
     /// Ends the upload.
@@ -536,7 +595,8 @@ impl Upload {
     /// If the last bytes can't be written.
     pub async fn finish(mut self) -> Result<Received, MediaError> {
         self.file.flush().await.map_err(|e| self.media.failed(e))?;
-        Ok(Received { scratch: self.scratch, room: self.room.kept, bytes: self.bytes })
+        let hash = self.hash();
+        Ok(Received { scratch: self.scratch, room: self.room.kept, bytes: self.bytes, hash })
     }
 }
 

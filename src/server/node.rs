@@ -121,6 +121,7 @@ impl Node {
         spawn(Box::pin(jobs::run(self.workers, stop.clone())));
         spawn(Box::pin(jobs::watch_outside_workers(Arc::clone(&state.outside), stop.clone())));
         spawn(Box::pin(jobs::delete_expired(Arc::clone(&state.sessions), stop.clone())));
+        spawn(Box::pin(remove_expired_uploads(state.clone(), stop.clone())));
         spawn(Box::pin(outside::listen(Arc::clone(&state.outside), self.inbox, stop.clone())));
         if state.settings.monitoring {
             spawn(Box::pin(keep_figures(state.clone(), stop.clone())));
@@ -196,6 +197,11 @@ impl Node {
 /// Fetches the speech model that is missing, unless `stop` comes first.
 async fn fetch_model(sessions: Arc<Sessions>, stop: CancellationToken) {
     stop.run_until_cancelled(sessions.engines.fetch_missing()).await;
+}
+
+/// Removes uploads in parts that have expired, until `stop`.
+async fn remove_expired_uploads(state: AppState, stop: CancellationToken) {
+    state.resumable.run(&stop).await;
 }
 
 /// Stores what this node counts for the figures, until `stop`.

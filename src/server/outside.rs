@@ -148,6 +148,8 @@ impl Outside {
             duration_total: new.duration_total,
             lease_until: Some(self.lease_until(now)),
             address: None,
+            recording_hash: None,
+            upload: None,
         };
         let (session, event) = self.store.insert(&new, now).await?;
         if self.bus.is_connected().is_some() {

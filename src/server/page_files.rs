@@ -46,11 +46,7 @@ impl PageFiles {
     #[must_use]
     pub fn problem(&self, options: &LeptosOptions, program: &Path) -> Option<String> {
         const CONSEQUENCE: &str = "Pages will have no style and no scripts";
-        let root = match &self.source {
-            Source::Folder(root) => root,
-            #[cfg(feature = "embed")]
-            Source::Embedded => return None,
-        };
+        let root = self.folder()?;
         let names = program.join(&*options.hash_file);
         if options.hash_files && !names.is_file() {
             return Some(format!(
@@ -65,6 +61,15 @@ impl PageFiles {
                 files.display()
             )
         })
+    }
+
+    /// The folder that they are read from; none if this program carries them.
+    fn folder(&self) -> Option<&str> {
+        match &self.source {
+            Source::Folder(root) => Some(root),
+            #[cfg(feature = "embed")]
+            Source::Embedded => None,
+        }
     }
 
     /// Adds the files to routes; `pages` answers requests that ask for none of them.

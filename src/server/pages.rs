@@ -143,6 +143,7 @@ pub fn upload_info(caller: &Caller) -> UploadInfo {
         channels: caller.state.sessions.engines.default_channels(),
         accept: audio::accepted(audio::ffmpeg_available()),
         max_upload_bytes: caller.state.sessions.limits.max_upload_bytes,
+        part_bytes: caller.state.resumable.part_bytes(),
         max_duration: caller.state.sessions.limits.max_duration,
         cookies_blocked: !caller.identity.known && probed,
         kept: retention::policy_text(&caller.state.sessions.kept),

@@ -32,6 +32,7 @@ use crate::model::{
     Track, Transcript,
     page::ModelsInfo,
     playback::{CopyForm, CopyState},
+    upload::UploadId,
 };
 use std::{
     sync::Arc,
@@ -80,6 +81,16 @@ pub struct UploadOptions {
     pub vocabulary: Option<String>,
     pub channels: Option<String>,
     pub track: Option<String>,
+}
+
+/// A recording that was received whole, and what is known of it.
+pub struct Incoming {
+    /// The id of the session that it will become.
+    pub id: SessionId,
+    pub upload: Upload,
+    pub file_name: String,
+    /// The upload in parts that ends with this, if it came in parts.
+    pub parts: Option<UploadId>,
 }
 
 /// Upload options that were checked.
@@ -384,17 +395,18 @@ impl Sessions {
         self: &Arc<Self>,
         owner: &Owner,
         address: Option<ClientAddress>,
-        id: SessionId,
-        upload: Upload,
-        file_name: &str,
+        incoming: Incoming,
         options: CheckedOptions,
     ) -> Result<Session, Error> {
         let address = self.address_hash(owner, address).await;
-        let (sessions, owner, file_name) = (Arc::clone(self), owner.clone(), file_name.to_owned());
+        let (sessions, owner) = (Arc::clone(self), owner.clone());
+        let Incoming { id, upload, file_name, parts } = incoming;
         // Runs in a task of its own, so that it ends with a session or with nothing even if the sender hangs up.
         let creating = async move {
             let received = upload.finish().await?;
-            let created = sessions.create_received(&owner, address, id, &received, &file_name, options).await;
+            let probed = sessions.probe(&owner, id, &received, &file_name, options).await?;
+            let new = NewSession { address, upload: parts, ..probed };
+            let created = sessions.create_received(&new, &received).await;
             if let Err((error, true)) = created {
                 tokio::spawn(remove_orphan(sessions, id, received));
                 return Err(error);
@@ -407,19 +419,8 @@ impl Sessions {
     }
 
     /// An error comes with a flag that says whether the recording may be in the storage.
-    async fn create_received(
-        &self,
-        owner: &Owner,
-        address: Option<String>,
-        id: SessionId,
-        received: &Received,
-        file_name: &str,
-        options: CheckedOptions,
-    ) -> Result<Session, (Error, bool)> {
-        let mut step = Step::begin(id, "probe");
-        let mut new = self.probe(owner, id, received, file_name, options).await.map_err(|e| (e, false))?;
-        step.end();
-        new.address = address;
+    async fn create_received(&self, new: &NewSession, received: &Received) -> Result<Session, (Error, bool)> {
+        let id = new.id;
         // Where nothing is mounted, the recording would be stored where no other node finds it.
         if let Some(problem) = self.cluster.check(&self.media).await {
             return Err((Error::Storage(problem), false));
@@ -427,7 +428,7 @@ impl Sessions {
         let mut step = Step::begin(id, "keep");
         self.media.keep(id, received).await.map_err(|e| (e.into(), true))?;
         step.end();
-        let adding = self.store.enqueue(&new, &self.queue, Timestamp::now());
+        let adding = self.store.enqueue(new, &self.queue, Timestamp::now());
         let added = self.store.unless_away(adding).await.ok_or((Error::DatabaseAway, true))?;
         let (session, event) = added.map_err(|e| (e.into(), true))?;
         let bytes = received.bytes;
@@ -446,11 +447,13 @@ impl Sessions {
         file_name: &str,
         options: CheckedOptions,
     ) -> Result<NewSession, Error> {
+        let mut step = Step::begin(id, "probe");
         let limits = audio::Limits { max_duration: self.limits.max_duration };
         let info = self.decoders.probe(received.path(), limits).await?;
         if let Some(Track::Number(wanted)) = options.track.filter(|track| track.missing(info.tracks).is_some()) {
             return Err(AudioError::NoSuchTrack { wanted, tracks: info.tracks }.into());
         }
+        step.end();
         // A line break becomes a space; other control characters would only harm whoever prints the name.
         let file_name = file_name.replace("\r\n", " ").replace(['\r', '\n', '\t'], " ");
         let file_name: String = file_name.chars().filter(|c| !c.is_control()).take(255).collect();
@@ -475,6 +478,8 @@ impl Sessions {
             duration_total: info.duration,
             lease_until: None,
             address: None,
+            recording_hash: received.hash.clone(),
+            upload: None,
         })
     }
 
@@ -517,7 +522,8 @@ impl Sessions {
         self.check_share(owner, address, Some(SAMPLE.len() as u64)).await?;
         let (id, mut upload) = self.receive(room)?;
         upload.write(SAMPLE).await?;
-        self.create(owner, address, id, upload, "sample.mp3", options).await
+        let incoming = Incoming { id, upload, file_name: "sample.mp3".to_owned(), parts: None };
+        self.create(owner, address, incoming, options).await
     }
 
     /// Cancels a session. One that has ended stays as it is.

@@ -15,6 +15,7 @@ use super::{
     page_files::PageFiles,
     page_tokens::PageTokens,
     report_limits::ReportLimits,
+    resumable::Resumable,
     sessions::Sessions,
     stream::{Hub, Source},
     uploads::UploadPermits,
@@ -39,6 +40,8 @@ pub struct AppState {
     pub cookie_keys: Arc<CookieKeys>,
     /// The permits of uploads.
     pub uploads: Arc<UploadPermits>,
+    /// The uploads that come in parts.
+    pub resumable: Arc<Resumable>,
     /// What browsers are assigned to: streams or polling.
     pub arms: Arms,
     /// The tokens of pages.

@@ -52,6 +52,7 @@ mod search;
 #[macro_use]
 mod stuck;
 mod oversight;
+mod uploads;
 
 use super::{event::Event, owner::Owner};
 use crate::model::{Session, SessionId, Timestamp};
@@ -77,6 +78,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 pub use stuck::{ANY_IDLE_SECS, Resolution, STALLED_SECS, SessionHealth, StuckSession};
 use tokio::{sync::Mutex, time};
 use tokio_util::sync::CancellationToken;
+pub use uploads::{AddUploadError, PartRow, UnfinishedLimits, UploadRow};
 
 /// The SQLite database in a data folder.
 pub const DATABASE_FILE: &str = "hark.sqlite";

@@ -49,7 +49,7 @@ pub fn DropTarget() -> impl IntoView {
         if event.type_() == "drop" {
             let chosen = upload::add_dropped(&event);
             announce(format!("{} chosen", text::count(chosen.len(), "file")));
-            uploads.chosen.set(chosen);
+            uploads.choose(chosen);
             if path.get_untracked() != UPLOAD_PAGE {
                 navigate(UPLOAD_PAGE, Default::default());
             }

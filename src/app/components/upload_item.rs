@@ -15,9 +15,11 @@ use leptos::prelude::*;
 fn details(upload: &Upload) -> String {
     match &upload.phase {
         Phase::Waiting => format!("{}, waiting for its turn", bytes(upload.bytes)),
-        Phase::Sending { .. } if upload.sent() == upload.bytes => "Sent, being checked".to_owned(),
         Phase::Sending { .. } => {
             let mut words = format!("{} of {}", bytes(upload.sent()), bytes(upload.bytes));
+            if upload.is_stalled() {
+                words += ". The connection broke; it goes on as soon as it is back";
+            }
             if let (Some(speed), Some(left)) = (upload.speed(), upload.seconds_remaining()) {
                 words += &format!(", {}/s, {} left", bytes(speed as u64), text::remaining(left));
             }
@@ -25,6 +27,7 @@ fn details(upload: &Upload) -> String {
         }
         // The session says the rest.
         Phase::Done(_) => bytes(upload.bytes),
+        Phase::SentBefore(_) => "You have sent this file before. It wasn't sent again.".to_owned(),
         Phase::Failed(message) => message.clone(),
         Phase::Aborted => "Cancelled".to_owned(),
     }
@@ -35,6 +38,7 @@ fn phase_name(phase: &Phase) -> &'static str {
         Phase::Waiting => "waiting",
         Phase::Sending { .. } => "sending",
         Phase::Done(_) => "done",
+        Phase::SentBefore(_) => "sent-before",
         Phase::Failed(_) => "failed",
         Phase::Aborted => "aborted",
     }
@@ -49,8 +53,9 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
     let sending = of(|u| matches!(u.phase, Phase::Sending { .. }));
     let failed = of(|u| matches!(u.phase, Phase::Failed(_)));
     let retryable = of(Upload::can_retry);
+    let sent_before = of(|u| matches!(u.phase, Phase::SentBefore(_)));
     let done = Memo::new(move |_| match upload()?.phase {
-        Phase::Done(status) => Some(status),
+        Phase::Done(status) | Phase::SentBefore(status) => Some(status),
         _ => None,
     });
     let words = move || upload().as_ref().map(details).unwrap_or_default();
@@ -85,7 +90,8 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
                 </Show>
                 <Show when=move || retryable.get()>
                     <button class="button quiet" type="button" data-testid="retry" on:click=move |_| uploads.retry(key)>
-                        <Icon symbol=Symbol::Retry/><span>"Retry"<span class="hidden">" " {name}</span></span>
+                        <Icon symbol=Symbol::Retry/>
+                        <span inner_html=move || if sent_before.get() { "Send again" } else { "Retry" }></span><span><span class="hidden">" " {name}</span></span>
                     </button>
                 </Show>
                 <Show when=move || !open.get()>

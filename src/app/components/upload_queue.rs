@@ -18,7 +18,10 @@ pub fn UploadQueue(
     let uploads = Uploads::expect();
     let keys = Memo::new(move |_| {
         uploads.queue.with(|queue| {
-            let shown = queue.uploads.iter().filter(|u| !(unfinished && matches!(u.phase, Phase::Done(_))));
+            let shown = queue
+                .uploads
+                .iter()
+                .filter(|u| !(unfinished && matches!(u.phase, Phase::Done(_) | Phase::SentBefore(_))));
             shown.map(|upload| upload.key).collect::<Vec<_>>()
         })
     });

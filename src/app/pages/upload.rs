@@ -8,7 +8,7 @@ use crate::{
     app::{
         components::{
             Alert, ChannelsSelect, EngineHelp, EngineSelect, Icon, LanguageSelect, LoadBoundary, Symbol,
-            TrySampleButton, UploadQueue, retry_on_failure, use_announcer,
+            TrySampleButton, UnfinishedUploads, UploadQueue, retry_on_failure, use_announcer,
         },
         detours::live_text,
         effect,
@@ -57,6 +57,7 @@ pub fn UploadPage() -> impl IntoView {
 fn UploadForm(info: UploadInfo) -> impl IntoView {
     let uploads = Uploads::expect();
     let limit = info.max_upload_bytes;
+    uploads.learn(&info);
     let input = NodeRef::<html::Input>::new();
     let [title, vocabulary, track] = [(); 3].map(|()| NodeRef::<html::Input>::new());
     let [language, engine, channels] = [(); 3].map(|()| NodeRef::<html::Select>::new());
@@ -67,7 +68,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     effect(move || {
         hydrated.set(true);
         // Files may have been chosen before hydration, or kept by the browser over a reload.
-        chosen.set(upload::add_chosen(input));
+        uploads.choose(upload::add_chosen(input));
     });
     // Also those that were dropped on another page.
     effect(move || {
@@ -99,8 +100,9 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
             vocabulary: text(vocabulary),
             channels: value(channels),
             track: text(track).trim().to_owned(),
+            again: false,
         };
-        uploads.add(&options, limit);
+        uploads.add(&options);
     };
     // The chosen engine and language. Empty until hydration, when a browser may have filled them in.
     let choice = RwSignal::new((String::new(), String::new()));
@@ -128,6 +130,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
     view! {
         {info.cookies_blocked.then(|| view! { <Alert message=COOKIES_BLOCKED/> })}
         {(!has_engine).then(|| view! { <Alert message="No speech engine can be used yet. Below is how to add one."/> })}
+        <UnfinishedUploads/>
         <form
             class="card upload-form"
             method="post"
@@ -213,7 +216,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 multiple=move || hydrated.get()
                 data-testid="file-input"
                 node_ref=input
-                on:change=move |_| chosen.set(upload::add_chosen(input))
+                on:change=move |_| uploads.choose(upload::add_chosen(input))
             />
             <button
                 class="button primary"

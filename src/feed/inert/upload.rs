@@ -1,6 +1,6 @@
 //! Stands in for `feed/browser/upload.rs` on the server, while it renders: there are no files.
 
-use crate::feed::uploads::{Event, Picked, UploadOptions};
+use crate::feed::uploads::{Event, Picked, Unfinished, UploadOptions};
 use leptos::{ev, html, prelude::NodeRef};
 
 /// Nothing is chosen.
@@ -41,7 +41,7 @@ pub fn show_chosen(_input: NodeRef<html::Input>) {}
 
 /// Nothing is chosen.
 #[must_use]
-pub fn take_chosen() -> Vec<Picked> {
+pub fn take_chosen(_only_begun: bool) -> Vec<Picked> {
     Vec::new()
 }
 
@@ -52,10 +52,22 @@ pub fn now() -> f64 {
 }
 
 /// Does nothing.
-pub fn send(_key: u32, _options: &UploadOptions, _on_event: impl Fn(Event) + 'static) {}
+pub fn send(_key: u32, _options: &UploadOptions, _limit: u64, _on_event: impl Fn(Event) + 'static) {}
 
 /// Does nothing.
 pub fn abort(_key: u32) {}
+
+/// Nothing was begun.
+#[must_use]
+pub fn unfinished() -> Vec<Unfinished> {
+    Vec::new()
+}
+
+/// Does nothing.
+pub fn ask_unfinished(_memory: &str, _then: impl FnOnce(Option<u64>) + 'static) {}
+
+/// Does nothing.
+pub fn remove(_memory: &str) {}
 
 /// Does nothing.
 pub fn discard(_key: u32) {}

@@ -7,7 +7,11 @@ use proptest::prelude::*;
 fn queue(sizes: &[u64]) -> Queue {
     let mut queue = Queue::default();
     for (key, bytes) in (0..).zip(sizes) {
-        queue.add(Picked { key, name: format!("{key}.wav"), bytes: *bytes }, UploadOptions::default(), 1000);
+        queue.add(
+            Picked { key, name: format!("{key}.wav"), bytes: *bytes, begun: false },
+            UploadOptions::default(),
+            1000,
+        );
     }
     queue
 }
@@ -70,9 +74,32 @@ fn speed_and_remaining_time_are_known_once_the_speed_has_settled() {
     queue.on(0, sent(500, 2.0));
     assert_eq!(queue.uploads[0].speed(), Some(250.0));
     assert_eq!(queue.uploads[0].seconds_remaining(), Some(2.0));
-    // The request has more bytes than the file, because of the form around it.
-    queue.on(0, sent(1200, 3.0));
-    assert_eq!(queue.uploads[0].percent(), 100.0);
+    queue.on(0, Event::Stalled);
+    assert_eq!((queue.uploads[0].is_stalled(), queue.uploads[0].percent()), (true, 50.0));
+    assert_eq!(queue.uploads[0].seconds_remaining(), None);
+    queue.on(0, sent(600, 4.0));
+    assert_eq!((queue.uploads[0].is_stalled(), queue.uploads[0].speed()), (false, Some(150.0)));
+}
+
+#[test]
+fn what_was_there_before_is_progress_and_no_speed() {
+    let mut queue = queue(&[1000]);
+    let _ = queue.start(0.0);
+    queue.on(0, Event::Found { bytes: 600, at: 1.0 });
+    assert_eq!((queue.uploads[0].percent(), queue.uploads[0].speed()), (60.0, None));
+    queue.on(0, sent(700, 3.0));
+    assert_eq!((queue.uploads[0].speed(), queue.uploads[0].seconds_remaining()), (Some(50.0), Some(6.0)));
+}
+
+#[test]
+fn a_file_that_was_sent_before_is_sent_only_if_it_is_wanted() {
+    let mut queue = queue(&[1000]);
+    let _ = queue.start(0.0);
+    let Event::Done(status) = done() else { unreachable!() };
+    queue.on(0, Event::SentBefore(status));
+    assert_eq!((queue.open(), queue.has_unfinished(), queue.total()), (0, false, None));
+    queue.retry(0);
+    assert!(queue.start(1.0)[0].1.again);
 }
 
 #[test]
@@ -104,7 +131,7 @@ fn another_run_begins_when_all_have_ended() {
     queue.on(0, done());
     queue.abort(1);
     assert_eq!(queue.total(), None);
-    let more = |key| Picked { key, name: String::new(), bytes: 0 };
+    let more = |key| Picked { key, name: String::new(), bytes: 0, begun: false };
     queue.add(more(7), UploadOptions::default(), 1000);
     queue.add(more(8), UploadOptions::default(), 1000);
     let total = Total { files: 2, done: 0, percent: 0.0, seconds_remaining: None };

@@ -157,6 +157,8 @@ mod tests {
             duration_total: None,
             lease_until: None,
             address: None,
+            recording_hash: None,
+            upload: None,
         };
         store.insert(&new, Timestamp(0)).await.unwrap();
         let hub = Hub::new(StreamLimits::default());

@@ -14,7 +14,7 @@ use crate::{
         error::Error,
         media::{Upload, UploadRoom},
         owner::Owner,
-        sessions::UploadOptions,
+        sessions::{Incoming, UploadOptions},
         state::AppState,
         telemetry::traces::Step,
         uploads::UploadPermits,
@@ -195,7 +195,8 @@ async fn receive_form(
         ));
     };
     let options = state.sessions.check_options(&options)?;
-    state.sessions.create(owner, address, id, upload, &name, options).await
+    let incoming = Incoming { id, upload, file_name: name, parts: None };
+    state.sessions.create(owner, address, incoming, options).await
 }
 
 /// Writes the recording to a scratch file, which is created when the first bytes have come.

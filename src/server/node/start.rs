@@ -26,6 +26,7 @@ use crate::server::{
     page_tokens::PageTokens,
     registry::{NodeIdentity, Registry},
     report_limits::ReportLimits,
+    resumable::Resumable,
     secret::{KEY_FILE, KEY_FILE_BEFORE},
     sessions::Sessions,
     shares::Shares,
@@ -181,6 +182,8 @@ pub(super) async fn open(
     let admins = Admins::new(store.clone(), Arc::clone(&cookie_keys), config.admin, proxies);
     let workers = Workers::new(Arc::clone(&sessions), config.jobs);
     let uploads = Arc::new(UploadPermits::new(&config.uploads, capacity.uploads));
+    let resumable =
+        Resumable::new(Arc::clone(&sessions), Arc::clone(&uploads), config.uploads.clone(), config.resumable);
     let dashboards = Dashboards::new(Arc::clone(&sessions), hours.clone(), Arc::clone(&hub), metrics.clone());
     let state = AppState {
         load: Arc::new(LoadMeter::new(Arc::clone(&hub), Arc::clone(&uploads), limits.per_node)),
@@ -196,6 +199,7 @@ pub(super) async fn open(
         page_tokens: Arc::new(PageTokens::new(cookie_keys.masters())),
         cookie_keys,
         uploads,
+        resumable: Arc::new(resumable),
         reports: Arc::new(ReportLimits::new(config.rollout.max_reports_per_address)),
         clock,
         session_gauges: Arc::default(),

@@ -5,6 +5,9 @@ use crate::model::SessionId;
 use sqlx::Connection;
 use std::path::Path;
 
+/// The version of the tables from which on there are uploads in parts.
+const UPLOADS_SINCE: i64 = 17;
+
 /// What a copy of a database holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseCopy {
@@ -30,6 +33,10 @@ impl Store {
             .fetch_all(&mut copy.connection)
             .await?;
         let with_recordings = rows.iter().map(|(id,)| values::parse(id)).collect::<Result<_, _>>()?;
+        if copy.schema >= UPLOADS_SINCE {
+            // The parts of uploads under way aren't copied; who sends one is told that it is gone, and begins anew.
+            sqlx::raw_sql("DELETE FROM upload_parts; DELETE FROM uploads").execute(&mut copy.connection).await?;
+        }
         copy.connection.close().await?;
         Ok(DatabaseCopy { schema: copy.schema, sessions: sessions.unsigned_abs(), with_recordings })
     }

@@ -76,6 +76,9 @@ pub struct QueueFull {
 pub enum EnqueueError {
     #[error("the queue is full: {:?} of {:?}", .0.limit, .0.scope)]
     Full(QueueFull),
+    /// Somebody else has finished or removed it meanwhile.
+    #[error("the upload isn't open any more")]
+    UploadClosed,
     #[error("the owner keeps {used} bytes of recordings and may keep {limit}")]
     Quota { used: u64, limit: u64 },
     #[error(transparent)]
@@ -304,8 +307,13 @@ macro_rules! next_turn {
     }};
 }
 
-/// The bytes of an owner's recordings.
-const KEPT_BYTES: &str = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM sessions WHERE owner = $1";
+/// The bytes of an owner's recordings, those of unfinished uploads as a whole.
+pub(super) const KEPT_BYTES: &str = "SELECT CAST(COALESCE((SELECT SUM(bytes) FROM sessions WHERE owner = $1), 0) \
+     + COALESCE((SELECT SUM(length) FROM uploads WHERE owner = $1 AND session_id IS NULL), 0) AS BIGINT)";
+
+/// Makes the upload `$1` the session `$2`, unless it is one already or has expired at `$3`.
+const FINISH_UPLOAD: &str = "UPDATE uploads SET session_id = $2, received = length, address = NULL \
+     WHERE id = $1 AND session_id IS NULL AND expires_at > $3";
 
 impl Store {
     /// Returns why no session of `owner` could be added to the queue now; none if one could. `address` is set if the
@@ -323,7 +331,7 @@ impl Store {
         on!(self, |pool| Ok(queue_full!(pool, owner, address, limits, 0.0, now)))
     }
 
-    /// The bytes of an owner's recordings.
+    /// The bytes of an owner's recordings, and of uploads that have begun.
     ///
     /// # Errors
     /// If the database fails.
@@ -353,10 +361,10 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Adds a session to the queue.
+    /// Adds a session to the queue. The upload in parts that it comes from, if any, is then finished.
     ///
     /// # Errors
-    /// If the queue is full, the owner keeps too many bytes, or the database fails; then nothing is added.
+    /// If the upload isn't open any more, the queue is full, the owner keeps too many bytes, or the database fails; then nothing is added.
     pub async fn enqueue(
         &self,
         new: &NewSession,
@@ -366,6 +374,18 @@ impl Store {
         let address = new.address.as_deref();
         on!(self, |pool| {
             let mut tx = pool.begin_enqueue().await?;
+            if let Some(upload) = new.upload {
+                // First, so that its bytes aren't counted twice.
+                let finished = sqlx::query(FINISH_UPLOAD)
+                    .bind(upload.to_string())
+                    .bind(new.id.to_string())
+                    .bind(now.0)
+                    .execute(&mut *tx)
+                    .await?;
+                if finished.rows_affected() == 0 {
+                    return Ok(Err(EnqueueError::UploadClosed));
+                }
+            }
             if let Some(limit) = limits.bytes_per_owner {
                 let (used,): (i64,) = sqlx::query_as(KEPT_BYTES).bind(new.owner.as_str()).fetch_one(&mut *tx).await?;
                 let used = used as u64;

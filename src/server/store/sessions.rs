@@ -2,7 +2,10 @@
 
 use super::{Db, Dialect, Store, VERSION_GAP, fold::fold, json_list, rows::SessionRow, values};
 use crate::{
-    model::{Channels, EngineId, Media, Session, SessionId, StageLog, State, Status, Timestamp, Title, Track},
+    model::{
+        Channels, EngineId, Media, Session, SessionId, StageLog, State, Status, Timestamp, Title, Track,
+        upload::UploadId,
+    },
     server::{event::Event, owner::Owner},
 };
 use std::collections::HashMap;
@@ -14,9 +17,9 @@ macro_rules! insert_session {
             concat!("INSERT INTO sessions (id, owner, title, title_folded, created_at, queued_at, updated_at, engine, language, \
              vocabulary, file_name, \
              bytes, format, codec, sample_rate, channels, version, status, message, duration_processed, \
-             duration_total, segments, attempt, crashes, lease_until, turn, address, channel_choice, track, tracks) \
+             duration_total, segments, attempt, crashes, lease_until, turn, address, channel_choice, track, tracks, recording_hash) \
              VALUES ($1, $2, $3, $17, $4, $4, $4, $5, $6, $18, $7, $8, $9, $10, $11, $12, 1, ", state!(queued), ", \
-             'Waiting for its worker', 0, $13, 0, 0, 0, $14, $15, $16, $19, $20, $21)"),
+             'Waiting for its worker', 0, $13, 0, 0, 0, $14, $15, $16, $19, $20, $21, $22)"),
         )
         .bind($new.id.to_string())
         .bind($new.owner.as_str())
@@ -39,6 +42,7 @@ macro_rules! insert_session {
         .bind($new.channels.as_str())
         .bind($new.track.map(String::from))
         .bind(i64::from($new.media.tracks))
+        .bind(&$new.recording_hash)
         .execute($executor)
         .await
         .map(drop)
@@ -64,6 +68,10 @@ pub struct NewSession {
     pub lease_until: Option<Timestamp>,
     /// A keyed hash of the address that the session came from, if its owner is a newcomer and so counts by address.
     pub address: Option<String>,
+    /// The hash of the recording (`tree_hash`), by which it is recognised when it is sent again.
+    pub recording_hash: Option<String>,
+    /// The upload in parts that becomes this session, if it came in parts.
+    pub upload: Option<UploadId>,
 }
 
 impl Store {

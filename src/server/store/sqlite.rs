@@ -121,7 +121,7 @@ pub(super) async fn copy(from: &Path, to: &Path) -> Result<Copied, DatabaseOpenE
     let copied = sqlx::query("VACUUM INTO $1").bind(name).execute(&mut connection).await;
     connection.close().await?;
     copied?;
-    let mut connection = SqliteConnectOptions::new().filename(to).read_only(true).connect().await?;
+    let mut connection = SqliteConnectOptions::new().filename(to).connect().await?;
     match schema(&mut connection).await? {
         Schema::Current(schema) | Schema::Behind { has: Some(schema), .. } => Ok(Copied { connection, schema }),
         Schema::Behind { has: None, .. } => Err(DatabaseOpenError::Empty),
