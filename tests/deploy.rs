@@ -62,7 +62,7 @@ fn commands(compose: &str) -> Vec<Vec<String>> {
 }
 
 /// What of the Compose specification the files here use. A key that isn't here is a mistake, or belongs here.
-#[allow(dead_code, reason = "read to see that it can be")]
+#[allow(dead_code, unreachable_pub, reason = "read to see that it can be")]
 mod compose {
     use serde::Deserialize;
     use std::collections::BTreeMap;
