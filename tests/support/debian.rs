@@ -51,12 +51,6 @@ impl Debian {
         fs::copy("/etc/resolv.conf", self.path("/etc/resolv.conf")).unwrap();
     }
 
-    /// The size of its files in bytes.
-    pub fn bytes(&self) -> u64 {
-        let out = Command::new("du").arg("-sb").arg(self.folder.path()).output().unwrap();
-        String::from_utf8(out.stdout).unwrap().split_whitespace().next().unwrap().parse().unwrap()
-    }
-
     fn root(&self) -> &str {
         self.folder.path().to_str().unwrap()
     }
