@@ -23,6 +23,8 @@ mount --bind "$0" "$0" && mount --rbind /proc "$0/proc" && mount --bind "$kept" 
 /// The root of an installed system; removed when dropped.
 pub struct Debian {
     folder: TempDir,
+    /// Folders of this machine, and where they are seen.
+    bound: Vec<(String, String)>,
 }
 
 impl Debian {
@@ -38,7 +40,7 @@ impl Debian {
         // Others must be able to enter it.
         run(Command::new("chmod").arg("755").arg(folder.path()));
         run(Command::new("tar").arg("-xf").arg(&base).arg("-C").arg(folder.path()));
-        Self { folder }
+        Self { folder, bound: Vec::new() }
     }
 
     /// A path of the system, as this machine sees it.
@@ -51,14 +53,23 @@ impl Debian {
         fs::copy("/etc/resolv.conf", self.path("/etc/resolv.conf")).unwrap();
     }
 
+    /// Shows a folder of this machine in the system.
+    pub fn with_bound(mut self, from: &str, to: &str) -> Self {
+        fs::create_dir_all(self.path(to)).unwrap();
+        self.bound.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
     fn root(&self) -> &str {
         self.folder.path().to_str().unwrap()
     }
 
     /// Runs a command line in the system, and returns what it said.
     pub fn sh(&self, line: &str) -> Output {
+        let bind = |(from, to): &(String, String)| format!("mount --bind '{from}' \"$0{to}\" && ");
+        let enter = self.bound.iter().map(bind).collect::<String>() + ENTER;
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", ENTER, self.root(), self.root(), "/bin/sh", "-c", line]);
+        command.args(["--mount", "sh", "-c", &enter, self.root(), self.root(), "/bin/sh", "-c", line]);
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").output().unwrap()
     }
 
