@@ -25,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use support::{TIMEOUT, TestApp, Visitor, slow_engine, wav};
+use support::{TIMEOUT, TestApp, Visitor, files, slow_engine, until, wav};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -62,24 +62,6 @@ impl World {
             ["--engine", "command", "--engine-command", &engine, "--min-free-bytes", "1", "--recordings-url", &url];
         Setup::new(&self.data(name), &[&own, flags].concat()).env(&self.s3.env())
     }
-}
-
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let waiting = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            time::sleep(Duration::from_millis(30)).await;
-        }
-    };
-    time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
-}
-
-fn files(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name != hark::server::media::MARKER).collect()
 }
 
 /// Waits until a node has no scratch files.

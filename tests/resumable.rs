@@ -21,7 +21,7 @@ use serde_json::Value;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::{fs, path::Path, process::Stdio, time::Duration};
-use support::{TIMEOUT, TestApp, Visitor, slow_engine, wav, wav_of};
+use support::{TIMEOUT, TestApp, Visitor, files, slow_engine, until, wav, wav_of};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time};
 use uuid::Uuid;
@@ -102,23 +102,6 @@ async fn error(response: Response) -> (u16, String) {
 
 fn refused(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
-}
-
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let waiting = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            time::sleep(Duration::from_millis(30)).await;
-        }
-    };
-    time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
-}
-
-fn files(folder: &Path) -> Vec<String> {
-    let names = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name != hark::server::media::MARKER).collect()
 }
 
 /// Waits until the recordings are these, and no scratch files are left.

@@ -34,6 +34,26 @@ pub fn tools() -> PathBuf {
     })
 }
 
+/// Looks again and again until something is found; fails with what it was if that takes too long.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+/// The names of the files in a folder of recordings.
+pub fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != hark::server::media::MARKER).collect()
+}
+
 /// A node under test.
 pub struct TestApp {
     pub url: String,

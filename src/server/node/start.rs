@@ -42,7 +42,7 @@ use cookie::Key;
 use leptos::config::LeptosOptions;
 use rustix::fs::{FlockOperation, flock};
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time};
 
 /// Why a node can't start.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,10 @@ pub enum StartError {
     Monitor { addr: std::net::SocketAddr, error: std::io::Error },
 }
 
+/// How often a node tries to lock its data folder, and the pause in between.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Opens a node. `serves_streams`: whether it serves pages and streams.
 pub(super) async fn open(
     config: ServeConfig,
@@ -102,8 +106,9 @@ pub(super) async fn open(
         );
     }
     let lock = File::create(folder.join("hark.lock")).map_err(folder_error)?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| StartError::InUse(folder.display().to_string()))?;
+    if !take(&lock).await {
+        return Err(StartError::InUse(folder.display().to_string()));
+    }
     if backup::complete_restore(&folder).map_err(folder_error)? {
         tracing::info!("a restore that had been interrupted was completed");
     }
@@ -235,6 +240,18 @@ fn warn_of_hosts(config: &ServeConfig) {
             "HARK_HOSTS doesn't have '{named}', the host of HARK_PUBLIC_URL, so requests for it are refused; add it"
         );
     }
+}
+
+/// Locks a file, if no other node has it. A process that the node before was just starting holds that node's lock until it has
+/// become another program, so this tries for a second.
+async fn take(lock: &File) -> bool {
+    for _ in 0..LOCK_TRIES {
+        if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return true;
+        }
+        time::sleep(LOCK_PAUSE).await;
+    }
+    false
 }
 
 /// Opens the shared database, or this node's own file.
