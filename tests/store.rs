@@ -1175,6 +1175,14 @@ async fn sessions_that_ended_long_ago_are_listed(store: &Store) {
     assert!(take("a", 9.0, 20.0).await, "who has it keeps it");
     assert!(take("b", 20.0, 30.0).await, "it was let go");
     assert!(!take("a", 29.0, 40.0).await);
+    // A node that stops gives back what it has, and nothing else.
+    let now = store.now().await.unwrap();
+    assert!(store.take_chore("test", "b", now, now.plus_seconds(600.0)).await.unwrap());
+    store.release_chore("test", "a").await.unwrap();
+    assert!(!store.take_chore("test", "a", now, now.plus_seconds(600.0)).await.unwrap());
+    store.release_chore("test", "b").await.unwrap();
+    let later = now.plus_seconds(60.0);
+    assert!(store.take_chore("test", "a", later, later.plus_seconds(1.0)).await.unwrap());
 }
 
 async fn alerts_begin_and_end_once(store: &Store) {

@@ -424,6 +424,8 @@ impl Resumable {
             {
                 tracing::warn!(%error, "uploads that have expired could not be removed; trying again");
             }
+            // So that another node may do the next sweep; also when this one was stopped or failed.
+            let _ = self.sessions.store.release_chore(CHORE, &node).await;
         }
     }
 
@@ -446,11 +448,9 @@ impl Resumable {
                 }
             }
             if failed || expired.len() < BATCH as usize {
-                break;
+                return Ok(());
             }
         }
-        // Releases the chore, so that another node may do the next sweep.
-        store.take_chore(CHORE, node, now, now).await.map(drop)
     }
 }
 

@@ -43,6 +43,8 @@ pub async fn run(sessions: Arc<Sessions>, stop: CancellationToken) {
         {
             tracing::warn!(%error, "sessions that are due could not be deleted; trying again");
         }
+        // So that another node may do the next sweep; also when this one was stopped or failed.
+        let _ = sessions.store.release_chore(CHORE, &node).await;
     }
 }
 
@@ -81,8 +83,7 @@ async fn sweep(sessions: &Sessions, node: &str, keep_secs: f64) -> Result<(), sq
             }
         }
         if batch.len() < BATCH as usize {
-            // Releases the chore, so that another node may do the next sweep.
-            break sessions.store.take_chore(CHORE, node, now, now).await.map(drop);
+            break Ok(());
         }
         last = batch.into_iter().last();
     };

@@ -112,4 +112,19 @@ impl Store {
         .map(|done| done.rows_affected()))?;
         Ok(changed > 0)
     }
+
+    /// Gives a chore back before its time, if this node has it, so that another may do it.
+    ///
+    /// # Errors
+    /// If the database fails; then the chore is free when its time is over.
+    pub async fn release_chore(&self, name: &str, node: &str) -> Result<(), sqlx::Error> {
+        let now = self.now().await?;
+        on!(self, |pool| sqlx::query("UPDATE chores SET until = $3 WHERE name = $1 AND node = $2 AND until > $3")
+            .bind(name)
+            .bind(node)
+            .bind(now.0)
+            .execute(pool)
+            .await
+            .map(drop))
+    }
 }
