@@ -20,7 +20,7 @@ use s3::{BUCKET, S3};
 use serde_json::Value;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{fs, path::Path, process::Stdio};
 use support::{TIMEOUT, TestApp, Visitor, files, slow_engine, until, wav, wav_of};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time};
