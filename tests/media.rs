@@ -23,7 +23,6 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 use support::{TIMEOUT, TestApp, Visitor, files, slow_engine, until, wav};
 use tempfile::TempDir;
