@@ -97,6 +97,7 @@ examples! {
     ],
     Error::Quota { .. } => [Error::Quota { used: 900_000_000, limit: 1_000_000_000 }],
     Error::MessageTooLarge { .. } => [Error::MessageTooLarge { limit: 262_144 }],
+    Error::TooManyLines { .. } => [Error::TooManyLines { limit: 1000 }],
     Error::RequestTooLarge { .. } => [Error::RequestTooLarge { limit: 65_536 }],
     Error::RequestTooSlow { .. } => [Error::RequestTooSlow { secs: 30 }],
     Error::UploadTooSlow { .. } => [Error::UploadTooSlow { rate: 4096 }],

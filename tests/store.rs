@@ -171,6 +171,7 @@ async fn suite(store: &Store) {
     stuck_sessions_are_listed_and_taken_from_their_workers(store).await;
     administrators_see_and_take_the_sessions_of_all(store).await;
     outside_workers_report_progress_and_segments(store).await;
+    several_statuses_are_written_as_single_ones_are(store).await;
     links_work_once_and_recovery_keys_until_replaced(store).await;
     administrators_sign_in_until_it_ends(store).await;
     figures_outlast_a_restart_and_are_added_up_over_nodes(store).await;
@@ -1525,6 +1526,50 @@ async fn outside_workers_report_progress_and_segments(store: &Store) {
     let lost = events.iter().find_map(|e| e.new_status().filter(|s| s.session_id == id)).unwrap();
     assert_eq!((lost.state, lost.segments), (State::Failed, 2));
     store.delete(&owner("outside"), id).await.unwrap();
+}
+
+async fn several_statuses_are_written_as_single_ones_are(store: &Store) {
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(add(store, "many", &format!("many {n}"), EngineId::External).await);
+    }
+    let after = |before: &Status, state, stage| Status {
+        state,
+        stage,
+        progress: Some(12.5),
+        message: "It's “going”".to_owned(),
+        duration_total: None,
+        error: (state == State::Failed).then(|| Failure { code: "gpu".to_owned(), message: "It is gone.".to_owned() }),
+        ..next(before)
+    };
+    let read = async |id| store.find(id).await.unwrap().unwrap().0;
+    let at = now();
+    for (state, stage) in [(State::Queued, None), (State::Processing, Some(Stage::Saving)), (State::Failed, None)] {
+        let mut many = Vec::new();
+        for (n, id) in ids.iter().enumerate() {
+            let before = read(*id).await.status;
+            let status = Status { timestamp: at, ..after(&before, state, stage) };
+            match n {
+                0 => assert!(store.report(&status, later()).await.unwrap()),
+                1 => many.push((before.version, status)),
+                // One that is changed elsewhere meanwhile, and one that there isn't.
+                2 => many.push((before.version - 1, status)),
+                _ => many.push((0, Status { session_id: SessionId(Uuid::from_u128(7)), ..status })),
+            }
+        }
+        assert_eq!(store.report_many(&many, later()).await.unwrap(), [ids[1]].into());
+        let (one, other) = (read(ids[0]).await, read(ids[1]).await);
+        let same = Status { session_id: ids[0], ..other.status.clone() };
+        assert_eq!((one.status.clone(), one.started_at, one.finished_at), (same, other.started_at, other.finished_at));
+        assert_eq!((one.status.state, one.finished_at.is_some()), (state, state == State::Failed));
+        assert_eq!(read(ids[2]).await.status.version, 1);
+    }
+    let ended = read(ids[1]).await.status;
+    assert!(store.report_many(&[(ended.version, next(&ended))], later()).await.unwrap().is_empty(), "it has ended");
+    assert!(store.report_many(&[], later()).await.unwrap().is_empty());
+    for id in ids {
+        store.delete(&owner("many"), id).await.unwrap();
+    }
 }
 
 /// What one page reported of a minute with these delays in milliseconds.

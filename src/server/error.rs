@@ -58,8 +58,10 @@ pub enum Error {
     #[error("Your recordings take {} here, and {} are the most that one person may keep. Delete sessions that you no \
         longer need, then send this one again.", bytes(*used), bytes(*limit))]
     Quota { used: u64, limit: u64 },
-    #[error("The message is larger than {}. Send segments in smaller groups.", bytes(*limit))]
+    #[error("The message is larger than {}. Send segments, or reports, in smaller groups.", bytes(*limit))]
     MessageTooLarge { limit: u64 },
+    #[error("There are more than {limit} lines. Send the reports in smaller groups.")]
+    TooManyLines { limit: usize },
     #[error("The request is larger than the {} that are accepted here. Send less at once.", bytes(*limit))]
     RequestTooLarge { limit: u64 },
     #[error("The request didn't arrive within {secs} s. Send it again, without a pause in it.")]
@@ -224,6 +226,7 @@ impl Error {
             | Self::ConnectionsFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. }
             | Self::MessageTooLarge { .. }
+            | Self::TooManyLines { .. }
             | Self::RequestTooLarge { .. }
             | Self::PartTooLarge { .. }
             | Self::BeyondEnd { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -278,6 +281,7 @@ impl Error {
             Self::DatabaseAway => "database_unavailable",
             Self::TooLarge { .. }
             | Self::MessageTooLarge { .. }
+            | Self::TooManyLines { .. }
             | Self::RequestTooLarge { .. }
             | Self::PartTooLarge { .. }
             | Self::BeyondEnd { .. } => "too_large",

@@ -57,7 +57,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
             `{\"error\":{\"code\",\"message\"}}`.",
         license(name = "MIT OR Apache-2.0")
     ),
-    paths(transcript::download, outside::report, outside::segments, admin::dashboard::stream),
+    paths(transcript::download, outside::report, outside::batch::report_batch, outside::segments, admin::dashboard::stream),
     modifiers(&Tokens)
 )]
 struct Description;
@@ -169,6 +169,7 @@ pub fn body_limit(method: &Method, route: &str, headers: &HeaderMap) -> BodyLimi
         (&Method::PUT, "/api/v1/sessions/{id}/status") | (&Method::POST, "/api/v1/sessions/{id}/segments") => {
             BodyLimit::Message(outside::MAX_BODY)
         }
+        (&Method::POST, "/api/v1/status/batch") => BodyLimit::Message(outside::batch::MAX_BODY),
         _ => BodyLimit::Small,
     }
 }

@@ -3,6 +3,7 @@
 //! database at once, because the next report may reach another node. Called by `http::outside` and `sessions`;
 //! [`listen`] processes what the bus receives, and `jobs` fails the sessions of silent workers.
 
+mod batch;
 mod lenient;
 mod live;
 mod pending;
@@ -21,6 +22,7 @@ use super::{
     telemetry::traces::Step,
 };
 use crate::model::{Channels, EngineId, Media, Session, SessionId, Timestamp, Title};
+pub use batch::LineResult;
 pub use live::Live;
 use live::LiveSessions;
 pub use redis_reports::listen;

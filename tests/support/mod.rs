@@ -89,6 +89,7 @@ impl TestApp {
             match name {
                 "--database-url" => config.data.database_url = value,
                 "--secret" => config.data.secret = value,
+                "--redis-url" => config.data.redis_url = value,
                 "--admin-token" => config.admin.admin_token = value,
                 _ => config.outside.worker_token = value,
             }
@@ -128,7 +129,7 @@ fn without_secrets<'a>(flags: &[&'a str]) -> (Vec<&'a str>, Vec<(&'a str, &'a st
     let (mut rest, mut secrets) = (Vec::new(), Vec::new());
     let mut flags = flags.iter().copied();
     while let Some(flag) = flags.next() {
-        if ["--database-url", "--secret", "--worker-token", "--admin-token"].contains(&flag) {
+        if ["--database-url", "--redis-url", "--secret", "--worker-token", "--admin-token"].contains(&flag) {
             secrets.push((flag, flags.next().expect("a value")));
         } else {
             rest.push(flag);

@@ -1,6 +1,8 @@
 //! Routes on which workers outside Hark publish sessions without a file, statuses and segments. They need a bearer
 //! token (RFC 6750), and are off unless the operator has set one.
 
+pub(super) mod batch;
+
 use super::Id;
 use crate::{
     model::{ErrorBody, Session},
@@ -32,12 +34,13 @@ pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/v1/sessions/{id}/status", put(report))
         .route("/api/v1/sessions/{id}/segments", post(segments))
+        .route("/api/v1/status/batch", post(batch::report_batch))
         // `guard` limits the body.
         .layer(DefaultBodyLimit::disable())
 }
 
 /// Proof that the caller has the worker token.
-struct Worker;
+pub(super) struct Worker;
 
 impl Worker {
     fn check(headers: &HeaderMap, state: &AppState) -> Result<Self, Error> {
@@ -63,7 +66,7 @@ impl FromRequestParts<AppState> for Worker {
 }
 
 /// The bytes of a message, whatever its content type.
-struct Message(Bytes);
+pub(super) struct Message(Bytes);
 
 impl FromRequest<AppState> for Message {
     type Rejection = Error;

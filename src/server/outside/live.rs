@@ -2,7 +2,7 @@
 //! by some progress. Called by `outside`.
 
 use crate::{
-    model::{EngineId, SessionId, Status, Timestamp},
+    model::{EngineId, Session, SessionId, Status, Timestamp},
     server::{error::Error, owner::Owner, store::Store},
 };
 use std::{
@@ -38,6 +38,34 @@ pub struct Live {
     pub(super) evicted: bool,
 }
 
+impl Live {
+    /// A session as the store has it.
+    ///
+    /// # Errors
+    /// If it isn't a session of an outside worker.
+    fn new(session: Session, owner: Owner) -> Result<Self, Error> {
+        if session.engine != EngineId::External {
+            return Err(Error::Conflict("not_outside", "Hark's own workers transcribe this session.".to_owned()));
+        }
+        let stored = session.status.timestamp;
+        Ok(Self { owner, status: session.status, stored, dirty: false, evicted: false })
+    }
+}
+
+/// Sessions and their owners, as the store has them.
+type Rows = HashMap<SessionId, (Session, Owner)>;
+
+async fn find_all(store: &Store, ids: &[SessionId]) -> Result<Rows, Error> {
+    if ids.is_empty() {
+        return Ok(Rows::new());
+    }
+    Ok(store.find_many(ids).await?.into_iter().map(|(session, owner)| (session.id, (session, owner))).collect())
+}
+
+fn take(rows: &mut Rows, id: SessionId) -> Result<(Session, Owner), Error> {
+    rows.remove(&id).ok_or(Error::NotFound)
+}
+
 impl LiveSessions {
     /// An empty cache. `shared`: whether other nodes may take in reports on the same sessions.
     pub(super) fn new(shared: bool) -> Self {
@@ -56,15 +84,7 @@ impl LiveSessions {
                 Some(live) => live,
                 None => {
                     let (session, owner) = store.find(id).await?.ok_or(Error::NotFound)?;
-                    if session.engine != EngineId::External {
-                        return Err(Error::Conflict(
-                            "not_outside",
-                            "Hark's own workers transcribe this session.".to_owned(),
-                        ));
-                    }
-                    let stored = session.status.timestamp;
-                    let live = Live { owner, status: session.status, stored, dirty: false, evicted: false };
-                    Arc::clone(self.table().entry(id).or_insert_with(|| Arc::new(AsyncMutex::new(live))))
+                    self.insert(Live::new(session, owner)?)
                 }
             };
             let mut live = live.lock_owned().await;
@@ -79,6 +99,57 @@ impl LiveSessions {
             }
             return Ok(live);
         }
+    }
+
+    /// Several sessions to report on, locked; or why one can't be reported on. The ids must be in order: whoever locks
+    /// several sessions does so in the order of their ids, because two would wait for each other otherwise.
+    pub(super) async fn live_many(
+        &self,
+        store: &Store,
+        ids: &[SessionId],
+    ) -> Result<Vec<(SessionId, Result<OwnedMutexGuard<Live>, Error>)>, Error> {
+        let known: HashMap<SessionId, Arc<AsyncMutex<Live>>> = {
+            let table = self.table();
+            ids.iter().filter_map(|id| Some((*id, Arc::clone(table.get(id)?)))).collect()
+        };
+        let unknown: Vec<SessionId> = ids.iter().filter(|id| !known.contains_key(id)).copied().collect();
+        let mut rows = find_all(store, &unknown).await?;
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            let live = match known.get(id) {
+                Some(live) => Ok(Arc::clone(live)),
+                None => take(&mut rows, *id)
+                    .and_then(|(session, owner)| Live::new(session, owner))
+                    .map(|live| self.insert(live)),
+            };
+            let locked = match live {
+                Ok(live) => {
+                    let live = live.lock_owned().await;
+                    if live.evicted { self.live(store, *id).await } else { Ok(live) }
+                }
+                Err(error) => Err(error),
+            };
+            found.push((*id, locked));
+        }
+        if self.shared {
+            // Another node may have taken in newer reports.
+            let mut rows = find_all(store, ids).await?;
+            for (id, live) in &mut found {
+                if let Ok(locked) = live {
+                    match take(&mut rows, *id) {
+                        Ok((session, owner)) => (locked.owner, locked.status) = (owner, session.status),
+                        Err(error) => *live = Err(error),
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds a session, unless it has been added meanwhile.
+    fn insert(&self, live: Live) -> Arc<AsyncMutex<Live>> {
+        let id = live.status.session_id;
+        Arc::clone(self.table().entry(id).or_insert_with(|| Arc::new(AsyncMutex::new(live))))
     }
 
     /// Drops a session that was locked by [`LiveSessions::live`], because the store is ahead of it or it has ended.
@@ -116,9 +187,11 @@ impl LiveSessions {
         let now = Timestamp::now();
         // Storing also extends the lease, so it must happen before the lease runs out.
         let after = STORE_AFTER.min(f64::from(silence_secs) / 3.0);
-        let sessions: Vec<Arc<AsyncMutex<Live>>> = self.table().values().map(Arc::clone).collect();
+        let mut sessions: Vec<_> = self.table().iter().map(|(id, live)| (*id, Arc::clone(live))).collect();
+        // Several are locked at once: see `live_many`.
+        sessions.sort_unstable_by_key(|(id, _)| *id);
         let mut due = Vec::new();
-        for (n, live) in sessions.into_iter().enumerate() {
+        for (n, (_, live)) in sessions.into_iter().enumerate() {
             if n % 64 == 63 {
                 tokio::task::yield_now().await; // reports go first
             }

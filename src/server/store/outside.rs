@@ -1,10 +1,11 @@
 //! What workers outside Hark report of their sessions. Called by `outside`.
 
-use super::{Db, Dialect, Store, VERSION_GAP, segments::words, status};
+use super::{Db, Dialect, Store, VERSION_GAP, segments::words, status, values};
 use crate::{
     model::{Segment, SessionId, Status, Timestamp},
     server::event::Event,
 };
+use std::collections::HashSet;
 
 /// Writes the progress reports in the JSON array `$1` and extends their leases to `$2`. The plus sign before `status`
 /// keeps SQLite from searching all running sessions by the index on the status for each row.
@@ -35,6 +36,48 @@ const STEPS_POSTGRES: &str = concat!(
     state!(active),
     " \
      AND sessions.version < new.version"
+);
+
+/// Writes the statuses in the JSON array `$1`, as [`Store::report`] does with one, and extends the leases to `$2`.
+const MANY_SQLITE: &str = concat!(
+    "UPDATE sessions SET lease_until = CASE WHEN new.value ->> 'status' IN ",
+    state!(active),
+    " THEN $2 END, attempt = new.value ->> 'attempt', \
+     started_at = COALESCE(started_at, CASE WHEN new.value ->> 'status' = ",
+    state!(queued),
+    " THEN NULL ELSE new.value ->> 'updated_at' END), \
+     finished_at = CASE WHEN new.value ->> 'status' IN ",
+    state!(active),
+    " THEN NULL ELSE new.value ->> 'updated_at' END",
+    set_row_sqlite!(),
+    " FROM json_each($1) AS new WHERE sessions.id = new.value ->> 'id' AND engine = ",
+    engine!(external),
+    " AND +status IN ",
+    state!(active),
+    " AND version <= new.value ->> 'after' RETURNING sessions.id"
+);
+/// The same on PostgreSQL. Rows are locked in one order, as in [`STEPS_POSTGRES`].
+const MANY_POSTGRES: &str = concat!(
+    "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (",
+    status_record!(),
+    ", after bigint",
+    ")), \
+     locked AS MATERIALIZED (SELECT s.id FROM sessions s JOIN new ON s.id = new.id ORDER BY s.id FOR UPDATE OF s) \
+     UPDATE sessions SET lease_until = CASE WHEN new.status IN ",
+    state!(active),
+    " THEN CAST($2 AS bigint) END, attempt = new.attempt, \
+     started_at = COALESCE(sessions.started_at, CASE WHEN new.status = ",
+    state!(queued),
+    " THEN NULL ELSE new.updated_at END), \
+     finished_at = CASE WHEN new.status IN ",
+    state!(active),
+    " THEN NULL ELSE new.updated_at END",
+    set_row_postgres!(),
+    " FROM new JOIN locked ON locked.id = new.id WHERE sessions.id = new.id AND engine = ",
+    engine!(external),
+    " AND sessions.status IN ",
+    state!(active),
+    " AND sessions.version <= new.after RETURNING sessions.id"
 );
 
 impl Store {
@@ -83,6 +126,34 @@ impl Store {
             .execute(pool)
             .await
             .map(drop))
+    }
+
+    /// Writes statuses of several sessions, of each session one, and extends their leases, in one statement. With each comes
+    /// the version that it follows. Returns the sessions whose status was written: not those that have ended, don't exist,
+    /// or have a version above that.
+    ///
+    /// # Errors
+    /// If the database fails; then none is written.
+    pub async fn report_many(
+        &self,
+        statuses: &[(u64, Status)],
+        lease_until: Timestamp,
+    ) -> Result<HashSet<SessionId>, sqlx::Error> {
+        if statuses.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let rows = statuses.iter().map(|(after, status)| {
+            let mut row = status::row(status);
+            row["after"] = (*after).into();
+            row
+        });
+        let rows: Vec<_> = rows.collect();
+        let written: Vec<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(MANY_SQLITE, MANY_POSTGRES))
+            .bind(serde_json::Value::from(rows).to_string())
+            .bind(lease_until.0)
+            .fetch_all(pool)
+            .await)?;
+        written.iter().map(|(id,)| values::parse(id)).collect()
     }
 
     /// Adds segments that an outside worker sent, the first of which must have index `from`. Returns false if the

@@ -49,7 +49,31 @@ macro_rules! status_columns {
             };
         }
 
-        /// Those columns with their PostgreSQL types.
+        /// The SET clause for every column of a status, from a [`row`].
+        macro_rules! set_row_sqlite {
+            () => {
+                concat!(
+                    $(", ", stringify!($change), " = new.value ->> '", stringify!($change), "'",)+
+                    set_step_sqlite!()
+                )
+            };
+        }
+
+        /// The same on PostgreSQL.
+        macro_rules! set_row_postgres {
+            () => {
+                concat!($(", ", stringify!($change), " = new.", stringify!($change),)+ set_step_postgres!())
+            };
+        }
+
+        /// The columns of a [`row`] with their PostgreSQL types. Those of `changes` are texts.
+        macro_rules! status_record {
+            () => {
+                concat!(step_record!(), ", attempt bigint" $(, ", ", stringify!($change), " text")+)
+            };
+        }
+
+        /// The columns of a [`step_row`] with their PostgreSQL types.
         macro_rules! step_record {
             () => {
                 concat!("id text", $(", ", stringify!($step), " ", $type,)+)
@@ -80,6 +104,14 @@ macro_rules! status_columns {
             row.insert("id".to_owned(), json!(status.session_id));
             $(row.insert(stringify!($step).to_owned(), json!(value(status, $of_step)));)+
             Value::Object(row)
+        }
+
+        /// All values of a status, as a JSON object; a statement takes an array of them.
+        pub(super) fn row(status: &Status) -> Value {
+            let mut row = step_row(status);
+            row["attempt"] = json!(status.attempt);
+            $(row[stringify!($change)] = json!(value(status, $of_change));)+
+            row
         }
     };
 }

@@ -1,0 +1,276 @@
+//! Workers outside Hark that report on many sessions at once: several reports in one request, on both databases.
+
+#[path = "support/postgres.rs"]
+#[allow(unreachable_pub, reason = "shared by test binaries")]
+mod postgres;
+#[path = "support/redis.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod redis;
+#[path = "support/servers.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod servers;
+mod support;
+
+use postgres::Postgres;
+use redis::Redis;
+use reqwest::{Body, StatusCode, header};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use support::{Sse, TIMEOUT, TestApp, Visitor, wav};
+use tempfile::TempDir;
+use tokio::time;
+
+const TOKEN: &str = "token-of-the-tests";
+const BATCH: &str = "/api/v1/status/batch";
+/// More than are written in one statement.
+const MANY: usize = 230;
+
+async fn node(database: Option<&str>, flags: &[&str]) -> TestApp {
+    let mut all = vec!["--worker-token", TOKEN, "--workers", "0"];
+    all.extend(database.iter().flat_map(|url| ["--database-url", url]));
+    all.extend(flags);
+    TestApp::with(&all).await
+}
+
+/// Two nodes with a PostgreSQL and a Redis.
+struct Pair {
+    nodes: [TestApp; 2],
+    _postgres: Postgres,
+    _redis: Redis,
+    _recordings: TempDir,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let servers = tokio::task::spawn_blocking(|| (Postgres::start(), Redis::start()));
+        let (postgres, redis) = servers.await.unwrap();
+        let recordings = TempDir::new().unwrap();
+        let (database, folder) = (postgres.database("hark"), format!("file://{}", recordings.path().display()));
+        let address = format!("redis://127.0.0.1:{}/", redis.port);
+        let secret = "a5".repeat(64);
+        let flags = ["--redis-url", &*address, "--recordings-url", &folder, "--secret", &secret];
+        let nodes = [node(Some(&database), &flags).await, node(Some(&database), &flags).await];
+        Self { nodes, _postgres: postgres, _redis: redis, _recordings: recordings }
+    }
+}
+
+/// Creates a session of an outside worker; returns its id.
+async fn session(me: &Visitor) -> String {
+    let request = me.request("POST", "/api/v1/sessions").bearer_auth(TOKEN).json(&json!({"duration_total": 100.0}));
+    let answer = me.send(request).await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+async fn sessions(me: &Visitor, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(session(me).await);
+    }
+    ids
+}
+
+/// Sends a batch; returns the status of the answer and its JSON.
+async fn send(me: &Visitor, body: impl Into<Body>) -> (StatusCode, Value) {
+    let request = me.request("POST", BATCH).bearer_auth(TOKEN).header(header::CONTENT_TYPE, "application/x-ndjson");
+    let answer = me.send(request.body(body)).await;
+    (answer.status(), answer.json().await.unwrap())
+}
+
+/// Sends reports that can be read; returns what became of each.
+async fn report(me: &Visitor, lines: &[Value]) -> Vec<Value> {
+    let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let (status, answer) = send(me, body).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let results = answer["results"].as_array().unwrap().clone();
+    assert_eq!(results.len(), lines.len());
+    results
+}
+
+/// What became of lines, in short: the version or the error's code.
+fn short(results: &[Value]) -> Vec<String> {
+    results
+        .iter()
+        .map(|result| match &result["error"] {
+            Value::Null => result["version"].to_string(),
+            error => error["code"].as_str().unwrap().to_owned(),
+        })
+        .collect()
+}
+
+async fn status(me: &Visitor, id: &str) -> Value {
+    me.json(&format!("/api/v1/sessions/{id}/status")).await
+}
+
+async fn every_line_has_its_result(database: Option<&str>) {
+    let app = node(database, &[]).await;
+    let me = app.visitor();
+    me.cookie().await;
+    let [a, b, c] = [session(&me).await, session(&me).await, session(&me).await];
+    let own = me.session("own.wav", wav(1.0, 0.5), &[]).await;
+    let nobodys = "0192f0c1-7c1e-7bb0-8000-000000000001";
+    let mut stream = Sse::new(me.get(&format!("/api/v1/sessions/{a}/status/stream")).await);
+    assert_eq!(stream.next().await.unwrap().json()["version"], 1);
+    let line = |id: &str, mut report: Value| {
+        report["session_id"] = json!(id);
+        report.to_string()
+    };
+    let lines = [
+        (line(&a, json!({"version": 5, "stage": "transcribing", "progress": 10.0})), Some(&*a), "5"),
+        (line(&b, json!({"version": 2, "stage": "decoding"})), Some(&b), "2"),
+        (line(&a, json!({"version": 5, "progress": 90.0})), Some(&a), "stale_version"),
+        (line(nobodys, json!({"progress": 1.0})), Some(nobodys), "not_found"),
+        (line(&a, json!({"progress": 20.0, "message": "“half” \u{0}a line"})), Some(&a), "6"),
+        (line(&own, json!({"progress": 1.0})), Some(&own), "not_outside"),
+        ("{\"session_id\":".to_owned(), None, "bad_request"),
+        (json!({"progress": 1.0}).to_string(), None, "invalid_report"),
+        (line(&b, json!({"progress": "half"})), Some(&b), "invalid_report"),
+        (line(&c, json!({"message": "m".repeat(65_536)})), None, "too_large"),
+        (line(&b, json!({"status": "completed"})), Some(&b), "3"),
+        (line(&b, json!({"version": 9})), Some(&b), "ended"),
+        (line(&c, json!({"status": "failed", "error": {"code": "gpu", "message": "It is gone."}})), Some(&c), "2"),
+    ];
+    // With lines that end in both ways, blank ones, and a last one that doesn't end; and in pieces.
+    let ends = ["\n", "\r\n", "\n\n", "\r\n \r\n"].into_iter().cycle();
+    let mut body: String = lines.iter().zip(ends).map(|((line, ..), end)| format!("{line}{end}")).collect();
+    body.truncate(body.trim_end().len());
+    let pieces: Vec<_> = body.into_bytes().chunks(37).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+    let (answered, answer) = send(&me, Body::wrap_stream(futures::stream::iter(pieces))).await;
+    assert_eq!(answered, StatusCode::OK, "{answer}");
+    let results = answer["results"].as_array().unwrap();
+    assert_eq!(short(results), lines.iter().map(|(_, _, expected)| *expected).collect::<Vec<_>>());
+    let ids: Vec<Option<&str>> = results.iter().map(|result| result["session_id"].as_str()).collect();
+    assert_eq!(ids, lines.iter().map(|(_, id, _)| *id).collect::<Vec<_>>());
+    assert_eq!(results[0], json!({"session_id": a, "version": 5}));
+    let why = results[9]["error"]["message"].as_str().unwrap();
+    assert!(why.contains("larger than 65.5 kB"), "{why}");
+
+    // Watchers get the last that was taken of each session, and the store has it.
+    let newest = stream.next().await.unwrap().json();
+    assert_eq!(
+        (&newest["version"], &newest["progress"], &newest["stage"]),
+        (&json!(6), &json!(20.0), &json!("transcribing"))
+    );
+    assert_eq!(newest["message"], "“half” a line");
+    let [b, c] = [status(&me, &b).await, status(&me, &c).await];
+    assert_eq!((&b["status"], &b["version"], &b["progress"]), (&json!("completed"), &json!(3), &json!(100.0)));
+    assert_eq!((&c["status"], &c["error"]), (&json!("failed"), &json!({"code": "gpu", "message": "It is gone."})));
+    let list = me.json("/api/v1/sessions").await;
+    let ended = list["sessions"].as_array().unwrap().iter().find(|s| s["id"] == b["session_id"]).unwrap();
+    assert!(ended["finished_at"].is_string(), "{ended}");
+    // The same again: all is known.
+    let again = [json!({"session_id": a, "version": 6}), json!({"session_id": a, "version": 7})];
+    assert_eq!(short(&report(&me, &again).await), ["stale_version", "7"]);
+    // A report between two batches counts, too.
+    let request = me.request("PUT", &format!("/api/v1/sessions/{a}/status")).bearer_auth(TOKEN);
+    assert_eq!(me.send(request.json(&json!({}))).await.json::<Value>().await.unwrap(), json!({"version": 8}));
+    assert_eq!(short(&report(&me, &[json!({"session_id": a})]).await), ["9"]);
+    // What is only progress is stored at the latest when the node stops.
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_a_batch_has_its_result_on_sqlite() {
+    every_line_has_its_result(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_a_batch_has_its_result_on_postgresql() {
+    let server = Postgres::start();
+    every_line_has_its_result(Some(&server.database("hark"))).await;
+}
+
+/// Sends batches on the same sessions at once, in different orders and without versions, and single reports between them.
+async fn all_are_taken(doors: &[Visitor]) {
+    let ids = sessions(&doors[0], MANY).await;
+    let stages = ["decoding", "transcribing", "saving"];
+    let batch = async |me: &Visitor, n: usize| {
+        let mut ids = ids.clone();
+        ids.rotate_left(n * 50);
+        if n % 2 == 1 {
+            ids.reverse();
+        }
+        let lines: Vec<Value> = (0..3)
+            .flat_map(|round| ids.iter().map(move |id| json!({"session_id": id, "stage": stages[(n + round) % 3]})))
+            .collect();
+        report(me, &lines).await
+    };
+    let singles = async |me: &Visitor| {
+        let mut results = Vec::new();
+        for id in ids.iter().step_by(10) {
+            let request = me.request("PUT", &format!("/api/v1/sessions/{id}/status")).bearer_auth(TOKEN);
+            let mut result = me.send(request.json(&json!({"progress": 1.0}))).await.json::<Value>().await.unwrap();
+            result["session_id"] = json!(id);
+            results.push(result);
+        }
+        results
+    };
+    let last = doors.last().unwrap();
+    let done = async {
+        tokio::join!(batch(&doors[0], 0), batch(last, 1), batch(&doors[0], 2), batch(last, 3), singles(&doors[0]))
+    };
+    let (a, b, c, d, e) = time::timeout(TIMEOUT, done).await.expect("no batch waits for another for ever");
+    let results: Vec<Value> = [a, b, c, d, e].concat();
+    // No version was given twice.
+    let mut versions = BTreeSet::new();
+    for result in &results {
+        let version = result["version"].as_u64().unwrap_or_else(|| panic!("{result}"));
+        assert!(versions.insert((result["session_id"].as_str().unwrap(), version)), "{result} came twice");
+    }
+    assert_eq!(results.len(), MANY * 3 * 4 + MANY.div_ceil(10));
+    for id in &ids {
+        let highest = versions.range((id.as_str(), 0)..=(id.as_str(), u64::MAX)).next_back().unwrap().1;
+        assert_eq!(status(&doors[0], id).await["version"], highest);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_and_reports_at_once_are_all_taken_on_sqlite() {
+    let app = node(None, &[]).await;
+    let me = app.visitor();
+    me.cookie().await;
+    all_are_taken(&[me]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_at_two_nodes_at_once_are_all_taken() {
+    let pair = Pair::start().await;
+    let me = pair.nodes[0].visitor();
+    me.cookie().await;
+    all_are_taken(&pair.nodes.each_ref().map(|node| me.at(&node.url))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_have_limits_and_need_the_token() {
+    let app = node(None, &[]).await;
+    let me = app.visitor();
+    me.cookie().await;
+    let id = session(&me).await;
+    let line = json!({"session_id": id}).to_string();
+    // As many lines as there may be, all of one session, in order.
+    let (answered, answer) = send(&me, format!("{line}\n").repeat(1000)).await;
+    assert_eq!(answered, StatusCode::OK, "{answer}");
+    let versions: Vec<u64> =
+        answer["results"].as_array().unwrap().iter().map(|result| result["version"].as_u64().unwrap()).collect();
+    assert_eq!(versions, (2..=1001).collect::<Vec<_>>());
+    let refused = [
+        (format!("{line}\n").repeat(1001).into_bytes(), StatusCode::PAYLOAD_TOO_LARGE, "too_large", "1000 lines"),
+        (format!("{line}{}", " ".repeat(1 << 20)).into_bytes(), StatusCode::PAYLOAD_TOO_LARGE, "too_large", "1.0 MB"),
+        (b"\n \r\n".to_vec(), StatusCode::BAD_REQUEST, "bad_request", "no lines"),
+        (Vec::new(), StatusCode::BAD_REQUEST, "bad_request", "no lines"),
+        (b"{\"message\":\"\xff\"}".to_vec(), StatusCode::BAD_REQUEST, "bad_request", "UTF-8 from byte 12 on"),
+    ];
+    for (body, expected, code, why) in refused {
+        let (answered, answer) = send(&me, body).await;
+        assert_eq!((answered, &answer["error"]["code"]), (expected, &json!(code)), "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(why), "{answer}");
+    }
+    assert_eq!(status(&me, &id).await["version"], 1001, "none of them changed anything");
+    for token in ["", "other"] {
+        let answer = me.send(me.request("POST", BATCH).bearer_auth(token).body(line.clone())).await;
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    }
+    let off = TestApp::start().await;
+    let (answered, answer) = send(&off.visitor(), line).await;
+    assert_eq!((answered, &answer["error"]["code"]), (StatusCode::FORBIDDEN, &json!("workers_off")));
+}
