@@ -33,10 +33,11 @@ pub struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// The report that a worker sends over HTTP.
+    /// The report that a worker sends over HTTP: without a version, which Hark counts itself.
     #[must_use]
     pub fn report(&self) -> String {
-        format!("{{{},\"duration_processed\":130.4,\"duration_total\":302.1,\"processing_speed\":2.3}}", self.head())
+        let seconds = self.number as f64 / 10.0;
+        format!("{{\"stage\":\"transcribing\",{},\"duration_processed\":{seconds}}}", self.message())
     }
 
     /// The status that Hark makes of the same report, for servers that only forward what they are sent.
@@ -62,12 +63,15 @@ impl Change<'_> {
     fn head(&self) -> String {
         let progress = (self.number as f64 / 1000.0).min(99.0);
         format!(
-            "\"version\":{},\"status\":\"processing\",\"stage\":\"transcribing\",\"progress\":{progress},\
-             \"message\":\"~{} {}\"",
+            "\"version\":{},\"status\":\"processing\",\"stage\":\"transcribing\",\"progress\":{progress},{}",
             self.number + 10,
-            self.number,
-            self.sent
+            self.message()
         )
+    }
+
+    /// What the reader finds again: the number and when it was sent.
+    fn message(&self) -> String {
+        format!("\"message\":\"~{} {}\"", self.number, self.sent)
     }
 }
 

@@ -23,12 +23,14 @@ use tokio::{
 pub struct Outcome {
     pub published: u64,
     pub delivered: u64,
+    /// Bytes of events, heartbeats included, for each change that was delivered.
+    pub bytes_per_event: f64,
     /// The changes that a stream skipped because a newer one was there.
     pub skipped: u64,
     /// The streams that never got the last change of their session.
     pub lost: u64,
     pub doubled: u64,
-    /// Nanoseconds from just before the request was written until its event was read: median, p99, p99.9.
+    /// Nanoseconds from when the change was due until its event was read: median, p99, p99.9.
     pub latency: [u64; 3],
     /// Nanoseconds from connect to the first event: median, p99.
     pub connect: [u64; 2],
@@ -41,6 +43,8 @@ struct Shared {
     latency: Histogram<u64>,
     connect: Histogram<u64>,
     delivered: u64,
+    /// Of all lines that came while changes were measured, without the framing of HTTP.
+    bytes: u64,
     skipped: u64,
     doubled: u64,
     broken: u64,
@@ -62,7 +66,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Creates the sessions, each with a first status.
+    /// Creates the sessions. The other servers have no status to show before a first change, so they get one; Hark's
+    /// sessions are queued until the first change that is measured.
     pub async fn prepare(server: &Server, scenario: Scenario) -> Result<Self, String> {
         let (kind, addr) = (server.kind, server.addr);
         let Sessions { cookie, ids } = match kind {
@@ -79,6 +84,7 @@ impl Load {
             latency: histogram()?,
             connect: histogram()?,
             delivered: 0,
+            bytes: 0,
             skipped: 0,
             doubled: 0,
             broken: 0,
@@ -88,10 +94,12 @@ impl Load {
         };
         let shared = Rc::new(RefCell::new(shared));
         let load = Self { kind, addr, scenario, cookie, ids, shared, local: LocalSet::new() };
-        let (mut connection, writer) = (Connection::open(addr).await?, load.writer());
-        for session in 0..load.ids.len() {
-            let request = writer.change(session, 0);
-            connection.request(&request).await?;
+        if kind != Kind::Hark {
+            let (mut connection, writer) = (Connection::open(addr).await?, load.writer());
+            for session in 0..load.ids.len() {
+                let request = writer.change(session, 0, epoch);
+                connection.request(&request).await?;
+            }
         }
         Ok(load)
     }
@@ -101,7 +109,9 @@ impl Load {
         let gate = Rc::new(Semaphore::new(CONCURRENT_OPENS));
         for n in 0..self.scenario.streams {
             let session = n % self.ids.len();
-            self.shared.borrow_mut().seen.push((session, -1));
+            // Hark's sessions begin with change 1, the others' with change 0.
+            let seen = if self.kind == Kind::Hark { 0 } else { -1 };
+            self.shared.borrow_mut().seen.push((session, seen));
             let id = &self.ids[session];
             let path = match self.kind {
                 Kind::Hark => format!("/api/v1/sessions/{id}/status/stream"),
@@ -145,8 +155,9 @@ impl Load {
             publishers.spawn_local_on(
                 async move {
                     for (n, session, number) in changes {
-                        until(start + interval.mul_f64(n as f64)).await;
-                        connection.request(&writer.change(session, number)).await?;
+                        let due = start + interval.mul_f64(n as f64);
+                        until(due).await;
+                        connection.request(&writer.change(session, number, due)).await?;
                     }
                     Ok::<(), String>(())
                 },
@@ -170,6 +181,7 @@ impl Load {
         Ok(Outcome {
             published: total,
             delivered: shared.delivered,
+            bytes_per_event: shared.bytes as f64 / shared.delivered.max(1) as f64,
             skipped: shared.skipped,
             lost,
             doubled: shared.doubled,
@@ -193,8 +205,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn change(&self, session: usize, number: i64) -> String {
-        let change = Change { id: &self.ids[session], number, sent: self.epoch.elapsed().as_nanos() };
+    /// `due`: when the change was to be sent. If the connection wasn't free then, the wait counts as the server's.
+    fn change(&self, session: usize, number: i64, due: Instant) -> String {
+        let sent = due.saturating_duration_since(self.epoch).as_nanos();
+        let change = Change { id: &self.ids[session], number, sent };
         let (method, path) = match self.kind {
             Kind::Hark => return change.request(self.addr),
             Kind::Nchan => ("POST", "pub"),
@@ -217,12 +231,15 @@ async fn stream(
     let mut permit = gate.acquire().await.ok();
     let begun = Instant::now();
     let read = |line: &[u8]| {
-        let Some((number, sent)) = mark(line) else { return };
         let mut shared = shared.borrow_mut();
-        if permit.take().is_some() {
+        if line.starts_with(b"data:") && permit.take().is_some() {
             shared.open += 1;
             shared.connect.saturating_record(begun.elapsed().as_nanos() as u64);
         }
+        if shared.measuring {
+            shared.bytes += line.len() as u64;
+        }
+        let Some((number, sent)) = mark(line) else { return };
         let (session, seen) = shared.seen[n];
         if number <= seen {
             shared.doubled += 1;

@@ -22,9 +22,9 @@ pub fn tables(all: &[Measured]) -> String {
             scenario.duration.as_secs()
         );
         text += "| | p50 ms | p99 ms | p99.9 ms | kB/stream connected | kB/stream after | CPU s/million | \
-                 connect p99 ms | delivered | skipped | lost | doubled |\n";
-        text += "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
-        let row = |kind: Kind| -> Option<[f64; 11]> {
+                 bytes/event | connect p99 ms | delivered | skipped | lost | doubled |\n";
+        text += "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+        let row = |kind: Kind| -> Option<[f64; 12]> {
             let of: Vec<&&Measured> = of.iter().filter(|m| m.peer == kind).collect();
             let median = |figure: &dyn Fn(&Measured) -> f64| {
                 let mut values: Vec<f64> = of.iter().map(|m| figure(m)).collect();
@@ -40,6 +40,7 @@ pub fn tables(all: &[Measured]) -> String {
                     median(&|m| m.connected / 1000.0),
                     median(&|m| m.after / 1000.0),
                     median(&|m| m.cpu),
+                    median(&|m| m.outcome.bytes_per_event),
                     median(&|m| ms(m.outcome.connect[1])),
                     median(&|m| m.outcome.delivered as f64),
                     median(&|m| m.outcome.skipped as f64),
@@ -51,9 +52,9 @@ pub fn tables(all: &[Measured]) -> String {
         let hark = row(Kind::Hark);
         for kind in [Kind::Hark, Kind::Nchan, Kind::Axum] {
             let Some(figures) = row(kind) else { continue };
-            let [p50, p99, p999, connected, after, cpu, connect, delivered, skipped, lost, doubled] = figures;
+            let [p50, p99, p999, connected, after, cpu, bytes, connect, delivered, skipped, lost, doubled] = figures;
             text += &format!(
-                "| {} | {p50:.2} | {p99:.2} | {p999:.2} | {connected:.1} | {after:.1} | {cpu:.1} | {connect:.1} | \
+                "| {} | {p50:.2} | {p99:.2} | {p999:.2} | {connected:.1} | {after:.1} | {cpu:.1} | {bytes:.0} | {connect:.1} | \
                  {delivered} | {skipped} | {lost} | {doubled} |\n",
                 format!("{kind:?}").to_lowercase()
             );
@@ -62,7 +63,7 @@ pub fn tables(all: &[Measured]) -> String {
             let (Some(hark), Some(other)) = (hark, row(kind)) else { continue };
             let ratio = |n: usize| format!("{:.2}", hark[n] / other[n]);
             text += &format!(
-                "| hark / {} | {} | {} | {} | {} | {} | {} | {} | | | | |\n",
+                "| hark / {} | {} | {} | {} | {} | {} | {} | {} | {} | | | | |\n",
                 format!("{kind:?}").to_lowercase(),
                 ratio(0),
                 ratio(1),
@@ -70,7 +71,8 @@ pub fn tables(all: &[Measured]) -> String {
                 ratio(3),
                 ratio(4),
                 ratio(5),
-                ratio(6)
+                ratio(6),
+                ratio(7)
             );
         }
     }
