@@ -533,13 +533,19 @@ async fn heartbeats_come_more_often_while_something_runs_and_keep_their_promise(
         worker.status(json!({"version": 3, "status": "completed"})).await;
         // What was promised last is kept.
         assert_eq!(promise(&mut stream).await, 31, "{path}");
-        // The setting is the upper bound.
+        // The setting is the upper bound, and holds for streams of one session.
         let app = node(path, &["--stream-heartbeat-secs", "1"]).await;
         let me = app.visitor();
         let worker = Worker::start(&me, "quiet").await;
         worker.status(json!({"version": 2})).await;
-        let mut stream = Sse::new(me.get(&worker.stream_path()).await);
+        let mut stream = Sse::new(me.get("/api/v1/status/stream").await);
         assert_eq!(promise(&mut stream).await, 2, "{path}");
+        let app = node(path, &["--stream-heartbeat-secs", "4"]).await;
+        let me = app.visitor();
+        let worker = Worker::start(&me, "quiet").await;
+        worker.status(json!({"version": 2})).await;
+        let mut stream = Sse::new(me.get(&worker.stream_path()).await);
+        assert_eq!(promise(&mut stream).await, 5, "{path}");
     }
 }
 

@@ -232,8 +232,8 @@ pub struct StreamConfig {
     #[arg(long, env = "HARK_STREAM_IDLE_SECS", default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub stream_idle_secs: u32,
     /// After how many seconds without anything else to send a stream sends a heartbeat, so that both ends, and proxies that
-    /// cut what is silent, see that it is open. While a session that the stream covers is processing, it waits for 3 seconds
-    /// at most. Pages take a stream for broken that is silent for 40 s, or for twice what it has promised.
+    /// cut what is silent, see that it is open. A stream of all sessions waits for 3 seconds at most
+    /// while one of them is processing. Pages take a stream for broken that is silent for 40 s, or for twice what it has promised.
     #[arg(long, env = "HARK_STREAM_HEARTBEAT_SECS", default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=30))]
     pub stream_heartbeat_secs: u32,
     /// How long pages wait before they think a stream blocked, try again and so on, in milliseconds, such as

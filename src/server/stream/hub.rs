@@ -70,13 +70,15 @@ pub struct StreamLimits {
     /// Seconds without any event but heartbeats after which a stream is closed, unless a session that it covers is
     /// processing.
     pub idle_secs: u32,
-    /// Seconds of silence after which a stream sends a heartbeat, so that both ends notice a dead connection. While a
-    /// session that it covers is processing, it waits for [`BUSY_HEARTBEAT_SECS`] at most.
+    /// Seconds of silence after which a stream sends a heartbeat, so that both ends notice a dead connection. A stream of
+    /// all sessions, which is what pages read, waits for [`BUSY_HEARTBEAT_SECS`] at most while one of them is processing.
     pub heartbeat_secs: u32,
 }
 
-/// The longest silence of a stream while a session that it covers is processing. Such a session has news every second, so
-/// few of these heartbeats are ever sent; a page notices a dead connection after two.
+/// The longest silence of a stream of all sessions while one of them is processing. Such a session has news every second,
+/// so few of these heartbeats are ever sent; a page notices a dead connection after two. Programs, which read streams of
+/// single sessions, may have workers that report every few seconds: a heartbeat between any two reports would double
+/// what is sent, for nobody who looks at it.
 const BUSY_HEARTBEAT_SECS: u32 = 3;
 
 impl Default for StreamLimits {
@@ -577,7 +579,7 @@ impl Hub {
             for (id, topic) in step {
                 let topic = lock(topic);
                 let running = topic.is_running();
-                topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, running, now));
+                topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, false, now));
                 if is_expired(&topic) {
                     expired.push(*id);
                 }
