@@ -1,4 +1,4 @@
-//! The state that all requests of a node share. Cheap to clone; each request has a clone.
+//! The state that all requests of a node share.
 
 use super::{
     admin::Admins,
@@ -23,11 +23,30 @@ use super::{
 use axum::extract::FromRef;
 use leptos::config::LeptosOptions;
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
+
+/// The state of requests: one pointer, because the router makes several clones for each request.
+#[derive(Clone)]
+pub struct AppState(Arc<Services>);
+
+impl AppState {
+    /// The state with these parts.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self(Arc::new(services))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}
 
 /// The parts of a node that handlers of requests use.
-#[derive(Clone)]
-pub struct AppState {
+pub struct Services {
     pub sessions: Arc<Sessions>,
     /// The sessions that workers outside Hark report on.
     pub outside: Arc<Outside>,
@@ -58,7 +77,7 @@ pub struct AppState {
     /// The counts of sessions for Prometheus.
     pub session_gauges: Arc<SessionGauges>,
     pub metrics: PrometheusHandle,
-    pub settings: Arc<Settings>,
+    pub settings: Settings,
 }
 
 /// The settings that routes and connections need.

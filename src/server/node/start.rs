@@ -31,7 +31,7 @@ use crate::server::{
     sessions::Sessions,
     shares::Shares,
     speech::Engines,
-    state::{AppState, Settings},
+    state::{AppState, Services, Settings},
     store::{Connections, DATABASE_FILE, DatabaseOpenError, QueueLimits, Share, Store},
     stream::{Hub, StreamLimits},
     telemetry,
@@ -190,7 +190,7 @@ pub(super) async fn open(
     let resumable =
         Resumable::new(Arc::clone(&sessions), Arc::clone(&uploads), config.uploads.clone(), config.resumable);
     let dashboards = Dashboards::new(Arc::clone(&sessions), hours.clone(), Arc::clone(&hub), metrics.clone());
-    let state = AppState {
+    let state = AppState::new(Services {
         load: Arc::new(LoadMeter::new(Arc::clone(&hub), Arc::clone(&uploads), limits.per_node)),
         hours,
         sessions,
@@ -209,7 +209,7 @@ pub(super) async fn open(
         clock,
         session_gauges: Arc::default(),
         metrics,
-        settings: Arc::new(Settings {
+        settings: Settings {
             http: config.http,
             network: config.network,
             streams: config.streams,
@@ -221,8 +221,8 @@ pub(super) async fn open(
             monitoring: config.monitoring,
             leptos,
             files,
-        }),
-    };
+        },
+    });
     jobs::recover(&workers).await?;
     let connections = capacity.connections;
     let public_url = config.alerts.public_url;
