@@ -21,7 +21,9 @@ use std::{
 /// How long it is cached that an owner has history; then the store is asked again, because the sessions may have been
 /// deleted.
 const CACHE_TIME: Duration = Duration::from_secs(600);
-/// How many owners are cached at most. Only owners with history are, so new cookies don't fill the cache.
+/// The same of an owner without history, which may come to have some at any time.
+const NEWCOMER_CACHE_TIME: Duration = Duration::from_secs(10);
+/// How many owners with history are cached at most, and how many newcomers, so that new cookies don't drive others out.
 const MAX_CACHED: usize = 10_000;
 /// Bytes of an address' hash that are stored: enough to distinguish some millions.
 const HASH_BYTES: usize = 8;
@@ -35,33 +37,51 @@ pub enum Standing {
     Newcomer(ClientAddress),
 }
 
-/// Decides how callers count, and caches owners with history.
+/// Decides how callers count, and caches what the store says of them.
 pub struct Shares {
     newcomer_secs: f64,
     key: Vec<u8>,
-    known: Mutex<HashMap<Owner, Instant>>,
+    known: OwnerCache,
+    newcomers: OwnerCache,
+}
+
+/// Owners of whom the same was found out lately.
+struct OwnerCache {
+    time: Duration,
+    since: Mutex<HashMap<Owner, Instant>>,
 }
 
 impl Shares {
     /// `key` is for hashing addresses; all nodes share it.
     #[must_use]
     pub fn new(config: &ShareConfig, key: &[u8]) -> Self {
-        Self { newcomer_secs: config.newcomer_hours * 3600.0, key: key.to_vec(), known: Mutex::default() }
+        Self {
+            newcomer_secs: config.newcomer_hours * 3600.0,
+            key: key.to_vec(),
+            known: OwnerCache::new(CACHE_TIME),
+            newcomers: OwnerCache::new(NEWCOMER_CACHE_TIME),
+        }
     }
 
     /// How the owner counts, coming from this address. While the database doesn't answer, an owner that isn't in the
     /// cache counts as a newcomer.
     pub async fn standing(&self, store: &Store, owner: &Owner, address: Option<ClientAddress>) -> Standing {
         let newcomer = Standing::Newcomer(address.unwrap_or(ClientAddress::of(IpAddr::V4(Ipv4Addr::UNSPECIFIED))));
-        if self.remembers(owner) {
+        if self.known.has(owner) {
             return Standing::Known;
+        }
+        if self.newcomers.has(owner) {
+            return newcomer;
         }
         match store.has_history(owner, Timestamp::now().plus_seconds(-self.newcomer_secs)).await {
             Ok(true) => {
-                self.remember(owner);
+                self.known.add(owner);
                 Standing::Known
             }
-            Ok(false) => newcomer,
+            Ok(false) => {
+                self.newcomers.add(owner);
+                newcomer
+            }
             Err(error) if store::is_away(&error) => newcomer,
             Err(error) => {
                 tracing::warn!(%error, "the history of an owner could not be looked up; it counts as a newcomer");
@@ -81,22 +101,28 @@ impl Shares {
         // No owner's id has this sign, so a hash and an id can't be confused.
         Some(format!("@{}", HEXLOWER.encode(&hash.finalize().into_bytes()[..HASH_BYTES])))
     }
+}
 
-    fn remembers(&self, owner: &Owner) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(owner).is_some_and(|since| since.elapsed() < CACHE_TIME)
+impl OwnerCache {
+    fn new(time: Duration) -> Self {
+        Self { time, since: Mutex::default() }
     }
 
-    fn remember(&self, owner: &Owner) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MAX_CACHED {
-            known.retain(|_, since| since.elapsed() < CACHE_TIME);
+    fn has(&self, owner: &Owner) -> bool {
+        let owners = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.get(owner).is_some_and(|since| since.elapsed() < self.time)
+    }
+
+    fn add(&self, owner: &Owner) {
+        let mut owners = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.len() >= MAX_CACHED {
+            owners.retain(|_, since| since.elapsed() < self.time);
         }
         // Emptied rather than made larger; the owners are looked up again.
-        if known.len() >= MAX_CACHED {
-            known.clear();
+        if owners.len() >= MAX_CACHED {
+            owners.clear();
         }
-        known.insert(owner.clone(), Instant::now());
+        owners.insert(owner.clone(), Instant::now());
     }
 }
 
@@ -130,14 +156,17 @@ mod tests {
 
     #[test]
     fn the_cache_of_owners_is_limited() {
-        let shares = shares(b"a");
+        let owners = OwnerCache::new(CACHE_TIME);
         let first = Owner::fresh();
-        shares.remember(&first);
-        assert!(shares.remembers(&first) && !shares.remembers(&Owner::fresh()));
+        owners.add(&first);
+        assert!(owners.has(&first) && !owners.has(&Owner::fresh()));
         for _ in 0..MAX_CACHED + 10 {
-            shares.remember(&Owner::fresh());
+            owners.add(&Owner::fresh());
         }
-        assert!(shares.known.lock().unwrap().len() <= MAX_CACHED);
+        assert!(owners.since.lock().unwrap().len() <= MAX_CACHED);
+        let forgotten = OwnerCache::new(Duration::ZERO);
+        forgotten.add(&first);
+        assert!(!forgotten.has(&first));
     }
 
     #[test]

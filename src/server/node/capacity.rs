@@ -2,12 +2,19 @@
 //! files.
 
 use crate::server::{config::ServeConfig, connections::ConnectionLimits, stream::StreamLimits};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    io::fcntl_dupfd_cloexec,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+use std::{fs::File, io};
 
 /// File descriptors that connections leave free for the database, recordings and engines, and those that status streams
 /// leave free for other requests; each no more than a quarter of all.
 const NODE_FILES: u64 = 256;
 const REQUEST_FILES: u64 = 256;
+
+/// The most descriptors that the system's table is made large enough for in advance; each takes 8 bytes.
+const MAX_RESERVED: i32 = 1 << 17;
 
 /// How many connections, streams and uploads a node may have.
 pub(super) struct Capacity {
@@ -32,6 +39,7 @@ impl Capacity {
                 capacity.streams
             );
         }
+        reserve_files(u64::from(capacity.streams) + NODE_FILES + REQUEST_FILES);
         capacity
     }
 
@@ -82,4 +90,16 @@ fn raise_file_limit() -> Option<u64> {
         }
     }
     getrlimit(Resource::Nofile).current
+}
+
+/// Makes the system's table of this process's descriptors as large as `files` descriptors need. It doubles when it is full,
+/// and each time all who open a file or accept a connection wait for some 10 ms, because a process with several threads
+/// must wait until no processor uses the old table (Linux, `expand_fdtable` in fs/file.c).
+fn reserve_files(files: u64) {
+    let highest = i32::try_from(files).unwrap_or(i32::MAX).min(MAX_RESERVED);
+    // A descriptor with a high number makes the table grow, and it stays so.
+    let reserved = File::open("/dev/null").and_then(|file| Ok(drop(fcntl_dupfd_cloexec(&file, highest)?)));
+    if let Err::<(), io::Error>(error) = reserved {
+        tracing::debug!(%error, "the table of open files could not be made larger in advance");
+    }
 }
