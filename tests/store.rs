@@ -19,7 +19,7 @@ use hark::{
         store::{
             ANY_IDLE_SECS, AlertRow, Claim, Ending, EnqueueError, LimitScope, NewSession, NodeRow, OversightFilter,
             Place, QueueFull, QueueLimits, ReachedLimit, Resolution, STALLED_SECS, SessionFilter, Share, Store,
-            StoredPassword, TextQuery,
+            StoredPassword, StoredReport, TextQuery,
         },
     },
 };
@@ -1557,7 +1557,8 @@ async fn several_statuses_are_written_as_single_ones_are(store: &Store) {
                 _ => many.push((0, Status { session_id: SessionId(Uuid::from_u128(7)), ..status })),
             }
         }
-        assert_eq!(store.report_many(&many, later()).await.unwrap(), [ids[1]].into());
+        let written = store.report_many(&many, later()).await.unwrap();
+        assert_eq!(written, [(ids[1], StoredReport { owner: owner("many"), segments: 0 })].into());
         let (one, other) = (read(ids[0]).await, read(ids[1]).await);
         let same = Status { session_id: ids[0], ..other.status.clone() };
         assert_eq!((one.status.clone(), one.started_at, one.finished_at), (same, other.started_at, other.finished_at));

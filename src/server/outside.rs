@@ -1,6 +1,7 @@
 //! Sessions of workers outside Hark, which publish over HTTP or Redis. Their reports are checked like any input and go
-//! to the watchers at once. They are stored at every change of stage and otherwise every few seconds; in a shared
-//! database at once, because the next report may reach another node. Called by `http::outside` and `sessions`;
+//! to the watchers at once. Changes of state and stage are stored before the worker gets its answer, progress every half
+//! minute; in a shared database all are stored before watchers learn of them, because the next report may reach another
+//! node. Called by `http::outside` and `sessions`;
 //! [`listen`] processes what the bus receives, and `jobs` fails the sessions of silent workers.
 
 mod batch;
@@ -9,6 +10,7 @@ mod live;
 mod pending;
 mod redis_reports;
 mod report;
+mod writer;
 
 use super::{
     bus::{Bus, Refusal, RefusalLog, Rejection},
@@ -33,6 +35,7 @@ use std::{
 };
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
+use writer::ReportWriter;
 
 /// How often a report without a version, or of an end, is tried when another node takes the version first.
 const MAX_TRIES: u32 = 5;
@@ -44,15 +47,18 @@ pub struct Outside {
     hub: Arc<Hub>,
     silence_secs: u32,
     live: LiveSessions,
+    writer: ReportWriter,
     refusals: RefusalLog,
 }
 
 impl Outside {
-    /// Starts without any reports.
+    /// Starts without any reports. To be called in a runtime, which writes the reports.
     #[must_use]
     pub fn new(store: Store, bus: Bus, hub: Arc<Hub>, config: &OutsideConfig) -> Self {
         let live = LiveSessions::new(store.is_shared());
-        Self { store, bus, hub, silence_secs: config.worker_silence_secs, live, refusals: RefusalLog::new("HTTP") }
+        let silence_secs = config.worker_silence_secs;
+        let writer = ReportWriter::start(store.clone(), silence_secs);
+        Self { store, bus, hub, silence_secs, live, writer, refusals: RefusalLog::new("HTTP") }
     }
 
     /// Says in the log why a report over HTTP was refused. The worker is told too, but whoever runs it may not look.
@@ -163,18 +169,20 @@ impl Outside {
         tracing::debug!(session_id = %session.id, "session {} was created by an outside worker", session.id);
         self.bus.publish(&event);
         Step::first(session.id, "announce", began).end();
+        // Its worker will report soon.
+        self.live.insert(Live::new(session.clone(), event.owner.clone())?);
         Ok(session)
     }
 
-    /// Takes in a status from an outside worker and publishes it. Returns its version.
+    /// Takes in a status from an outside worker and publishes it. Returns its version, when a change of state or stage is
+    /// stored.
     ///
     /// # Errors
     /// If the report isn't valid or is out of date, or the session has ended.
     pub async fn report(&self, id: SessionId, reported: Report) -> Result<u64, Error> {
-        let tries = if reported.version.is_none() || reported.ends() { MAX_TRIES } else { 1 };
-        for _ in 1..tries {
+        for _ in 1..MAX_TRIES {
             match self.report_once(id, reported.clone()).await {
-                // Another node took this version; the next one is higher now.
+                // It was changed elsewhere. What is known now may allow the report, or say why not.
                 Err(Error::Conflict("changed", _)) => {}
                 done => return done,
             }
@@ -184,34 +192,58 @@ impl Outside {
 
     async fn report_once(&self, id: SessionId, reported: Report) -> Result<u64, Error> {
         let mut live = self.live.live(&self.store, id).await?;
+        // Sent again because it could not be stored.
+        if live.unstored_step && reported.version == Some(live.status.version) {
+            self.store_published(&mut live).await?;
+            return Ok(live.status.version);
+        }
         let now = Timestamp::now();
-        let status = report::status_after(&live.status, reported, now)?;
-        let known = &live.status;
-        // Progress alone is no step: it may come many times a second.
-        let is_step = status.changes(known);
-        if self.live.shared || is_step {
+        let mut status = report::status_after(&live.status, reported, now)?;
+        let is_step = status.changes(&live.status);
+        if self.live.shared || status.state.is_terminal() {
+            // Another node may have a newer status, and an end must be certain. So watchers wait for the store.
             let _step = if is_step { Step::begin(id, "store") } else { Step::default() };
-            if !self.store.report(&status, self.lease_until(now)).await? {
-                self.live.forget(&mut live);
-                return Err(Error::Conflict(
-                    "changed",
-                    "The session was changed elsewhere; look at it again.".to_owned(),
-                ));
-            }
-            live.stored = now;
-            live.dirty = false;
+            let after = if self.live.shared { live.status.version } else { status.version - 1 };
+            let Some(stored) = self.writer.store(after, status.clone()).await? else {
+                return Err(self.changed_elsewhere(&mut live));
+            };
+            status.segments = stored.segments;
+            live.owner = stored.owner;
+            (live.stored, live.dirty, live.unstored_step) = (now, false, false);
         } else {
+            // Progress alone is no step: it may come many times a second.
             live.dirty = true;
+            live.unstored_step |= is_step;
         }
         live.status = status;
-        let version = live.status.version;
-        let _step = if is_step { Step::begin(id, "publish") } else { Step::default() };
-        self.bus.publish(&Event::status(live.owner.clone(), live.status.clone()));
+        {
+            let _step = if is_step { Step::begin(id, "publish") } else { Step::default() };
+            self.bus.publish(&Event::status(live.owner.clone(), live.status.clone()));
+        }
         self.refusals.taken(id);
         if live.status.state.is_terminal() {
             self.live.forget(&mut live);
+        } else if live.unstored_step {
+            self.store_published(&mut live).await?;
         }
-        Ok(version)
+        Ok(live.status.version)
+    }
+
+    /// Stores a change of state or stage that watchers know already.
+    async fn store_published(&self, live: &mut Live) -> Result<(), Error> {
+        let _step = Step::begin(live.status.session_id, "store");
+        let now = Timestamp::now();
+        if self.writer.store(live.status.version - 1, live.status.clone()).await?.is_none() {
+            return Err(self.changed_elsewhere(live));
+        }
+        (live.stored, live.dirty, live.unstored_step) = (now, false, false);
+        Ok(())
+    }
+
+    /// The error for a session of which the store knows something newer.
+    fn changed_elsewhere(&self, live: &mut Live) -> Error {
+        self.live.forget(live);
+        Error::Conflict("changed", "The session was changed elsewhere; look at it again.".to_owned())
     }
 
     /// Takes in segments from an outside worker and publishes them. Known ones are ignored. Returns how many the
@@ -220,7 +252,7 @@ impl Outside {
     /// # Errors
     /// If the segments aren't valid or leave a gap, or the session has ended.
     pub async fn report_segments(&self, id: SessionId, segments: Vec<NewSegment>) -> Result<u32, Error> {
-        let mut live = self.live.live(&self.store, id).await?;
+        let mut live = self.live.newest(&self.store, id).await?;
         report::check_not_ended(&live.status)?;
         let known = live.status.segments;
         let mut new_segments = Vec::new();
@@ -247,8 +279,7 @@ impl Outside {
         let mut step = Step::begin(id, "store");
         step.number("hark.segments", new_segments.len() as u64);
         if !self.store.report_segments(id, known, &new_segments, self.lease_until(now)).await? {
-            self.live.forget(&mut live);
-            return Err(Error::Conflict("changed", "The session was changed elsewhere; look at it again.".to_owned()));
+            return Err(self.changed_elsewhere(&mut live));
         }
         step.end();
         live.status.segments += new_segments.len() as u32;

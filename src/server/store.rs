@@ -65,6 +65,7 @@ pub use figures::FiguresRow;
 pub use list::{InvalidPlace, Place};
 pub use maintenance::{EndedSession, SessionFilter};
 use outage::Outage;
+pub use outside::StoredReport;
 pub use oversight::{OverseenSession, OversightFilter};
 pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff};
 pub use postgres::Connections;

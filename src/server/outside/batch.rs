@@ -189,7 +189,7 @@ impl Outside {
             let is_new = status.version > live.status.version;
             let is_step = status.changes(&live.status);
             let is_due = is_due(&status, &live.status);
-            if is_new && is_due && !written.contains(&id) {
+            if is_new && is_due && !written.contains_key(&id) {
                 self.live.forget(&mut live);
                 again.push(session);
                 continue;

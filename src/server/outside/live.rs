@@ -16,7 +16,7 @@ const STORE_AFTER: f64 = 30.0;
 /// A session that wasn't reported on for this long is dropped from the cache, in seconds.
 const EVICT_AFTER: f64 = 60.0;
 /// How many statuses are stored at once, so that other writers aren't delayed.
-pub(super) const BATCH: usize = 200;
+pub(super) const BATCH: usize = 64;
 
 /// The sessions that are reported on.
 #[derive(Debug)]
@@ -31,9 +31,10 @@ pub(super) struct LiveSessions {
 pub struct Live {
     pub(super) owner: Owner,
     pub(super) status: Status,
-    /// When the status was last stored, and whether it has changed since.
+    /// When the status was last stored, whether it has changed since, and whether state or stage have.
     pub(super) stored: Timestamp,
     pub(super) dirty: bool,
+    pub(super) unstored_step: bool,
     /// Whether it was dropped from the cache, so that it must be read from the store again.
     pub(super) evicted: bool,
 }
@@ -43,12 +44,12 @@ impl Live {
     ///
     /// # Errors
     /// If it isn't a session of an outside worker.
-    fn new(session: Session, owner: Owner) -> Result<Self, Error> {
+    pub(super) fn new(session: Session, owner: Owner) -> Result<Self, Error> {
         if session.engine != EngineId::External {
             return Err(Error::Conflict("not_outside", "Hark's own workers transcribe this session.".to_owned()));
         }
         let stored = session.status.timestamp;
-        Ok(Self { owner, status: session.status, stored, dirty: false, evicted: false })
+        Ok(Self { owner, status: session.status, stored, dirty: false, unstored_step: false, evicted: false })
     }
 }
 
@@ -76,7 +77,8 @@ impl LiveSessions {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session to report on, locked, so that its reports are processed one after another.
+    /// A session to report on, locked, so that its reports are processed one after another. On a shared database another
+    /// node may have taken in newer reports, which shows when the next one is stored.
     pub(super) async fn live(&self, store: &Store, id: SessionId) -> Result<OwnedMutexGuard<Live>, Error> {
         loop {
             let known = self.table().get(&id).cloned();
@@ -87,18 +89,22 @@ impl LiveSessions {
                     self.insert(Live::new(session, owner)?)
                 }
             };
-            let mut live = live.lock_owned().await;
-            if live.evicted {
-                continue;
+            let live = live.lock_owned().await;
+            if !live.evicted {
+                return Ok(live);
             }
-            if self.shared {
-                // Another node may have taken in newer reports.
-                let (session, owner) = store.find(id).await?.ok_or(Error::NotFound)?;
-                live.owner = owner;
-                live.status = session.status;
-            }
-            return Ok(live);
         }
+    }
+
+    /// The same, as the store has it now if other nodes may have changed it.
+    pub(super) async fn newest(&self, store: &Store, id: SessionId) -> Result<OwnedMutexGuard<Live>, Error> {
+        let mut live = self.live(store, id).await?;
+        if self.shared {
+            let (session, owner) = store.find(id).await?.ok_or(Error::NotFound)?;
+            live.owner = owner;
+            live.status = session.status;
+        }
+        Ok(live)
     }
 
     /// Several sessions to report on, locked; or why one can't be reported on. The ids must be in order: whoever locks
@@ -125,7 +131,7 @@ impl LiveSessions {
             let locked = match live {
                 Ok(live) => {
                     let live = live.lock_owned().await;
-                    if live.evicted { self.live(store, *id).await } else { Ok(live) }
+                    if live.evicted { self.newest(store, *id).await } else { Ok(live) }
                 }
                 Err(error) => Err(error),
             };
@@ -147,7 +153,7 @@ impl LiveSessions {
     }
 
     /// Adds a session, unless it has been added meanwhile.
-    fn insert(&self, live: Live) -> Arc<AsyncMutex<Live>> {
+    pub(super) fn insert(&self, live: Live) -> Arc<AsyncMutex<Live>> {
         let id = live.status.session_id;
         Arc::clone(self.table().entry(id).or_insert_with(|| Arc::new(AsyncMutex::new(live))))
     }
@@ -173,6 +179,7 @@ impl LiveSessions {
         if live.dirty {
             store.report(&live.status, live.stored.plus_seconds(EVICT_AFTER)).await?;
             live.dirty = false;
+            live.unstored_step = false;
         }
         self.forget(&mut live);
         Ok(Some(live))
@@ -187,19 +194,20 @@ impl LiveSessions {
         let now = Timestamp::now();
         // Storing also extends the lease, so it must happen before the lease runs out.
         let after = STORE_AFTER.min(f64::from(silence_secs) / 3.0);
-        let mut sessions: Vec<_> = self.table().iter().map(|(id, live)| (*id, Arc::clone(live))).collect();
-        // Several are locked at once: see `live_many`.
-        sessions.sort_unstable_by_key(|(id, _)| *id);
+        let sessions: Vec<Arc<AsyncMutex<Live>>> = self.table().values().map(Arc::clone).collect();
         let mut due = Vec::new();
-        for (n, (_, live)) in sessions.into_iter().enumerate() {
+        for (n, session) in sessions.into_iter().enumerate() {
             if n % 64 == 63 {
                 tokio::task::yield_now().await; // reports go first
             }
             // A session that is being reported on right now is skipped until the next call.
-            let live = if all { Some(live.lock_owned().await) } else { live.try_lock_owned().ok() };
-            let Some(mut live) = live else { continue };
+            let kept = Arc::clone(&session);
+            let guard = if all { Some(session.lock_owned().await) } else { session.try_lock_owned().ok() };
+            let Some(mut live) = guard else { continue };
             if live.dirty && (all || now.seconds_since(live.stored) >= after) {
-                due.push(live);
+                let status = live.status.clone();
+                drop(live);
+                due.push((kept, status));
             } else if !live.dirty && now.seconds_since(live.status.timestamp) >= EVICT_AFTER {
                 self.forget(&mut live);
             }
@@ -211,20 +219,20 @@ impl LiveSessions {
     }
 }
 
+/// Stores statuses while their sessions can be reported on.
 async fn write(
     store: &Store,
-    due: &mut Vec<OwnedMutexGuard<Live>>,
+    due: &mut Vec<(Arc<AsyncMutex<Live>>, Status)>,
     now: Timestamp,
     silence_secs: u32,
 ) -> Result<(), sqlx::Error> {
-    if due.is_empty() {
-        return Ok(());
-    }
-    let statuses: Vec<Status> = due.iter().map(|live| live.status.clone()).collect();
-    store.report_steps(&statuses, now.plus_seconds(f64::from(silence_secs))).await?;
-    for mut live in due.drain(..) {
-        live.dirty = false;
+    let statuses: Vec<(u64, Status)> = due.iter().map(|(_, status)| (status.version - 1, status.clone())).collect();
+    store.report_many(&statuses, now.plus_seconds(f64::from(silence_secs))).await?;
+    for (session, status) in due.drain(..) {
+        let mut live = session.lock().await;
         live.stored = now;
+        live.unstored_step &= live.status.changes(&status);
+        live.dirty &= live.status.version != status.version;
     }
     Ok(())
 }

@@ -126,6 +126,12 @@ impl From<ReportError> for Refusal {
 /// # Errors
 /// If it isn't JSON, or which field isn't as it must be, and why.
 pub fn read<T: DeserializeOwned>(message: &[u8]) -> Result<T, ReportError> {
+    // Following the path to each field costs more than all else, so only what can't be read is read again with it.
+    serde_json::from_slice(message).or_else(|_| explain(message))
+}
+
+/// Reads a message that can't be read, to say why.
+fn explain<T: DeserializeOwned>(message: &[u8]) -> Result<T, ReportError> {
     let mut json = serde_json::Deserializer::from_slice(message);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();

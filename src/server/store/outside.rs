@@ -3,9 +3,9 @@
 use super::{Db, Dialect, Store, VERSION_GAP, segments::words, status, values};
 use crate::{
     model::{Segment, SessionId, Status, Timestamp},
-    server::event::Event,
+    server::{event::Event, owner::Owner},
 };
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Writes the progress reports in the JSON array `$1` and extends their leases to `$2`. The plus sign before `status`
 /// keeps SQLite from searching all running sessions by the index on the status for each row.
@@ -54,7 +54,7 @@ const MANY_SQLITE: &str = concat!(
     engine!(external),
     " AND +status IN ",
     state!(active),
-    " AND version <= new.value ->> 'after' RETURNING sessions.id"
+    " AND version <= new.value ->> 'after' RETURNING sessions.id, owner, segments"
 );
 /// The same on PostgreSQL. Rows are locked in one order, as in [`STEPS_POSTGRES`].
 const MANY_POSTGRES: &str = concat!(
@@ -77,8 +77,16 @@ const MANY_POSTGRES: &str = concat!(
     engine!(external),
     " AND sessions.status IN ",
     state!(active),
-    " AND sessions.version <= new.after RETURNING sessions.id"
+    " AND sessions.version <= new.after RETURNING sessions.id, sessions.owner, sessions.segments"
 );
+
+/// What the store knows of a session whose reported status it has written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredReport {
+    pub owner: Owner,
+    /// The segments that are stored.
+    pub segments: u32,
+}
 
 impl Store {
     /// Writes the status that an outside worker reported and extends its lease. Returns false if the session has ended,
@@ -138,9 +146,9 @@ impl Store {
         &self,
         statuses: &[(u64, Status)],
         lease_until: Timestamp,
-    ) -> Result<HashSet<SessionId>, sqlx::Error> {
+    ) -> Result<HashMap<SessionId, StoredReport>, sqlx::Error> {
         if statuses.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(HashMap::new());
         }
         let rows = statuses.iter().map(|(after, status)| {
             let mut row = status::row(status);
@@ -148,12 +156,17 @@ impl Store {
             row
         });
         let rows: Vec<_> = rows.collect();
-        let written: Vec<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(MANY_SQLITE, MANY_POSTGRES))
-            .bind(serde_json::Value::from(rows).to_string())
-            .bind(lease_until.0)
-            .fetch_all(pool)
-            .await)?;
-        written.iter().map(|(id,)| values::parse(id)).collect()
+        let written: Vec<(String, String, i64)> =
+            on!(self, |pool| sqlx::query_as(pool.pick(MANY_SQLITE, MANY_POSTGRES))
+                .bind(serde_json::Value::from(rows).to_string())
+                .bind(lease_until.0)
+                .fetch_all(pool)
+                .await)?;
+        let stored = |(id, owner, segments): (String, String, i64)| {
+            let stored = StoredReport { owner: Owner::from_store(owner), segments: values::to_u32(segments) };
+            Ok((values::parse(&id)?, stored))
+        };
+        written.into_iter().map(stored).collect()
     }
 
     /// Adds segments that an outside worker sent, the first of which must have index `from`. Returns false if the
