@@ -1,4 +1,5 @@
-//! Workers outside Hark that report on many sessions at once: several reports in one request, on both databases.
+//! Workers outside Hark that report on many sessions at once: several reports in one request, on both databases; and
+//! messages over Redis while the database stands still.
 
 #[path = "support/postgres.rs"]
 #[allow(unreachable_pub, reason = "shared by test binaries")]
@@ -15,7 +16,11 @@ use postgres::Postgres;
 use redis::Redis;
 use reqwest::{Body, StatusCode, header};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use sqlx::{ConnectOptions, Connection, Executor, postgres::PgConnectOptions};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
 use support::{Sse, TIMEOUT, TestApp, Visitor, wav};
 use tempfile::TempDir;
 use tokio::time;
@@ -35,8 +40,8 @@ async fn node(database: Option<&str>, flags: &[&str]) -> TestApp {
 /// Two nodes with a PostgreSQL and a Redis.
 struct Pair {
     nodes: [TestApp; 2],
-    _postgres: Postgres,
-    _redis: Redis,
+    postgres: Postgres,
+    redis: Redis,
     _recordings: TempDir,
 }
 
@@ -50,7 +55,7 @@ impl Pair {
         let secret = "a5".repeat(64);
         let flags = ["--redis-url", &*address, "--recordings-url", &folder, "--secret", &secret];
         let nodes = [node(Some(&database), &flags).await, node(Some(&database), &flags).await];
-        Self { nodes, _postgres: postgres, _redis: redis, _recordings: recordings }
+        Self { nodes, postgres, redis, _recordings: recordings }
     }
 }
 
@@ -273,4 +278,127 @@ async fn batches_have_limits_and_need_the_token() {
     let off = TestApp::start().await;
     let (answered, answer) = send(&off.visitor(), line).await;
     assert_eq!((answered, &answer["error"]["code"]), (StatusCode::FORBIDDEN, &json!("workers_off")));
+}
+
+/// A stream of all of a visitor's sessions, and what it has told: the version and the state of each.
+struct Watcher {
+    stream: Sse,
+    known: BTreeMap<String, (u64, String)>,
+    segments: BTreeMap<String, u64>,
+}
+
+impl Watcher {
+    async fn start(me: &Visitor) -> Self {
+        let stream = Sse::new(me.get("/api/v1/status/stream").await);
+        Self { stream, known: BTreeMap::new(), segments: BTreeMap::new() }
+    }
+
+    /// Reads on until this is so.
+    async fn hears(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let heard = async {
+            while !is_so(self) {
+                let event = self.stream.next().await.expect("the stream goes on");
+                let id = event.json()["session_id"].as_str().unwrap_or_default().to_owned();
+                if event.event == "segment" {
+                    *self.segments.entry(id).or_default() += 1;
+                } else if let Some(version) = event.json()["version"].as_u64() {
+                    self.known.insert(id, (version, event.json()["status"].as_str().unwrap().to_owned()));
+                }
+            }
+        };
+        if time::timeout(TIMEOUT, heard).await.is_err() {
+            panic!("never heard {what}: {:?}", self.known);
+        }
+    }
+
+    /// Reads on until each of these sessions has this version.
+    async fn hears_version(&mut self, ids: &[String], version: u64) {
+        let all =
+            |watcher: &Self| ids.iter().all(|id| watcher.known.get(id).is_some_and(|(known, _)| *known == version));
+        self.hears(&format!("version {version}"), all).await;
+    }
+}
+
+/// Nothing can be read or written of the sessions, as long as the lock is held; PostgreSQL itself answers, so the nodes
+/// don't take it for away, and wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_get_every_newest_status_over_redis_while_the_database_stands_still() {
+    let pair = Pair::start().await;
+    let me = pair.nodes[0].visitor();
+    me.cookie().await;
+    let ids = sessions(&me, 20).await;
+    let mut watchers = Vec::new();
+    for node in &pair.nodes {
+        watchers.push(Watcher::start(&me.at(&node.url)).await);
+    }
+    let channel = |id: &str| format!("transcription:status:{id}");
+    for id in &ids {
+        support::until("both nodes subscribe", async || {
+            let counted = pair.redis.cli(&["pubsub", "numsub", &channel(id)]).stdout;
+            counted.ends_with(b"\n2\n").then_some(())
+        })
+        .await;
+    }
+    let publish = |id: &str, message: Value| assert_eq!(pair.redis.publish(&channel(id), &message.to_string()), 2);
+    let stages = ["decoding", "transcribing", "saving"];
+    // Every change of the stage is to be stored at once.
+    let round = |version: u64| {
+        for id in &ids {
+            publish(id, json!({"version": version, "stage": stages[version as usize % 3], "progress": version}));
+        }
+    };
+    round(2);
+    for watcher in &mut watchers {
+        watcher.hears_version(&ids, 2).await;
+    }
+    let stored = async |what: &str, rows: &str| {
+        let query = format!("SELECT count(*) FROM sessions WHERE {rows}");
+        support::until(what, async || (pair.postgres.query("hark", &query) == ["20"]).then_some(())).await;
+    };
+    stored("the first statuses are stored", "version = 2").await;
+
+    let url = format!("postgres://postgres@127.0.0.1:{}/hark", pair.postgres.port);
+    let mut lock = PgConnectOptions::from_str(&url).unwrap().connect().await.unwrap();
+    lock.execute("BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let waits = async || {
+        let query =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%UPDATE sessions%'";
+        (pair.postgres.query("postgres", query) != ["0"]).then_some(())
+    };
+    // A segment is stored before it is shown, and the end of its session comes after it.
+    let (with_segment, others) = ids.split_first().unwrap();
+    publish(with_segment, json!({"index": 0, "start": 0, "end": 1, "text": "kept"}));
+    publish(with_segment, json!({"version": 9, "status": "cancelled"}));
+    for version in 3..=8 {
+        round(version);
+        for watcher in &mut watchers {
+            watcher.hears_version(others, version).await;
+        }
+    }
+    support::until("a node waits for the database", waits).await;
+    for id in others {
+        publish(id, json!({"version": 9, "status": "cancelled"}));
+    }
+    for watcher in &mut watchers {
+        watcher.hears_version(others, 9).await;
+        assert_eq!(watcher.segments.get(with_segment), None, "it isn't stored yet");
+    }
+    waits().await.expect("the database still stands still");
+
+    lock.close().await.unwrap();
+    stored("every end is stored", "version >= 9 AND status = 'cancelled' AND finished_at IS NOT NULL").await;
+    let ended = |watcher: &Watcher| {
+        watcher.segments.get(with_segment) == Some(&1)
+            && watcher.known.get(with_segment).is_some_and(|(_, state)| state == "cancelled")
+    };
+    for watcher in &mut watchers {
+        watcher.hears("the segment and the end after it", ended).await;
+    }
+    let kept = me.get(&format!("/api/v1/sessions/{with_segment}/transcript.txt")).await.text().await.unwrap();
+    assert_eq!(kept.trim(), "kept");
+    // Both nodes have taken each end in, and one of them has counted it. No other test of this file cancels anything.
+    let metrics = me.get("/metrics").await.text().await.unwrap();
+    let counted =
+        metrics.lines().find_map(|line| line.strip_prefix("hark_sessions_ended_total{status=\"cancelled\"} "));
+    assert_eq!(counted, Some("20"), "{metrics}");
 }

@@ -135,6 +135,18 @@ impl Bus {
         self.local.watchers().newest(id)
     }
 
+    /// Takes in a status of an outside worker's session that was read from the store, for the watchers of this node, and
+    /// keeps it in memory if there are any.
+    pub fn keep(&self, owner: &Owner, status: &Status) {
+        self.local.watchers().keep(owner, status);
+    }
+
+    /// Whether this node's watchers have a status of a session.
+    #[must_use]
+    pub fn is_known(&self, id: SessionId) -> bool {
+        self.local.watchers().version_of(id).is_some()
+    }
+
     /// Subscribes a worker to the signals from now on.
     #[must_use]
     pub fn signals(&self) -> broadcast::Receiver<Signal> {

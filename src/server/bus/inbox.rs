@@ -1,6 +1,7 @@
 //! Messages that outside workers published over Redis and that weren't processed yet: of each session the newest
-//! status, and the segments in order. Filled by `redis`, emptied by `outside::listen`. However much comes at once, no
-//! session's last status is lost.
+//! status, and the segments in order. Filled by `redis`, emptied by `outside::listen`: statuses at once, and beside that
+//! what has to wait for the database, so that no other session waits for it. However much comes at once, no session's
+//! last status is lost.
 
 use super::{
     OutsideMessage, Refusal, RefusalLog, Rejection,
@@ -10,7 +11,7 @@ use crate::model::{SessionId, State};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
@@ -19,6 +20,8 @@ use tokio::sync::Notify;
 /// database restarts. Statuses, of which each session has one or a few, may take as much again.
 const MAX_BYTES_WITH_SEGMENTS: usize = 32 * 1024 * 1024;
 const MAX_BYTES: usize = 2 * MAX_BYTES_WITH_SEGMENTS;
+/// The most segments of a session that are taken out at once.
+const MAX_RUN: usize = 64;
 
 /// The fields of a message that say which kind it is, and which message it may replace. Of any type: `outside` refuses
 /// what can't be so, and says why.
@@ -156,23 +159,61 @@ impl SessionMessages {
 #[derive(Debug)]
 pub struct Inbox {
     waiting: Mutex<Waiting>,
-    arrived: Notify,
+    quick_arrived: Notify,
+    slow_arrived: Notify,
     /// Says why messages are refused, also those that were taken out and checked.
     pub refusals: RefusalLog,
 }
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), arrived: Notify::default(), refusals: RefusalLog::new("Redis") }
+        Self {
+            waiting: Mutex::default(),
+            quick_arrived: Notify::default(),
+            slow_arrived: Notify::default(),
+            refusals: RefusalLog::new("Redis"),
+        }
     }
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// The sessions that have messages, each once, so that one with many messages doesn't delay the others.
-    order: VecDeque<SessionId>,
+    /// The sessions that have messages, each once, so that one with many messages doesn't delay the others: those whose
+    /// next message is a status, and those whose next message must wait for the database.
+    quick: VecDeque<SessionId>,
+    slow: VecDeque<SessionId>,
+    /// The sessions of which messages were taken out of `slow` and aren't processed yet. They are in neither.
+    busy: HashSet<SessionId>,
     sessions: HashMap<SessionId, SessionMessages>,
     bytes: usize,
+}
+
+impl Waiting {
+    /// Puts a session in the order in which its next message belongs. True if that is `slow`.
+    fn enqueue(&mut self, id: SessionId) -> bool {
+        let is_slow = match self.sessions.get(&id).and_then(|messages| messages.messages.front()) {
+            None => return false,
+            Some(message) => matches!(message, Message::Segment(_)),
+        };
+        if is_slow { &mut self.slow } else { &mut self.quick }.push_back(id);
+        is_slow
+    }
+
+    /// Takes out the next message of a session.
+    fn pop(&mut self, id: SessionId) -> Option<Message> {
+        let messages = self.sessions.get_mut(&id)?;
+        let message = messages.pop()?;
+        if messages.messages.is_empty() {
+            self.sessions.remove(&id);
+        }
+        self.bytes -= message.payload().len();
+        Some(message)
+    }
+
+    fn is_segment_next(&self, id: SessionId) -> bool {
+        let next = self.sessions.get(&id).and_then(|messages| messages.messages.front());
+        matches!(next, Some(Message::Segment(_)))
+    }
 }
 
 impl Inbox {
@@ -197,12 +238,13 @@ impl Inbox {
         }
         let messages = waiting.sessions.entry(id).or_default();
         let before = messages.bytes();
-        if messages.messages.is_empty() {
-            waiting.order.push_back(id);
-        }
+        let is_first = messages.messages.is_empty();
         messages.push(message)?;
         waiting.bytes = waiting.bytes - before + messages.bytes();
-        self.arrived.notify_one();
+        if is_first && !waiting.busy.contains(&id) {
+            let is_slow = waiting.enqueue(id);
+            if is_slow { &self.slow_arrived } else { &self.quick_arrived }.notify_one();
+        }
         Ok(true)
     }
 
@@ -212,29 +254,76 @@ impl Inbox {
         self.refusals.refused(id, &Refusal::new(Rejection::Oversized, "too_large", why));
     }
 
-    /// Waits for the next message. For one consumer.
-    pub async fn take(&self) -> OutsideMessage {
+    /// Waits for the next status of a session that is in memory, as `is_known` says. Others are left for
+    /// [`Inbox::take_slow`]. For one consumer.
+    pub async fn take(&self, is_known: impl Fn(SessionId) -> bool) -> OutsideMessage {
         loop {
-            let arrived = self.arrived.notified();
-            if let Some(message) = self.next() {
+            let arrived = self.quick_arrived.notified();
+            if let Some(message) = self.next(&is_known) {
                 return message;
             }
             arrived.await;
         }
     }
 
-    fn next(&self) -> Option<OutsideMessage> {
+    fn next(&self, is_known: impl Fn(SessionId) -> bool) -> Option<OutsideMessage> {
         let mut waiting = self.lock();
-        let id = waiting.order.pop_front()?;
-        let messages = waiting.sessions.get_mut(&id)?;
-        let message = messages.pop()?;
-        if messages.messages.is_empty() {
-            waiting.sessions.remove(&id);
-        } else {
-            waiting.order.push_back(id);
+        loop {
+            let id = waiting.quick.pop_front()?;
+            if !is_known(id) {
+                waiting.slow.push_back(id);
+                self.slow_arrived.notify_one();
+                continue;
+            }
+            let message = waiting.pop(id)?;
+            if waiting.enqueue(id) {
+                self.slow_arrived.notify_one();
+            }
+            return Some(OutsideMessage { id, payload: message.into_payload() });
         }
-        waiting.bytes -= message.payload().len();
-        Some(OutsideMessage { id, payload: message.into_payload() })
+    }
+
+    /// Waits for messages that need the database: of at most `max` sessions the segments that come next, or a status of a
+    /// session that isn't in memory. What comes after them waits until [`Inbox::processed`]. For one consumer.
+    pub async fn take_slow(&self, max: usize) -> Vec<Vec<OutsideMessage>> {
+        loop {
+            let arrived = self.slow_arrived.notified();
+            let taken = self.next_slow(max);
+            if !taken.is_empty() {
+                return taken;
+            }
+            arrived.await;
+        }
+    }
+
+    fn next_slow(&self, max: usize) -> Vec<Vec<OutsideMessage>> {
+        let mut waiting = self.lock();
+        let mut taken = Vec::new();
+        while taken.len() < max
+            && let Some(id) = waiting.slow.pop_front()
+        {
+            let most = if waiting.is_segment_next(id) { MAX_RUN } else { 1 };
+            let mut messages = Vec::new();
+            while messages.len() < most
+                && (most == 1 || waiting.is_segment_next(id))
+                && let Some(message) = waiting.pop(id)
+            {
+                messages.push(OutsideMessage { id, payload: message.into_payload() });
+            }
+            waiting.busy.insert(id);
+            taken.push(messages);
+        }
+        taken
+    }
+
+    /// Notes that what [`Inbox::take_slow`] returned was processed.
+    pub fn processed(&self) {
+        let mut waiting = self.lock();
+        for id in std::mem::take(&mut waiting.busy) {
+            waiting.enqueue(id);
+        }
+        self.quick_arrived.notify_one();
+        self.slow_arrived.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -263,8 +352,18 @@ mod tests {
         format!(r#"{{"session_id":"{}","index":{index}}}"#, id(1)).into_bytes()
     }
 
+    /// Empties an inbox: statuses first, as long as there are any.
     fn all(inbox: &Inbox) -> Vec<(SessionId, String)> {
-        std::iter::from_fn(|| inbox.next()).map(|m| (m.id, String::from_utf8(m.payload).unwrap())).collect()
+        let mut all: Vec<OutsideMessage> = Vec::new();
+        loop {
+            let quick = inbox.next(|_| true);
+            let slow = if quick.is_none() { inbox.next_slow(1) } else { Vec::new() };
+            if quick.is_none() && slow.is_empty() {
+                return all.into_iter().map(|m| (m.id, String::from_utf8(m.payload).unwrap())).collect();
+            }
+            all.extend(quick.into_iter().chain(slow.into_iter().flatten()));
+            inbox.processed();
+        }
     }
 
     #[test]
@@ -296,8 +395,45 @@ mod tests {
         }
         assert_eq!(inbox.put(id(1), &segment(1)), Ok(false));
         inbox.put(id(2), &status_of(2, 1)).unwrap();
-        let ids: Vec<SessionId> = all(&inbox).into_iter().take(3).map(|(id, _)| id).collect();
-        assert_eq!(ids, [id(1), id(2), id(1)]);
+        // Segments don't delay the status of another session.
+        assert_eq!(all(&inbox)[0].0, id(2));
+        for version in 1..=3 {
+            for session in [1, 2] {
+                inbox.put(id(session), &status_of(session, version)).unwrap();
+            }
+            assert_eq!([inbox.next(|_| true), inbox.next(|_| true)].map(|m| m.unwrap().id), [id(1), id(2)]);
+        }
+    }
+
+    #[test]
+    fn what_comes_after_segments_waits_until_they_are_processed() {
+        let inbox = Inbox::default();
+        let slow =
+            || inbox.next_slow(10).into_iter().map(|messages| (messages[0].id, messages.len())).collect::<Vec<_>>();
+        for index in 0..MAX_RUN as u32 + 2 {
+            inbox.put(id(1), &segment(index)).unwrap();
+        }
+        inbox.put(id(1), &status(5)).unwrap();
+        inbox.put(id(2), &status_of(2, 1)).unwrap();
+        assert_eq!(slow(), [(id(1), MAX_RUN)]);
+        assert_eq!((slow(), inbox.next(|_| true).unwrap().id), (vec![], id(2)));
+        inbox.put(id(1), &status(6)).unwrap();
+        assert!(inbox.next(|_| true).is_none(), "the segments aren't stored yet");
+        inbox.processed();
+        assert!(inbox.next(|_| true).is_none(), "nor are these");
+        assert_eq!(slow(), [(id(1), 2)]);
+        inbox.processed();
+        assert_eq!(inbox.next(|_| true).unwrap().payload, status(6));
+        // A session that isn't in memory must be read first.
+        inbox.put(id(1), &status(7)).unwrap();
+        assert!(inbox.next(|_| false).is_none());
+        assert_eq!(slow(), [(id(1), 1)]);
+        inbox.put(id(1), &status(8)).unwrap();
+        assert!(inbox.next(|_| true).is_none() && slow().is_empty());
+        inbox.processed();
+        assert_eq!(inbox.next(|_| true).unwrap().payload, status(8));
+        assert_eq!(inbox.lock().bytes, 0);
+        assert!(inbox.lock().sessions.is_empty());
     }
 
     #[test]
@@ -308,7 +444,7 @@ mod tests {
             assert_eq!(inbox.put(id(1), payload.as_bytes()), Err(Rejection::Malformed), "{payload}");
         }
         assert_eq!(inbox.put(id(1), &status_of(2, 9)), Err(Rejection::Foreign));
-        assert!(inbox.next().is_none());
+        assert!(inbox.next(|_| true).is_none() && inbox.next_slow(1).is_empty());
     }
 
     #[test]

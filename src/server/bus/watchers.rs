@@ -16,6 +16,8 @@ pub trait Watchers: Debug + Send + Sync {
     fn log_out(&self, owner: &Owner);
     /// Takes in a status read from the store, and publishes it if it is newer.
     fn refresh(&self, owner: &Owner, status: &Status);
+    /// The same, and keeps the session in memory, because an outside worker will publish its changes.
+    fn keep(&self, owner: &Owner, status: &Status);
     /// Drops a session that was deleted.
     fn forget(&self, id: SessionId);
     /// The newest status that they have.

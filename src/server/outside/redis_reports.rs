@@ -8,7 +8,7 @@ use super::{
     report::{self, NewSegment},
 };
 use crate::{
-    model::{SessionId, Status, Timestamp},
+    model::{Segment, SessionId, Status, Timestamp},
     server::{
         bus::{self, Inbox, OutsideMessage, Refusal, Rejection},
         event::Event,
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use serde::Deserialize;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
@@ -29,25 +29,22 @@ const STORE_INTERVAL: Duration = Duration::from_secs(1);
 /// `stop`.
 pub async fn listen(outside: Arc<Outside>, inbox: Arc<Inbox>, stop: CancellationToken) {
     let pending = PendingReports::default();
-    let process = async {
+    let statuses = async {
         loop {
-            let message = inbox.take().await;
-            match outside.process(&message, &pending).await {
-                Ok(true) => {
-                    bus::count(Ok(()));
-                    inbox.refusals.taken(message.id);
-                }
-                Ok(false) => {}
-                Err(refusal) => {
-                    bus::count(Err(refusal.rejection));
-                    inbox.refusals.refused(message.id, &refusal);
-                }
-            }
-            // Lets storing and `stop` run, however much comes.
+            let message = inbox.take(|id| outside.bus.is_known(id)).await;
+            let taken = outside.take_status(&message, &pending).await;
+            note(&inbox, message.id, taken);
+            // Lets the others and `stop` run, however much comes.
             tokio::task::consume_budget().await;
         }
     };
-    // Runs concurrently, so that watchers don't wait for the database.
+    // These run concurrently, so that watchers don't wait for the database; only segments do, and what comes after them.
+    let segments = async {
+        loop {
+            outside.take_slow(&inbox, &pending).await;
+            inbox.processed();
+        }
+    };
     let store = async {
         let mut interval = time::interval(STORE_INTERVAL);
         interval.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -58,8 +55,23 @@ pub async fn listen(outside: Arc<Outside>, inbox: Arc<Inbox>, stop: Cancellation
             }
         }
     };
-    stop.run_until_cancelled(async { tokio::join!(process, store) }).await;
+    stop.run_until_cancelled(async { tokio::join!(statuses, segments, store) }).await;
     store_pending(&outside, &pending, true).await;
+}
+
+/// Counts a message: whether it was new, or why it was refused.
+fn note(inbox: &Inbox, id: SessionId, taken: Result<bool, Refusal>) {
+    match taken {
+        Ok(true) => {
+            bus::count(Ok(()));
+            inbox.refusals.taken(id);
+        }
+        Ok(false) => {}
+        Err(refusal) => {
+            bus::count(Err(refusal.rejection));
+            inbox.refusals.refused(id, &refusal);
+        }
+    }
 }
 
 /// Stores pending reports: all, or only the urgent ones. What can't be stored is kept for the next time.
@@ -68,13 +80,25 @@ async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
     let (urgent, progress): (Vec<Pending>, Vec<Pending>) =
         pending.due(all).into_iter().partition(|report| report.urgent);
     let stored = async {
-        for Pending { status, .. } in urgent {
-            let ends = status.state.is_terminal();
-            let stored = outside.store.report(&status, until).await?;
-            if ends && (stored || outside.store_end(&status, until).await?) {
-                outside.bus.count_ended(&status);
+        // Progress of the same version, which another node has stored, isn't stored again.
+        let urgent: Vec<(u64, Status)> =
+            urgent.into_iter().map(|report| (report.status.version.saturating_sub(1), report.status)).collect();
+        for batch in urgent.chunks(BATCH) {
+            let written = outside.store.report_many(batch, until).await?;
+            let (written, refused): (Vec<&Status>, Vec<&Status>) =
+                batch.iter().map(|(_, status)| status).partition(|status| written.contains(&status.session_id));
+            for status in written {
+                if status.state.is_terminal() {
+                    outside.bus.count_ended(status);
+                }
+                pending.mark_stored(status);
             }
-            pending.mark_stored(&status);
+            for status in refused {
+                if status.state.is_terminal() && outside.store_end(status, until).await? {
+                    outside.bus.count_ended(status);
+                }
+                pending.mark_stored(status);
+            }
         }
         let progress: Vec<Status> = progress.into_iter().map(|report| report.status).collect();
         for batch in progress.chunks(BATCH) {
@@ -90,6 +114,19 @@ async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
     }
 }
 
+/// Segments of a session that follow each other, and aren't stored yet.
+struct Run {
+    id: SessionId,
+    owner: Owner,
+    segments: Vec<Segment>,
+}
+
+impl Run {
+    fn has(&self, index: u32) -> bool {
+        self.segments.iter().any(|segment| segment.index == index)
+    }
+}
+
 /// The fields of a message that say which kind it is, and those that only a node of Hark sends.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -102,20 +139,28 @@ struct Head {
 }
 
 impl Outside {
-    /// Processes a message. True if it was new.
-    async fn process(&self, message: &OutsideMessage, pending: &PendingReports) -> Result<bool, Refusal> {
+    /// A session as it is known: by the watchers, by a report that isn't stored yet, or else by the store.
+    async fn known(&self, id: SessionId, pending: &PendingReports) -> Result<(Owner, Status), Refusal> {
+        let (owner, known) = match self.bus.newest(id) {
+            Some(known) => known,
+            None => {
+                let (owner, stored) = self.stored(id).await?;
+                // Another node may have stored what this message says, and the watchers here must get it all the same.
+                self.bus.keep(&owner, &stored);
+                (owner, stored)
+            }
+        };
+        Ok(match pending.newest(id).filter(|newer| newer.version > known.version) {
+            Some(newer) => (owner, Status { segments: known.segments, ..newer }),
+            None => (owner, known),
+        })
+    }
+
+    /// Takes in a status. True if it was new.
+    async fn take_status(&self, message: &OutsideMessage, pending: &PendingReports) -> Result<bool, Refusal> {
         let id = message.id;
         let head: Head = report::read(&message.payload)?;
-        let (owner, mut known) = match self.bus.newest(id) {
-            Some(known) => known,
-            None => self.stored(id).await?,
-        };
-        if let Some(newer) = pending.newest(id).filter(|newer| newer.version > known.version) {
-            known = Status { segments: known.segments, ..newer };
-        }
-        if head.index.is_some() {
-            return self.take_segment(owner, &known, report::read(&message.payload)?).await;
-        }
+        let (owner, known) = self.known(id, pending).await?;
         let reported = report::read_report(&message.payload)?;
         // Published already, by this node or by one that has stored it.
         let same_end = known.state.is_terminal() && reported.status == Some(known.state);
@@ -135,30 +180,125 @@ impl Outside {
         Ok(true)
     }
 
-    async fn take_segment(&self, owner: Owner, known: &Status, segment: NewSegment) -> Result<bool, Refusal> {
-        let id = known.session_id;
-        let segment = report::check_segment(segment)?;
+    /// Takes in the messages that must wait for the database: segments of many sessions, which are stored in one
+    /// transaction, and statuses of sessions that aren't in memory.
+    async fn take_slow(&self, inbox: &Inbox, pending: &PendingReports) {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut later: Vec<Run> = Vec::new();
+        for messages in inbox.take_slow(BATCH).await {
+            let mut of_session: Vec<Run> = Vec::new();
+            for message in messages {
+                let is_segment = report::read(&message.payload).is_ok_and(|head: Head| head.index.is_some());
+                if !is_segment {
+                    note(inbox, message.id, self.take_status(&message, pending).await);
+                    continue;
+                }
+                match self.check_segment(&message, pending).await {
+                    Ok(None) => {}
+                    // Sent twice.
+                    Ok(Some((_, segment))) if of_session.iter().any(|run| run.has(segment.index)) => {}
+                    Ok(Some((owner, segment))) => match of_session.last_mut() {
+                        Some(run) if run.segments.last().is_some_and(|last| last.index + 1 == segment.index) => {
+                            run.segments.push(segment);
+                        }
+                        _ => of_session.push(Run { id: message.id, owner, segments: vec![segment] }),
+                    },
+                    Err(refusal) => note(inbox, message.id, Err(refusal)),
+                }
+            }
+            let mut of_session = of_session.into_iter();
+            runs.extend(of_session.next());
+            later.extend(of_session);
+        }
+        if runs.is_empty() {
+            return;
+        }
+        let first: Vec<_> =
+            runs.iter().map(|run| (run.id, run.segments.first().map_or(0, |s| s.index), &*run.segments)).collect();
+        // If it fails, each session is tried by itself, so that none suffers from another's segments.
+        let added = self.add_segments(&first).await.unwrap_or_default();
+        for run in runs {
+            if added.contains(&run.id) {
+                self.tell_segments(inbox, &run.owner, run.id, &run.segments);
+            } else {
+                self.add_run(inbox, run).await;
+            }
+        }
+        for run in later {
+            self.add_run(inbox, run).await;
+        }
+    }
+
+    /// Checks a message with a segment. None if the segment is known.
+    async fn check_segment(
+        &self,
+        message: &OutsideMessage,
+        pending: &PendingReports,
+    ) -> Result<Option<(Owner, Segment)>, Refusal> {
+        let new: NewSegment = report::read(&message.payload)?;
+        let (owner, known) = self.known(message.id, pending).await?;
+        let segment = report::check_segment(new)?;
         if segment.index < known.segments {
-            return Ok(false);
+            return Ok(None);
         }
-        report::check_not_ended(known)?;
-        let until = self.lease_until(Timestamp::now());
-        let added = self.store.report_segments(id, segment.index, std::slice::from_ref(&segment), until).await;
-        match added {
-            Ok(true) => {}
-            // Another node stored it first, or it leaves a gap.
-            Ok(false) if self.stored(id).await?.1.segments > segment.index => {}
-            Ok(false) => {
-                let why = format!("Segment {} isn't the next one; those before it are missing.", segment.index);
-                return Err(Refusal::new(Rejection::Stale, "segment_hole", why));
-            }
-            Err(error) => {
-                tracing::error!(session_id = %id, %error, "a segment of session {id} could not be stored and was dropped");
-                return Ok(false); // not published, because it could get lost
+        report::check_not_ended(&known)?;
+        Ok(Some((owner, segment)))
+    }
+
+    /// Adds segments to the store, as [`store::Store::report_segments_many`] does. As long as the database is away or full
+    /// they wait, and with them what comes after them.
+    async fn add_segments(&self, sessions: &[(SessionId, u32, &[Segment])]) -> Result<HashSet<SessionId>, sqlx::Error> {
+        loop {
+            let until = self.lease_until(Timestamp::now());
+            match self.store.report_segments_many(sessions, until).await {
+                Err(error) if may_pass(&error) => time::sleep(STORE_INTERVAL).await,
+                done => return done,
             }
         }
-        self.bus.tell_watchers_here(&Event::bare_segment(owner, id, &segment));
-        Ok(true)
+    }
+
+    /// Adds segments of which another node may have stored some already, or that leave a gap.
+    async fn add_run(&self, inbox: &Inbox, run: Run) {
+        let Run { id, owner, mut segments } = run;
+        let refuse = |segments: &[Segment], refusal: Refusal| {
+            segments.iter().for_each(|_| note(inbox, id, Err(refusal.clone())));
+        };
+        let error = loop {
+            let stored = match self.store.find(id).await {
+                Ok(Some((session, _))) => session.status,
+                Ok(None) => return refuse(&segments, not_found()),
+                Err(error) if may_pass(&error) => {
+                    time::sleep(STORE_INTERVAL).await;
+                    continue;
+                }
+                Err(error) => break error,
+            };
+            let left = segments.split_off(segments.partition_point(|segment| segment.index < stored.segments));
+            self.tell_segments(inbox, &owner, id, &segments);
+            segments = left;
+            let Some(first) = segments.first() else { return };
+            if let Err(error) = report::check_not_ended(&stored) {
+                return refuse(&segments, error.into());
+            }
+            if first.index > stored.segments {
+                let why = format!("Segment {} isn't the next one; those before it are missing.", first.index);
+                return refuse(&segments, Refusal::new(Rejection::Stale, "segment_hole", why));
+            }
+            match self.add_segments(&[(id, first.index, &segments)]).await {
+                Ok(added) if added.is_empty() => {} // changed meanwhile
+                Ok(_) => return self.tell_segments(inbox, &owner, id, &segments),
+                Err(error) => break error,
+            }
+        };
+        // Not published, because they could get lost.
+        tracing::error!(session_id = %id, %error, segments = segments.len(), "segments of session {id} could not be stored and were dropped");
+    }
+
+    fn tell_segments(&self, inbox: &Inbox, owner: &Owner, id: SessionId, segments: &[Segment]) {
+        for segment in segments {
+            self.bus.tell_watchers_here(&Event::bare_segment(owner.clone(), id, segment));
+            note(inbox, id, Ok(true));
+        }
     }
 
     /// Stores an end that the store refused because another node has stored progress of the same or a higher version:
@@ -182,11 +322,20 @@ impl Outside {
     async fn stored(&self, id: SessionId) -> Result<(Owner, Status), Refusal> {
         match self.store.find(id).await {
             Ok(Some((session, owner))) => Ok((owner, session.status)),
-            Ok(None) => Err(Refusal::new(Rejection::Foreign, "not_found", "There is no such session.")),
+            Ok(None) => Err(not_found()),
             Err(error) => {
                 tracing::error!(session_id = %id, %error, "session {id} could not be read, so a report on it was dropped");
                 Err(Refusal::new(Rejection::Foreign, "unread", ""))
             }
         }
     }
+}
+
+fn not_found() -> Refusal {
+    Refusal::new(Rejection::Foreign, "not_found", "There is no such session.")
+}
+
+/// Whether the same may work soon, because nothing is wrong but the database's state.
+fn may_pass(error: &sqlx::Error) -> bool {
+    store::is_away(error) || store::is_transient(error) || store::is_full(error)
 }

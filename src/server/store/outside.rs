@@ -181,30 +181,50 @@ impl Store {
         segments: &[Segment],
         lease_until: Timestamp,
     ) -> Result<bool, sqlx::Error> {
-        let words = segments.iter().map(words).collect::<Result<Vec<_>, _>>()?;
+        let added = self.report_segments_many(&[(id, from, segments)], lease_until).await?;
+        Ok(added.contains(&id))
+    }
+
+    /// Adds segments of several sessions, of each session once: its id, the index of the first segment, and the segments.
+    /// Returns the sessions to which they were added, as [`Store::report_segments`] does.
+    ///
+    /// # Errors
+    /// If the database fails; then none is added.
+    pub async fn report_segments_many(
+        &self,
+        sessions: &[(SessionId, u32, &[Segment])],
+        lease_until: Timestamp,
+    ) -> Result<HashSet<SessionId>, sqlx::Error> {
+        // Rows are locked in one order, as in `STEPS_POSTGRES`.
+        let mut sessions: Vec<_> = sessions.iter().collect();
+        sessions.sort_unstable_by_key(|(id, ..)| *id);
         on!(self, |pool| {
             let mut tx = pool.begin_write().await?;
-            let done = sqlx::query(concat!(
-                "UPDATE sessions SET segments = $3, lease_until = $4 \
-                 WHERE id = $1 AND segments = $2 AND engine = ",
-                engine!(external),
-                " AND status IN ",
-                state!(active)
-            ))
-            .bind(id.to_string())
-            .bind(i64::from(from))
-            .bind(i64::from(from) + segments.len() as i64)
-            .bind(lease_until.0)
-            .execute(&mut *tx)
-            .await?;
-            if done.rows_affected() == 0 {
-                return Ok(false);
-            }
-            for (segment, words) in segments.iter().zip(&words) {
-                insert_segment!(&mut *tx, id, segment, words)?;
+            let mut added = HashSet::new();
+            for (id, from, segments) in sessions {
+                let done = sqlx::query(concat!(
+                    "UPDATE sessions SET segments = $3, lease_until = $4 \
+                     WHERE id = $1 AND segments = $2 AND engine = ",
+                    engine!(external),
+                    " AND status IN ",
+                    state!(active)
+                ))
+                .bind(id.to_string())
+                .bind(i64::from(*from))
+                .bind(i64::from(*from) + segments.len() as i64)
+                .bind(lease_until.0)
+                .execute(&mut *tx)
+                .await?;
+                if done.rows_affected() == 0 {
+                    continue;
+                }
+                for segment in *segments {
+                    insert_segment!(&mut *tx, *id, segment, &words(segment)?)?;
+                }
+                added.insert(*id);
             }
             tx.commit().await?;
-            Ok(true)
+            Ok(added)
         })
     }
 

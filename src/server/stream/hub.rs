@@ -305,6 +305,15 @@ impl Hub {
         self.offer_to_owner(owner, status, &out, self.now());
     }
 
+    /// The same, and holds the session if anybody watches it, alone or with all others of its owner: the next changes come
+    /// as messages that say only what is new.
+    pub fn keep(&self, owner: &Owner, status: &Status) {
+        if self.is_held(owner, status.session_id) {
+            self.with_session(status.session_id, |topic| topic.used = self.now());
+        }
+        self.refresh(owner, status);
+    }
+
     /// Drops a session that was deleted, whoever owns it.
     pub fn forget(&self, id: SessionId) {
         if let Some(topic) = write(&self.sessions).remove(&id) {

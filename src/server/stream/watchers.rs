@@ -21,6 +21,10 @@ impl Watchers for Hub {
         self.refresh(owner, status);
     }
 
+    fn keep(&self, owner: &Owner, status: &Status) {
+        self.keep(owner, status);
+    }
+
     fn forget(&self, id: SessionId) {
         self.forget(id);
     }

@@ -217,8 +217,13 @@ impl Listener {
         };
         let mut buffered = Vec::new();
         for (session, owner) in rows {
-            self.local.watchers().refresh(&owner, &session.status);
-            let known = Subscribed::Known { owner, outside: session.engine == EngineId::External };
+            let outside = session.engine == EngineId::External;
+            if outside {
+                self.local.watchers().keep(&owner, &session.status);
+            } else {
+                self.local.watchers().refresh(&owner, &session.status);
+            }
+            let known = Subscribed::Known { owner, outside };
             if let Some(subscribed) = self.sessions.get_mut(&session.id)
                 && let Subscribed::Loading(waiting) = std::mem::replace(subscribed, known)
             {
