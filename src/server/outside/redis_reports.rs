@@ -86,7 +86,7 @@ async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
         for batch in urgent.chunks(BATCH) {
             let written = outside.store.report_many(batch, until).await?;
             let (written, refused): (Vec<&Status>, Vec<&Status>) =
-                batch.iter().map(|(_, status)| status).partition(|status| written.contains(&status.session_id));
+                batch.iter().map(|(_, status)| status).partition(|status| written.contains_key(&status.session_id));
             for status in written {
                 if status.state.is_terminal() {
                     outside.bus.count_ended(status);

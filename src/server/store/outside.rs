@@ -5,7 +5,7 @@ use crate::{
     model::{Segment, SessionId, Status, Timestamp},
     server::{event::Event, owner::Owner},
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Writes the progress reports in the JSON array `$1` and extends their leases to `$2`. The plus sign before `status`
 /// keeps SQLite from searching all running sessions by the index on the status for each row.
