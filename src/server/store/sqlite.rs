@@ -5,6 +5,7 @@ use super::{
     Dialect,
     schema::{Applied, DatabaseOpenError, MigrateResult, Schema, Tables},
 };
+use rustix::process::{Pid, getpriority_process, setpriority_process};
 use sqlx::{
     ConnectOptions, Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
     error::DatabaseError,
@@ -20,6 +21,10 @@ static MIGRATOR: Migrator = sqlx::migrate!("src/server/store/migrations/sqlite")
 const CONNECTIONS: u32 = 8;
 /// How long a statement waits for another connection's write to end.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// The names of the threads that run statements begin with this, and this is added to their niceness.
+const THREAD_NAME: &str = "sqlite";
+const NICENESS: i32 = 5;
 
 /// SQLite's primary result codes for a database or a table that another connection has locked for too long.
 const BUSY_CODE: u32 = 5;
@@ -46,6 +51,10 @@ pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqliteConnection), 
     let keeper = options.connect().await?;
     let pool = SqlitePoolOptions::new()
         .max_connections(CONNECTIONS)
+        .after_connect(|_, _| {
+            lower_priority();
+            Box::pin(async { Ok(()) })
+        })
         .after_release(|connection, _| Box::pin(is_sound(connection)))
         .connect_with(options)
         .await?;
@@ -63,6 +72,23 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(BUSY)
         .optimize_on_close(true, None)
+        .thread_name(|id| format!("{THREAD_NAME}-{id}"))
+}
+
+/// Lowers the priority of the threads that run statements, one for each connection. Otherwise streams wait, where there is
+/// only one processor, for as long as such a thread likes to run: some milliseconds when it moves the write-ahead log into
+/// the database. Engines and decoders have a priority that is lower still.
+fn lower_priority() {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    for thread in threads {
+        let name = std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+        let id = thread.file_name().to_str().and_then(|id| Pid::from_raw(id.parse().ok()?));
+        if name.starts_with(THREAD_NAME)
+            && let Err(error) = getpriority_process(None).and_then(|now| setpriority_process(id, now + NICENESS))
+        {
+            tracing::debug!(%error, "the priority of a thread of the database could not be lowered");
+        }
+    }
 }
 
 /// See `Store::migrate_file`.
