@@ -17,7 +17,8 @@ use std::{
 use tokio::sync::Notify;
 
 /// Bytes of messages that may wait, of all sessions, before segments are dropped: more than workers publish while a
-/// database restarts. Statuses, of which each session has one or a few, may take as much again.
+/// database restarts. Statuses, of which each session has one or a few, may take as much again. Segments that were taken
+/// out and wait for the database don't count, so together it may be half as much more.
 const MAX_BYTES_WITH_SEGMENTS: usize = 32 * 1024 * 1024;
 const MAX_BYTES: usize = 2 * MAX_BYTES_WITH_SEGMENTS;
 /// The most segments of a session that are taken out at once.

@@ -80,7 +80,7 @@ async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
     let (urgent, progress): (Vec<Pending>, Vec<Pending>) =
         pending.due(all).into_iter().partition(|report| report.urgent);
     let stored = async {
-        // Progress of the same version, which another node has stored, isn't stored again.
+        // A version that another node has stored isn't stored again.
         let urgent: Vec<(u64, Status)> =
             urgent.into_iter().map(|report| (report.status.version.saturating_sub(1), report.status)).collect();
         for batch in urgent.chunks(BATCH) {
