@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 use std::{
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     str::FromStr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
@@ -33,6 +33,12 @@ impl ClientAddress {
             IpAddr::V6(v6) => Self(IpNet::new_assert(v6.into(), IPV6_PREFIX).network()),
             v4 => Self(v4),
         }
+    }
+
+    /// The address, or the one that all share whose address isn't known.
+    #[must_use]
+    pub fn or_unknown(address: Option<Self>) -> Self {
+        address.unwrap_or(Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
     }
 }
 

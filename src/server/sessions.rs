@@ -135,7 +135,12 @@ fn combine(track: Option<Track>, asked: Option<Channels>, otherwise: Channels) -
 impl Sessions {
     /// Whether the owner, coming from this address, counts as a newcomer.
     pub async fn standing(&self, owner: &Owner, address: Option<ClientAddress>) -> Standing {
-        self.shares.standing(&self.store, owner, address).await
+        self.shares.standing(&self.store, owner, ClientAddress::or_unknown(address)).await
+    }
+
+    /// The same as of some seconds ago, which is enough for a stream.
+    pub async fn stream_standing(&self, owner: &Owner, address: Option<ClientAddress>) -> Standing {
+        self.shares.stream_standing(&self.store, owner, ClientAddress::or_unknown(address)).await
     }
 
     /// One session.

@@ -13,7 +13,6 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -65,13 +64,10 @@ impl Shares {
 
     /// How the owner counts, coming from this address. While the database doesn't answer, an owner that isn't in the
     /// cache counts as a newcomer.
-    pub async fn standing(&self, store: &Store, owner: &Owner, address: Option<ClientAddress>) -> Standing {
-        let newcomer = Standing::Newcomer(address.unwrap_or(ClientAddress::of(IpAddr::V4(Ipv4Addr::UNSPECIFIED))));
+    pub async fn standing(&self, store: &Store, owner: &Owner, address: ClientAddress) -> Standing {
+        let newcomer = Standing::Newcomer(address);
         if self.known.has(owner) {
             return Standing::Known;
-        }
-        if self.newcomers.has(owner) {
-            return newcomer;
         }
         match store.has_history(owner, Timestamp::now().plus_seconds(-self.newcomer_secs)).await {
             Ok(true) => {
@@ -88,6 +84,14 @@ impl Shares {
                 newcomer
             }
         }
+    }
+
+    /// The same as of some seconds ago, for a stream: where many are opened at once, the store isn't asked for each.
+    pub async fn stream_standing(&self, store: &Store, owner: &Owner, address: ClientAddress) -> Standing {
+        if self.newcomers.has(owner) {
+            return Standing::Newcomer(address);
+        }
+        self.standing(store, owner, address).await
     }
 
     /// The hash of a newcomer's address, which the store keeps while a session of it waits. The address can't be found

@@ -66,7 +66,7 @@ pub(super) async fn stream(
     if seen >= newest && !state.hub.models_are_running() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
+    let standing = state.sessions.stream_standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(Bye::Limit),
         |permit| StatusStream::of_models(&state.hub, permit, seen, peer.map(|Extension(peer)| peer)),

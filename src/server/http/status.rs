@@ -203,7 +203,7 @@ pub(super) async fn stream_one(
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
+    let standing = state.sessions.stream_standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(Bye::Limit),
         |permit| {
@@ -240,7 +240,7 @@ pub(super) async fn stream_all(
     if state.sessions.store.outage().is_some() && state.hub.list(&owner, recent_cutoff()).is_none() {
         return Err(Error::DatabaseAway);
     }
-    let standing = state.sessions.standing(&owner, address.map(|Extension(address)| address)).await;
+    let standing = state.sessions.stream_standing(&owner, address.map(|Extension(address)| address)).await;
     let stream = state.hub.admit(&owner, standing).map_or_else(
         |_| StatusStream::refused(Bye::Limit),
         |permit| {
