@@ -119,16 +119,29 @@ impl Sessions {
         let set = head.lines().find_map(|l| l.strip_prefix("set-cookie: ").filter(|l| l.starts_with("hark_owner_")));
         let pair = set.and_then(|v| v.split(';').next()).ok_or("no cookie")?;
         let cookie = format!("Cookie: {pair}\r\n");
-        let headers = format!("Authorization: Bearer {TOKEN}\r\n{cookie}Content-Type: application/json\r\n");
         let mut ids = Vec::with_capacity(count);
         for n in 0..count {
-            let body = format!("{{\"title\":\"Session {n}\",\"duration_total\":600}}");
-            let (_, answer) = connection.request(&request("POST", addr, "/api/v1/sessions", &headers, &body)).await?;
-            let session: serde_json::Value = serde_json::from_str(&answer).map_err(|e| format!("{e}: {answer}"))?;
-            ids.push(session["id"].as_str().ok_or("no id")?.to_owned());
+            ids.push(announce(&mut connection, addr, &cookie, &format!("Session {n}")).await?);
         }
         Ok(Self { cookie, ids })
     }
+}
+
+/// Creates a session of an owner, who is named by the `cookie` header with its line break. Returns its id.
+///
+/// # Errors
+/// The node's answer, if it refused.
+pub async fn announce(
+    connection: &mut Connection,
+    addr: SocketAddr,
+    cookie: &str,
+    title: &str,
+) -> Result<String, String> {
+    let headers = format!("Authorization: Bearer {TOKEN}\r\n{cookie}Content-Type: application/json\r\n");
+    let body = format!("{{\"title\":\"{title}\",\"duration_total\":600}}");
+    let (_, answer) = connection.request(&request("POST", addr, "/api/v1/sessions", &headers, &body)).await?;
+    let session: serde_json::Value = serde_json::from_str(&answer).map_err(|e| format!("{e}: {answer}"))?;
+    Ok(session["id"].as_str().ok_or("no id")?.to_owned())
 }
 
 /// A kept-alive connection with one request under way at a time.
