@@ -67,7 +67,7 @@ pub use maintenance::{EndedSession, SessionFilter};
 use outage::Outage;
 pub use outside::StoredReport;
 pub use oversight::{OverseenSession, OversightFilter};
-pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff};
+pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff, recent_cutoff_at};
 pub use postgres::Connections;
 pub use queue::{EnqueueError, LimitScope, QueueFull, QueueLimits, ReachedLimit, Share};
 use rows::SessionRow;

@@ -40,9 +40,9 @@ struct Args {
     /// Measure only what it costs that Hark measures itself: in pairs of runs, one with `HARK_MONITORING=false`.
     #[arg(long)]
     monitoring: bool,
-    /// The processor the servers run on; the generator should be on another.
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
+    /// The processors the servers run on, as taskset takes them; the generator should be on another.
+    #[arg(long, default_value = "0")]
+    cpu: String,
 }
 
 /// A scenario.

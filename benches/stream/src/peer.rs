@@ -27,14 +27,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free port, bound to one processor, and waits until it answers. `flags` are added to `hark serve`.
+    /// Starts a server on a free port, bound to its processors, and waits until it answers. `flags` are added to `hark serve`.
     pub async fn start(kind: Kind, args: &Args, flags: &[&str]) -> Result<Self, String> {
         let addr = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| e.to_string())?;
         let folder = std::env::temp_dir().join(format!("stream-bench-{}-{}", std::process::id(), addr.port()));
         std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
-        let cpu = args.cpu.to_string();
         let mut command = Command::new("taskset");
-        command.args(["-c", &cpu]);
+        command.args(["-c", &args.cpu]);
         match kind {
             Kind::Hark => {
                 command.arg(&args.hark).arg("serve").args(&args.hark_arg).args(flags).env("HARK_MODEL_FETCH", "false");

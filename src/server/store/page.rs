@@ -14,5 +14,11 @@ const RECENT_SECS: f64 = 600.0;
 /// The time since when a status must have changed to be sent to a watcher who connects.
 #[must_use]
 pub fn recent_cutoff() -> Timestamp {
-    Timestamp::now().plus_seconds(-RECENT_SECS)
+    recent_cutoff_at(Timestamp::now())
+}
+
+/// The same, for a watcher who connects at `now`.
+#[must_use]
+pub fn recent_cutoff_at(now: Timestamp) -> Timestamp {
+    now.plus_seconds(-RECENT_SECS)
 }

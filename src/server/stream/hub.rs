@@ -22,6 +22,7 @@ use crate::{
         owner::Owner,
         shares::Standing,
         sightings::Sightings,
+        store::recent_cutoff_at,
         telemetry::{lines, traces::Delivery},
     },
 };
@@ -149,7 +150,7 @@ impl Hub {
             // Starts at 1, because a slot takes 0 for "never".
             clock: Arc::new(AtomicU32::new(1)),
             started: Instant::now(),
-            heartbeats: Mutex::new(heartbeats(&limits)),
+            heartbeats: Mutex::new(heartbeats(&limits, Timestamp::now())),
             meters: Meters::new(),
             is_measured: true,
             span: Span::current(),
@@ -565,10 +566,16 @@ impl Hub {
     /// Advances the hub's clock, and checks the streams once a second. Call it four times a second; another rate
     /// changes only the precision.
     pub async fn tick(&self) {
+        self.tick_at(self.started.elapsed(), Timestamp::now()).await;
+    }
+
+    /// As [`Hub::tick`], by another clock than the system's: so long after the hub was made, at this time. For tests and
+    /// measurements, in which hours pass in seconds.
+    pub async fn tick_at(&self, since_start: Duration, time: Timestamp) {
         let before = self.now();
-        self.set_clock(self.started.elapsed());
+        self.set_clock(since_start);
         if before / PER_SECOND != self.now() / PER_SECOND {
-            self.sweep().await;
+            self.sweep(time).await;
         }
     }
 
@@ -578,9 +585,9 @@ impl Hub {
     }
 
     /// Checks all topics in small batches, so that changes don't wait for it.
-    async fn sweep(&self) {
+    async fn sweep(&self, time: Timestamp) {
         let now = self.now();
-        *lock(&self.heartbeats) = heartbeats(&self.limits);
+        *lock(&self.heartbeats) = heartbeats(&self.limits, time);
         let is_old = |used: Ticks| now.saturating_sub(used) >= TOPIC_IDLE_TIMEOUT;
         let is_expired = |topic: &SessionTopic| topic.watchers.is_empty() && is_old(topic.used);
         let mut expired = Vec::new();
@@ -610,6 +617,7 @@ impl Hub {
             for topic in step {
                 let mut topic = lock(topic);
                 topic.expire_notices(now);
+                topic.prune(recent_cutoff_at(time));
                 let running = topic.is_running();
                 topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, running, now));
                 any_expired |= is_expired(&topic);
@@ -820,8 +828,7 @@ fn heartbeat_secs(limits: &StreamLimits, busy: bool) -> u32 {
 }
 
 /// The heartbeats of this second. Streams are checked once a second, so a heartbeat comes up to a second late.
-fn heartbeats(limits: &StreamLimits) -> [Frame; 2] {
-    let now = Timestamp::now();
+fn heartbeats(limits: &StreamLimits, now: Timestamp) -> [Frame; 2] {
     [false, true].map(|busy| Frame::heartbeat(now, heartbeat_secs(limits, busy) + 1))
 }
 
