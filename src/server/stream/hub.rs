@@ -590,42 +590,53 @@ impl Hub {
         *lock(&self.heartbeats) = heartbeats(&self.limits, time);
         let is_old = |used: Ticks| now.saturating_sub(used) >= TOPIC_IDLE_TIMEOUT;
         let is_expired = |topic: &SessionTopic| topic.watchers.is_empty() && is_old(topic.used);
-        let mut expired = Vec::new();
-        for step in self.topics().chunks(SWEEP_BATCH) {
-            for (id, topic) in step {
-                let topic = lock(topic);
+        // Only their ids, which lie side by side: to take hold of a hundred thousand topics would take many milliseconds.
+        let ids: Vec<SessionId> = read(&self.sessions).keys().copied().collect();
+        for step in ids.chunks(SWEEP_BATCH) {
+            let mut expired = Vec::new();
+            for (id, topic) in self.topics_of(step) {
+                let topic = lock(&topic);
                 let running = topic.is_running();
                 topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, false, now));
                 if is_expired(&topic) {
-                    expired.push(*id);
+                    expired.push(id);
+                }
+            }
+            if !expired.is_empty() {
+                let mut sessions = write(&self.sessions);
+                for id in expired {
+                    if sessions.get(&id).is_some_and(|topic| is_expired(&lock(topic))) {
+                        sessions.remove(&id);
+                    }
                 }
             }
             tokio::task::yield_now().await;
         }
-        if !expired.is_empty() {
-            let mut sessions = write(&self.sessions);
-            for id in expired {
-                if sessions.get(&id).is_some_and(|topic| is_expired(&lock(topic))) {
-                    sessions.remove(&id);
-                }
-            }
-        }
         self.meters.entries(Scope::Session, read(&self.sessions).len());
         let is_expired = |topic: &OwnerTopic| topic.watchers.is_empty() && is_old(topic.used);
-        let mut any_expired = false;
-        for step in self.owner_topics().chunks(SWEEP_BATCH) {
-            for topic in step {
-                let mut topic = lock(topic);
+        let owners: Vec<Owner> = read(&self.owners).keys().cloned().collect();
+        for step in owners.chunks(SWEEP_BATCH) {
+            let mut expired = Vec::new();
+            for owner in step {
+                let Some(topic) = read(&self.owners).get(owner).cloned() else { continue };
+                let mut topic = lock(&topic);
                 topic.expire_notices(now);
                 topic.prune(recent_cutoff_at(time));
                 let running = topic.is_running();
                 topic.watchers.iter().for_each(|(_, slot)| self.check_stream(slot, running, running, now));
-                any_expired |= is_expired(&topic);
+                if is_expired(&topic) {
+                    expired.push(owner);
+                }
+            }
+            if !expired.is_empty() {
+                let mut owners = write(&self.owners);
+                for owner in expired {
+                    if owners.get(owner).is_some_and(|topic| is_expired(&lock(topic))) {
+                        owners.remove(owner);
+                    }
+                }
             }
             tokio::task::yield_now().await;
-        }
-        if any_expired {
-            write(&self.owners).retain(|_, topic| !is_expired(&lock(topic)));
         }
         self.meters.entries(Scope::Owner, read(&self.owners).len());
         let topic = lock(&self.models);
@@ -659,6 +670,12 @@ impl Hub {
 
     fn owner_topics(&self) -> Vec<Topic<OwnerTopic>> {
         read(&self.owners).values().cloned().collect()
+    }
+
+    /// Those of these sessions that the hub still holds.
+    fn topics_of(&self, ids: &[SessionId]) -> Vec<(SessionId, Topic<SessionTopic>)> {
+        let topics = read(&self.sessions);
+        ids.iter().filter_map(|id| Some((*id, Arc::clone(topics.get(id)?)))).collect()
     }
 
     fn topics(&self) -> Vec<(SessionId, Topic<SessionTopic>)> {
