@@ -344,7 +344,7 @@ impl Hours {
             self.slots[slot] = next;
             return;
         }
-        let event = if session.version % CHANGES_PER_SEGMENT == 0 {
+        let event = if session.version.is_multiple_of(CHANGES_PER_SEGMENT) {
             let segment = segment(session.segments);
             session.segments += 1;
             Event::segment(owner, &segment, self.store(&session, State::Processing))
