@@ -16,7 +16,7 @@ use postgres::Postgres;
 use redis::Redis;
 use reqwest::{Body, StatusCode, header};
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, Connection, Executor, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, Connection, Executor, postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
 use std::{
     collections::{BTreeMap, BTreeSet},
     str::FromStr,
@@ -101,6 +101,13 @@ fn short(results: &[Value]) -> Vec<String> {
             error => error["code"].as_str().unwrap().to_owned(),
         })
         .collect()
+}
+
+/// Reports one status; returns the status of the answer and its JSON.
+async fn put(me: &Visitor, id: &str, report: &Value) -> (StatusCode, Value) {
+    let request = me.request("PUT", &format!("/api/v1/sessions/{id}/status")).bearer_auth(TOKEN).json(report);
+    let answer = me.send(request).await;
+    (answer.status(), answer.json().await.unwrap())
 }
 
 async fn status(me: &Visitor, id: &str) -> Value {
@@ -203,8 +210,7 @@ async fn all_are_taken(doors: &[Visitor]) {
     let singles = async |me: &Visitor| {
         let mut results = Vec::new();
         for id in ids.iter().step_by(10) {
-            let request = me.request("PUT", &format!("/api/v1/sessions/{id}/status")).bearer_auth(TOKEN);
-            let mut result = me.send(request.json(&json!({"progress": 1.0}))).await.json::<Value>().await.unwrap();
+            let (_, mut result) = put(me, id, &json!({"progress": 1.0})).await;
             result["session_id"] = json!(id);
             results.push(result);
         }
@@ -401,4 +407,61 @@ async fn watchers_get_every_newest_status_over_redis_while_the_database_stands_s
     let counted =
         metrics.lines().find_map(|line| line.strip_prefix("hark_sessions_ended_total{status=\"cancelled\"} "));
     assert_eq!(counted, Some("20"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_has_progress_that_is_not_stored_yet() {
+    let app = node(None, &[]).await;
+    let me = app.visitor();
+    let id = session(&me).await;
+    for progress in [1.0, 2.0, 3.0] {
+        assert_eq!(put(&me, &id, &json!({"progress": progress})).await.0, StatusCode::OK);
+    }
+    // Nobody has asked for the list before, so its sessions are read from the database now.
+    let mut stream = Sse::new(me.get("/api/v1/status/stream").await);
+    let event = time::timeout(TIMEOUT, stream.next()).await.unwrap().unwrap();
+    assert_eq!((&*event.event, &event.json()["progress"]), ("status", &json!(3.0)));
+    assert_eq!(me.json("/api/v1/status").await["statuses"][0]["progress"], json!(3.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_do_not_wait_for_a_change_to_be_stored_but_its_worker_does() {
+    let app = node(None, &[]).await;
+    let me = app.visitor();
+    let id = session(&me).await;
+    let mut stream = Sse::new(me.get(&format!("/api/v1/sessions/{id}/status/stream")).await);
+    let file = app.folder.path().join("hark.sqlite");
+    let options = SqliteConnectOptions::new().filename(&file);
+    let mut other = options.connect().await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+
+    let change = json!({"version": 7, "stage": "transcribing"});
+    let reporting = put(&me, &id, &change);
+    let watching = async {
+        loop {
+            let event = time::timeout(TIMEOUT, stream.next()).await.unwrap().unwrap();
+            if event.event == "status" && event.json()["version"] == 7 {
+                return event.json()["stage"].clone();
+            }
+        }
+    };
+    tokio::pin!(reporting);
+    tokio::select! {
+        stage = watching => assert_eq!(stage, "transcribing"),
+        answer = &mut reporting => panic!("it was answered before it was stored: {answer:?}"),
+    }
+    // The database is locked for longer than a statement waits.
+    assert_eq!(reporting.await.0, StatusCode::SERVICE_UNAVAILABLE);
+    other.execute("ROLLBACK").await.unwrap();
+
+    let (code, answer) = put(&me, &id, &change).await;
+    assert_eq!((code, &answer["version"]), (StatusCode::OK, &json!(7)));
+    let (version, stage): (i64, String) = sqlx::query_as("SELECT version, stage FROM sessions WHERE id = $1")
+        .bind(&id)
+        .fetch_one(&mut other)
+        .await
+        .unwrap();
+    assert_eq!((version, &*stage), (7, "transcribing"));
+    let (code, answer) = put(&me, &id, &change).await;
+    assert_eq!((code, &answer["error"]["code"]), (StatusCode::CONFLICT, &json!("stale_version")));
 }

@@ -81,13 +81,16 @@ async fn write(store: &Store, batch: Vec<Waiting>, until: Timestamp) {
                 let _ = stored.send(Ok(written.remove(&status.session_id)));
             }
         }
-        // Each by itself, so that one that the database can't take fails alone.
-        Err(_) => {
-            for Waiting { after, status, stored } in batch {
-                let id = status.session_id;
-                let written = store.report_many(&[(after, status)], until).await;
-                let _ = stored.send(written.map(|mut written| written.remove(&id)));
+        Err(error) => match <[Waiting; 1]>::try_from(batch) {
+            Ok([only]) => drop(only.stored.send(Err(error))),
+            // Each by itself, so that one that the database can't take fails alone.
+            Err(batch) => {
+                for Waiting { after, status, stored } in batch {
+                    let id = status.session_id;
+                    let written = store.report_many(&[(after, status)], until).await;
+                    let _ = stored.send(written.map(|mut written| written.remove(&id)));
+                }
             }
-        }
+        },
     }
 }

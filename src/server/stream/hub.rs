@@ -10,7 +10,7 @@ use super::{
     slot::{CloseReason, Slot},
     socket::Peer,
     ticks::{Clock, PER_SECOND, Ticks},
-    topic::{DashboardTopic, LatestDashboard, ModelsTopic, OwnerTopic, SessionTopic, segment_frame},
+    topic::{DashboardTopic, Latest, LatestDashboard, ModelsTopic, OwnerTopic, SessionTopic, segment_frame},
 };
 use crate::{
     model::{
@@ -364,8 +364,20 @@ impl Hub {
         lock(topics.entry(owner.clone()).or_default()).used = self.now();
     }
 
-    /// Takes in the statuses of an owner's sessions, read from the store.
+    /// Takes in the statuses of an owner's sessions, read from the store. The hub may hold newer ones, because progress of
+    /// outside workers is stored late.
     pub fn learn_list(&self, owner: &Owner, statuses: &[Status]) {
+        let held: Vec<(SessionId, Topic<SessionTopic>)> = {
+            let topics = read(&self.sessions);
+            let ids = statuses.iter().map(|status| status.session_id);
+            ids.filter_map(|id| Some((id, Arc::clone(topics.get(&id)?)))).collect()
+        };
+        let newest = |(id, topic): &(SessionId, Topic<SessionTopic>)| {
+            let latest = lock(topic).latest.clone()?;
+            let out = Outgoing::stored(latest.out.frame.clone());
+            Some((*id, Latest { out, ..latest }))
+        };
+        let held: Vec<(SessionId, Latest)> = held.iter().filter_map(newest).collect();
         let topics = read(&self.owners);
         let Some(mut topic) = topics.get(owner).map(|topic| lock(topic)) else { return };
         for status in statuses {
@@ -373,6 +385,9 @@ impl Hub {
             if !status.state.is_terminal() {
                 self.request_subscription(status.session_id);
             }
+        }
+        for (id, latest) in held {
+            topic.adopt(id, latest);
         }
         topic.loaded = true;
         topic.wake(self.now());

@@ -268,19 +268,23 @@ const MAX_NOTICES: usize = 64;
 impl OwnerTopic {
     /// Stores a status if it is newer than the known one of its session. False if it isn't.
     pub(super) fn offer(&mut self, status: &Status, out: &Outgoing) -> bool {
-        let id = status.session_id;
-        let mut status_number = 0;
-        if let Some((number, latest)) = self.sessions.get(&id) {
-            if latest.version >= status.version {
+        self.adopt(status.session_id, Latest::new(status, out.clone(), 0))
+    }
+
+    /// The same with the newest status of the session's own topic.
+    pub(super) fn adopt(&mut self, id: SessionId, mut latest: Latest) -> bool {
+        latest.status_number = 0;
+        if let Some((number, known)) = self.sessions.get(&id) {
+            if known.version >= latest.version {
                 return false;
             }
-            status_number = latest.status_number.wrapping_add(1);
-            self.hash ^= hash_of(id, latest.version);
+            latest.status_number = known.status_number.wrapping_add(1);
+            self.hash ^= hash_of(id, known.version);
             self.order.remove(number);
         }
-        self.hash ^= hash_of(id, status.version);
+        self.hash ^= hash_of(id, latest.version);
         self.order.insert(self.end, Item::Status(id));
-        self.sessions.insert(id, (self.end, Latest::new(status, out.clone(), status_number)));
+        self.sessions.insert(id, (self.end, latest));
         self.end += 1;
         true
     }
