@@ -6,7 +6,7 @@ use rustix::{
     io::fcntl_dupfd_cloexec,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
-use std::{fs::File, io};
+use std::fs::File;
 
 /// File descriptors that connections leave free for the database, recordings and engines, and those that status streams
 /// leave free for other requests; each no more than a quarter of all.
@@ -98,8 +98,8 @@ fn raise_file_limit() -> Option<u64> {
 fn reserve_files(files: u64) {
     let highest = i32::try_from(files).unwrap_or(i32::MAX).min(MAX_RESERVED);
     // A descriptor with a high number makes the table grow, and it stays so.
-    let reserved = File::open("/dev/null").and_then(|file| Ok(drop(fcntl_dupfd_cloexec(&file, highest)?)));
-    if let Err::<(), io::Error>(error) = reserved {
+    let reserved = File::open("/dev/null").and_then(|file| Ok(fcntl_dupfd_cloexec(&file, highest)?));
+    if let Err(error) = reserved {
         tracing::debug!(%error, "the table of open files could not be made larger in advance");
     }
 }
