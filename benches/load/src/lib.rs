@@ -60,6 +60,12 @@ impl Change<'_> {
         request("PUT", addr, &path, &headers, &self.report())
     }
 
+    /// The line that reports the change to Hark in a batch.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{{\"session_id\":\"{}\",{}\n", self.id, &self.report()[1..])
+    }
+
     fn head(&self) -> String {
         let progress = (self.number as f64 / 1000.0).min(99.0);
         format!(
@@ -73,6 +79,13 @@ impl Change<'_> {
     fn message(&self) -> String {
         format!("\"message\":\"~{} {}\"", self.number, self.sent)
     }
+}
+
+/// The request that reports several changes to Hark, given their lines.
+#[must_use]
+pub fn batch(addr: SocketAddr, lines: &str) -> String {
+    let headers = format!("Authorization: Bearer {TOKEN}\r\nContent-Type: application/x-ndjson\r\n");
+    request("POST", addr, "/api/v1/status/batch", &headers, lines)
 }
 
 /// Reads a change's number and the time when it was sent from a line of data.

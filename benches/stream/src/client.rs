@@ -6,7 +6,7 @@ use crate::{
     peer::{Kind, Server},
 };
 use hdrhistogram::Histogram;
-use load::{CONCURRENT_OPENS, Change, Connection, PUBLISHERS, SETTLE_TIME, Sessions, lines, mark, until};
+use load::{CONCURRENT_OPENS, Change, Connection, PUBLISHERS, SETTLE_TIME, Sessions, batch, lines, mark, until};
 use std::{
     cell::RefCell,
     net::SocketAddr,
@@ -17,6 +17,9 @@ use tokio::{
     sync::Semaphore,
     task::{JoinSet, LocalSet},
 };
+
+/// How many changes are in a batch.
+const BATCH: usize = 10;
 
 /// The result of a scenario.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +74,7 @@ impl Load {
     pub async fn prepare(server: &Server, scenario: Scenario) -> Result<Self, String> {
         let (kind, addr) = (server.kind, server.addr);
         let Sessions { cookie, ids } = match kind {
-            Kind::Hark => Sessions::create(addr, scenario.sessions).await?,
+            Kind::Hark | Kind::HarkBatch => Sessions::create(addr, scenario.sessions).await?,
             Kind::Nchan | Kind::Axum => {
                 let ids = (0..scenario.sessions).map(|n| format!("0192f0c1-7c1e-7bb0-8000-{n:012x}")).collect();
                 Sessions { cookie: String::new(), ids }
@@ -94,10 +97,10 @@ impl Load {
         };
         let shared = Rc::new(RefCell::new(shared));
         let load = Self { kind, addr, scenario, cookie, ids, shared, local: LocalSet::new() };
-        if kind != Kind::Hark {
+        if !kind.is_hark() {
             let (mut connection, writer) = (Connection::open(addr).await?, load.writer());
             for session in 0..load.ids.len() {
-                let request = writer.change(session, 0, epoch);
+                let request = writer.changes(&[(0, session, 0)], epoch);
                 connection.request(&request).await?;
             }
         }
@@ -110,11 +113,11 @@ impl Load {
         for n in 0..self.scenario.streams {
             let session = n % self.ids.len();
             // Hark's sessions begin with change 1, the others' with change 0.
-            let seen = if self.kind == Kind::Hark { 0 } else { -1 };
+            let seen = if self.kind.is_hark() { 0 } else { -1 };
             self.shared.borrow_mut().seen.push((session, seen));
             let id = &self.ids[session];
             let path = match self.kind {
-                Kind::Hark => format!("/api/v1/sessions/{id}/status/stream"),
+                Kind::Hark | Kind::HarkBatch => format!("/api/v1/sessions/{id}/status/stream"),
                 Kind::Nchan => format!("/sub/{id}"),
                 Kind::Axum => format!("/sessions/{id}/stream"),
             };
@@ -152,12 +155,15 @@ impl Load {
                 .collect();
             let writer = self.writer();
             let interval = Duration::from_secs(1).div_f64(self.scenario.rate as f64);
+            let together = if self.kind == Kind::HarkBatch { BATCH } else { 1 };
             publishers.spawn_local_on(
                 async move {
-                    for (n, session, number) in changes {
+                    for changes in changes.chunks(together) {
+                        // Those of a batch are due together, with its last one.
+                        let n = changes.last().map_or(0, |(n, ..)| *n);
                         let due = start + interval.mul_f64(n as f64);
                         until(due).await;
-                        connection.request(&writer.change(session, number, due)).await?;
+                        connection.request(&writer.changes(changes, due)).await?;
                     }
                     Ok::<(), String>(())
                 },
@@ -205,12 +211,18 @@ struct Writer {
 }
 
 impl Writer {
-    /// `due`: when the change was to be sent. If the connection wasn't free then, the wait counts as the server's.
-    fn change(&self, session: usize, number: i64, due: Instant) -> String {
+    /// The request for one change, or for a batch: of each its number among all, its session, and its number there. `due`: when
+    /// they were to be sent. If the connection wasn't free then, the wait counts as the server's.
+    fn changes(&self, changes: &[(u64, usize, i64)], due: Instant) -> String {
         let sent = due.saturating_duration_since(self.epoch).as_nanos();
-        let change = Change { id: &self.ids[session], number, sent };
+        let change =
+            |(_, session, number): &(u64, usize, i64)| Change { id: &self.ids[*session], number: *number, sent };
+        let [one] = changes else {
+            return batch(self.addr, &changes.iter().map(|c| change(c).line()).collect::<String>());
+        };
+        let change = change(one);
         let (method, path) = match self.kind {
-            Kind::Hark => return change.request(self.addr),
+            Kind::Hark | Kind::HarkBatch => return change.request(self.addr),
             Kind::Nchan => ("POST", "pub"),
             Kind::Axum => ("PUT", "sessions"),
         };

@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(Parser)]
 struct Args {
     /// Servers to measure.
-    #[arg(long, value_delimiter = ',', default_value = "hark,nchan,axum")]
+    #[arg(long, value_delimiter = ',', default_value = "hark,hark-batch,nchan,axum")]
     peers: Vec<Kind>,
     /// Scenarios: many, fast and hot.
     #[arg(long, value_delimiter = ',', default_value = "many,fast,hot")]

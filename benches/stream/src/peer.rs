@@ -14,8 +14,26 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     Hark,
+    /// Hark, to which each connection reports ten changes in one request.
+    HarkBatch,
     Nchan,
     Axum,
+}
+
+impl Kind {
+    pub fn is_hark(self) -> bool {
+        matches!(self, Self::Hark | Self::HarkBatch)
+    }
+
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hark => "hark",
+            Self::HarkBatch => "hark, ten a request",
+            Self::Nchan => "nchan",
+            Self::Axum => "axum",
+        }
+    }
 }
 
 /// A running server, stopped when dropped.
@@ -35,7 +53,7 @@ impl Server {
         let mut command = Command::new("taskset");
         command.args(["-c", &args.cpu]);
         match kind {
-            Kind::Hark => {
+            Kind::Hark | Kind::HarkBatch => {
                 command.arg(&args.hark).arg("serve").args(&args.hark_arg).args(flags).env("HARK_MODEL_FETCH", "false");
                 command
                     .env("LEPTOS_SITE_ADDR", addr.to_string())

@@ -50,13 +50,13 @@ pub fn tables(all: &[Measured]) -> String {
             })
         };
         let hark = row(Kind::Hark);
-        for kind in [Kind::Hark, Kind::Nchan, Kind::Axum] {
+        for kind in [Kind::Hark, Kind::HarkBatch, Kind::Nchan, Kind::Axum] {
             let Some(figures) = row(kind) else { continue };
             let [p50, p99, p999, connected, after, cpu, bytes, connect, delivered, skipped, lost, doubled] = figures;
             text += &format!(
                 "| {} | {p50:.2} | {p99:.2} | {p999:.2} | {connected:.1} | {after:.1} | {cpu:.1} | {bytes:.0} | {connect:.1} | \
                  {delivered} | {skipped} | {lost} | {doubled} |\n",
-                format!("{kind:?}").to_lowercase()
+                kind.name()
             );
         }
         for kind in [Kind::Nchan, Kind::Axum] {
@@ -64,7 +64,7 @@ pub fn tables(all: &[Measured]) -> String {
             let ratio = |n: usize| format!("{:.2}", hark[n] / other[n]);
             text += &format!(
                 "| hark / {} | {} | {} | {} | {} | {} | {} | {} | {} | | | | |\n",
-                format!("{kind:?}").to_lowercase(),
+                kind.name(),
                 ratio(0),
                 ratio(1),
                 ratio(2),

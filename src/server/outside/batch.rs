@@ -195,7 +195,11 @@ impl Outside {
                 continue;
             }
             if is_new {
-                (live.dirty, live.stored) = if is_due { (false, now) } else { (true, live.stored) };
+                if is_due {
+                    (live.stored, live.dirty, live.unstored_step) = (now, false, false);
+                } else {
+                    live.dirty = true;
+                }
                 live.status = status;
                 let _step = if is_step { Step::begin(id, "publish") } else { Step::default() };
                 self.bus.publish(&Event::status(live.owner.clone(), live.status.clone()));
