@@ -209,7 +209,7 @@ impl Outside {
             };
             status.segments = stored.segments;
             live.owner = stored.owner;
-            (live.stored, live.dirty, live.unstored_step) = (now, false, false);
+            live.mark_stored(now);
         } else {
             // Progress alone is no step: it may come many times a second.
             live.dirty = true;
@@ -236,7 +236,7 @@ impl Outside {
         if self.writer.store(live.status.version - 1, live.status.clone()).await?.is_none() {
             return Err(self.changed_elsewhere(live));
         }
-        (live.stored, live.dirty, live.unstored_step) = (now, false, false);
+        live.mark_stored(now);
         Ok(())
     }
 

@@ -181,26 +181,29 @@ impl Outside {
             .collect();
         let changes = taken.iter().filter(|(_, live, status, _)| status.changes(&live.status));
         let steps: Vec<Step> = changes.map(|(session, ..)| Step::begin(session.id, "store")).collect();
-        let written = self.store.report_many(&due, self.lease_until(now)).await?;
+        let mut written = self.store.report_many(&due, self.lease_until(now)).await?;
         drop(steps);
         let mut again = Vec::new();
         for (session, mut live, status, outcomes) in taken {
             let id = session.id;
             let is_new = status.version > live.status.version;
             let is_step = status.changes(&live.status);
-            let is_due = is_due(&status, &live.status);
-            if is_new && is_due && !written.contains_key(&id) {
+            let stored = written.remove(&id);
+            if is_new && is_due(&status, &live.status) && stored.is_none() {
                 self.live.forget(&mut live);
                 again.push(session);
                 continue;
             }
             if is_new {
-                if is_due {
-                    (live.stored, live.dirty, live.unstored_step) = (now, false, false);
-                } else {
-                    live.dirty = true;
-                }
                 live.status = status;
+                match stored {
+                    Some(stored) => {
+                        live.status.segments = stored.segments;
+                        live.owner = stored.owner;
+                        live.mark_stored(now);
+                    }
+                    None => live.dirty = true,
+                }
                 let _step = if is_step { Step::begin(id, "publish") } else { Step::default() };
                 self.bus.publish(&Event::status(live.owner.clone(), live.status.clone()));
                 if live.status.state.is_terminal() {

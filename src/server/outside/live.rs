@@ -51,6 +51,11 @@ impl Live {
         let stored = session.status.timestamp;
         Ok(Self { owner, status: session.status, stored, dirty: false, unstored_step: false, evicted: false })
     }
+
+    /// Notes that the status was stored as it is.
+    pub(super) fn mark_stored(&mut self, now: Timestamp) {
+        (self.stored, self.dirty, self.unstored_step) = (now, false, false);
+    }
 }
 
 /// Sessions and their owners, as the store has them.
@@ -131,23 +136,11 @@ impl LiveSessions {
             let locked = match live {
                 Ok(live) => {
                     let live = live.lock_owned().await;
-                    if live.evicted { self.newest(store, *id).await } else { Ok(live) }
+                    if live.evicted { self.live(store, *id).await } else { Ok(live) }
                 }
                 Err(error) => Err(error),
             };
             found.push((*id, locked));
-        }
-        if self.shared {
-            // Another node may have taken in newer reports.
-            let mut rows = find_all(store, ids).await?;
-            for (id, live) in &mut found {
-                if let Ok(locked) = live {
-                    match take(&mut rows, *id) {
-                        Ok((session, owner)) => (locked.owner, locked.status) = (owner, session.status),
-                        Err(error) => *live = Err(error),
-                    }
-                }
-            }
         }
         Ok(found)
     }
@@ -201,16 +194,14 @@ impl LiveSessions {
                 tokio::task::yield_now().await; // reports go first
             }
             // A session that is being reported on right now is skipped until the next call.
-            let kept = Arc::clone(&session);
             let guard = if all { Some(session.lock_owned().await) } else { session.try_lock_owned().ok() };
             let Some(mut live) = guard else { continue };
             if live.dirty && (all || now.seconds_since(live.stored) >= after) {
-                let status = live.status.clone();
-                drop(live);
-                due.push((kept, status));
+                due.push((Arc::clone(OwnedMutexGuard::mutex(&live)), live.status.clone()));
             } else if !live.dirty && now.seconds_since(live.status.timestamp) >= EVICT_AFTER {
                 self.forget(&mut live);
             }
+            drop(live);
             if due.len() == BATCH {
                 write(store, &mut due, now, silence_secs).await?;
             }

@@ -367,17 +367,13 @@ impl Hub {
     /// Takes in the statuses of an owner's sessions, read from the store. The hub may hold newer ones, because progress of
     /// outside workers is stored late.
     pub fn learn_list(&self, owner: &Owner, statuses: &[Status]) {
-        let held: Vec<(SessionId, Topic<SessionTopic>)> = {
-            let topics = read(&self.sessions);
-            let ids = statuses.iter().map(|status| status.session_id);
-            ids.filter_map(|id| Some((id, Arc::clone(topics.get(&id)?)))).collect()
-        };
-        let newest = |(id, topic): &(SessionId, Topic<SessionTopic>)| {
-            let latest = lock(topic).latest.clone()?;
+        let ids: Vec<SessionId> = statuses.iter().map(|status| status.session_id).collect();
+        let newest = |(id, topic): (SessionId, Topic<SessionTopic>)| {
+            let latest = lock(&topic).latest.clone()?;
             let out = Outgoing::stored(latest.out.frame.clone());
-            Some((*id, Latest { out, ..latest }))
+            Some((id, Latest { out, ..latest }))
         };
-        let held: Vec<(SessionId, Latest)> = held.iter().filter_map(newest).collect();
+        let held: Vec<(SessionId, Latest)> = self.topics_of(&ids).into_iter().filter_map(newest).collect();
         let topics = read(&self.owners);
         let Some(mut topic) = topics.get(owner).map(|topic| lock(topic)) else { return };
         for status in statuses {
