@@ -27,6 +27,7 @@ use std::{
     fs,
     path::Path,
     sync::Mutex,
+    time::Duration,
 };
 use support::{Sse, TIMEOUT, TestApp, Visitor, wav};
 use tempfile::TempDir;
@@ -167,7 +168,15 @@ async fn nginx_carries_what_pages_need() {
 async fn caddy_carries_what_pages_need() {
     let (_node, addresses) = node().await;
     let caddy = block_in_place(|| Caddy::start(&addresses));
-    carries_what_pages_need(&Browser::new(&caddy.url, Some(&caddy.authority())), true).await;
+    let browser = Browser::new(&caddy.url, Some(&caddy.authority()));
+    // It listens before it has its certificate, and refuses whoever comes until then.
+    let certified = async {
+        while browser.request(Method::GET, "/").send().await.is_err_and(|error| error.is_connect()) {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    time::timeout(TIMEOUT, certified).await.expect("a certificate");
+    carries_what_pages_need(&browser, true).await;
 }
 
 /// A proxy that passes its own name on as `Host`. What is refused for that is told: to who sent it, and in the log, with the
