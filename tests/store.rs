@@ -171,7 +171,7 @@ async fn suite(store: &Store) {
     stuck_sessions_are_listed_and_taken_from_their_workers(store).await;
     administrators_see_and_take_the_sessions_of_all(store).await;
     outside_workers_report_progress_and_segments(store).await;
-    several_statuses_are_written_as_single_ones_are(store).await;
+    several_statuses_are_written_together(store).await;
     links_work_once_and_recovery_keys_until_replaced(store).await;
     administrators_sign_in_until_it_ends(store).await;
     figures_outlast_a_restart_and_are_added_up_over_nodes(store).await;
@@ -1439,14 +1439,14 @@ async fn stuck_sessions_are_listed_and_taken_from_their_workers(store: &Store) {
     let id = add(store, "hang", "outside", EngineId::External).await;
     let first = store.find(id).await.unwrap().unwrap().0.status;
     let running = Status { state: State::Processing, timestamp: at, ..next(&first) };
-    assert!(store.report(&Status { timestamp: at, ..running.clone() }, later()).await.unwrap());
+    assert!(report_status(store, &Status { timestamp: at, ..running.clone() }).await);
     let stuck = store.stuck(after(61.0), STALLED_SECS).await.unwrap().remove(0);
     assert_eq!((stuck.id, stuck.worker.as_deref()), (id, None));
     assert!(store.release(&stuck, &Resolution::Requeue, after(61.0), STALLED_SECS).await.unwrap().is_none());
     assert!(
         store.release(&stuck, &Resolution::Fail("x".to_owned()), after(61.0), STALLED_SECS).await.unwrap().is_some()
     );
-    assert!(!store.report(&Status { version: running.version + 5_000, ..running }, later()).await.unwrap());
+    assert!(!report_status(store, &Status { version: running.version + 5_000, ..running }).await);
     store.delete(&whose, id).await.unwrap();
 }
 
@@ -1503,13 +1503,18 @@ async fn administrators_see_and_take_the_sessions_of_all(store: &Store) {
     }
 }
 
+/// Whether a status that follows any before it is written.
+async fn report_status(store: &Store, status: &Status) -> bool {
+    !store.report_many(&[(status.version - 1, status.clone())], later()).await.unwrap().is_empty()
+}
+
 async fn outside_workers_report_progress_and_segments(store: &Store) {
     let id = add(store, "outside", "outside", EngineId::External).await;
     assert!(claim(store, later()).await.is_none(), "no worker of Hark's takes it");
     let first = store.find(id).await.unwrap().unwrap().0.status;
     let running = Status { state: State::Processing, stage: Some(Stage::Transcribing), ..next(&first) };
-    assert!(store.report(&running, later()).await.unwrap());
-    assert!(!store.report(&running, later()).await.unwrap(), "the version must rise");
+    assert!(report_status(store, &running).await);
+    assert!(!report_status(store, &running).await, "the version must rise");
     let words = vec![hark::model::Word { text: "a".to_owned(), start: 0.0, end: 0.5, confidence: None }];
     let segments = [Segment { words, speaker: Some(2), ..segment(0) }, segment(1)];
     assert!(store.report_segments(id, 0, &segments, later()).await.unwrap());
@@ -1519,7 +1524,8 @@ async fn outside_workers_report_progress_and_segments(store: &Store) {
     assert_eq!(store.speaker_end(id, 1).await.unwrap(), None);
     let step = Status { progress: Some(33.3), message: "It's “going”".to_owned(), segments: 2, ..next(&running) };
     let silent = now();
-    store.report_steps(&[step.clone(), Status { version: 1, ..step.clone() }], silent).await.unwrap();
+    let written = store.report_many(&[(running.version, step.clone())], silent).await.unwrap();
+    assert_eq!(written, [(id, StoredReport { owner: owner("outside"), segments: 2 })].into());
     let stored = store.find(id).await.unwrap().unwrap().0.status;
     assert_eq!(stored, Status { queue_position: None, ..step });
     let events = store.reap_outside(now()).await.unwrap();
@@ -1528,45 +1534,50 @@ async fn outside_workers_report_progress_and_segments(store: &Store) {
     store.delete(&owner("outside"), id).await.unwrap();
 }
 
-async fn several_statuses_are_written_as_single_ones_are(store: &Store) {
+async fn several_statuses_are_written_together(store: &Store) {
     let mut ids = Vec::new();
-    for n in 0..4 {
+    for n in 0..3 {
         ids.push(add(store, "many", &format!("many {n}"), EngineId::External).await);
     }
-    let after = |before: &Status, state, stage| Status {
-        state,
-        stage,
-        progress: Some(12.5),
-        message: "It's “going”".to_owned(),
-        duration_total: None,
-        error: (state == State::Failed).then(|| Failure { code: "gpu".to_owned(), message: "It is gone.".to_owned() }),
-        ..next(before)
-    };
     let read = async |id| store.find(id).await.unwrap().unwrap().0;
     let at = now();
     for (state, stage) in [(State::Queued, None), (State::Processing, Some(Stage::Saving)), (State::Failed, None)] {
         let mut many = Vec::new();
-        for (n, id) in ids.iter().enumerate() {
+        for id in &ids {
             let before = read(*id).await.status;
-            let status = Status { timestamp: at, ..after(&before, state, stage) };
-            match n {
-                0 => assert!(store.report(&status, later()).await.unwrap()),
-                1 => many.push((before.version, status)),
-                // One that is changed elsewhere meanwhile, and one that there isn't.
-                2 => many.push((before.version - 1, status)),
-                _ => many.push((0, Status { session_id: SessionId(Uuid::from_u128(7)), ..status })),
-            }
+            let status = Status {
+                state,
+                stage,
+                timestamp: at,
+                attempt: 2,
+                progress: Some(12.5),
+                message: "It's “going”".to_owned(),
+                duration_total: None,
+                error: (state == State::Failed)
+                    .then(|| Failure { code: "gpu".to_owned(), message: "It is gone.".to_owned() }),
+                queue_position: None,
+                ..next(&before)
+            };
+            // The last one is changed elsewhere meanwhile.
+            many.push((before.version - u64::from(*id == ids[2]), status));
         }
+        let (_, first) = &many[0];
+        many.push((0, Status { session_id: SessionId(Uuid::from_u128(7)), ..first.clone() }));
         let written = store.report_many(&many, later()).await.unwrap();
-        assert_eq!(written, [(ids[1], StoredReport { owner: owner("many"), segments: 0 })].into());
-        let (one, other) = (read(ids[0]).await, read(ids[1]).await);
-        let same = Status { session_id: ids[0], ..other.status.clone() };
-        assert_eq!((one.status.clone(), one.started_at, one.finished_at), (same, other.started_at, other.finished_at));
-        assert_eq!((one.status.state, one.finished_at.is_some()), (state, state == State::Failed));
+        let stored = StoredReport { owner: owner("many"), segments: 0 };
+        assert_eq!(written, [(ids[0], stored.clone()), (ids[1], stored)].into());
+        for (_, status) in &many[..2] {
+            let session = read(status.session_id).await;
+            // The message of a queued one is made of its place.
+            let told = if state == State::Queued { &status.message } else { &session.status.message };
+            assert_eq!(Status { message: told.clone(), queue_position: None, ..session.status.clone() }, *status);
+            let times = (session.started_at.is_some(), session.finished_at);
+            assert_eq!(times, (state != State::Queued, (state == State::Failed).then_some(at)));
+        }
         assert_eq!(read(ids[2]).await.status.version, 1);
     }
     let ended = read(ids[1]).await.status;
-    assert!(store.report_many(&[(ended.version, next(&ended))], later()).await.unwrap().is_empty(), "it has ended");
+    assert!(!report_status(store, &next(&ended)).await, "it has ended");
     assert!(store.report_many(&[], later()).await.unwrap().is_empty());
     for id in ids {
         store.delete(&owner("many"), id).await.unwrap();

@@ -65,7 +65,7 @@ pub use figures::FiguresRow;
 pub use list::{InvalidPlace, Place};
 pub use maintenance::{EndedSession, SessionFilter};
 use outage::Outage;
-pub use outside::StoredReport;
+pub use outside::{KeptConnection, StoredReport};
 pub use oversight::{OverseenSession, OversightFilter};
 pub use page::{MAX_PAGE, PAGE, SEGMENT_PAGE, recent_cutoff, recent_cutoff_at};
 pub use postgres::Connections;

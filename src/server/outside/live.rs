@@ -170,9 +170,8 @@ impl LiveSessions {
         let Some(live) = self.table().get(&id).cloned() else { return Ok(None) };
         let mut live = live.lock_owned().await;
         if live.dirty {
-            store.report(&live.status, live.stored.plus_seconds(EVICT_AFTER)).await?;
-            live.dirty = false;
-            live.unstored_step = false;
+            let newest = (live.status.version - 1, live.status.clone());
+            store.report_many(&[newest], live.stored.plus_seconds(EVICT_AFTER)).await?;
         }
         self.forget(&mut live);
         Ok(Some(live))

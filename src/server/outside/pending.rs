@@ -16,12 +16,12 @@ pub(super) struct PendingReports {
 }
 
 /// A status that waits to be stored.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Pending {
-    pub(super) status: Status,
+#[derive(Debug)]
+struct Pending {
+    status: Status,
     /// Whether the state or the stage has changed, which is stored at once. Progress may wait and be replaced by newer
     /// progress.
-    pub(super) urgent: bool,
+    urgent: bool,
 }
 
 impl PendingReports {
@@ -41,8 +41,8 @@ impl PendingReports {
     }
 
     /// The urgent ones, or all.
-    pub(super) fn due(&self, all: bool) -> Vec<Pending> {
-        self.lock().values().filter(|waiting| all || waiting.urgent).cloned().collect()
+    pub(super) fn due(&self, all: bool) -> Vec<Status> {
+        self.lock().values().filter(|waiting| all || waiting.urgent).map(|waiting| waiting.status.clone()).collect()
     }
 
     /// Notes that a status was stored, or that the store has a newer one. It is removed, unless a newer one came
@@ -82,18 +82,18 @@ mod tests {
         let pending = PendingReports::default();
         pending.put(status(1, 1), false);
         pending.put(status(2, 1), true);
-        assert_eq!(pending.due(false), [Pending { status: status(2, 1), urgent: true }]);
+        assert_eq!(pending.due(false), [status(2, 1)]);
         assert_eq!(pending.due(true).len(), 2);
         // While the first is being stored, a newer one comes: progress, then a change of state.
         pending.put(status(2, 2), false);
-        assert_eq!(pending.due(false), [Pending { status: status(2, 2), urgent: true }]);
+        assert_eq!(pending.due(false), [status(2, 2)]);
         pending.mark_stored(&status(2, 1));
         assert_eq!(pending.newest(status(2, 0).session_id), Some(status(2, 2)));
         assert_eq!(pending.due(false), []);
         let ended = Status { state: State::Completed, ..status(2, 3) };
         pending.put(ended.clone(), true);
         pending.mark_stored(&status(2, 2));
-        assert_eq!(pending.due(false), [Pending { status: ended.clone(), urgent: true }]);
+        assert_eq!(pending.due(false), [ended.clone()]);
         pending.mark_stored(&ended);
         pending.mark_stored(&status(1, 1));
         assert!(pending.due(true).is_empty());

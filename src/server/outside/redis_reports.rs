@@ -4,7 +4,7 @@
 use super::{
     MAX_TRIES, Outside, lenient,
     live::BATCH,
-    pending::{Pending, PendingReports},
+    pending::PendingReports,
     report::{self, NewSegment},
 };
 use crate::{
@@ -77,13 +77,11 @@ fn note(inbox: &Inbox, id: SessionId, taken: Result<bool, Refusal>) {
 /// Stores pending reports: all, or only the urgent ones. What can't be stored is kept for the next time.
 async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
     let until = outside.lease_until(Timestamp::now());
-    let (urgent, progress): (Vec<Pending>, Vec<Pending>) =
-        pending.due(all).into_iter().partition(|report| report.urgent);
     let stored = async {
         // A version that another node has stored isn't stored again.
-        let urgent: Vec<(u64, Status)> =
-            urgent.into_iter().map(|report| (report.status.version.saturating_sub(1), report.status)).collect();
-        for batch in urgent.chunks(BATCH) {
+        let due: Vec<(u64, Status)> =
+            pending.due(all).into_iter().map(|status| (status.version.saturating_sub(1), status)).collect();
+        for batch in due.chunks(BATCH) {
             let written = outside.store.report_many(batch, until).await?;
             let (written, refused): (Vec<&Status>, Vec<&Status>) =
                 batch.iter().map(|(_, status)| status).partition(|status| written.contains_key(&status.session_id));
@@ -99,11 +97,6 @@ async fn store_pending(outside: &Outside, pending: &PendingReports, all: bool) {
                 }
                 pending.mark_stored(status);
             }
-        }
-        let progress: Vec<Status> = progress.into_iter().map(|report| report.status).collect();
-        for batch in progress.chunks(BATCH) {
-            outside.store.report_steps(batch, until).await?;
-            batch.iter().for_each(|status| pending.mark_stored(status));
         }
         Ok::<(), sqlx::Error>(())
     };
@@ -311,7 +304,8 @@ impl Outside {
                 return Ok(false);
             }
             let end = Status { version: session.status.version + 1, ..end.clone() };
-            if self.store.report(&end, until).await? {
+            let written = self.store.report_many(&[(session.status.version, end.clone())], until).await?;
+            if !written.is_empty() {
                 self.bus.tell_watchers_here(&Event::status(owner, end));
                 return Ok(true);
             }

@@ -3,9 +3,9 @@
 
 use crate::{
     model::{Status, Timestamp},
-    server::store::{Store, StoredReport},
+    server::store::{KeptConnection, Store, StoredReport},
 };
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, mem, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time,
@@ -17,6 +17,8 @@ const BATCH: usize = 64;
 /// costs as much as one for ten, and takes its time from the streams; watchers know the status by then.
 const COLLECT_TIME: Duration = Duration::from_millis(4);
 const ENOUGH: usize = 16;
+/// How long after a report the connection to the database is kept for the next one.
+const KEEP_TIME: Duration = Duration::from_millis(100);
 
 /// Where reports wait to be written.
 #[derive(Debug)]
@@ -56,8 +58,13 @@ impl ReportWriter {
 
 async fn write_all(store: Store, silence_secs: u32, mut queue: mpsc::UnboundedReceiver<Waiting>) {
     let mut waiting = Vec::new();
+    let mut kept = KeptConnection::default();
     loop {
-        if waiting.is_empty() && queue.recv_many(&mut waiting, BATCH).await == 0 {
+        if waiting.is_empty() && time::timeout(KEEP_TIME, queue.recv_many(&mut waiting, BATCH)).await.is_err() {
+            drop(mem::take(&mut kept));
+            queue.recv_many(&mut waiting, BATCH).await;
+        }
+        if waiting.is_empty() {
             return;
         }
         if !store.is_shared() && waiting.len() < ENOUGH {
@@ -69,13 +76,13 @@ async fn write_all(store: Store, silence_secs: u32, mut queue: mpsc::UnboundedRe
         let mut sessions = HashSet::new();
         let (batch, later) = waiting.into_iter().partition(|one: &Waiting| sessions.insert(one.status.session_id));
         waiting = later;
-        write(&store, batch, until).await;
+        write(&store, &mut kept, batch, until).await;
     }
 }
 
-async fn write(store: &Store, batch: Vec<Waiting>, until: Timestamp) {
+async fn write(store: &Store, kept: &mut KeptConnection, batch: Vec<Waiting>, until: Timestamp) {
     let statuses: Vec<(u64, Status)> = batch.iter().map(|one| (one.after, one.status.clone())).collect();
-    match store.report_many(&statuses, until).await {
+    match store.report_many_on(kept, &statuses, until).await {
         Ok(mut written) => {
             for Waiting { status, stored, .. } in batch {
                 let _ = stored.send(Ok(written.remove(&status.session_id)));
@@ -87,7 +94,7 @@ async fn write(store: &Store, batch: Vec<Waiting>, until: Timestamp) {
             Err(batch) => {
                 for Waiting { after, status, stored } in batch {
                     let id = status.session_id;
-                    let written = store.report_many(&[(after, status)], until).await;
+                    let written = store.report_many_on(kept, &[(after, status)], until).await;
                     let _ = stored.send(written.map(|mut written| written.remove(&id)));
                 }
             }

@@ -1,44 +1,15 @@
 //! What workers outside Hark report of their sessions. Called by `outside`.
 
-use super::{Db, Dialect, Store, VERSION_GAP, segments::words, status, values};
+use super::{Db, Dialect, Store, VERSION_GAP, measured::measured, segments::words, status, values};
 use crate::{
     model::{Segment, SessionId, Status, Timestamp},
     server::{event::Event, owner::Owner},
 };
+use sqlx::{Sqlite, pool::PoolConnection};
 use std::collections::{HashMap, HashSet};
 
-/// Writes the progress reports in the JSON array `$1` and extends their leases to `$2`. The plus sign before `status`
-/// keeps SQLite from searching all running sessions by the index on the status for each row.
-const STEPS_SQLITE: &str = concat!(
-    "UPDATE sessions SET lease_until = $2",
-    set_step_sqlite!(),
-    " FROM json_each($1) AS new \
-     WHERE sessions.id = new.value ->> 'id' AND engine = ",
-    engine!(external),
-    " AND +status IN ",
-    state!(active),
-    " \
-     AND version < new.value ->> 'version'"
-);
-/// The same on PostgreSQL. Rows are locked in one order, because two nodes that store the same sessions at once would
-/// deadlock otherwise.
-const STEPS_POSTGRES: &str = concat!(
-    "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (",
-    step_record!(),
-    ")), \
-     locked AS MATERIALIZED (SELECT s.id FROM sessions s JOIN new ON s.id = new.id ORDER BY s.id FOR UPDATE OF s) \
-     UPDATE sessions SET lease_until = $2",
-    set_step_postgres!(),
-    " FROM new JOIN locked ON locked.id = new.id \
-     WHERE sessions.id = new.id AND engine = ",
-    engine!(external),
-    " AND status IN ",
-    state!(active),
-    " \
-     AND sessions.version < new.version"
-);
-
-/// Writes the statuses in the JSON array `$1`, as [`Store::report`] does with one, and extends the leases to `$2`.
+/// Writes the statuses in the JSON array `$1` and extends the leases to `$2`. The plus sign before `status` keeps SQLite
+/// from searching all running sessions by the index on the status for each row.
 const MANY_SQLITE: &str = concat!(
     "UPDATE sessions SET lease_until = CASE WHEN new.value ->> 'status' IN ",
     state!(active),
@@ -56,7 +27,8 @@ const MANY_SQLITE: &str = concat!(
     state!(active),
     " AND version <= new.value ->> 'after' RETURNING sessions.id, owner, segments"
 );
-/// The same on PostgreSQL. Rows are locked in one order, as in [`STEPS_POSTGRES`].
+/// The same on PostgreSQL. Rows are locked in one order, because two nodes that store the same sessions at once would
+/// deadlock otherwise.
 const MANY_POSTGRES: &str = concat!(
     "WITH new AS (SELECT * FROM jsonb_to_recordset(CAST(CAST($1 AS text) AS jsonb)) AS new (",
     status_record!(),
@@ -88,54 +60,13 @@ pub struct StoredReport {
     pub segments: u32,
 }
 
+/// On SQLite, the connection that wrote the reports before, so that it isn't fetched from the pool for each: that takes more
+/// hand-overs between threads than the statement itself, and what one connection has written the next must read from the
+/// file. The pool can't be closed while it is kept.
+#[derive(Debug, Default)]
+pub struct KeptConnection(Option<PoolConnection<Sqlite>>);
+
 impl Store {
-    /// Writes the status that an outside worker reported and extends its lease. Returns false if the session has ended,
-    /// doesn't exist, or has a newer version.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn report(&self, status: &Status, lease_until: Timestamp) -> Result<bool, sqlx::Error> {
-        let ended = status.state.is_terminal();
-        on!(self, |pool| {
-            let query = sqlx::query(concat!(
-                "UPDATE sessions SET lease_until = $2, attempt = $3, \
-                 started_at = COALESCE(started_at, CASE WHEN $4 = ",
-                state!(queued),
-                " THEN NULL ELSE $9 END), \
-                 finished_at = CASE WHEN $4 IN ",
-                state!(active),
-                " THEN NULL ELSE $9 END",
-                set_status!(),
-                " WHERE id = $1 AND engine = ",
-                engine!(external),
-                " AND status IN ",
-                state!(active),
-                " AND version < $8"
-            ));
-            let query = query
-                .bind(status.session_id.to_string())
-                .bind((!ended).then_some(lease_until.0))
-                .bind(i64::from(status.attempt));
-            status::bind(query, status).execute(pool).await.map(|done| done.rows_affected() > 0)
-        })
-    }
-
-    /// Writes several reported statuses in one statement. None of them may change the state or the stage. Skips those
-    /// that aren't newer than the stored one.
-    ///
-    /// # Errors
-    /// If the database fails; then none is written.
-    pub async fn report_steps(&self, statuses: &[Status], lease_until: Timestamp) -> Result<(), sqlx::Error> {
-        // One JSON array, because a statement for each would cost twenty times as much.
-        let rows: Vec<_> = statuses.iter().map(status::step_row).collect();
-        on!(self, |pool| sqlx::query(pool.pick(STEPS_SQLITE, STEPS_POSTGRES))
-            .bind(serde_json::Value::from(rows).to_string())
-            .bind(lease_until.0)
-            .execute(pool)
-            .await
-            .map(drop))
-    }
-
     /// Writes statuses of several sessions, of each session one, and extends their leases, in one statement. With each comes
     /// the version that it follows. Returns the sessions whose status was written: not those that have ended, don't exist,
     /// or have a version above that.
@@ -147,6 +78,19 @@ impl Store {
         statuses: &[(u64, Status)],
         lease_until: Timestamp,
     ) -> Result<HashMap<SessionId, StoredReport>, sqlx::Error> {
+        self.report_many_on(&mut KeptConnection::default(), statuses, lease_until).await
+    }
+
+    /// The same for who writes reports all the time.
+    ///
+    /// # Errors
+    /// As [`Store::report_many`].
+    pub async fn report_many_on(
+        &self,
+        kept: &mut KeptConnection,
+        statuses: &[(u64, Status)],
+        lease_until: Timestamp,
+    ) -> Result<HashMap<SessionId, StoredReport>, sqlx::Error> {
         if statuses.is_empty() {
             return Ok(HashMap::new());
         }
@@ -155,13 +99,27 @@ impl Store {
             row["after"] = (*after).into();
             row
         });
-        let rows: Vec<_> = rows.collect();
-        let written: Vec<(String, String, i64)> =
-            on!(self, |pool| sqlx::query_as(pool.pick(MANY_SQLITE, MANY_POSTGRES))
-                .bind(serde_json::Value::from(rows).to_string())
-                .bind(lease_until.0)
-                .fetch_all(pool)
-                .await)?;
+        // One JSON array, because a statement for each would cost twenty times as much.
+        let rows = serde_json::Value::from_iter(rows).to_string();
+        let written: Vec<(String, String, i64)> = match &self.db {
+            Db::Sqlite(pool) => {
+                let write = async {
+                    let mut connection = match kept.0.take() {
+                        Some(connection) => connection,
+                        None => pool.acquire().await?,
+                    };
+                    let query = sqlx::query_as(MANY_SQLITE).bind(rows).bind(lease_until.0);
+                    // After an error it goes back to the pool, which examines it.
+                    let written = query.fetch_all(&mut *connection).await?;
+                    kept.0 = Some(connection);
+                    Ok(written)
+                };
+                measured(write).await
+            }
+            Db::Postgres(pool) => {
+                measured(sqlx::query_as(MANY_POSTGRES).bind(rows).bind(lease_until.0).fetch_all(pool)).await
+            }
+        }?;
         let stored = |(id, owner, segments): (String, String, i64)| {
             let stored = StoredReport { owner: Owner::from_store(owner), segments: values::to_u32(segments) };
             Ok((values::parse(&id)?, stored))
@@ -195,7 +153,7 @@ impl Store {
         sessions: &[(SessionId, u32, &[Segment])],
         lease_until: Timestamp,
     ) -> Result<HashSet<SessionId>, sqlx::Error> {
-        // Rows are locked in one order, as in `STEPS_POSTGRES`.
+        // Rows are locked in one order, as in `MANY_POSTGRES`.
         let mut sessions: Vec<_> = sessions.iter().collect();
         sessions.sort_unstable_by_key(|(id, ..)| *id);
         on!(self, |pool| {

@@ -34,49 +34,34 @@ macro_rules! status_columns {
             };
         }
 
-        /// The SET clause for the columns that progress changes, from a [`step_row`]. On SQLite each row is the `value`
-        /// of `new`.
-        macro_rules! set_step_sqlite {
-            () => {
-                concat!($(", ", stringify!($step), " = new.value ->> '", stringify!($step), "'",)+)
-            };
-        }
-
-        /// The same on PostgreSQL, where `new` has columns.
-        macro_rules! set_step_postgres {
-            () => {
-                concat!($(", ", stringify!($step), " = new.", stringify!($step),)+)
-            };
-        }
-
-        /// The SET clause for every column of a status, from a [`row`].
+        /// The SET clause for every column of a status, from a [`row`]. On SQLite each row is the `value` of `new`.
         macro_rules! set_row_sqlite {
             () => {
                 concat!(
                     $(", ", stringify!($change), " = new.value ->> '", stringify!($change), "'",)+
-                    set_step_sqlite!()
+                    $(", ", stringify!($step), " = new.value ->> '", stringify!($step), "'",)+
                 )
             };
         }
 
-        /// The same on PostgreSQL.
+        /// The same on PostgreSQL, where `new` has columns.
         macro_rules! set_row_postgres {
             () => {
-                concat!($(", ", stringify!($change), " = new.", stringify!($change),)+ set_step_postgres!())
+                concat!(
+                    $(", ", stringify!($change), " = new.", stringify!($change),)+
+                    $(", ", stringify!($step), " = new.", stringify!($step),)+
+                )
             };
         }
 
         /// The columns of a [`row`] with their PostgreSQL types. Those of `changes` are texts.
         macro_rules! status_record {
             () => {
-                concat!(step_record!(), ", attempt bigint" $(, ", ", stringify!($change), " text")+)
-            };
-        }
-
-        /// The columns of a [`step_row`] with their PostgreSQL types.
-        macro_rules! step_record {
-            () => {
-                concat!("id text", $(", ", stringify!($step), " ", $type,)+)
+                concat!(
+                    "id text, attempt bigint",
+                    $(", ", stringify!($change), " text",)+
+                    $(", ", stringify!($step), " ", $type,)+
+                )
             };
         }
 
@@ -98,20 +83,14 @@ macro_rules! status_columns {
                 $(.bind(value(status, $of_step)))+
         }
 
-        /// The values that progress changes, as a JSON object; a statement takes an array of them.
-        pub(super) fn step_row(status: &Status) -> Value {
-            let mut row = Map::new();
-            row.insert("id".to_owned(), json!(status.session_id));
-            $(row.insert(stringify!($step).to_owned(), json!(value(status, $of_step)));)+
-            Value::Object(row)
-        }
-
         /// All values of a status, as a JSON object; a statement takes an array of them.
         pub(super) fn row(status: &Status) -> Value {
-            let mut row = step_row(status);
-            row["attempt"] = json!(status.attempt);
-            $(row[stringify!($change)] = json!(value(status, $of_change));)+
-            row
+            let mut row = Map::new();
+            row.insert("id".to_owned(), json!(status.session_id));
+            row.insert("attempt".to_owned(), json!(status.attempt));
+            $(row.insert(stringify!($change).to_owned(), json!(value(status, $of_change)));)+
+            $(row.insert(stringify!($step).to_owned(), json!(value(status, $of_step)));)+
+            Value::Object(row)
         }
     };
 }
