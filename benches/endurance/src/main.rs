@@ -208,9 +208,10 @@ async fn sample(
         };
         file.write_all(sample.line().as_bytes()).map_err(|e| e.to_string())?;
         eprintln!(
-            "{:5.1} min: {:.1} MB, {} sockets, {} threads, {} of {} streams open, {} changes delivered",
+            "{:5.1} min: {:.1} MB and {:.1} of files, {} sockets, {} threads, {} of {} streams open, {} changes delivered",
             sample.at.as_secs_f64() / 60.0,
             usage.memory as f64 / (1024.0 * 1024.0),
+            usage.files as f64 / (1024.0 * 1024.0),
             usage.sockets,
             usage.threads,
             sample.open,

@@ -24,13 +24,13 @@ pub struct Sample {
 impl Sample {
     /// The first line of the file of samples.
     pub const HEADER: &str =
-        "seconds,memory_bytes,descriptors,sockets,threads,cpu_seconds,open_streams,opened_streams,delivered\n";
+        "seconds,memory_bytes,files_bytes,descriptors,sockets,threads,cpu_seconds,open_streams,opened_streams,delivered\n";
 
     pub fn line(&self) -> String {
         let Self { at, usage, open, opened, delivered } = self;
-        let Usage { memory, descriptors, sockets, threads, cpu } = usage;
+        let Usage { memory, files, descriptors, sockets, threads, cpu } = usage;
         format!(
-            "{:.1},{memory},{descriptors},{sockets},{threads},{cpu:.2},{open},{opened},{delivered}\n",
+            "{:.1},{memory},{files},{descriptors},{sockets},{threads},{cpu:.2},{open},{opened},{delivered}\n",
             at.as_secs_f64()
         )
     }
@@ -123,17 +123,14 @@ pub fn report(outcome: &Outcome<'_>) -> (String, bool) {
     text += "\n| | |\n| --- | --- |\n";
     let row = |name: &str, value: String| format!("| {name} | {value} |\n");
     text += &row("length", format!("{:.1} minutes, {} samples", minutes(length), samples.len()));
-    let memory_at = |sample: Option<&&Sample>| mb(sample.map_or(0.0, |sample| sample.usage.memory as f64));
-    text += &row(
-        "resident memory: before the first stream, after the warm-up, at the end, after the last stream",
-        format!(
-            "{:.1}, {:.1}, {:.1}, {:.1} MB",
-            mb(before.memory as f64),
-            memory_at(first),
-            memory_at(last),
-            mb(after.memory as f64)
-        ),
-    );
+    let times = [Some(before), first.map(|sample| &sample.usage), last.map(|sample| &sample.usage), Some(after)];
+    let mut at_times = |name: &str, bytes: fn(&Usage) -> u64| {
+        let values = times.map(|usage| format!("{:.1}", mb(usage.map_or(0, bytes) as f64)));
+        let name = format!("{name}: before the first stream, after the warm-up, at the end, after the last stream");
+        text += &row(&name, format!("{} MB", values.join(", ")));
+    };
+    at_times("memory", |usage| usage.memory);
+    at_times("resident pages of files", |usage| usage.files);
     text += &row(
         "all descriptors: before the first stream, after the last",
         format!("{}, {}", before.descriptors, after.descriptors),

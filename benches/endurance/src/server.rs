@@ -23,8 +23,11 @@ pub struct Server {
 /// What the process uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// Resident memory in bytes.
+    /// Resident memory that the program has allocated, in bytes.
     pub memory: u64,
+    /// Resident pages of files, in bytes: the program itself and its libraries. The kernel drops those that aren't used
+    /// and reads them again.
+    pub files: u64,
     /// Open descriptors, and those of them that are sockets.
     pub descriptors: usize,
     pub sockets: usize,
@@ -126,7 +129,8 @@ pub fn usage(pid: u32) -> std::io::Result<Usage> {
         fs::read_dir(process.join("fd"))?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     let is_socket = |path: &&PathBuf| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
     Ok(Usage {
-        memory: field("VmRSS:") * 1024,
+        memory: field("RssAnon:") * 1024,
+        files: field("RssFile:") * 1024,
         descriptors: descriptors.len(),
         sockets: descriptors.iter().filter(is_socket).count(),
         threads: field("Threads:") as usize,
