@@ -284,16 +284,7 @@ mod tests {
     }
 
     fn segment(session_id: SessionId, index: u32) -> SegmentEvent {
-        let segment = Segment {
-            index,
-            start: 0.0,
-            end: 1.0,
-            text: String::new(),
-            confidence: None,
-            words: Vec::new(),
-            unsure: Vec::new(),
-            speaker: None,
-        };
+        let segment = Segment::new(index, 0.0, 1.0, "");
         SegmentEvent::new(session_id, &segment)
     }
 

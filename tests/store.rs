@@ -121,16 +121,7 @@ async fn claim(store: &Store, lease_until: Timestamp) -> Option<Claim> {
 fn segment(index: u32) -> Segment {
     let start = f64::from(index);
     let text = format!("line {index}: \u{2028} \u{1f34e} '\"\\ %_");
-    Segment {
-        index,
-        start,
-        end: start + 1.0,
-        text,
-        confidence: Some(0.5),
-        words: Vec::new(),
-        unsure: Vec::new(),
-        speaker: None,
-    }
+    Segment { confidence: Some(0.5), ..Segment::new(index, start, start + 1.0, &text) }
 }
 
 fn next(status: &Status) -> Status {

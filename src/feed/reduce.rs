@@ -260,14 +260,8 @@ mod tests {
         let start = f64::from(index);
         let words = vec![Word { text: format!("text {index}"), start, end: start + 1.0, confidence: None }];
         Segment {
-            index,
-            start,
-            end: start + 1.0,
-            text: format!("text {index}"),
-            confidence: None,
             words: if with_words { words } else { Vec::new() },
-            unsure: Vec::new(),
-            speaker: None,
+            ..Segment::new(index, start, start + 1.0, &format!("text {index}"))
         }
     }
 

@@ -43,6 +43,21 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// A segment of which nothing is known but when it is said and its text.
+    #[must_use]
+    pub fn new(index: u32, start: f64, end: f64, text: &str) -> Self {
+        Self {
+            index,
+            start,
+            end,
+            text: text.to_owned(),
+            confidence: None,
+            words: Vec::new(),
+            unsure: Vec::new(),
+            speaker: None,
+        }
+    }
+
     /// Where each word of the text begins, in seconds, where white space divides words. Empty if the engine's words aren't
     /// those of the text.
     #[must_use]
@@ -133,14 +148,8 @@ mod tests {
     fn words_have_times_if_they_are_those_of_the_text() {
         let word = |start| Word { text: String::new(), start, end: start + 1.0, confidence: None };
         let segment = |text: &str, words: &[f64]| Segment {
-            index: 0,
-            start: 0.0,
-            end: 9.0,
-            text: text.to_owned(),
-            confidence: None,
             words: words.iter().copied().map(word).collect(),
-            unsure: Vec::new(),
-            speaker: None,
+            ..Segment::new(0, 0.0, 9.0, text)
         };
         assert_eq!(segment("a  b", &[0.5, 2.5]).word_starts(), [0.5, 2.5]);
         assert!(segment("a b", &[0.5]).word_starts().is_empty() && segment("a b", &[]).word_starts().is_empty());

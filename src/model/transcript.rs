@@ -274,16 +274,7 @@ mod tests {
     use crate::model::{DetectedLanguage, EngineId, Media, SessionId, Status, Timestamp, Title};
 
     fn segments() -> Vec<Segment> {
-        let piece = |index, start, end, text: &str| Segment {
-            index,
-            start,
-            end,
-            text: text.to_owned(),
-            confidence: None,
-            words: Vec::new(),
-            unsure: Vec::new(),
-            speaker: None,
-        };
+        let piece = |index, start, end, text: &str| Segment::new(index, start, end, text);
         vec![
             piece(0, 0.0, 1.5, "hello there"),
             piece(1, 1.5, 2.0, "  "),

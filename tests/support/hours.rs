@@ -152,16 +152,7 @@ impl Source for Stored {
 
 fn segment(index: u32) -> Segment {
     let start = f64::from(index);
-    Segment {
-        index,
-        start,
-        end: start + 1.0,
-        text: format!("line {index}"),
-        confidence: None,
-        words: Vec::new(),
-        unsure: Vec::new(),
-        speaker: None,
-    }
+    Segment::new(index, start, start + 1.0, &format!("line {index}"))
 }
 
 /// A client that keeps a stream open.

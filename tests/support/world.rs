@@ -34,16 +34,7 @@ pub fn status(version: u64, segments: u32, state: State) -> Status {
 
 pub fn segment(index: u32) -> Segment {
     let start = f64::from(index);
-    Segment {
-        index,
-        start,
-        end: start + 1.0,
-        text: format!("line {index}"),
-        confidence: None,
-        words: Vec::new(),
-        unsure: Vec::new(),
-        speaker: None,
-    }
+    Segment::new(index, start, start + 1.0, &format!("line {index}"))
 }
 
 /// The store of these tests: what was stored, and how many polls each read takes.

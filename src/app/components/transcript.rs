@@ -250,16 +250,7 @@ mod tests {
 
     #[test]
     fn line_at_finds_the_line_of_a_position() {
-        let piece = |index, start, end| Segment {
-            index,
-            start,
-            end,
-            text: String::new(),
-            confidence: None,
-            words: Vec::new(),
-            unsure: Vec::new(),
-            speaker: None,
-        };
+        let piece = |index, start, end| Segment::new(index, start, end, "");
         let segments = [piece(0, 1.0, 2.0), piece(1, 2.0, 4.0), piece(2, 6.0, 7.0)];
         let lines = [0.5, 1.0, 2.0, 3.9, 5.0, 6.5, 9.0].map(|at| line_at(&segments, at));
         assert_eq!(lines, [None, Some(0), Some(1), Some(1), None, Some(2), None]);

@@ -69,14 +69,9 @@ mod tests {
     fn a_row_is_a_segment_or_a_word() {
         let word = |text: &str, start, confidence| Word { text: text.to_owned(), start, end: start + 0.5, confidence };
         let segment = Segment {
-            index: 3,
-            start: 1.0,
-            end: 2.25,
-            text: "on my".to_owned(),
-            confidence: None,
             words: vec![word("on", 1.0, Some(0.5)), word("my", 1.5, Some(1.0))],
-            unsure: Vec::new(),
             speaker: Some(2),
+            ..Segment::new(3, 1.0, 2.25, "on my")
         };
         let other = Segment { index: 4, words: Vec::new(), speaker: None, ..segment.clone() };
         let segments = [segment, other];

@@ -108,16 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn segment(start: f64, end: f64, text: &str, speaker: Option<u16>) -> Segment {
-        Segment {
-            index: 0,
-            start,
-            end,
-            text: text.to_owned(),
-            confidence: None,
-            words: Vec::new(),
-            unsure: Vec::new(),
-            speaker,
-        }
+        Segment { speaker, ..Segment::new(0, start, end, text) }
     }
 
     fn texts(segments: &[Segment]) -> Vec<String> {

@@ -267,16 +267,7 @@ mod tests {
     const LIMITS: LineLimits = LineLimits { lines: 2, chars: 42 };
 
     fn segment(start: f64, end: f64, text: &str) -> Segment {
-        Segment {
-            index: 0,
-            start,
-            end,
-            text: text.to_owned(),
-            confidence: None,
-            words: Vec::new(),
-            unsure: Vec::new(),
-            speaker: None,
-        }
+        Segment::new(0, start, end, text)
     }
 
     fn lines(text: &str, limits: LineLimits) -> Vec<Vec<String>> {

@@ -152,16 +152,7 @@ mod tests {
             end: *end,
             confidence: None,
         };
-        Segment {
-            index: 0,
-            start: 1.0,
-            end: 5.0,
-            text: text.to_owned(),
-            confidence: None,
-            words: words.iter().map(word).collect(),
-            unsure: vec![1],
-            speaker: None,
-        }
+        Segment { words: words.iter().map(word).collect(), unsure: vec![1], ..Segment::new(0, 1.0, 5.0, text) }
     }
 
     fn timed(segment: &Segment) -> Vec<(&str, f64, f64)> {

@@ -245,16 +245,7 @@ mod tests {
     #[test]
     fn published_messages_can_be_parsed() {
         let owner = Owner::from_store("me".to_owned());
-        let line = Segment {
-            index: 3,
-            start: 1.0,
-            end: 2.0,
-            text: "a\u{2028}b".to_owned(),
-            confidence: None,
-            words: vec![],
-            unsure: vec![],
-            speaker: Some(2),
-        };
+        let line = Segment { speaker: Some(2), ..Segment::new(3, 1.0, 2.0, "a\u{2028}b") };
         let sent = messages(&Event::segment(owner.clone(), &line, status()), true, &signer());
         assert_eq!(sent.iter().map(|(c, _)| session_of(c)).collect::<Vec<_>>(), [Some(id()), Some(id())]);
         assert!(
