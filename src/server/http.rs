@@ -39,7 +39,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::{
     OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -122,10 +121,15 @@ pub fn session_health() -> Router<AppState> {
 
 /// The routes of workers outside Hark, whose requests have no owner.
 pub fn workers(state: &AppState) -> Router<AppState> {
-    let no_store = HeaderValue::from_static("no-store");
-    outside::routes()
-        .layer(middleware::from_fn_with_state(state.clone(), answer_without_database))
-        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store))
+    outside::routes().layer(middleware::from_fn_with_state(state.clone(), answer_worker))
+}
+
+/// Answers a request of an outside worker. One layer and not several, because for each request axum makes a copy of a route
+/// with all of its layers, and they send thousands in a second.
+async fn answer_worker(state: State<AppState>, request: Request, next: Next) -> Response {
+    let mut response = answer_without_database(state, request, next).await;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Answers a request that waits for the database when that is known to be away.

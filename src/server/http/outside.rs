@@ -16,8 +16,8 @@ use crate::{
 };
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State},
+    body::{Bytes, to_bytes},
+    extract::{FromRequest, FromRequestParts, Request, State},
     http::{HeaderMap, header, request::Parts},
     routing::{post, put},
 };
@@ -35,8 +35,6 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/api/v1/sessions/{id}/status", put(report))
         .route("/api/v1/sessions/{id}/segments", post(segments))
         .route("/api/v1/status/batch", post(batch::report_batch))
-        // `guard` limits the body.
-        .layer(DefaultBodyLimit::disable())
 }
 
 /// Proof that the caller has the worker token.
@@ -71,10 +69,10 @@ pub(super) struct Message(Bytes);
 impl FromRequest<AppState> for Message {
     type Rejection = Error;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        // `guard` answers if the body is too large or too slow.
+    async fn from_request(request: Request, _: &AppState) -> Result<Self, Error> {
+        // `guard` limits the body and answers if it is too large or too slow.
         let broke_off = |_| Error::BadRequest("The message broke off; send it again.".to_owned());
-        Bytes::from_request(request, state).await.map(Self).map_err(broke_off)
+        to_bytes(request.into_body(), usize::MAX).await.map(Self).map_err(broke_off)
     }
 }
 
