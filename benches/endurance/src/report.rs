@@ -3,8 +3,8 @@
 use crate::{clients::Totals, server::Usage};
 use std::time::Duration;
 
-/// Samples of the first minutes don't count: pools and caches fill.
-pub const WARM_UP: Duration = Duration::from_secs(600);
+/// Samples of the first minutes don't count: caches fill, and after 20 minutes the first sessions end.
+pub const WARM_UP: Duration = Duration::from_secs(25 * 60);
 /// By how much the memory may grow after that, and by how much two samples may differ, in bytes.
 const MEMORY_LIMIT: f64 = 1024.0 * 1024.0;
 /// The least share of time with an open stream.

@@ -93,7 +93,7 @@ mod tests {
         let ended = Status { state: State::Completed, ..status(2, 3) };
         pending.put(ended.clone(), true);
         pending.mark_stored(&status(2, 2));
-        assert_eq!(pending.due(false), [ended.clone()]);
+        assert_eq!(pending.due(false), std::slice::from_ref(&ended));
         pending.mark_stored(&ended);
         pending.mark_stored(&status(1, 1));
         assert!(pending.due(true).is_empty());

@@ -51,6 +51,9 @@ pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqliteConnection), 
     let keeper = options.connect().await?;
     let pool = SqlitePoolOptions::new()
         .max_connections(CONNECTIONS)
+        // A file needs no new connections from time to time, as a server may. Each new one would fill its cache again.
+        .idle_timeout(None)
+        .max_lifetime(None)
         .after_connect(|_, _| {
             lower_priority();
             Box::pin(async { Ok(()) })
