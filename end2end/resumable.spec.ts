@@ -1,7 +1,7 @@
 // Uploads that break off and go on from where they were: the network goes, the server is killed, the page is loaded again; and files
 // that were sent before.
 import { writeFile } from 'node:fs/promises';
-import { type CDPSession, type Page } from '@playwright/test';
+import { type CDPSession, type Page, type TestInfo } from '@playwright/test';
 import { expect, test, visit } from './fixtures.ts';
 import { expectState } from './sessions.ts';
 import { NETWORK_ERRORS, slowEngine, tone } from './tones.ts';
@@ -27,11 +27,18 @@ function watchParts(page: Page) {
   return seen;
 }
 
-/** Chooses a recording of 4.8 MB and begins to send it. Waits until a part of it is there. */
-async function beginUpload(page: Page, file: string) {
+/** Opens the upload page with a slow network, chooses a recording of 4.8 MB and begins to send it. Waits until a part of it is there. */
+async function beginUpload(page: Page, info: TestInfo, title = '') {
+  const [file, recording] = [info.outputPath('long.wav'), tone(150)];
+  await writeFile(file, recording);
+  await visit(page, '/upload');
+  const [line, parts] = [await network(page), watchParts(page)];
+  await line.slow();
+  await page.getByTestId('title-input').fill(title);
   await page.getByTestId('file-input').setInputFiles(file);
   await page.getByTestId('upload-submit').click();
   await expect.poll(() => percent(page)).toBeGreaterThan(15);
+  return { file, recording, line, parts };
 }
 
 const percent = async (page: Page) => Number(await page.getByTestId('upload-progress').getAttribute('aria-valuenow'));
@@ -47,12 +54,7 @@ async function expectRecording(page: Page, recording: Buffer) {
 
 test('an upload goes on by itself when the network is back', async ({ page, allow }, info) => {
   allow(NETWORK_ERRORS);
-  const [file, recording] = [info.outputPath('long.wav'), tone(150)];
-  await writeFile(file, recording);
-  await visit(page, '/upload');
-  const [line, parts] = [await network(page), watchParts(page)];
-  await line.slow();
-  await beginUpload(page, file);
+  const { recording, line, parts } = await beginUpload(page, info);
   await line.cut();
   const details = page.getByTestId('upload-details');
   await expect(details).toContainText('The connection broke');
@@ -69,12 +71,7 @@ test('an upload goes on by itself when the network is back', async ({ page, allo
 
 test('an upload goes on after the server was killed', async ({ page, hark, allow }, info) => {
   allow(NETWORK_ERRORS);
-  const [file, recording] = [info.outputPath('long.wav'), tone(150)];
-  await writeFile(file, recording);
-  await visit(page, '/upload');
-  const [line, parts] = [await network(page), watchParts(page)];
-  await line.slow();
-  await beginUpload(page, file);
+  const { recording, line, parts } = await beginUpload(page, info);
   await hark.kill();
   await expect(page.getByTestId('upload-details')).toContainText('The connection broke');
   await hark.restart();
@@ -86,15 +83,10 @@ test('an upload goes on after the server was killed', async ({ page, hark, allow
 
 test('an upload goes on after the page was loaded again, when the file is chosen again', async ({ page, allow }, info) => {
   allow(NETWORK_ERRORS);
-  const [file, other, recording] = [info.outputPath('long.wav'), info.outputPath('other.wav'), tone(150)];
-  await writeFile(file, recording);
+  const other = info.outputPath('other.wav');
   await writeFile(other, tone(1));
   page.on('dialog', dialog => void dialog.accept());
-  await visit(page, '/upload');
-  const [line, parts] = [await network(page), watchParts(page)];
-  await page.getByTestId('title-input').fill('A long talk');
-  await line.slow();
-  await beginUpload(page, file);
+  const { file, recording, line, parts } = await beginUpload(page, info, 'A long talk');
   await visit(page, '/upload');
   await line.fast();
   const unfinished = page.getByTestId('unfinished');
@@ -120,14 +112,9 @@ test('an upload goes on after the page was loaded again, when the file is chosen
 
 test('an upload that is not wanted any more is removed', async ({ page, allow }, info) => {
   allow(NETWORK_ERRORS);
-  const file = info.outputPath('long.wav');
-  await writeFile(file, tone(150));
   page.on('dialog', dialog => void dialog.accept());
-  await visit(page, '/upload');
-  const line = await network(page);
-  await line.slow();
   const begun = page.waitForResponse(response => response.request().method() === 'POST' && response.url().endsWith('/api/v1/uploads'));
-  await beginUpload(page, file);
+  const { line } = await beginUpload(page, info);
   const address = (await begun).headers()['location']!;
   await visit(page, '/upload');
   await line.fast();
@@ -185,12 +172,7 @@ test.describe('where the browser computes no hashes, as over plain http', () => 
 
 test('an answer that is not the server\'s does not end an upload', async ({ page, allow }, info) => {
   allow(NETWORK_ERRORS);
-  const [file, recording] = [info.outputPath('long.wav'), tone(150)];
-  await writeFile(file, recording);
-  await visit(page, '/upload');
-  const [line, parts] = [await network(page), watchParts(page)];
-  await line.slow();
-  await beginUpload(page, file);
+  const { recording, line, parts } = await beginUpload(page, info);
   // As of a network that wants a login, and of a proxy that finds nothing.
   for (const status of [200, 404]) {
     await page.route('**/api/v1/uploads/*', route => route.fulfill({ status, contentType: 'text/html', body: '<h1>Welcome</h1>' }));

@@ -1,4 +1,5 @@
 // Search: in the texts of all sessions, with hits that lead to their second, and within one transcript by mouse and keyboard.
+import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test, visit } from './fixtures.ts';
@@ -80,7 +81,9 @@ test('a transcript is searched by keyboard and mouse', async ({ page }) => {
 
 test.describe('while it runs', () => {
   // It hangs after two lines.
-  test.use({ harkEnv: counting(1, path.join(tmpdir(), `hark-search-${process.pid}-${Date.now()}`)) });
+  const hung = path.join(tmpdir(), `hark-search-${process.pid}-${Date.now()}`);
+  test.use({ harkEnv: counting(1, hung) });
+  test.afterAll(() => rm(hung, { force: true }));
 
   test('new lines are found, here and in the list', async ({ page, context }) => {
     await visit(page, '/');

@@ -3,19 +3,13 @@
 import { expect, test, visit } from './fixtures.ts';
 import { expectState, upload } from './sessions.ts';
 import { slowEngine } from './tones.ts';
-import { type Page } from '@playwright/test';
+import { type Page, type TestInfo } from '@playwright/test';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 
 // The counting engine has a line for each second, so the tracks are told apart by their length.
 test.use({ harkEnv: slowEngine(0.05) });
 
-const folder = mkdtempSync(path.join(tmpdir(), 'hark-tracks-'));
-
-function ffmpeg(name: string, ...args: string[]): string {
-  const file = path.join(folder, name);
+function ffmpeg(file: string, ...args: string[]): string {
   execFileSync('ffmpeg', ['-loglevel', 'error', '-y', ...args, file]);
   return file;
 }
@@ -23,13 +17,14 @@ function ffmpeg(name: string, ...args: string[]): string {
 const tone = (seconds: number) => ['-f', 'lavfi', '-i', `sine=frequency=440:duration=${seconds}:sample_rate=16000`];
 
 /** A film of which the first audio track has three seconds, and the second five. */
-const film = () => ffmpeg('film.mka', ...tone(3), ...tone(5), '-map', '0', '-map', '1', '-c:a', 'flac');
+const film = (info: TestInfo) =>
+  ffmpeg(info.outputPath('film.mka'), ...tone(3), ...tone(5), '-map', '0', '-map', '1', '-c:a', 'flac');
 
 /** Two people who talk in turns, on a channel each. */
-const call = () => {
+const call = (info: TestInfo) => {
   const side = (speaks: string) => `0.3*sin(880*PI*t)*${speaks}`;
   const source = `aevalsrc=exprs='${side('lt(mod(t,2),1)')}|${side('gte(mod(t,2),1)')}':s=16000:d=4:c=stereo`;
-  return ffmpeg('call.wav', '-f', 'lavfi', '-i', source);
+  return ffmpeg(info.outputPath('call.wav'), '-f', 'lavfi', '-i', source);
 };
 
 const expectLines = (page: Page, count: number) => expect(page.getByTestId('segment')).toHaveCount(count);
@@ -46,8 +41,8 @@ for (const javaScriptEnabled of [true, false]) {
   test.describe(javaScriptEnabled ? 'with scripts' : 'without scripts', () => {
     test.use({ javaScriptEnabled });
 
-    test('another track is chosen afterwards', async ({ page }) => {
-      await upload(page, film());
+    test('another track is chosen afterwards', async ({ page }, info) => {
+      await upload(page, film(info));
       const completed = () => (javaScriptEnabled ? expectState(page, 'completed', 60_000) : reloadUntilCompleted(page));
       await completed();
       await expectLines(page, 3);
@@ -75,10 +70,10 @@ for (const javaScriptEnabled of [true, false]) {
   });
 }
 
-test('two speakers are labelled', async ({ page }) => {
+test('two speakers are labelled', async ({ page }, info) => {
   await visit(page, '/upload');
   await page.getByTestId('channels-select').selectOption('split');
-  await page.getByTestId('file-input').setInputFiles(call());
+  await page.getByTestId('file-input').setInputFiles(call(info));
   await page.getByTestId('upload-submit').click();
   await page.waitForURL(/\/sessions\/[0-9a-f-]{36}$/);
   await expectState(page, 'completed', 60_000);

@@ -599,12 +599,10 @@ async fn the_page_of_models_tells_what_is_here() {
     assert_eq!(command, "hark model get  base");
 }
 
-/// A node without its model fetches it. Recordings that are sent meanwhile wait for it and say how far it is, on the status
-/// stream too; those for another engine don't wait. When it is there they are transcribed.
-#[tokio::test(flavor = "multi_thread")]
-async fn recordings_wait_for_the_model_and_start_when_it_is_there() {
-    let other = TempDir::new().unwrap();
-    let canned = other.path().join("ggml-canned.bin");
+/// A server of the model 'canned' that sends half of it, and the rest once its gate is opened. With the gate and its address.
+async fn serve_half() -> (FileServer, Arc<Notify>, String) {
+    let folder = TempDir::new().unwrap();
+    let canned = folder.path().join("ggml-canned.bin");
     whisper_model::write(&canned).unwrap();
     let gate = Arc::new(Notify::new());
     let server = FileServer {
@@ -613,6 +611,15 @@ async fn recordings_wait_for_the_model_and_start_when_it_is_there() {
         ..FileServer::default()
     };
     let url = serve(Router::new().route("/ggml-canned.bin", get(answer)).with_state(server.clone())).await;
+    (server, gate, url)
+}
+
+/// A node without its model fetches it. Recordings that are sent meanwhile wait for it and say how far it is, on the status
+/// stream too; those for another engine don't wait. When it is there they are transcribed.
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_wait_for_the_model_and_start_when_it_is_there() {
+    let other = TempDir::new().unwrap();
+    let (server, gate, url) = serve_half().await;
     let flags = ["--engine", "whisper", "--whisper-model", "canned", "--model-sources", "mirror", "--model-url", &url];
     let engine = slow_engine(other.path(), 0.0);
     let app = TestApp::with(&[&flags[..], &["--engine-command", &engine]].concat()).await;
@@ -707,16 +714,7 @@ async fn refused(me: &Visitor, action: &str, name: &str) -> (StatusCode, String)
 /// stream of its own, and to those who poll.
 #[tokio::test(flavor = "multi_thread")]
 async fn visitors_download_and_remove_models_where_they_may() {
-    let other = TempDir::new().unwrap();
-    let canned = other.path().join("ggml-canned.bin");
-    whisper_model::write(&canned).unwrap();
-    let gate = Arc::new(Notify::new());
-    let server = FileServer {
-        bytes: Arc::new(std::fs::read(&canned).unwrap()),
-        gate: Some(Arc::clone(&gate)),
-        ..FileServer::default()
-    };
-    let url = serve(Router::new().route("/ggml-canned.bin", get(answer)).with_state(server.clone())).await;
+    let (server, gate, url) = serve_half().await;
     let flags =
         ["--engine", "pocketsphinx", "--whisper-model", "canned", "--model-sources", "mirror", "--model-url", &url];
     let folder = TempDir::new().unwrap();
