@@ -19,6 +19,9 @@ static MIGRATOR: Migrator = sqlx::migrate!("src/server/store/migrations/sqlite")
 
 /// SQLite allows one writer at a time; with several connections readers go on meanwhile.
 const CONNECTIONS: u32 = 8;
+/// How much of the file each connection keeps in memory, in KiB. Another connection's write makes all of it useless, and the
+/// kernel has the file in memory too, so that more would hardly help.
+const CACHE: &str = "-512";
 /// How long a statement waits for another connection's write to end.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -74,6 +77,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
         // In WAL mode a crash of the process loses nothing; a power cut may lose the last second, never consistency.
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(BUSY)
+        .pragma("cache_size", CACHE)
         .optimize_on_close(true, None)
         .thread_name(|id| format!("{THREAD_NAME}-{id}"))
 }
