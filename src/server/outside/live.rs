@@ -172,6 +172,7 @@ impl LiveSessions {
         if live.dirty {
             let newest = (live.status.version - 1, live.status.clone());
             store.report_many(&[newest], live.stored.plus_seconds(EVICT_AFTER)).await?;
+            live.mark_stored(Timestamp::now());
         }
         self.forget(&mut live);
         Ok(Some(live))

@@ -1,4 +1,4 @@
-//! Counts queries for the metrics, and measures how long they take. The macro `on` runs every query through it.
+//! Counts queries for the metrics, and measures how long they take. Every query runs through it, nearly all by the macro `on`.
 
 use std::time::Instant;
 

@@ -19,8 +19,8 @@ static MIGRATOR: Migrator = sqlx::migrate!("src/server/store/migrations/sqlite")
 
 /// SQLite allows one writer at a time; with several connections readers go on meanwhile.
 const CONNECTIONS: u32 = 8;
-/// How much of the file each connection keeps in memory, in KiB. Another connection's write makes all of it useless, and the
-/// kernel has the file in memory too, so that more would hardly help.
+/// How much of the file each connection keeps in memory: 512 KiB, which SQLite takes as a negative number. Another connection's
+/// write makes all of it useless, and the kernel has the file in memory too, so that more would hardly help.
 const CACHE: &str = "-512";
 /// How long a statement waits for another connection's write to end.
 const BUSY: Duration = Duration::from_secs(10);
