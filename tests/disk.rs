@@ -309,7 +309,7 @@ async fn on_a_full_disk_reading_and_deleting_work_and_the_rest_says_why_not() {
     // Many deletions, also after the ballast has been removed, and one of a running session.
     for id in ids[1..].iter().chain([&running]) {
         let answer = delete(&me, id).await;
-        assert_eq!(answer.status(), 204, "{:?}", error(answer).await);
+        assert_eq!(answer.status(), 204, "{:?}\n{}", error(answer).await, fs::read_to_string(&log).unwrap());
     }
     // A node that crashed can start on the full disk.
     node.kill();

@@ -26,6 +26,7 @@ use hark::{
 use postgres::Postgres;
 use reqwest::StatusCode;
 use serde_json::Value;
+use sqlx::Connection;
 use std::{
     path::Path,
     process::{Command, Output},
@@ -1803,6 +1804,31 @@ async fn the_store_works_on_sqlite() {
     }
     sqlx::query("UPDATE sessions SET title_folded = ''").execute(&pool).await.unwrap();
     old_titles_are_found(store, || Store::open(&path)).await;
+}
+
+/// A statement that is prepared while another connection changes the tables may fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn using_and_closing_an_sqlite_database_changes_no_table() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("hark.sqlite");
+    let look = async |query: &'static str| {
+        let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        let (found,): (i64,) = sqlx::query_as(query).fetch_one(&mut connection).await.unwrap();
+        found
+    };
+    let tables = async || look("PRAGMA schema_version").await;
+    let statistics = async || look("SELECT count(*) FROM sqlite_stat1 WHERE tbl = 'sessions'").await;
+    let store = Store::open(&path).await.unwrap();
+    let (before, empty) = (tables().await, statistics().await);
+    for n in 0..100 {
+        add(&store, "a", &format!("Session {n}"), EngineId::External).await;
+    }
+    store.close().await;
+    assert_eq!((tables().await, empty), (before, 0));
+    // What has grown since is counted at the next start.
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!((tables().await, statistics().await > 0), (before, true));
+    store.close().await;
 }
 
 /// Checks that titles are found that were stored by a version that didn't fold them.

@@ -88,7 +88,7 @@ impl Drop for Disk {
 
 /// How often a [`Filler`] looks. Not all the time: between two system calls of the node, which hands its ballast over to
 /// the database, nothing can keep others out.
-const FILLER_INTERVAL: Duration = Duration::from_millis(50);
+const FILLER_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Takes all the room there is on a disk, also what others give back, until dropped.
 pub struct Filler {

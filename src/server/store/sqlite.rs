@@ -65,7 +65,26 @@ pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqliteConnection), 
         .connect_with(options)
         .await?;
     migrate(&pool).await?;
+    if let Err(error) = refresh_statistics(&pool).await {
+        tracing::debug!(%error, "the database's statistics could not be refreshed; queries work without");
+    }
     Ok((pool, keeper))
+}
+
+/// Makes what the planner knows of the tables true again where they have grown much since. Only here, before anybody else
+/// uses the pool: the first time adds tables for it, and a statement that another connection prepares meanwhile may fail
+/// with "no such table".
+async fn refresh_statistics(pool: &SqlitePool) -> Result<(), sqlx::Error> {
+    let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_stat1'";
+    let (tables,): (i64,) = sqlx::query_as(tables).fetch_one(pool).await?;
+    if tables == 0 {
+        // Adds the tables, and nothing to them.
+        sqlx::query("ANALYZE sqlite_schema").execute(pool).await?;
+    }
+    // 0x10000: all tables, 0x10: a limit of rows to read of each, 0x2: ANALYZE where it helps.
+    // See https://www.sqlite.org/pragma.html#pragma_optimize.
+    sqlx::query("PRAGMA optimize = 0x10012").execute(pool).await?;
+    Ok(())
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -78,7 +97,6 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(BUSY)
         .pragma("cache_size", CACHE)
-        .optimize_on_close(true, None)
         .thread_name(|id| format!("{THREAD_NAME}-{id}"))
 }
 
