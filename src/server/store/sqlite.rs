@@ -78,7 +78,7 @@ async fn refresh_statistics(pool: &SqlitePool) -> Result<(), sqlx::Error> {
     let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_stat1'";
     let (tables,): (i64,) = sqlx::query_as(tables).fetch_one(pool).await?;
     if tables == 0 {
-        // Adds the tables, and nothing to them.
+        // Adds the tables, and nothing to them. Otherwise a command that is run beside the server would add them later.
         sqlx::query("ANALYZE sqlite_schema").execute(pool).await?;
     }
     // 0x10000: all tables, 0x10: a limit of rows to read of each, 0x2: ANALYZE where it helps.
