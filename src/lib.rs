@@ -10,8 +10,8 @@
 //! | `server` | store, media, audio, speech, jobs, streams, the JSON API | `model`, `dashboard`; `router` also `app` |
 //!
 //! Invariants: `model` does no I/O. SQL occurs only in `server::store`, `web_sys` only in `feed::browser`. `cfg(feature)`
-//! occurs only on module declarations, on derives in `model`, in [`hydrate`], and where `feed` chooses between `browser` and
-//! `inert`. Every change of a status is one call of the store, which also returns the event to publish. A page doesn't know
+//! occurs only on module declarations, on derives in `model`, in [`hydrate`], where `feed` chooses between `browser` and
+//! `inert`, and where `server::page_files` chooses between a folder and the program's own files. Every change of a status is one call of the store, which also returns the event to publish. A page doesn't know
 //! which transport is live, a route doesn't know which database is used, and a worker doesn't know who watches.
 
 #![recursion_limit = "256"]

@@ -230,16 +230,25 @@ async fn another_password_ends_all_sign_ins_on_all_nodes() {
     let cookie = here.sign_in(PASSWORD).await;
     assert_eq!((here.status(&cookie).await, there.status(&cookie).await), (StatusCode::OK, StatusCode::OK));
 
+    let request = there.get("/api/v1/admin/stream").header(header::COOKIE, &cookie);
+    let mut watching = Sse::new(send(request).await);
+    assert_eq!(watching.next().await.unwrap().event, "overview");
+
     let text = command(&["set-password", "--stdin"], "another long password").await;
     assert!(text.contains("signed out"), "{text}");
+    // What is open ends too, before it shows anything more.
+    let last = watching.rest().await.pop().unwrap();
+    assert_eq!((last.event.as_str(), &last.json()["reason"]), ("bye", &"logout".into()));
     assert_eq!(there.status(&cookie).await, StatusCode::SEE_OTHER);
     assert_eq!(here.status(&cookie).await, StatusCode::SEE_OTHER);
     let old = send(there.post("/admin/sign-in", &[("password", PASSWORD)])).await;
     assert_eq!(old.status(), StatusCode::FORBIDDEN);
     let cookie = there.sign_in("another long password").await;
     assert_eq!(here.status(&cookie).await, StatusCode::OK);
+    let watching = Sse::new(send(here.get("/api/v1/admin/stream").header(header::COOKIE, &cookie)).await);
 
     command(&["remove-password"], "").await;
+    assert_eq!(watching.rest().await.pop().unwrap().event, "bye");
     assert_eq!(here.status(&cookie).await, StatusCode::FORBIDDEN, "nobody is administrator any more");
     assert!(command(&["remove-password"], "").await.contains("There is no password"));
 }

@@ -368,6 +368,46 @@ async fn nginx_bounds_what_one_address_holds_open() {
     assert_eq!(other.status(), StatusCode::OK);
 }
 
+/// What takes longer than an ordinary answer has a location that waits longer: all streams, and the copies for browsers.
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_waits_as_long_as_streams_and_copies_take() {
+    let nodes = [TestApp::start().await, TestApp::start().await];
+    let addresses = nodes.each_ref().map(|node| node.url.strip_prefix("http://").unwrap().to_owned());
+    let settings = read("nginx.conf");
+    // Each location says in its answers how long it waits.
+    let waits: Vec<(String, String)> = settings
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("proxy_read_timeout "))
+        .filter(|wait| settings.matches(&format!("proxy_read_timeout {wait}")).count() == 1)
+        .map(|wait| {
+            (format!("proxy_read_timeout {wait}"), format!("proxy_read_timeout {wait} add_header X-Wait {wait}"))
+        })
+        .map(|(line, marked)| (line, format!("{} always;", marked.trim_end_matches(';'))))
+        .collect();
+    let start = move || {
+        let waits: Vec<(&str, &str)> = waits.iter().map(|(line, marked)| (&**line, &**marked)).collect();
+        Nginx::start_changed(&addresses, &waits)
+    };
+    let nginx = tokio::task::spawn_blocking(start).await.unwrap();
+    let me = Visitor::new(&nginx.url);
+    let wait = async |path: &str| {
+        let answer = me.get(&path.replace("{id}", "0199-none")).await;
+        answer.headers().get("x-wait").map(|wait| wait.to_str().unwrap().to_owned())
+    };
+    assert_eq!(wait("/api/v1/engines").await.as_deref(), Some("10s"));
+    assert_eq!(wait("/api/v1/sessions/{id}/playable").await.as_deref(), Some("60s"));
+
+    let api = nodes[0].visitor().json("/api/openapi.json").await;
+    let is_stream =
+        |route: &serde_json::Value| !route["get"]["responses"]["200"]["content"]["text/event-stream"].is_null();
+    let streams = api["paths"].as_object().unwrap().iter().filter(|(_, route)| is_stream(route));
+    let streams: Vec<&str> = streams.map(|(path, _)| path.as_str()).collect();
+    assert_eq!(streams.len(), 4, "{streams:?}");
+    for path in streams {
+        assert_eq!(wait(path).await.as_deref(), Some("30s"), "{path}");
+    }
+}
+
 /// The two files of nginx's settings differ in nothing but what TLS needs.
 #[test]
 fn nginx_does_the_same_behind_tls() {

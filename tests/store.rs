@@ -17,9 +17,9 @@ use hark::{
         hours::{Hours, Sample, StreamTotals},
         owner::Owner,
         store::{
-            ANY_IDLE_SECS, AlertRow, Claim, Ending, EnqueueError, LimitScope, NewSession, NodeRow, OversightFilter,
-            Place, QueueFull, QueueLimits, ReachedLimit, Resolution, STALLED_SECS, SessionFilter, Share, Store,
-            StoredPassword, StoredReport, TextQuery,
+            ANY_IDLE_SECS, AlertRow, Claim, Cursor, Ending, EnqueueError, LimitScope, NewSession, NodeRow,
+            OversightFilter, QueueFull, QueueLimits, ReachedLimit, Resolution, STALLED_SECS, SessionFilter, Share,
+            Store, StoredPassword, StoredReport, TextQuery,
         },
     },
 };
@@ -185,7 +185,7 @@ async fn lists_belong_to_owners_and_are_searched(store: &Store) {
     };
     mine.reverse();
     assert_eq!(list("", None, 10).await, mine);
-    let behind = Place::behind(&store.session(&me, mine[1]).await.unwrap().unwrap(), Order::Newest);
+    let behind = Cursor::behind(&store.session(&me, mine[1]).await.unwrap().unwrap(), Order::Newest);
     assert_eq!(list("", Some(&behind), 1).await, [mine[2]]);
     // Wildcards are taken literally.
     assert_eq!(list("0% S", None, 10).await, [mine[2]]);
@@ -238,7 +238,7 @@ async fn lists_are_filtered_and_paged_in_each_order(store: &Store) {
         // From behind each row on, as its cursor says.
         for (n, of) in expected.iter().enumerate() {
             let session = store.session(&me, ids[*of]).await.unwrap().unwrap();
-            let place = Place::parse(&Place::behind(&session, order).to_string(), order).unwrap();
+            let place = Cursor::parse(&Cursor::behind(&session, order).to_string(), order).unwrap();
             let rest = store.list(&me, &filter, Some(&place), 2).await.unwrap();
             let expected: Vec<_> = expected[n + 1..].iter().take(2).copied().collect();
             assert_eq!(numbers(rest), expected, "{order:?} behind {of}");

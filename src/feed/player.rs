@@ -61,7 +61,7 @@ pub const SPEEDS: [(f64, &str); 9] = [
 /// Seconds by which the buttons and the arrow keys move the position.
 pub const STEP: f64 = 5.0;
 /// Seconds by which J and L move it.
-pub const LEAP: f64 = 10.0;
+pub const SKIP_SECS: f64 = 10.0;
 /// Seconds by which the keys for a page move it.
 const PAGE: f64 = 60.0;
 /// Lines by which the keys for a page move the focus: about those that are in view.
@@ -133,8 +133,8 @@ pub fn key_command(key: &str, focus: Focus, position: f64, length: f64) -> Optio
         "k" | "K" => Command::Toggle,
         "ArrowLeft" => Command::Skip(-STEP),
         "ArrowRight" => Command::Skip(STEP),
-        "j" | "J" => Command::Skip(-LEAP),
-        "l" | "L" => Command::Skip(LEAP),
+        "j" | "J" => Command::Skip(-SKIP_SECS),
+        "l" | "L" => Command::Skip(SKIP_SECS),
         "<" => Command::Slower,
         ">" => Command::Faster,
         "m" | "M" => Command::Mute,

@@ -36,7 +36,7 @@ const TRIES_PERIOD: Duration = Duration::from_secs(600);
 /// How many passwords are hashed at once. Each takes 19 MB and a processor for a moment.
 const HASHES_AT_ONCE: usize = 2;
 /// How long a try to sign in waits for those before it.
-const HASH_WAIT: Duration = Duration::from_secs(10);
+const HASH_WAIT: Duration = Duration::from_secs(5);
 
 /// Somebody who proved to be an administrator. An argument of this type is the guard of a route.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ pub struct Administrator {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Proof {
     /// The hash of a sign-in.
-    SignIn(String),
+    SignIn(Arc<str>),
     Header,
     Token,
 }
@@ -64,7 +64,16 @@ impl Administrator {
     /// Whether it can be signed out here.
     #[must_use]
     pub fn is_signed_in_by_password(&self) -> bool {
-        matches!(self.proof, Proof::SignIn(_))
+        self.sign_in().is_some()
+    }
+
+    /// The hash of the sign-in, which can end while a stream is open; none with a header or the token.
+    #[must_use]
+    pub fn sign_in(&self) -> Option<Arc<str>> {
+        match &self.proof {
+            Proof::SignIn(hash) => Some(Arc::clone(hash)),
+            Proof::Header | Proof::Token => None,
+        }
     }
 }
 
@@ -146,24 +155,12 @@ impl Admins {
         if let Some(hash) = self.sign_in_of(headers)
             && self.store.is_signed_in(&hash, Timestamp::now()).await?
         {
-            return Ok(Administrator { name: sign_in_name(&hash).into(), proof: Proof::SignIn(hash) });
+            return Ok(Administrator { name: sign_in_name(&hash).into(), proof: Proof::SignIn(hash.into()) });
         }
         match named {
             Some(_) => Err(Error::NotAdministrator),
             None if self.ways().await?.any() => Err(Error::NotSignedIn),
             None => Err(Error::AdminOff),
-        }
-    }
-
-    /// Whether an administrator still is one: hasn't signed out, and the sign-in hasn't ended otherwise. For streams, which
-    /// stay open.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn is_still(&self, administrator: &Administrator) -> Result<bool, Error> {
-        match &administrator.proof {
-            Proof::SignIn(hash) => Ok(self.store.is_signed_in(hash, Timestamp::now()).await?),
-            Proof::Header | Proof::Token => Ok(true),
         }
     }
 

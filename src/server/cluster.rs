@@ -95,7 +95,7 @@ impl Cluster {
         let place = place_of(data);
         let marked = store.is_shared() || data.recordings_url.is_some();
         if marked {
-            check_place(store, &known, media, &place).await?;
+            check_location(store, &known, media, &place).await?;
         }
         Ok(Self { id: known.id, place, marked, problem: Mutex::default(), last_check: tokio::sync::Mutex::default() })
     }
@@ -223,7 +223,7 @@ async fn check_keys(store: &Store, known: &ClusterRow, own: &[String]) -> Result
     current.map_or(Ok(()), |current| compare_keys(known, &current, own))
 }
 
-async fn check_place(store: &Store, known: &ClusterRow, media: &Recordings, place: &str) -> Result<(), JoinError> {
+async fn check_location(store: &Store, known: &ClusterRow, media: &Recordings, place: &str) -> Result<(), JoinError> {
     let found = marker_of(media, place).await?;
     if found.is_none() && known.recordings.is_none() {
         if !has_newest(store, media, place).await? {

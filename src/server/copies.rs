@@ -26,7 +26,7 @@ use tokio::{
 
 /// How long a failure is told to those who ask again, before it is tried again.
 const FAILURE_KEPT: Duration = Duration::from_secs(60);
-/// How long a request waits for a copy: less than proxies wait for an answer.
+/// How long a request waits for a copy: less than proxies wait for an answer, which is 60 s in most, and in those of `deploy/`.
 const MAX_WAIT: Duration = Duration::from_secs(50);
 
 /// The copies that this node makes.

@@ -8,7 +8,7 @@ use super::{
     owner::Owner,
     sessions::Sessions,
     speech::languages,
-    store::{InvalidPlace, MAX_PAGE, PAGE, Place, TextQuery},
+    store::{Cursor, InvalidCursor, MAX_PAGE, PAGE, TextQuery},
 };
 use crate::model::{
     Filter, Order, SearchPage, Session, SessionId, SessionPage, Title,
@@ -25,11 +25,11 @@ fn unreadable() -> Error {
     Error::BadRequest("The cursor must be the next_cursor of an earlier page.".to_owned())
 }
 
-fn parse_place(cursor: Option<&str>, order: Order) -> Result<Option<Place>, Error> {
-    let place = cursor.filter(|cursor| !cursor.is_empty()).map(|cursor| Place::parse(cursor, order)).transpose();
-    place.map_err(|error| match error {
-        InvalidPlace::Unreadable => unreadable(),
-        InvalidPlace::Of(other) => Error::BadRequest(format!(
+fn parse_cursor(cursor: Option<&str>, order: Order) -> Result<Option<Cursor>, Error> {
+    let cursor = cursor.filter(|cursor| !cursor.is_empty()).map(|cursor| Cursor::parse(cursor, order)).transpose();
+    cursor.map_err(|error| match error {
+        InvalidCursor::Unreadable => unreadable(),
+        InvalidCursor::Of(other) => Error::BadRequest(format!(
             "This cursor belongs to the order '{}', and the request asks for '{}'. Ask for the same order, or begin without a \
              cursor.",
             other.as_str(),
@@ -50,7 +50,7 @@ impl Sessions {
         cursor: Option<&str>,
         limit: Option<u32>,
     ) -> Result<SessionPage, Error> {
-        let behind = parse_place(cursor, filter.order)?;
+        let behind = parse_cursor(cursor, filter.order)?;
         let limit = limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
         let query = filter.query.trim().chars().take(Title::MAX_CHARS).collect();
         let filter = Filter { query, ..filter.clone() };
@@ -58,7 +58,7 @@ impl Sessions {
         let more = sessions.len() > limit as usize;
         sessions.truncate(limit as usize);
         let last = sessions.last().filter(|_| more);
-        let next_cursor = last.map(|last| Place::behind(last, filter.order).to_string());
+        let next_cursor = last.map(|last| Cursor::behind(last, filter.order).to_string());
         Ok(SessionPage { sessions, next_cursor })
     }
 

@@ -132,7 +132,7 @@ impl Resumable {
             return Ok(Begun::AlreadySent(Box::new(session)));
         }
         sessions.media.check_room_for_parts(length)?;
-        sessions.check_place().await?;
+        sessions.check_location().await?;
         sessions.check_share(owner, address, Some(length)).await?;
         let address = sessions.shares.address_hash(sessions.standing(owner, address).await);
         let now = Timestamp::now();
@@ -220,7 +220,7 @@ impl Resumable {
         let upload = self.find(owner, id).await?;
         let extent = Extent { length: upload.length, received: upload.received };
         let most = extent.room(part.offset, part.bytes, self.part_bytes())?;
-        self.sessions.check_place().await?;
+        self.sessions.check_location().await?;
         let name = format!("{id}-part-{}-{}", part.offset, Uuid::new_v4().simple());
         let received = self.receive(&name, most, &part, body).await.map_err(|fault| match fault {
             ReceiveError::Fault(Fault::TooLarge, _) => extent.too_large(self.part_bytes()),

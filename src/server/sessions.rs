@@ -307,7 +307,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Error::Storage`] if they can't.
-    pub async fn check_place(&self) -> Result<(), Error> {
+    pub async fn check_location(&self) -> Result<(), Error> {
         if self.cluster.problem().is_none() {
             return Ok(());
         }

@@ -62,7 +62,7 @@ pub use claims::{Claim, Ending};
 pub use cluster::{ClusterRow, NodeEngine, NodeRow};
 pub use copy::DatabaseCopy;
 pub use figures::FiguresRow;
-pub use list::{InvalidPlace, Place};
+pub use list::{Cursor, InvalidCursor};
 pub use maintenance::{EndedSession, SessionFilter};
 use outage::Outage;
 pub use outside::{KeptConnection, StoredReport};

@@ -148,6 +148,10 @@ impl Source for Stored {
         let theirs = state.sessions.values().filter(|(whose, status)| whose == owner && state.is_recent(status));
         Box::pin(future::ready(Ok(theirs.map(|(_, status)| status.clone()).collect())))
     }
+
+    fn is_signed_in(&self, _: &str) -> SourceFuture<bool> {
+        Box::pin(future::ready(Ok(true)))
+    }
 }
 
 fn segment(index: u32) -> Segment {

@@ -32,7 +32,7 @@ pub fn HowUpdatesCame() -> impl IntoView {
                         open.update(|open| *open = !*open);
                     }><h2 id="updates-heading">"How updates came"</h2></summary>
                     <dl class="facts-list">
-                        {row("Way", |updates| Some(way(updates)))}
+                        {row("Way", |updates| Some(time_by_transport(updates)))}
                         {row("Delay", delays)}
                         {row("Requests", |updates| Some(requests(updates)))}
                     </dl>
@@ -44,7 +44,7 @@ pub fn HowUpdatesCame() -> impl IntoView {
 }
 
 /// For how long they came by which way.
-fn way(updates: &Updates) -> String {
+fn time_by_transport(updates: &Updates) -> String {
     let secs = |ms: u64| duration((ms as f64 / 1000.0).max(1.0));
     match (updates.live_ms, updates.polling_ms) {
         (live, 0) => format!("Live, for {}", secs(live)),
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_way_is_told_with_its_time() {
-        let at = |live_ms, polling_ms| way(&Updates { live_ms, polling_ms, ..updates() });
+        let at = |live_ms, polling_ms| time_by_transport(&Updates { live_ms, polling_ms, ..updates() });
         assert_eq!(at(124_600, 0), "Live, for 2 min 5 s");
         assert_eq!(at(0, 12_000), "By asking every 3 s, for 12 s");
         assert_eq!(at(60_000, 3_000), "Live for 1 min, by asking every 3 s for 3 s");

@@ -4,7 +4,7 @@
 
 use super::{identity::cookies, site::host};
 use crate::{
-    model::ApiError,
+    model::{ApiError, text},
     server::{
         error::Error,
         keys::{CookieKeys, set_cookie},
@@ -157,7 +157,7 @@ fn without_leptos_error(uri: &Uri) -> Option<String> {
     let is_error = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         // Names may be percent-encoded.
-        let name = percent_decoded(name);
+        let name = text::percent_decode(name);
         LEPTOS_ERROR.iter().any(|error| name == *error)
     };
     let query = uri.query()?;
@@ -169,10 +169,6 @@ fn without_leptos_error(uri: &Uri) -> Option<String> {
     // Such a path would lead to another host.
     let path = if path.starts_with("//") || path.contains('\\') { "/" } else { path };
     Some(if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) })
-}
-
-fn percent_decoded(text: &str) -> String {
-    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn is_html(headers: &HeaderMap) -> bool {

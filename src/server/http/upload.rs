@@ -113,7 +113,7 @@ async fn receive(
     // An estimate: the form's own lines come on top of the file. The exact size is counted while it is received.
     let size = request.body().size_hint().exact().map(|n| n.saturating_sub(FORM_BYTES));
     let room = state.sessions.reserve(size)?;
-    state.sessions.check_place().await?;
+    state.sessions.check_location().await?;
     state.sessions.check_share(owner, address, size).await?;
     let no_form =
         || Error::BadRequest("Send the recording as multipart/form-data with a field named 'file'.".to_owned());

@@ -15,9 +15,9 @@ const BEGINNING: usize = 120;
 /// How many lines are read for it. Few lines are shorter than a sentence.
 const BEGINNING_LINES: i64 = 6;
 
-/// A place in a list: behind a session. Its text is the cursor that callers pass back.
+/// Where a list goes on: behind a session. Callers pass its text back.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Place {
+pub struct Cursor {
     id: SessionId,
     key: Key,
 }
@@ -33,10 +33,10 @@ enum Key {
     Title(String),
 }
 
-/// Why a text isn't a place in the wanted order.
+/// Why a text isn't a cursor in the wanted order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidPlace {
-    /// It isn't a place at all.
+pub enum InvalidCursor {
+    /// It isn't a cursor at all.
     Unreadable,
     /// It is one in this other order.
     Of(Order),
@@ -45,8 +45,8 @@ pub enum InvalidPlace {
 /// The length of a session whose length isn't known, which comes after all others.
 const UNKNOWN_LENGTH: f64 = -1.0;
 
-impl Place {
-    /// The place behind a session.
+impl Cursor {
+    /// Behind this session.
     #[must_use]
     pub fn behind(session: &Session, order: Order) -> Self {
         let key = match order {
@@ -58,14 +58,14 @@ impl Place {
         Self { id: session.id, key }
     }
 
-    /// Reads a place in the wanted order.
+    /// Reads a cursor in the wanted order.
     ///
     /// # Errors
     /// If the text isn't one, or belongs to another order.
-    pub fn parse(text: &str, wanted: Order) -> Result<Self, InvalidPlace> {
-        let place = Self::read(text).ok_or(InvalidPlace::Unreadable)?;
-        let order = place.order();
-        if order == wanted { Ok(place) } else { Err(InvalidPlace::Of(order)) }
+    pub fn parse(text: &str, wanted: Order) -> Result<Self, InvalidCursor> {
+        let cursor = Self::read(text).ok_or(InvalidCursor::Unreadable)?;
+        let order = cursor.order();
+        if order == wanted { Ok(cursor) } else { Err(InvalidCursor::Of(order)) }
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -100,7 +100,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (order, id) = (self.order().as_str(), self.id);
         match &self.key {
@@ -155,15 +155,15 @@ where
     query.push(")");
 }
 
-/// Adds the order, and the condition that only what comes behind a place is wanted. `title`: the folded title, to be compared
+/// Adds the order, and the condition that only what comes behind a cursor is wanted. `title`: the folded title, to be compared
 /// character by character.
-fn push_order<DB: Database>(query: &mut QueryBuilder<DB>, order: Order, behind: Option<&Place>, title: &'static str)
+fn push_order<DB: Database>(query: &mut QueryBuilder<DB>, order: Order, behind: Option<&Cursor>, title: &'static str)
 where
     String: for<'q> Encode<'q, DB> + Type<DB>,
     f64: for<'q> Encode<'q, DB> + Type<DB>,
 {
     let length = format!("COALESCE(s.duration_total, {UNKNOWN_LENGTH:?})");
-    if let Some(Place { id, key }) = behind {
+    if let Some(Cursor { id, key }) = behind {
         let id = id.to_string();
         match key {
             Key::Newest => query.push(" AND s.id < ").push_bind(id),
@@ -196,7 +196,7 @@ fn language_of(tag: &str) -> String {
 }
 
 impl Store {
-    /// Lists the owner's sessions that a filter lets through, in its order, from behind a place on. Titles are compared as
+    /// Lists the owner's sessions that a filter lets through, in its order, from behind a cursor on. Titles are compared as
     /// `fold` defines.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ impl Store {
         &self,
         owner: &Owner,
         filter: &Filter,
-        behind: Option<&Place>,
+        behind: Option<&Cursor>,
         limit: u32,
     ) -> Result<Vec<Session>, sqlx::Error> {
         let Some(tags) = self.tags_of(owner, filter).await? else { return Ok(Vec::new()) };
@@ -359,10 +359,10 @@ mod tests {
         fn a_place_is_read_from_its_text(id in any::<u128>(), length in -1.0..1e9_f64, title in "[^\0]*") {
             let id = SessionId(Uuid::from_u128(id));
             for key in [Key::Newest, Key::Oldest, Key::Longest(length), Key::Title(title)] {
-                let place = Place { id, key };
+                let cursor = Cursor { id, key };
                 for order in Order::ALL {
-                    let read = Place::parse(&place.to_string(), order);
-                    let expected = if order == place.order() { Ok(place.clone()) } else { Err(InvalidPlace::Of(place.order())) };
+                    let read = Cursor::parse(&cursor.to_string(), order);
+                    let expected = if order == cursor.order() { Ok(cursor.clone()) } else { Err(InvalidCursor::Of(cursor.order())) };
                     prop_assert_eq!(read, expected);
                 }
             }
@@ -370,8 +370,8 @@ mod tests {
 
         #[test]
         fn no_text_breaks_the_reader(text in any::<String>()) {
-            if let Some(place) = Place::read(&text) {
-                prop_assert_eq!(Place::read(&place.to_string()), Some(place));
+            if let Some(cursor) = Cursor::read(&text) {
+                prop_assert_eq!(Cursor::read(&cursor.to_string()), Some(cursor));
             }
         }
     }
@@ -380,11 +380,11 @@ mod tests {
     fn what_is_no_place_is_refused() {
         let id = "019ab1c2-0000-7000-8000-000000000001";
         for text in ["x", "", "oldest.", "newest.019ab1c2-0000-7000-8000-000000000001", "none.1.2"] {
-            assert_eq!(Place::parse(text, Order::Newest), Err(InvalidPlace::Unreadable), "{text}");
+            assert_eq!(Cursor::parse(text, Order::Newest), Err(InvalidCursor::Unreadable), "{text}");
         }
         // Not a number, and a character that PostgreSQL refuses.
         for text in [format!("longest.7ff8000000000000.{id}"), format!("longest.{id}"), format!("title.AA.{id}")] {
-            assert_eq!(Place::read(&text), None, "{text}");
+            assert_eq!(Cursor::read(&text), None, "{text}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Source, SourceError, SourceFuture};
 use crate::{
-    model::{Segment, SessionId, Status},
+    model::{Segment, SessionId, Status, Timestamp},
     server::{
         owner::Owner,
         store::{self, SEGMENT_PAGE, Store, recent_cutoff},
@@ -49,5 +49,10 @@ impl Source for Store {
     fn statuses(&self, owner: &Owner) -> SourceFuture<Vec<Status>> {
         let (store, owner) = (self.clone(), owner.clone());
         Box::pin(async move { read(|| store.statuses(&owner, recent_cutoff())).await })
+    }
+
+    fn is_signed_in(&self, sign_in: &str) -> SourceFuture<bool> {
+        let (store, sign_in) = (self.clone(), sign_in.to_owned());
+        Box::pin(async move { read(|| store.is_signed_in(&sign_in, Timestamp::now())).await })
     }
 }

@@ -40,6 +40,8 @@ pub trait Source: Send + Sync + 'static {
     fn segments(&self, id: SessionId, from: u32) -> SourceFuture<Vec<Segment>>;
     /// The statuses of an owner's sessions that haven't ended or changed lately.
     fn statuses(&self, owner: &Owner) -> SourceFuture<Vec<Status>>;
+    /// Whether an administrator's sign-in, named by its hash, hasn't ended.
+    fn is_signed_in(&self, sign_in: &str) -> SourceFuture<bool>;
 }
 
 /// When the head of a request for a stream had been read; in its extensions.
@@ -101,8 +103,12 @@ struct ModelsView {
 
 struct DashboardView {
     watch: Watch<DashboardTopic>,
-    /// The number of the last event that was sent; 0 before the first.
+    source: Arc<dyn Source>,
+    /// The administrator's sign-in; none for who is administrator by a header or the token.
+    sign_in: Option<Arc<str>>,
+    /// The number of the last event that was sent, and of the last that may be; 0 before the first.
     seen: u64,
+    allowed: u64,
     permit: StreamPermit,
 }
 
@@ -110,6 +116,8 @@ enum ReadResult {
     Session(Option<Box<(Owner, Status)>>),
     Segments(Vec<Segment>, u32),
     Statuses(Vec<Status>),
+    /// Whether the sign-in is valid, asked for the event of this number.
+    SignedIn(u64, bool),
 }
 
 enum Step {
@@ -162,11 +170,18 @@ impl StatusStream {
         Self::new(View::Models(ModelsView { watch: hub.watch_models(peer), seen, permit }))
     }
 
-    /// A stream of the dashboard of a range.
+    /// A stream of the dashboard of a range, which ends when the administrator's sign-in has. Subscribes at once.
     #[must_use]
-    pub fn of_dashboard(hub: &Arc<Hub>, permit: StreamPermit, range: Range, peer: Option<Arc<Peer>>) -> Self {
+    pub fn of_dashboard(
+        hub: &Arc<Hub>,
+        source: Arc<dyn Source>,
+        permit: StreamPermit,
+        range: Range,
+        sign_in: Option<Arc<str>>,
+        peer: Option<Arc<Peer>>,
+    ) -> Self {
         let watch = hub.watch_dashboard(range, peer);
-        Self::new(View::Dashboard(DashboardView { watch, seen: 0, permit }))
+        Self::new(View::Dashboard(DashboardView { watch, source, sign_in, seen: 0, allowed: 0, permit }))
     }
 
     /// A stream that holds only the `bye` of a refusal.
@@ -365,6 +380,10 @@ impl StatusStream {
                 }
             }
             (View::Owner(view), ReadResult::Statuses(statuses)) => view.watch.hub.learn_list(&view.owner, &statuses),
+            (View::Dashboard(view), ReadResult::SignedIn(number, true)) => view.allowed = number,
+            (View::Dashboard(view), ReadResult::SignedIn(_, false)) => {
+                view.watch.slot.close(CloseReason::Logout, view.watch.hub.now());
+            }
             _ => {}
         }
     }
@@ -497,6 +516,15 @@ impl DashboardView {
         let topic = lock(&self.watch.topic);
         match &topic.latest {
             Some(latest) if latest.number > self.seen => {
+                // The sign-in may have ended on another node, or by another password. There is an event every ten seconds.
+                if let Some(sign_in) = &self.sign_in
+                    && latest.number > self.allowed
+                {
+                    let (number, asking) = (latest.number, self.source.is_signed_in(sign_in));
+                    return Step::Read(Box::pin(
+                        async move { asking.await.map(|is| ReadResult::SignedIn(number, is)) },
+                    ));
+                }
                 self.seen = latest.number;
                 Step::Send(latest.out.clone())
             }

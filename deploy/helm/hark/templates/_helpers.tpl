@@ -60,7 +60,8 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- range $name, $value := .Values.env }}
 {{- if ne (toString $value) "" }}
 - name: {{ $name }}
-  value: {{ $value | quote }}
+  {{- /* Helm reads every number of a file as one with a fraction, and would write a million as 1e+06. */}}
+  value: {{ if and (kindIs "float64" $value) (eq $value (floor $value)) }}{{ int64 $value | quote }}{{ else }}{{ $value | quote }}{{ end }}
 {{- end }}
 {{- end }}
 {{- end }}

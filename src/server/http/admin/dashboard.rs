@@ -113,7 +113,7 @@ async fn page<V: IntoView + 'static>(
         (status = 503, body = ErrorBody)))]
 pub(in crate::server::http) async fn stream(
     State(state): State<AppState>,
-    _: Administrator,
+    administrator: Administrator,
     Query(RangeQuery { range }): Query<RangeQuery>,
     Query(compression): Query<CompressionQuery>,
     (version, direct, peer, _address, requested, _page): Connection,
@@ -126,7 +126,8 @@ pub(in crate::server::http) async fn stream(
         |_| StatusStream::refused(Bye::Limit),
         |permit| {
             let peer: Option<Arc<_>> = peer.map(|Extension(peer)| peer);
-            StatusStream::of_dashboard(&state.hub, permit, range, peer)
+            let source = Arc::clone(&state.source);
+            StatusStream::of_dashboard(&state.hub, source, permit, range, administrator.sign_in(), peer)
         },
     );
     Ok(events(stream, requested, compression, &request, direct.is_some(), version))

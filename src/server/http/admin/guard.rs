@@ -3,6 +3,7 @@
 use super::{SIGN_IN, show_failure, show_outside};
 use crate::{
     dashboard::access,
+    model::text,
     server::{admin::Administrator, error::Error, state::AppState},
 };
 use axum::{
@@ -24,9 +25,10 @@ impl FromRequestParts<AppState> for PageAdministrator {
             Err(Error::NotSignedIn) => {
                 // A form can't be sent again after signing in.
                 let to = (parts.method == Method::GET).then(|| parts.uri.path_and_query()).flatten();
-                let to =
-                    to.map(|to| percent_encoding::utf8_percent_encode(to.as_str(), percent_encoding::NON_ALPHANUMERIC));
-                let to = to.map_or_else(|| SIGN_IN.to_owned(), |to| format!("{SIGN_IN}?to={to}"));
+                let to = to.map_or_else(
+                    || SIGN_IN.to_owned(),
+                    |to| format!("{SIGN_IN}?to={}", text::percent_encode(to.as_str())),
+                );
                 Err(Redirect::to(&to).into_response())
             }
             Err(Error::AdminOff) => Err(show_outside(state, StatusCode::FORBIDDEN, access::nobody())),

@@ -25,7 +25,7 @@ pub enum ModelArgs {
     /// Show the models that Hark knows and those that are here.
     List {
         #[command(flatten)]
-        place: Place,
+        settings: ModelSettings,
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
@@ -38,7 +38,7 @@ pub enum ModelArgs {
         #[arg(long)]
         sha256: Option<String>,
         #[command(flatten)]
-        place: Place,
+        settings: ModelSettings,
         #[command(flatten)]
         sources: ModelConfig,
     },
@@ -50,20 +50,20 @@ pub enum ModelArgs {
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
-        place: Place,
+        settings: ModelSettings,
     },
     /// Remove a model.
     Remove {
         /// Its name.
         name: String,
         #[command(flatten)]
-        place: Place,
+        settings: ModelSettings,
     },
 }
 
 /// Where the models are, and which is used.
 #[derive(Args, Debug)]
-pub struct Place {
+pub struct ModelSettings {
     /// The data folder; models are in `models` below it.
     #[arg(long, env = "HARK_DATA_DIR", default_value = "data", value_name = "DIR")]
     data_dir: PathBuf,
@@ -75,11 +75,11 @@ pub struct Place {
 /// Runs `hark model …`.
 pub async fn run_model(args: ModelArgs) -> ExitCode {
     let result = match args {
-        ModelArgs::List { place, json } => list(&place, json),
-        ModelArgs::Get { name, sha256, place, sources } => get(name, sha256.as_deref(), &place, &sources).await,
-        ModelArgs::Import { path, name, place } => import(&path, name.as_deref(), &place).await,
-        ModelArgs::Remove { name, place } => {
-            Library::new(&place.data_dir).remove(&name).map(|()| println!("The model '{name}' was removed."))
+        ModelArgs::List { settings, json } => list(&settings, json),
+        ModelArgs::Get { name, sha256, settings, sources } => get(name, sha256.as_deref(), &settings, &sources).await,
+        ModelArgs::Import { path, name, settings } => import(&path, name.as_deref(), &settings).await,
+        ModelArgs::Remove { name, settings } => {
+            Library::new(&settings.data_dir).remove(&name).map(|()| println!("The model '{name}' was removed."))
         }
     };
     match result {
@@ -91,12 +91,17 @@ pub async fn run_model(args: ModelArgs) -> ExitCode {
     }
 }
 
-async fn get(name: Option<String>, sha256: Option<&str>, place: &Place, sources: &ModelConfig) -> Result<(), String> {
-    let library = Library::new(&place.data_dir);
+async fn get(
+    name: Option<String>,
+    sha256: Option<&str>,
+    settings: &ModelSettings,
+    sources: &ModelConfig,
+) -> Result<(), String> {
+    let library = Library::new(&settings.data_dir);
     let name = match name {
         Some(name) => name,
         None => {
-            let path = library.resolve(Some(&place.whisper_model));
+            let path = library.resolve(Some(&settings.whisper_model));
             let name = model_name(&path);
             if path != library.path(&name) {
                 // The operator's own file, which nothing here could replace.
@@ -119,16 +124,16 @@ async fn get(name: Option<String>, sha256: Option<&str>, place: &Place, sources:
     Ok(())
 }
 
-async fn import(path: &Path, name: Option<&str>, place: &Place) -> Result<(), String> {
-    let Installed { name, path, bytes: size } = Library::new(&place.data_dir).import(path, name).await?;
+async fn import(path: &Path, name: Option<&str>, settings: &ModelSettings) -> Result<(), String> {
+    let Installed { name, path, bytes: size } = Library::new(&settings.data_dir).import(path, name).await?;
     println!("The model '{name}' ({}) is at {}", bytes(size), path.display());
     println!("To use it: HARK_WHISPER_MODEL={name}");
     Ok(())
 }
 
-fn list(place: &Place, as_json: bool) -> Result<(), String> {
-    let library = Library::new(&place.data_dir);
-    let used = library.resolve(Some(&place.whisper_model));
+fn list(settings: &ModelSettings, as_json: bool) -> Result<(), String> {
+    let library = Library::new(&settings.data_dir);
+    let used = library.resolve(Some(&settings.whisper_model));
     let models = library.overview(&used);
     if as_json {
         let models: Vec<_> = models.iter().map(|model| as_value(model, &library)).collect();
