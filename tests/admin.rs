@@ -253,6 +253,34 @@ async fn another_password_ends_all_sign_ins_on_all_nodes() {
     assert!(command(&["remove-password"], "").await.contains("There is no password"));
 }
 
+/// PostgreSQL's texts can't have the character NUL, and no parameter takes it there: an error of the database would count
+/// as its fault.
+#[tokio::test]
+async fn no_parameter_takes_the_character_nul_to_the_database() {
+    let server = Postgres::start();
+    let url = server.database("nul");
+    let app = TestApp::with(&["--database-url", &url, "--workers", "0", "--admin-token", TOKEN]).await;
+    let me = app.visitor();
+    let id = me.session("a.wav", wav(1.0, 5000.0), &[]).await;
+    let api = me.json("/api/openapi.json").await;
+    let mut asked = 0;
+    for (path, route) in api["paths"].as_object().unwrap() {
+        for parameter in route["get"]["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "query") {
+            let name = parameter["name"].as_str().unwrap();
+            let path = path.replace("{id}", &id);
+            for value in ["%00", "a%00b"] {
+                let request = me.request("GET", &format!("{path}?{name}={value}"));
+                let status = me.send(request.bearer_auth(TOKEN)).await.status();
+                assert!(!status.is_server_error(), "{path}?{name}={value}: {status}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 30, "{asked}");
+    assert_eq!(me.get("/?q=a%00b&state=%00&language=%00").await.status(), StatusCode::OK);
+    assert_eq!(me.get("/sessions/%00").await.status(), StatusCode::NOT_FOUND);
+}
+
 #[tokio::test]
 async fn a_password_is_asked_for_properly() {
     let app = TestApp::start().await;

@@ -584,11 +584,16 @@ impl Http2 {
     }
 
     async fn get(&mut self, path: &str) {
+        self.get_on(1, path).await;
+    }
+
+    /// The same on a stream of another number, which is odd.
+    async fn get_on(&mut self, stream: u32, path: &str) {
         let mut block = vec![0x82, 0x86, 4, u8::try_from(path.len()).unwrap()];
         block.extend(path.as_bytes());
         block.extend([1, 4]);
         block.extend(b"hark");
-        self.write(HEADERS, 5, 1, &block).await;
+        self.write(HEADERS, 5, stream, &block).await;
     }
 
     /// The first frame of an answer.
@@ -603,6 +608,57 @@ impl Http2 {
             }
         };
         time::timeout(TIMEOUT, answer).await.expect("an answer in time")
+    }
+}
+
+/// Asserts that a frame begins with this status. One that isn't in HPACK's static table is a literal of three digits, with
+/// the name of index 8.
+fn literal(status: &str, block: &[u8]) {
+    let huffman: &[u8] = match status {
+        "408" => &[0x83, 0x68, 0x0f, 0x7f],
+        "413" => &[0x83, 0x68, 0x2c, 0xff],
+        "429" => &[0x83, 0x68, 0x4f, 0xff],
+        other => panic!("the code of {other} isn't here"),
+    };
+    assert!(block.starts_with(&[0x48]), "{block:?}");
+    let plain = [&[3], status.as_bytes()].concat();
+    assert!(block[1..].starts_with(&plain) || block[1..].starts_with(huffman), "{status}: {block:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_http2_are_limited_as_connections_are() {
+    let folder = TempDir::new().unwrap();
+    for path in PATHS {
+        let node = node(&folder, &["--stream-path", path, "--max-connections-per-address", "3"]).start();
+        let address = &address(&node.url);
+        // Two connections that take nothing of their answers.
+        let mut open = [Http2::connect(address).await, Http2::connect(address).await];
+        for connection in &mut open {
+            connection.write(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+        }
+        let [first, second] = &mut open;
+        for stream in [1, 3] {
+            first.get_on(stream, "/api/v1/engines").await;
+            assert_eq!(first.answer().await[0], 0x88, "200");
+        }
+        second.get_on(1, "/api/openapi.json").await;
+        assert_eq!(second.answer().await[0], 0x88, "200");
+        second.get_on(3, "/api/v1/engines").await;
+        literal("429", &second.answer().await);
+        first.get_on(5, "/api/v1/engines").await;
+        literal("429", &first.answer().await);
+        // What a client cancels makes room (RST_STREAM, CANCEL).
+        const RST_STREAM: u8 = 3;
+        first.write(RST_STREAM, 0, 1, &8_u32.to_be_bytes()).await;
+        let again = async {
+            for stream in (7..).step_by(2) {
+                first.get_on(stream, "/api/v1/engines").await;
+                if first.answer().await[0] == 0x88 {
+                    break;
+                }
+            }
+        };
+        time::timeout(TIMEOUT, again).await.expect("room after a request was cancelled");
     }
 }
 
@@ -631,17 +687,7 @@ async fn silent_http2_connections_end() {
         full.get("/api/openapi.json").await;
         let kinds = full.until_the_end().await;
         assert!(kinds.contains(&HEADERS) && !kinds.contains(&DATA), "{kinds:?}");
-        // A body that never comes, an endless one, and one whose declared size is too large. A status that isn't in
-        // HPACK's static table is a literal of three digits, with the name of index 8.
-        let literal = |status: &str, block: &[u8]| {
-            let huffman: &[u8] = match status {
-                "408" => &[0x83, 0x68, 0x0f, 0x7f],
-                _ => &[0x83, 0x68, 0x2c, 0xff],
-            };
-            assert!(block.starts_with(&[0x48]), "{block:?}");
-            let plain = [&[3], status.as_bytes()].concat();
-            assert!(block[1..].starts_with(&plain) || block[1..].starts_with(huffman), "{status}: {block:?}");
-        };
+        // A body that never comes, an endless one, and one whose declared size is too large.
         let mut never = Http2::connect(address).await;
         never.post("/api/v1/reports", None).await;
         literal("408", &never.answer().await);
@@ -769,6 +815,25 @@ async fn every_answer_has_the_security_headers() {
             assert!(text.contains(&format!("\r\n{header}")), "{text}");
         }
     }
+}
+
+/// Leptos itself answers arguments that it can't read with 500.
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_cannot_be_read_are_no_fault_of_the_server() {
+    let app = TestApp::start().await;
+    let me = app.visitor();
+    me.cookie().await;
+    let mut malformed = 0;
+    for (path, method) in server_fn_paths() {
+        for body in ["", "id=x", "id[]=1&id[x]=2&nothing=%ff", "{}"] {
+            let request = me.request(method.as_str(), path).header("accept", "application/json");
+            let answer = me.send(request.header("content-type", "application/x-www-form-urlencoded").body(body)).await;
+            let status = answer.status();
+            assert!(!status.is_server_error(), "{method} {path} with '{body}': {status}");
+            malformed += usize::from(status == StatusCode::BAD_REQUEST);
+        }
+    }
+    assert!(malformed > 20, "{malformed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -163,7 +163,9 @@ impl Filter {
     pub fn read(value: impl Fn(&'static str) -> Option<String>) -> (Self, Option<InvalidFilter>) {
         let (mut filter, mut invalid) = (Self::default(), None);
         for name in Self::NAMES {
-            let Some(value) = value(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) else {
+            // PostgreSQL's texts can't have NUL.
+            let value = value(name).map(|value| value.replace('\0', "").trim().to_owned());
+            let Some(value) = value.filter(|value| !value.is_empty()) else {
                 continue;
             };
             if let Err(value) = filter.set(name, value) {
@@ -277,6 +279,10 @@ mod tests {
         assert_eq!(
             Filter::from_query("q=a+b&&state&order=x&q=c"),
             Filter { query: "a b".to_owned(), ..Filter::default() }
+        );
+        assert_eq!(
+            Filter::from_query("q=%00+a%00b%00&language=%00"),
+            Filter { query: "ab".to_owned(), ..Filter::default() }
         );
         assert_eq!(filter.with("state", "").condition, None);
         assert_eq!(filter.with("order", "newest").value("order"), "");

@@ -1,12 +1,14 @@
 //! The accept loop: it limits how many connections there are and how long each may be silent, and decides who serves
-//! it: `stream::direct` if its first request opens a stream, hyper otherwise. A node that serves calls it, and so does
+//! it: `stream::direct` if its first request opens a stream, hyper otherwise. Requests of HTTP/2, of which a connection
+//! carries many, are limited as connections are. A node that serves calls it, and so does
 //! any node with an address for monitoring.
 
 use super::{
     address::{self, ClientAddress, PeerAddress},
     config::{HttpConfig, StreamPath},
-    connections::{Admission, ConnectionLimits, ConnectionPermit, Connections, Full, SpareConnection},
+    connections::{Admission, ConnectionLimits, ConnectionPermit, Connections, Full, RequestPermit, SpareConnection},
     error::Error,
+    guard,
     state::AppState,
     stream::{self, ConnectionTimeouts, Dispatch, Hub, InFlightRequest, InFlightResponse, Peer},
 };
@@ -187,7 +189,7 @@ impl Server {
     ) {
         let peer = self.hub.peer();
         let socket = TokioIo::new(stream::Socket::new(socket, already_read, Arc::clone(&peer)));
-        let connection = self.http1.serve_connection(socket, self.service(from, Arc::clone(&peer)));
+        let connection = self.http1.serve_connection(socket, self.service(from, Arc::clone(&peer), None));
         self.drive(connection, &peer, self.timeouts).await;
     }
 
@@ -196,37 +198,50 @@ impl Server {
         socket: TcpStream,
         from: PeerAddress,
         already_read: Bytes,
-        _: ConnectionPermit,
+        permit: ConnectionPermit,
     ) {
         let peer = self.hub.peer();
         let socket = TokioIo::new(stream::Socket::new(socket, already_read, Arc::clone(&peer)));
-        let connection = self.http2.serve_connection(socket, self.service(from, Arc::clone(&peer)));
+        let service = self.service(from, Arc::clone(&peer), Some(permit.address()));
+        let connection = self.http2.serve_connection(socket, service);
         // There is no timeout for heads: they come in frames between those of other requests, and a client that stops
         // in the middle of one can't answer a ping.
         self.drive(connection, &peer, ConnectionTimeouts { head: None, ..self.timeouts }).await;
     }
 
-    /// The routes as a service for hyper.
+    /// The routes as a service for hyper. `counted`: for whom each request counts; none where a connection has only one.
     fn service(
         &self,
         from: PeerAddress,
         peer: Arc<Peer>,
+        counted: Option<Option<ClientAddress>>,
     ) -> impl hyper::service::Service<
         Request<Incoming>,
         Response = Response<InFlightBody>,
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
-        let router = self.router.clone();
+        let (router, connections, limits) = (self.router.clone(), Arc::clone(&self.connections), self.limits);
         service_fn(move |request: Request<Incoming>| {
             let in_flight = InFlightRequest::new(&peer);
+            let permit = counted.map(|address| Connections::admit_request(&connections, address)).transpose();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(from);
             request.extensions_mut().insert(Arc::clone(&peer));
-            let answer = router.clone().call(request);
+            let answer = permit.map(|permit| (router.clone().call(request), permit));
             async move {
-                let Ok(response) = answer.await;
-                Ok(response.map(|body| InFlightBody { body, in_flight: InFlightResponse::new(in_flight) }))
+                let (response, permit) = match answer {
+                    Ok((answer, permit)) => {
+                        let Ok(response) = answer.await;
+                        (response, permit)
+                    }
+                    Err(full) => (refusal(full, limits), None),
+                };
+                Ok(response.map(|body| InFlightBody {
+                    body,
+                    in_flight: InFlightResponse::new(in_flight),
+                    _permit: permit,
+                }))
             }
         })
     }
@@ -277,16 +292,12 @@ impl Server {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(from);
             let mut router = self.router.clone();
-            let limit = self.limits.per_address;
+            let limits = self.limits;
             async move {
                 if is_health_check {
                     return router.call(request).await;
                 }
-                let error = match full {
-                    Full::Node => Error::ConnectionsFull,
-                    Full::Address => Error::TooManyConnections { limit },
-                };
-                Ok(error.into_response())
+                Ok(refusal(full, limits))
             }
         });
         let socket = TokioIo::new(stream::Socket::new(socket, Bytes::new(), self.hub.peer()));
@@ -304,10 +315,22 @@ impl Server {
     }
 }
 
+/// The answer beyond a limit, which no route gives.
+fn refusal(full: Full, limits: ConnectionLimits) -> Response<Body> {
+    let error = match full {
+        Full::Node => Error::ConnectionsFull,
+        Full::Address => Error::TooManyConnections { limit: limits.per_address },
+    };
+    let mut response = error.into_response();
+    guard::add_headers(response.headers_mut(), None);
+    response
+}
+
 /// The body of an answer. The request is in flight until the body was sent or abandoned.
 struct InFlightBody {
     body: Body,
     in_flight: InFlightResponse,
+    _permit: Option<RequestPermit>,
 }
 
 impl HttpBody for InFlightBody {

@@ -536,12 +536,12 @@ pub struct HttpConfig {
     /// How many requests an HTTP/2 connection may have in flight.
     #[arg(long, env = "HARK_MAX_REQUESTS_PER_CONNECTION", default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_requests_per_connection: u32,
-    /// How many connections this node may have open; fewer if the system allows fewer open files, and as many as it
-    /// allows if left out.
+    /// How many connections this node may have open, and how many requests of HTTP/2 under way; fewer if the system allows
+    /// fewer open files, and as many as it allows if left out.
     #[arg(long, env = "HARK_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
-    /// How many connections one address may have open, where an IPv6 address counts by its /64. Many people may share
-    /// one; trusted proxies have no such limit.
+    /// How many connections one address may have open, and how many requests of HTTP/2 under way, where an IPv6 address
+    /// counts by its /64. Many people may share one; trusted proxies have no such limit.
     #[arg(long, env = "HARK_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections_per_address: u32,
     /// How many connections beyond those limits are served for a moment, so that /healthz, /readyz and /metrics are

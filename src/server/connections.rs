@@ -1,5 +1,6 @@
-//! How many connections a node and an address may have open. A connection beyond the limits is served for a moment as a
-//! spare connection, so that an operator's health check is still answered. Called by the accept loop in `accept`.
+//! How many connections a node and an address may have open, and how many requests under way on those that carry several.
+//! A connection beyond the limits is served for a moment as a spare connection, so that an operator's health check is still
+//! answered. Called by `accept`.
 
 use super::{address::ClientAddress, telemetry::lines};
 use std::{
@@ -15,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 /// How often at most the log says that connections are refused.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The limits of connections.
+/// The limits of connections. Requests of HTTP/2 have the same, so that a connection with many of them holds no more of a
+/// node than connections with one each.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     pub all: u32,
@@ -34,12 +36,49 @@ pub struct Connections {
 
 #[derive(Debug, Default)]
 struct Open {
-    all: u32,
-    by_address: HashMap<ClientAddress, u32>,
+    connections: Count,
+    requests: Count,
     spare: VecDeque<(u64, CancellationToken)>,
     /// The number of spare connections whose tasks haven't ended, evicted ones included.
     spare_open: u32,
     last_warning: Option<Instant>,
+}
+
+/// How many there are of something, in all and by address.
+#[derive(Debug, Default)]
+struct Count {
+    all: u32,
+    by_address: HashMap<ClientAddress, u32>,
+}
+
+impl Count {
+    /// Counts one more, unless a limit is reached. One of a trusted proxy counts for no address.
+    fn add(&mut self, limits: ConnectionLimits, address: Option<ClientAddress>) -> Result<(), Full> {
+        if self.all >= limits.all {
+            return Err(Full::Node);
+        }
+        if let Some(address) = address {
+            let count = self.by_address.entry(address).or_default();
+            if *count >= limits.per_address {
+                return Err(Full::Address);
+            }
+            *count += 1;
+        }
+        self.all += 1;
+        Ok(())
+    }
+
+    fn remove(&mut self, address: Option<ClientAddress>) {
+        self.all -= 1;
+        if let Some(address) = address
+            && let Some(count) = self.by_address.get_mut(&address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
 }
 
 /// The limit that is reached.
@@ -62,6 +101,13 @@ pub enum Admission {
 pub struct ConnectionPermit {
     connections: Arc<Connections>,
     /// None for a trusted proxy, which counts for no address.
+    address: Option<ClientAddress>,
+}
+
+/// The right to have a request under way on a connection that carries several; given back when dropped.
+#[derive(Debug)]
+pub struct RequestPermit {
+    connections: Arc<Connections>,
     address: Option<ClientAddress>,
 }
 
@@ -89,18 +135,9 @@ impl Connections {
     pub fn admit(connections: &Arc<Self>, address: Option<ClientAddress>) -> Admission {
         let limits = connections.limits;
         let mut open = connections.lock();
-        let full = if open.all >= limits.all {
-            Full::Node
-        } else {
-            let count = address.map(|address| open.by_address.entry(address).or_default());
-            if count.as_ref().is_none_or(|count| **count < limits.per_address) {
-                if let Some(count) = count {
-                    *count += 1;
-                }
-                open.all += 1;
-                return Admission::Served(ConnectionPermit { connections: Arc::clone(connections), address });
-            }
-            Full::Address
+        let full = match open.connections.add(limits, address) {
+            Ok(()) => return Admission::Served(ConnectionPermit { connections: Arc::clone(connections), address }),
+            Err(full) => full,
         };
         let evicted = CancellationToken::new();
         let id = connections.next_spare.fetch_add(1, Relaxed);
@@ -129,9 +166,16 @@ impl Connections {
         }
         Admission::Refused(SpareConnection { connections: Arc::clone(connections), id, evicted }, full)
     }
-}
 
-impl Connections {
+    /// Admits a request of a connection that carries several; `address` is none for a trusted proxy's.
+    ///
+    /// # Errors
+    /// If as many are under way as there may be connections.
+    pub fn admit_request(connections: &Arc<Self>, address: Option<ClientAddress>) -> Result<RequestPermit, Full> {
+        connections.lock().requests.add(connections.limits, address)?;
+        Ok(RequestPermit { connections: Arc::clone(connections), address })
+    }
+
     /// Waits until evicted spare connections are closed: new ones can come faster than old ones close, and each holds a
     /// file descriptor.
     pub async fn wait_for_evicted(&self) {
@@ -159,16 +203,21 @@ fn warn_refused(full: Full, limits: ConnectionLimits, address: Option<ClientAddr
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut open = self.connections.lock();
-        open.all -= 1;
-        if let Some(address) = self.address
-            && let Some(count) = open.by_address.get_mut(&address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                open.by_address.remove(&address);
-            }
-        }
+        self.connections.lock().connections.remove(self.address);
+    }
+}
+
+impl Drop for RequestPermit {
+    fn drop(&mut self) {
+        self.connections.lock().requests.remove(self.address);
+    }
+}
+
+impl ConnectionPermit {
+    /// Whose connection it is; none for a trusted proxy's.
+    #[must_use]
+    pub fn address(&self) -> Option<ClientAddress> {
+        self.address
     }
 }
 
@@ -222,7 +271,23 @@ mod tests {
         held.push(served(Connections::admit(&all, address("2001:db8::2"))));
         held.clear();
         let open = all.lock();
-        assert_eq!((open.all, open.by_address.len(), open.spare.len()), (0, 0, 0));
+        assert_eq!((open.connections.all, open.connections.by_address.len(), open.spare.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn requests_have_the_limits_of_connections_beside_them() {
+        let all = Arc::new(Connections::new(ConnectionLimits { all: 4, per_address: 2, spare: 2 }));
+        let _connection = served(Connections::admit(&all, address("192.0.2.1")));
+        let admit = |text: &str| Connections::admit_request(&all, address(text));
+        let mut held = vec![admit("192.0.2.1").unwrap(), admit("192.0.2.1").unwrap()];
+        assert_eq!(admit("192.0.2.1").unwrap_err(), Full::Address);
+        held.extend((0..2).map(|_| Connections::admit_request(&all, None).unwrap()));
+        assert_eq!(admit("192.0.2.2").unwrap_err(), Full::Node);
+        held.remove(0);
+        held.push(admit("192.0.2.1").unwrap());
+        held.clear();
+        let open = all.lock();
+        assert_eq!((open.requests.all, open.requests.by_address.len(), open.connections.all), (0, 0, 1));
     }
 
     #[test]

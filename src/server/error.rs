@@ -95,10 +95,11 @@ pub enum Error {
     /// The number of uploads in parts that have begun and not ended.
     #[error("{of} uploads have begun and not ended: {limit} are the most. End or cancel some of them first.")]
     TooManyUnfinished { limit: u32, of: &'static str },
-    #[error("This server has as many connections open as it may have. Try again in a few seconds.")]
+    #[error("This server has as many connections or requests open as it may have. Try again in a few seconds.")]
     ConnectionsFull,
     #[error(
-        "Your network has too many connections open to this server: its limit is {limit}. Close some and try again."
+        "Your network has too many connections or requests open to this server: its limit is {limit} of each. Close some and try \
+         again."
     )]
     TooManyConnections { limit: u32 },
     #[error("There is nothing at this address that can be asked for in this way.")]

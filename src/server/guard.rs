@@ -154,7 +154,8 @@ fn is_https(headers: &HeaderMap) -> bool {
     headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
-fn add_headers(headers: &mut HeaderMap, hsts_secs: Option<u32>) {
+/// Adds the headers that every answer with a body has.
+pub(super) fn add_headers(headers: &mut HeaderMap, hsts_secs: Option<u32>) {
     let mut set = |name: HeaderName, value: &'static str| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     };

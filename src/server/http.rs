@@ -39,6 +39,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 use utoipa::{
     OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -99,11 +100,11 @@ pub fn router(state: &AppState) -> Router<AppState> {
         .routes(routes!(admin::health::stuck))
         .merge(if separate_monitor { OpenApiRouter::new() } else { health })
         .split_for_parts();
+    // Written once, because it is large: each request is sent the same bytes.
+    let description = Bytes::from(description.to_json().expect("a description of an API is JSON"));
+    let headers = [(header::CACHE_CONTROL, "public, max-age=300"), (header::CONTENT_TYPE, "application/json")];
     transcript::routes(router)
-        .route(
-            "/api/openapi.json",
-            get(async move || ([(header::CACHE_CONTROL, "public, max-age=300")], Json(description))),
-        )
+        .route("/api/openapi.json", get(async move || (headers, description)))
         .route("/api/{*rest}", axum::routing::any(async || Error::NoRoute))
         .layer(middleware::from_fn_with_state(state.clone(), page::identify))
         .layer(middleware::from_fn_with_state(state.clone(), answer_without_database))

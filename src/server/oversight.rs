@@ -30,11 +30,12 @@ pub struct OversightQuery {
 impl OversightQuery {
     fn filter(&self, now: Timestamp) -> Result<OversightFilter, Error> {
         let ago = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite()).map(|s| now.plus_seconds(-s));
-        let node = self.node.as_deref().map(str::trim).filter(|node| !node.is_empty()).map(str::to_owned);
+        // PostgreSQL's texts can't have NUL.
+        let node = self.node.as_deref().map(|node| node.replace('\0', "").trim().to_owned());
         let mut filter = OversightFilter {
             created_before: ago(self.min_age_secs),
             created_after: ago(self.max_age_secs),
-            node,
+            node: node.filter(|node| !node.is_empty()),
             ..OversightFilter::default()
         };
         for name in self.state.split(',').map(str::trim).filter(|name| !name.is_empty()) {

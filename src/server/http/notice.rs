@@ -91,6 +91,9 @@ pub async fn handle_notices(State(forms): State<Forms>, mut request: Request, ne
         request.extensions_mut().insert(notice);
     }
     let mut response = next.run(request).await;
+    if api && response.headers().contains_key(ERROR_HEADER) && response.status().is_server_error() {
+        response = with_status_of_error(response).await;
+    }
     if has_notice && is_html(response.headers()) {
         set_cookie(response.headers_mut(), &keys.removal(PURPOSE, &headers));
     }
@@ -100,6 +103,19 @@ pub async fn handle_notices(State(forms): State<Forms>, mut request: Request, ne
         return keep_local(response, form, referer_path, host.as_deref(), keys, &headers, page_of).await;
     }
     response
+}
+
+/// The answer of a server function whose arguments couldn't be read, with the status for that: Leptos gives 500 to every
+/// failure before a function runs.
+async fn with_status_of_error(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    // Without a body if it is longer than any error.
+    let body = to_bytes(body, MAX_ERROR_BYTES).await.unwrap_or_default();
+    let malformed = Error::BadRequest(String::new());
+    if serde_json::from_slice::<ApiError>(&body).is_ok_and(|error| error.code == malformed.code()) {
+        parts.status = malformed.status_code();
+    }
+    Response::from_parts(parts, body.into())
 }
 
 /// Rewrites an answer that redirects, so that it leads to a page of this site; with the error in a cookie if there is
