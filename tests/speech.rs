@@ -843,6 +843,33 @@ async fn whisper_keeps_what_people_repeat() {
     assert!((17..=18).contains(&pages) && heard.split_whitespace().count() <= 5 * 19, "{pages}: {heard}");
 }
 
+/// Nor are the same words with nothing between, as a line that is held says them, or a knock at the door.
+#[tokio::test]
+async fn whisper_keeps_every_line_that_is_said_again() {
+    let engines = whisper("tiny.en");
+    let engine = engines.get(EngineId::Whisper).unwrap();
+    for (said, times, pause) in [("Please hold the line.", 20, 2.0), ("Please hold the line.", 20, 0.5)] {
+        let once = speech_samples(said);
+        let silence = vec![0; (pause * 16_000.0) as usize];
+        let samples: Vec<i16> = (0..times).flat_map(|_| [&once[..], &silence].concat()).collect();
+        let seconds = samples.len() as f64 / 16_000.0;
+        let events = transcribe(engine, samples).await.unwrap();
+        let heard = text(&events).to_lowercase().matches("hold the").count();
+        assert!((times - 3..=times).contains(&heard), "{heard} of {times} with {pause} s between: {events:?}");
+        // Nowhere is a gap.
+        let segments = events.iter().filter_map(|event| match event {
+            EngineEvent::Segment(segment) => Some((segment.start, segment.end)),
+            _ => None,
+        });
+        let mut reached = 0.0;
+        for (start, end) in segments.chain([(seconds, seconds)]) {
+            assert!(start - reached < 6.0, "nothing from {reached} to {start} of {seconds}: {events:?}");
+            reached = f64::max(reached, end);
+        }
+        assert!(!events.iter().any(|event| matches!(event, EngineEvent::Remark(_))), "{events:?}");
+    }
+}
+
 /// Lines and processor time of Whisper's child process.
 fn whisper_child(samples: &[i16], arguments: &[&str]) -> (Vec<String>, f64) {
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_hark"))

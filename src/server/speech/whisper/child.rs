@@ -3,12 +3,12 @@
 
 use super::{
     detector::Detector,
-    invented::Lines,
+    invented::{Lines, Verdict},
     languages,
     windows::{Window, Windows},
 };
 use crate::{
-    model::Word,
+    model::{Word, clock},
     server::{
         audio::SAMPLE_RATE,
         speech::{
@@ -89,6 +89,7 @@ pub(in crate::server::speech) fn run(task: &Task<'_>) -> Result<(), ChildError> 
         temperature_step: task.temperature_step.max(0.0),
         language,
         lines: Lines::default(),
+        left_out: LeftOut::default(),
         last_start: 0.0,
         encoder_share: 0.7,
     };
@@ -110,6 +111,7 @@ pub(in crate::server::speech) fn run(task: &Task<'_>) -> Result<(), ChildError> 
             say(&Line::Progress { processed: seconds(windows.position()), settled: None })?;
         }
     }
+    transcriber.left_out.say()?;
     Ok(())
 }
 
@@ -175,6 +177,7 @@ struct Transcriber {
     temperature_step: f32,
     language: Language,
     lines: Lines,
+    left_out: LeftOut,
     /// Where the last segment begins: those after it must not begin earlier.
     last_start: f64,
     /// The share of the encoder in the time that a window takes, as it was in the last one.
@@ -218,11 +221,16 @@ impl Transcriber {
         let segments: Vec<EngineSegment> =
             self.state.as_iter().flat_map(|segment| to_segments(&segment, self.eot, window)).collect();
         for mut segment in segments {
-            if self.lines.keep(&segment.text, segment.confidence) {
-                segment.start = segment.start.max(self.last_start);
-                segment.end = segment.end.max(segment.start);
-                self.last_start = segment.start;
-                say_segment(segment)?;
+            let speech = window.spoken_secs(segment.start, segment.end);
+            match self.lines.judge(&segment.text, segment.confidence, speech) {
+                Verdict::Said => {
+                    segment.start = segment.start.max(self.last_start);
+                    segment.end = segment.end.max(segment.start);
+                    self.last_start = segment.start;
+                    say_segment(segment)?;
+                }
+                Verdict::Repeated => self.left_out.add(&segment),
+                Verdict::NoWords => {}
             }
         }
         Ok(Heard::Until(self.state.as_iter().last().map(|segment| segment.end_timestamp() as f64 / 100.0)))
@@ -274,6 +282,33 @@ impl Transcriber {
         }
         self.language = Language::Searched { best, windows: windows + 1 };
         Ok(best.map_or(code, |(code, _)| code))
+    }
+}
+
+/// The lines that Whisper seems to have invented, though somebody speaks there.
+#[derive(Default)]
+struct LeftOut {
+    count: usize,
+    /// Where the first of them begins and the last of them ends, in seconds.
+    between: Option<(f64, f64)>,
+}
+
+impl LeftOut {
+    fn add(&mut self, line: &EngineSegment) {
+        self.count += 1;
+        let (start, end) = self.between.unwrap_or((line.start, line.end));
+        self.between = Some((start.min(line.start), end.max(line.end)));
+    }
+
+    /// Says of all of them at once that they were left out: a recording has few remarks.
+    fn say(&self) -> Result<(), ChildError> {
+        let Some((start, end)) = self.between else { return Ok(()) };
+        let lines = if self.count == 1 { "A line was".to_owned() } else { format!("{} lines were", self.count) };
+        let (start, end) = (clock(start), clock(end));
+        let message = format!(
+            "{lines} left out between {start} and {end}, because Whisper seemed to repeat itself. Listen to what is said there."
+        );
+        Ok(say(&Line::Remark { code: "repeated".to_owned(), message })?)
     }
 }
 

@@ -99,6 +99,13 @@ impl Window {
         self.speech_frames(frame(start - 0.3)..frame(end + 0.3)) > 0
     }
 
+    /// How long somebody speaks between two times in the recording, in seconds.
+    pub(super) fn spoken_secs(&self, start: f64, end: f64) -> f64 {
+        let time = |frame: usize| self.time((frame as f64 + 0.5) / RATE, false);
+        let frames = self.probabilities.iter().enumerate().filter(|(_, probability)| **probability >= SPEECH);
+        frames.filter(|(frame, _)| (start..end).contains(&time(*frame))).count() as f64 / RATE
+    }
+
     /// How long somebody speaks between two times in the window, in seconds.
     pub(super) fn speech_secs(&self, start: f64, end: f64) -> f64 {
         self.speech_frames(frame(start)..frame(end)) as f64 / RATE
@@ -410,6 +417,11 @@ mod tests {
             assert!((window.time(join + at, false) - after.time(at, false)).abs() < 1e-3, "{at}");
         }
         assert!((window.speech_secs(0.0, 100.0) - 12.0).abs() < 0.2, "{}", window.speech_secs(0.0, 100.0));
+        let (start, end) = (window.time(0.0, false), window.time(100.0, true));
+        assert_eq!(window.spoken_secs(start, end), window.speech_secs(0.0, 100.0));
+        let within = window.speech_secs(1.0, 2.0);
+        assert!((window.spoken_secs(window.time(1.0, false), window.time(2.0, true)) - within).abs() < 0.1, "{within}");
+        assert_eq!(window.spoken_secs(end, end + 100.0), 0.0);
         assert!(before.rest(join).is_none() && after.halves().and_then(|[half, _]| half.halves()).is_none());
         // Less than two seconds of speech are left, nothing at all, and no end in sight.
         assert!(window.rest(length(window) - 1.9).is_none());
