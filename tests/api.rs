@@ -707,6 +707,21 @@ async fn lists_are_filtered_and_ordered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_session_has_the_first_words_of_its_text_once() {
+    let app = counting(0.2).await;
+    let me = app.visitor();
+    let id = me.session("a.wav", wav(60.0, 1.0), &[]).await;
+    support::until("its third line", async || {
+        let status = me.json(&format!("/api/v1/sessions/{id}/status")).await;
+        assert_ne!(status["status"], "completed", "it still runs");
+        (status["segments"].as_u64() >= Some(3)).then_some(())
+    })
+    .await;
+    let page = me.get("/").await.text().await.unwrap();
+    assert!(page.contains(">word at 0 word at 1 word at 2"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_sessions_are_changed_by_one_form() {
     let app = idle(&[]).await;
     let (me, other) = (app.visitor(), app.visitor());

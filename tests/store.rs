@@ -316,6 +316,9 @@ async fn texts_begin_with_their_first_words(store: &Store) {
     let long = &beginnings[&said[1]];
     assert!(long.starts_with("a word and another one a word") && long.ends_with(" …"), "{long}");
     assert!((100..=122).contains(&long.chars().count()), "{long}");
+    // A page names a session that runs twice: among those that run, and in its order.
+    let twice = [&sessions[0], &sessions[1], &sessions[0]];
+    assert_eq!(store.beginnings(&twice).await.unwrap()[&said[0]], "One line. And another.");
     assert!(store.beginnings(&[]).await.unwrap().is_empty());
     for id in said {
         store.delete(&owner("begins"), id).await.unwrap();

@@ -8,7 +8,10 @@ use crate::{
 };
 use data_encoding::BASE64URL_NOPAD;
 use sqlx::{Database, Encode, Pool, QueryBuilder, Type};
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 /// How many characters of a text its beginning has.
 const BEGINNING: usize = 120;
@@ -292,7 +295,8 @@ impl Store {
     /// If the database fails.
     pub async fn beginnings(&self, sessions: &[&Session]) -> Result<HashMap<SessionId, String>, sqlx::Error> {
         let with_text = sessions.iter().filter(|session| session.status.lines() > 0);
-        let wanted: Vec<_> =
+        // Each once: a session that is given twice, as running and as one of a page, would have each of its lines twice.
+        let wanted: BTreeMap<_, _> =
             with_text.map(|session| (session.id.to_string(), i64::from(session.status.first_segment))).collect();
         if wanted.is_empty() {
             return Ok(HashMap::new());
