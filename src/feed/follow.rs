@@ -40,7 +40,7 @@ pub struct Follow {
     /// Whether a scroll that this asked for is under way, whose events say nothing about the reader.
     moving: bool,
     lines: Option<usize>,
-    /// The number of lines when the reader was last at the end.
+    /// The number of lines when the reader was last at the end, or at first, when none of them was new.
     seen: usize,
 }
 
@@ -55,7 +55,13 @@ impl Follow {
     pub fn on(&mut self, event: Event) -> Option<Aim> {
         let scroll = match event {
             // A page that has just been opened shows the first lines; it scrolls only when more lines come.
-            Event::Lines(lines) => self.lines.replace(lines).is_some() && self.follows && self.aim == Aim::End,
+            Event::Lines(lines) => {
+                let is_first = self.lines.replace(lines).is_none();
+                if is_first {
+                    self.seen = lines;
+                }
+                !is_first && self.follows && self.aim == Aim::End
+            }
             Event::Aim(aim) => self.aim_at(aim),
             Event::Begun => {
                 self.moving = true;
@@ -147,6 +153,16 @@ mod tests {
         assert_eq!((follow.left(), follow.new_lines()), (Aim::Nothing, 0));
         // Who scrolls to the end by hand follows again, too.
         assert_eq!(after(&mut follow, &[Event::Begun, BACK, AWAY, BACK, Event::Lines(9)]), Some(Aim::End));
+    }
+
+    #[test]
+    fn lines_that_were_there_at_first_are_not_new() {
+        let mut follow = Follow::default();
+        // A page finds out that its end isn't in view before it counts its lines.
+        after(&mut follow, &[Event::Aim(Aim::End), AWAY, Event::Lines(29)]);
+        assert_eq!((follow.left(), follow.new_lines()), (Aim::End, 0));
+        follow.on(Event::Lines(31));
+        assert_eq!((follow.left(), follow.new_lines()), (Aim::End, 2));
     }
 
     #[test]
