@@ -1,7 +1,7 @@
 //! Sessions as administrators see them: of all owners, with the worker that has one and whether it hangs. Built by
 //! `server::oversight`, shown by `dashboard`.
 
-use super::{EngineId, Session, SessionId, State};
+use super::{Session, SessionId, State};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
@@ -54,10 +54,9 @@ impl AdminAction {
     #[must_use]
     pub fn suits(self, session: &Session) -> bool {
         let state = session.status.state;
-        let outside = session.engine == EngineId::External;
         match self {
-            Self::Retry => session.status.may_retry() && !outside,
-            Self::Requeue => state == State::Processing && !outside,
+            Self::Retry => session.may_retry(&session.status),
+            Self::Requeue => state == State::Processing && session.is_own(),
             Self::Fail => state == State::Processing,
             Self::Cancel => !state.is_terminal(),
             Self::Delete => true,

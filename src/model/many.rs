@@ -39,12 +39,12 @@ impl ManyAction {
         }
     }
 
-    /// Whether it changes a session with this status.
+    /// Whether it changes this session.
     #[must_use]
-    pub fn suits(self, status: &Status) -> bool {
+    pub fn suits(self, session: &Session) -> bool {
         match self {
-            Self::Retry => status.may_retry(),
-            Self::Cancel => !status.state.is_terminal(),
+            Self::Retry => session.may_retry(&session.status),
+            Self::Cancel => !session.status.state.is_terminal(),
             Self::Delete => true,
         }
     }
@@ -100,27 +100,27 @@ pub fn failures(action: ManyAction, of: usize, failed: &[(Option<String>, &ApiEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Failure, Timestamp};
-    use uuid::Uuid;
+    use crate::model::{EngineId, session::tests::session};
 
     #[test]
     fn actions_suit_states() {
-        let suits = |state| {
-            let mut status = Status::new(SessionId(Uuid::nil()), state, None, Timestamp(0));
-            if state == State::Failed {
-                status.error = Some(Failure { code: "engine_crashed".into(), message: String::new() });
-            }
+        let suits_one_of = |engine, state| {
+            let session = session(engine, state);
             ManyAction::ALL
                 .into_iter()
-                .filter(|action| action.suits(&status))
+                .filter(|action| action.suits(&session))
                 .map(ManyAction::as_str)
                 .collect::<Vec<_>>()
         };
+        let suits = |state| suits_one_of(EngineId::Whisper, state);
         assert_eq!(suits(State::Queued), ["cancel", "delete"]);
         assert_eq!(suits(State::Processing), ["cancel", "delete"]);
         assert_eq!(suits(State::Completed), ["delete"]);
         assert_eq!(suits(State::Failed), ["retry", "delete"]);
         assert_eq!(suits(State::Cancelled), ["retry", "delete"]);
+        // Only its worker can start it again.
+        assert_eq!(suits_one_of(EngineId::External, State::Failed), ["delete"]);
+        assert_eq!(suits_one_of(EngineId::External, State::Processing), ["cancel", "delete"]);
         assert!("x".parse::<ManyAction>().is_err_and(|error| error.contains("retry, cancel, delete")));
     }
 

@@ -155,6 +155,21 @@ pub struct Session {
     pub status: Status,
 }
 
+impl Session {
+    /// Whether Hark's own workers transcribe it, and not a worker outside Hark.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.engine != EngineId::External
+    }
+
+    /// Whether it can be queued again. `now`: its newest status, which may be newer than that of the session as it was loaded.
+    #[must_use]
+    pub fn may_retry(&self, now: &Status) -> bool {
+        // Only an outside worker can start its own session again.
+        self.is_own() && now.may_retry()
+    }
+}
+
 /// One page of the caller's sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ssr", derive(utoipa::ToSchema))]
@@ -186,8 +201,46 @@ pub struct SessionDetail {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::model::{Failure, State};
+    use uuid::Uuid;
+
+    /// A session of this engine in this state.
+    pub(crate) fn session(engine: EngineId, state: State) -> Session {
+        let id = SessionId(Uuid::nil());
+        let mut status = Status::new(id, state, None, Timestamp(0));
+        if state == State::Failed {
+            status.error = Some(Failure { code: "engine_crashed".into(), message: String::new() });
+        }
+        Session {
+            id,
+            title: Title::from_file_name("talk.wav"),
+            created_at: Timestamp(0),
+            started_at: None,
+            finished_at: None,
+            engine,
+            model: None,
+            language: None,
+            detected_language: None,
+            vocabulary: None,
+            channels: Channels::Mix,
+            track: None,
+            media: Media::default(),
+            status,
+        }
+    }
+
+    #[test]
+    fn only_harks_own_sessions_are_queued_again_and_by_their_newest_status() {
+        for (engine, may) in [(EngineId::Whisper, true), (EngineId::External, false)] {
+            let failed = session(engine, State::Failed);
+            assert_eq!(failed.may_retry(&failed.status), may);
+            // It was queued again since it was loaded.
+            assert!(!failed.may_retry(&session(engine, State::Queued).status));
+            assert_eq!(session(engine, State::Processing).may_retry(&failed.status), may);
+        }
+    }
 
     #[test]
     fn titles_are_trimmed_and_bounded() {

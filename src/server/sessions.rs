@@ -561,7 +561,7 @@ impl Sessions {
         if retention::is_due(self.kept.keep_days, session.finished_at, Timestamp::now()) {
             return Err(Error::NotFound);
         }
-        if session.engine == EngineId::External {
+        if !session.is_own() {
             let message = "A worker outside Hark made this session; start it there again.";
             return Err(Error::Conflict("outside", message.to_owned()));
         }

@@ -5,7 +5,7 @@ use super::{Icon, Symbol};
 use crate::{
     api::sessions::TranscribeAgain,
     app::{actions::Actions, effect},
-    model::{Channels, EngineId, Session, Status, Track},
+    model::{Channels, Session, Status, Track},
 };
 use leptos::{form::ActionForm, prelude::*};
 
@@ -20,7 +20,7 @@ pub fn AnotherChoice(actions: Actions, session: Signal<Session>, status: Memo<St
     });
     let form = move || {
         let session = session.get();
-        let own = session.engine != EngineId::External && session.media.bytes > 0;
+        let own = session.is_own() && session.media.bytes > 0;
         let (tracks, stereo) = (session.media.tracks, session.media.channels == 2);
         (own && (tracks > 1 || stereo)).then(|| {
             let selects_track = (tracks > 1).then(|| {

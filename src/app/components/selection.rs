@@ -7,7 +7,7 @@ use crate::{
     app::{actions::Actions, clock::Clock, deletions::Deletions, detours::live_text, effect},
     feed::{Feed, browser::dom, reduce::View},
     model::{
-        Session, SessionId, Status,
+        Session, SessionId,
         many::{ManyAction, failures, has_text},
         page::ListedSession,
         text,
@@ -67,7 +67,7 @@ pub fn SelectionBar(selection: Selection, rows: Memo<Vec<ListedSession>>, action
     let deletions = Deletions::expect();
     let clock = Clock::expect();
     let title_of = move |session: &Session| feed.title(session.id).unwrap_or_else(|| session.title.to_string());
-    // With their statuses as they are now. What isn't shown any more isn't selected either.
+    // With their statuses and titles as they are now. What isn't shown any more isn't selected either.
     let selected = Memo::new(move |_| {
         let selected = selection.0.get();
         let now = |session: &Session| match feed.view(session.id) {
@@ -76,12 +76,13 @@ pub fn SelectionBar(selection: Selection, rows: Memo<Vec<ListedSession>>, action
         };
         rows.with(|rows| {
             let rows = rows.iter().map(|row| &row.session).filter(|session| selected.contains(&session.id));
-            rows.map(|session| (session.id, title_of(session), now(session))).collect::<Vec<_>>()
+            rows.map(|session| (Session { status: now(session), ..session.clone() }, title_of(session)))
+                .collect::<Vec<_>>()
         })
     });
-    let suiting = move |suits: fn(&Status) -> bool| {
+    let suiting = move |suits: fn(&Session) -> bool| {
         selected.with(|selected| {
-            selected.iter().filter(|(_, _, status)| suits(status)).map(|(id, ..)| *id).collect::<Vec<_>>()
+            selected.iter().filter(|(session, _)| suits(session)).map(|(session, _)| session.id).collect::<Vec<_>>()
         })
     };
     let is_whole = Memo::new(move |_| rows.with(|rows| !rows.is_empty() && rows.len() == selected.with(Vec::len)));
@@ -120,7 +121,7 @@ pub fn SelectionBar(selection: Selection, rows: Memo<Vec<ListedSession>>, action
         }
         actions.several(error);
     });
-    let button = move |action: ManyAction, label: &'static str, symbol: Symbol, suits: fn(&Status) -> bool| {
+    let button = move |action: ManyAction, label: &'static str, symbol: Symbol, suits: fn(&Session) -> bool| {
         let suiting = Memo::new(move |_| suiting(suits));
         // How many it is for, unless it is for all.
         let count = move || {
@@ -139,7 +140,7 @@ pub fn SelectionBar(selection: Selection, rows: Memo<Vec<ListedSession>>, action
                     let ids = suiting.get_untracked();
                     if action == ManyAction::Delete {
                         let titled = selected.with_untracked(|selected| {
-                            selected.iter().map(|(id, title, _)| (*id, title.clone())).collect()
+                            selected.iter().map(|(session, title)| (session.id, title.clone())).collect()
                         });
                         deletions.begin(titled);
                     } else {
@@ -155,7 +156,7 @@ pub fn SelectionBar(selection: Selection, rows: Memo<Vec<ListedSession>>, action
             </button>
         }
     };
-    let readable = Memo::new(move |_| suiting(has_text));
+    let readable = Memo::new(move |_| suiting(|session| has_text(&session.status)));
     let zip = move || {
         let ids = readable.with(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
         format!("/api/v1/transcripts.zip?ids={ids}")
@@ -184,8 +185,8 @@ pub fn SelectionBar(selection: Selection, rows: Memo<Vec<ListedSession>>, action
                     0 => "Selected:".to_owned(),
                     n => format!("{n} selected:"),
                 }></span>
-                {button(ManyAction::Retry, "Retry", Symbol::Retry, |status| ManyAction::Retry.suits(status))}
-                {button(ManyAction::Cancel, "Cancel", Symbol::Cancelled, |status| ManyAction::Cancel.suits(status))}
+                {button(ManyAction::Retry, "Retry", Symbol::Retry, |session| ManyAction::Retry.suits(session))}
+                {button(ManyAction::Cancel, "Cancel", Symbol::Cancelled, |session| ManyAction::Cancel.suits(session))}
                 <button
                     class="button quiet"
                     formaction="/api/v1/transcripts.zip"

@@ -12,7 +12,7 @@ use crate::{
         effect, words,
     },
     feed::{Copied, Feed, browser::dom, reduce::View},
-    model::{Session, SessionId, State, Status, text},
+    model::{Session, SessionId, State, text},
 };
 use leptos::prelude::*;
 use leptos_router::components::A;
@@ -30,7 +30,8 @@ pub fn SessionRow(
     let view = Feed::expect().watch(View::new(session.status.clone()));
     let status = Memo::new(move |_| view.with(|v| v.status.clone()));
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
-    let retryable = Memo::new(move |_| status.with(Status::may_retry));
+    let loaded = session.clone();
+    let retryable = Memo::new(move |_| status.with(|now| loaded.may_retry(now)));
     let readable = Memo::new(move |_| status.with(|s| s.state == State::Completed && s.lines() > 0));
     let menu = NodeRef::new();
     let (feed, id) = (Feed::expect(), session.id);

@@ -19,9 +19,7 @@ use crate::{
         words,
     },
     feed::{Feed, browser::dom, reduce::View},
-    model::{
-        ApiError, Channels, EngineId, Session, SessionDetail, SessionId, StageLog, State, Status, Track, bytes, text,
-    },
+    model::{ApiError, Channels, Session, SessionDetail, SessionId, StageLog, State, Status, Track, bytes, text},
 };
 use leptos::{either::Either, html, prelude::*};
 use leptos_router::{
@@ -162,9 +160,7 @@ fn StatusCard(
 ) -> impl IntoView {
     let id = session.with_value(|s| s.id);
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
-    // Only an outside worker can start its own session again.
-    let own = session.with_value(|s| s.engine != EngineId::External);
-    let retryable = Memo::new(move |_| own && status.with(Status::may_retry));
+    let retryable = Memo::new(move |_| session.with_value(|session| status.with(|now| session.may_retry(now))));
     let error = Memo::new(move |_| status.with(|s| s.error.clone()));
     let unfolded = RwSignal::new(false);
     let folds = move || match status.with(|s| s.state) {
@@ -220,7 +216,7 @@ fn StatusCard(
                     </div>
                 </div>
             })}
-            <StallWarning status actions id own/>
+            <StallWarning status actions id own=session.with_value(Session::is_own)/>
             <div class="status-details" id="status-details">
                 // Hidden after a failure, because the alert says the same and more.
                 <p
