@@ -175,6 +175,29 @@ test('rows, filters and the place are there again', async ({ page }) => {
   await expect(rows(page)).toHaveCount(50);
 });
 
+test('who deletes all that is shown gets what comes next', async ({ page }) => {
+  await visit(page, '/');
+  for (let n = 0; n < 60; n++) await add(page, `talk ${n}`);
+  const active = async () => ((await (await page.request.get('/api/v1/sessions?state=active')).json()) as { sessions: unknown[] }).sessions.length;
+  await expect.poll(active, { timeout: 60_000 }).toBe(0);
+  await visit(page, '/');
+  await expect(rows(page)).toHaveCount(50);
+  const removeAll = async () => {
+    await page.getByTestId('pick-all').check();
+    await page.getByTestId('selected-delete').click();
+  };
+  await removeAll();
+  await expect(rows(page)).toHaveCount(10);
+  await expect(rows(page).first()).toContainText('talk 9');
+  await expect(page.getByTestId('empty')).toHaveCount(0);
+  await expect(page.getByTestId('load-more')).toHaveCount(0);
+  await page.getByTestId('undo').click();
+  await expect(rows(page)).toHaveCount(60);
+  await removeAll();
+  await expect(rows(page)).toHaveCount(0);
+  await expect(page.getByTestId('empty')).toContainText('Nothing transcribed yet');
+});
+
 test.describe('with a slow engine', () => {
   test.use({ harkEnv: { ...slowEngine(0.5), HARK_WORKERS: '1' } });
 

@@ -252,7 +252,7 @@ fn Rows(
         filter.with(|filter| filter.query.is_empty() && filter.conditions() == 0)
             && uploads.with(|queue| queue.has_unfinished())
     };
-    let is_empty = Memo::new(move |_| rows.with(Vec::is_empty));
+    let has_rows = Memo::new(move |_| rows.with(|rows| !rows.is_empty()));
     let work = Memo::new(move |_| {
         let (mut running, mut waiting, mut arrivals) = (0, 0, Vec::new());
         for row in rows.get() {
@@ -278,13 +278,24 @@ fn Rows(
         words::work(running, waiting, left)
     });
     let next = move || listing.with(|listing| listing.next_cursor().map(str::to_owned));
+    let load_behind = move |cursor: String| {
+        let address = listing.with_untracked(|listing| listing.address().to_owned());
+        load_more.dispatch((address, filter.get_untracked(), cursor));
+    };
     let on_more = move |event: ev::MouseEvent, cursor: String| {
         if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()) {
             event.prevent_default();
-            let address = listing.with_untracked(|listing| listing.address().to_owned());
-            load_more.dispatch((address, filter.get_untracked(), cursor));
+            load_behind(cursor);
         }
     };
+    // Whoever deletes all that is shown gets what comes next.
+    effect(move || {
+        let is_shown = filter.with(|filter| cursor.with(|cursor| address(filter, cursor.as_deref())));
+        let is_shown = listing.with(|listing| listing.address() == is_shown);
+        if let Some(cursor) = next().filter(|_| is_shown && !has_rows.get() && !load_more.pending().get_untracked()) {
+            load_behind(cursor);
+        }
+    });
 
     view! {
         <ActionAlert actions/>
@@ -296,13 +307,13 @@ fn Rows(
             <p><A href=move || filter.with(|filter| address(filter, None))>"Back to the first page"</A></p>
         </Show>
         // The element keeps its space, so that nothing moves when the text appears.
-        <Show when=move || !is_empty.get()>
+        <Show when=move || has_rows.get()>
             <div class="list-connection">
                 <span class="work" data-testid="work" inner_html=move || work_words.get()></span>
                 <Show when=move || feed.mode.get() != Mode::Off><Connection/></Show>
             </div>
         </Show>
-        <Show when=move || !is_empty.get()><SelectionBar selection rows actions/></Show>
+        <Show when=move || has_rows.get()><SelectionBar selection rows actions/></Show>
         <ul class="rows" data-testid="rows">
             <For each=move || rows.get() key=|row| row.session.id let(row)>
                 {
@@ -316,7 +327,7 @@ fn Rows(
                 }
             </For>
         </ul>
-        <Show when=move || matches!(list.get(), Some(Ok(_))) && is_empty.get() && !under_way()>
+        <Show when=move || matches!(list.get(), Some(Ok(_))) && !has_rows.get() && next().is_none() && !under_way()>
             <Empty filter has_found/>
         </Show>
         {move || next().map(|cursor| {
