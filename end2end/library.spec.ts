@@ -198,6 +198,74 @@ test('who deletes all that is shown gets what comes next', async ({ page }) => {
   await expect(page.getByTestId('empty')).toContainText('Nothing transcribed yet');
 });
 
+test.describe('what another device does while nothing runs', () => {
+  /** A page counts as visible in tests, so that it is seen again is faked. */
+  const seeAgain = (page: Page) =>
+    page.evaluate(() => {
+      for (const visibility of ['hidden', 'visible']) {
+        Object.defineProperty(document, 'visibilityState', { value: visibility, configurable: true });
+        document.dispatchEvent(new Event('visibilitychange'));
+      }
+    });
+  const rename = (page: Page, id: string, title: string) => page.request.patch(`/api/v1/sessions/${id}`, { data: { title } });
+  const remove = (page: Page, id: string) => page.request.delete(`/api/v1/sessions/${id}`);
+
+  test('is in a list that is seen again', async ({ page }) => {
+    await visit(page, '/');
+    const ids = await addAll(page, [['one', 1, 'en'], ['two', 1, 'en'], ['three', 1, 'en']]);
+    await visit(page, '/');
+    await expect.poll(() => titles(page)).toEqual(['three', 'two', 'one']);
+    await rename(page, ids[0], 'another one');
+    await remove(page, ids[1]);
+    await addAll(page, [['four', 1, 'en']]);
+    await seeAgain(page);
+    await expect.poll(() => titles(page)).toEqual(['four', 'three', 'another one']);
+  });
+
+  test('is on the page of a session that is seen again', async ({ page, allow }) => {
+    allow(/status of 404/);
+    await visit(page, '/');
+    const [id] = await addAll(page, [['one', 2, 'en']]);
+    await visit(page, `/sessions/${id}`);
+    await rename(page, id, 'another one');
+    await seeAgain(page);
+    await expect(page.getByTestId('session-title')).toHaveText('another one');
+    await remove(page, id);
+    await seeAgain(page);
+    await expect(page.getByRole('heading', { name: "This session isn't here" })).toBeVisible();
+  });
+
+  test.describe('while a page stays in sight', () => {
+    test.use({ harkEnv: slowEngine(0.3, ',idle=400') });
+
+    test('is there in time, and what runs is live', async ({ page }) => {
+      await visit(page, '/');
+      await expect(page.getByTestId('empty')).toBeVisible();
+      const id = await add(page, 'talk', 20);
+      await expect(rows(page)).toHaveCount(1);
+      await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'live');
+      await page.request.post(`/api/v1/sessions/${id}/cancel`);
+      await expect(rows(page).getByTestId('state')).toHaveAttribute('data-state', 'cancelled');
+      // Nothing is told of it any more.
+      await expect(page.getByTestId('badge')).toHaveAttribute('data-mode', 'off');
+      await rename(page, id, 'a talk');
+      await expect.poll(() => titles(page)).toEqual(['a talk']);
+    });
+
+    test('nothing is asked while nobody sees the page', async ({ page }) => {
+      await visit(page, '/');
+      await page.evaluate(() => {
+        Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true });
+        document.dispatchEvent(new Event('visibilitychange'));
+      });
+      let asked = 0;
+      page.on('request', request => (asked += Number(request.url().includes('list_sessions'))));
+      await page.waitForTimeout(2_000);
+      expect(asked).toBe(0);
+    });
+  });
+});
+
 test.describe('with a slow engine', () => {
   test.use({ harkEnv: { ...slowEngine(0.5), HARK_WORKERS: '1' } });
 

@@ -61,12 +61,12 @@ pub struct Feed {
     pub last_word: RwSignal<Option<Timestamp>>,
     /// When the last news came: a newer status or a segment of a watched session.
     pub last_news: RwSignal<Option<Timestamp>>,
-    /// The titles of the sessions that were renamed since the app was opened, here or elsewhere.
+    /// The newest known titles of the sessions that were loaded or renamed since the app was opened.
     titles: RwSignal<HashMap<SessionId, String>>,
     /// The sessions that were deleted since the app was opened, here or elsewhere.
     deleted: RwSignal<HashSet<SessionId>>,
     /// Tells lists to load again. Grows by one for each session that appears and isn't watched, such as one made in another
-    /// tab, and for each watched session that turns out to be deleted.
+    /// tab, for each watched session that turns out to be deleted, and whenever the page has heard nothing for a while.
     pub unknown: RwSignal<u64>,
 }
 
@@ -185,7 +185,19 @@ impl Feed {
         }
     }
 
-    /// The title of a session, if it was renamed since the app was opened.
+    /// Takes in the title with which a session was loaded. A page shows the title that it was loaded with already, so readers
+    /// hear of it only if another one was known.
+    pub fn loaded_title(&self, id: SessionId, title: &str) {
+        if self.titles.with_untracked(|titles| titles.contains_key(&id)) {
+            self.renamed(id, title.to_owned());
+        } else {
+            self.titles.update_untracked(|titles| {
+                titles.insert(id, title.to_owned());
+            });
+        }
+    }
+
+    /// The title of a session, if it was loaded or renamed since the app was opened.
     #[must_use]
     pub fn title(&self, id: SessionId) -> Option<String> {
         self.titles.with(|titles| titles.get(&id).cloned())
@@ -354,6 +366,17 @@ mod tests {
             // A status that comes late doesn't bring it back.
             feed.status(status(1, 2, State::Completed));
             assert!(feed.is_deleted(id) && feed.unknown.get_untracked() == 0);
+        });
+    }
+
+    #[test]
+    fn a_title_that_was_loaded_again_is_told_if_it_is_another_one() {
+        with_feed(|feed| {
+            let id = status(1, 1, State::Completed).session_id;
+            feed.loaded_title(id, "One");
+            assert_eq!(feed.title(id).as_deref(), Some("One"));
+            feed.loaded_title(id, "Two");
+            assert_eq!(feed.title(id).as_deref(), Some("Two"));
         });
     }
 

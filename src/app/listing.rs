@@ -55,9 +55,14 @@ impl Listing {
             active.iter().chain(&sessions).find(is_same).cloned().or_else(|| (!is_whole).then(|| row.clone()))
         };
         let mut top: Vec<_> = before.iter().flat_map(|before| &before.top).filter_map(newest).collect();
-        // A new session pushes others off the first page, which are shown all the same.
-        let pushed_off: Vec<_> = before.iter().flat_map(|before| &before.rest).filter_map(newest).collect();
         let is_extended = !is_whole && before.is_some_and(|before| before.is_extended);
+        // What is missing before a row that is still there was deleted elsewhere. In other orders than the newest first it may
+        // have moved, to where further pages have been loaded already.
+        let may_have_moved = is_extended && address.contains("order=");
+        let rest_before = before.map_or(&[][..], |before| &before.rest[..]);
+        let last_there = rest_before.iter().rposition(|row| has(&sessions, row.session.id)).filter(|_| !may_have_moved);
+        // A new session pushes others off the first page, which are shown all the same.
+        let pushed_off: Vec<_> = rest_before[last_there.unwrap_or_default()..].iter().filter_map(newest).collect();
         let next_cursor =
             if is_extended { before.and_then(|before| before.next_cursor.clone()) } else { next_cursor.clone() };
         add(&mut top, active.iter().cloned());
@@ -178,6 +183,21 @@ mod tests {
         // The whole list fits on one page: what isn't on it is gone.
         let whole = Listing::refreshed(Some(&again), list(&[], &[11, 5], None));
         assert_eq!((shown(&whole), whole.next_cursor()), (vec![11, 5], None));
+    }
+
+    #[test]
+    fn what_was_deleted_elsewhere_goes_with_a_reload() {
+        let mut listing = Listing::refreshed(None, list(&[], &[9, 8, 7], Some("7")));
+        assert_eq!(shown(&Listing::refreshed(Some(&listing), list(&[], &[9, 7, 6], Some("6")))), [9, 7, 6]);
+        listing.extend(list(&[], &[6, 5, 4], Some("4")));
+        let again = Listing::refreshed(Some(&listing), list(&[], &[8, 7, 6], Some("6")));
+        assert_eq!((shown(&again), again.next_cursor()), (vec![8, 7, 6, 5, 4], Some("4")));
+        // Renamed, and not deleted: it moved among the rows of further pages.
+        let by_title = |list: SessionList| SessionList { address: "/?order=title".to_owned(), ..list };
+        let mut listing = Listing::refreshed(None, by_title(list(&[], &[1, 2, 3], Some("3"))));
+        listing.extend(list(&[], &[4, 5], Some("5")));
+        let again = Listing::refreshed(Some(&listing), by_title(list(&[], &[2, 3, 4], Some("4"))));
+        assert_eq!(shown(&again), [2, 3, 4, 1, 5]);
     }
 
     #[test]

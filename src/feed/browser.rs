@@ -18,7 +18,7 @@ pub mod upload;
 
 use super::{
     Feed,
-    link::{Action, Bye, Event, Link, Memory, Timer, Timing},
+    link::{Action, Bye, Event, Link, Memory, Mode, Timer, Timing},
     measure::Updates,
     reduce::{Mentions, SegmentFetches},
     tabs::{Action as TabsAction, Event as TabsEvent, Tabs},
@@ -40,6 +40,9 @@ thread_local! {
     /// The driver of this page. It isn't part of [`Feed`], which must be `Send`, because its closures can't leave the thread.
     static DRIVER: OnceCell<Rc<Driver>> = const { OnceCell::new() };
 }
+
+/// For so many seconds the server keeps for those who come later that a session was renamed or deleted.
+const NEWS_SECS: f64 = 60.0;
 
 /// The key under which a tab keeps what its pages have learnt of the way to the server.
 const MEMORY_KEY: &str = "hark-link";
@@ -97,6 +100,16 @@ fn reports(driver: &Weak<Driver>) -> Interval {
     })
 }
 
+/// Looks what has changed while nothing runs, as long as somebody may see this page.
+fn idle_looks(driver: &Weak<Driver>, interval_ms: u32) -> Interval {
+    let driver = driver.clone();
+    Interval::new(interval_ms, move || {
+        if let Some(driver) = driver.upgrade().filter(|driver| driver.is_idle()) {
+            driver.look_again();
+        }
+    })
+}
+
 /// The browser's clock.
 fn now() -> Timestamp {
     Timestamp(js_sys::Date::now() as i64)
@@ -128,9 +141,10 @@ struct Driver {
     leader_timeout: RefCell<Option<Timeout>>,
     /// Until when the page listens although nothing runs any more.
     linger: RefCell<Option<Timeout>>,
-    /// Kept because dropping them removes the listeners and stops the reports.
+    /// Kept because dropping them removes the listeners and stops the reports and the looks.
     _signals: Signals,
     _reports: Interval,
+    _idle_looks: Interval,
 }
 
 impl Driver {
@@ -158,6 +172,7 @@ impl Driver {
             linger: RefCell::default(),
             _signals: Signals::new(this),
             _reports: reports(this),
+            _idle_looks: idle_looks(this, timing.idle),
         });
         feed.can_stream.set(stream::supported());
         // The page itself is the first word of the server, and news to whoever opens it.
@@ -312,6 +327,7 @@ impl Driver {
         self.channel.request_lock();
         self.on(Event::Restored);
         self.update_watching();
+        self.look_again();
     }
 
     /// Handles that the page was hidden. If every tab has a stream of its own, only visible tabs may keep theirs.
@@ -553,10 +569,46 @@ impl Driver {
     fn visible_or_online(&self, event: Event) {
         let silence = f64::from(self.timing.silence) / 1000.0;
         let last = self.feed.last_word.get_untracked();
-        let slept = self.stream.borrow().is_some() && last.is_some_and(|last| now().seconds_since(last) > silence);
+        let quiet = last.map_or(f64::INFINITY, |last| now().seconds_since(last));
+        let slept = self.stream.borrow().is_some() && quiet > silence;
+        let missed = self.is_idle() || quiet > NEWS_SECS;
         self.on(event);
         if slept {
             self.on(Event::Restored);
+        }
+        if missed {
+            self.look_again();
+        }
+    }
+
+    /// Whether no transport runs, in any tab, because nothing runs that would be told of.
+    fn is_idle(&self) -> bool {
+        self.feed.mode.get_untracked() == Mode::Off
+    }
+
+    /// Loads anew what no transport has told of, if somebody sees this page: a list all of its first page, and the page of a
+    /// session what may have changed, which doesn't include its lines.
+    fn look_again(&self) {
+        if signals::hidden() || signals::offline() {
+            return;
+        }
+        self.feed.unknown.update(|n| *n += 1);
+        for id in self.feed.shown_transcripts() {
+            let this = self.this.clone();
+            spawn_local(async move {
+                let answer = poll::fetch_session(id).await;
+                let Some(driver) = this.upgrade() else { return };
+                match answer {
+                    Ok(session) => {
+                        driver.feed.loaded_title(id, session.title.as_str());
+                        driver.status(session.status);
+                        driver.update_watching();
+                    }
+                    Err(poll::Error::Gone) => driver.deleted(id),
+                    // The next look is soon.
+                    Err(poll::Error::Failed) => {}
+                }
+            });
         }
     }
 }

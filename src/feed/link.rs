@@ -265,6 +265,8 @@ pub struct Timing {
     /// How long the page goes on listening once nothing runs any more: 4 s, because a session that is deleted is cancelled
     /// first. Longer than the poll interval.
     pub linger: u32,
+    /// How often a page that is seen looks what has changed while nothing runs: every minute. See `browser`.
+    pub idle: u32,
     /// The timeout for a word from the leading tab: 40 s, as for a stream. See `tabs`.
     pub leader: u32,
     /// The number of failures in a row after which polling starts: 3.
@@ -284,6 +286,7 @@ impl Default for Timing {
             healthy: 60_000,
             spacing: 500,
             linger: 4_000,
+            idle: 60_000,
             leader: 40_000,
             tries: 3,
         }
@@ -312,6 +315,7 @@ impl Timing {
                 "healthy" => &mut timing.healthy,
                 "spacing" => &mut timing.spacing,
                 "linger" => &mut timing.linger,
+                "idle" => &mut timing.idle,
                 "leader" => &mut timing.leader,
                 "tries" => {
                     timing.tries = value.max(1);

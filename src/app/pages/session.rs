@@ -89,6 +89,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
     let actions = Actions::new();
     let newest = Signal::derive(move || actions.again.get().unwrap_or_else(|| session.get_value()));
     let title = Memo::new(move |_| feed.title(id).unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
+    effect(move || session.with_value(|s| feed.loaded_title(id, s.title.as_str())));
     // With the search and the filters that led here.
     let back = RwSignal::new("/".to_owned());
     effect(move || {

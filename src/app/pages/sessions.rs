@@ -141,7 +141,7 @@ fn Search(filter: Memo<Filter>) -> impl IntoView {
 #[component]
 fn List(filter: Memo<Filter>, cursor: Memo<Option<String>>, older: Memo<Option<String>>) -> impl IntoView {
     let feed = Feed::expect();
-    // Loaded again when a session appears that isn't in the list.
+    // Loaded again when a session appears that isn't in the list, and when the page has heard nothing for a while.
     let source = move || (filter.get(), cursor.get(), older.get(), feed.unknown.get());
     let list = Resource::new(source, |(filter, cursor, older, _)| load(filter, cursor, older));
     retry_on_failure(list);
@@ -229,10 +229,11 @@ fn Rows(
         }
     });
     let more_error = move || load_more.value().get().and_then(Result::err);
-    // A loaded status may be newer than the one that a row shows.
+    // A loaded title or status may be newer than the one that a row shows.
     effect(move || {
         if let Some(Ok(list)) = list.get() {
             for row in list.active.into_iter().chain(list.sessions) {
+                feed.loaded_title(row.session.id, row.session.title.as_str());
                 if feed.view(row.session.id).is_some() {
                     feed.status(row.session.status);
                 }

@@ -4,7 +4,7 @@
 use super::{Driver, beacon, now};
 use crate::{
     feed::{measure, reduce::MissingRange},
-    model::{Segment, SessionId, Status, StatusList, Timestamp, page::ModelsInfo},
+    model::{Segment, Session, SessionId, Status, StatusList, Timestamp, page::ModelsInfo},
 };
 use gloo_net::http::{Request, RequestBuilder, Response};
 use gloo_timers::callback::{Interval, Timeout};
@@ -166,6 +166,11 @@ fn wants_sign_in(status: u16, is_json: bool) -> bool {
 pub(super) async fn fetch_status(id: SessionId) -> Result<Status, Error> {
     beacon::measure(|measure| measure.requested(measure::Request::Poll));
     read(send(Request::get(&format!("/api/v1/sessions/{id}/status")), STATUS_TIMEOUT_MS, None).await).await
+}
+
+/// Fetches a session without its segments.
+pub(super) async fn fetch_session(id: SessionId) -> Result<Session, Error> {
+    read(send(Request::get(&format!("/api/v1/sessions/{id}")), STATUS_TIMEOUT_MS, None).await).await
 }
 
 /// Fetches the segments that a view lacks, or the first of them.
