@@ -266,6 +266,32 @@ test.describe('what another device does while nothing runs', () => {
   });
 });
 
+for (const width of [390, 1280]) {
+  test.describe(`in line, ${width} wide`, () => {
+    test.use({ viewport: { width, height: 800 } });
+
+    test('boxes, words and fields', async ({ page }) => {
+      await visit(page, '/');
+      await addAll(page, [['talk', 1, 'en']]);
+      await visit(page, '/');
+      await unfold(page);
+      const place = (of: string) =>
+        page.locator(of).first().evaluate(element => {
+          const { left, right, top, bottom } = element.getBoundingClientRect();
+          return { left, right, top, middle: (top + bottom) / 2 };
+        });
+      const [all, words] = [await place('[data-testid=pick-all]'), await place('.selection .check')];
+      const [one, row] = [await place('[data-testid=pick]'), await place('[data-testid=session-row]')];
+      expect(Math.abs(all.left - one.left)).toBeLessThan(1);
+      expect(Math.abs(all.middle - words.middle)).toBeLessThan(1);
+      // The two days of a span are beside each other, and the fields end where the rows do.
+      const [since, until, order] = [await place('#filter-since'), await place('#filter-until'), await place('#filter-order')];
+      expect(since.top).toBe(until.top);
+      expect(Math.abs((width > 1000 ? order : until).right - row.right)).toBeLessThan(1);
+    });
+  });
+}
+
 test.describe('with a slow engine', () => {
   test.use({ harkEnv: { ...slowEngine(0.5), HARK_WORKERS: '1' } });
 

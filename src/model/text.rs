@@ -78,6 +78,12 @@ pub fn bytes(n: u64) -> String {
     format!("{} {}", decimal(value, 1), UNITS[unit])
 }
 
+/// The same text, kept on one line: a unit alone at the beginning of a line says nothing.
+#[must_use]
+pub fn unbroken(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
+}
+
 /// A date and time in UTC: `23 Nov 2026, 14:32 UTC`. The same on the server and in any browser.
 #[must_use]
 pub fn date_time(at: Timestamp) -> String {

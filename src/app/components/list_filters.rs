@@ -114,7 +114,7 @@ pub fn ListFilters(
     };
     view! {
         // Only the button: a closed one would hide the fields on wide screens as well.
-        <details class="filters-fold"><summary class="button quiet" data-testid="filters" inner_html=summary></summary></details>
+        <details class="filters-fold"><summary class="button" data-testid="filters" inner_html=summary></summary></details>
         <div class="filters" role="group" aria-label="Filter and sort" on:change=changed>
             {select("state", "State", Signal::derive(move || states.clone()))}
             {select("language", "Language", tags.into())}

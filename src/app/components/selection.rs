@@ -193,7 +193,10 @@ pub fn SelectionBar(selection: Selection, rows: Memo<Vec<ListedSession>>, action
                     formmethod="get"
                     data-testid="selected-download-plain"
                     hidden=move || clock.is_hydrated()
-                >"Download"</button>
+                >
+                    <Icon symbol=Symbol::Download/>
+                    "Download"
+                </button>
                 <a
                     class="button quiet"
                     href=zip
@@ -210,7 +213,10 @@ pub fn SelectionBar(selection: Selection, rows: Memo<Vec<ListedSession>>, action
                 </span>
                 // Without JavaScript nothing can be undone.
                 <details class="confirm" hidden=move || clock.is_hydrated()>
-                    <summary class="button quiet" data-testid="selected-delete-plain">"Delete"</summary>
+                    <summary class="button quiet" data-testid="selected-delete-plain">
+                        <Icon symbol=Symbol::Delete/>
+                        "Delete"
+                    </summary>
                     <div class="confirm-box">
                         <p>"The recordings and their transcripts will be gone for good."</p>
                         <button class="button danger" name="action" value="delete" data-testid="selected-confirm">"Delete for good"</button>

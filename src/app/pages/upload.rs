@@ -143,7 +143,7 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                 <Icon symbol=Symbol::Upload/>
                 <span class="drop-title">"Choose a recording"<span class:hidden=move || !hydrated.get()>", or drop it here"</span></span>
                 <span class="muted">
-                    {format!("Audio or video, up to {} and {}", bytes(limit), duration(info.max_duration))}
+                    {format!("Audio or video, up to {} and {}", text::unbroken(&bytes(limit)), text::unbroken(&duration(info.max_duration)))}
                 </span>
             </label>
             {info.kept.map(|kept| view! { <p class="muted" data-testid="kept">{kept}</p> })}
@@ -196,13 +196,15 @@ fn UploadForm(info: UploadInfo) -> impl IntoView {
                         class="input"
                         id="track"
                         name="track"
-                        placeholder="A number, or mix; the main one if left empty"
+                        aria-describedby="track-hint"
                         pattern=" *([1-9][0-9]*|mix) *"
                         title="A number from 1, or mix for all tracks"
                         autocomplete="off"
                         data-testid="track-input"
                         node_ref=track
                     />
+                    // Longer than a field is wide.
+                    <span class="hint" id="track-hint">"A number, or mix; the main one if left empty"</span>
                 </p>
             </div>
             {move || mismatch.get().map(|message| view! { <Alert message/> })}
