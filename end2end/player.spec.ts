@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, test, visit } from './fixtures.ts';
-import { create, waitForEnd } from './sessions.ts';
+import { create, upload, waitForEnd } from './sessions.ts';
 import { WORDS, at, clickWave, currentLineIsVisible, media, open, paused, speed } from './player.ts';
 import { clip } from './speech.ts';
 import { slowEngine, tone } from './tones.ts';
@@ -49,6 +49,35 @@ test.describe('with lines and words', () => {
     await page.locator('html[data-hydrated]').waitFor({ state: 'attached' });
     await expect(page.getByTestId('speed')).toHaveValue('2.5');
     expect(await speed(page)).toBe(2.5);
+  });
+
+  /** Hark's player is there and works, as on a page that was loaded. */
+  async function expectPlayer(page: Page) {
+    await expect(page.getByTestId('play')).toBeVisible();
+    await expect(media(page)).toBeHidden();
+    await expect(media(page)).not.toHaveAttribute('controls');
+    await expect(page.getByTestId('speed')).toHaveValue('1.5');
+    expect(await speed(page)).toBe(1.5);
+    await expect(page.getByTestId('use-keys')).toBeChecked();
+    // Its lines are reached by Tab, and not their list.
+    await expect(page.getByTestId('transcript')).toHaveAttribute('tabindex', '-1');
+    await page.getByTestId('play').click();
+    await expect(page.getByTestId('play')).toHaveAccessibleName('Pause');
+    await expect.poll(() => at(page)).toBeGreaterThan(0.2);
+  }
+
+  test('the player is there on a page that was reached within the app', async ({ page }) => {
+    await page.addInitScript(() => localStorage.setItem('hark-speed', '1.5'));
+    await open(page, 60);
+    await expectPlayer(page);
+    await page.getByRole('link', { name: 'Sessions' }).first().click();
+    await page.getByTestId('session-row').getByRole('link').first().click();
+    await expect(page.getByTestId('segment').first()).toBeVisible();
+    await expectPlayer(page);
+    // After an upload.
+    await upload(page, clip('wav'));
+    await expect(page.getByTestId('segment').first()).toBeVisible();
+    await expectPlayer(page);
   });
 
   test('the waveform shows the time under the pointer and is a slider', async ({ page }) => {

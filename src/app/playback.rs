@@ -230,7 +230,7 @@ impl PlayerControl {
         }
     }
 
-    /// Begins, once the page is hydrated: reads what the browser keeps, and what its element has done by then.
+    /// Begins, once the player is in the document: reads what the browser keeps, and what its element has done by then.
     pub(crate) fn begin(self) {
         player::mark_player(true);
         let keys = player::keys_on();

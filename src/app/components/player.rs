@@ -19,7 +19,7 @@ use crate::{
         text,
     },
 };
-use leptos::{ev, prelude::*};
+use leptos::{ev, html, prelude::*};
 
 /// The containers that may hold a picture.
 const WITH_PICTURE: [&str; 3] = ["mp4", "webm", "mkv"];
@@ -117,6 +117,17 @@ pub fn Player(
     peaks: Vec<u8>,
 ) -> impl IntoView {
     let id = control.id;
+    let recording = NodeRef::<html::Div>::new();
+    // Whether the parts are in the document, where they are found by their names. On a page that was loaded they are; on one
+    // that was reached within the app they come after the effects.
+    let there = RwSignal::new(false);
+    effect(move || {
+        let _ = recording.get();
+        player::once_in_document(recording, move || {
+            untrack(|| control.begin());
+            there.set(true);
+        });
+    });
     effect(move || {
         player::listen(&MEDIA_EVENTS, true, move |_| control.report());
         player::listen(&CONTROL_EVENTS, false, move |event: ev::Event| {
@@ -126,7 +137,6 @@ pub fn Player(
                 control.perform(command);
             }
         });
-        untrack(|| control.begin());
         on_cleanup(|| player::mark_player(false));
     });
     let with_picture = WITH_PICTURE.contains(&&*media.format);
@@ -134,6 +144,9 @@ pub fn Player(
     let said = control.state.with_untracked(|player| player.source.note(&kind, with_picture));
     let mut before = Vec::new();
     effect(move || {
+        if !there.get() {
+            return;
+        }
         let length = control.length(status);
         let (mut parts, source) = control.state.with(|player| (shown(&player.now, length), player.source.clone()));
         let said = source.note(&kind, with_picture);
@@ -149,7 +162,7 @@ pub fn Player(
     });
     let length_shown = status.with_untracked(|s| s.duration_total);
     view! {
-        <div class="recording" data-part="recording" data-native="">
+        <div class="recording" data-part="recording" data-native="" node_ref=recording>
             <div class="as-is" inner_html=element(id, &media)></div>
             <div class="player" role="group" aria-label="Player" data-testid="player">
                 <div class="as-is" inner_html=controls(length_shown, with_picture) + &note(id, &said)></div>

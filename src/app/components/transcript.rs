@@ -136,9 +136,12 @@ pub fn TranscriptLines(
     });
     // In an effect of its own: Leptos doesn't run one again that reads `aim`, too, which is computed from the same memo.
     effect(move || happened(Event::Lines(count.get())));
+    effect(move || {
+        let _ = list.get();
+        player::prepare_list(list);
+    });
     // Lines that fit into the list are scrolled with the page.
     effect(move || {
-        player::prepare_list(list);
         player::listen(&EVENTS, true, move |event: ev::Event| {
             let within = player::rove(list, &event);
             match &*event.type_() {

@@ -191,6 +191,16 @@ fn keep(key: &str, value: Option<String>) {
     }
 }
 
+/// Calls `then` once this element is in the document: at once if it is, otherwise in the frame in which it is. Not at all if the
+/// element is gone by then.
+pub fn once_in_document(element: NodeRef<html::Div>, then: impl FnOnce() + 'static) {
+    match element.try_get_untracked().flatten() {
+        Some(element) if element.is_connected() => then(),
+        Some(_) => request_animation_frame(move || once_in_document(element, then)),
+        None => {}
+    }
+}
+
 /// Tells styles whether a player stays at the top of the page, so that the focus isn't moved beneath it.
 pub fn mark_player(shown: bool) {
     if let Some(root) = document().document_element() {

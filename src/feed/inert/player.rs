@@ -60,6 +60,9 @@ pub fn keys_on() -> bool {
 /// Does nothing.
 pub fn keep_keys(_on: bool) {}
 
+/// Does nothing: there is no document.
+pub fn once_in_document(_element: NodeRef<html::Div>, _then: impl FnOnce() + 'static) {}
+
 /// Does nothing.
 pub fn mark_player(_shown: bool) {}
 
