@@ -43,6 +43,32 @@ for (const javaScriptEnabled of [true, false]) {
   });
 }
 
+test('the search goes on from the hit that led to the page', async ({ page }) => {
+  await visit(page, '/');
+  const id = await create(page, clip('wav'));
+  expect(await waitForEnd(page, id)).toBe('completed');
+  const current = () =>
+    page.evaluate(() => {
+      const [range] = (CSS as any).highlights.get('found-now') as Set<Range>;
+      return range?.startContainer.parentElement!.closest('.line')!.id;
+    });
+  // Reached within the app, and loaded.
+  for (const reload of [false, true]) {
+    await visit(page, '/?q=line');
+    const hit = page.getByTestId('found-line').nth(2);
+    await expect(hit).toHaveText('0:02 line 2');
+    await hit.click();
+    await page.waitForURL(url => url.pathname === `/sessions/${id}`);
+    if (reload) await visit(page, page.url());
+    const count = page.getByTestId('find-count');
+    await expect(count).toHaveText(/^3 of /);
+    expect(await current()).toBe('line-2');
+    await page.getByTestId('find-next').click();
+    await expect(count).toHaveText(/^4 of /);
+    expect(await current()).toBe('line-3');
+  }
+});
+
 test('a transcript is searched by keyboard and mouse', async ({ page }) => {
   await visit(page, '/');
   const id = await create(page, clip('wav'));
@@ -89,8 +115,12 @@ test.describe('while it runs', () => {
     await visit(page, '/');
     const id = await create(page, clip('wav'));
     await visit(page, `/sessions/${id}`);
+    await page.getByTestId('find').fill('line');
+    await expect(page.getByTestId('find-count')).toHaveText('1 of 2', { timeout: 30_000 });
+    // The first is still the current one.
+    expect(await page.evaluate(() => [...(CSS as any).highlights.get('found-now')].map(String))).toEqual(['line']);
     await page.getByTestId('find').fill('line 1');
-    await expect(page.getByTestId('find-count')).toHaveText('1 of 1', { timeout: 30_000 });
+    await expect(page.getByTestId('find-count')).toHaveText('1 of 1');
     await expectState(page, 'processing');
     const list = await context.newPage();
     await visit(list, '/?q=%22line%201%22');

@@ -67,7 +67,7 @@ pub use session_row::SessionRow;
 pub use skeleton::{ListSkeleton, PageSkeleton};
 pub use stages::Stages;
 pub use theme_select::ThemeSelect;
-pub use transcript::TranscriptLines;
+pub use transcript::{TranscriptLines, line_at};
 pub use try_sample::TrySampleButton;
 pub use undo::UndoNotice;
 pub use unfinished_uploads::UnfinishedUploads;

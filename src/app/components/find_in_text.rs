@@ -2,7 +2,7 @@
 //! left alone.
 
 use super::{Icon, Symbol};
-use crate::feed::browser::find;
+use crate::{app::effect, feed::browser::find};
 use leptos::{ev, html, prelude::*};
 
 /// The field and its buttons, which work once the app runs.
@@ -15,33 +15,41 @@ pub fn FindInText(
     count: Signal<usize>,
     /// What is searched at first.
     wanted: String,
+    /// The line, counted from the first, that the page leads to: its place is the current one at first.
+    start_line: Option<u32>,
 ) -> impl IntoView {
     let ready = RwSignal::new(false);
     Effect::new(move || ready.set(true));
     let wanted = RwSignal::new(wanted);
     let found = RwSignal::new(0);
     let current = RwSignal::new(0);
-    Effect::new(move |before: Option<String>| {
+    let mut before = None;
+    effect(move || {
         // New lines are searched, too.
         count.track();
-        let _ = list.get();
         let text = wanted.get();
-        found.set(find::mark(list, &text));
-        if before.as_ref() != Some(&text) {
-            current.set(0);
-            // What came with the address leads to a line of its own.
-            if before.is_some() {
-                find::go_to(0);
-            }
+        if list.get().is_none() {
+            return;
         }
-        text
+        let all = find::mark(list, &text);
+        found.set(all);
+        let typed = before.as_ref().is_some_and(|before| *before != text);
+        let place = match before {
+            // What came with the address leads to a line of its own.
+            None => start_line.map_or(0, find::first_from),
+            Some(_) if typed => 0,
+            Some(_) => current.get_untracked().min(all.saturating_sub(1)),
+        };
+        current.set(place);
+        find::make_current(place, typed);
+        before = Some(text);
     });
     on_cleanup(find::clear);
     let step = move |forward: bool| {
         let all = found.get_untracked();
         if all > 0 {
             current.update(|n| *n = if forward { *n + 1 } else { *n + all - 1 } % all);
-            find::go_to(current.get_untracked());
+            find::make_current(current.get_untracked(), true);
         }
     };
     let on_key = move |event: ev::KeyboardEvent| match event.key().as_str() {

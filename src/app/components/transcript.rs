@@ -21,7 +21,8 @@ const LINES: &str = "transcript";
 const EVENTS: [&str; 6] = ["scroll", "wheel", "touchmove", "pointerdown", "keydown", "focusin"];
 
 /// The line at a position of the recording, if there is one, counted from the transcript's first.
-fn line_at(segments: &[Segment], seconds: f64) -> Option<u32> {
+#[must_use]
+pub fn line_at(segments: &[Segment], seconds: f64) -> Option<u32> {
     let after = segments.partition_point(|s| s.start <= seconds);
     let line = (0..after).rev().take(OVERLAPPING).find(|line| segments.get(*line).is_some_and(|s| seconds < s.end))?;
     u32::try_from(line).ok()
@@ -55,8 +56,8 @@ pub fn TranscriptLines(
     control: Option<PlayerControl>,
     /// Set to the element that scrolls.
     list: NodeRef<html::Div>,
-    /// The position whose line is shown at first, in seconds.
-    start_at: Option<f64>,
+    /// The line that is shown at first, counted from the transcript's first.
+    start_line: Option<u32>,
 ) -> impl IntoView {
     let view = ArcStoredValue::new(view);
     let count = Memo::new({
@@ -79,7 +80,6 @@ pub fn TranscriptLines(
         }
     });
 
-    let wanted_line = start_at.and_then(|at| view.get_value().with_untracked(|v| line_at(&v.segments, at)));
     // Marked through the DOM: otherwise each of thousands of lines would have to watch the position.
     effect(move || player::mark_line(list, current.get()));
     let aim = Memo::new(move |before: Option<&Aim>| {
@@ -102,7 +102,7 @@ pub fn TranscriptLines(
         }
     };
     effect(move || {
-        let (Some(_), Some(line)) = (list.get(), wanted_line) else { return };
+        let (Some(_), Some(line)) = (list.get(), start_line) else { return };
         // A list that has just been made isn't in the document yet.
         request_animation_frame(move || {
             if player::scroll_to(list, Aim::Line(line)) {

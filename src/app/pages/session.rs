@@ -10,7 +10,7 @@ use crate::{
             ActionAlert, AnotherChoice, Arrival, CancelButton, Connection, CopyButtons, DeleteButton, Downloads,
             FindInText, HowUpdatesCame, Icon, LoadBoundary, Moment, NotifyWhenDone, Player, ProgressBar, Reload,
             Rename, RetryButton, Stages, StallWarning, StateChip, Symbol, TranscriptLines, announce_milestones,
-            retry_on_failure,
+            line_at, retry_on_failure,
         },
         detours::{PageTitle, live_text},
         effect,
@@ -110,6 +110,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
     // A link to a second of the recording, as a search gives it.
     let address = use_query_map().get_untracked();
     let start_at = address.get_str("t").and_then(dom::number).filter(|t| *t >= 0.0);
+    let start_line = start_at.and_then(|at| view.with_untracked(|v| line_at(&v.segments, at)));
     let wanted = address.get_str("find").unwrap_or_default().to_owned();
     effect(move || {
         if let Some(at) = start_at {
@@ -137,8 +138,8 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
                 <Remarks status/>
                 <AnotherChoice actions session=newest status/>
                 <NoLines status/>
-                <FindInText list count wanted/>
-                <TranscriptLines view running control=has_recording.then_some(control) list start_at/>
+                <FindInText list count wanted start_line/>
+                <TranscriptLines view running control=has_recording.then_some(control) list start_line/>
             </section>
             <div class="session-more">
                 <Downloads id status has_lines/>

@@ -15,8 +15,8 @@ const CURRENT: &str = "found-now";
 const ATTRIBUTE: &str = "data-found";
 
 thread_local! {
-    /// The places that are marked, each with its line.
-    static FOUND: RefCell<Vec<(web_sys::Element, web_sys::Range)>> = const { RefCell::new(Vec::new()) };
+    /// The places that are marked, each with its line and that line's number, from 0.
+    static FOUND: RefCell<Vec<(u32, web_sys::Element, web_sys::Range)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Marks what is searched, and no longer what was. Returns how many places there are, 2000 at most.
@@ -39,7 +39,7 @@ pub fn mark(list: NodeRef<html::Div>, wanted: &str) -> usize {
             if let Some(range) = range(&nodes, from, to) {
                 ranges.push(&range);
                 let _ = line.set_attribute(ATTRIBUTE, "");
-                found.push((line.clone(), range));
+                found.push((n, line.clone(), range));
             }
         }
         if found.len() >= MAX_MARKS {
@@ -53,11 +53,19 @@ pub fn mark(list: NodeRef<html::Div>, wanted: &str) -> usize {
     })
 }
 
-/// Marks the place with this number as the current one, and scrolls to it.
-pub fn go_to(number: usize) {
+/// The number of the first place in this line or below; of the first of all if there is none.
+pub fn first_from(line: u32) -> usize {
+    FOUND.with(|found| found.borrow().iter().position(|(n, ..)| *n >= line).unwrap_or(0))
+}
+
+/// Marks the place with this number as the current one, and scrolls to it if so wanted.
+pub fn make_current(number: usize, scroll: bool) {
     let place = FOUND.with(|found| found.borrow().get(number).cloned());
-    let Some((line, range)) = place else { return };
+    let Some((_, line, range)) = place else { return };
     highlight(CURRENT, &js_sys::Array::of1(&range));
+    if !scroll {
+        return;
+    }
     let options = web_sys::ScrollIntoViewOptions::new();
     options.set_block(web_sys::ScrollLogicalPosition::Nearest);
     line.scroll_into_view_with_scroll_into_view_options(&options);
@@ -66,7 +74,7 @@ pub fn go_to(number: usize) {
 /// Marks nothing any more.
 pub fn clear() {
     let found = FOUND.with(RefCell::take);
-    for (line, _) in found {
+    for (_, line, _) in found {
         let _ = line.remove_attribute(ATTRIBUTE);
     }
     for name in [ALL, CURRENT] {
