@@ -33,6 +33,9 @@ for (const colorScheme of ['light', 'dark'] as const) {
         expect(await waitForEnd(page, id)).toBe('completed');
         await visit(page, `/sessions/${id}`);
         await check('session-completed');
+        // What it came to, on one line.
+        const lines = await page.getByTestId('outcome').evaluate(e => e.clientHeight / parseFloat(getComputedStyle(e).lineHeight));
+        expect(lines).toBeLessThan(1.5);
         await visit(page, '/');
         await check('list');
         const word = (await page.request.get(`/api/v1/sessions/${id}/transcript.txt`).then(r => r.text())).split(/\s/).find(w => w.length > 3);
