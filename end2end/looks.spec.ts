@@ -36,8 +36,15 @@ for (const colorScheme of ['light', 'dark'] as const) {
         // What it came to, on one line.
         const lines = await page.getByTestId('outcome').evaluate(e => e.clientHeight / parseFloat(getComputedStyle(e).lineHeight));
         expect(lines).toBeLessThan(1.5);
+        await page.emulateMedia({ media: 'print' });
+        for (const part of ['find', 'find-next', 'rename', 'player', 'status-card']) await expect(page.getByTestId(part)).toBeHidden();
+        await page.screenshot({ path: `artifacts/screenshots/session-print-${colorScheme}-${width}.png`, fullPage: true });
+        await page.emulateMedia({ media: 'screen' });
         await visit(page, '/');
         await check('list');
+        await page.emulateMedia({ media: 'print' });
+        await expect(page.getByTestId('search')).toBeHidden();
+        await page.emulateMedia({ media: 'screen' });
         const word = (await page.request.get(`/api/v1/sessions/${id}/transcript.txt`).then(r => r.text())).split(/\s/).find(w => w.length > 3);
         await visit(page, `/?q=${word}`);
         await expect(page.getByTestId('found-line').first()).toBeVisible();
