@@ -23,7 +23,7 @@ test.describe('with a slow engine', () => {
   test('a running session is shown until its end, and its transcript can be downloaded', async ({ page }) => {
     await uploadClip(page);
     const title = await page.getByTestId('session-title').textContent();
-    await expect(notice(page)).toHaveText('This page reloads every 3 seconds. Pause');
+    await expect(notice(page)).toHaveText('This page reloads every 3 seconds. Pause it before you type or select anything.');
     await expect(page.getByTestId('segment').first()).toBeVisible();
     await expect(page.getByTestId('progress')).toHaveAttribute('aria-valuenow', /\d/);
     // The test doesn't reload the page: the page reloads itself.

@@ -22,7 +22,7 @@ pub fn Reload(
         } else {
             let sign = if address.contains('?') { "&amp;" } else { "?" };
             format!(
-                r#"<meta http-equiv="refresh" content="3"><p class="notice">This page reloads every 3 seconds. <a href="{address}{sign}reload=off">Pause</a></p>"#
+                r#"<meta http-equiv="refresh" content="3"><p class="notice">This page reloads every 3 seconds. <a href="{address}{sign}reload=off">Pause it</a> before you type or select anything.</p>"#
             )
         }
     };
