@@ -64,6 +64,31 @@ test.describe('with a slow engine', () => {
     await expect(page.locator('meta[http-equiv=refresh]')).toHaveCount(1);
   });
 
+  test('a running session is renamed on a page that does not reload meanwhile', async ({ page }) => {
+    await uploadClip(page);
+    const session = page.url();
+    await expect(page.getByTestId('rename')).toBeHidden();
+    await page.getByTestId('rename-link').click();
+    await expect(page).toHaveURL(`${session}?reload=off&rename=on`);
+    await expect(page.locator('meta[http-equiv=refresh]')).toHaveCount(0);
+    await expect(page.getByTestId('rename-link')).toHaveCount(0);
+    const field = page.getByTestId('rename-input');
+    await expect(field).toBeFocused();
+    await expect(field).toHaveValue((await page.getByTestId('session-title').textContent())!);
+    // A failure leaves it open.
+    await field.fill(' ');
+    await page.getByTestId('rename-save').click();
+    await expect(page.getByTestId('error-message')).toContainText('the title is empty');
+    await expect(field).toBeVisible();
+    await field.fill('The road');
+    await page.getByTestId('rename-save').click();
+    await expect(page.getByTestId('session-title')).toHaveText('The road');
+    // The page goes on.
+    await expect(page).toHaveURL(session);
+    await expect(page.getByTestId('rename-input')).toBeHidden();
+    await expect(page.locator('meta[http-equiv=refresh]')).toHaveCount(1);
+  });
+
   test('cancel, retry, rename, search and delete work', async ({ page }) => {
     await uploadClip(page);
     const session = page.url();

@@ -356,6 +356,8 @@ test('renaming and deleting reach every device', async ({ page, context, someone
   }
   const second = await context.newPage();
   await visit(second, `/sessions/${running}`);
+  const third = await context.newPage();
+  await visit(third, `/sessions/${id}`);
   await page.getByTestId('rename').click();
   await page.getByTestId('rename-input').fill('The new title');
   await page.getByTestId('rename-save').click();
@@ -363,6 +365,10 @@ test('renaming and deleting reach every device', async ({ page, context, someone
   for (const list of [phone, old, tab]) {
     await expect(list.locator(`[data-session="${id}"]`).getByTestId('session-title')).toHaveText('The new title');
   }
+  // Who renames it there, too, begins with that title.
+  await expect(third.getByTestId('session-title')).toHaveText('The new title');
+  await third.getByTestId('rename').click();
+  await expect(third.getByTestId('rename-input')).toHaveValue('The new title');
   const row = phone.locator(`[data-session="${running}"]`);
   await row.getByTestId('menu').click();
   // It is sent once it can't be undone any more.

@@ -36,6 +36,9 @@ for (const colorScheme of ['light', 'dark'] as const) {
         // What it came to, on one line.
         const lines = await page.getByTestId('outcome').evaluate(e => e.clientHeight / parseFloat(getComputedStyle(e).lineHeight));
         expect(lines).toBeLessThan(1.5);
+        await page.getByTestId('rename').click();
+        await check('session-rename');
+        await page.getByTestId('rename').click();
         await page.emulateMedia({ media: 'print' });
         for (const part of ['find', 'find-next', 'rename', 'player', 'status-card']) await expect(page.getByTestId(part)).toBeHidden();
         await page.screenshot({ path: `artifacts/screenshots/session-print-${colorScheme}-${width}.png`, fullPage: true });

@@ -5,7 +5,7 @@ import { readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test, visit } from './fixtures.ts';
-import { create, expectState, expectTranscript } from './sessions.ts';
+import { create, expectState, expectTranscript, waitForEnd } from './sessions.ts';
 import { clip } from './speech.ts';
 
 const ENGINE = path.join(import.meta.dirname, 'counting_engine.py');
@@ -129,7 +129,8 @@ test.describe('with a slow engine', () => {
     for (const [opener, inside] of [['rename', 'rename-input'], ['delete', 'confirm-delete']]) {
       await page.getByTestId(opener).focus();
       await page.keyboard.press('Enter');
-      await page.keyboard.press('Tab');
+      // The field of the title has it at once.
+      if (opener !== 'rename') await page.keyboard.press('Tab');
       await expect(page.getByTestId(inside)).toBeFocused();
       await page.keyboard.press('Escape');
       await expect(page.getByTestId(inside)).toBeHidden();
@@ -141,6 +142,47 @@ test.describe('with a slow engine', () => {
     await expect(page.getByTestId('session-title')).toHaveText('Another name');
     await expect(page.getByTestId('rename')).toBeFocused();
   });
+
+  for (const width of [390, 1280]) {
+    test(`a title is changed where it stands, and nothing moves, ${width} wide`, async ({ page }) => {
+      await page.setViewportSize({ width, height: 800 });
+      await visit(page, '/');
+      const id = await create(page, clip('wav'));
+      await waitForEnd(page, id);
+      const title = 'A long title of a meeting about roads, houses and mornings, which takes several lines on a phone';
+      expect((await page.request.patch(`/api/v1/sessions/${id}`, { data: { title } })).ok()).toBe(true);
+      await visit(page, `/sessions/${id}`);
+      const [button, field, heading] = [page.getByTestId('rename'), page.getByTestId('rename-input'), page.getByTestId('session-title')];
+      const places = async () => [await button.boundingBox(), await page.getByTestId('status-card').boundingBox(), await page.getByTestId('transcript').boundingBox()];
+      const before = await places();
+      await expect(button).toHaveAccessibleName('Rename');
+      await button.click();
+      await expect(button).toHaveAccessibleName('Close');
+      expect(await places()).toEqual(before);
+      // The form takes the place of the heading.
+      const [form, under] = [(await page.locator('.rename form').boundingBox())!, (await heading.boundingBox())!];
+      expect(form.y).toBeLessThanOrEqual(under.y);
+      expect(form.y + form.height).toBeGreaterThanOrEqual(under.y + under.height);
+      // What is typed takes the place of the title.
+      await expect(field).toBeFocused();
+      await expect(field).toHaveValue(title);
+      await page.keyboard.type('Given up');
+      await expect(field).toHaveValue('Given up');
+      await page.keyboard.press('Escape');
+      await expect(field).toBeHidden();
+      await expect(button).toBeFocused();
+      await page.keyboard.press('Enter');
+      await expect(field).toHaveValue(title);
+      await page.keyboard.type('Roads');
+      await page.getByTestId('rename-save').click();
+      await expect(heading).toHaveText('Roads');
+      await expect(button).toBeFocused();
+      await button.click();
+      await expect(field).toHaveValue('Roads');
+      await button.click();
+      await expect(field).toBeHidden();
+    });
+  }
 
   test('the title and the icon show the progress', async ({ page }) => {
     await visit(page, '/');

@@ -133,6 +133,13 @@ test.describe('with lines and words', () => {
     await page.keyboard.press('m');
     await page.keyboard.press('k');
     await expect.poll(() => paused(page)).toBe(false);
+    // Esc first closes what is open.
+    await page.getByTestId('delete').focus();
+    await page.keyboard.press('Enter');
+    await expect(page.getByTestId('confirm-delete')).toBeVisible();
+    await page.keyboard.press('Escape');
+    await expect(page.getByTestId('confirm-delete')).toBeHidden();
+    expect(await paused(page)).toBe(false);
     await page.keyboard.press('Escape');
     await expect.poll(() => paused(page)).toBe(true);
 

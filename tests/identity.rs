@@ -499,9 +499,11 @@ async fn the_error_of_a_form_is_shown_once_and_cannot_be_forged() {
         text(&html, "[data-testid=error-message]")
     };
     let query = format!("{page}?reload=off&__path=x&__err=y");
+    let opened = format!("{page}?reload=off&rename=on");
     let cases = [
         (Some(query.as_str()), format!("/sessions/{id}?reload=off")),
         (Some(&page), format!("/sessions/{id}")),
+        (Some(opened.as_str()), format!("/sessions/{id}?reload=off&rename=on")),
         (Some("https://evil.example/"), "/".to_owned()),
         (None, "/".to_owned()),
     ];
@@ -519,8 +521,13 @@ async fn the_error_of_a_form_is_shown_once_and_cannot_be_forged() {
         );
         assert_eq!(shown_error(&url).await, None, "shown twice");
     }
-    // A form that succeeds redirects back, within the site only.
-    for (from, to) in [(page.as_str(), format!("/sessions/{id}")), ("https://evil.example/x", "/".to_owned())] {
+    // A form that succeeds redirects back, within the site only; and not to an address that opens it again.
+    let cases = [
+        (page.as_str(), format!("/sessions/{id}")),
+        (opened.as_str(), format!("/sessions/{id}")),
+        ("https://evil.example/x", "/".to_owned()),
+    ];
+    for (from, to) in cases {
         let sent = me.submit(&app, Some(from), RenameSession::PATH, &[("id", id), ("title", "New")]).await;
         assert_eq!((location(&sent), shown_error(&page).await), (to, None));
     }

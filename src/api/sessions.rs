@@ -117,14 +117,17 @@ pub async fn act_on_sessions(action: String, #[server(default)] ids: Vec<Session
     pages::answer(async |c| pages::act_on_sessions(&c, &action, &ids).await).await
 }
 
-/// Gives a session another title.
+/// Gives a session another title. A form that was sent without scripts from a page on which it was open leads to one where it is
+/// closed.
 ///
 /// # Errors
 /// `invalid_title` if it is empty or too long; `not_found` as above.
 #[server]
 pub async fn rename_session(id: SessionId, title: String) -> Result<Session, ApiError> {
     use crate::server::pages;
-    pages::answer(async |c| c.state.sessions.rename(&c.owner, id, &title).await).await
+    let session = pages::answer(async |c| c.state.sessions.rename(&c.owner, id, &title).await).await?;
+    pages::leave_open_form(&format!("/sessions/{id}"));
+    Ok(session)
 }
 
 /// Deletes a session, its recording and its segments, then redirects from the session's page to the list.

@@ -18,9 +18,6 @@ use crate::{
 };
 use leptos::{prelude::*, server_fn::ServerFn};
 
-/// The id of the button that opens the form with a session's title.
-pub(crate) const RENAME: &str = "rename";
-
 /// The id of the group of buttons that change a session.
 pub(crate) fn actions_id(session: SessionId) -> String {
     format!("actions-{session}")
@@ -127,8 +124,6 @@ impl Actions {
     /// Handles the answer to a renaming.
     pub(crate) fn renamed(self, id: SessionId, answer: Result<Session, ApiError>) {
         if let Some(session) = self.answer(id, answer) {
-            // The form that had the focus is closed.
-            dom::focus(RENAME);
             let title = session.title.to_string();
             browser::tell_renamed(id, &title);
             self.feed.renamed(id, title);

@@ -10,6 +10,8 @@ pub const IDENTITY_PAGE: &str = "/identity";
 pub const OPEN_PAGE: &str = "/identity/open";
 /// The page of speech models.
 pub const MODELS_PAGE: &str = "/models";
+/// The name in the query of a session's page with which the form for its title is open.
+pub const RENAME: &str = "rename";
 /// The address of the upload form: the JSON API, which reads it as a stream.
 pub const UPLOAD_PATH: &str = "/api/v1/sessions";
 

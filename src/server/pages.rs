@@ -23,8 +23,8 @@ use crate::model::{
     ApiError, Filter, SessionId, Timestamp,
     many::{ManyAction, Outcome, failures},
     page::{
-        IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, MODELS_PAGE, ModelsInfo, OpenInfo, Opens, SessionList,
-        UploadInfo,
+        IDENTITY_PAGE, IdentityInfo, LanguageInfo, LinkInfo, MODELS_PAGE, ModelsInfo, OpenInfo, Opens, RENAME,
+        SessionList, UploadInfo,
     },
 };
 use axum::{
@@ -77,6 +77,19 @@ fn is_form() -> bool {
         let accept = request.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         request.method == Method::POST && accept.contains("text/html")
     })
+}
+
+/// Leads to `page` if the form was sent without scripts from an address that opens it: otherwise it would be open again.
+pub fn leave_open_form(page: &str) {
+    let opens = |address: &str| {
+        let query = address.split_once('?').map(|(_, query)| query).unwrap_or_default();
+        query.split('&').any(|pair| pair.split('=').next() == Some(RENAME))
+    };
+    let from = use_context::<Parts>()
+        .and_then(|request| request.headers.get(header::REFERER)?.to_str().ok().map(str::to_owned));
+    if is_form() && from.is_some_and(|from| opens(&from)) {
+        leptos_axum::redirect(page);
+    }
 }
 
 /// The path and error of the failed form that the page being rendered must show; for forms sent without JavaScript.

@@ -98,8 +98,9 @@ pub fn DeleteButton(
     view! {
         // `<details>` asks for confirmation with and without JavaScript.
         <details class="confirm" node_ref=details hidden=at_once on:keydown=move |event| {
-            if event.key() == "Escape" {
-                dom::close(details);
+            if event.key() == "Escape" && dom::close(details) {
+                // It would pause the player.
+                event.prevent_default();
             }
         }>
             <summary class="button quiet" data-testid="delete">

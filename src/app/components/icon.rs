@@ -27,6 +27,7 @@ pub enum Symbol {
     Plus,
     Bell,
     More,
+    Close,
 }
 
 impl Symbol {
@@ -53,6 +54,7 @@ impl Symbol {
             Self::Down => "M12 5v14M6 13l6 6 6-6",
             Self::Up => "M12 19V5M6 11l6-6 6 6",
             Self::Plus => "M12 5v14M5 12h14",
+            Self::Close => "M6 6l12 12M18 6L6 18",
             Self::More => "M5 11.9v.2M12 11.9v.2M19 11.9v.2",
             Self::Bell => "M5 17h14c-1.5-1.8-2-3-2-6.5a5 5 0 0 0-10 0c0 3.5-.5 4.7-2 6.5M10 20.5h4",
         }

@@ -3,6 +3,15 @@
 use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
 
+/// The query with which a page doesn't reload.
+pub(super) const OFF: &str = "reload=off";
+
+/// Whether the page's address has it.
+pub(super) fn paused() -> impl Fn() -> bool + Copy {
+    let params = use_query_map();
+    move || params.with(|params| params.get_str("reload") == Some("off"))
+}
+
 /// What reloads the page every 3 seconds, and the link that pauses it: a form that one is filling in would be lost.
 #[component]
 pub fn Reload(
@@ -12,8 +21,7 @@ pub fn Reload(
     #[prop(into)]
     address: Signal<String>,
 ) -> impl IntoView {
-    let params = use_query_map();
-    let paused = move || params.with(|p| p.get_str("reload") == Some("off"));
+    let paused = paused();
     let html = move || {
         // Whatever somebody has typed is percent-encoded in an address.
         let address = address.get().replace('&', "&amp;");
@@ -22,7 +30,7 @@ pub fn Reload(
         } else {
             let sign = if address.contains('?') { "&amp;" } else { "?" };
             format!(
-                r#"<meta http-equiv="refresh" content="3"><p class="notice">This page reloads every 3 seconds. <a href="{address}{sign}reload=off">Pause it</a> before you type or select anything.</p>"#
+                r#"<meta http-equiv="refresh" content="3"><p class="notice">This page reloads every 3 seconds. <a href="{address}{sign}{OFF}">Pause it</a> before you type or select anything.</p>"#
             )
         }
     };

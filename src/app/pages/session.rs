@@ -123,8 +123,10 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
         <Reload running address=format!("/sessions/{id}")/>
         <div class="page-head session-head">
             <p class="crumb"><A href=move || back.get()>"Sessions"</A></p>
-            <h1 dir="auto" data-testid="session-title" inner_html=move || live_text(title.get())></h1>
-            <Rename actions id title/>
+            <div class="title-row">
+                <h1 dir="auto" data-testid="session-title" inner_html=move || live_text(title.get())></h1>
+                <Rename actions id title running/>
+            </div>
         </div>
         <ActionAlert actions/>
         <div class="session">

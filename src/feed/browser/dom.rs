@@ -192,9 +192,19 @@ pub fn focus(id: &str) {
     }
 }
 
-/// Closes what somebody has opened, and moves the focus back to what opens it.
-pub fn close(details: NodeRef<html::Details>) {
-    let Some(details) = details.get_untracked() else { return };
+/// Opens a form with one field, which begins with this text, selected.
+pub fn open(details: NodeRef<html::Details>, field: NodeRef<html::Input>, text: &str) {
+    let (Some(details), Some(field)) = (details.get_untracked(), field.get_untracked()) else { return };
+    details.set_open(true);
+    field.set_value(text);
+    // This fails only if the element can't have the focus.
+    let _ = field.focus();
+    field.select();
+}
+
+/// Closes what somebody has opened, and moves the focus back to what opens it. False if it isn't open.
+pub fn close(details: NodeRef<html::Details>) -> bool {
+    let Some(details) = details.get_untracked().filter(|details| details.open()) else { return false };
     details.set_open(false);
     if let Ok(Some(summary)) = details.query_selector("summary")
         && let Ok(summary) = summary.dyn_into::<web_sys::HtmlElement>()
@@ -202,6 +212,7 @@ pub fn close(details: NodeRef<html::Details>) {
         // This fails only if the element can't have the focus.
         let _ = summary.focus();
     }
+    true
 }
 
 /// Reads a number. The browser does it, because Rust's own reader of decimals would be 20 kB to load.

@@ -58,7 +58,12 @@ pub fn notify(_id: &str, _text: &str) {}
 pub fn focus(_id: &str) {}
 
 /// Does nothing.
-pub fn close(_details: NodeRef<html::Details>) {}
+pub fn open(_details: NodeRef<html::Details>, _field: NodeRef<html::Input>, _text: &str) {}
+
+/// False: nothing is open.
+pub fn close(_details: NodeRef<html::Details>) -> bool {
+    false
+}
 
 /// None: it is used only once the page is hydrated.
 #[must_use]
