@@ -622,6 +622,12 @@ async fn a_streaming_server_is_read_as_its_answer_comes() {
     let chunk = r#"{"object":"transcription.chunk","choices":[{"delta":{"content":"We left."}}]}"#;
     let server = FakeServer::start(move |_, _| openai_server::events(&[chunk, "[DONE]"])).await;
     assert_eq!(text(&one_piece(&server).await.unwrap()), "We left.");
+
+    // The parts are the text where the whole isn't sent once more.
+    for end in ["[DONE]", r#"{"type":"transcript.text.done","text":null}"#] {
+        let server = FakeServer::start(move |_, _| openai_server::events(&[delta, another, end])).await;
+        assert_eq!(text(&one_piece(&server).await.unwrap()), "We left early", "{end}");
+    }
 }
 
 #[tokio::test]

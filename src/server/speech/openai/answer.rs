@@ -127,9 +127,14 @@ impl StreamedAnswer {
         }
     }
 
-    /// Returns the complete answer; none if it broke off.
-    pub(super) fn whole(self) -> Option<Transcription> {
-        (self.done || (self.begun && !self.has_end)).then_some(self.answer)
+    /// Returns the complete answer; none if it broke off. Where the server sends no text of the whole, the text is that of
+    /// the parts, so that what was shown is also kept.
+    pub(super) fn whole(mut self) -> Option<Transcription> {
+        let is_whole = self.done || (self.begun && !self.has_end);
+        if self.answer.text.trim().is_empty() {
+            self.answer.text = self.partial;
+        }
+        is_whole.then_some(self.answer)
     }
 }
 
@@ -373,6 +378,10 @@ mod tests {
         assert_eq!(streamed(&openai[..2]).partial, "Good day");
         assert_eq!(streamed_text(&openai[..2]), None);
         assert_eq!(streamed_text(&openai).as_deref(), Some("Good day."));
+        // Without the text of the whole it is that of the parts.
+        for end in ["[DONE]", r#"{"type":"transcript.text.done","text":null}"#, r#"{"type":"transcript.text.done"}"#] {
+            assert_eq!(streamed_text(&[openai[0], openai[1], end]).as_deref(), Some("Good day"), "{end}");
+        }
         let vllm = [
             r#"{"object":"transcription.chunk","choices":[{"delta":{"content":" Good"}}]}"#,
             r#"{"object":"transcription.chunk","choices":[{"delta":{"content":" day."},"finish_reason":"stop"}]}"#,
@@ -398,6 +407,8 @@ mod tests {
         let parts = [r#"{"text":"a ","accumulated":"a "}"#, r#"{"text":"b","start":null,"accumulated":"a b"}"#];
         assert_eq!(streamed_text(&parts).as_deref(), Some("a b"));
         assert_eq!(streamed_text(&[segments[0], parts[1]]).as_deref(), Some("a|b"));
+        let without_texts = [r#"{"text":"a b","segments":[{"start":0,"end":1,"text":null}]}"#];
+        assert_eq!(streamed_text(&without_texts).as_deref(), Some("a b"));
         assert!(StreamedAnswer::default().add("no json").is_err());
         assert!(StreamedAnswer::default().add(r#"{"error":{"message":"out of memory"}}"#).is_err());
     }
