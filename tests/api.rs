@@ -64,6 +64,7 @@ say(type="ready", model="m")
 say(type="language", language="de", probability=0.75)
 say(type="remark", code="left_out", message="0:30 to 0:45 <b>could not</b> be heard.")
 say(type="remark", code="left_out", message="0:30 to 0:45 <b>could not</b> be heard.")
+for n in range(1, 20): say(type="remark", code="counted", message=f"{n} of them.", replaces=True)
 say(type="segment", start=0, end=1, text=os.environ["HARK_VOCABULARY"])
 say(type="done")
 "#;
@@ -80,7 +81,11 @@ say(type="done")
         serde_json::json!({"language": "de", "name": "German", "probability": 0.75})
     );
     assert_eq!(session["vocabulary"], "Ada Lovelace, Babbage");
-    let expected = serde_json::json!([{"code": "left_out", "message": "0:30 to 0:45 <b>could not</b> be heard."}]);
+    // What comes again is there once, and what grows is there as it was last.
+    let expected = serde_json::json!([
+        {"code": "left_out", "message": "0:30 to 0:45 <b>could not</b> be heard."},
+        {"code": "counted", "message": "19 of them."},
+    ]);
     assert_eq!(session["status"]["remarks"], expected);
     let json = me.json(&format!("/api/v1/sessions/{id}/transcript.json")).await;
     assert_eq!(json["session"]["status"]["remarks"], expected);

@@ -385,7 +385,10 @@ async fn one_piece(server: &FakeServer) -> Result<Vec<EngineEvent>, SpeechError>
 }
 
 fn remarks(events: &[EngineEvent]) -> Vec<&str> {
-    events.iter().filter_map(|e| if let EngineEvent::Remark(r) = e { Some(r.message.as_str()) } else { None }).collect()
+    events
+        .iter()
+        .filter_map(|e| if let EngineEvent::Remark { remark, .. } = e { Some(remark.message.as_str()) } else { None })
+        .collect()
 }
 
 fn partials(events: &[EngineEvent]) -> Vec<&str> {
@@ -511,9 +514,10 @@ async fn a_piece_that_a_server_cannot_transcribe_is_left_out_with_a_remark() {
         remarks(&events),
         [
             "1:14 to 1:44 could not be transcribed: the transcription server answered 500 Internal Server Error: list index out of range.",
-            "1:59 to 2:14 could not be transcribed: the transcription server answered 500 Internal Server Error: list index out of range."
+            "2 parts, 0:45 in all, could not be transcribed: 1:14 to 1:44, 1:59 to 2:14. In the end the transcription server answered 500 Internal Server Error: list index out of range."
         ]
     );
+    assert!(events.iter().all(|event| !matches!(event, EngineEvent::Remark { replaces: false, .. })));
     assert_eq!(events.last(), Some(&EngineEvent::Done));
     assert!((processed(&events) - 75.0).abs() < 0.01);
     // Twice, then once: after a failure in a row there are fewer tries.

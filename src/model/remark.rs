@@ -29,14 +29,29 @@ impl Remark {
         Self { code: clean(code, Self::MAX_CODE), message: clean(message, Self::MAX_MESSAGE) }
     }
 
-    /// Adds this remark to others, and returns whether they changed: they don't if they have it already, or are
-    /// [`Remark::MAX`].
+    /// Adds this remark to others, and returns whether they changed: they don't if they have it already. Where they would be
+    /// more than [`Remark::MAX`] the last one says that there are more.
     pub fn add_to(self, remarks: &mut Vec<Self>) -> bool {
-        let is_new = !self.message.is_empty() && remarks.len() < Self::MAX && !remarks.contains(&self);
-        if is_new {
-            remarks.push(self);
+        if self.message.is_empty() || remarks.contains(&self) {
+            return false;
         }
-        is_new
+        if remarks.len() < Self::MAX {
+            remarks.push(self);
+            return true;
+        }
+        let more = Self::new("more", "There is more to remark than is shown here.");
+        let is_first = !remarks.contains(&more);
+        remarks[Self::MAX - 1] = more;
+        is_first
+    }
+
+    /// Puts this remark in the place of `earlier`, or adds it if that isn't among the others. Returns whether they changed.
+    pub fn replace_in(self, earlier: Option<&Self>, remarks: &mut Vec<Self>) -> bool {
+        match remarks.iter_mut().find(|remark| earlier == Some(&**remark)) {
+            Some(_) if self.message.is_empty() => false,
+            Some(place) => std::mem::replace(place, self.clone()) != self,
+            None => self.add_to(remarks),
+        }
     }
 }
 
@@ -52,9 +67,31 @@ mod tests {
         let mut remarks = Vec::new();
         assert!(long.clone().add_to(&mut remarks) && !long.add_to(&mut remarks));
         assert!(!Remark::new("empty", " ").add_to(&mut remarks));
-        for n in 0..20 {
-            Remark::new("other", &n.to_string()).add_to(&mut remarks);
+        for n in 1..Remark::MAX {
+            assert!(Remark::new("other", &n.to_string()).add_to(&mut remarks));
         }
-        assert_eq!(remarks.len(), Remark::MAX);
+        assert_eq!((remarks.len(), remarks[7].message.as_str()), (Remark::MAX, "7"));
+        // One more is at least told of, once.
+        for n in 8..20 {
+            assert_eq!(Remark::new("other", &n.to_string()).add_to(&mut remarks), n == 8);
+            assert_eq!(
+                (remarks.len(), remarks[6].message.as_str(), remarks[7].code.as_str()),
+                (Remark::MAX, "6", "more")
+            );
+        }
+    }
+
+    #[test]
+    fn a_remark_that_grows_keeps_its_place() {
+        let [one, two, other] = ["1 part", "2 parts", "x"].map(|message| Remark::new("left_out", message));
+        let mut remarks = Vec::new();
+        assert!(one.clone().replace_in(None, &mut remarks) && other.clone().add_to(&mut remarks));
+        assert!(two.clone().replace_in(Some(&one), &mut remarks));
+        assert!(!two.clone().replace_in(Some(&two), &mut remarks));
+        assert_eq!(remarks, [two.clone(), other]);
+        assert!(!Remark::new("left_out", "").replace_in(Some(&two), &mut remarks));
+        // What it would replace may be of an attempt whose remarks are gone.
+        assert!(one.clone().replace_in(Some(&Remark::new("left_out", "gone")), &mut remarks));
+        assert_eq!(remarks[2], one);
     }
 }

@@ -176,7 +176,10 @@ fn sanitise(message: Message) -> io::Result<Message> {
         Message::Opened(info) => Message::Opened(sanitise_info(info)?),
         Message::Ended { info, remarks } => Message::Ended {
             info: sanitise_info(info)?,
-            remarks: remarks.iter().take(Remark::MAX).map(|r| Remark::new(&r.code, &r.message)).collect(),
+            remarks: remarks.iter().fold(Vec::new(), |mut kept, remark| {
+                Remark::new(&remark.code, &remark.message).add_to(&mut kept);
+                kept
+            }),
         },
         other => other,
     })

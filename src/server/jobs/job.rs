@@ -360,6 +360,8 @@ impl<'a> Job<'a> {
         // The survey of a short recording may be complete already.
         decoding.mark_changed();
         let mut decoded = false;
+        // The last remark of each engine and code.
+        let mut said: Vec<(usize, Remark)> = Vec::new();
         loop {
             if self.waited_for_store.swap(false, Relaxed) {
                 last_event = time::Instant::now();
@@ -389,11 +391,20 @@ impl<'a> Job<'a> {
                             retry_write!(self, |_| self.sessions.store.save_detected_language(self.claim, &found))?;
                             self.language = Some(found);
                         }
-                        Some(EngineEvent::Remark(remark)) => {
+                        Some(EngineEvent::Remark { remark, replaces }) => {
                             let of_speaker = |speaker| {
                                 Remark::new(&remark.code, &format!("{}: {}", speaker_label(speaker), remark.message))
                             };
-                            self.remark(speaker.map_or_else(|| remark.clone(), of_speaker)).await?;
+                            let remark = speaker.map_or_else(|| remark.clone(), of_speaker);
+                            let earlier = said.iter().position(|(by, old)| *by == engine && old.code == remark.code);
+                            let earlier = earlier.map(|at| said.swap_remove(at).1).filter(|_| replaces);
+                            if remark.clone().replace_in(earlier.as_ref(), &mut self.status.remarks) {
+                                self.tick().await?;
+                            }
+                            // One that isn't shown can't be replaced.
+                            if self.status.remarks.contains(&remark) {
+                                said.push((engine, remark));
+                            }
                         }
                         Some(EngineEvent::Partial { .. }) => {}
                         Some(EngineEvent::Segment(segment)) => {

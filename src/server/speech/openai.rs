@@ -31,6 +31,8 @@ const SILENCE: f64 = 16.0;
 /// How many pieces may fail in a row. After so many the server is at fault and not the pieces, and leaving out the rest
 /// of the recording would help nobody: the session fails, and Retry continues from where it was.
 const MAX_FAILED: u32 = 8;
+/// How many parts that were left out are named with their times: as many as leave room for the reason in a remark.
+const MAX_NAMED: usize = 6;
 
 pub(super) struct Openai {
     program: Option<PathBuf>,
@@ -126,6 +128,7 @@ pub(super) async fn child(args: &OpenaiArgs) -> Result<(), ChildError> {
         answered: false,
         detects: args.language.is_none(),
         left_out: None,
+        all_left_out: AllLeftOut::default(),
     };
     let mut cutter = Cutter::new(Rules::LONG);
     let mut at_end = false;
@@ -156,6 +159,7 @@ struct Pieces<'a> {
     /// Whether the server finds out the language, and hasn't said yet which it is.
     detects: bool,
     left_out: Option<LeftOut>,
+    all_left_out: AllLeftOut,
 }
 
 /// Pieces that failed, one directly after the other.
@@ -166,6 +170,44 @@ struct LeftOut {
     count: u32,
     /// What the server did, to go on after "the transcription server".
     why: String,
+}
+
+/// All parts of the recording that were left out and reported. One remark tells of them all, because a session has room for
+/// few.
+#[derive(Default)]
+struct AllLeftOut {
+    count: usize,
+    /// In seconds.
+    length: f64,
+    /// The first ones, as people read them.
+    named: Vec<String>,
+}
+
+impl AllLeftOut {
+    /// Adds a part, in seconds of the recording.
+    fn add(&mut self, start: f64, end: f64) {
+        self.count += 1;
+        self.length += end - start;
+        if self.named.len() < MAX_NAMED {
+            self.named.push(format!("{} to {}", clock(start), clock(end)));
+        }
+    }
+
+    /// The remark's message. `why` is what the server did last.
+    fn message(&self, why: &str) -> String {
+        let named = self.named.join(", ");
+        if self.count == 1 {
+            return format!("{named} could not be transcribed: the transcription server {why}");
+        }
+        let more = match self.count - self.named.len() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let (count, length) = (self.count, clock(self.length.round()));
+        format!(
+            "{count} parts, {length} in all, could not be transcribed: {named}{more}. In the end the transcription server {why}"
+        )
+    }
 }
 
 impl Pieces<'_> {
@@ -204,9 +246,9 @@ impl Pieces<'_> {
     /// Reports pieces that failed, once it is known that the server still answers others.
     fn tell_left_out(&mut self) -> Result<(), ChildError> {
         let Some(LeftOut { start, end, why, .. }) = self.left_out.take() else { return Ok(()) };
-        let at = |samples: usize| clock(self.offset + seconds(samples));
-        let message = format!("{} to {} could not be transcribed: the transcription server {why}", at(start), at(end));
-        say(&Line::Remark { code: "left_out".to_owned(), message })?;
+        self.all_left_out.add(self.offset + seconds(start), self.offset + seconds(end));
+        let message = self.all_left_out.message(&why);
+        say(&Line::Remark { code: "left_out".to_owned(), message, replaces: true })?;
         Ok(())
     }
 
@@ -234,6 +276,34 @@ fn is_silent(piece: &[i16]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Remark;
+
+    #[test]
+    fn one_remark_tells_of_all_that_was_left_out() {
+        let mut all = AllLeftOut::default();
+        all.add(14.5, 29.2);
+        assert_eq!(all.message("failed."), "0:14 to 0:29 could not be transcribed: the transcription server failed.");
+        all.add(43.0, 58.0);
+        assert_eq!(
+            all.message("failed."),
+            "2 parts, 0:30 in all, could not be transcribed: 0:14 to 0:29, 0:43 to 0:58. In the end the transcription server failed."
+        );
+        for n in 0..1000 {
+            let start = 36_000.0 + f64::from(n) * 30.0;
+            all.add(start, start + 15.0);
+        }
+        let message = all.message(&"x".repeat(200));
+        assert!(
+            message.starts_with("1002 parts, 4:10:30 in all, could not be transcribed: 0:14 to 0:29, "),
+            "{message}"
+        );
+        // The numbers are in what is kept of it, and the beginning of the reason too.
+        let kept = Remark::new("left_out", &message).message;
+        assert!(
+            kept.contains("10:01:30 to 10:01:45, and 996 more. In the end the transcription server xxxxx"),
+            "{kept}"
+        );
+    }
 
     #[test]
     fn only_what_nobody_could_hear_is_silent() {

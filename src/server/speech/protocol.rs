@@ -44,7 +44,11 @@ pub enum EngineEvent {
     /// The language that is spoken.
     Language(DetectedLanguage),
     /// What a reader of the transcript should know.
-    Remark(Remark),
+    Remark {
+        remark: Remark,
+        /// Whether it stands in the place of the engine's last one with this code.
+        replaces: bool,
+    },
     /// Everything up to the end of the audio has been transcribed.
     Done,
 }
@@ -76,6 +80,8 @@ pub(super) enum Line {
     Remark {
         code: String,
         message: String,
+        #[serde(default)]
+        replaces: bool,
     },
     Done,
     Error {
@@ -131,7 +137,9 @@ impl Parser {
                 let language: String = without_nul(&language).chars().take(35).collect();
                 Ok(Some(EngineEvent::Language(languages::detected(language, unit(probability)))))
             }
-            Line::Remark { code, message } => Ok(Some(EngineEvent::Remark(Remark::new(&code, &message)))),
+            Line::Remark { code, message, replaces } => {
+                Ok(Some(EngineEvent::Remark { remark: Remark::new(&code, &message), replaces }))
+            }
             Line::Done => Ok(Some(EngineEvent::Done)),
             Line::Error { code, message } => {
                 Err(SpeechError::Engine { code: without_nul(&code), message: without_nul(&message) })
@@ -208,16 +216,18 @@ mod tests {
             r#"{"type":"language","language":"de","probability":1.5}"#,
             r#"{"type":"remark","code":"left_out","message":"0:30 to 0:45 could not be heard."}"#,
             r#"{"type":"done"}"#,
+            r#"{"type":"remark","code":"left_out","message":"2 parts could not be heard.","replaces":true}"#,
         ]);
         let events: Vec<_> = events.into_iter().filter_map(|e| e.unwrap()).collect();
-        assert_eq!(events.len(), 7);
+        assert_eq!(events.len(), 8);
         let EngineEvent::Segment(segment) = &events[3] else { panic!("{events:?}") };
         assert_eq!((segment.text.as_str(), segment.confidence), ("hello", Some(1.0)));
         let EngineEvent::Language(found) = &events[4] else { panic!("{events:?}") };
         assert_eq!((found.label().as_str(), found.language.as_str()), ("German (100%)", "de"));
-        let EngineEvent::Remark(remark) = &events[5] else { panic!("{events:?}") };
+        let EngineEvent::Remark { remark, replaces: false } = &events[5] else { panic!("{events:?}") };
         assert_eq!((remark.code.as_str(), remark.message.as_str()), ("left_out", "0:30 to 0:45 could not be heard."));
         assert_eq!(events[6], EngineEvent::Done);
+        assert!(matches!(&events[7], EngineEvent::Remark { replaces: true, .. }), "{events:?}");
     }
 
     #[test]
