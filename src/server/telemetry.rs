@@ -26,11 +26,8 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// If the filter can't be read.
 pub fn log(config: &LogConfig) -> Result<(), String> {
-    // Hides PostgreSQL's notice at every start that the table of migrations exists.
-    let filter = EnvFilter::try_new(format!("sqlx::postgres::notice=warn,{}", config.log))
-        .map_err(|e| format!("--log: '{}' is no filter ({e}); give one like 'info' or 'hark=debug'", config.log))?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(&config.log)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
@@ -42,6 +39,19 @@ pub fn log(config: &LogConfig) -> Result<(), String> {
     lines::set_rate(config.log_rate);
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// What stands in the log: what `wanted` says, without the lines of sqlx that tell an operator nothing.
+fn filter(wanted: &str) -> Result<EnvFilter, String> {
+    const WITHOUT: &str = concat!(
+        // PostgreSQL's notice at every start that the table of migrations exists.
+        "sqlx::postgres::notice=warn,",
+        // Each connection that broke, and each wait for one, while PostgreSQL is away or busy. Hark's own lines say once that
+        // it is away, and that all connections are in use. The pool writes under its crate's name and under this one.
+        "sqlx_core::pool=error,sqlx::pool=error",
+    );
+    EnvFilter::try_new(format!("{WITHOUT},{wanted}"))
+        .map_err(|e| format!("--log: '{wanted}' is no filter ({e}); give one like 'info' or 'hark=debug'"))
 }
 
 /// Writes a panic to the log, because plain text on standard error would break a JSON log.
@@ -149,6 +159,31 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn the_pool_of_connections_says_nothing_but_errors() {
+        let lines = |wanted: &str| {
+            let written = Written::default();
+            let writer = written.clone();
+            let log = tracing_subscriber::fmt().with_env_filter(filter(wanted).unwrap());
+            let log =
+                log.without_time().with_ansi(false).with_target(false).with_writer(move || writer.clone()).finish();
+            tracing::subscriber::with_default(log, || {
+                // As sqlx writes them.
+                tracing::info!(target: "sqlx_core::pool::inner", "ping on idle connection returned error");
+                tracing::warn!(target: "sqlx::pool::acquire", "time to acquire exceeded slow threshold");
+                tracing::info!(target: "sqlx::postgres::notice", "the relation exists");
+                tracing::error!(target: "sqlx_core::pool::inner", "error returned from after_connect");
+                tracing::info!("of Hark");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(lines("info"), ["ERROR error returned from after_connect", "INFO of Hark"]);
+        // Who asks for them gets them.
+        assert_eq!(lines("warn,sqlx::pool::acquire=warn")[0], "WARN time to acquire exceeded slow threshold");
+        assert!(filter("=,=").is_err());
     }
 
     #[test]
