@@ -1,7 +1,7 @@
 //! What the dashboard shows: the figures of a range, the counts of this moment, the nodes, and what to change. Loaded once for
 //! all who ask within a second, and published every two seconds to those who watch. Called by `http::admin` and by `node`.
 
-use super::{error::Error, hours::Hours, overview, sessions::Sessions, store, stream::Hub, telemetry::samples};
+use super::{error::Error, hours::Hours, overview, sessions::Sessions, stream::Hub, telemetry::samples};
 use crate::model::{
     advice::{Advice, advice},
     dashboard::Dashboard,
@@ -91,12 +91,11 @@ impl Dashboards {
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             for range in self.hub.watched_dashboards() {
-                match stop.run_until_cancelled(self.publish(range)).await {
-                    Some(Err(Error::Store(error))) if !store::is_away(&error) => {
-                        tracing::warn!(%error, "the dashboard could not be loaded for those who watch it");
-                    }
-                    // The log has it that the database is away.
-                    _ => {}
+                // Not while the database is away, which the log says already, because waiting for a connection would hold up
+                // who asks for the same.
+                let publish = self.sessions.store.unless_away(self.publish(range));
+                if let Some(Some(Err(Error::Store(error)))) = stop.run_until_cancelled(publish).await {
+                    tracing::warn!(%error, "the dashboard could not be loaded for those who watch it");
                 }
             }
         }

@@ -440,7 +440,7 @@ impl From<sqlx::Error> for Error {
             tracing::warn!(%error, "a request failed because another program has locked the database");
             Self::DatabaseAway
         } else if matches!(error, sqlx::Error::PoolTimedOut) {
-            // Not while the database is away: then requests don't wait as long.
+            // Not while the database is away: whoever makes this error waits by `Store::unless_away`, which ends sooner.
             tracing::warn!("a request failed because no connection to the database was free in time");
             Self::DatabaseAway
         } else if store::is_away(&error) {
