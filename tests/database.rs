@@ -46,7 +46,13 @@ const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef01234
 /// A command of `hark`, with a data folder and a database.
 fn hark(args: &[&str], data: &Path, database: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
-    command.args(args).env("HARK_DATA_DIR", data).env("HARK_ENGINE", "pocketsphinx").env("HARK_MODEL_FETCH", "false");
+    command.args(args);
+    set_up(command, data, database)
+}
+
+/// A command that runs `hark`, with a data folder and a database.
+fn set_up(mut command: Command, data: &Path, database: Option<&str>) -> Command {
+    command.env("HARK_DATA_DIR", data).env("HARK_ENGINE", "pocketsphinx").env("HARK_MODEL_FETCH", "false");
     match database {
         Some(url) => command.env("DATABASE_URL", url),
         None => command.env_remove("DATABASE_URL"),
@@ -322,17 +328,78 @@ async fn a_locked_sqlite_database_makes_a_node_unready() {
     assert_eq!(me.get("/readyz").await.status(), StatusCode::OK);
 }
 
+/// The blocks of code in a language below a heading of docs/operations.md.
+fn documented(heading: &str, language: &str) -> Vec<&'static str> {
+    let text = include_str!("../docs/operations.md");
+    let section = text.split("\n## ").find(|section| section.starts_with(&format!("{heading}\n")));
+    let blocks = section.expect("the heading").split("\n```").skip(1).step_by(2);
+    let blocks: Vec<_> = blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n')).collect();
+    assert!(!blocks.is_empty(), "no {language} below {heading}");
+    blocks
+}
+
+/// The address of a database for another role than the superuser.
+fn as_role(url: &str, role: &str) -> String {
+    url.replace("postgres@", &format!("{role}@"))
+}
+
+/// The commands for a backup of PostgreSQL as docs/operations.md has them, from one server to another: with its two roles, and
+/// with one that owns the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_postgres_is_restored_as_documented() {
+    let roles = documented("Rights in PostgreSQL", "sql")[0];
+    let [dump, restore] = documented("Backup of PostgreSQL", "sh")[..] else { panic!("two blocks of commands") };
+    let (before, after) = tokio::task::block_in_place(|| (Postgres::start(), Postgres::start()));
+    let make_roles: String = roles.lines().filter(|line| line.starts_with("CREATE ROLE")).collect();
+    after.query("postgres", &make_roles);
+    let program = Path::new(env!("CARGO_BIN_EXE_hark")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    for owner in ["hark_owner", "hark"] {
+        let [folder, data, mounted] = std::array::from_fn(|_| TempDir::new().unwrap());
+        let recordings = format!("file://{}", mounted.path().display());
+        let flags = ["--workers", "0", "--recordings-url", &recordings];
+        let run = |commands: &str, port: u16, url: &str| {
+            let mut shell = Command::new("sh");
+            shell.args(["-ec", commands]).current_dir(folder.path()).env("PATH", &path);
+            shell.env("PGHOST", "127.0.0.1").env("PGPORT", port.to_string()).env("PGUSER", "postgres");
+            shell.env("HARK_RECORDINGS_URL", &recordings);
+            let (done, text) = said(set_up(shell, data.path(), Some(url)));
+            assert!(done, "{commands}: {text}");
+            text
+        };
+        let url = before.database("hark");
+        before.query("hark", if owner == "hark" { "ALTER DATABASE hark OWNER TO hark" } else { roles });
+        run("hark migrate", before.port, &as_role(&url, owner));
+        let node = Node::start(&as_role(&url, "hark"), &flags).await;
+        let me = Visitor::new(&node.url);
+        let id = me.session("a.wav", wav(1.0, 1000.0), &[]).await;
+        let cookie = me.cookie().await;
+        run(dump, before.port, &as_role(&url, owner));
+        drop(node);
+
+        let url = url.replace(&before.port.to_string(), &after.port.to_string());
+        let restore = restore.replace("--owner=hark_owner ", &format!("--owner={owner} "));
+        let text = run(&restore, after.port, &as_role(&url, owner));
+        assert!(text.contains("found: 1 session"), "{text}");
+        // The nodes' role has its rights again, and knows who has sent the session.
+        let node = Node::start(&as_role(&url, "hark"), &flags).await;
+        let me = Visitor::new(&node.url);
+        let request = me.request("GET", &format!("/api/v1/sessions/{id}")).header("cookie", cookie);
+        assert_eq!(me.send(request).await.status(), StatusCode::OK);
+        me.session("b.wav", wav(1.0, 1000.0), &[]).await;
+        drop(node);
+        for server in [&before, &after] {
+            server.query("postgres", "DROP DATABASE hark WITH (FORCE)");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_without_the_right_to_make_tables_runs_a_migrated_database() {
     let postgres = tokio::task::block_in_place(Postgres::start);
     let url = postgres.database("rights");
-    // As docs/operations.md has it.
-    let roles = "CREATE ROLE hark_owner LOGIN; CREATE ROLE hark LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-        GRANT USAGE, CREATE ON SCHEMA public TO hark_owner; GRANT USAGE ON SCHEMA public TO hark;
-        ALTER DEFAULT PRIVILEGES FOR ROLE hark_owner IN SCHEMA public
-            GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO hark";
-    postgres.query("rights", roles);
-    let [owner, role] = ["hark_owner", "hark"].map(|role| url.replace("postgres@", &format!("{role}@")));
+    postgres.query("rights", documented("Rights in PostgreSQL", "sql")[0]);
+    let [owner, role] = ["hark_owner", "hark"].map(|role| as_role(&url, role));
     let data = TempDir::new().unwrap();
     let run = |command: &str, url: &str| said(hark(&[command], data.path(), Some(url)));
     let refusal = "the role 'hark' may not change them. Run 'hark migrate' with the DATABASE_URL of a role that may";
