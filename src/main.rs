@@ -6,7 +6,7 @@ use hark::server::{
     cli::{self, Cli, Command},
     config, doctor, folders, manage, nodes,
     page_files::PageFiles,
-    ready, secret, speech, stuck, telemetry,
+    print, ready, secret, speech, stuck, telemetry,
 };
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         return audio::run_child(args);
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(command)),
+        Ok(runtime) => print::exit_code(runtime.block_on(run(command))),
         Err(error) => exit_code(Err(format!("the runtime's threads could not be started: {error}"))),
     }
 }
@@ -58,8 +58,11 @@ async fn run(command: Command) -> ExitCode {
         Command::Alerts(args) => alerts::run(args).await,
         Command::Secret(args) => secret::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
-        Command::Ready(args) => exit_code(ready::run(args).await.map(|said| println!("{said}"))),
-        Command::Completions { shell } => exit_code(cli::print_completions(shell)),
+        Command::Ready(args) => exit_code(ready::run(args).await.map(|said| print::line(said))),
+        Command::Completions { shell } => {
+            cli::print_completions(shell);
+            ExitCode::SUCCESS
+        }
         Command::Man { folder } => exit_code(cli::write_manual(&folder)),
         Command::Engine(args) => speech::run_child(args).await,
         Command::Decoder(_) => unreachable!("'main' runs decoders before the runtime starts"),
@@ -70,7 +73,7 @@ fn exit_code(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("hark: {message}");
+            print::error(format_args!("hark: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -106,8 +109,8 @@ async fn serve(mut config: config::ServeConfig) -> Result<(), String> {
         .map_err(|e| format!("{addr} can't be listened on: {e}. Choose another address with LEPTOS_SITE_ADDR"))?;
     let addr = listener.local_addr().map_err(|e| e.to_string())?;
     let stop = stop_signal()?;
-    println!("Hark is ready at http://{addr}");
-    println!("Its data are in {}", data.display());
+    print::line(format_args!("Hark is ready at http://{addr}"));
+    print::line(format_args!("Its data are in {}", data.display()));
     tracing::info!(%addr, data = %data.display(), "ready");
     node.serve(listener, stop).await;
     stop_traces().await;

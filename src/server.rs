@@ -48,6 +48,7 @@ pub mod owner;
 pub mod page_files;
 pub mod page_tokens;
 pub mod pages;
+pub mod print;
 mod programs;
 pub mod ready;
 pub mod registry;

@@ -55,6 +55,12 @@ fn web_sys_only_under_feed_browser() {
     assert_eq!(outside(&["feed/browser"], &["web_sys::", "gloo_", "js_sys::"]), nothing());
 }
 
+/// `println!` and its kind panic where the reader has gone.
+#[test]
+fn commands_print_only_by_print() {
+    assert_eq!(outside(&["server/print.rs"], &["print!(", "println!(", "dbg!("]), nothing());
+}
+
 #[test]
 fn features_are_asked_for_in_few_places() {
     let allowed = ["lib.rs", "feed.rs", "model/", "server/page_files.rs"];

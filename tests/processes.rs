@@ -12,7 +12,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 use support::{TIMEOUT, TestApp, Visitor, wav};
@@ -92,6 +92,55 @@ async fn command_engines_die_with_hark() {
     assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(pid)), "{pids:?}");
     hark.kill();
     until("the engine and what it started are gone", || !pids.iter().any(|pid| is_alive(pid))).await;
+}
+
+/// Commands whose reader has gone, as in `hark model list | head`, or has no room: they end as they do otherwise, or say why not.
+#[test]
+fn commands_end_well_whoever_reads_them() {
+    let folder = TempDir::new().unwrap();
+    let command = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
+        command.args(args).env_remove("DATABASE_URL").env("HARK_DATA_DIR", folder.path());
+        command.env("HARK_ENGINE", "pocketsphinx").env("HARK_MODEL_FETCH", "false").stdin(Stdio::null());
+        command
+    };
+    let nobody = || std::io::pipe().unwrap().1;
+    let manual = folder.path().join("man");
+    for args in [
+        &["migrate"][..],
+        &["sessions", "list"],
+        &["sessions", "list", "--json"],
+        &["sessions", "stuck"],
+        &["sessions", "delete", "01a21a4e-b04b-720f-820d-2db3b27a9de5"],
+        &["nodes"],
+        &["nodes", "--json"],
+        &["model", "list"],
+        &["model", "list", "--json"],
+        &["model", "get", "none-of-this-name"],
+        &["doctor"],
+        &["admin", "remove-password"],
+        &["secret", "rotate"],
+        &["ready"],
+        &["completions", "bash"],
+        &["man", manual.to_str().unwrap()],
+        &["--help"],
+        &["doctor", "--help"],
+        &["--version"],
+        &["unheard-of"],
+    ] {
+        let read = command(args).output().unwrap();
+        let unread = command(args).stdout(nobody()).output().unwrap();
+        let said = String::from_utf8_lossy(&unread.stderr);
+        assert_eq!(unread.status.code(), read.status.code(), "{args:?}: {said}");
+        assert_eq!(said, String::from_utf8_lossy(&read.stderr), "{args:?}");
+        let status = command(args).stdout(nobody()).stderr(nobody()).status().unwrap();
+        assert_eq!(status.code(), read.status.code(), "{args:?} with both outputs closed");
+    }
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = command(&["model", "list"]).stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("hark: standard output can't be written to: No space left on device"), "{said}");
 }
 
 #[test]

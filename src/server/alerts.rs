@@ -16,7 +16,7 @@ use self::{
 };
 use super::{
     config::{AlertConfig, AlertThresholds},
-    scrape,
+    print, scrape,
     state::AppState,
     store::{self, AlertMessage, AlertRow, Store},
 };
@@ -56,7 +56,7 @@ pub async fn run(args: AlertsArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(message) => {
-            eprintln!("hark: {message}");
+            print::error(format_args!("hark: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -77,9 +77,9 @@ async fn test(mut config: AlertConfig) -> Result<bool, String> {
     let mut all = true;
     for channel in sender.channels() {
         match sender.send(channel, &message).await {
-            Ok(()) => println!("{}: sent", channel.as_str()),
+            Ok(()) => print::line(format_args!("{}: sent", channel.as_str())),
             Err(error) => {
-                println!("{}: not sent: {error}", channel.as_str());
+                print::line(format_args!("{}: not sent: {error}", channel.as_str()));
                 all = false;
             }
         }

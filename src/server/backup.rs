@@ -12,7 +12,7 @@ use super::{
     config::RecordingsUrl,
     folders,
     manage::StoreArgs,
-    media,
+    media, print,
     secret::{KEY_FILE, KEY_FILE_BEFORE},
     space,
     store::{DatabaseCopy, Store},
@@ -91,9 +91,9 @@ pub async fn back_up(args: BackupArgs) -> Result<(), String> {
     let told = summary(&manifest);
     // Standard output is the backup itself.
     if standard {
-        eprintln!("{told}")
+        print::error(told)
     } else {
-        println!("{told}")
+        print::line(told)
     }
     Ok(())
 }

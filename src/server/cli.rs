@@ -10,6 +10,7 @@ use super::{
     doctor::DoctorArgs,
     manage::StoreArgs,
     nodes::NodesArgs,
+    print,
     ready::ReadyArgs,
     secret::SecretArgs,
     speech::{EngineArgs, ModelArgs},
@@ -17,10 +18,7 @@ use super::{
 };
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use std::{
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Transcription that shows its work, live.
 #[derive(Parser)]
@@ -85,13 +83,10 @@ pub enum Command {
 }
 
 /// Prints the completions for a shell on standard output.
-///
-/// # Errors
-/// If it can't be written to.
-pub fn print_completions(shell: Shell) -> Result<(), String> {
+pub fn print_completions(shell: Shell) {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "hark", &mut script);
-    io::stdout().write_all(&script).map_err(|e| format!("standard output can't be written to: {e}"))
+    print::text(String::from_utf8_lossy(&script));
 }
 
 /// Writes the manual pages.

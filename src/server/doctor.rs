@@ -13,6 +13,7 @@ use super::{
     config::{DataConfig, ServeConfig},
     keys::CookieKeys,
     media::Recordings,
+    print,
     speech::Engines,
     store::{DATABASE_FILE, DatabaseOpenError, Schema, Store},
 };
@@ -42,7 +43,7 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
         Ok(()) if report(&config).await => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
         Err(message) => {
-            eprintln!("hark: {message}");
+            print::error(format_args!("hark: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -56,44 +57,44 @@ async fn report(config: &ServeConfig) -> bool {
         let default = if engine.is_default { ", the default" } else { "" };
         if engine.available {
             usable |= engine.is_default;
-            println!("ok       engine {} (model {}{default})", engine.id, engine.model);
+            print::line(format_args!("ok       engine {} (model {}{default})", engine.id, engine.model));
         } else {
-            println!("missing  engine {}{default}: {}", engine.id, engine.reason.unwrap_or_default());
+            print::line(format_args!("missing  engine {}{default}: {}", engine.id, engine.reason.unwrap_or_default()));
             if let Some(install) = engine.install {
-                println!("         to make it available: {install}");
+                print::line(format_args!("         to make it available: {install}"));
             }
         }
     }
     if audio::ffmpeg_available() {
-        println!("ok       ffmpeg takes the formats that Hark can't read by itself");
+        print::line("ok       ffmpeg takes the formats that Hark can't read by itself");
     } else {
-        println!("missing  ffmpeg: only the common formats can be read. To add others: apt-get install ffmpeg");
+        print::line("missing  ffmpeg: only the common formats can be read. To add others: apt-get install ffmpeg");
     }
     let missing = Decoders::new(&config.decode, config.engines.engine_program.as_deref()).check().await;
     if missing.is_empty() {
-        println!("ok       decoders have limits of memory and time, and can reach nothing but their recording");
+        print::line("ok       decoders have limits of memory and time, and can reach nothing but their recording");
     }
     for layer in missing {
-        println!("missing  {layer}");
+        print::line(format_args!("missing  {layer}"));
     }
     let (limits, jobs) = (&config.limits, &config.jobs);
     let (all, own) = (limits.max_queue, limits.max_queue_per_owner);
     if own > all {
-        println!(
+        print::line(format_args!(
             "odd      one owner may queue {own} recordings, but all together only {all}: see --max-queue-per-owner"
-        );
+        ));
     } else {
-        println!("ok       {all} recordings may wait in the queue, {own} of one owner");
+        print::line(format_args!("ok       {all} recordings may wait in the queue, {own} of one owner"));
     }
     let silent = |total| {
         let longest = limits.max_duration;
         duration(stall_timeout(f64::from(jobs.stall_secs), jobs.stall_factor, 0.0, Some(total), longest))
     };
-    println!(
+    print::line(format_args!(
         "ok       an engine may be silent for {}, with the longest recording for {}",
         silent(0.0),
         silent(limits.max_duration)
-    );
+    ));
     let folder = &config.data.data_dir;
     let shown = folder.display();
     // If the folder doesn't exist yet, the nearest existing parent is checked.
@@ -101,13 +102,19 @@ async fn report(config: &ServeConfig) -> bool {
     let existing = existing.unwrap_or(Path::new("."));
     let writable = rustix::fs::access(existing, Access::WRITE_OK | Access::EXEC_OK).is_ok();
     if !existing.is_dir() {
-        println!("wrong    {} is not a folder; choose another data folder with HARK_DATA_DIR", existing.display());
+        print::line(format_args!(
+            "wrong    {} is not a folder; choose another data folder with HARK_DATA_DIR",
+            existing.display()
+        ));
     } else if !writable {
-        println!("wrong    {} can't be written to; choose another data folder with HARK_DATA_DIR", existing.display());
+        print::line(format_args!(
+            "wrong    {} can't be written to; choose another data folder with HARK_DATA_DIR",
+            existing.display()
+        ));
     } else if existing == folder {
-        println!("ok       data folder {shown}");
+        print::line(format_args!("ok       data folder {shown}"));
     } else {
-        println!("ok       data folder {shown} will be made at the first start");
+        print::line(format_args!("ok       data folder {shown} will be made at the first start"));
     }
     services(&config.data).await && usable && existing.is_dir() && writable
 }
@@ -138,29 +145,35 @@ fn report_database(found: Result<Schema, DatabaseOpenError>, setting: &str) -> b
     let what = if setting == "DATABASE_URL" { "PostgreSQL" } else { "SQLite" };
     match &found {
         Err(error @ DatabaseOpenError::Away(_)) => {
-            println!("wrong    {error}; see {setting}");
+            print::line(format_args!("wrong    {error}; see {setting}"));
             return false;
         }
         Err(DatabaseOpenError::Newer { .. } | DatabaseOpenError::NoRight { .. } | DatabaseOpenError::Altered(_))
         | Ok(_) => {
-            println!("ok       {what}");
+            print::line(format_args!("ok       {what}"));
         }
-        Err(error) => println!("wrong    {what}: {error}; see {setting}"),
+        Err(error) => print::line(format_args!("wrong    {what}: {error}; see {setting}")),
     }
     match &found {
-        Ok(Schema::Current(version)) => println!("ok       the database's tables have version {version}, as needed"),
+        Ok(Schema::Current(version)) => {
+            print::line(format_args!("ok       the database's tables have version {version}, as needed"))
+        }
         Ok(Schema::Behind { has: None, needs }) => {
-            println!("ok       the database's tables will be made at the first start, in version {needs}");
+            print::line(format_args!(
+                "ok       the database's tables will be made at the first start, in version {needs}"
+            ));
         }
         Ok(Schema::Behind { has: Some(has), needs }) => {
-            println!("ok       the database's tables will be brought from version {has} to {needs} at the next start");
+            print::line(format_args!(
+                "ok       the database's tables will be brought from version {has} to {needs} at the next start"
+            ));
         }
         Err(
             error @ (DatabaseOpenError::Newer { .. }
             | DatabaseOpenError::NoRight { .. }
             | DatabaseOpenError::Altered(_)),
         ) => {
-            println!("wrong    the database can't be used: {error}");
+            print::line(format_args!("wrong    the database can't be used: {error}"));
         }
         Err(_) => {}
     }
@@ -175,7 +188,7 @@ async fn report_cluster(url: &str, data: &DataConfig) -> bool {
     let (now, cluster) = match found {
         Ok(found) => found,
         Err(error) => {
-            println!("wrong    PostgreSQL: {error}; see DATABASE_URL");
+            print::line(format_args!("wrong    PostgreSQL: {error}; see DATABASE_URL"));
             return false;
         }
     };
@@ -183,25 +196,25 @@ async fn report_cluster(url: &str, data: &DataConfig) -> bool {
     let offset = ClockOffset::between(before, now.0, after);
     if offset.is_off() {
         usable &= !offset.is_wrong();
-        println!("wrong    {}; set its clock, for example with NTP", offset.sentence());
+        print::line(format_args!("wrong    {}; set its clock, for example with NTP", offset.sentence()));
     }
     let Some(cluster) = cluster else { return usable };
     let keys = data.secret.as_deref().and_then(CookieKeys::parse);
     let differences = cluster::differences(&cluster, keys.as_ref(), data).await;
     if differences.is_empty() {
-        println!("ok       this node fits the cluster {}", cluster.id);
+        print::line(format_args!("ok       this node fits the cluster {}", cluster.id));
     }
     for difference in differences {
         usable = false;
-        println!("wrong    {difference}");
+        print::line(format_args!("wrong    {difference}"));
     }
     usable
 }
 
 fn report_service(what: &str, setting: &str, found: Result<(), impl Display>) -> bool {
     match &found {
-        Ok(()) => println!("ok       {what}"),
-        Err(error) => println!("wrong    {what}: {error}; see {setting}"),
+        Ok(()) => print::line(format_args!("ok       {what}")),
+        Err(error) => print::line(format_args!("wrong    {what}: {error}; see {setting}")),
     }
     found.is_ok()
 }

@@ -8,6 +8,7 @@ use super::{
     folders,
     media::Recordings,
     owner::Owner,
+    print,
     store::{DATABASE_FILE, MigrateResult, SessionFilter, Store},
 };
 use crate::model::{
@@ -16,10 +17,7 @@ use crate::model::{
 };
 use clap::Args;
 use serde::Serialize;
-use std::{
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// The number of sessions read at once.
 const PAGE: u32 = 200;
@@ -94,7 +92,7 @@ pub async fn migrate(args: &StoreArgs) -> Result<(), String> {
         }
     };
     let MigrateResult { before, after } = migrated.map_err(|e| format!("the database can't be migrated: {e}"))?;
-    print_line(&match before {
+    print::line(match before {
         None => format!("the database's tables were made, in version {after}"),
         Some(before) if before == after => {
             format!("the database's tables have version {after} already; nothing was changed")
@@ -174,8 +172,8 @@ pub async fn list(args: &ListArgs) -> Result<(), String> {
     let (mut found, mut before) = (0, None);
     loop {
         let page = store.sessions_of_all(&which, before, PAGE).await.map_err(broken)?;
-        if !args.json && found == 0 && !page.is_empty() && !print_line(&header_line()) {
-            break;
+        if !args.json && found == 0 && !page.is_empty() {
+            print::line(header_line());
         }
         found += page.len();
         let lines = page.iter().map(|(session, owner)| {
@@ -187,14 +185,17 @@ pub async fn list(args: &ListArgs) -> Result<(), String> {
             }
         });
         let lines: Vec<String> = lines.collect::<Result<_, _>>()?;
+        if !lines.is_empty() {
+            print::line(lines.join("\n"));
+        }
         // Stops when the reader has closed the pipe, as `head` does.
-        if !lines.is_empty() && !print_line(&lines.join("\n")) {
+        if print::is_closed() {
             break;
         }
         before = page.last().map(|(session, _)| session.id);
         if page.len() < PAGE as usize {
             if !args.json {
-                print_line(&format!("found: {}", count(found, "session")));
+                print::line(format!("found: {}", count(found, "session")));
             }
             break;
         }
@@ -231,23 +232,23 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
         };
         for (session, owner) in &page {
             let Some(media) = &media else {
-                print_line(&row(session, owner));
+                print::line(row(session, owner));
                 (done, freed) = (done + 1, freed + session.media.bytes);
                 continue;
             };
             match remove(&store, media, session, owner).await {
                 Ok(()) => {
-                    print_line(&format!("{} is deleted", session.id));
+                    print::line(format!("{} is deleted", session.id));
                     (done, freed) = (done + 1, freed + session.media.bytes);
                 }
                 Err(message) => {
-                    eprintln!("hark: {} was left: {message}", session.id);
+                    print::error(format_args!("hark: {} was left: {message}", session.id));
                     not_deleted += 1;
                 }
             }
         }
         for id in args.ids.iter().filter(|id| !page.iter().any(|(session, _)| session.id == **id)) {
-            eprintln!("hark: there is no session {id}");
+            print::error(format_args!("hark: there is no session {id}"));
             not_deleted += 1;
         }
         before = page.last().map(|(session, _)| session.id);
@@ -257,7 +258,7 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
     }
     store.close().await;
     let sum = format!("{}, {} of recordings", count(done, "session"), bytes(freed));
-    print_line(&if args.yes { format!("deleted: {sum}") } else { format!("to delete: {sum}; --yes does it") });
+    print::line(if args.yes { format!("deleted: {sum}") } else { format!("to delete: {sum}; --yes does it") });
     Ok(not_deleted == 0)
 }
 
@@ -273,11 +274,6 @@ async fn remove(store: &Store, media: &Recordings, session: &Session, owner: &Ow
 
 fn broken(error: sqlx::Error) -> String {
     format!("the database doesn't answer: {error}")
-}
-
-/// Writes a line; false if the output is closed.
-fn print_line(line: &str) -> bool {
-    writeln!(io::stdout(), "{line}").is_ok()
 }
 
 /// Formats one line in columns of fixed width, because long lists are written while they are read.

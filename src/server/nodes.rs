@@ -2,6 +2,7 @@
 
 use super::{
     manage::{self, StoreArgs},
+    print,
     store::{NodeEngine, NodeRow},
 };
 use crate::model::{
@@ -31,7 +32,7 @@ pub async fn run(args: NodesArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_PROBLEM),
         Err(message) => {
-            eprintln!("hark: {message}");
+            print::error(format_args!("hark: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -47,11 +48,11 @@ async fn list(args: &NodesArgs) -> Result<bool, String> {
     let (nodes, now) = (store.nodes().await.map_err(broken)?, store.now().await.map_err(broken)?);
     store.close().await;
     if args.json {
-        nodes.iter().for_each(|node| println!("{}", as_json(node, now)));
+        nodes.iter().for_each(|node| print::line(as_json(node, now)));
     } else if nodes.is_empty() {
-        println!("no node is running");
+        print::line("no node is running");
     } else {
-        print!("{}", table(&nodes, now));
+        print::text(table(&nodes, now));
     }
     Ok(nodes.iter().all(|node| node.is_live(now) && node.problem.is_none()))
 }

@@ -1,7 +1,9 @@
 //! `hark secret rotate`: changes the key that signs cookies and the messages between nodes, so that no node is left that
 //! doesn't accept what another one signs. Called by `main`.
 
-use super::{config::read_secret, folders, keys::CookieKeys, manage::StoreArgs, nodes::without_key, store::Store};
+use super::{
+    config::read_secret, folders, keys::CookieKeys, manage::StoreArgs, nodes::without_key, print, store::Store,
+};
 use clap::{Args, Subcommand};
 use cookie::Key;
 use std::{
@@ -52,15 +54,15 @@ pub async fn run(args: SecretArgs) -> ExitCode {
     let SecretArgs::Rotate(args) = args;
     match rotate(&args).await {
         Ok(Rotated::Done(message)) => {
-            println!("{message}");
+            print::line(message);
             ExitCode::SUCCESS
         }
         Ok(Rotated::RestartFirst(message)) => {
-            println!("{message}");
+            print::line(message);
             ExitCode::from(EXIT_UNFINISHED)
         }
         Err(message) => {
-            eprintln!("hark: {message}");
+            print::error(format_args!("hark: {message}"));
             ExitCode::FAILURE
         }
     }

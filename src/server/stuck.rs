@@ -3,6 +3,7 @@
 
 use super::{
     manage::{self, DeleteArgs, ListArgs, StoreArgs},
+    print,
     store::{Resolution, StuckSession},
 };
 use crate::model::{
@@ -55,7 +56,7 @@ pub async fn run(args: SessionsArgs) -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
-            eprintln!("hark: {message}");
+            print::error(format_args!("hark: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -69,12 +70,15 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
     let now = store.now().await.map_err(broken)?;
     let found = store.stuck(now, idle).await.map_err(broken)?;
     if found.is_empty() {
-        println!("no session is stuck");
+        print::line("no session is stuck");
         return Ok(false);
     }
-    print!("{}", table(&found, now));
+    print::text(table(&found, now));
     if !args.requeue && !args.fail {
-        println!("stuck: {}; --requeue puts them back into the queue, --fail ends them", count(found.len(), "session"));
+        print::line(format_args!(
+            "stuck: {}; --requeue puts them back into the queue, --fail ends them",
+            count(found.len(), "session")
+        ));
         return Ok(true);
     }
     let mut left_stuck = false;
@@ -91,7 +95,7 @@ async fn stuck(args: &StuckArgs) -> Result<bool, String> {
             }
             (false, _) => "was left: it moved on meanwhile",
         };
-        println!("{} {became}", session.id);
+        print::line(format_args!("{} {became}", session.id));
     }
     store.close().await;
     Ok(left_stuck)

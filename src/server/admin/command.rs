@@ -4,7 +4,7 @@
 use super::password;
 use crate::{
     model::Timestamp,
-    server::{manage::StoreArgs, store::Store},
+    server::{manage::StoreArgs, print, store::Store},
 };
 use clap::{Args, Subcommand};
 use std::{
@@ -50,11 +50,11 @@ pub async fn run(args: AdminArgs) -> ExitCode {
     };
     match done {
         Ok(message) => {
-            println!("{message}");
+            print::line(message);
             ExitCode::SUCCESS
         }
         Err(message) => {
-            eprintln!("hark: {message}");
+            print::error(format_args!("hark: {message}"));
             ExitCode::FAILURE
         }
     }

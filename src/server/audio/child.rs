@@ -19,6 +19,7 @@ use super::level::Mix;
 use super::wire::{self, Message};
 use super::{AudioError, ChannelSelection, Limits, Selection, ffmpeg};
 use crate::model::Track;
+use crate::server::print;
 
 /// The arguments of a decoder. Only Hark itself passes them.
 #[derive(Args, Debug)]
@@ -106,7 +107,7 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
             .args(std::env::args_os().skip(1))
             .env(ALLOCATOR.0, ALLOCATOR.1)
             .exec();
-        eprintln!("the decoder can't be restarted with the allocator's limit: {error}");
+        print::error(format_args!("the decoder can't be restarted with the allocator's limit: {error}"));
         return ExitCode::FAILURE;
     }
     let bounds = Bounds { memory: args.memory, cpu_secs: args.cpu_secs };
@@ -156,7 +157,7 @@ pub fn run_child(args: DecoderArgs) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the decoder failed: {error}");
+            print::error(format_args!("the decoder failed: {error}"));
             ExitCode::FAILURE
         }
     }

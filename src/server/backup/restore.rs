@@ -14,7 +14,7 @@ use crate::{
     server::{
         folders,
         manage::StoreArgs,
-        space,
+        print, space,
         store::{DATABASE_FILE, DatabaseOpenError, Schema, Store},
     },
 };
@@ -73,10 +73,10 @@ pub async fn restore(args: RestoreArgs) -> Result<(), String> {
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| format!("the data folder '{folder}' is in use by a running Hark. Stop that one first"))?;
     if place::complete(data).map_err(unusable)? {
-        println!(
+        print::line(format_args!(
             "an earlier restore into '{folder}' had been interrupted, and was completed now; nothing else was done. To put \
              another backup in its place, run this again with --replace"
-        );
+        ));
         return Ok(());
     }
     check_free(data, args.replace).map_err(unusable)??;
@@ -99,7 +99,7 @@ pub async fn restore(args: RestoreArgs) -> Result<(), String> {
             "the backup couldn't be put in place: {error}. Mend that and run the same command again, or start Hark: both go on"
         )
     })?;
-    println!("{}", summary(&manifest, data));
+    print::line(summary(&manifest, data));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod probe;
 mod remedies;
 mod watch;
 
+use crate::server::print;
 use clap::Args;
 use findings::{Finding, Verdict, judge};
 use observations::Observations;
@@ -62,7 +63,7 @@ pub(super) async fn run(url: &Url, args: &DeploymentArgs, upload_bytes: u64) -> 
     let observed = match asked {
         Ok(asked) => {
             if !args.json {
-                eprintln!("This takes some {} s.", args.wait);
+                print::error(format_args!("This takes some {} s.", args.wait));
             }
             probe::observe(&asked).await
         }
@@ -71,7 +72,7 @@ pub(super) async fn run(url: &Url, args: &DeploymentArgs, upload_bytes: u64) -> 
     let observed = match observed {
         Ok(observed) => observed,
         Err(message) => {
-            eprintln!("hark: {message}");
+            print::error(format_args!("hark: {message}"));
             return ExitCode::FAILURE;
         }
     };
@@ -79,10 +80,10 @@ pub(super) async fn run(url: &Url, args: &DeploymentArgs, upload_bytes: u64) -> 
     let shown = if proxies.is_empty() { &Proxy::ALL[..] } else { &proxies };
     if args.json {
         for finding in &findings {
-            println!("{}", as_json(finding, shown));
+            print::line(as_json(finding, shown));
         }
     } else {
-        print!("{}", report(&observed, &findings, &proxies, shown));
+        print::text(report(&observed, &findings, &proxies, shown));
     }
     let well = findings.iter().all(|finding| finding.verdict == Verdict::Ok);
     if well { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PROBLEM) }

@@ -9,6 +9,7 @@ use super::{
     protocol::Line,
     whisper,
 };
+use crate::server::print;
 use clap::Subcommand;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -53,7 +54,7 @@ pub async fn run_child(args: EngineArgs) -> ExitCode {
     }
     // If Hark is killed, the kernel ends this process too.
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)) {
-        eprintln!("the engine won't end when Hark is killed: {error}");
+        print::error(format_args!("the engine won't end when Hark is killed: {error}"));
     }
     let result = match args {
         EngineArgs::Command { .. } => unreachable!("supervised above"),
@@ -74,7 +75,7 @@ pub async fn run_child(args: EngineArgs) -> ExitCode {
 }
 
 fn fail(error: &ChildError) -> ExitCode {
-    eprintln!("{error}");
+    print::error(error);
     let _ = say(&Line::Error { code: error.code.to_owned(), message: error.message.clone() });
     ExitCode::FAILURE
 }

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     model::{EngineId, clock},
-    server::config::{self, OpenaiConfig},
+    server::{
+        config::{self, OpenaiConfig},
+        print,
+    },
 };
 use clap::Args;
 use std::{path::PathBuf, time::Duration};
@@ -238,7 +241,7 @@ impl Pieces<'_> {
     fn leave_out(&mut self, length: usize, why: String) -> Result<(), ChildError> {
         let end = self.done + length;
         let (start, count) = self.left_out.as_ref().map_or((self.done, 0), |before| (before.start, before.count));
-        eprintln!("the transcription server {why}");
+        print::error(format_args!("the transcription server {why}"));
         self.left_out = Some(LeftOut { start, end, count: count + 1, why });
         if count + 1 == MAX_FAILED { Err(self.failed()) } else { Ok(()) }
     }

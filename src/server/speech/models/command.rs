@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     model::{ModelInfo, bytes, duration},
-    server::config::ModelConfig,
+    server::{config::ModelConfig, print},
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -78,14 +78,14 @@ pub async fn run_model(args: ModelArgs) -> ExitCode {
         ModelArgs::List { settings, json } => list(&settings, json),
         ModelArgs::Get { name, sha256, settings, sources } => get(name, sha256.as_deref(), &settings, &sources).await,
         ModelArgs::Import { path, name, settings } => import(&path, name.as_deref(), &settings).await,
-        ModelArgs::Remove { name, settings } => {
-            Library::new(&settings.data_dir).remove(&name).map(|()| println!("The model '{name}' was removed."))
-        }
+        ModelArgs::Remove { name, settings } => Library::new(&settings.data_dir)
+            .remove(&name)
+            .map(|()| print::line(format_args!("The model '{name}' was removed."))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("hark: {message}");
+            print::error(format_args!("hark: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -106,7 +106,7 @@ async fn get(
             if path != library.path(&name) {
                 // The operator's own file, which nothing here could replace.
                 super::check(&path).map_err(|why| format!("HARK_WHISPER_MODEL: {}: {why}", path.display()))?;
-                println!("The model is at {}", path.display());
+                print::line(format_args!("The model is at {}", path.display()));
                 return Ok(());
             }
             name
@@ -118,16 +118,18 @@ async fn get(
     bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).end();
     let got = got?;
     if let Some(digest) = got.unchecked {
-        eprintln!("The server publishes no checksum, so the file could not be checked. Its SHA-256 is {digest}");
+        print::error(format_args!(
+            "The server publishes no checksum, so the file could not be checked. Its SHA-256 is {digest}"
+        ));
     }
-    println!("The model is at {}", got.path.display());
+    print::line(format_args!("The model is at {}", got.path.display()));
     Ok(())
 }
 
 async fn import(path: &Path, name: Option<&str>, settings: &ModelSettings) -> Result<(), String> {
     let Installed { name, path, bytes: size } = Library::new(&settings.data_dir).import(path, name).await?;
-    println!("The model '{name}' ({}) is at {}", bytes(size), path.display());
-    println!("To use it: HARK_WHISPER_MODEL={name}");
+    print::line(format_args!("The model '{name}' ({}) is at {}", bytes(size), path.display()));
+    print::line(format_args!("To use it: HARK_WHISPER_MODEL={name}"));
     Ok(())
 }
 
@@ -137,17 +139,21 @@ fn list(settings: &ModelSettings, as_json: bool) -> Result<(), String> {
     let models = library.overview(&used);
     if as_json {
         let models: Vec<_> = models.iter().map(|model| as_value(model, &library)).collect();
-        println!("{}", json!({ "models": models, "in_use": used, "in_use_exists": used.is_file() }));
+        print::line(json!({ "models": models, "in_use": used, "in_use_exists": used.is_file() }));
         return Ok(());
     }
-    println!("{:<22}{:<11}{:>9}{:>10}  {:<11}SPEED", "NAME", "STATE", "SIZE", "MEMORY", "LANGUAGES");
+    print::line(format_args!("{:<22}{:<11}{:>9}{:>10}  {:<11}SPEED", "NAME", "STATE", "SIZE", "MEMORY", "LANGUAGES"));
     for model in &models {
-        println!("{}", line(model));
+        print::line(line(model));
     }
     if !models.iter().any(|model| model.in_use) {
-        println!("In use: {}{}", used.display(), if used.is_file() { "" } else { ", which does not exist" });
+        print::line(format_args!(
+            "In use: {}{}",
+            used.display(),
+            if used.is_file() { "" } else { ", which does not exist" }
+        ));
     }
-    println!("Speed: seconds of speech in a second of one processor, where it was measured.");
+    print::line("Speed: seconds of speech in a second of one processor, where it was measured.");
     Ok(())
 }
 
@@ -187,7 +193,7 @@ impl Bar {
     fn show(&mut self, step: Step) {
         match step {
             Step::Source(_, label) => {
-                eprintln!("Asking {label}");
+                print::error(format_args!("Asking {label}"));
                 *self = Self::default();
             }
             Step::Received { bytes, total } => {
@@ -207,7 +213,7 @@ impl Bar {
 
     fn say(&mut self, line: &str) {
         self.end();
-        eprintln!("{line}");
+        print::error(line);
     }
 
     fn draw(&self) {
@@ -225,7 +231,12 @@ impl Bar {
                 share * 100.0
             )
         });
-        eprint!("\r\x1b[K{}{} at {}/s", bytes(self.received), rest.unwrap_or_default(), bytes(speed as u64));
+        print::error_text(format_args!(
+            "\r\x1b[K{}{} at {}/s",
+            bytes(self.received),
+            rest.unwrap_or_default(),
+            bytes(speed as u64)
+        ));
         let _ = std::io::stderr().flush();
     }
 
@@ -233,7 +244,7 @@ impl Bar {
     fn end(&mut self) {
         if self.shown.take().is_some() {
             self.draw();
-            eprintln!();
+            print::error("");
         }
     }
 }

@@ -6,7 +6,7 @@ use super::answer::{self, StreamedAnswer, Transcription};
 use crate::{
     model::bytes,
     server::{
-        outgoing,
+        outgoing, print,
         speech::{
             pipe::{ChildError, say},
             protocol::Line,
@@ -149,7 +149,7 @@ impl<'a> Remote<'a> {
                 }
             };
             if let Failure::Piece(what) = failure {
-                eprintln!("a piece is sent again: the transcription server {what}");
+                print::error(format_args!("a piece is sent again: the transcription server {what}"));
             }
             tried += 1;
             // Takes back text of an answer that broke off, and shows Hark that the engine isn't stalled.
@@ -224,7 +224,10 @@ impl<'a> Remote<'a> {
                 // The others ask for a page to be fetched.
                 Ok(url) if keeps_method(response.status()) && is_same_host(&self.url, &url) => self.url = url,
                 _ => {
-                    eprintln!("the transcription server answered {} and points to {to}", response.status());
+                    print::error(format_args!(
+                        "the transcription server answered {} and points to {to}",
+                        response.status()
+                    ));
                     return Err(Tried::Final(server("redirected", REDIRECTED)));
                 }
             }
