@@ -11,7 +11,7 @@ mod support;
 
 use hark::{
     model::{EngineId, Timestamp},
-    server::store::Store,
+    server::store::{ReadyEngine, Store},
 };
 use postgres::Postgres;
 use process::Setup;
@@ -661,7 +661,11 @@ async fn sessions_that_hang_are_told_and_listed() {
         hanging.push(me.session("a.wav", wav(1.0, 5000.0), &[]).await);
         let now = Timestamp::now();
         let (at, lease_until) = (now.plus_seconds(-ago), now.plus_seconds(3600.0));
-        store.claim(worker, at, lease_until, u64::MAX, &EngineId::ALL).await.unwrap().expect("it waits");
+        store
+            .claim(worker, at, lease_until, u64::MAX, &EngineId::ALL.map(ReadyEngine::any))
+            .await
+            .unwrap()
+            .expect("it waits");
         let (status, count, longest) = health().await;
         assert_eq!((status.as_str(), count), (expected, hanging.len() as u64));
         assert!((1000.0..1000.0 + TIMEOUT.as_secs_f64()).contains(&longest.unwrap()), "{longest:?}");

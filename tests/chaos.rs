@@ -27,12 +27,18 @@ mod support;
 #[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
 mod watch;
 
-use cluster::{Cluster, Layout, TOKEN, recording, transcript};
+use cluster::{Cluster, Layout, Node, TOKEN, recording, transcript};
 use disk::Filler;
 use reqwest::{Body, StatusCode, multipart};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, fs, process::Stdio, time::Duration};
-use support::{TIMEOUT, Visitor};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use support::{TIMEOUT, Visitor, tools};
 use tokio::time;
 use watch::{Notes, Watcher};
 
@@ -469,6 +475,60 @@ async fn a_worker_has_no_engine() {
     scene.cluster.workers[1].start();
     scene.check().await;
     assert!(!scene.cluster.workers[0].log().contains("is being transcribed"), "{}", scene.cluster.workers[0].log());
+}
+
+/// Starts a worker again with a model of Whisper's.
+async fn give_whisper(worker: &mut Node, model: &Path) {
+    worker.running().terminate(STOP).await;
+    worker.set("HARK_WHISPER_MODEL", &model.display().to_string());
+    worker.start();
+    worker.ready().await;
+}
+
+fn whisper_model(name: &str) -> PathBuf {
+    let file = tools().join("models").join(format!("ggml-{name}.bin"));
+    assert!(file.is_file(), "{} is missing: scripts/setup test fetches it", file.display());
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_leaves_languages_that_its_model_does_not_know_to_another() {
+    let mut cluster = Cluster::start(Layout::default()).await;
+    give_whisper(&mut cluster.workers[0], &whisper_model("tiny.en")).await;
+    give_whisper(&mut cluster.workers[1], &whisper_model("base")).await;
+    let me = Visitor::new(&cluster.webs[0].url());
+    let offered = async || {
+        let engines = me.json("/api/v1/engines").await;
+        let whisper = engines.as_array().unwrap().iter().find(|engine| engine["id"] == "whisper").unwrap().clone();
+        (whisper["model"].as_str().unwrap().to_owned(), whisper["languages"].as_array().unwrap().len())
+    };
+    until("the web node knows both", async || offered().await == ("base, tiny.en".to_owned(), 99)).await;
+    let german = [("engine", "whisper"), ("language", "de-AT")];
+    for number in 0..4 {
+        me.session(&format!("{number}.wav"), recording(number), &german).await;
+    }
+    me.session("4.wav", recording(4), &[("engine", "whisper"), ("language", "en")]).await;
+    let open = "SELECT 1 FROM sessions WHERE status IN ('queued', 'processing')";
+    cluster.until("every session has ended", &format!("SELECT 1 WHERE NOT EXISTS ({open})")).await;
+    let ended = cluster.query("SELECT status, attempt, model FROM sessions WHERE language = 'de-AT'");
+    assert_eq!(ended, ["completed|1|base"; 4]);
+    assert_eq!(cluster.query("SELECT status FROM sessions WHERE language = 'en'"), ["completed"]);
+
+    // Without the only worker that knows it, a session waits and says for what. The others go on.
+    cluster.workers[1].kill();
+    let waiting = me.session("5.wav", recording(5), &german).await;
+    let english = me.session("6.wav", recording(6), &[("engine", "whisper"), ("language", "en")]).await;
+    me.wait(&english, "completed").await;
+    until("its page says what it waits for", async || {
+        let status = me.json(&format!("/api/v1/sessions/{waiting}/status")).await;
+        status["message"] == "Waiting for a worker with Whisper for German"
+    })
+    .await;
+    until("only English is offered", async || offered().await == ("tiny.en".to_owned(), 1)).await;
+    let refused = me.upload("7.wav", recording(7), &german).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    cluster.workers[1].start();
+    me.wait(&waiting, "completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,8 @@ use hark::{
         owner::Owner,
         store::{
             ANY_IDLE_SECS, AlertRow, Claim, Cursor, Ending, EnqueueError, LimitScope, NewSession, NodeRow,
-            OversightFilter, QueueFull, QueueLimits, ReachedLimit, Resolution, STALLED_SECS, SessionFilter, Share,
-            Store, StoredPassword, StoredReport, TextQuery,
+            OversightFilter, QueueFull, QueueLimits, ReachedLimit, ReadyEngine, Resolution, STALLED_SECS,
+            SessionFilter, Share, Store, StoredPassword, StoredReport, TextQuery,
         },
     },
 };
@@ -116,7 +116,12 @@ async fn add(store: &Store, whose: &str, title: &str, engine: EngineId) -> Sessi
 }
 
 async fn claim(store: &Store, lease_until: Timestamp) -> Option<Claim> {
-    store.claim("worker", now(), lease_until, u64::MAX, &EngineId::ALL).await.unwrap().map(|(claim, _)| claim)
+    store.claim("worker", now(), lease_until, u64::MAX, &all_engines()).await.unwrap().map(|(claim, _)| claim)
+}
+
+/// Every engine, knowing every language.
+fn all_engines() -> [ReadyEngine; 5] {
+    EngineId::ALL.map(ReadyEngine::any)
 }
 
 fn segment(index: u32) -> Segment {
@@ -147,6 +152,7 @@ async fn suite(store: &Store) {
     a_node_does_not_requeue_the_sessions_it_runs(store).await;
     sessions_without_room_wait_and_say_so(store).await;
     sessions_without_their_model_wait_and_say_so(store).await;
+    workers_claim_the_languages_that_their_engines_know(store).await;
     the_queue_has_an_order(store).await;
     workers_never_claim_the_same_session(store).await;
     the_queue_goes_round_by_owner(store).await;
@@ -650,7 +656,8 @@ async fn sessions_without_their_model_wait_and_say_so(store: &Store) {
     let first = add(store, "model", "talk", EngineId::Whisper).await;
     let other = add(store, "model", "chat", EngineId::Pocketsphinx).await;
     let told = async |reason| {
-        let events = store.update_needs_model(EngineId::Whisper, reason, now()).await.unwrap();
+        let any = [String::new()];
+        let events = store.update_needs_model(EngineId::Whisper, &any, reason, now()).await.unwrap();
         let told = events.iter().map(|e| e.new_status().unwrap().clone());
         told.map(|status| (status.session_id, status.version, status.message)).collect::<Vec<_>>()
     };
@@ -660,7 +667,8 @@ async fn sessions_without_their_model_wait_and_say_so(store: &Store) {
     assert_eq!(told(Some("Waiting: 2 of 3")).await, [(first, 3, "Waiting: 2 of 3".to_owned())]);
     // The others don't wait for it.
     let claim = async |engines: &[EngineId]| {
-        store.claim("worker", now(), later(), u64::MAX, engines).await.unwrap().map(|(c, _)| c)
+        let engines: Vec<ReadyEngine> = engines.iter().copied().map(ReadyEngine::any).collect();
+        store.claim("worker", now(), later(), u64::MAX, &engines).await.unwrap().map(|(c, _)| c)
     };
     let without = [EngineId::Pocketsphinx, EngineId::Openai];
     assert_eq!(claim(&without).await.unwrap().session.id, other);
@@ -675,6 +683,57 @@ async fn sessions_without_their_model_wait_and_say_so(store: &Store) {
     for id in [first, other] {
         store.delete(&owner("model"), id).await.unwrap();
     }
+}
+
+async fn workers_claim_the_languages_that_their_engines_know(store: &Store) {
+    let mut ids = Vec::new();
+    for language in ["de-AT", "en", "nb-NO", "", "yue", "DE"] {
+        let mut new = new_session("tongues", "talk", EngineId::Whisper);
+        new.language = Some(language.to_owned()).filter(|tag| !tag.is_empty());
+        ids.push(store.insert(&new, now()).await.unwrap().0.id);
+    }
+    let [german, english, norwegian, unnamed, cantonese, capital] = ids[..] else { panic!("six were added") };
+    let other = add(store, "tongues", "talk", EngineId::Openai).await;
+
+    // What waits, and what the sessions of some languages are told.
+    let queued = store.queued_languages().await.unwrap();
+    let expected = ["", "DE", "de-AT", "en", "nb-NO", "yue"].map(|tag| (EngineId::Whisper, tag.to_owned()));
+    let mut found: Vec<_> = queued.iter().filter(|(id, _)| *id == EngineId::Whisper).cloned().collect();
+    found.sort_by(|(_, a), (_, b)| a.cmp(b));
+    assert_eq!(found, expected);
+    assert!(queued.contains(&(EngineId::Openai, String::new())) && queued.len() == 7, "{queued:?}");
+    let told = async |tags: &[&str], reason| {
+        let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        let events = store.update_needs_model(EngineId::Whisper, &tags, reason, now()).await.unwrap();
+        let mut told: Vec<_> = events.iter().map(|event| event.new_status().unwrap().session_id).collect();
+        told.sort_by_key(|id| ids.iter().position(|own| own == id));
+        told
+    };
+    assert_eq!(told(&["de-AT", "DE", "fr"], Some("Waiting for German")).await, [german, capital]);
+    assert_eq!(told(&["", "en"], Some("Waiting")).await, [english, unnamed]);
+    assert_eq!(told(&["", "DE", "de-AT", "en"], None).await, [german, english, unnamed, capital]);
+
+    let claimed = async |engines: &[ReadyEngine]| {
+        let claim = store.claim("worker", now(), later(), u64::MAX, engines).await.unwrap();
+        claim.map(|(claim, _)| claim.session.id)
+    };
+    let whisper = |tags: &[&str]| {
+        let languages = Some(tags.iter().map(|tag| (*tag).to_owned()).collect());
+        ReadyEngine { id: EngineId::Whisper, languages }
+    };
+    // One for English only, beside another engine, leaves the others in the queue.
+    let small = [whisper(&["en"]), ReadyEngine::any(EngineId::Pocketsphinx)];
+    assert_eq!([claimed(&small).await, claimed(&small).await], [Some(english), Some(unnamed)]);
+    assert_eq!(claimed(&small).await, None);
+    let base = [whisper(&["de", "en", "no"])];
+    let taken = [claimed(&base).await, claimed(&base).await, claimed(&base).await];
+    assert_eq!(taken, [Some(german), Some(norwegian), Some(capital)]);
+    assert_eq!(claimed(&base).await, None);
+    // An engine that doesn't say may know it, and says nothing of another engine.
+    assert_eq!(claimed(&[ReadyEngine::any(EngineId::Openai), whisper(&[])]).await, Some(other));
+    assert_eq!(claimed(&[ReadyEngine::any(EngineId::Openai), whisper(&[])]).await, None);
+    assert_eq!(claimed(&[ReadyEngine::any(EngineId::Whisper)]).await, Some(cantonese));
+    clear(store, &["tongues"]).await;
 }
 
 async fn sessions_without_room_wait_and_say_so(store: &Store) {
@@ -696,7 +755,7 @@ async fn sessions_without_room_wait_and_say_so(store: &Store) {
     assert_eq!(told(1_999_999_998).await, [], "nothing new");
     assert_eq!(told(2_000_000_000).await, [(ids[2], 3, "Waiting for 2 sessions before it".to_owned())]);
     let room =
-        async |room| store.claim("worker", now(), later(), room, &EngineId::ALL).await.unwrap().map(|(claim, _)| claim);
+        async |room| store.claim("worker", now(), later(), room, &all_engines()).await.unwrap().map(|(claim, _)| claim);
     assert!(room(999_999).await.is_none());
     for id in [ids[1], ids[2]] {
         assert_eq!(room(2_000_000_000).await.unwrap().session.id, id, "the oldest that fits");
@@ -1352,7 +1411,7 @@ async fn stuck_sessions_are_listed_and_taken_from_their_workers(store: &Store) {
     let id = add(store, "hang", "hang", EngineId::Pocketsphinx).await;
     let queued = store.health(after(100.0), STALLED_SECS).await.unwrap();
     assert!(queued.oldest_queued.is_some_and(|since| since > at), "{queued:?}");
-    let (first, _) = store.claim("worker-1", at, later(), u64::MAX, &EngineId::ALL).await.unwrap().unwrap();
+    let (first, _) = store.claim("worker-1", at, later(), u64::MAX, &all_engines()).await.unwrap().unwrap();
     let told = store.health(after(60.0), STALLED_SECS).await.unwrap();
     assert_eq!((told.stalled, told.long_running, told.oldest_queued), (0, 0, None));
     assert!(store.stuck(after(60.0), STALLED_SECS).await.unwrap().is_empty());
@@ -1404,7 +1463,7 @@ async fn stuck_sessions_are_listed_and_taken_from_their_workers(store: &Store) {
     fenced(&late).await;
     // It has been waiting since it was put back, though it keeps its position.
     assert_eq!(store.health(after(905.0), STALLED_SECS).await.unwrap().oldest_queued, Some(after(900.0)));
-    let (second, _) = store.claim("worker-2", after(910.0), later(), u64::MAX, &EngineId::ALL).await.unwrap().unwrap();
+    let (second, _) = store.claim("worker-2", after(910.0), later(), u64::MAX, &all_engines()).await.unwrap().unwrap();
     assert_eq!((second.session.status.attempt, second.crashes, second.session.status.segments), (2, 0, 1));
     fenced(&Status { version: late.version + 5_000, ..late.clone() }).await;
     assert!(
@@ -1469,7 +1528,7 @@ async fn administrators_see_and_take_the_sessions_of_all(store: &Store) {
     let since = OversightFilter { created_after: Some(after(-60.0)), ..states(&[State::Queued]) };
     assert_eq!(overseen(since, at).await, newest_first);
 
-    let (claim, _) = store.claim("node-a-17", at, later(), u64::MAX, &EngineId::ALL).await.unwrap().unwrap();
+    let (claim, _) = store.claim("node-a-17", at, later(), u64::MAX, &all_engines()).await.unwrap().unwrap();
     let running = claim.session.id;
     let on =
         |node: &str| OversightFilter { node: Some(node.to_owned()), ..states(&[State::Queued, State::Processing]) };

@@ -78,7 +78,7 @@ pub struct EngineInfo {
     pub id: EngineId,
     /// The name shown to people.
     pub name: String,
-    /// The model it would use, such as `en-us`.
+    /// The model it would use, such as `en-us`; of several workers with different ones, all of them, with commas between.
     pub model: String,
     pub available: bool,
     /// Why it can't be used, if it can't.
@@ -87,7 +87,8 @@ pub struct EngineInfo {
     pub install: Option<String>,
     /// Whether a session that names no engine gets this one.
     pub is_default: bool,
-    /// The languages that it knows with this model, as BCP 47 tags without regions; none if it doesn't say.
+    /// The languages that it knows with this model, or with any of several, as BCP 47 tags without regions; none if it doesn't
+    /// say.
     #[serde(default)]
     pub languages: Option<Vec<String>>,
 }

@@ -39,7 +39,8 @@ pub struct SessionsHealth {
     long_running: u64,
     /// Of those in `processing`: nothing has changed for more than a minute, or the worker's lease has run out.
     stalled: u64,
-    /// Of those in `queued`: no worker can take them now, because none has their engine or its model isn't here yet.
+    /// Of those in `queued`: no worker can take them now, because none has their engine with their language, or
+    /// its model isn't here yet.
     waiting_for_worker: u64,
     /// How long the session that waits longest has waited, in seconds; null if none waits. Sessions of workers outside
     /// Hark don't wait in this queue.

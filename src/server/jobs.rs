@@ -299,7 +299,8 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
     }
 }
 
-/// Claims the next session that this node has an engine for and whose recording fits on its disk, and reserves that room.
+/// Claims the next session that this node has an engine for that knows its language, and whose recording fits on its disk, and
+/// reserves that room.
 async fn claim_next(
     workers: &Workers,
     worker: &str,

@@ -4,14 +4,15 @@
 
 use super::{
     clock_watch::ClockOffset,
-    speech::Engines,
-    store::{NodeEngine, NodeRow, Store},
+    speech::{Engines, languages},
+    store::{NodeEngine, NodeRow, ReadyEngine, Store},
 };
 use crate::model::{
     EngineId, EngineInfo, Timestamp,
     load::{NodeEngineInfo, NodeInfo, NodeLoad},
 };
 use std::{
+    cmp::Reverse,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -143,23 +144,40 @@ impl Registry {
         }
     }
 
-    /// The engines that uploads may choose: those of this node's workers and of all others that are running. A node
-    /// without workers offers its own only while no worker is known, so that what is sent waits.
+    /// The engines that uploads may choose: those of this node's workers and of all others that are running, with what they
+    /// know together. A node without workers offers its own only while no worker is known, so that what is sent waits.
     #[must_use]
-    pub fn engines(&self, own: Vec<EngineInfo>) -> Vec<EngineInfo> {
+    pub fn engines(&self, own: Vec<NodeEngine>) -> Vec<EngineInfo> {
         let others = Arc::clone(&self.others.read().unwrap_or_else(PoisonError::into_inner));
         offered(own, self.node.workers > 0, &others)
     }
 
-    /// For each engine of which no worker can take a session now: what its sessions wait for, as a sentence for people.
-    /// `own` are this node's engines.
+    /// What queued sessions wait for that no worker can take now. `own` are this node's engines, `queued` the engines and
+    /// languages of the sessions, as [`Store::queued_languages`] has them.
     #[must_use]
-    pub fn waits(&self, own: &[NodeEngine]) -> Vec<(EngineId, Option<String>)> {
+    pub fn waits(&self, own: &[NodeEngine], queued: Vec<(EngineId, String)>) -> Vec<Wait> {
         let others = Arc::clone(&self.others.read().unwrap_or_else(PoisonError::into_inner));
         let own = if self.node.workers > 0 && self.problem().is_none() { own } else { &[] };
-        let engines = EngineId::ALL.into_iter().filter(|id| *id != EngineId::External);
-        engines.map(|id| (id, wait_for(id, own, self.node.workers, &others))).collect()
+        let mut waits: Vec<Wait> = Vec::new();
+        for (engine, language) in queued {
+            let reason = wait_for(engine, &language, own, self.node.workers, &others);
+            match waits.iter_mut().find(|wait| wait.engine == engine && wait.reason == reason) {
+                Some(wait) => wait.languages.push(language),
+                None => waits.push(Wait { engine, languages: vec![language], reason }),
+            }
+        }
+        waits
     }
+}
+
+/// What queued sessions of an engine wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    pub engine: EngineId,
+    /// The languages of these sessions, as they name them; empty for those that name none.
+    pub languages: Vec<String>,
+    /// A sentence for people; none if a worker can take the sessions.
+    pub reason: Option<String>,
 }
 
 impl NodeRow {
@@ -197,8 +215,9 @@ pub fn engines_of(engines: &Engines) -> Vec<NodeEngine> {
 
 /// The engines of this node that can be used now.
 #[must_use]
-pub fn ready_engines(engines: &Engines) -> Vec<EngineId> {
-    engines_of(engines).iter().filter(|engine| engine.is_ready()).map(|engine| engine.info.id).collect()
+pub fn ready_engines(engines: &Engines) -> Vec<ReadyEngine> {
+    let ready = engines_of(engines).into_iter().filter(NodeEngine::is_ready);
+    ready.map(|NodeEngine { info, .. }| ReadyEngine { id: info.id, languages: info.languages }).collect()
 }
 
 /// The workers among nodes that can claim sessions.
@@ -206,38 +225,75 @@ fn workers(nodes: &[NodeRow]) -> impl Iterator<Item = &NodeRow> {
     nodes.iter().filter(|node| node.workers > 0 && node.problem.is_none())
 }
 
-fn offered(own: Vec<EngineInfo>, has_workers: bool, others: &[NodeRow]) -> Vec<EngineInfo> {
+fn offered(own: Vec<NodeEngine>, has_workers: bool, others: &[NodeRow]) -> Vec<EngineInfo> {
     if !has_workers && workers(others).next().is_none() {
-        return own;
+        return own.into_iter().map(|engine| engine.info).collect();
     }
-    let theirs = |id: EngineId| {
-        let engines = workers(others).flat_map(|node| &node.engines).filter(move |engine| engine.info.id == id);
-        // One that is ready before one whose model is on its way.
-        engines.filter(|engine| engine.info.available).min_by_key(|engine| engine.waiting.is_some())
-    };
-    let offer = |own: EngineInfo| match theirs(own.id) {
-        Some(engine) if !(has_workers && own.available) => {
-            EngineInfo { is_default: own.is_default, ..engine.info.clone() }
+    let offer = |own: NodeEngine| {
+        let theirs = workers(others).flat_map(|node| &node.engines).filter(|engine| engine.info.id == own.info.id);
+        let all = theirs.chain(has_workers.then_some(&own)).filter(|engine| engine.info.available);
+        match together(all.collect()) {
+            Some(info) => EngineInfo { is_default: own.info.is_default, ..info },
+            None if !has_workers => {
+                let reason = Some(format!("No worker has {} at the moment.", own.info.name));
+                EngineInfo { available: false, reason, install: None, ..own.info }
+            }
+            None => own.info,
         }
-        None if !has_workers => {
-            let reason = Some(format!("No worker has {} at the moment.", own.name));
-            EngineInfo { available: false, reason, install: None, ..own }
-        }
-        _ => own,
     };
     own.into_iter().map(offer).collect()
 }
 
-fn wait_for(id: EngineId, own: &[NodeEngine], own_workers: u32, others: &[NodeRow]) -> Option<String> {
+/// What several workers have of one engine: any of them may take a session, and each takes only languages that it knows.
+/// Whatever the nodes are called, each says the same of it.
+fn together(mut engines: Vec<&NodeEngine>) -> Option<EngineInfo> {
+    // Those that are ready before those whose models are on their way, then by how much they know.
+    engines.sort_by_key(|engine| {
+        let known = engine.info.languages.as_ref().map_or(usize::MAX, Vec::len);
+        (engine.waiting.is_some(), Reverse(known), &engine.info.model)
+    });
+    let first = *engines.first()?;
+    let mut models: Vec<&str> = Vec::new();
+    for engine in engines.iter().filter(|engine| engine.waiting.is_some() == first.waiting.is_some()) {
+        if !models.contains(&&*engine.info.model) {
+            models.push(&engine.info.model);
+        }
+    }
+    // Sessions may wait for a model that is on its way, so its languages count.
+    let known: Option<Vec<&Vec<String>>> = engines.iter().map(|engine| engine.info.languages.as_ref()).collect();
+    let languages = known.map(|known| {
+        let mut all: Vec<String> = Vec::new();
+        for tag in known.into_iter().flatten() {
+            if !all.contains(tag) {
+                all.push(tag.clone());
+            }
+        }
+        all
+    });
+    Some(EngineInfo { model: models.join(", "), languages, ..first.info.clone() })
+}
+
+/// Whether an engine may know the language of a session; one that names none suits every engine.
+fn knows(engine: &NodeEngine, language: &str) -> bool {
+    let info = &engine.info;
+    language.is_empty() || info.languages.is_none() || languages::base(language).is_some_and(|base| info.knows(base))
+}
+
+fn wait_for(id: EngineId, language: &str, own: &[NodeEngine], own_workers: u32, others: &[NodeRow]) -> Option<String> {
     let all = || own.iter().chain(workers(others).flat_map(|node| &node.engines)).filter(|engine| engine.info.id == id);
-    if all().any(NodeEngine::is_ready) {
+    let able = || all().filter(|engine| knows(engine, language));
+    if able().any(NodeEngine::is_ready) {
         return None;
     }
-    if let Some(waiting) = all().find_map(|engine| engine.waiting.clone()) {
+    if let Some(waiting) = able().find_map(|engine| engine.waiting.clone()) {
         return Some(waiting);
     }
     if own_workers == 0 && others.iter().all(|node| node.workers == 0) {
         return Some("Waiting for a worker: none is running".to_owned());
+    }
+    if all().any(NodeEngine::is_ready) {
+        let name = languages::name(language).unwrap_or("its language");
+        return Some(format!("Waiting for a worker with {} for {name}", id.label()));
     }
     // An operator of one node can do something about the reason.
     let alone = others.is_empty().then(|| own.iter().find(|engine| engine.info.id == id)).flatten();
@@ -283,12 +339,15 @@ mod tests {
         }
     }
 
+    fn knowing(engine: NodeEngine, languages: &[&str]) -> NodeEngine {
+        let languages = Some(languages.iter().map(|tag| (*tag).to_owned()).collect());
+        NodeEngine { info: EngineInfo { languages, ..engine.info }, ..engine }
+    }
+
     #[test]
     fn uploads_may_choose_what_workers_have() {
         use EngineId::{Pocketsphinx, Whisper};
-        let own = |available| {
-            vec![engine(Whisper, "base", available, None).info, engine(Pocketsphinx, "en-us", true, None).info]
-        };
+        let own = |available| vec![engine(Whisper, "base", available, None), engine(Pocketsphinx, "en-us", true, None)];
         let large = || node(1, None, vec![engine(Whisper, "large", true, None)]);
         let shown = |own, has_workers, others: &[NodeRow]| {
             let found = offered(own, has_workers, others).into_iter();
@@ -298,13 +357,47 @@ mod tests {
         let whisper = |model, available| line(model, available, true);
         // A node without workers offers what others have, and no more.
         assert_eq!(shown(own(false), false, &[large()]), [whisper("large", true), line("en-us", false, false)]);
-        // A node with workers offers its own first.
-        assert_eq!(shown(own(true), true, &[large()]), [whisper("base", true), line("en-us", true, false)]);
+        // A node with workers offers its own too.
+        assert_eq!(shown(own(true), true, &[large()]), [whisper("base, large", true), line("en-us", true, false)]);
         assert_eq!(shown(own(false), true, &[large()]), [whisper("large", true), line("en-us", true, false)]);
+        assert_eq!(shown(own(true), true, &[]), [whisper("base", true), line("en-us", true, false)]);
         // Without any worker, what is sent waits for one.
         let serving = node(0, None, vec![engine(Whisper, "large", true, None)]);
         let ill = node(1, Some("no disk"), vec![engine(Whisper, "large", true, None)]);
         assert_eq!(shown(own(true), false, &[serving, ill]), [whisper("base", true), line("en-us", true, false)]);
+    }
+
+    #[test]
+    fn uploads_may_name_the_languages_of_all_workers() {
+        use EngineId::Whisper;
+        let english = |model| knowing(engine(Whisper, model, true, None), &["en"]);
+        let base = || knowing(engine(Whisper, "base", true, None), &["de", "en", "fr"]);
+        let fetching = || knowing(engine(Whisper, "large", true, Some("Waiting for a model")), &["en", "yue"]);
+        let worker = |engine| node(1, None, vec![engine]);
+        let shown = |own, has_workers, others: &[NodeRow]| {
+            let info = offered(vec![own], has_workers, others).remove(0);
+            (info.model, info.languages.map(|tags| tags.join(" ")))
+        };
+        let line = |model: &str, languages: &str| (model.to_owned(), Some(languages.to_owned()));
+        let both = line("base, tiny.en", "de en fr");
+        // Whichever node comes first, and whichever is asked.
+        let orders = [[worker(english("tiny.en")), worker(base())], [worker(base()), worker(english("tiny.en"))]];
+        for others in orders {
+            assert_eq!(shown(english("base.en"), false, &others), both);
+        }
+        assert_eq!(shown(english("tiny.en"), true, &[worker(base())]), both);
+        assert_eq!(shown(base(), true, &[worker(english("tiny.en"))]), both);
+        // Two of a kind are one model.
+        assert_eq!(shown(base(), true, &[worker(base())]), line("base", "de en fr"));
+        // Sessions may wait for a model that is on its way.
+        assert_eq!(shown(english("tiny.en"), true, &[worker(fetching())]), line("tiny.en", "en yue"));
+        assert_eq!(shown(base(), false, &[worker(fetching())]), line("large", "en yue"));
+        // One that may know any language.
+        let any = engine(Whisper, "own", true, None);
+        assert_eq!(shown(base(), true, &[worker(any)]), ("own, base".to_owned(), None));
+        // One whose node claims nothing doesn't count.
+        let ill = node(1, Some("no disk"), vec![base()]);
+        assert_eq!(shown(english("tiny.en"), true, &[ill]), line("tiny.en", "en"));
     }
 
     #[test]
@@ -313,7 +406,7 @@ mod tests {
         let ready = || vec![engine(Whisper, "base", true, None)];
         let fetching = || vec![engine(Whisper, "base", true, Some("Waiting for a model"))];
         let missing = || vec![engine(Whisper, "base", false, None)];
-        let wait = |own: Vec<NodeEngine>, others: &[NodeRow]| wait_for(Whisper, &own, own.len() as u32, others);
+        let wait = |own: Vec<NodeEngine>, others: &[NodeRow]| wait_for(Whisper, "", &own, own.len() as u32, others);
         assert_eq!(wait(ready(), &[]), None);
         assert_eq!(wait(missing(), &[node(1, None, ready())]), None);
         assert_eq!(wait(fetching(), &[node(1, None, ready())]), None);
@@ -323,7 +416,40 @@ mod tests {
         assert_eq!(wait(missing(), &[]), Some("Waiting for Whisper. It isn't here.".to_owned()));
         assert_eq!(wait(vec![], &[node(1, Some("no disk"), ready())]), named);
         assert_eq!(wait(vec![], &[node(0, None, ready())]), Some("Waiting for a worker: none is running".to_owned()));
-        let other = wait_for(Pocketsphinx, &ready(), 1, &[]);
+        let other = wait_for(Pocketsphinx, "", &ready(), 1, &[]);
         assert_eq!(other, Some("Waiting for a worker with PocketSphinx".to_owned()));
+    }
+
+    #[test]
+    fn sessions_wait_for_a_worker_that_knows_their_language() {
+        use EngineId::Whisper;
+        let english = || vec![knowing(engine(Whisper, "tiny.en", true, None), &["en"])];
+        let base = |waiting| node(1, None, vec![knowing(engine(Whisper, "base", true, waiting), &["de", "en", "no"])]);
+        let wait = |language: &str, others: &[NodeRow]| wait_for(Whisper, language, &english(), 1, others);
+        for language in ["", "en", "en-GB", "eng"] {
+            assert_eq!(wait(language, &[]), None, "{language}");
+        }
+        let named = |name: &str| Some(format!("Waiting for a worker with Whisper for {name}"));
+        assert_eq!([wait("de-AT", &[]), wait("nb", &[])], [named("German"), named("Norwegian")]);
+        assert_eq!(wait("tlh", &[base(None)]), named("its language"));
+        assert_eq!([wait("de-AT", &[base(None)]), wait("nb-NO", &[base(None)])], [None, None]);
+        let fetching = base(Some("Waiting for a model"));
+        assert_eq!(wait("de", std::slice::from_ref(&fetching)), Some("Waiting for a model".to_owned()));
+        assert_eq!(wait("en", &[fetching]), None);
+        // Without any Whisper its languages don't matter.
+        let missing = [engine(Whisper, "base", false, None)];
+        let other = node(1, None, vec![]);
+        assert_eq!(
+            wait_for(Whisper, "de", &missing, 1, &[other]),
+            Some("Waiting for a worker with Whisper".to_owned())
+        );
+
+        // Those that wait for the same are told together.
+        let identity = NodeIdentity { name: "node".to_owned(), serves: true, workers: 1, cookie_keys: Vec::new() };
+        let queued = ["", "de", "de-AT", "en", "fr"].map(|language| (Whisper, language.to_owned()));
+        let waits = Registry::new(identity).waits(&english(), queued.to_vec());
+        let told: Vec<_> = waits.into_iter().map(|wait| (wait.languages.join(" "), wait.reason)).collect();
+        let german = ("de de-AT".to_owned(), named("German"));
+        assert_eq!(told, [(" en".to_owned(), None), german, ("fr".to_owned(), named("French"))]);
     }
 }

@@ -16,7 +16,7 @@ use super::{
     media::{Received, Recordings, StoredCopy, Upload, UploadRoom},
     outside::Outside,
     owner::Owner,
-    registry::Registry,
+    registry::{self, Registry},
     retention,
     shares::{Shares, Standing},
     speech::{Engines, languages},
@@ -232,7 +232,7 @@ impl Sessions {
     /// Lists the engines that uploads may choose, with the reason for each that isn't available.
     #[must_use]
     pub fn engine_list(&self) -> Vec<EngineInfo> {
-        self.registry.engines(self.engines.list())
+        self.registry.engines(registry::engines_of(&self.engines))
     }
 
     /// Whisper's models on this node.

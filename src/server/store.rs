@@ -58,7 +58,7 @@ use super::{event::Event, owner::Owner};
 use crate::model::{Session, SessionId, Timestamp};
 pub use admin::StoredPassword;
 pub use alerts::{AlertMessage, AlertMessageRow, AlertRow};
-pub use claims::{Claim, Ending};
+pub use claims::{Claim, Ending, ReadyEngine};
 pub use cluster::{ClusterRow, NodeEngine, NodeRow};
 pub use copy::DatabaseCopy;
 pub use figures::FiguresRow;

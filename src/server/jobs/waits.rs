@@ -1,10 +1,13 @@
 //! Says on the pages of queued sessions what they wait for while no worker can take them: a model that is on its way, or
-//! a worker with their engine. One node at a time does so for all. Run by `jobs`.
+//! a worker with their engine that knows their language. One node at a time does so for all. Run by `jobs`.
 
 use super::{Workers, log_error};
 use crate::{
-    model::{EngineId, Timestamp},
-    server::{event::Event, registry},
+    model::Timestamp,
+    server::{
+        event::Event,
+        registry::{self, Wait},
+    },
 };
 use uuid::Uuid;
 
@@ -17,8 +20,8 @@ const CHORE_SECS: f64 = 6.0;
 pub(super) struct Waits {
     /// This node, as the one that does the chore.
     node: String,
-    /// What each engine's sessions were told last, if this node told them.
-    told: Vec<(EngineId, Option<String>)>,
+    /// What the sessions were told last, if this node told them.
+    told: Vec<Wait>,
 }
 
 impl Waits {
@@ -26,7 +29,7 @@ impl Waits {
         Self { node: Uuid::new_v4().to_string(), told: Vec::new() }
     }
 
-    /// Tells the sessions of each engine what they wait for, or that they don't.
+    /// Tells the sessions of each engine and language what they wait for, or that they don't.
     pub(super) async fn check(&mut self, workers: &Workers) {
         match self.tell(workers).await {
             Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
@@ -46,14 +49,16 @@ impl Waits {
                 return Ok(Vec::new());
             }
         }
-        let waits = sessions.registry.waits(&registry::engines_of(&sessions.engines));
+        let queued = sessions.store.queued_languages().await?;
+        let waits = sessions.registry.waits(&registry::engines_of(&sessions.engines), queued);
         let mut events = Vec::new();
         for wait in &waits {
             // A session that was queued meanwhile has been told nothing; without a reason there is nothing to tell it.
-            if wait.1.is_none() && self.told.contains(wait) {
+            if wait.reason.is_none() && self.told.contains(wait) {
                 continue;
             }
-            events.extend(sessions.store.update_needs_model(wait.0, wait.1.as_deref(), Timestamp::now()).await?);
+            let (engine, reason) = (wait.engine, wait.reason.as_deref());
+            events.extend(sessions.store.update_needs_model(engine, &wait.languages, reason, Timestamp::now()).await?);
         }
         self.told = waits;
         Ok(events)

@@ -3,6 +3,7 @@
 //! of languages that were found, and by the upload page's data.
 
 use crate::model::DetectedLanguage;
+use std::iter;
 
 /// The languages that Whisper knows, by English name. A tag is Whisper's own code, unless it is in [`CODES`].
 pub const WHISPER: [(&str, &str); 100] = [
@@ -292,6 +293,11 @@ pub fn base(tag: &str) -> Option<&'static str> {
     alias.or_else(|| WHISPER.iter().map(|(tag, _)| *tag).find(|tag| *tag == language))
 }
 
+/// All ways to write a language that engines know by this tag, without script and region: the tags for which [`base`] finds it.
+pub fn spellings(tag: &str) -> impl Iterator<Item = &str> {
+    iter::once(tag).chain(ALIASES.iter().filter(move |(_, known)| *known == tag).map(|(alias, _)| *alias))
+}
+
 /// The code that Whisper and servers with its API have for a tag: `no` for `nb-NO`. Of a language that isn't in the
 /// table, the tag without script and region.
 #[must_use]
@@ -347,6 +353,16 @@ mod tests {
         }
         assert_eq!((base("tlh"), code("tlh-Latn").as_str(), name("tlh")), (None, "tlh", None));
         assert_eq!([name("nb-NO"), name("ga-IE"), name("ZU")], [Some("Norwegian"), Some("Irish"), Some("Zulu")]);
+    }
+
+    #[test]
+    fn every_spelling_of_a_language_leads_to_it_and_none_is_left_out() {
+        let known = || WHISPER.iter().map(|(tag, _)| *tag);
+        let others = OTHERS.iter().map(|(tag, _)| *tag);
+        for written in known().chain(ALIASES.iter().map(|(alias, _)| *alias)).chain(others) {
+            let found: Vec<&str> = known().filter(|tag| spellings(tag).any(|way| way == written)).collect();
+            assert_eq!(found, base(written).into_iter().collect::<Vec<_>>(), "{written}");
+        }
     }
 
     #[test]

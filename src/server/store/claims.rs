@@ -4,14 +4,15 @@
 use super::{Db, Dialect, Store, VERSION_GAP, json_list, rows::SessionRow, segments::words, status, values};
 use crate::{
     model::{DetectedLanguage, EngineId, Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
-    server::{event::Event, owner::Owner},
+    server::{event::Event, owner::Owner, speech::languages},
 };
 
-/// Claims the next session of the queue (for its order see `queue`) whose engine `$engines`, a subquery on the JSON array
-/// `$6`, selects. `$lock` is appended to the subquery that selects
-/// it.
+/// Claims the next session of the queue (for its order see `queue`) for which `$able`, a subquery on the JSON array `$6`,
+/// has what [`ReadyEngine::able`] makes of an engine: the session's engine with its language, which `$language` is without
+/// script and region; its engine alone if it has no language; or its engine for every language. The subquery doesn't depend
+/// on the session, so that it is read once for the whole queue. `$lock` is appended to the subquery that selects the session.
 macro_rules! claim_sql {
-    ($engines:literal, $lock:literal) => {
+    ($able:literal, $language:literal, $lock:literal) => {
         concat!(
             "UPDATE sessions SET status = ",
             state!(processing),
@@ -26,10 +27,38 @@ macro_rules! claim_sql {
             " AND engine <> ",
             engine!(external),
             " \
-             AND engine IN (",
-            $engines,
-            ") AND bytes <= $5 ORDER BY turn, queued_at, id LIMIT 1",
+             AND (engine || COALESCE(' ' || ",
+            $language,
+            ", '') IN (",
+            $able,
+            ") OR engine || ' *' IN (",
+            $able,
+            ")) AND bytes <= $5 ORDER BY turn, queued_at, id LIMIT 1",
             $lock,
+            ") RETURNING id"
+        )
+    };
+}
+
+/// The statement of [`Store::claim`] on SQLite and on PostgreSQL. On PostgreSQL a worker skips rows that another one has
+/// locked.
+const CLAIM: [&str; 2] = [
+    claim_sql!("SELECT value FROM json_each($6)", "lower(substr(language, 1, instr(language || '-', '-') - 1))", ""),
+    claim_sql!(
+        "SELECT jsonb_array_elements_text(CAST($6 AS jsonb))",
+        "lower(split_part(language, '-', 1))",
+        " FOR UPDATE SKIP LOCKED"
+    ),
+];
+
+/// Stores why the sessions of an engine wait whose languages `$languages`, a subquery on the JSON array `$4`, selects.
+macro_rules! needs_model_sql {
+    ($languages:literal) => {
+        concat!(
+            "UPDATE sessions SET needs_model = $1, version = version + 1, updated_at = $2 WHERE status = ",
+            state!(queued),
+            " AND engine = $3 AND needs_model IS DISTINCT FROM $1 AND COALESCE(language, '') IN (",
+            $languages,
             ") RETURNING id"
         )
     };
@@ -95,6 +124,30 @@ pub struct Claim {
     pub crashes: u32,
 }
 
+/// An engine that a worker can use now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyEngine {
+    pub id: EngineId,
+    /// The languages that it knows, by the tags of [`languages::WHISPER`]; none if it may know any.
+    pub languages: Option<Vec<String>>,
+}
+
+impl ReadyEngine {
+    /// An engine that may know any language.
+    #[must_use]
+    pub fn any(id: EngineId) -> Self {
+        Self { id, languages: None }
+    }
+
+    /// What it is able to do, in the words of [`claim_sql`]: `whisper` and `whisper de`, or `openai *`.
+    fn able(&self) -> Vec<String> {
+        let id = self.id;
+        let Some(tags) = &self.languages else { return vec![format!("{id} *")] };
+        let known = tags.iter().flat_map(|tag| languages::spellings(tag)).map(|tag| format!("{id} {tag}"));
+        std::iter::once(id.to_string()).chain(known).collect()
+    }
+}
+
 /// How an attempt at a claimed session ends.
 #[derive(Clone, Debug)]
 pub enum Ending {
@@ -106,7 +159,7 @@ pub enum Ending {
 
 impl Store {
     /// Claims the next session of the queue whose recording is no larger than `room` bytes and whose engine is among
-    /// `engines`, if there is one, and leases it to `worker` until `lease_until`.
+    /// `engines` and knows its language, if there is one, and leases it to `worker` until `lease_until`.
     ///
     /// # Errors
     /// If the database fails.
@@ -116,23 +169,20 @@ impl Store {
         now: Timestamp,
         lease_until: Timestamp,
         room: u64,
-        engines: &[EngineId],
+        engines: &[ReadyEngine],
     ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
-        // Selects and updates in one statement, so that no other worker can claim the same session in between. On
-        // PostgreSQL a worker skips rows that another one has locked.
-        let engines = json_list(engines)?;
-        let claimed: Option<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(
-            claim_sql!("SELECT value FROM json_each($6)", ""),
-            claim_sql!("SELECT jsonb_array_elements_text(CAST($6 AS jsonb))", " FOR UPDATE SKIP LOCKED"),
-        ))
-        .bind(worker)
-        .bind(now.0)
-        .bind(lease_until.0)
-        .bind(VERSION_GAP)
-        .bind(i64::try_from(room).unwrap_or(i64::MAX))
-        .bind(&engines)
-        .fetch_optional(pool)
-        .await)?;
+        // Selects and updates in one statement, so that no other worker can claim the same session in between.
+        let able = json_list(&engines.iter().flat_map(ReadyEngine::able).collect::<Vec<_>>())?;
+        let [sqlite, postgres] = CLAIM;
+        let claimed: Option<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(sqlite, postgres))
+            .bind(worker)
+            .bind(now.0)
+            .bind(lease_until.0)
+            .bind(VERSION_GAP)
+            .bind(i64::try_from(room).unwrap_or(i64::MAX))
+            .bind(&able)
+            .fetch_optional(pool)
+            .await)?;
         let Some((id,)) = claimed else { return Ok(None) };
         let row: SessionRow = on!(self, |pool| sqlx::query_as(concat!(
             "SELECT ",
@@ -171,26 +221,46 @@ impl Store {
         self.events(ids).await
     }
 
-    /// Stores for each queued session of an engine why it waits for the engine's model, or that it doesn't, so that its
-    /// page can say it.
+    /// What the queued sessions ask for: their engines, each with the languages as the sessions name them, of which one is
+    /// empty if a session names none.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn queued_languages(&self) -> Result<Vec<(EngineId, String)>, sqlx::Error> {
+        let rows: Vec<(String, String)> = on!(self, |pool| sqlx::query_as(concat!(
+            "SELECT DISTINCT engine, COALESCE(language, '') AS language FROM sessions WHERE status = ",
+            state!(queued),
+            " AND engine <> ",
+            engine!(external),
+            " ORDER BY engine, language"
+        ))
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(|(engine, language)| Ok((values::parse(&engine)?, language))).collect()
+    }
+
+    /// Stores for the queued sessions of an engine with one of these languages, as [`Store::queued_languages`] has them, why
+    /// no worker can take them, or that one can, so that their pages can say it.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn update_needs_model(
         &self,
         engine: EngineId,
+        languages: &[String],
         reason: Option<&str>,
         now: Timestamp,
     ) -> Result<Vec<Event>, sqlx::Error> {
+        let languages = json_list(languages)?;
         let ids: Vec<(String,)> = on!(self, |pool| {
-            sqlx::query_as(concat!(
-                "UPDATE sessions SET needs_model = $1, version = version + 1, updated_at = $2 WHERE status = ",
-                state!(queued),
-                " AND engine = $3 AND needs_model IS DISTINCT FROM $1 RETURNING id"
+            sqlx::query_as(pool.pick(
+                needs_model_sql!("SELECT value FROM json_each($4)"),
+                needs_model_sql!("SELECT jsonb_array_elements_text(CAST($4 AS jsonb))"),
             ))
             .bind(reason)
             .bind(now.0)
             .bind(engine.as_str())
+            .bind(&languages)
             .fetch_all(pool)
             .await
         })?;
@@ -405,5 +475,37 @@ impl Store {
         .await
         .map(|done| done.rows_affected()))?;
         self.event_if(changed > 0, claim.session.id).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::store::sqlite;
+
+    #[test]
+    fn an_engine_is_able_to_do_its_languages_in_all_their_spellings() {
+        let able = |languages: Option<&[&str]>| {
+            let languages = languages.map(|tags| tags.iter().map(|tag| (*tag).to_owned()).collect());
+            ReadyEngine { id: EngineId::Whisper, languages }.able()
+        };
+        assert_eq!(able(None), ["whisper *"]);
+        assert_eq!(able(Some(&[])), ["whisper"]);
+        assert_eq!(able(Some(&["en", "no"])), ["whisper", "whisper en", "whisper eng", "whisper no", "whisper nb"]);
+    }
+
+    /// Workers ask for a session every two seconds and after each attempt: the queue is read in its order, until the first
+    /// session that fits, and what the engines are able to do isn't read again for each.
+    #[tokio::test]
+    async fn a_claim_reads_the_queue_in_its_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hark.sqlite");
+        sqlite::migrate_at(&file).await.unwrap();
+        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        let query = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", CLAIM[0]));
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(query).fetch_all(&pool).await.unwrap();
+        let steps: Vec<&str> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();
+        assert!(steps.contains(&"SEARCH sessions USING INDEX sessions_by_turn (status=?)"), "{steps:?}");
+        assert!(steps.iter().all(|step| !step.contains("ORDER BY") && !step.contains("CORRELATED")), "{steps:?}");
     }
 }

@@ -346,7 +346,7 @@ pub const CATALOGUE: &[Group] = &[
                 "hark_sessions_waiting_for_worker",
                 "sessions",
                 &[],
-                "Queued sessions that no worker can take, because none has their engine or its model isn't there yet.",
+                "Queued sessions that no worker can take, because none has their engine with their language, or its model isn't there yet.",
             ),
             gauge(
                 "hark_queue_oldest_seconds",
