@@ -371,6 +371,12 @@ async fn clocks_are_wrong() {
     }
     let (said, ready) = slightly.readiness().await;
     assert!(ready, "{said}");
+    // The other nodes know it too.
+    let (said, well) = slightly.run(&["nodes"]);
+    let line = |node: &Node| said.lines().find(|line| line.starts_with(&node.name)).unwrap().to_owned();
+    assert!(!well && line(web).ends_with("this machine's clock is 40 s ahead of the database's"), "{said}");
+    assert!(line(worker).ends_with("this machine's clock is 40 s behind the database's"), "{said}");
+    assert!(line(slightly).ends_with(" -"), "{said}");
     assert_eq!(slightly.log().matches("this machine's clock is 4.0 s ahead of").count(), 1, "{}", slightly.log());
 }
 

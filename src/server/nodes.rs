@@ -54,7 +54,7 @@ async fn list(args: &NodesArgs) -> Result<bool, String> {
     } else {
         print::text(table(&nodes, now));
     }
-    Ok(nodes.iter().all(|node| node.is_live(now) && node.problem.is_none()))
+    Ok(nodes.iter().all(|node| node.is_live(now) && node.shown_problem().is_none()))
 }
 
 fn as_json(node: &NodeRow, now: Timestamp) -> serde_json::Value {
@@ -66,7 +66,7 @@ fn as_json(node: &NodeRow, now: Timestamp) -> serde_json::Value {
         "running": node.running,
         "engines": node.engines,
         "clock_ahead_ms": node.clock_ahead_ms,
-        "problem": node.problem,
+        "problem": node.shown_problem(),
         "load": node.load,
         "started_at": node.started_at,
         "heartbeat_at": node.heartbeat_at,
@@ -95,10 +95,9 @@ fn row(node: &NodeRow, now: Timestamp) -> [String; 11] {
     let memory = load.and_then(|load| load.memory).map_or_else(none, bytes);
     let ready = node.engines.iter().filter(|engine| engine.is_ready());
     let engines: Vec<String> = ready.map(|NodeEngine { info, .. }| format!("{} ({})", info.id, info.model)).collect();
-    let problem = match (&node.problem, node.is_live(now)) {
-        (_, false) => "isn't heard of any more".to_owned(),
-        (Some(problem), true) => problem.clone(),
-        (None, true) => none(),
+    let problem = match node.is_live(now) {
+        false => "isn't heard of any more".to_owned(),
+        true => node.shown_problem().unwrap_or_else(none),
     };
     [
         node.name.clone(),

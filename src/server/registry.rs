@@ -181,11 +181,20 @@ pub struct Wait {
 }
 
 impl NodeRow {
+    /// What is wrong with the node, for operators: why it claims nothing, or else why it isn't ready although it does. A
+    /// worker whose clock is wrong goes on with its work, because leases are counted by the database's.
+    #[must_use]
+    pub fn shown_problem(&self) -> Option<String> {
+        let clock = || self.clock_ahead_ms.map(|ahead_ms| ClockOffset { ahead_ms }).filter(|offset| offset.is_wrong());
+        self.problem.clone().or_else(|| clock().map(ClockOffset::sentence))
+    }
+
     /// The node as operators are shown it, at a time of the database's clock.
     #[must_use]
     pub fn into_info(self, now: Timestamp) -> NodeInfo {
         NodeInfo {
             is_live: self.is_live(now),
+            problem: self.shown_problem(),
             name: self.name,
             role: self.role,
             version: self.version,
@@ -197,7 +206,6 @@ impl NodeRow {
                 .map(|NodeEngine { info, waiting }| NodeEngineInfo { info, waiting })
                 .collect(),
             clock_ahead_ms: self.clock_ahead_ms,
-            problem: self.problem,
             started_at: self.started_at,
             heartbeat_at: self.heartbeat_at,
             load: self.load,
@@ -398,6 +406,22 @@ mod tests {
         // One whose node claims nothing doesn't count.
         let ill = node(1, Some("no disk"), vec![base()]);
         assert_eq!(shown(english("tiny.en"), true, &[ill]), line("tiny.en", "en"));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_a_problem_that_keeps_no_worker_from_its_work() {
+        let with_clock = |problem, ahead_ms| NodeRow {
+            clock_ahead_ms: Some(ahead_ms),
+            ..node(1, problem, vec![engine(EngineId::Whisper, "base", true, None)])
+        };
+        let shown = |problem, ahead_ms| with_clock(problem, ahead_ms).into_info(Timestamp(0)).problem;
+        assert_eq!([shown(None, 9_999), shown(None, -9_999)], [None, None]);
+        assert_eq!(shown(None, 40_000).unwrap(), "this machine's clock is 40 s ahead of the database's");
+        assert_eq!(shown(None, -10_000).unwrap(), "this machine's clock is 10 s behind the database's");
+        assert_eq!(shown(Some("no disk"), 40_000).unwrap(), "no disk");
+        let wait = |node| wait_for(EngineId::Whisper, "", &[], 0, &[node]);
+        assert_eq!(wait(with_clock(None, 40_000)), None);
+        assert!(wait(with_clock(Some("no disk"), 0)).is_some());
     }
 
     #[test]

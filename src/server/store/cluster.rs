@@ -59,7 +59,7 @@ pub struct NodeRow {
     pub cookie_keys: Vec<String>,
     /// By how many milliseconds its clock is ahead of the database's.
     pub clock_ahead_ms: Option<i64>,
-    /// Why it isn't ready or claims nothing, for operators.
+    /// Why it claims nothing, for operators.
     pub problem: Option<String>,
     /// What it does; none from a node of a version that doesn't tell.
     pub load: Option<NodeLoad>,
