@@ -538,6 +538,55 @@ async fn a_worker_leaves_languages_that_its_model_does_not_know_to_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_workers_model_vanishes() {
+    let mut cluster = Cluster::start(Layout::default()).await;
+    let (model, away) = (cluster.folder().join("ggml-tiny.en.bin"), cluster.folder().join("away"));
+    std::os::unix::fs::symlink(whisper_model("tiny.en"), &model).unwrap();
+    // Of these two only the first is meant to use Whisper.
+    cluster.workers[0].set("HARK_ENGINE", "whisper");
+    for worker in &mut cluster.workers {
+        give_whisper(worker, &model).await;
+    }
+    let me = Visitor::new(&cluster.webs[0].url());
+    let offered = async || {
+        let engines = me.json("/api/v1/engines").await;
+        let available = |id| engines.as_array().unwrap().iter().any(|e| e["id"] == id && e["available"] == true);
+        (available("whisper"), available("command"))
+    };
+    until("the web node knows what both have", async || offered().await == (true, true)).await;
+    let [first, second] = &cluster.workers;
+    assert!(first.readiness().await.1, "{}", first.readiness().await.0);
+
+    fs::rename(&model, &away).unwrap();
+    until("the first worker isn't ready", async || !first.readiness().await.1).await;
+    let lost = "Whisper can't be used on this node any more. Its model file ";
+    let (said, _) = first.readiness().await;
+    assert!(said.starts_with(lost) && said.contains("ggml-tiny.en.bin does not exist"), "{said}");
+    until("the other worker has noticed", async || second.log().contains(lost)).await;
+    let (said, ready) = second.readiness().await;
+    assert!(ready, "Whisper isn't its default: {said}");
+    until("all nodes know, and only of the first", async || {
+        let (said, well) = second.run(&["nodes"]);
+        !well && said.matches(lost).count() == 1
+    })
+    .await;
+    // Both go on with what they have.
+    until("the web node knows that nobody has it", async || offered().await == (false, true)).await;
+    let id = me.session("0.wav", recording(0), &[]).await;
+    me.wait(&id, "completed").await;
+
+    fs::rename(&away, &model).unwrap();
+    until("the first worker is ready again", async || first.readiness().await.1).await;
+    let back = "Whisper can be used on this node again";
+    until("both have said so", async || first.log().contains(back) && second.log().contains(back)).await;
+    until("all nodes are well", async || second.run(&["nodes"]).1).await;
+    for worker in [first, second] {
+        let log = worker.log();
+        assert_eq!((log.matches(lost).count(), log.matches(back).count()), (1, 1), "{}: {log}", worker.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_recordings_of_a_worker_are_unmounted() {
     let mut scene = Scene::start(Layout::default()).await;
     scene.half_way().await;

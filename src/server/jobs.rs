@@ -2,6 +2,7 @@
 //! back the sessions of workers that are gone. They don't know who watches: whatever they learn goes into the store and
 //! onto the bus.
 
+mod engine_watch;
 mod job;
 mod order;
 mod reaper;
@@ -23,6 +24,7 @@ use super::{
     store::{self, Claim, Store},
 };
 use crate::model::{Session, SessionId, Status, Timestamp, load::WorkerLoad};
+use engine_watch::EngineWatch;
 use reaper::Reaper;
 use std::{
     collections::HashMap,
@@ -210,10 +212,15 @@ impl Upkeep {
 /// Tells the other nodes regularly what this one is and does, and the dashboard, until `stop`.
 pub async fn announce(workers: Workers, clock: Arc<ClockWatch>, load: Arc<LoadMeter>, stop: CancellationToken) {
     let sessions = &workers.sessions;
+    let mut watch = EngineWatch::default();
     let mut interval = time::interval(registry::HEARTBEAT);
     interval.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
-        let engines = registry::engines_of(&sessions.engines);
+        let mut engines = registry::engines_of(&sessions.engines);
+        // Without workers nobody uses them.
+        if workers.config.workers > 0 {
+            watch.check(&mut engines);
+        }
         let work = workers.running.work();
         let running = u32::try_from(work.len()).unwrap_or(u32::MAX);
         let load = load.read(sessions, work);

@@ -144,7 +144,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             workers: 2,
             running: 1,
-            engines: vec![NodeEngine { info, waiting: None }],
+            engines: vec![NodeEngine { info, waiting: None, lost: false }],
             cookie_keys: vec!["aa".to_owned()],
             clock_ahead_ms: Some(-40),
             problem: None,

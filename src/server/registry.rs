@@ -78,6 +78,12 @@ impl Registry {
         std::mem::replace(&mut *self.problem.lock().unwrap_or_else(PoisonError::into_inner), problem)
     }
 
+    /// The engine that this node's workers lost so that it isn't ready, as of the last heartbeat; for operators.
+    #[must_use]
+    pub fn lost_engine(&self) -> Option<String> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(NodeRow::lost_engine)
+    }
+
     /// Tells the other nodes that this one is running and what it does, and reads what they said. Without a shared database
     /// there are no others.
     ///
@@ -182,11 +188,19 @@ pub struct Wait {
 
 impl NodeRow {
     /// What is wrong with the node, for operators: why it claims nothing, or else why it isn't ready although it does. A
-    /// worker whose clock is wrong goes on with its work, because leases are counted by the database's.
+    /// worker whose clock is wrong goes on with its work, because leases are counted by the database's, and one that has lost
+    /// an engine goes on with the others.
     #[must_use]
     pub fn shown_problem(&self) -> Option<String> {
         let clock = || self.clock_ahead_ms.map(|ahead_ms| ClockOffset { ahead_ms }).filter(|offset| offset.is_wrong());
-        self.problem.clone().or_else(|| clock().map(ClockOffset::sentence))
+        self.problem.clone().or_else(|| clock().map(ClockOffset::sentence)).or_else(|| self.lost_engine())
+    }
+
+    /// The engine that the node's workers lost, if it is the one of sessions that don't choose or none is left.
+    fn lost_engine(&self) -> Option<String> {
+        let none_is_left = !self.engines.iter().any(NodeEngine::is_ready);
+        let lost = self.engines.iter().find(|engine| engine.lost && (engine.info.is_default || none_is_left))?;
+        Some(format!("{} can't be used on this node any more. {}", lost.info.name, lost.why_not()))
     }
 
     /// The node as operators are shown it, at a time of the database's clock.
@@ -203,7 +217,7 @@ impl NodeRow {
             engines: self
                 .engines
                 .into_iter()
-                .map(|NodeEngine { info, waiting }| NodeEngineInfo { info, waiting })
+                .map(|NodeEngine { info, waiting, .. }| NodeEngineInfo { info, waiting })
                 .collect(),
             clock_ahead_ms: self.clock_ahead_ms,
             started_at: self.started_at,
@@ -218,7 +232,7 @@ impl NodeRow {
 pub fn engines_of(engines: &Engines) -> Vec<NodeEngine> {
     let waiting = engines.waiting();
     let waits = |id| waiting.as_ref().filter(|(engine, _)| *engine == id).map(|(_, sentence)| sentence.clone());
-    engines.list().into_iter().map(|info| NodeEngine { waiting: waits(info.id), info }).collect()
+    engines.list().into_iter().map(|info| NodeEngine { waiting: waits(info.id), info, lost: false }).collect()
 }
 
 /// The engines of this node that can be used now.
@@ -326,7 +340,7 @@ mod tests {
             is_default: id == EngineId::Whisper,
             languages: None,
         };
-        NodeEngine { info, waiting: waiting.map(str::to_owned) }
+        NodeEngine { info, waiting: waiting.map(str::to_owned), lost: false }
     }
 
     fn node(workers: u32, problem: Option<&str>, engines: Vec<NodeEngine>) -> NodeRow {
@@ -422,6 +436,26 @@ mod tests {
         let wait = |node| wait_for(EngineId::Whisper, "", &[], 0, &[node]);
         assert_eq!(wait(with_clock(None, 40_000)), None);
         assert!(wait(with_clock(Some("no disk"), 0)).is_some());
+    }
+
+    #[test]
+    fn a_lost_engine_is_a_problem_if_it_is_the_default_or_the_last() {
+        use EngineId::{Command, Pocketsphinx, Whisper};
+        let ready = |id| engine(id, "model", true, None);
+        let missing = |id| engine(id, "model", false, None);
+        let lost = |id| NodeEngine { lost: true, ..missing(id) };
+        let problem = |engines| node(1, None, engines).into_info(Timestamp(0)).problem;
+        // A worker need not have the default engine.
+        assert_eq!(problem(vec![missing(Whisper), ready(Pocketsphinx)]), None);
+        let whisper = Some("Whisper can't be used on this node any more. It isn't here.".to_owned());
+        assert_eq!(problem(vec![lost(Whisper), ready(Pocketsphinx)]), whisper);
+        assert_eq!(problem(vec![ready(Whisper), lost(Pocketsphinx)]), None);
+        let last = Some("PocketSphinx can't be used on this node any more. It isn't here.".to_owned());
+        assert_eq!(problem(vec![missing(Whisper), lost(Pocketsphinx), missing(Command)]), last);
+        // It goes on with what it has.
+        let worker = [node(1, None, vec![lost(Whisper), ready(Pocketsphinx)])];
+        let waits = [Whisper, Pocketsphinx].map(|id| wait_for(id, "", &[], 0, &worker));
+        assert_eq!(waits, [Some("Waiting for a worker with Whisper".to_owned()), None]);
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Readiness: the database accepts a write, its clock is about this machine's, and recordings can be reached. A node without
+/// Readiness: the database accepts a write, its clock is about this machine's, recordings can be reached, and the workers
+/// haven't lost their default or last engine. A node without
 /// Redis is ready, because it reads changes from the store; if all nodes were unready when Redis fails, nobody would serve. A
 /// node with an almost full disk is ready too, because only uploads are refused.
 pub async fn readyz(State(state): State<AppState>) -> Response {
@@ -30,7 +31,9 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, problem).into_response();
     }
     let sessions = &state.sessions;
-    if let Some(problem) = sessions.cluster.problem().or_else(|| sessions.registry.problem()) {
+    let registry = &sessions.registry;
+    let problem = sessions.cluster.problem().or_else(|| registry.problem()).or_else(|| registry.lost_engine());
+    if let Some(problem) = problem {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response();
     }
     let store = &state.sessions.store;

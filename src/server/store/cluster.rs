@@ -33,6 +33,9 @@ pub struct NodeEngine {
     /// If its model is on its way: how far that is, for people.
     #[serde(default)]
     pub waiting: Option<String>,
+    /// Whether it could be used since the node's start, and can't any more.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 impl NodeEngine {
@@ -40,6 +43,12 @@ impl NodeEngine {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.info.available && self.waiting.is_none()
+    }
+
+    /// Why it can't be used now, for operators; empty if it can.
+    #[must_use]
+    pub fn why_not(&self) -> &str {
+        self.info.reason.as_deref().or(self.waiting.as_deref()).unwrap_or_default()
     }
 }
 
