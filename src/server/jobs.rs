@@ -18,7 +18,7 @@ use super::{
     config::JobConfig,
     load::LoadMeter,
     outside::Outside,
-    registry,
+    registry::{self, Registry},
     sessions::Sessions,
     space::Reservation,
     store::{self, Claim, Store},
@@ -160,17 +160,16 @@ struct Pause {
 }
 
 impl Pause {
-    fn new() -> Self {
-        Self { until: time::Instant::now(), length: MIN_PAUSE }
+    fn new(now: time::Instant) -> Self {
+        Self { until: now, length: MIN_PAUSE }
     }
 
-    fn is_over(&self) -> bool {
-        time::Instant::now() >= self.until
+    fn is_over(&self, now: time::Instant) -> bool {
+        now >= self.until
     }
 
     /// Takes in how an attempt ended. Failures in a row make the pauses longer; an operator reads of the first.
-    fn after(&mut self, end: &job::AttemptEnd, workers: &Workers) {
-        let registry = &workers.sessions.registry;
+    fn after(&mut self, end: &job::AttemptEnd, registry: &Registry, now: time::Instant) {
         match end {
             job::AttemptEnd::Ready => {
                 self.length = MIN_PAUSE;
@@ -179,7 +178,7 @@ impl Pause {
                 }
             }
             job::AttemptEnd::Unfit(problem) => {
-                self.until = time::Instant::now() + self.length;
+                self.until = now + self.length;
                 if registry.set_problem(Some(problem.clone())).is_none() {
                     tracing::warn!(
                         "{problem}; this node tries again in {} s, then less and less often",
@@ -251,7 +250,7 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
     let mut poll = time::interval(POLL_INTERVAL);
     poll.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut running: JoinSet<job::AttemptEnd> = JoinSet::new();
-    let mut pause = Pause::new();
+    let mut pause = Pause::new(time::Instant::now());
     let (mut refresh, mut refresh_from) = (false, time::Instant::now());
     while !stop.is_cancelled() {
         match claim_next(&workers, &worker, running.len(), &pause).await {
@@ -269,7 +268,9 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
                 continue;
             }
             // Nothing is left to try, so nothing shows that the surroundings still fail.
-            Ok(None) if running.is_empty() && pause.is_over() => drop(workers.sessions.registry.set_problem(None)),
+            Ok(None) if running.is_empty() && pause.is_over(time::Instant::now()) => {
+                drop(workers.sessions.registry.set_problem(None));
+            }
             Ok(None) => {}
             Err(error) => log_error(&error, "the queue could not be read; trying again"),
         }
@@ -282,7 +283,7 @@ pub async fn run(workers: Workers, stop: CancellationToken) {
                 }
             }
             Some(end) = running.join_next(), if !running.is_empty() => if let Ok(end) = end {
-                pause.after(&end, &workers);
+                pause.after(&end, &workers.sessions.registry, time::Instant::now());
             },
             signal = signals.recv() => match signal {
                 // While all workers are busy, a new session needs an arrival time.
@@ -315,7 +316,7 @@ async fn claim_next(
     pause: &Pause,
 ) -> Result<Option<(Claim, Option<Reservation>)>, sqlx::Error> {
     let full = running >= workers.config.workers as usize;
-    if full || !pause.is_over() || workers.sessions.cluster.problem().is_some() {
+    if full || !pause.is_over(time::Instant::now()) || workers.sessions.cluster.problem().is_some() {
         return Ok(None);
     }
     let engines = registry::ready_engines(&workers.sessions.engines);
@@ -394,5 +395,38 @@ async fn refresh_queue(workers: &Workers, speed: &NodeSpeed) {
         // Not `Bus::publish`, which would announce every queued session as newly queued.
         Ok(events) => events.iter().for_each(|event| workers.sessions.bus.tell_watchers(event)),
         Err(error) => log_error(&error, "the queue's positions could not be written; trying again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::registry::NodeIdentity;
+    use job::AttemptEnd::{Ready, Unfit};
+
+    #[test]
+    fn pauses_grow_until_an_attempt_succeeds() {
+        let identity = NodeIdentity { name: "node".to_owned(), serves: false, workers: 1, cookie_keys: Vec::new() };
+        let registry = Registry::new(identity);
+        let full = || Unfit("this node's disk is full".to_owned());
+        let mut now = time::Instant::now();
+        let mut pause = Pause::new(now);
+        assert!(pause.is_over(now), "it begins at once");
+        for secs in [10, 20, 40, 80, 160, 300, 300] {
+            pause.after(&full(), &registry, now);
+            assert_eq!(registry.problem().as_deref(), Some("this node's disk is full"));
+            let end = now + Duration::from_secs(secs);
+            assert!(!pause.is_over(end - Duration::from_millis(1)) && pause.is_over(end), "{secs} s");
+            now = end;
+        }
+        // A success ends the problem, and the next failure is the first of a row again.
+        pause.after(&Ready, &registry, now);
+        assert_eq!(registry.problem(), None);
+        assert!(pause.is_over(now));
+        pause.after(&full(), &registry, now);
+        assert!(!pause.is_over(now + MIN_PAUSE - Duration::from_millis(1)) && pause.is_over(now + MIN_PAUSE));
+        // Another worker's success doesn't end a pause that has begun.
+        pause.after(&Ready, &registry, now);
+        assert!(!pause.is_over(now) && pause.is_over(now + MIN_PAUSE));
     }
 }
