@@ -70,6 +70,7 @@ pub mod stream;
 pub mod stuck;
 pub mod telemetry;
 mod tree_hash;
+pub mod turns;
 pub mod uploads;
 
 pub use node::{Node, StartError};

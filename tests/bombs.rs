@@ -135,6 +135,39 @@ async fn many_uploads_at_once_are_all_answered() {
     transcribes(&node).await;
 }
 
+/// What one stranger sends keeps nobody at another address from uploading, though each of its files uses up the whole time of
+/// a probe.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stranger_cannot_take_all_decoders() {
+    let folder = TempDir::new().unwrap();
+    let node = node(folder.path(), &["--decoders", "2", "--probe-secs", "4", "--max-queue-per-owner", "1000"]);
+    // Frames without samples, so that a decoder goes through all of them.
+    let bomb = [0xff, 0xf1, 0x6c, 0x40, 0x01, 0x1f, 0xfc, 0x21].repeat(3_000_000);
+    let until = Instant::now() + Duration::from_secs(20);
+    let attack = async || {
+        let mut busy = 0;
+        while Instant::now() < until {
+            let answer = Visitor::from("127.0.0.2", &node.url).upload("a.aac", bomb.clone(), &[]).await;
+            busy += usize::from(answer.status() == StatusCode::SERVICE_UNAVAILABLE);
+        }
+        busy
+    };
+    let others = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let me = node.visitor();
+        let mut uploads = 0;
+        while Instant::now() < until {
+            me.session("a.wav", wav(1.0, 1.0), &[]).await;
+            uploads += 1;
+        }
+        uploads
+    };
+    let attacks = futures::future::join_all((0..6).map(|_| attack()));
+    let (busy, uploads) = tokio::join!(attacks, others);
+    let busy: usize = busy.into_iter().sum();
+    assert!(busy > 0 && uploads > 3, "{busy} of the stranger's uploads found no decoder; {uploads} others were taken");
+}
+
 /// A program that tries what no decoder may do, in place of ffmpeg.
 const ESCAPE: &str = r#"#!/usr/bin/python3
 import ctypes, os, resource, socket, sys, threading

@@ -604,11 +604,12 @@ fn uploads_do_not_wait_for_ever() {
     let files = Files::new();
     let path = files.tone("a.wav", 16_000, "mono", &[]);
     let none = decoders_with(&["--decoders", "1", "--probe-wait-secs", "0", "--probe-secs", "60"]);
-    let results = block_on(async { futures::future::join_all((0..8).map(|_| none.probe(&path, LIMITS))).await });
+    let results =
+        block_on(async { futures::future::join_all((0..8).map(|_| none.probe(&path, LIMITS, anybody()))).await });
     let busy = |result: &&Result<_, ProbeError>| matches!(result, Err(ProbeError::Busy { retry_secs: 60 }));
     assert!(results.iter().filter(busy).count() >= 1);
     assert!(results.iter().filter(|result| result.is_ok()).count() >= 1);
-    assert!(block_on(none.probe(&path, LIMITS)).is_ok());
+    assert!(block_on(none.probe(&path, LIMITS, anybody())).is_ok());
 }
 
 /// A recording may take over its decoder, which can then write anything and do anything.
@@ -648,7 +649,7 @@ fn output_of_a_decoder_is_validated() {
         fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let decoders = Decoders::new(&config, Some(&program));
         let heard = decode_with(&decoders, &path, &Limits { max_duration: 20.0 }).unwrap_err();
-        let said = match block_on(decoders.probe(&path, LIMITS)) {
+        let said = match block_on(decoders.probe(&path, LIMITS, anybody())) {
             Err(ProbeError::Busy { .. }) => "busy".to_owned(),
             Err(ProbeError::Audio(error)) => error.code().to_owned(),
             // The decoder reports the format before it does the rest.

@@ -39,7 +39,7 @@ fn names(folder: &Path) -> Vec<String> {
 async fn heard(bytes: &[u8], folder: &Path) -> (AudioInfo, Vec<i16>) {
     let file = folder.join("copy");
     fs::write(&file, bytes).unwrap();
-    let info = decoders().probe(&file, LIMITS).await.unwrap();
+    let info = decoders().probe(&file, LIMITS, audio::anybody()).await.unwrap();
     let mut decoding = decoders().decode(&file, LIMITS, Selection::default()).await.unwrap();
     let mut samples = Vec::new();
     while let Some(piece) = decoding.next().await.unwrap() {

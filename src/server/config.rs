@@ -305,7 +305,8 @@ pub struct JobConfig {
 #[derive(Args, Clone, Debug)]
 pub struct DecodeConfig {
     /// How many uploads are probed at once, and how many recordings are measured for workers at once. As many as there
-    /// are processors if left out. Each running session has another decoder, which waits for its engine.
+    /// are processors if left out. Uploads take turns by owner, and newcomers by address, who never have all of these
+    /// places. Each running session has another decoder, which waits for its engine.
     #[arg(long, env = "HARK_DECODERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub decoders: Option<u32>,
     /// The memory a decoder may use, in bytes. A recording that takes more is refused.

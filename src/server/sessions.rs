@@ -26,6 +26,7 @@ use super::{
         lines,
         traces::Step,
     },
+    turns::Caller,
 };
 use crate::model::{
     AnotherChoice, Channels, EngineId, EngineInfo, Media, Session, SessionDetail, SessionId, Status, Timestamp, Title,
@@ -403,13 +404,14 @@ impl Sessions {
         incoming: Incoming,
         options: CheckedOptions,
     ) -> Result<Session, Error> {
-        let address = self.address_hash(owner, address).await;
+        let standing = self.standing(owner, address).await;
+        let (address, caller) = (self.shares.address_hash(standing), standing.caller(owner));
         let (sessions, owner) = (Arc::clone(self), owner.clone());
         let Incoming { id, upload, file_name, parts } = incoming;
         // Runs in a task of its own, so that it ends with a session or with nothing even if the sender hangs up.
         let creating = async move {
             let received = upload.finish().await?;
-            let probed = sessions.probe(&owner, id, &received, &file_name, options).await?;
+            let probed = sessions.probe(&owner, caller, id, &received, &file_name, options).await?;
             let new = NewSession { address, upload: parts, ..probed };
             let created = sessions.create_received(&new, &received).await;
             if let Err((error, true)) = created {
@@ -447,6 +449,7 @@ impl Sessions {
     async fn probe(
         &self,
         owner: &Owner,
+        caller: Caller,
         id: SessionId,
         received: &Received,
         file_name: &str,
@@ -454,7 +457,7 @@ impl Sessions {
     ) -> Result<NewSession, Error> {
         let mut step = Step::begin(id, "probe");
         let limits = audio::Limits { max_duration: self.limits.max_duration };
-        let info = self.decoders.probe(received.path(), limits).await?;
+        let info = self.decoders.probe(received.path(), limits, caller).await?;
         if let Some(Track::Number(wanted)) = options.track.filter(|track| track.missing(info.tracks).is_some()) {
             return Err(AudioError::NoSuchTrack { wanted, tracks: info.tracks }.into());
         }

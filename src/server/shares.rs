@@ -6,6 +6,7 @@ use super::{
     config::ShareConfig,
     owner::Owner,
     store::{self, Store},
+    turns::Caller,
 };
 use crate::model::Timestamp;
 use data_encoding::HEXLOWER;
@@ -34,6 +35,17 @@ pub enum Standing {
     Known,
     /// A newcomer, counted by the owner and by this address.
     Newcomer(ClientAddress),
+}
+
+impl Standing {
+    /// Whose turn it is where places are handed out in turns.
+    #[must_use]
+    pub fn caller(self, owner: &Owner) -> Caller {
+        match self {
+            Self::Known => Caller::Known(owner.clone()),
+            Self::Newcomer(address) => Caller::Newcomers(address),
+        }
+    }
 }
 
 /// Decides how callers count, and caches what the store says of them.

@@ -8,6 +8,7 @@ use leptos::config::{Env, LeptosOptions};
 use reqwest::{RequestBuilder, Response, StatusCode, header, multipart};
 use serde_json::Value;
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex},
@@ -155,6 +156,12 @@ impl Visitor {
     /// A visitor without a cookie.
     pub fn new(url: &str) -> Self {
         Self { url: url.to_owned(), client: reqwest::Client::new(), cookie: Mutex::default() }
+    }
+
+    /// A visitor without a cookie, at another address of this machine.
+    pub fn from(address: &str, url: &str) -> Self {
+        let client = reqwest::Client::builder().local_address(address.parse::<IpAddr>().unwrap()).build().unwrap();
+        Self { client, ..Self::new(url) }
     }
 
     /// The same visitor at another node.

@@ -34,6 +34,7 @@ use super::{
 };
 use crate::model::{Remark, Track};
 use crate::server::config::DecodeConfig;
+use crate::server::turns::{Caller, Turns};
 pub use copy::{CopyError, Copying, wav_head};
 use mixer::Mixer;
 
@@ -84,8 +85,8 @@ impl From<io::Error> for ProbeError {
 pub struct Decoders {
     program: PathBuf,
     config: DecodeConfig,
-    /// Separate permits for probing and decoding, so that workers and uploads don't wait for each other.
-    probes: Arc<Semaphore>,
+    /// Separate places for probing and decoding, so that workers and uploads don't wait for each other.
+    probes: Arc<Turns>,
     decodes: Arc<Semaphore>,
 }
 
@@ -98,23 +99,20 @@ impl Decoders {
             // Not its path, where another version may be installed by now.
             program: program.map_or_else(|| PathBuf::from("/proc/self/exe"), Path::to_owned),
             config: config.clone(),
-            probes: Arc::new(Semaphore::new(at_once)),
+            probes: Turns::new(at_once),
             decodes: Arc::new(Semaphore::new(at_once)),
         }
     }
 
-    /// Reads a recording's format within the time that somebody waits for it.
+    /// Reads a recording's format within the time that the caller waits for it.
     ///
     /// # Errors
     /// Why the recording can't be used, as far as that shows this early, or that all decoders are busy.
-    pub async fn probe(&self, recording: &Path, limits: Limits) -> Result<AudioInfo, ProbeError> {
+    pub async fn probe(&self, recording: &Path, limits: Limits, caller: Caller) -> Result<AudioInfo, ProbeError> {
         let retry_secs = self.config.probe_secs.saturating_add(self.config.probe_wait_secs);
         let busy = || ProbeError::Busy { retry_secs };
         let wait = Duration::from_secs(u64::from(self.config.probe_wait_secs));
-        let _permit = match time::timeout(wait, Arc::clone(&self.probes).acquire_owned()).await {
-            Ok(permit) => permit.map_err(|_| busy())?,
-            Err(_) => return Err(busy()),
-        };
+        let _place = time::timeout(wait, Turns::take(&self.probes, caller)).await.map_err(|_| busy())?;
         let file = open(recording).await?;
         let time_limit = TimeLimit::total(Duration::from_secs(u64::from(self.config.probe_secs)));
         let cpu_secs = u64::from(self.config.probe_secs);
