@@ -215,3 +215,33 @@ async fn copies_are_limited_and_leave_nothing_when_the_session_is_deleted_meanwh
     let left = names(&app.folder.path().join("recordings"));
     assert!(left.iter().all(|name| !name.starts_with(&long)), "{left:?}");
 }
+
+/// However many cookies a stranger takes, the copies of somebody at another address don't wait for all of theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stranger_cannot_take_all_places_for_copies() {
+    let app = TestApp::with(&IDLE).await;
+    let me = app.visitor();
+    let files = Files::new();
+    let long = fs::read(files.wave("long.wma", "sin(880*PI*t)", 900.0, 8_000, "mono", &["-c:a", "wmav2"])).unwrap();
+    let short = fs::read(files.tone("a.wma", 44_100, "mono", &["-c:a", "wmav2"])).unwrap();
+    let mine = me.session("a.wma", short, &[]).await;
+    let path = |id: &str| format!("/api/v1/sessions/{id}/playable");
+    let mut strangers = Vec::new();
+    for _ in 0..5 {
+        let stranger = Visitor::from("127.0.0.2", &app.url);
+        let id = stranger.session("long.wma", long.clone(), &[]).await;
+        strangers.push((stranger, path(&id)));
+    }
+    let asking = strangers.into_iter().map(|(stranger, path)| tokio::spawn(async move { stranger.get(&path).await }));
+    // Four may be made or wait at an address.
+    let (refused, _, copies) = time::timeout(TIMEOUT, futures::future::select_all(asking)).await.unwrap();
+    let (_, code, message) = error(refused.unwrap()).await;
+    assert_eq!(code, "too_many_copies", "{message}");
+    assert!(message.contains("your network's recordings"), "{message}");
+    assert_eq!(me.get(&path(&mine)).await.status(), StatusCode::OK);
+    let done = copies.iter().filter(|copy| copy.is_finished()).count();
+    assert!(done < 2, "{done} of the stranger's copies were made first");
+    for copy in copies {
+        assert_eq!(copy.await.unwrap().status(), StatusCode::OK);
+    }
+}

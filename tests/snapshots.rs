@@ -166,7 +166,7 @@ examples! {
     Error::NoRecording => [Error::NoRecording],
     Error::NoCopy(_) => [Error::NoCopy(AudioError::Ffmpeg.to_string())],
     Error::CopyUnderWay => [Error::CopyUnderWay],
-    Error::TooManyCopies { .. } => [Error::TooManyCopies { limit: 4 }],
+    Error::TooManyCopies { .. } => [Error::TooManyCopies { limit: 4, of: "your" }],
     Error::Storage(_) => [Error::Storage(secret())],
     Error::Internal(_) => [Error::Internal(secret())],
     Error::Panic => [Error::Panic],

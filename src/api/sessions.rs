@@ -50,7 +50,7 @@ pub async fn get_waveform(id: SessionId) -> Result<Vec<u8>, ApiError> {
 pub async fn make_copy(id: SessionId, wav: bool) -> Result<CopyState, ApiError> {
     use crate::{model::playback::CopyForm, server::pages};
     let form = if wav { CopyForm::Wav } else { CopyForm::Opus };
-    pages::answer(async |c| c.state.sessions.make_copy(&c.owner, id, form).await).await
+    pages::answer(async |c| c.state.sessions.make_copy(&c.owner, c.address, id, form).await).await
 }
 
 /// Cancels a session. A session that has ended isn't changed.

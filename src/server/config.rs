@@ -332,10 +332,10 @@ pub struct DecodeConfig {
     #[arg(long, env = "HARK_MAX_MIXED_TRACKS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=100))]
     pub max_mixed_tracks: u16,
     /// How many copies for browsers are made at once on this node, of recordings in formats that browsers can't play. Each
-    /// has a decoder and an encoder.
+    /// has a decoder and an encoder. They are made in turns as uploads are probed.
     #[arg(long, env = "HARK_MAX_COPIES", default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_copies: u32,
-    /// How many such copies of one owner may be made or wait at once on this node.
+    /// How many such copies of one owner, or of the newcomers at one address, may be made or wait at once on this node.
     #[arg(long, env = "HARK_MAX_COPIES_PER_OWNER", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_copies_per_owner: u32,
 }

@@ -8,6 +8,7 @@ use super::{
     media::{MediaError, Recordings, Scratch, StoredCopy},
     owner::Owner,
     store::Store,
+    turns::{Caller, Turns},
 };
 use crate::model::{
     Session, SessionId,
@@ -20,7 +21,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{self, Instant},
 };
 
@@ -37,13 +38,14 @@ pub struct Copies {
     decoders: Decoders,
     max_duration: f64,
     limit: u32,
-    permits: Arc<Semaphore>,
+    turns: Arc<Turns>,
     making: Arc<Mutex<HashMap<(SessionId, CopyForm), Making>>>,
 }
 
 /// A copy that is being made, or that could not be made.
 struct Making {
     owner: Owner,
+    caller: Caller,
     progress: watch::Receiver<Progress>,
 }
 
@@ -66,7 +68,7 @@ impl Copies {
             decoders,
             max_duration,
             limit: config.max_copies_per_owner,
-            permits: Arc::new(Semaphore::new(config.max_copies as usize)),
+            turns: Turns::new(config.max_copies as usize),
             making: Arc::default(),
         }
     }
@@ -86,15 +88,12 @@ impl Copies {
         Ok(None)
     }
 
-    /// Begins to make a copy, unless it is there or being made. Returns how far it is.
+    /// Begins to make a copy that wasn't found, unless it is being made. Returns how far it is.
     ///
     /// # Errors
-    /// If it can't be made, or too many are being made for this owner.
-    pub async fn ask(&self, owner: &Owner, session: &Session, form: CopyForm) -> Result<CopyState, Error> {
-        if self.find(session.id, form).await?.is_some() {
-            return Ok(CopyState::Ready);
-        }
-        let progress = self.begin(owner, session, form)?;
+    /// If it can't be made, or too many are being made for this owner or this caller.
+    pub fn ask(&self, owner: &Owner, caller: Caller, session: &Session, form: CopyForm) -> Result<CopyState, Error> {
+        let progress = self.begin(owner, caller, session, form)?;
         let progress = progress.borrow().clone();
         match progress {
             Progress::Under(seconds) => {
@@ -106,15 +105,18 @@ impl Copies {
         }
     }
 
-    /// Returns a copy, which is made now if it isn't there.
+    /// Returns a copy that wasn't found, once it is made.
     ///
     /// # Errors
     /// As [`Self::ask`], and [`Error::CopyUnderWay`] if it takes long.
-    pub async fn wait(&self, owner: &Owner, session: &Session, form: CopyForm) -> Result<StoredCopy, Error> {
-        if let Some(copy) = self.find(session.id, form).await? {
-            return Ok(copy);
-        }
-        let mut progress = self.begin(owner, session, form)?;
+    pub async fn wait(
+        &self,
+        owner: &Owner,
+        caller: Caller,
+        session: &Session,
+        form: CopyForm,
+    ) -> Result<StoredCopy, Error> {
+        let mut progress = self.begin(owner, caller, session, form)?;
         let ended = progress.wait_for(|progress| !matches!(progress, Progress::Under(_)));
         let ended = time::timeout(MAX_WAIT, ended).await.map_err(|_| Error::CopyUnderWay)?;
         // If the task panicked, there is no copy.
@@ -124,7 +126,13 @@ impl Copies {
         self.find(session.id, form).await?.ok_or(Error::NoRecording)
     }
 
-    fn begin(&self, owner: &Owner, session: &Session, form: CopyForm) -> Result<watch::Receiver<Progress>, Error> {
+    fn begin(
+        &self,
+        owner: &Owner,
+        caller: Caller,
+        session: &Session,
+        form: CopyForm,
+    ) -> Result<watch::Receiver<Progress>, Error> {
         let key = (session.id, form);
         let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         making.retain(|_, making| match &*making.progress.borrow() {
@@ -135,17 +143,20 @@ impl Copies {
         if let Some(making) = making.get(&key) {
             return Ok(making.progress.clone());
         }
-        let under = |making: &&Making| matches!(*making.progress.borrow(), Progress::Under(_));
-        let own = making.values().filter(|making| making.owner == *owner).filter(under).count();
-        if own >= self.limit as usize {
-            return Err(Error::TooManyCopies { limit: self.limit });
+        let under: Vec<&Making> =
+            making.values().filter(|making| matches!(*making.progress.borrow(), Progress::Under(_))).collect();
+        if under.iter().filter(|making| making.owner == *owner).count() >= self.limit as usize {
+            return Err(Error::TooManyCopies { limit: self.limit, of: "your" });
+        }
+        if under.iter().filter(|making| making.caller == caller).count() >= self.limit as usize {
+            return Err(Error::TooManyCopies { limit: self.limit, of: "your network's" });
         }
         let (sender, progress) = watch::channel(Progress::Under(0.0));
-        making.insert(key, Making { owner: owner.clone(), progress: progress.clone() });
+        making.insert(key, Making { owner: owner.clone(), caller: caller.clone(), progress: progress.clone() });
         let (copies, session) = (self.clone(), session.clone());
         tokio::spawn(async move {
             let id = session.id;
-            let made = copies.make(&session, form, &sender).await;
+            let made = copies.make(caller, &session, form, &sender).await;
             let result = if made.is_ok() { "made" } else { "failed" };
             metrics::counter!("hark_playable_copies_total", "result" => result).increment(1);
             sender.send_replace(match made {
@@ -159,9 +170,15 @@ impl Copies {
         Ok(progress)
     }
 
-    async fn make(&self, session: &Session, form: CopyForm, progress: &watch::Sender<Progress>) -> Result<(), Error> {
+    async fn make(
+        &self,
+        caller: Caller,
+        session: &Session,
+        form: CopyForm,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), Error> {
         let id = session.id;
-        let _permit = self.permits.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
+        let _place = Turns::take(&self.turns, caller).await;
         // Another node may have made it while this one waited.
         if self.find(id, form).await?.is_some() {
             return Ok(());

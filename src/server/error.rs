@@ -185,10 +185,10 @@ pub enum Error {
     #[error("A copy that browsers can play is being made. Ask again in a few seconds.")]
     CopyUnderWay,
     #[error(
-        "Hark already makes {limit} copies of your recordings for browsers, which is as many as it makes at once. Try \
+        "Hark already makes {limit} copies of {of} recordings for browsers, which is as many as it makes at once. Try \
         again when one of them is done."
     )]
-    TooManyCopies { limit: u32 },
+    TooManyCopies { limit: u32, of: &'static str },
     /// With details for the log.
     #[error("The storage of recordings doesn't work at the moment. Try again in a minute.")]
     Storage(String),

@@ -202,18 +202,38 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such session of this owner; otherwise if no copy can be made.
-    pub async fn make_copy(&self, owner: &Owner, id: SessionId, form: CopyForm) -> Result<CopyState, Error> {
+    pub async fn make_copy(
+        &self,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+        id: SessionId,
+        form: CopyForm,
+    ) -> Result<CopyState, Error> {
         let session = self.with_recording(owner, id).await?;
-        self.copies.ask(owner, &session, form).await
+        if self.copies.find(id, form).await?.is_some() {
+            return Ok(CopyState::Ready);
+        }
+        let caller = self.standing(owner, address).await.caller(owner);
+        self.copies.ask(owner, caller, &session, form)
     }
 
     /// Returns a copy of a session's recording that browsers can play, once it is made, and the session.
     ///
     /// # Errors
     /// As [`Self::make_copy`], and [`Error::CopyUnderWay`] if it takes long.
-    pub async fn copy(&self, owner: &Owner, id: SessionId, form: CopyForm) -> Result<(Session, StoredCopy), Error> {
+    pub async fn copy(
+        &self,
+        owner: &Owner,
+        address: Option<ClientAddress>,
+        id: SessionId,
+        form: CopyForm,
+    ) -> Result<(Session, StoredCopy), Error> {
         let session = self.with_recording(owner, id).await?;
-        let copy = self.copies.wait(owner, &session, form).await?;
+        if let Some(copy) = self.copies.find(id, form).await? {
+            return Ok((session, copy));
+        }
+        let caller = self.standing(owner, address).await.caller(owner);
+        let copy = self.copies.wait(owner, caller, &session, form).await?;
         Ok((session, copy))
     }
 

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     model::{ErrorBody, playback::CopyForm},
     server::{
+        address::ClientAddress,
         error::Error,
         media::{MediaError, Pieces},
         owner::Owner,
@@ -68,6 +69,7 @@ pub(super) struct CopyQuery {
 pub(super) async fn playable(
     State(state): State<AppState>,
     Extension(owner): Extension<Owner>,
+    address: Option<Extension<ClientAddress>>,
     Id(id): Id,
     Query(query): Query<CopyQuery>,
     request: HeaderMap,
@@ -77,7 +79,8 @@ pub(super) async fn playable(
         Some("wav") => CopyForm::Wav,
         Some(_) => return Err(Error::BadRequest("A copy is made as 'wav', or in the form that fits best.".to_owned())),
     };
-    let (session, copy) = state.sessions.copy(&owner, id, form).await?;
+    let address = address.map(|Extension(address)| address);
+    let (session, copy) = state.sessions.copy(&owner, address, id, form).await?;
     let name = format!("{}.{}", session.media.file_name, copy.form.extension());
     let file = File {
         etag: format!("\"{}\"", copy.version),
