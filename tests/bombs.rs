@@ -140,7 +140,7 @@ async fn many_uploads_at_once_are_all_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_stranger_cannot_take_all_decoders() {
     let folder = TempDir::new().unwrap();
-    let node = node(folder.path(), &["--decoders", "2", "--probe-secs", "4", "--max-queue-per-owner", "1000"]);
+    let node = node(folder.path(), &["--decoders", "2", "--probe-secs", "4", "--max-queue-per-address", "1000"]);
     // Frames without samples, so that a decoder goes through all of them.
     let bomb = [0xff, 0xf1, 0x6c, 0x40, 0x01, 0x1f, 0xfc, 0x21].repeat(3_000_000);
     let until = Instant::now() + Duration::from_secs(20);
