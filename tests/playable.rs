@@ -185,7 +185,7 @@ async fn a_copy_is_kept_in_the_bucket_of_its_recording() {
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_are_limited_and_leave_nothing_when_the_session_is_deleted_meanwhile() {
     let app = TestApp::with(&[&IDLE[..], &["--max-copies-per-owner", "1", "--max-copies", "1"]].concat()).await;
-    let (me, you) = (app.visitor(), app.visitor());
+    let (me, you) = (app.visitor(), Visitor::from("127.0.0.2", &app.url));
     let files = Files::new();
     // A quarter of an hour takes a while.
     let long = fs::read(files.wave("long.wma", "sin(880*PI*t)", 900.0, 8_000, "mono", &["-c:a", "wmav2"])).unwrap();
@@ -222,7 +222,7 @@ async fn one_stranger_cannot_take_all_places_for_copies() {
     let app = TestApp::with(&IDLE).await;
     let me = app.visitor();
     let files = Files::new();
-    let long = fs::read(files.wave("long.wma", "sin(880*PI*t)", 900.0, 8_000, "mono", &["-c:a", "wmav2"])).unwrap();
+    let long = fs::read(files.wave("long.wma", "sin(880*PI*t)", 300.0, 8_000, "mono", &["-c:a", "wmav2"])).unwrap();
     let short = fs::read(files.tone("a.wma", 44_100, "mono", &["-c:a", "wmav2"])).unwrap();
     let mine = me.session("a.wma", short, &[]).await;
     let path = |id: &str| format!("/api/v1/sessions/{id}/playable");
@@ -244,4 +244,87 @@ async fn one_stranger_cannot_take_all_places_for_copies() {
     for copy in copies {
         assert_eq!(copy.await.unwrap().status(), StatusCode::OK);
     }
+}
+
+/// A minute of silence is small as FLAC, and two megabytes as WAV.
+fn silence(files: &Files, name: &str, seconds: f64) -> Vec<u8> {
+    fs::read(files.wave(name, "0", seconds, 16_000, "mono", &["-c:a", "flac"])).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_copies_of_an_owner_take_no_more_than_the_quota() {
+    let app = TestApp::with(&[&IDLE[..], &["--max-bytes-per-owner", "3000000"]].concat()).await;
+    let (me, you) = (app.visitor(), app.visitor());
+    let (files, recordings) = (Files::new(), app.folder.path().join("recordings"));
+    let minute = silence(&files, "minute.flac", 60.0);
+    let path = |id: &str| format!("/api/v1/sessions/{id}/playable?as=wav");
+    let (first, second) =
+        (me.session("a.flac", minute.clone(), &[]).await, me.session("b.flac", minute.clone(), &[]).await);
+    let yours = you.session("c.flac", minute, &[]).await;
+    assert_eq!(you.get(&path(&yours)).await.status(), StatusCode::OK);
+    for id in [&first, &second, &first] {
+        assert_eq!(me.get(&path(id)).await.status(), StatusCode::OK);
+        // The older one had to go, and is made again.
+        let copies: Vec<_> = names(&recordings).into_iter().filter(|name| name.ends_with("-playable-wav")).collect();
+        let mut expected = [format!("{id}-playable-wav"), format!("{yours}-playable-wav")];
+        expected.sort();
+        assert_eq!(copies, expected);
+    }
+    // One that is too large by itself.
+    let long = me.session("long.flac", silence(&files, "long.flac", 120.0), &[]).await;
+    let (status, code, message) = error(me.get(&path(&long)).await).await;
+    assert_eq!((status, &*code), (422, "no_copy"), "{message}");
+    assert!(message.contains("larger than 3.0 MB") && message.contains("Download"), "{message}");
+    assert!(!names(&recordings).contains(&format!("{long}-playable-wav")));
+    assert_eq!(names(&app.folder.path().join("incoming")), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_copies_are_removed_and_made_again() {
+    // Four seconds.
+    let app = TestApp::with(&[&IDLE[..], &["--keep-copies-days", "0.00005"]].concat()).await;
+    let me = app.visitor();
+    let (files, recordings) = (Files::new(), app.folder.path().join("recordings"));
+    let id = me.session("a.flac", silence(&files, "a.flac", 1.0), &[]).await;
+    for _ in 0..2 {
+        assert_eq!(me.get(&format!("/api/v1/sessions/{id}/playable?as=wav")).await.status(), StatusCode::OK);
+        let removed = async {
+            while names(&recordings) != [id.as_str()] {
+                time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        time::timeout(TIMEOUT, removed).await.unwrap();
+    }
+}
+
+/// A disk without room for copies: what must stay free is more than half of what is.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_leave_the_disk_to_uploads() {
+    let probe = TempDir::new().unwrap();
+    let free = hark::server::space::free_bytes(probe.path()).unwrap();
+    let files = Files::new();
+    let data = TempDir::new().unwrap();
+    let plenty = Setup::new(data.path(), &[&IDLE[..], &["--min-free-bytes", "1"]].concat()).start();
+    let me = plenty.visitor();
+    let recording = silence(&files, "a.flac", 60.0);
+    let id = me.session("a.flac", recording.clone(), &[]).await;
+    let path = format!("/api/v1/sessions/{id}/playable?as=wav");
+    assert_eq!(me.get(&path).await.status(), StatusCode::OK);
+    let recordings = data.path().join("recordings");
+    assert_eq!(names(&recordings).len(), 2);
+    drop(plenty);
+    let min_free = (free / 10 * 7).to_string();
+    let full = Setup::new(data.path(), &[&IDLE[..], &["--min-free-bytes", &min_free]].concat()).start();
+    let me = me.at(&full.url);
+    // The one that was there is gone, and none is made, but uploads are taken.
+    let removed = async {
+        while names(&recordings) != [id.as_str()] {
+            time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    time::timeout(TIMEOUT, removed).await.unwrap();
+    let (status, code, message) = error(me.get(&path).await).await;
+    assert_eq!((status, &*code), (422, "no_copy"), "{message}");
+    assert!(message.contains("disk"), "{message}");
+    me.session("b.flac", recording, &[]).await;
 }

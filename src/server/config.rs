@@ -195,10 +195,14 @@ pub struct KeepConfig {
     /// deletes them if left out.
     #[arg(long, env = "HARK_KEEP_DAYS", value_name = "DAYS", value_parser = days)]
     pub keep_days: Option<f64>,
-    /// How many bytes the recordings of one owner may take; more are refused until the owner has deleted some. Without
-    /// a limit if left out.
+    /// How many bytes the recordings of one owner may take; more are refused until the owner has deleted some. Copies for
+    /// browsers may take as many bytes again; the oldest go when another needs their room. Without a limit if left out.
     #[arg(long, env = "HARK_MAX_BYTES_PER_OWNER", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_bytes_per_owner: Option<u64>,
+    /// Copies for browsers, of recordings in formats that browsers can't play, are removed so many days after they were made,
+    /// and made again when somebody plays the recording.
+    #[arg(long, env = "HARK_KEEP_COPIES_DAYS", default_value_t = 30.0, value_name = "DAYS", value_parser = copy_days)]
+    pub keep_copies_days: f64,
 }
 
 /// Connections and where they come from.
@@ -688,6 +692,13 @@ fn days(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(n) if n > 0.0 && n <= 100_000.0 => Ok(n),
         _ => Err("must be a number of days above 0, and 100000 at most; leave it out to keep everything".to_owned()),
+    }
+}
+
+fn copy_days(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if n > 0.0 && n <= 100_000.0 => Ok(n),
+        _ => Err("must be a number of days above 0, and 100000 at most".to_owned()),
     }
 }
 

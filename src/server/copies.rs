@@ -1,9 +1,12 @@
 //! Copies of recordings that browsers can't play. One is made when somebody wants to play the recording, and kept beside it
-//! in the storage, so that every node has it; it is removed with the recording. Called by `sessions`.
+//! in the storage, so that every node has it. It is removed with the recording, after some days, and where room is needed,
+//! and made again when somebody asks. Called by `sessions` and `jobs`.
+
+mod kept;
 
 use super::{
     audio::{self, CopyError, Decoders, Selection, wav_head},
-    config::DecodeConfig,
+    config::{DecodeConfig, KeepConfig},
     error::Error,
     media::{MediaError, Recordings, Scratch, StoredCopy},
     owner::Owner,
@@ -11,9 +14,10 @@ use super::{
     turns::{Caller, Turns},
 };
 use crate::model::{
-    Session, SessionId,
+    Session, SessionId, Timestamp, bytes,
     playback::{CopyForm, CopyState},
 };
+use futures::{StreamExt, TryStreamExt, stream};
 use std::{
     collections::HashMap,
     path::PathBuf,
@@ -29,6 +33,10 @@ use tokio::{
 const FAILURE_KEPT: Duration = Duration::from_secs(60);
 /// How long a request waits for a copy: less than proxies wait for an answer, which is 60 s in most, and in those of `deploy/`.
 const MAX_WAIT: Duration = Duration::from_secs(50);
+/// After how many bytes of a copy it is looked whether the disk still has room for copies.
+const ROOM_STEP: u64 = 1024 * 1024;
+/// How many copies are looked for at once.
+const LOOKED_FOR: usize = 16;
 
 /// The copies that this node makes.
 #[derive(Clone)]
@@ -38,6 +46,8 @@ pub struct Copies {
     decoders: Decoders,
     max_duration: f64,
     limit: u32,
+    /// How many bytes the copies of one owner may take.
+    bytes_per_owner: Option<u64>,
     turns: Arc<Turns>,
     making: Arc<Mutex<HashMap<(SessionId, CopyForm), Making>>>,
 }
@@ -61,13 +71,21 @@ enum Progress {
 impl Copies {
     /// No copies are being made yet. No recording may be longer than `max_duration` seconds.
     #[must_use]
-    pub fn new(store: Store, media: Recordings, decoders: Decoders, config: &DecodeConfig, max_duration: f64) -> Self {
+    pub fn new(
+        store: Store,
+        media: Recordings,
+        decoders: Decoders,
+        config: &DecodeConfig,
+        kept: &KeepConfig,
+        max_duration: f64,
+    ) -> Self {
         Self {
             store,
             media,
             decoders,
             max_duration,
             limit: config.max_copies_per_owner,
+            bytes_per_owner: kept.max_bytes_per_owner,
             turns: Turns::new(config.max_copies as usize),
             making: Arc::default(),
         }
@@ -153,17 +171,21 @@ impl Copies {
         }
         let (sender, progress) = watch::channel(Progress::Under(0.0));
         making.insert(key, Making { owner: owner.clone(), caller: caller.clone(), progress: progress.clone() });
-        let (copies, session) = (self.clone(), session.clone());
+        let (copies, owner, session) = (self.clone(), owner.clone(), session.clone());
         tokio::spawn(async move {
             let id = session.id;
-            let made = copies.make(caller, &session, form, &sender).await;
+            let made = copies.make(&owner, caller, &session, form, &sender).await;
             let result = if made.is_ok() { "made" } else { "failed" };
             metrics::counter!("hark_playable_copies_total", "result" => result).increment(1);
             sender.send_replace(match made {
                 Ok(()) => Progress::Done,
                 Err(error) => {
                     tracing::info!(session_id = %id, %error, "no playable copy of session {id} could be made");
-                    Progress::Failed(error.public().message, Instant::now())
+                    let reason = match error {
+                        Error::NoCopy(reason) => reason,
+                        error => error.public().message,
+                    };
+                    Progress::Failed(reason, Instant::now())
                 }
             });
         });
@@ -172,6 +194,7 @@ impl Copies {
 
     async fn make(
         &self,
+        owner: &Owner,
         caller: Caller,
         session: &Session,
         form: CopyForm,
@@ -196,6 +219,51 @@ impl Copies {
             self.media.remove_copies(id).await?;
         }
         tracing::info!(session_id = %id, "a playable copy of session {id} was made");
+        // Only now, so that of several nodes and copies the last one sees all of them.
+        self.remove_oldest(owner).await
+    }
+
+    /// Removes the owner's oldest copies, if they take more than they may.
+    async fn remove_oldest(&self, owner: &Owner) -> Result<(), Error> {
+        let Some(most) = self.bytes_per_owner else { return Ok(()) };
+        let recordings = self.store.recordings(owner).await?;
+        let wanted = recordings.into_iter().flat_map(|id| CopyForm::ALL.map(|form| (id, form)));
+        let looks: Vec<_> = wanted.map(|(id, form)| self.media.copy(id, form)).collect();
+        let found: Vec<_> = stream::iter(looks).buffer_unordered(LOOKED_FOR).try_collect().await?;
+        for copy in kept::too_many(found.into_iter().flatten().collect(), Timestamp(i64::MIN), most) {
+            self.media.remove_copy(copy.id, copy.form).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the disk has so little room that copies have to go.
+    ///
+    /// # Errors
+    /// If the system doesn't tell.
+    pub fn lack_room(&self) -> Result<bool, MediaError> {
+        Ok(self.media.lacking_for_copies()? > 0)
+    }
+
+    /// Removes the copies that were made before `since`, and the oldest ones where the disk has too little room.
+    ///
+    /// # Errors
+    /// If the storage fails.
+    pub async fn sweep(&self, since: Timestamp) -> Result<(), MediaError> {
+        let copies = self.media.copies().await?;
+        let all: u64 = copies.iter().map(|copy| copy.bytes).sum();
+        let most = all.saturating_sub(self.media.lacking_for_copies()?);
+        let gone = kept::too_many(copies, since, most);
+        for copy in &gone {
+            self.media.remove_copy(copy.id, copy.form).await?;
+        }
+        if !gone.is_empty() {
+            let (copies, bytes) = (gone.len(), gone.iter().map(|copy| copy.bytes).sum::<u64>());
+            tracing::info!(
+                copies,
+                bytes,
+                "old copies for browsers were removed; they are made again when they are needed"
+            );
+        }
         Ok(())
     }
 
@@ -222,14 +290,25 @@ impl Copies {
         let mut copying = self.decoders.copy(recording, limits, selection, form).await?;
         let room = self.media.reserve_upload(None)?;
         let mut file = self.media.receive_copy(session.id, form, room)?;
+        let mut looked_at = 0;
         while let Some(piece) = copying.next().await? {
             file.write(&piece).await?;
+            if let Some(most) = self.bytes_per_owner.filter(|most| file.bytes > *most) {
+                return Err(EncodeError::Other(Error::NoCopy(format!(
+                    "It would be larger than {}, which is as much as the copies of your recordings may take here. \
+                     Download the recording and play it in another program.",
+                    bytes(most)
+                ))));
+            }
+            if file.bytes >= looked_at {
+                self.media.check_room_for_copies()?;
+                looked_at = file.bytes + ROOM_STEP;
+            }
             progress.send_replace(Progress::Under(copying.seconds()));
         }
-        let bytes = file.bytes;
         let made = file.finish().await?;
         if form == CopyForm::Wav {
-            made.overwrite(wav_head(bytes).to_vec()).await?;
+            made.overwrite(wav_head(made.bytes).to_vec()).await?;
         }
         self.media.keep_copy(session.id, form, &made).await?;
         Ok(())

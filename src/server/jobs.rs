@@ -2,6 +2,7 @@
 //! back the sessions of workers that are gone. They don't know who watches: whatever they learn goes into the store and
 //! onto the bus.
 
+mod copies;
 mod engine_watch;
 mod job;
 mod order;
@@ -10,6 +11,7 @@ mod retention;
 mod spool;
 mod waits;
 
+pub use copies::run as remove_old_copies;
 pub use retention::run as delete_expired;
 
 use super::{

@@ -9,7 +9,7 @@ pub use location::OpenError;
 pub use scratch::Scratch;
 
 use crate::{
-    model::{SessionId, playback::CopyForm},
+    model::{SessionId, Timestamp, playback::CopyForm},
     server::{
         config::RecordingsUrl,
         space::{self, Ledger, Reservation, RoomError},
@@ -18,7 +18,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{TryStreamExt, stream::BoxStream};
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path};
 use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncWriteExt, BufReader, BufWriter as FileWriter},
@@ -119,10 +119,22 @@ pub struct Received {
 /// A copy for browsers that is in the storage.
 #[derive(Clone, Debug)]
 pub struct StoredCopy {
+    /// The session whose recording it is a copy of.
+    pub id: SessionId,
     pub form: CopyForm,
     pub bytes: u64,
     /// Names this version of it, without quotes.
     pub version: String,
+    pub made_at: Timestamp,
+}
+
+impl StoredCopy {
+    fn new(id: SessionId, form: CopyForm, meta: ObjectMeta) -> Self {
+        let made_at = Timestamp(meta.last_modified.timestamp_millis());
+        let tag = meta.e_tag.unwrap_or_else(|| format!("{:x}", meta.last_modified.timestamp_micros()));
+        let version = tag.trim_start_matches("W/").trim_matches('"').to_owned();
+        Self { id, form, bytes: meta.size, version, made_at }
+    }
 }
 
 impl Recordings {
@@ -371,13 +383,44 @@ impl Recordings {
     /// If the storage can't be read.
     pub async fn copy(&self, id: SessionId, form: CopyForm) -> Result<Option<StoredCopy>, MediaError> {
         match self.store.head(&Path::from(copy_name(id, form))).await {
-            Ok(meta) => {
-                let tag = meta.e_tag.unwrap_or_else(|| format!("{:x}", meta.last_modified.timestamp_micros()));
-                let version = tag.trim_start_matches("W/").trim_matches('"').to_owned();
-                Ok(Some(StoredCopy { form, bytes: meta.size, version }))
-            }
+            Ok(meta) => Ok(Some(StoredCopy::new(id, form, meta))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All copies for browsers.
+    ///
+    /// # Errors
+    /// If the storage can't be read.
+    pub async fn copies(&self) -> Result<Vec<StoredCopy>, MediaError> {
+        let (mut listed, mut copies) = (self.store.list(None), Vec::new());
+        while let Some(meta) = listed.try_next().await? {
+            let named = meta.location.filename().and_then(named_copy);
+            copies.extend(named.map(|(id, form)| StoredCopy::new(id, form, meta)));
+        }
+        Ok(copies)
+    }
+
+    /// How many bytes more would have to be free on the disk of the recordings for new copies for browsers. They leave as much
+    /// again as must stay free, so that they never take the room of uploads. None is lacking in a bucket.
+    ///
+    /// # Errors
+    /// If the system doesn't tell.
+    pub fn lacking_for_copies(&self) -> Result<u64, MediaError> {
+        let Some(folder) = &self.folder else { return Ok(0) };
+        let room = self.ledger.room(folder).map_err(MediaError::Scratch)?;
+        Ok(self.ledger.min_free().saturating_sub(room))
+    }
+
+    /// Checks that there is room for more of a copy for browsers.
+    ///
+    /// # Errors
+    /// [`MediaError::Full`] if there isn't.
+    pub fn check_room_for_copies(&self) -> Result<(), MediaError> {
+        match self.lacking_for_copies()? {
+            0 => Ok(()),
+            _ => Err(MediaError::Full { free: self.free_bytes().map_err(MediaError::Scratch)? }),
         }
     }
 
@@ -445,8 +488,16 @@ impl Recordings {
     /// # Errors
     /// If one can't be removed.
     pub async fn remove_copies(&self, id: SessionId) -> Result<(), MediaError> {
-        let removed = CopyForm::ALL.map(|form| self.remove_as(copy_name(id, form)));
+        let removed = CopyForm::ALL.map(|form| self.remove_copy(id, form));
         futures::future::join_all(removed).await.into_iter().collect()
+    }
+
+    /// Removes a copy. Succeeds also if there is none.
+    ///
+    /// # Errors
+    /// If it can't be removed.
+    pub async fn remove_copy(&self, id: SessionId, form: CopyForm) -> Result<(), MediaError> {
+        self.remove_as(copy_name(id, form)).await
     }
 
     /// Removes a part of an upload. Succeeds also if there is none.
@@ -634,6 +685,13 @@ pub type Pieces = BoxStream<'static, Result<Bytes, object_store::Error>>;
 /// The name of a copy. No recording's: those are ids.
 fn copy_name(id: SessionId, form: CopyForm) -> String {
     format!("{id}-playable-{}", form.extension())
+}
+
+/// The copy that has this name; none if it is another file's.
+fn named_copy(name: &str) -> Option<(SessionId, CopyForm)> {
+    let (id, extension) = name.split_once("-playable-")?;
+    let form = CopyForm::ALL.into_iter().find(|form| form.extension() == extension)?;
+    Some((id.parse().ok()?, form))
 }
 
 fn key(id: SessionId) -> Path {

@@ -121,6 +121,7 @@ impl Node {
         spawn(Box::pin(jobs::run(self.workers, stop.clone())));
         spawn(Box::pin(jobs::watch_outside_workers(Arc::clone(&state.outside), stop.clone())));
         spawn(Box::pin(jobs::delete_expired(Arc::clone(&state.sessions), stop.clone())));
+        spawn(Box::pin(jobs::remove_old_copies(Arc::clone(&state.sessions), stop.clone())));
         spawn(Box::pin(remove_expired_uploads(state.clone(), stop.clone())));
         spawn(Box::pin(outside::listen(Arc::clone(&state.outside), self.inbox, stop.clone())));
         if state.settings.monitoring {

@@ -48,7 +48,9 @@ mod tests {
 
     #[test]
     fn the_text_states_the_limits() {
-        let policy_text = |keep_days, max_bytes_per_owner| policy_text(&KeepConfig { keep_days, max_bytes_per_owner });
+        let policy_text = |keep_days, max_bytes_per_owner| {
+            policy_text(&KeepConfig { keep_days, max_bytes_per_owner, keep_copies_days: 30.0 })
+        };
         assert_eq!(policy_text(None, None), None);
         assert_eq!(
             policy_text(Some(30.0), Some(10_000_000_000)).unwrap(),

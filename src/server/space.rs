@@ -50,6 +50,12 @@ impl Ledger {
         Arc::new(Self { min_free, promised: Mutex::default(), free: free_bytes })
     }
 
+    /// Bytes that must stay free on each disk.
+    #[must_use]
+    pub fn min_free(&self) -> u64 {
+        self.min_free
+    }
+
     /// Bytes that can still be promised in `folder`.
     ///
     /// # Errors

@@ -160,7 +160,8 @@ pub(super) async fn open(
     let may_change = config.http.model_changes_by_visitors;
     let engines = if may_change { engines.with_downloads(config.models.clone()) } else { engines };
     let max_duration = config.limits.max_duration;
-    let copies = Copies::new(store.clone(), media.clone(), decoders.clone(), &config.decode, max_duration);
+    let copies =
+        Copies::new(store.clone(), media.clone(), decoders.clone(), &config.decode, &config.kept, max_duration);
     let sessions = Arc::new(Sessions {
         store: store.clone(),
         media,

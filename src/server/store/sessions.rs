@@ -297,6 +297,19 @@ impl Store {
         Ok(found > 0)
     }
 
+    /// The sessions of an owner that have a recording.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn recordings(&self, owner: &Owner) -> Result<Vec<SessionId>, sqlx::Error> {
+        let found: Vec<(String,)> =
+            on!(self, |pool| sqlx::query_as("SELECT id FROM sessions WHERE owner = $1 AND bytes > 0")
+                .bind(owner.as_str())
+                .fetch_all(pool)
+                .await)?;
+        found.iter().map(|(id,)| values::parse(id)).collect()
+    }
+
     /// Counts the sessions of all owners by status.
     ///
     /// # Errors
