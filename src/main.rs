@@ -58,7 +58,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Alerts(args) => alerts::run(args).await,
         Command::Secret(args) => secret::run(args).await,
         Command::Model(args) => speech::run_model(args).await,
-        Command::Ready(args) => exit_code(ready::run(args).await.map(|said| print::line(said))),
+        Command::Ready(args) => exit_code(ready::run(args).await.map(print::line)),
         Command::Completions { shell } => {
             cli::print_completions(shell);
             ExitCode::SUCCESS

@@ -308,7 +308,7 @@ impl LeftOut {
         let message = format!(
             "{lines} left out between {start} and {end}, because Whisper seemed to repeat itself. Listen to what is said there."
         );
-        Ok(say(&Line::Remark { code: "repeated".to_owned(), message })?)
+        Ok(say(&Line::Remark { code: "repeated".to_owned(), message, replaces: false })?)
     }
 }
 
