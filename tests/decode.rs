@@ -455,6 +455,32 @@ fn what_a_cut_off_recording_holds_is_heard() {
     }
 }
 
+/// Of a long recording, a small part is many seconds.
+#[test]
+fn a_small_part_that_a_long_recording_lacks_is_missed() {
+    let files = Files::new();
+    for (name, output) in [
+        ("a.wav", &["-c:a", "pcm_s16le"][..]),
+        ("a.aiff", &[]),
+        ("a.flac", &[]),
+        ("a.mp3", &["-c:a", "libmp3lame", "-b:a", "32k"]),
+        ("fast.m4a", &["-c:a", "alac", "-movflags", "faststart"]),
+        ("a.mka", &["-c:a", "flac"]),
+        ("a.wv", &["-c:a", "wavpack"]),
+        ("a.tta", &["-c:a", "tta"]),
+    ] {
+        let path = files.wave(name, "0.4*sin(880*PI*t)", 600.0, 8_000, "mono", output);
+        let whole = fs::read(&path).unwrap();
+        let (decoded, _) = decode(&path).unwrap_or_else(|error| panic!("{name}, whole: {error}"));
+        assert_eq!(decoded.remarks, [], "{name}, whole");
+        // Seven seconds of ten minutes.
+        fs::write(&path, &whole[..whole.len() - whole.len() * 7 / 600]).unwrap();
+        let (decoded, _) = decode(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!((decoded.duration - 593.0).abs() < 2.0, "{name}: {}", decoded.duration);
+        assert!(messages(&decoded).contains("says 10:00; it ends at 9:5"), "{name}: {}", messages(&decoded));
+    }
+}
+
 #[test]
 fn recordings_over_the_limit_are_refused() {
     let files = Files::new();

@@ -266,9 +266,10 @@ fn clock(seconds: f64) -> String {
 }
 
 /// Whether a recording that should last `declared` seconds and lasts `found` was cut off and not merely rounded. The
-/// rounding of players and encoders stays below a second, or two percent of longer recordings.
-fn is_cut(declared: f64, found: f64) -> bool {
-    declared - found > (declared * 0.02).max(1.0)
+/// rounding of players and encoders stays below a second; a length that isn't exact, which somebody estimated or which is
+/// that of other tracks too, may be wrong by two percent.
+fn is_cut(declared: f64, is_exact: bool, found: f64) -> bool {
+    declared - found > if is_exact { 1.0 } else { (declared * 0.02).max(1.0) }
 }
 
 #[cfg(test)]
@@ -297,10 +298,13 @@ mod tests {
 
     #[test]
     fn small_differences_do_not_count_as_cut_off() {
-        assert!(!is_cut(10.0, 9.1));
-        assert!(is_cut(10.0, 8.9));
-        assert!(!is_cut(1_000.0, 981.0));
-        assert!(is_cut(1_000.0, 979.0));
-        assert!(!is_cut(10.0, 11.0));
+        for is_exact in [true, false] {
+            assert!(!is_cut(10.0, is_exact, 9.1));
+            assert!(is_cut(10.0, is_exact, 8.9));
+            assert!(is_cut(1_000.0, is_exact, 979.0));
+            assert!(!is_cut(10.0, is_exact, 11.0));
+        }
+        assert!(is_cut(14_400.0, true, 14_398.9) && !is_cut(14_400.0, true, 14_399.1));
+        assert!(!is_cut(1_000.0, false, 981.0));
     }
 }

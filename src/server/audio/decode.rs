@@ -803,7 +803,8 @@ impl Native {
             });
         }
         let reached = self.reached.max(found);
-        let missing = self.declared.and_then(|declared| remarks::other_length(declared, reached, found));
+        let is_exact = !self.traits.duration_spans_tracks;
+        let missing = self.declared.and_then(|declared| remarks::other_length(declared, is_exact, reached, found));
         let breaks_off =
             (self.breaks_off && self.declared.is_none()) || (self.traits.is_ogg && sniff::ogg_is_cut(&self.raw_file)?);
         if missing.is_none() && breaks_off {

@@ -173,6 +173,8 @@ pub(super) struct Track {
     /// Its number among all tracks, from 0.
     pub(super) stream: u32,
     pub(super) info: AudioInfo,
+    /// Whether its length is counted and not estimated.
+    pub(super) is_exact: bool,
     is_default: bool,
 }
 
@@ -230,6 +232,16 @@ pub(super) fn parse_probe(answer: &[u8], declared: Option<f64>) -> Result<(Vec<T
     let seconds = |text: &Option<String>| number(text).filter(|seconds| *seconds > 0.0);
     let tracks = audio.into_iter().filter_map(|audio| {
         let late = number(&audio.start_time).unwrap_or(0.0) - number(&format.start_time).unwrap_or(0.0);
+        let codec = audio.codec_name.clone().filter(|codec| codec != "unknown")?;
+        let is_exact = match format.format_name.as_str() {
+            // The milliseconds before the first picture, and what was still to be sent.
+            "asf" => false,
+            // One length for all tracks.
+            "matroska,webm" => answer.streams.len() == 1,
+            // Of other codecs by the bit rate.
+            "wav" => codec.starts_with("pcm_"),
+            _ => true,
+        };
         let duration = match format.format_name.as_str() {
             // Windows Media declares one length for all tracks, of which the picture may be the longest.
             "asf" if video => None,
@@ -241,10 +253,11 @@ pub(super) fn parse_probe(answer: &[u8], declared: Option<f64>) -> Result<(Vec<T
         };
         Some(Track {
             stream: audio.index,
+            is_exact,
             is_default: audio.disposition.default == 1,
             info: AudioInfo {
                 format: name.clone(),
-                codec: audio.codec_name.clone().filter(|codec| codec != "unknown")?,
+                codec,
                 sample_rate: audio.sample_rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or(0),
                 channels: audio.channels.unwrap_or(0),
                 tracks: 0,

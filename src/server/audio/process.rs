@@ -203,7 +203,7 @@ impl Decoders {
                     self.spawn(&file, recording, &task, cpu_secs, time_limit)
                 };
                 let (track, level) = choose_track(&tracks, default, limits, selection, spawn).await?;
-                let info = tracks[track].info.clone();
+                let (info, is_exact) = (tracks[track].info.clone(), tracks[track].is_exact);
                 let choice = match selection.track {
                     Some(Track::Number(_)) => Choice::Chosen,
                     _ if track != default => Choice::InsteadOf(default + 1),
@@ -220,7 +220,14 @@ impl Decoders {
                     _ => (ffmpeg::Task::Decode { stream, channels, mix: level.mix }, None),
                 };
                 let source = Source::Ffmpeg(Box::new(Timed::new(spawn(&decode)?, speaker)));
-                Decoding { info, is_apart: level.is_apart, breaks_off, remarks, ..Decoding::new(source, limits) }
+                Decoding {
+                    info,
+                    is_exact,
+                    is_apart: level.is_apart,
+                    breaks_off,
+                    remarks,
+                    ..Decoding::new(source, limits)
+                }
             }
         };
         Ok(decoding)
@@ -790,6 +797,8 @@ fn cpu_secs(pid: Pid) -> Option<f64> {
 /// A recording that is being decoded. Dropping it ends the decoder.
 pub struct Decoding {
     info: AudioInfo,
+    /// Whether the length that ffmpeg tells is counted and not estimated.
+    is_exact: bool,
     /// None after the end of the recording.
     source: Option<Source>,
     sample_count: u64,
@@ -892,6 +901,7 @@ impl Decoding {
         let (format, codec) = (String::new(), String::new());
         Self {
             info: AudioInfo { format, codec, sample_rate: 0, channels: 0, tracks: 0, duration: None },
+            is_exact: false,
             source: Some(source),
             sample_count: 0,
             waveform: Builder::new(),
@@ -994,7 +1004,8 @@ impl Decoding {
         if found == 0.0 {
             return Err(AudioError::NoSamples { format: self.info.format.clone() });
         }
-        let missing = self.info.duration.and_then(|declared| remarks::other_length(declared, found, found));
+        let other_length = |declared| remarks::other_length(declared, self.is_exact, found, found);
+        let missing = self.info.duration.and_then(other_length);
         let breaks_off = self.breaks_off && self.info.duration.is_none();
         self.remarks.extend(missing.or_else(|| breaks_off.then(|| remarks::breaks_off(found))));
         Ok(())

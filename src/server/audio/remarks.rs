@@ -9,8 +9,9 @@ const MIN_LOST: f64 = 0.5;
 
 /// A recording that doesn't end where its file says; none if it does, up to rounding. `reached` is where its longest
 /// track ends, and `found` where the sound ends.
-pub(super) fn other_length(declared: f64, reached: f64, found: f64) -> Option<Remark> {
-    let differs = is_cut(declared, reached) || is_cut(found, declared);
+pub(super) fn other_length(declared: f64, is_exact: bool, reached: f64, found: f64) -> Option<Remark> {
+    // Nothing is lost where there is more, and the sound's clock may be a little faster than the container's.
+    let differs = is_cut(declared, is_exact, reached) || is_cut(found, false, declared);
     let message = format!("The file says {}; it ends at {}.", clock(declared.round()), clock(found.round()));
     differs.then(|| Remark::new("other_length", &message))
 }
