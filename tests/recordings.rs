@@ -710,6 +710,51 @@ fn a_windows_media_film_that_is_cut_breaks_off() {
 }
 
 #[test]
+fn files_that_are_cut_say_so_in_every_container() {
+    let files = Files::new();
+    let wave = "0.4*sin(880*PI*t)";
+    let sound = files.wave("sound.wav", wave, 21.9, 44_100, "mono", &[]);
+    let film = |name: &str, codecs: &[&str]| {
+        let path = files.path(name);
+        let picture = "testsrc=size=64x48:rate=10:duration=21.9";
+        ffmpeg(&[&["-f", "lavfi", "-i", picture, "-i", text(&sound)], codecs, &[text(&path)]].concat());
+        path
+    };
+    let tone = |name: &str, rate: u32, output: &[&str]| files.wave(name, wave, 21.9, rate, "mono", output);
+    for (path, says) in [
+        (tone("a.caf", 44_100, &["-c:a", "pcm_s16be"]), "The file says 0:22; it ends at 0:13"),
+        (tone("a.w64", 44_100, &["-c:a", "pcm_s16le"]), "The file says 0:22; it ends at 0:13"),
+        (tone("a.flv", 44_100, &["-c:a", "libmp3lame"]), "The file says 0:22; it ends at 0:13"),
+        (tone("aac.flv", 44_100, &["-c:a", "aac"]), "The file says 0:22; it ends at 0:13"),
+        (film("film.flv", &["-c:v", "flv1", "-c:a", "aac"]), "The file breaks off at 0:1"),
+        (tone("mp3.avi", 44_100, &["-c:a", "libmp3lame"]), "The file breaks off at 0:1"),
+        (tone("pcm.avi", 44_100, &["-c:a", "pcm_s16le"]), "The file breaks off at 0:1"),
+        (film("film.avi", &["-c:v", "mpeg4", "-c:a", "libmp3lame"]), "The file breaks off at 0:1"),
+        (tone("a.spx", 16_000, &["-c:a", "libspeex"]), "The file breaks off at 0:13"),
+        (tone("gsm.wav", 8_000, &["-c:a", "gsm_ms"]), "The file breaks off at 0:13"),
+    ] {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let (duration, _) = decode_plain(&path);
+        assert!((duration - 21.9).abs() < 0.2, "{name}, whole: {duration}");
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() * 6 / 10]).unwrap();
+        probe(&path, &LIMITS).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (decoded, samples) = decode(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!((decoded.duration - 13.1).abs() < 1.5, "{name}: {}", decoded.duration);
+        assert_tone(&samples, 440.0, &name);
+        assert!(messages(&decoded).contains(says), "{name}: {}", messages(&decoded));
+    }
+    // A recorder that writes to a pipe doesn't know the length, so it declares that of samples up to the end.
+    let whole = fs::read(files.wave("a.caf", wave, 3.0, 16_000, "mono", &["-c:a", "pcm_s16be"])).unwrap();
+    let at = whole.windows(4).rposition(|bytes| bytes == b"data").unwrap();
+    let open = files.write("open.caf", [&whole[..at + 4], &[0xff; 8], &whole[at + 12..]].concat());
+    let (duration, samples) = decode_plain(&open);
+    assert!((duration - 3.0).abs() < 0.01, "{duration}");
+    assert_tone(&samples, 440.0, "open.caf");
+    assert!((built_in(&open) - 3.0).abs() < 0.01);
+}
+
+#[test]
 fn an_mp4_index_that_is_cut_is_used_as_far_as_it_goes() {
     let files = Files::new();
     let wave = "0.4*sin(880*PI*t)";

@@ -7,6 +7,7 @@ mod bytes;
 mod child;
 mod confine;
 mod crosstalk;
+mod declared;
 mod decode;
 mod endings;
 mod ffmpeg;

@@ -1,5 +1,5 @@
 //! Reads of a file at positions that its own content may have named, so that none of them is an error of the storage.
-//! Used by `sniff`, `mp4`, `matroska` and `parts`.
+//! Used by `sniff`, `declared`, `mp4`, `matroska` and `parts`.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -19,6 +19,11 @@ pub(super) fn le64(bytes: &[u8]) -> u64 {
 /// A number of four bytes, the highest first.
 pub(super) fn be32(bytes: &[u8]) -> u32 {
     bytes.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+}
+
+/// A number of eight bytes, the highest first.
+pub(super) fn be64(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 /// Fills `buffer` from a position; false where the file ends before.

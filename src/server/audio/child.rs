@@ -177,13 +177,25 @@ fn become_program(program: &Path, arguments: Vec<std::ffi::OsString>) -> io::Err
 fn built_in(limits: &Limits, selected: Option<Selection>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let end = match recognise(&mut out) {
-        Ok(Some(recording)) => match selected {
-            Some(selection) => decode(recording, limits, selection, &mut out)?,
-            None => {
-                let ended = |info| Message::Ended { info, remarks: Vec::new() };
-                recording.probe(limits).map_or_else(message, ended)
+        Ok(Some(recording)) => {
+            let end = match selected {
+                Some(selection) => decode(&recording, limits, selection, &mut out)?,
+                None => {
+                    let ended = |info| Message::Ended { info, remarks: Vec::new() };
+                    recording.probe(limits).map_or_else(message, ended)
+                }
+            };
+            match end {
+                Message::TryFfmpeg(_) => match recording.declares() {
+                    Ok(declares) => {
+                        wire::write_message(&mut out, &Message::Declares(declares))?;
+                        end
+                    }
+                    Err(error) => Message::Refused(AudioError::from(error).into()),
+                },
+                _ => end,
             }
-        },
+        }
         Ok(None) => return Err(io::ErrorKind::BrokenPipe.into()),
         Err(error) => Message::Refused(error.into()),
     };
@@ -194,12 +206,11 @@ fn built_in(limits: &Limits, selected: Option<Selection>) -> io::Result<()> {
 fn recognise(out: &mut impl Write) -> Result<Option<Recording>, AudioError> {
     let recording = Recording::recognise(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
     let recognised = recording.looks_like().map(|what| Message::Recognised(what.to_owned()));
-    let declares = recording.declares()?.map(Message::Declares);
-    let written = recognised.into_iter().chain(declares).try_for_each(|message| wire::write_message(out, &message));
+    let written = recognised.map_or(Ok(()), |message| wire::write_message(out, &message));
     Ok(written.is_ok().then_some(recording))
 }
 
-fn decode(recording: Recording, limits: &Limits, selection: Selection, out: &mut impl Write) -> io::Result<Message> {
+fn decode(recording: &Recording, limits: &Limits, selection: Selection, out: &mut impl Write) -> io::Result<Message> {
     let out = std::cell::RefCell::new(out);
     // The error of the pipe, to tell it from an error of the recording.
     let mut broken = None;

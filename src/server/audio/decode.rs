@@ -33,7 +33,7 @@ use super::resample::RATES;
 use super::sniff::{self, Edits, Kind, Part, Source};
 use super::timeline::{Item, Timeline};
 use super::wire::Declares;
-use super::{AudioError, AudioInfo, ChannelSelection, Limits, Problem, Selection, matroska, remarks};
+use super::{AudioError, AudioInfo, ChannelSelection, Limits, Problem, Selection, declared, matroska, remarks};
 use crate::model::{Remark, Track};
 
 /// Consecutive failures after which a file counts as ended. Each failure advances the reader, but one that has lost its
@@ -124,16 +124,16 @@ impl Recording {
         }
     }
 
-    /// What the head of a file for ffmpeg declares that ffmpeg doesn't report.
-    pub(super) fn declares(&self) -> io::Result<Option<Declares>> {
-        if matches!(self.kind, Kind::ForFfmpeg(_)) { sniff::asf(&self.file) } else { Ok(None) }
+    /// What a file for ffmpeg declares that ffmpeg doesn't report.
+    pub(super) fn declares(&self) -> io::Result<Declares> {
+        declared::read(&self.file)
     }
 
     /// Reads the recording's format from its header and first packets. Reads little of the file.
     ///
     /// # Errors
     /// Every [`AudioError`] that shows this early: a declared length over the limit, an MP4 file without its index.
-    pub fn probe(self, limits: &Limits) -> Result<AudioInfo, DecodeFailure> {
+    pub fn probe(&self, limits: &Limits) -> Result<AudioInfo, DecodeFailure> {
         let info = self.open(limits, Selection::default(), None, Mix::default(), false)?.info;
         check_duration(info.duration, limits)?;
         Ok(info)
@@ -148,7 +148,7 @@ impl Recording {
     /// Every [`AudioError`]. What the sink received before must be discarded. An error of the sink is returned as
     /// [`AudioError::Io`].
     pub fn decode(
-        self,
+        &self,
         limits: &Limits,
         selection: Selection,
         opened: &mut dyn FnMut(&AudioInfo) -> io::Result<()>,
@@ -439,10 +439,7 @@ impl Native {
         if name.is_some() && sniff::has_too_many_chunks(&file)? {
             return Err(damaged().into());
         }
-        let lengths = match sniff::wav(&file)? {
-            None => sniff::aiff(&file)?,
-            wav => wav,
-        };
+        let lengths = sniff::lengths(&file)?;
         let (edits, breaks_off) = match (&lengths, mp4::end(&file)?) {
             (Some(lengths), _) => (Some(lengths.edits.clone()), false),
             (None, End::Whole) => (None, false),
@@ -489,7 +486,7 @@ impl Native {
                 sample_rate: 0,
                 channels: 0,
                 tracks: u16::try_from(opened.audio_tracks.len()).unwrap_or(u16::MAX),
-                // What a WAV or AIFF file holds is known at once. Of several parts, only the first is open.
+                // What a WAV, AIFF or Core Audio file holds is known at once. Of several parts, only the first is open.
                 duration: if later_parts.is_empty() { found.or(opened.duration) } else { None },
             },
             name,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::level::Mix;
+use super::wire::Declares;
 use super::{AudioInfo, SAMPLE_RATE};
 use crate::server::programs;
 
@@ -178,9 +179,9 @@ pub(super) struct Track {
     is_default: bool,
 }
 
-/// Reads the audio tracks from ffprobe's output, and which of them the file prefers. `declared` is the length in seconds that
-/// the file itself declares, where that is known: of Windows Media, ffprobe tells one by the size of the file.
-pub(super) fn parse_probe(answer: &[u8], declared: Option<f64>) -> Result<(Vec<Track>, usize), Refusal> {
+/// Reads the audio tracks from ffprobe's output, and which of them the file prefers. `declares` is what the file itself
+/// declares, where that is known: of many formats, ffprobe tells a length by the size of the file.
+pub(super) fn parse_probe(answer: &[u8], declares: &Declares) -> Result<(Vec<Track>, usize), Refusal> {
     #[derive(Deserialize)]
     struct ProbeOutput {
         #[serde(default)]
@@ -234,8 +235,8 @@ pub(super) fn parse_probe(answer: &[u8], declared: Option<f64>) -> Result<(Vec<T
         let late = number(&audio.start_time).unwrap_or(0.0) - number(&format.start_time).unwrap_or(0.0);
         let codec = audio.codec_name.clone().filter(|codec| codec != "unknown")?;
         let is_exact = match format.format_name.as_str() {
-            // The milliseconds before the first picture, and what was still to be sent.
-            "asf" => false,
+            // Programs round it. That something is missing is sure where the file has fewer bytes than it declares.
+            "asf" | "flv" => declares.is_cut,
             // One length for all tracks.
             "matroska,webm" => answer.streams.len() == 1,
             // Of other codecs by the bit rate.
@@ -243,9 +244,10 @@ pub(super) fn parse_probe(answer: &[u8], declared: Option<f64>) -> Result<(Vec<T
             _ => true,
         };
         let duration = match format.format_name.as_str() {
-            // Windows Media declares one length for all tracks, of which the picture may be the longest.
-            "asf" if video => None,
-            "asf" if declared.is_some() => declared,
+            // One length for all tracks, of which the picture may be the longest.
+            "asf" | "flv" if video => None,
+            "asf" | "flv" | "w64" if declares.duration.is_some() => declares.duration,
+            "wav" | "caf" if declares.is_cut => None,
             known if WITH_DURATION.contains(&known) => seconds(&audio.duration)
                 .map(|duration| duration + late.max(0.0))
                 .or_else(|| seconds(&format.duration).filter(|_| !video)),
@@ -296,7 +298,7 @@ mod tests {
         let picture = r#"{"codec_type":"video","codec_name":"png","disposition":{"attached_pic":1}}"#;
         let answer = |streams: &str, score: u32| {
             let format = format!(r#"{{"format_name":"asf","duration":"3.6","probe_score":{score}}}"#);
-            parse_probe(format!(r#"{{"streams":[{streams}],"format":{format}}}"#).as_bytes(), None)
+            parse_probe(format!(r#"{{"streams":[{streams}],"format":{format}}}"#).as_bytes(), &Declares::default())
         };
         let (tracks, default) = answer(&format!("{picture},{stream}"), 100).unwrap();
         let info = &tracks[default].info;
@@ -306,7 +308,7 @@ mod tests {
         assert_eq!((tracks.len(), default, tracks[1].stream), (2, 1, 5));
         assert_eq!(answer(picture, 100), Err(Refusal::NoAudio("wma".to_owned())));
         assert_eq!(answer(stream, 24), Err(Refusal::Unknown));
-        assert_eq!(parse_probe(b"", None), Err(Refusal::Unknown));
+        assert_eq!(parse_probe(b"", &Declares::default()), Err(Refusal::Unknown));
     }
 
     #[test]

@@ -341,7 +341,7 @@ impl Decoders {
         let Some(answer) = answer else {
             return Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into());
         };
-        match ffmpeg::parse_probe(&answer, declares.duration) {
+        match ffmpeg::parse_probe(&answer, &declares) {
             Ok((mut tracks, default)) => {
                 for track in &mut tracks {
                     track.info = wire::sanitise_info(track.info.clone())?;

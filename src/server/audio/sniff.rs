@@ -1,6 +1,7 @@
 //! Recognition of files by their content, because the names of uploads may be wrong. Also finds what headers declare
-//! and the file doesn't hold, where a few reads show it (WAV, AIFF, MP4, Ogg), and makes the one repair that is needed:
-//! the lengths in WAV files of recorders that stream. Used by `decode` before any decoder sees the file.
+//! and the file doesn't hold, where a few reads show it (WAV, AIFF, CAF, MP4, Ogg), and makes the one repair that is
+//! needed: the lengths in files that were cut, or of recorders that stream. Used by `decode` before any decoder sees the
+//! file.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -9,8 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use symphonia::core::io::MediaSource;
 
-use super::bytes::{be32, le32, le64, read_at, read_up_to};
-use super::wire::Declares;
+use super::bytes::{be32, be64, le32, read_at, read_up_to};
 
 /// What the first bytes of a file show.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -161,7 +161,7 @@ fn is_text(head: &[u8]) -> bool {
         })
 }
 
-/// What the header of a WAV or AIFF file declares, and what the file holds.
+/// What the header of a WAV, AIFF or Core Audio file declares, and what the file holds.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Lengths {
     /// Seconds that the file holds.
@@ -362,6 +362,74 @@ pub(super) fn aiff(file: &File) -> io::Result<Option<Lengths>> {
     Ok(None)
 }
 
+/// Reads a Core Audio file's header. Returns none if it isn't one, or doesn't declare its length.
+pub(super) fn caf(file: &File) -> io::Result<Option<Lengths>> {
+    let size = file.metadata()?.len();
+    let mut head = [0; 8];
+    if !read_at(file, 0, &mut head)? || &head[..4] != b"caff" {
+        return Ok(None);
+    }
+    // The rate, the bytes and frames of a packet, which are 0 where packets differ, and the frames of all.
+    let (mut format, mut frames, mut data, mut at, mut chunk) = (None, None, None, 8, [0; 12]);
+    for _ in 0..MAX_CHUNKS {
+        if !read_at(file, at, &mut chunk)? {
+            break;
+        }
+        // A negative length is that of samples up to the end of the file.
+        let length = u64::try_from(be64(&chunk[4..]).cast_signed()).ok();
+        at += 12;
+        match &chunk[..4] {
+            b"desc" => {
+                let mut body = [0; 24];
+                if !read_at(file, at, &mut body)? {
+                    return Ok(None);
+                }
+                format = Some((f64::from_bits(be64(&body)), be32(&body[16..]), be32(&body[20..])));
+            }
+            b"pakt" => {
+                let mut body = [0; 16];
+                if read_at(file, at, &mut body)? {
+                    frames = Some(be64(&body[8..]));
+                }
+            }
+            b"data" => data = Some((at, length)),
+            _ => {}
+        }
+        let Some(length) = length else { break };
+        at = at.saturating_add(length);
+    }
+    let (Some((rate, packet, in_packet)), Some((at, length))) = (format, data) else { return Ok(None) };
+    let is_fixed = packet > 0 && in_packet > 0;
+    // The samples follow a number.
+    let packets = |bytes: u64| bytes.saturating_sub(4) / u64::from(packet.max(1));
+    let available = size.saturating_sub(at);
+    let length = length.unwrap_or(available);
+    let share = available.min(length).saturating_sub(4) as f64 / length.saturating_sub(4).max(1) as f64;
+    let frames = if is_fixed { Some(packets(length).saturating_mul(in_packet.into())) } else { frames };
+    let declared = frames.map_or(0.0, |frames| frames as f64) / rate;
+    if !declared.is_normal() || declared < 0.0 || length <= 4 {
+        return Ok(None);
+    }
+    let mut edits = Edits { end: size, patches: Vec::new(), tail: Vec::new() };
+    if at.saturating_add(length) >= size {
+        let held = 4 + packets(available) * u64::from(packet.max(1));
+        let [a, b, c, d, e, f, g, h] = held.to_be_bytes();
+        edits.end = at + held;
+        edits.patches = vec![(at - 8, [a, b, c, d]), (at - 4, [e, f, g, h])];
+    }
+    Ok(Some(Lengths { found: declared * share, declared, edits }))
+}
+
+/// Reads the header of a WAV, AIFF or Core Audio file. Returns none if it is another one, or declares no usable length.
+pub(super) fn lengths(file: &File) -> io::Result<Option<Lengths>> {
+    for read in [wav, aiff, caf] {
+        if let Some(lengths) = read(file)? {
+            return Ok(Some(lengths));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether an MP4 file has media and no index (the `moov` box), as when a copy broke off and the index comes last. An index
 /// that is cut is none: what can be made of it is tried before.
 pub(super) fn mp4_without_index(file: &File) -> io::Result<bool> {
@@ -395,38 +463,6 @@ pub(super) fn mp4_without_index(file: &File) -> io::Result<bool> {
         at = at.saturating_add(length);
     }
     Ok(media)
-}
-
-/// Reads the head of a Windows Media (ASF) file; none if it isn't one, or was written before the length was known.
-pub(super) fn asf(file: &File) -> io::Result<Option<Declares>> {
-    const HEADER: &[u8] = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11";
-    const PROPERTIES: &[u8] = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\0\xc0\x0c\x20\x53\x65";
-    let mut head = [0; 92];
-    if !read_at(file, 0, &mut head[..30])? || !head.starts_with(HEADER) {
-        return Ok(None);
-    }
-    let mut at = 30;
-    for _ in 0..MAX_CHUNKS {
-        if !read_at(file, at, &mut head[..24])? {
-            break;
-        }
-        let length = le64(&head[16..]);
-        if head.starts_with(PROPERTIES) {
-            // The first flag says that it is sent while it is recorded.
-            if !read_at(file, at, &mut head)? || head[88] & 1 == 1 {
-                break;
-            }
-            // In units of 100 ns, from which the milliseconds before the first picture are to be taken.
-            let duration = le64(&head[64..]) as f64 * 1e-7 - le64(&head[80..]) as f64 * 1e-3;
-            let is_cut = file.metadata()?.len() < le64(&head[40..]);
-            return Ok(Some(Declares { duration: Some(duration).filter(|duration| *duration > 0.0), is_cut }));
-        }
-        if length < 24 {
-            break;
-        }
-        at = at.saturating_add(length);
-    }
-    Ok(None)
 }
 
 /// Whether an Ogg file ends within a page, or long after its last page. Ogg declares no length, so only this shows that
@@ -644,6 +680,31 @@ mod tests {
         let mut none = header(0);
         none.extend(b"LIST\x04\0\0\0INFO");
         assert_eq!(wav(&file(&none)).expect("readable").map(|wav| wav.found), Some(0.0));
+    }
+
+    #[test]
+    fn core_audio_lengths_are_read() {
+        let chunk = |name: &[u8; 4], length: i64, body: &[u8]| [name, &length.to_be_bytes()[..], body].concat();
+        let whole = |packet: u32, in_packet: u32, data: i64, bytes: usize| {
+            let words = [0, 0, packet, in_packet, 1, 16].map(u32::to_be_bytes).concat();
+            let format = chunk(b"desc", 32, &[&8_000_f64.to_be_bytes()[..], &words].concat());
+            let table = chunk(b"pakt", 24, &[1_i64, 16_000, 0].map(i64::to_be_bytes).concat());
+            let data = chunk(b"data", data, &vec![0; bytes]);
+            let all = [b"caff\0\x01\0\0".to_vec(), format, table, data].concat();
+            let end = all.len() as u64;
+            let lengths = caf(&file(&all)).expect("readable").expect("a length");
+            (lengths.declared, lengths.found, end - lengths.edits.end, lengths.edits.patches)
+        };
+        assert_eq!(whole(2, 1, 4 + 32_000, 4 + 32_000 + 12), (2.0, 2.0, 0, Vec::new()));
+        // Cut, and within a frame.
+        let (declared, found, beyond, patches) = whole(2, 1, 4 + 32_000, 4 + 16_001);
+        assert_eq!((declared, beyond, &patches[1].1), (2.0, 1, &16_004_u32.to_be_bytes()));
+        assert!((found - 1.0).abs() < 0.001, "{found}");
+        // Up to the end of the file.
+        assert_eq!(whole(2, 1, -1, 4 + 16_000).0, 1.0);
+        // Packets of different lengths.
+        let (declared, found, ..) = whole(0, 1_024, 4 + 1_000, 4 + 500);
+        assert_eq!((declared, found), (2.0, 1.0));
     }
 
     #[test]

@@ -28,7 +28,7 @@ const SAMPLES: u8 = b's';
 pub(super) enum Message {
     /// What the file is by its first bytes, with an article. Sent before a decoder reads the file.
     Recognised(String),
-    /// What the head of a file for ffmpeg declares that ffmpeg doesn't report.
+    /// What a file for ffmpeg declares that ffmpeg doesn't report. Sent before [`Message::TryFfmpeg`].
     Declares(Declares),
     /// The recording can be decoded, and has this format. Samples follow if they were asked for.
     Opened(AudioInfo),
@@ -43,7 +43,7 @@ pub(super) enum Message {
     Refused(AudioErrorOnWire),
 }
 
-/// What the head of a file declares.
+/// What a file declares.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(super) struct Declares {
     /// The length of its longest track in seconds.
