@@ -300,6 +300,51 @@ fn edit_lists_are_followed() {
     assert_tone(between(&samples, 0.05, 1.5), 1_000.0, "after the cut");
 }
 
+/// The boxes of an MP4 file's body, each with its name.
+fn boxes(bytes: &[u8]) -> Vec<([u8; 4], Vec<u8>)> {
+    let (mut rest, mut found) = (bytes, Vec::new());
+    while let Some(head) = rest.get(..8) {
+        let length = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;
+        found.push((head[4..8].try_into().unwrap(), rest[8..length].to_vec()));
+        rest = &rest[length..];
+    }
+    found
+}
+
+/// Replaces the edit list of the only track of an MP4 file, whose index comes last.
+fn with_edits(bytes: &[u8], list: &[u8]) -> Vec<u8> {
+    let replaced = boxes(bytes).into_iter().flat_map(|(name, body)| {
+        let body = match &name {
+            b"moov" | b"trak" | b"edts" => with_edits(&body, list),
+            b"elst" => list.to_vec(),
+            _ => body,
+        };
+        [&(body.len() as u32 + 8).to_be_bytes()[..], &name, &body].concat()
+    });
+    replaced.collect()
+}
+
+#[test]
+fn edit_lists_of_many_entries_are_followed_to_their_end() {
+    let files = Files::new();
+    // The frequency changes after the time that a thousand entries take.
+    let wave = "0.4*sin(if(lt(t\\,20)\\,880\\,2000)*PI*t)";
+    let whole = fs::read(files.wave("a.m4a", wave, 60.0, 48_000, "mono", &["-c:a", "aac"])).unwrap();
+    let edited = |entries: u32, milliseconds: u32, start: &dyn Fn(u32) -> u32| {
+        let list = (0..entries).flat_map(|i| [milliseconds, 1_024 + start(i), 0x1_0000]);
+        let list: Vec<u8> = [0, entries].into_iter().chain(list).flat_map(u32::to_be_bytes).collect();
+        files.write("edited.m4a", with_edits(&whole, &list))
+    };
+    // Pieces that follow each other, and pieces of which each leaves something out.
+    for step in [960, 1_920] {
+        let (duration, samples) = decode_plain(&edited(1_200, 20, &|i| i * step));
+        assert!((duration - 24.0).abs() < 0.2, "{step}: {duration}");
+        // Each cut shifts the phase.
+        let last = share(between(&samples, 20.2, 23.8), 1_000.0);
+        assert!(last > 0.5, "{step}: {last}");
+    }
+}
+
 #[test]
 fn the_default_track_is_heard_unless_it_is_silent() {
     let files = Files::new();

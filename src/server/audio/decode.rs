@@ -353,7 +353,7 @@ fn choose_track(
             });
         };
         // ffmpeg knows more codings than Symphonia, and can play parts in another order.
-        if chosen.clock.reorders || !known.contains(&chosen.id) {
+        if chosen.clock.needs_ffmpeg || !known.contains(&chosen.id) {
             return Err(unsupported());
         }
         return Ok((audio.iter().map(|track| track.id).collect(), chosen.id, chosen.clock.clone()));
@@ -404,6 +404,9 @@ impl Opened {
         if chosen != default && id == FORMAT_ID_ISOMP4 {
             let other = mp4::tracks(file, whole)?.into_iter().find(|track| track.id == chosen);
             clock = other.map(|track| track.clock).unwrap_or_default();
+            if clock.needs_ffmpeg {
+                return Err(DecodeFailure::TryFfmpeg(Problem::Unsupported));
+            }
         }
         let Some(track) = reader.tracks().iter().find(|track| track.id == chosen) else {
             return Err(DecodeFailure::TryFfmpeg(Problem::Unsupported));

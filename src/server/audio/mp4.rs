@@ -15,8 +15,9 @@ const MAX_BOXES: u32 = 2_000_000;
 /// Tracks of a film.
 const MAX_TRACKS: usize = 1_000;
 
-/// Entries of an edit list. Editing programs write one for each cut.
-const MAX_EDITS: u32 = 1_000;
+/// Entries of an edit list that are read. Editing programs write one for each cut, and some one for each of the pieces
+/// that a recording was copied in. ffmpeg follows longer lists.
+const MAX_EDITS: u32 = 100_000;
 
 /// Runs of samples in a fragment, and samples in a run, whose lengths are added up.
 const MAX_SAMPLES: u32 = 100_000;
@@ -64,8 +65,9 @@ pub(super) struct Clock {
     /// Times as Symphonia counts them, from which on they are later by so many seconds.
     jumps: Vec<(f64, f64)>,
     edits: Vec<Edit>,
-    /// Whether the edit list plays parts in another order than they are stored.
-    pub(super) reorders: bool,
+    /// Whether only ffmpeg can follow the edit list: it plays parts in another order than they are stored, or is longer
+    /// than what is read of it.
+    pub(super) needs_ffmpeg: bool,
 }
 
 /// A part of a track, and when it is heard. All in seconds.
@@ -74,6 +76,13 @@ struct Edit {
     from: f64,
     to: f64,
     at: f64,
+}
+
+impl Edit {
+    /// Whether a part of the track that begins here, and is heard at this time, goes on where this one ends.
+    fn is_followed_by(&self, from: f64, at: f64) -> bool {
+        (from - self.to).abs() <= ROUNDING && (at - self.at - (self.to - self.from)).abs() <= ROUNDING
+    }
 }
 
 /// When a packet is heard, in seconds, and how much of it.
@@ -94,7 +103,10 @@ impl Clock {
         if self.edits.is_empty() {
             return Some(Placed { at: pts, skip: 0.0, keep: f64::INFINITY });
         }
-        let edit = self.edits.iter().find(|edit| pts + dur > edit.from + ROUNDING && pts < edit.to - ROUNDING)?;
+        let edit = self.edits.get(self.edits.partition_point(|edit| edit.to - ROUNDING <= pts))?;
+        if pts + dur <= edit.from + ROUNDING {
+            return None;
+        }
         let skip = (edit.from - pts).max(0.0);
         let keep = if pts + dur > edit.to + ROUNDING { edit.to - pts - skip } else { f64::INFINITY };
         Some(Placed { at: edit.at + pts + skip - edit.from, skip, keep })
@@ -396,8 +408,9 @@ impl Reader<'_> {
                     b"hdlr" => track.is_audio |= reader.bytes::<4>(&body, 8)? == *b"soun",
                     b"stsd" => track.codec = reader.bytes(&body, 12)?,
                     b"elst" => {
-                        let (long, count) = (long(reader)?, reader.word(&body, 4)?.min(MAX_EDITS));
-                        for entry in (0..u64::from(count)).map(|i| 8 + i * if long { 20 } else { 12 }) {
+                        let (long, count) = (long(reader)?, reader.word(&body, 4)?);
+                        track.clock.needs_ffmpeg |= count > MAX_EDITS;
+                        for entry in (0..u64::from(count.min(MAX_EDITS))).map(|i| 8 + i * if long { 20 } else { 12 }) {
                             edits.push(if long {
                                 (reader.long(&body, entry)?, reader.long(&body, entry + 8)?.cast_signed())
                             } else {
@@ -531,8 +544,14 @@ impl Clock {
                 let from = *start as f64 / track_scale;
                 // Without a length, the rest is heard.
                 let to = if length > 0.0 { from + length } else { f64::INFINITY };
-                self.reorders |= self.edits.last().is_some_and(|before: &Edit| from < before.to - ROUNDING);
-                self.edits.push(Edit { from, to, at });
+                match self.edits.last_mut() {
+                    // Nothing is left out between the two, so that a packet which belongs to both is heard whole.
+                    Some(before) if before.is_followed_by(from, at) => before.to = to,
+                    before => {
+                        self.needs_ffmpeg |= before.is_some_and(|before| from < before.to - ROUNDING);
+                        self.edits.push(Edit { from, to, at });
+                    }
+                }
             }
             at += length;
         }
@@ -555,13 +574,45 @@ mod tests {
         let last = clock.place(2.4, 0.2).expect("heard in part");
         assert!((last.at - 11.9).abs() < 1e-9 && (last.keep - 0.1).abs() < 1e-9);
         assert_eq!(clock.place(2.5, 0.2), None);
-        assert!(!clock.reorders && clock.end() == Some(12.0));
+        assert!(!clock.needs_ffmpeg && clock.end() == Some(12.0));
         clock.jumps = vec![(0.0, 0.5), (1.0, 1.0)];
         assert!((clock.place(0.5, 0.2).expect("heard").at - 10.5).abs() < 1e-9);
         assert!((clock.place(1.0, 0.2).expect("heard").at - 11.5).abs() < 1e-9);
         let mut clock = Clock::default();
         clock.set_edits(&[(1_000, 48_000), (1_000, 0)], 1_000, 48_000);
-        assert!(clock.reorders);
+        assert!(clock.needs_ffmpeg);
+    }
+
+    #[test]
+    fn an_edit_list_of_any_length_is_followed() {
+        // Pieces of 320 ms, one after the other.
+        let mut clock = Clock::default();
+        let pieces: Vec<(u64, i64)> = (0..5_000).map(|i| (320, i * 15_360)).collect();
+        clock.set_edits(&pieces, 1_000, 48_000);
+        assert!(!clock.needs_ffmpeg && clock.edits.len() == 1, "{}", clock.edits.len());
+        assert!((clock.end().expect("declared") - 1_600.0).abs() < 0.01);
+        let whole = clock.place(1_599.9, 0.02).expect("heard");
+        assert!((whole.at - 1_599.9).abs() < 0.01 && whole.keep.is_infinite());
+        // Half of each is left out.
+        let mut clock = Clock::default();
+        let pieces: Vec<(u64, i64)> = (0..5_000).map(|i| (160, i * 15_360)).collect();
+        clock.set_edits(&pieces, 1_000, 48_000);
+        assert!(!clock.needs_ffmpeg && clock.edits.len() == 5_000);
+        assert!((clock.place(1_599.7, 0.02).expect("heard").at - 799.86).abs() < 0.01);
+        assert_eq!(clock.place(1_599.9, 0.02), None);
+    }
+
+    #[test]
+    fn an_edit_list_that_is_too_long_is_left_to_ffmpeg() {
+        use std::io::Write as _;
+        for (entries, needs_ffmpeg) in [(1_200, false), (MAX_EDITS + 1, true)] {
+            let list = (0..entries).flat_map(|i| [320, i * 15_360, 0x1_0000]);
+            let list: Vec<u8> = [0, entries].into_iter().chain(list).flat_map(u32::to_be_bytes).collect();
+            let track = boxed(b"trak", &boxed(b"edts", &boxed(b"elst", &list)));
+            let mut file = tempfile::tempfile().expect("a temporary file");
+            file.write_all(&boxed(b"moov", &track)).expect("written");
+            assert_eq!(tracks(&file, false).expect("readable")[0].clock.needs_ffmpeg, needs_ffmpeg);
+        }
     }
 
     /// A box of these bytes.
