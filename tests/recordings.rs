@@ -67,9 +67,21 @@ fn tags_and_covers_do_not_count_as_sound() {
 fn joined_recordings_of_different_rates_and_channels_are_heard_to_the_end() {
     let files = Files::new();
     let bare = ["-write_xing", "0", "-id3v2_version", "0"];
-    for (extension, output) in
-        [("mp3", &[][..]), ("mp3", &bare[..]), ("aac", &[]), ("flac", &[]), ("ogg", &["-c:a", "libvorbis"])]
-    {
+    let fragments =
+        ["-c:a", "aac", "-movflags", "frag_keyframe+empty_moov+default_base_moof", "-frag_duration", "200000"];
+    for (extension, output) in [
+        ("mp3", &[][..]),
+        ("mp3", &bare),
+        ("aac", &[]),
+        ("flac", &[]),
+        ("ogg", &["-c:a", "libvorbis"]),
+        ("wav", &[]),
+        ("aiff", &[]),
+        ("caf", &["-c:a", "pcm_s16be"]),
+        ("m4a", &["-c:a", "aac"]),
+        ("m4a", &["-c:a", "aac", "-movflags", "faststart"]),
+        ("mp4", &fragments),
+    ] {
         for (rates, layouts) in [
             ([44_100, 44_100], ["mono", "stereo"]),
             ([48_000, 48_000], ["stereo", "mono"]),
@@ -86,6 +98,38 @@ fn joined_recordings_of_different_rates_and_channels_are_heard_to_the_end() {
             assert_tone(between(&samples, duration - 1.8, duration - 0.2), 1_000.0, &what);
         }
     }
+}
+
+#[test]
+fn a_joined_file_that_cannot_be_heard_is_missed() {
+    let files = Files::new();
+    let says = "After 0:02 another recording follows in the file, which could not be heard.";
+    // ffmpeg hears the first one only.
+    for (name, rate, output) in [
+        ("a.wma", 44_100, &["-c:a", "wmav2"][..]),
+        ("a.wv", 44_100, &["-c:a", "wavpack"]),
+        ("a.w64", 44_100, &["-c:a", "pcm_s16le"]),
+        ("a.flv", 44_100, &["-c:a", "libmp3lame"]),
+        ("ac3.m4a", 48_000, &["-c:a", "ac3"]),
+        ("gsm.wav", 8_000, &["-c:a", "gsm_ms"]),
+    ] {
+        let whole = fs::read(tone(&files, name, 440, rate, "mono", output)).unwrap();
+        let (decoded, _) = decode(&files.write(name, whole.repeat(2))).unwrap();
+        assert!((decoded.duration - 2.0).abs() < 0.2, "{name}: {}", decoded.duration);
+        assert!(messages(&decoded).contains(says), "{name}: {}", messages(&decoded));
+    }
+    // The second one has lost its index.
+    let whole = fs::read(tone(&files, "a.m4a", 440, 44_100, "mono", &["-c:a", "aac"])).unwrap();
+    let cut = &whole[..whole.len() / 2];
+    let (decoded, samples) = decode(&files.write("cut.m4a", [&whole, cut].concat())).unwrap();
+    assert!((decoded.duration - 2.0).abs() < 0.1, "{}", decoded.duration);
+    assert_tone(&samples, 440.0, "the first");
+    assert!(messages(&decoded).contains(says), "{}", messages(&decoded));
+    // The second one lacks its end.
+    let whole = fs::read(files.wave("a.wav", "0.4*sin(880*PI*t)", 4.0, 16_000, "mono", &[])).unwrap();
+    let (decoded, _) = decode(&files.write("cut.wav", [&whole, &whole[..whole.len() / 2]].concat())).unwrap();
+    assert!((decoded.duration - 6.0).abs() < 0.1, "{}", decoded.duration);
+    assert!(messages(&decoded).contains("The file says 0:08; it ends at 0:06"), "{}", messages(&decoded));
 }
 
 #[test]

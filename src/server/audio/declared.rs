@@ -4,7 +4,7 @@
 use super::bytes::{be32, le32, le64, read_at, read_up_to};
 use super::mp4::{self, End};
 use super::wire::Declares;
-use super::{is_cut, sniff};
+use super::{is_cut, parts, sniff};
 use std::{fs::File, io};
 
 /// Chunks that are skipped in search of one.
@@ -15,9 +15,14 @@ const UNKNOWN: u64 = 1 << 60;
 
 /// Reads what a file declares. Of one in another format, nothing is known.
 pub(super) fn read(file: &File) -> io::Result<Declares> {
+    Ok(Declares { is_joined: parts::files(file)?.len() > 1, ..first(file)? })
+}
+
+/// Reads what the first file declares of those that were joined.
+fn first(file: &File) -> io::Result<Declares> {
     if let Some(lengths) = sniff::lengths(file)? {
         let is_cut = is_cut(lengths.declared, true, lengths.found);
-        return Ok(Declares { duration: None, is_cut });
+        return Ok(Declares { is_cut, ..Declares::default() });
     }
     for read in [asf, wave64, avi, flv, ogg] {
         if let Some(found) = read(file)? {
@@ -25,7 +30,7 @@ pub(super) fn read(file: &File) -> io::Result<Declares> {
         }
     }
     let is_cut = matches!(mp4::end(file)?, End::Cut { of_sound: true, .. });
-    Ok(Declares { duration: None, is_cut })
+    Ok(Declares { is_cut, ..Declares::default() })
 }
 
 /// Reads the head of a Windows Media (ASF) file; none if it isn't one, or was written before the length was known.
@@ -49,8 +54,9 @@ fn asf(file: &File) -> io::Result<Option<Declares>> {
             }
             // In units of 100 ns, from which the milliseconds before the first picture are to be taken.
             let duration = le64(&head[64..]) as f64 * 1e-7 - le64(&head[80..]) as f64 * 1e-3;
+            let duration = Some(duration).filter(|duration| *duration > 0.0);
             let is_cut = file.metadata()?.len() < le64(&head[40..]);
-            return Ok(Some(Declares { duration: Some(duration).filter(|duration| *duration > 0.0), is_cut }));
+            return Ok(Some(Declares { duration, is_cut, ..Declares::default() }));
         }
         if length < 24 {
             break;
@@ -80,8 +86,8 @@ fn wave64(file: &File) -> io::Result<Option<Declares>> {
         match &head[..4] {
             b"fmt " if head.len() == 40 => per_second = le32(&head[32..]),
             b"data" if per_second > 0 && (25..UNKNOWN).contains(&length) => {
-                let duration = (length - 24) as f64 / f64::from(per_second);
-                return Ok(Some(Declares { duration: Some(duration), is_cut: at + length > size }));
+                let duration = Some((length - 24) as f64 / f64::from(per_second));
+                return Ok(Some(Declares { duration, is_cut: at + length > size, ..Declares::default() }));
             }
             _ => {}
         }
@@ -115,7 +121,7 @@ fn avi(file: &File) -> io::Result<Option<Declares>> {
         if head.starts_with(b"LIST") && &head[8..] == b"movi" {
             let is_known = length > 0 && length < 0x7fff_0000;
             if is_known && at + 8 + u64::from(length) > size {
-                return Ok(Some(Declares { duration: None, is_cut: true }));
+                return Ok(Some(Declares { is_cut: true, ..Declares::default() }));
             }
         }
         at = end;
@@ -151,7 +157,7 @@ fn flv(file: &File) -> io::Result<Option<Declares>> {
         };
     }
     let is_cut = !ends_with_tag && number(b"filesize").is_none_or(|declared| (size as f64) < declared);
-    Ok(Some(Declares { duration: number(b"duration"), is_cut }))
+    Ok(Some(Declares { duration: number(b"duration"), is_cut, ..Declares::default() }))
 }
 
 /// Finds out whether an Ogg file ends within a page; none if it isn't one.
@@ -159,7 +165,7 @@ fn ogg(file: &File) -> io::Result<Option<Declares>> {
     if read_up_to(file, 0, 4)? != b"OggS" {
         return Ok(None);
     }
-    Ok(Some(Declares { duration: None, is_cut: sniff::ogg_is_cut(file)? }))
+    Ok(Some(Declares { is_cut: sniff::ogg_is_cut(file)?, ..Declares::default() }))
 }
 
 #[cfg(test)]

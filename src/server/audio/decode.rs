@@ -260,6 +260,8 @@ struct Native {
     raw_file: File,
     /// The parts that follow the one that is read.
     later_parts: VecDeque<Part>,
+    /// Whether each part is a file, so that it is missed if it can't be read.
+    parts_are_files: bool,
     /// What the parts declare so far, in seconds; none once one of them declares nothing.
     declared: Option<f64>,
     /// Decoded samples and gaps that were not passed on yet.
@@ -329,6 +331,7 @@ fn read_part(file: &File, part: &Part, edits: Option<&Edits>) -> Result<Box<dyn 
 /// The audio tracks that these decoders may read, and the one of them that the file prefers.
 fn choose_track(
     file: &File,
+    part: &Part,
     reader: &dyn FormatReader,
     format: &str,
     whole: bool,
@@ -340,7 +343,7 @@ fn choose_track(
     let none = || DecodeFailure::Final(AudioError::NoAudioTrack { format: format.to_owned() });
     let unsupported = || DecodeFailure::TryFfmpeg(Problem::Unsupported);
     if id == FORMAT_ID_ISOMP4 {
-        let declared = mp4::tracks(file, whole)?;
+        let declared = mp4::tracks(file, part.body.clone(), whole)?;
         let (protected, audio): (Vec<_>, Vec<_>) =
             declared.iter().filter(|track| track.is_audio).partition(|track| track.is_protected());
         let Some(chosen) = audio.iter().find(|track| track.is_enabled).or(audio.first()) else {
@@ -379,10 +382,9 @@ fn choose_track(
 }
 
 impl Opened {
-    /// `from` is where the part begins.
     fn new(
         file: &File,
-        from: u64,
+        part: &Part,
         reader: Box<dyn FormatReader>,
         lengths: Option<f64>,
         track: Option<u32>,
@@ -390,7 +392,8 @@ impl Opened {
     ) -> Result<Self, DecodeFailure> {
         let format = format_name(&*reader, file)?;
         let id = reader.format_info().format;
-        let counts_frames = (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(file, from)?;
+        let counts_frames =
+            (id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2) && sniff::mp3_counts_frames(file, part.body.start)?;
         let traits = Traits {
             no_container: id == FORMAT_ID_MP3 || id == FORMAT_ID_MP2 || id == FORMAT_ID_ADTS,
             counts_frames,
@@ -399,10 +402,10 @@ impl Opened {
             has_clock: id == FORMAT_ID_MKV || id == FORMAT_ID_ISOMP4,
             duration_spans_tracks: id == FORMAT_ID_MKV && reader.tracks().len() > 1,
         };
-        let (audio_tracks, default, mut clock) = choose_track(file, &*reader, format, whole)?;
+        let (audio_tracks, default, mut clock) = choose_track(file, part, &*reader, format, whole)?;
         let chosen = track.filter(|track| audio_tracks.contains(track)).unwrap_or(default);
         if chosen != default && id == FORMAT_ID_ISOMP4 {
-            let other = mp4::tracks(file, whole)?.into_iter().find(|track| track.id == chosen);
+            let other = mp4::tracks(file, part.body.clone(), whole)?.into_iter().find(|track| track.id == chosen);
             clock = other.map(|track| track.clock).unwrap_or_default();
             if clock.needs_ffmpeg {
                 return Err(DecodeFailure::TryFfmpeg(Problem::Unsupported));
@@ -442,20 +445,27 @@ impl Native {
         if name.is_some() && sniff::has_too_many_chunks(&file)? {
             return Err(damaged().into());
         }
+        let size = file.metadata()?.len();
+        let mut later_parts = VecDeque::from(parts::from_starts(&parts::files(&file)?, size));
+        let mut part = later_parts.pop_front().unwrap_or_else(|| Part::of(0..size));
+        let parts_are_files = !later_parts.is_empty();
         let lengths = sniff::lengths(&file)?;
         let (edits, breaks_off) = match (&lengths, mp4::end(&file)?) {
-            (Some(lengths), _) => (Some(lengths.edits.clone()), false),
+            (Some(lengths), _) => {
+                let end = lengths.edits.end.min(part.body.end);
+                (Some(Edits { end, ..lengths.edits.clone() }), false)
+            }
             (None, End::Whole) => (None, false),
-            (None, End::Cut { edits, of_sound }) => (Some(edits), of_sound),
+            // It is the last of several files that was cut.
+            (None, End::Cut { edits, of_sound }) => (Some(edits).filter(|_| !parts_are_files), of_sound),
             (None, End::IndexLost) => return Err(AudioError::Truncated.into()),
         };
-        let size = file.metadata()?.len();
-        let mut reader = match read_part(&file, &Part::of(0..size), edits.as_ref()) {
+        let mut reader = match read_part(&file, &part, edits.as_ref()) {
             Err(_) if sniff::mp4_without_index(&file)? => return Err(AudioError::Truncated.into()),
             opened => opened?,
         };
         let id = reader.format_info().format;
-        let (mut later_parts, mut junk_share) = (VecDeque::new(), 0.0);
+        let mut junk_share = 0.0;
         let framing = match id {
             FORMAT_ID_MP3 | FORMAT_ID_MP2 => Some(Framing::Mpeg),
             FORMAT_ID_ADTS => Some(Framing::Adts),
@@ -478,9 +488,10 @@ impl Native {
             later_parts = VecDeque::from(found_parts);
             if let Some(first) = later_parts.pop_front() {
                 reader = read_part(&file, &first, None)?;
+                part = first;
             }
         }
-        let opened = Opened::new(&file, 0, reader, lengths.as_ref().map(|lengths| lengths.declared), track, whole)?;
+        let opened = Opened::new(&file, &part, reader, lengths.as_ref().map(|lengths| lengths.declared), track, whole)?;
         let found = lengths.map(|lengths| lengths.found);
         let mut native = Self {
             info: AudioInfo {
@@ -500,6 +511,7 @@ impl Native {
             traits: opened.traits,
             raw_file: file,
             later_parts,
+            parts_are_files,
             declared: opened.duration,
             items: VecDeque::new(),
             timeline: Timeline::new(),
@@ -738,13 +750,18 @@ impl Native {
                 let tracks = reader.tracks().iter();
                 let mut audio = tracks.filter(|track| matches!(track.codec_params, Some(CodecParameters::Audio(_))));
                 let track = number.and_then(|number| audio.nth(number)).map(|track| track.id);
-                Opened::new(&self.raw_file, part.body.start, reader, None, track, false)
+                Opened::new(&self.raw_file, &part, reader, None, track, true)
             });
             let opened = match opened {
                 Ok(opened) => opened,
                 Err(DecodeFailure::Final(AudioError::Io(error))) => return Err(error.into()),
                 // A part that can't be read is left out.
-                Err(_) => continue,
+                Err(_) => {
+                    if self.parts_are_files {
+                        remarks::left_out(self.timeline.emitted()).add_to(&mut self.remarks);
+                    }
+                    continue;
+                }
             };
             self.declared = self.declared.zip(opened.duration).map(|(before, more)| before + more);
             (self.reader, self.decoder, self.track) = (opened.reader, opened.decoder, opened.track);

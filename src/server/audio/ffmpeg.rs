@@ -247,7 +247,7 @@ pub(super) fn parse_probe(answer: &[u8], declares: &Declares) -> Result<(Vec<Tra
             // One length for all tracks, of which the picture may be the longest.
             "asf" | "flv" if video => None,
             "asf" | "flv" | "w64" if declares.duration.is_some() => declares.duration,
-            "wav" | "caf" if declares.is_cut => None,
+            "wav" | "caf" if declares.is_cut || declares.is_joined => None,
             known if WITH_DURATION.contains(&known) => seconds(&audio.duration)
                 .map(|duration| duration + late.max(0.0))
                 .or_else(|| seconds(&format.duration).filter(|_| !video)),

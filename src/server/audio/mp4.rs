@@ -119,10 +119,10 @@ impl Clock {
     }
 }
 
-/// Reads the tracks of a file that has an index. With `fragments`, the whole file is read for their clocks.
-pub(super) fn tracks(file: &File, fragments: bool) -> io::Result<Vec<Track>> {
+/// Reads the tracks of a file that has an index, which is `whole` of what was stored or a part of it. With `fragments`, all of
+/// it is read for their clocks.
+pub(super) fn tracks(file: &File, whole: Range<u64>, fragments: bool) -> io::Result<Vec<Track>> {
     let mut reader = Reader { file, boxes: 0 };
-    let whole = 0..file.metadata()?.len();
     let mut tracks = Vec::new();
     reader.each(whole.clone(), &mut |reader, name, body| {
         if name == *b"moov" && tracks.is_empty() {
@@ -611,7 +611,7 @@ mod tests {
             let track = boxed(b"trak", &boxed(b"edts", &boxed(b"elst", &list)));
             let mut file = tempfile::tempfile().expect("a temporary file");
             file.write_all(&boxed(b"moov", &track)).expect("written");
-            assert_eq!(tracks(&file, false).expect("readable")[0].clock.needs_ffmpeg, needs_ffmpeg);
+            assert_eq!(tracks(&file, 0..u64::MAX, false).expect("readable")[0].clock.needs_ffmpeg, needs_ffmpeg);
         }
     }
 
@@ -668,7 +668,7 @@ mod tests {
         {
             let mut file = tempfile::tempfile().expect("a temporary file");
             file.write_all(bytes).expect("written");
-            assert!(tracks(&file, true).expect("readable").len() <= 1);
+            assert!(tracks(&file, 0..bytes.len() as u64, true).expect("readable").len() <= 1);
         }
     }
 }

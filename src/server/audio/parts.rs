@@ -1,9 +1,9 @@
-//! Finds the parts of which a recording was joined, each of which needs a decoder of its own: MP3, AAC and FLAC files
-//! one after the other, several segments of Matroska, WebM files of an interrupted recorder. Also tells MP3 and AAC from
-//! bytes that merely look like them. Used by `decode`.
+//! Finds the parts of which a recording was joined, each of which needs a decoder of its own: files one after the other,
+//! several segments of Matroska, WebM and MP4 files of an interrupted recorder. Also tells MP3 and AAC from bytes that
+//! merely look like them. Used by `decode`, and by `declared` for files that go to ffmpeg, which hears the first only.
 
 use super::{
-    bytes::{WINDOW, Window, be32},
+    bytes::{WINDOW, Window, be32, be64, le32, le64, read_up_to},
     matroska,
     sniff::Part,
 };
@@ -20,8 +20,11 @@ const MAX_PARTS: usize = 10_000;
 const TABLES: [&[u8]; 3] = [b"Xing", b"Info", b"VBRI"];
 const TABLE_OFFSETS: [usize; 6] = [13, 15, 21, 23, 36, 38];
 
-/// Bytes of a frame that are looked at.
+/// Bytes of a frame or a chunk that are looked at.
 const HEAD: usize = 64;
+
+/// Chunks that are skipped in search of another file. A recording in fragments has a few for each second.
+const MAX_CHUNKS: usize = 2_000_000;
 
 /// What a stream of frames without a container consists of.
 #[derive(Debug, Default)]
@@ -187,6 +190,117 @@ pub(super) fn from_starts(starts: &[u64], size: u64) -> Vec<Part> {
     let begins = std::iter::once(0).chain(starts.iter().skip(1).copied());
     let ends = starts.iter().skip(1).copied().chain([size]);
     begins.zip(ends).map(|(begin, end)| Part::of(begin..end)).collect()
+}
+
+/// Containers of chunks that declare their lengths, so that the end of a file is known. Only those are here of which decoders
+/// hear the first file and not what was joined to it.
+#[derive(Clone, Copy, Debug)]
+enum Container {
+    Wave,
+    Aiff,
+    CoreAudio,
+    Mp4,
+    WindowsMedia,
+    Wave64,
+    WavPack,
+    Flash,
+}
+
+impl Container {
+    const ALL: [Self; 8] = [
+        Self::Wave,
+        Self::Aiff,
+        Self::CoreAudio,
+        Self::Mp4,
+        Self::WindowsMedia,
+        Self::Wave64,
+        Self::WavPack,
+        Self::Flash,
+    ];
+
+    /// The length of a file's head, up to its first chunk, or with it, if a file begins here.
+    fn head(self, bytes: &[u8]) -> Option<u64> {
+        let at = |offset: usize, mark: &[u8]| bytes.get(offset..).is_some_and(|rest| rest.starts_with(mark));
+        let (begins, length) = match self {
+            Self::Wave => ((at(0, b"RIFF") || at(0, b"RF64") || at(0, b"BW64")) && at(8, b"WAVE"), Some(12)),
+            Self::Aiff => (at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")), Some(12)),
+            Self::CoreAudio => (at(0, b"caff\0\x01\0\0"), Some(8)),
+            Self::Mp4 => (at(4, b"ftyp"), self.chunk(bytes, 0)),
+            Self::WindowsMedia => (at(0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), self.chunk(bytes, 0)),
+            Self::Wave64 => (at(0, b"riff\x2e\x91\xcf\x11") && at(24, b"wave\xf3\xac\xd3\x11"), Some(40)),
+            // The first block of a recording: its samples are counted from 0, with so many of them, and other channels follow.
+            Self::WavPack => {
+                let is_first = bytes.len() >= 32 && bytes[10] == 0 && le32(&bytes[16..]) == 0;
+                let begins = is_first && le32(&bytes[20..]) > 0 && le32(&bytes[24..]) & 0x800 != 0;
+                (at(0, b"wvpk") && begins, self.chunk(bytes, 0))
+            }
+            Self::Flash => (at(0, b"FLV\x01") && bytes.len() >= 9, Some(4 + u64::from(be32(bytes.get(5..)?)))),
+        };
+        length.filter(|_| begins)
+    }
+
+    /// The length of a chunk that begins here, `remaining` bytes before the end; none if it can't be one, or goes on to the end.
+    fn chunk(self, bytes: &[u8], remaining: u64) -> Option<u64> {
+        let has_name =
+            |name: Option<&[u8]>| name.is_some_and(|name| name.iter().all(|byte| (0x20..0x7f).contains(byte)));
+        let word = |at: usize| bytes.get(at..at + 4).map(|word| u64::from(be32(word)));
+        let long = |at: usize| bytes.get(at..at + 8);
+        match self {
+            Self::Wave | Self::Aiff if has_name(bytes.get(..4)) => {
+                let word = bytes.get(4..8)?;
+                let length = if let Self::Wave = self { le32(word) } else { be32(word) };
+                Some(8 + u64::from(length) + u64::from(length % 2))
+            }
+            Self::CoreAudio if has_name(bytes.get(..4)) => {
+                Some(u64::try_from(be64(long(4)?).cast_signed()).ok()?.saturating_add(12))
+            }
+            Self::Mp4 => match word(0)? {
+                1 => Some(be64(long(8)?)).filter(|length| *length >= 16),
+                length => Some(length).filter(|length| *length >= 8),
+            },
+            Self::WindowsMedia => Some(le64(long(16)?)).filter(|length| *length >= 24),
+            Self::Wave64 => Some(le64(long(16)?).checked_add(7)? / 8 * 8).filter(|length| *length >= 24),
+            Self::WavPack if bytes.starts_with(b"wvpk") => Some(8 + u64::from(le32(bytes.get(4..8)?))),
+            Self::WavPack => tag(bytes, remaining),
+            // A type, a length of three bytes, seven more, and the length again.
+            Self::Flash if matches!(bytes.first()? & 0x1f, 8 | 9 | 18) => Some((word(0)? & 0x00ff_ffff) + 15),
+            Self::Wave | Self::Aiff | Self::CoreAudio | Self::Flash => None,
+        }
+    }
+}
+
+/// Where each file begins of those that were joined, by the lengths that their chunks declare. Of other containers than the
+/// above, that is only the start.
+pub(super) fn files(file: &File) -> io::Result<Vec<u64>> {
+    let size = file.metadata()?.len();
+    let first = read_up_to(file, 0, HEAD)?;
+    let Some(container) = Container::ALL.into_iter().find(|container| container.head(&first).is_some()) else {
+        return Ok(vec![0]);
+    };
+    let (mut starts, mut at, mut long_data) = (Vec::new(), 0, None);
+    for _ in 0..MAX_CHUNKS {
+        if at >= size || starts.len() == MAX_PARTS {
+            break;
+        }
+        let bytes = read_up_to(file, at, HEAD)?;
+        let length = if let Some(length) = container.head(&bytes) {
+            starts.push(at);
+            Some(length)
+        } else if let Container::Wave = container {
+            // A file of more than 4 GB declares the length of its samples in a chunk of its own.
+            if bytes.starts_with(b"ds64") {
+                long_data = bytes.get(16..24).map(le64);
+            }
+            let is_long = bytes.starts_with(b"data\xff\xff\xff\xff");
+            let long = long_data.filter(|_| is_long).map(|length| length.saturating_add(8 + length % 2));
+            long.or_else(|| container.chunk(&bytes, size - at))
+        } else {
+            container.chunk(&bytes, size - at)
+        };
+        let Some(length) = length else { break };
+        at = at.saturating_add(length);
+    }
+    Ok(starts)
 }
 
 /// The parts of joined FLAC files, each of which begins with the mark and a block of 34 bytes.
@@ -357,6 +471,36 @@ mod tests {
                 Part { head: third..third + 9, body: third + 9..all.len() as u64 },
             ]
         );
+    }
+
+    #[test]
+    fn joined_files_begin_where_the_ones_before_declare_their_ends() {
+        let wav = b"RIFF\x20\0\0\0WAVEfmt \x02\0\0\0xxdata\x03\0\0\0abc\0LIST\x02\0\0\0xx";
+        let rf64 =
+            [&b"RF64\xff\xff\xff\xffWAVEds64\x10\0\0\0xxxxxxxx\x03\0\0\0\0\0\0\0"[..], b"data\xff\xff\xff\xffabc\0"];
+        let aiff = b"FORM\0\0\0\x10AIFFSSND\0\0\0\x03abc\0";
+        let caf = b"caff\0\x01\0\0data\0\0\0\0\0\0\0\x03abc";
+        let mp4 = b"\0\0\0\x0cftypM4A \0\0\0\x01mdat\0\0\0\0\0\0\0\x13abc\0\0\0\x08moov";
+        let guid = |mark: &[u8], length: u64| [mark, &vec![0; 16 - mark.len()], &length.to_le_bytes()].concat();
+        let asf = [guid(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", 26), b"xx".to_vec(), guid(b"data", 24)].concat();
+        let wave64 = [guid(b"riff\x2e\x91\xcf\x11", 99), guid(b"wave\xf3\xac\xd3\x11", 0)[..16].to_vec()].concat();
+        let wave64 = [wave64, guid(b"data", 26), vec![0; 8]].concat();
+        let block = |index: u32, flags: u32| {
+            let numbers = [26, 0, 99, index, 9, flags, 0].map(u32::to_le_bytes).concat();
+            [&b"wvpk"[..], &numbers, b"xx"].concat()
+        };
+        let wavpack =
+            [block(0, 0x800), block(0, 0x1000), block(9, 0x800), b"APETAGEX\0\0\0\0\x02\0\0\0".to_vec()].concat();
+        let wavpack = [wavpack, vec![0; 18]].concat();
+        let flash = b"FLV\x01\x04\0\0\0\x09\0\0\0\0\x08\0\0\x02\0\0\0\0\0\0\0xx\0\0\0\x0d";
+        for whole in [&wav[..], &rf64.concat(), aiff, caf, mp4, &asf, &wave64, &wavpack, flash] {
+            let length = whole.len() as u64;
+            assert_eq!(files(&file(whole)).expect("readable"), [0], "{whole:?}");
+            assert_eq!(files(&file(&whole.repeat(3))).expect("readable"), [0, length, 2 * length], "{whole:?}");
+            for cut in 0..whole.len() {
+                assert!(files(&file(&whole[..cut])).expect("readable").len() < 2, "{cut} of {whole:?}");
+            }
+        }
     }
 
     #[test]

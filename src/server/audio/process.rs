@@ -195,7 +195,7 @@ impl Decoders {
             self.identify(&file, recording, limits, task, cpu_secs, time_limit).await.map_err(into_audio_error)?;
         let decoding = match identified {
             Identified::BuiltIn(running, info) => Decoding { info, ..Decoding::new(Source::BuiltIn(running), limits) },
-            Identified::Ffmpeg { program, tracks, default, breaks_off } => {
+            Identified::Ffmpeg { program, tracks, default, declares } => {
                 check_duration(tracks[default].info.duration, limits)?;
                 let spawn = |task: &ffmpeg::Task| {
                     let task = ffmpeg_task(&program, task);
@@ -224,7 +224,7 @@ impl Decoders {
                     info,
                     is_exact,
                     is_apart: level.is_apart,
-                    breaks_off,
+                    declares,
                     remarks,
                     ..Decoding::new(source, limits)
                 }
@@ -346,7 +346,7 @@ impl Decoders {
                 for track in &mut tracks {
                     track.info = wire::sanitise_info(track.info.clone())?;
                 }
-                Ok(Identified::Ffmpeg { program: programs.ffmpeg, tracks, default, breaks_off: declares.is_cut })
+                Ok(Identified::Ffmpeg { program: programs.ffmpeg, tracks, default, declares })
             }
             Err(ffmpeg::Refusal::Unknown) => Err(AudioError::Unreadable { recognised, problem, ffmpeg: true }.into()),
             Err(ffmpeg::Refusal::NoAudio(format)) => Err(AudioError::NoAudioTrack { format }.into()),
@@ -428,9 +428,9 @@ enum Task {
 enum Identified {
     /// The running decoder, which continues with the samples if it was asked to decode.
     BuiltIn(Box<Running>, AudioInfo),
-    /// ffmpeg, which is here, can decode it. Its audio tracks, the number of the one that the file prefers, and whether the
-    /// file is shorter than it says.
-    Ffmpeg { program: PathBuf, tracks: Vec<ffmpeg::Track>, default: usize, breaks_off: bool },
+    /// ffmpeg, which is here, can decode it. Its audio tracks, the number of the one that the file prefers, and what ffmpeg
+    /// doesn't report.
+    Ffmpeg { program: PathBuf, tracks: Vec<ffmpeg::Track>, default: usize, declares: Declares },
 }
 
 /// The arguments of a decoder that becomes ffmpeg.
@@ -805,8 +805,8 @@ pub struct Decoding {
     waveform: Builder,
     /// Whether two speakers on two channels were to be found, and were.
     is_apart: bool,
-    /// Whether the file is shorter than it says.
-    breaks_off: bool,
+    /// What ffmpeg doesn't report.
+    declares: Declares,
     remarks: Vec<Remark>,
     limits: Limits,
     _permit: Option<OwnedSemaphorePermit>,
@@ -906,7 +906,7 @@ impl Decoding {
             sample_count: 0,
             waveform: Builder::new(),
             is_apart: false,
-            breaks_off: false,
+            declares: Declares::default(),
             remarks: Vec::new(),
             limits,
             _permit: None,
@@ -988,6 +988,7 @@ impl Decoding {
     async fn check_ffmpeg(&mut self) -> Result<(), AudioError> {
         let found = self.duration();
         let Some(Source::Ffmpeg(timed)) = &mut self.source else { return Ok(()) };
+        self.remarks.extend(self.declares.is_joined.then(|| remarks::left_out(found)));
         let running = &mut timed.running;
         match running.exit_status().await {
             (Some(status), _) if status.success() => {}
@@ -1006,7 +1007,7 @@ impl Decoding {
         }
         let other_length = |declared| remarks::other_length(declared, self.is_exact, found, found);
         let missing = self.info.duration.and_then(other_length);
-        let breaks_off = self.breaks_off && self.info.duration.is_none();
+        let breaks_off = self.declares.is_cut && self.info.duration.is_none();
         self.remarks.extend(missing.or_else(|| breaks_off.then(|| remarks::breaks_off(found))));
         Ok(())
     }

@@ -27,6 +27,15 @@ pub(super) fn damaged(lost: f64) -> Option<Remark> {
     (lost >= MIN_LOST).then(|| Remark::new("damaged", &message))
 }
 
+/// Another recording in the same file, which is left out.
+pub(super) fn left_out(before: f64) -> Remark {
+    let message = format!(
+        "After {} another recording follows in the file, which could not be heard. Send it as a file of its own.",
+        clock(before.round())
+    );
+    Remark::new("left_out", &message)
+}
+
 /// A decoder that failed before the end of the recording.
 pub(super) fn unfinished(found: f64) -> Remark {
     Remark::new(

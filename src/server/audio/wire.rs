@@ -50,6 +50,8 @@ pub(super) struct Declares {
     pub(super) duration: Option<f64>,
     /// Whether the file has fewer bytes than it declares.
     pub(super) is_cut: bool,
+    /// Whether another file was joined to it, which ffmpeg doesn't hear.
+    pub(super) is_joined: bool,
 }
 
 /// An [`AudioError`] that can be serialised: an error of the storage is reduced to its number.
