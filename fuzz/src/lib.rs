@@ -31,6 +31,9 @@ fn done<T>(result: Result<T, DecodeFailure>) {
 /// Looks at what an upload is.
 pub fn probe(bytes: &[u8]) {
     if let Some(recording) = recording(bytes) {
+        if let Err(error) = recording.declares() {
+            panic!("taken for an error of the storage: {error}");
+        }
         done(recording.probe(&LIMITS));
     }
 }

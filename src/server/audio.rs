@@ -36,6 +36,7 @@ pub use ffmpeg::available as ffmpeg_available;
 pub use process::{CopyError, Copying, Decoders, Decoding, ProbeError, wav_head};
 pub use sniff::{Kind, recognise};
 pub use waveform::{MAX_PEAKS, Waveform};
+pub use wire::Declares;
 
 /// The sample rate of decoded samples, in Hz: that on which every speech engine is trained.
 pub const SAMPLE_RATE: u32 = 16_000;

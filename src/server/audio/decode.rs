@@ -125,7 +125,10 @@ impl Recording {
     }
 
     /// What a file for ffmpeg declares that ffmpeg doesn't report.
-    pub(super) fn declares(&self) -> io::Result<Declares> {
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn declares(&self) -> io::Result<Declares> {
         declared::read(&self.file)
     }
 

@@ -45,13 +45,13 @@ pub(super) enum Message {
 
 /// What a file declares.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub(super) struct Declares {
+pub struct Declares {
     /// The length of its longest track in seconds.
-    pub(super) duration: Option<f64>,
+    pub duration: Option<f64>,
     /// Whether the file has fewer bytes than it declares.
-    pub(super) is_cut: bool,
+    pub is_cut: bool,
     /// Whether another file was joined to it, which ffmpeg doesn't hear.
-    pub(super) is_joined: bool,
+    pub is_joined: bool,
 }
 
 /// An [`AudioError`] that can be serialised: an error of the storage is reduced to its number.
