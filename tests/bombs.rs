@@ -18,6 +18,7 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use support::{TIMEOUT, Visitor, slow_engine, wav, wav_of};
@@ -140,32 +141,28 @@ async fn many_uploads_at_once_are_all_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_stranger_cannot_take_all_decoders() {
     let folder = TempDir::new().unwrap();
-    let node = node(folder.path(), &["--decoders", "2", "--probe-secs", "4", "--max-queue-per-address", "1000"]);
+    let node = node(folder.path(), &["--decoders", "2", "--probe-secs", "4"]);
     // Frames without samples, so that a decoder goes through all of them.
     let bomb = [0xff, 0xf1, 0x6c, 0x40, 0x01, 0x1f, 0xfc, 0x21].repeat(3_000_000);
-    let until = Instant::now() + Duration::from_secs(20);
+    let is_over = AtomicBool::new(false);
     let attack = async || {
         let mut busy = 0;
-        while Instant::now() < until {
+        while !is_over.load(Relaxed) {
             let answer = Visitor::from("127.0.0.2", &node.url).upload("a.aac", bomb.clone(), &[]).await;
             busy += usize::from(answer.status() == StatusCode::SERVICE_UNAVAILABLE);
         }
         busy
     };
     let others = async {
-        tokio::time::sleep(Duration::from_secs(4)).await;
         let me = node.visitor();
-        let mut uploads = 0;
-        while Instant::now() < until {
+        for _ in 0..8 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
             me.session("a.wav", wav(1.0, 1.0), &[]).await;
-            uploads += 1;
         }
-        uploads
+        is_over.store(true, Relaxed);
     };
-    let attacks = futures::future::join_all((0..6).map(|_| attack()));
-    let (busy, uploads) = tokio::join!(attacks, others);
-    let busy: usize = busy.into_iter().sum();
-    assert!(busy > 0 && uploads > 3, "{busy} of the stranger's uploads found no decoder; {uploads} others were taken");
+    let (busy, ()) = tokio::join!(futures::future::join_all((0..6).map(|_| attack())), others);
+    assert!(busy.into_iter().sum::<usize>() > 0, "each of the stranger's uploads found a decoder");
 }
 
 /// A program that tries what no decoder may do, in place of ffmpeg.
