@@ -125,9 +125,10 @@ pub fn usage(pid: u32) -> std::io::Result<Usage> {
     // The name before it may contain spaces. proc(5) counts the state, which follows, as the third field.
     let times = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
     let ticks: f64 = times.into_iter().flatten().filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+    // One that is closed while they are listed isn't one of them.
     let descriptors: Vec<PathBuf> =
-        fs::read_dir(process.join("fd"))?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    let is_socket = |path: &&PathBuf| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+        fs::read_dir(process.join("fd"))?.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect();
+    let is_socket = |to: &&PathBuf| to.to_string_lossy().starts_with("socket:");
     Ok(Usage {
         memory: field("RssAnon:") * 1024,
         files: field("RssFile:") * 1024,
