@@ -25,7 +25,10 @@ async function upload(driver: WebDriver, url: string, info: { testId: string }) 
   await writeFile(file, tone(SECONDS));
   try {
     await find(driver, 'file-input').sendKeys(file);
-    await find(driver, 'upload-submit').click();
+    const submit = await find(driver, 'upload-submit');
+    // WebKit's driver can't click what it would have to scroll to.
+    await driver.executeScript((button: Element) => button.scrollIntoView(), submit);
+    await submit.click();
     await expect.poll(() => driver.getCurrentUrl()).toMatch(/\/sessions\/[0-9a-f-]{36}$/);
   } finally {
     await rm(file);
