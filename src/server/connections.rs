@@ -2,9 +2,9 @@
 //! A connection beyond the limits is served for a moment as a spare connection, so that an operator's health check is still
 //! answered. Called by `accept`.
 
-use super::{address::ClientAddress, telemetry::lines};
+use super::{address::ClientAddress, counts::Counts, telemetry::lines};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -48,7 +48,7 @@ struct Open {
 #[derive(Debug, Default)]
 struct Count {
     all: u32,
-    by_address: HashMap<ClientAddress, u32>,
+    by_address: Counts<ClientAddress>,
 }
 
 impl Count {
@@ -58,11 +58,10 @@ impl Count {
             return Err(Full::Node);
         }
         if let Some(address) = address {
-            let count = self.by_address.entry(address).or_default();
-            if *count >= limits.per_address {
+            if self.by_address.get(&address) >= limits.per_address {
                 return Err(Full::Address);
             }
-            *count += 1;
+            self.by_address.add(address);
         }
         self.all += 1;
         Ok(())
@@ -70,13 +69,8 @@ impl Count {
 
     fn remove(&mut self, address: Option<ClientAddress>) {
         self.all -= 1;
-        if let Some(address) = address
-            && let Some(count) = self.by_address.get_mut(&address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&address);
-            }
+        if let Some(address) = address {
+            self.by_address.remove(&address);
         }
     }
 }
@@ -271,7 +265,7 @@ mod tests {
         held.push(served(Connections::admit(&all, address("2001:db8::2"))));
         held.clear();
         let open = all.lock();
-        assert_eq!((open.connections.all, open.connections.by_address.len(), open.spare.len()), (0, 0, 0));
+        assert_eq!((open.connections.all, open.connections.by_address.is_empty(), open.spare.len()), (0, true, 0));
     }
 
     #[test]
@@ -287,7 +281,7 @@ mod tests {
         held.push(admit("192.0.2.1").unwrap());
         held.clear();
         let open = all.lock();
-        assert_eq!((open.requests.all, open.requests.by_address.len(), open.connections.all), (0, 0, 1));
+        assert_eq!((open.requests.all, open.requests.by_address.is_empty(), open.connections.all), (0, true, 1));
     }
 
     #[test]

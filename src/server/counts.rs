@@ -1,5 +1,5 @@
 //! Counts by key, such as the uploads of an owner or the streams of an address. A key with a count of 0 takes no
-//! memory. Called by `uploads` and `stream::permits`.
+//! memory. Called by `uploads`, `connections`, `turns` and `stream::permits`.
 
 use std::{collections::HashMap, hash::Hash};
 
