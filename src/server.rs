@@ -65,6 +65,7 @@ pub mod sightings;
 pub mod space;
 pub mod speech;
 pub mod state;
+mod stderr_tail;
 pub mod store;
 pub mod stream;
 pub mod stuck;

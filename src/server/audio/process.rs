@@ -12,14 +12,13 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 
 use super::child::ALLOCATOR;
@@ -34,6 +33,7 @@ use super::{
 };
 use crate::model::{Remark, Track};
 use crate::server::config::DecodeConfig;
+use crate::server::stderr_tail::StderrTail;
 use crate::server::turns::{Caller, Turns};
 pub use copy::{CopyError, Copying, wav_head};
 use mixer::Mixer;
@@ -44,19 +44,8 @@ const ENVIRONMENT: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
 /// The longest output of ffprobe, in bytes. It lists up to a hundred tracks.
 const MAX_ANSWER: usize = 256 * 1024;
 
-/// How many lines of standard error are kept for the log, and how many characters of each. There may be a line for each
-/// damaged packet.
-const STDERR_LINES: usize = 5;
-const STDERR_LINE_CHARS: usize = 300;
-
-/// Bytes after which a line is cut.
-const STDERR_LINE_BYTES: usize = 4 * STDERR_LINE_CHARS;
-
 /// How long a decoder may take to exit after it has closed its output.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long its remaining standard error is waited for.
-const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the check at the start may take on a busy machine.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -388,12 +377,10 @@ impl Decoders {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(io::Error::other("a decoder's pipes are missing"));
         };
-        let stderr_tail = Arc::new(Mutex::new(VecDeque::new()));
         Ok(Running {
             child,
             out: BufReader::with_capacity(2 * MAX_SAMPLES, stdout),
-            stderr_task: Some(tokio::spawn(collect_stderr(stderr, Arc::clone(&stderr_tail)))),
-            stderr_tail,
+            stderr: StderrTail::read(stderr, "a decoder"),
             time_limit,
             recognised: None,
             // The file's name is the session's id.
@@ -550,9 +537,7 @@ impl TimeLimit {
 struct Running {
     child: Child,
     out: BufReader<ChildStdout>,
-    /// The task that reads standard error; none once it has been waited for.
-    stderr_task: Option<JoinHandle<()>>,
-    stderr_tail: Arc<Mutex<VecDeque<String>>>,
+    stderr: StderrTail,
     time_limit: TimeLimit,
     /// What the recording looks like, with an article.
     recognised: Option<String>,
@@ -692,11 +677,7 @@ impl Running {
         if status.is_none() {
             self.kill();
         }
-        if let Some(stderr_task) = self.stderr_task.take() {
-            let _ = time::timeout(STDERR_TIMEOUT, stderr_task).await;
-        }
-        let kept = self.stderr_tail.lock().unwrap_or_else(PoisonError::into_inner);
-        (status, Vec::from(kept.clone()).join(" / "))
+        (status, self.stderr.last_lines().await)
     }
 
     fn pid(&self) -> Option<Pid> {
@@ -713,29 +694,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// Keeps the last lines of standard error. Reads all of it, because the decoder would block on a full pipe.
-async fn collect_stderr(mut stderr: ChildStderr, kept: Arc<Mutex<VecDeque<String>>>) {
-    let (mut buffer, mut line) = (vec![0; 4_096], Vec::new());
-    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
-        for part in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
-            line.extend_from_slice(part);
-            if !part.ends_with(b"\n") && line.len() < STDERR_LINE_BYTES {
-                continue;
-            }
-            let text: String = String::from_utf8_lossy(&line).trim().chars().take(STDERR_LINE_CHARS).collect();
-            line.clear();
-            if text.is_empty() {
-                continue;
-            }
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == STDERR_LINES {
-                kept.pop_front();
-            }
-            kept.push_back(text);
-        }
     }
 }
 

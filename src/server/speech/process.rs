@@ -4,29 +4,21 @@ use super::{
     Engine, Request, SpeechError,
     protocol::{EngineEvent, MAX_LINE, Parser},
 };
+use crate::server::stderr_tail::StderrTail;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpriority_process, kill_process_group, setpriority_process, waitid,
 };
-use std::{
-    collections::VecDeque,
-    process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout},
-    task::JoinHandle,
     time,
 };
 
-/// Lines of standard error kept for the log of a crash.
-const STDERR_LINES: usize = 5;
 /// How long an engine may take to exit after it has closed its output.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often its exit is checked for, and how long its remaining standard error is waited for.
+/// How often its exit is checked for.
 const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(10);
-const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much higher the niceness of engines is than that of Hark itself. They use all the processor time they can get,
 /// and streams and pages come first.
 const NICENESS: i32 = 10;
@@ -43,9 +35,7 @@ pub struct Output {
     lines: BufReader<ChildStdout>,
     line: Vec<u8>,
     parser: Parser,
-    stderr_tail: Arc<Mutex<VecDeque<String>>>,
-    /// The task that reads standard error; none once it has been waited for.
-    stderr_task: Option<JoinHandle<()>>,
+    stderr: StderrTail,
     ended: bool,
 }
 
@@ -67,26 +57,12 @@ pub fn spawn(engine: &dyn Engine, request: &Request) -> Result<(Input, Output), 
     else {
         return Err(SpeechError::Spawn(std::io::Error::other("its pipes are missing")));
     };
-    let stderr_tail = Arc::new(Mutex::new(VecDeque::new()));
-    let kept = Arc::clone(&stderr_tail);
-    let stderr_task = tokio::spawn(async move {
-        let mut lines = BufReader::new(stderr).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            tracing::debug!(line, "standard error of the speech engine");
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == STDERR_LINES {
-                kept.pop_front();
-            }
-            kept.push_back(line.chars().take(300).collect());
-        }
-    });
     let output = Output {
         child,
         lines: BufReader::new(stdout),
         line: Vec::new(),
         parser: Parser::default(),
-        stderr_tail,
-        stderr_task: Some(stderr_task),
+        stderr: StderrTail::read(stderr, "the speech engine"),
         ended: false,
     };
     Ok((Input { stdin }, output))
@@ -160,12 +136,7 @@ impl Output {
             Ok(_) => "it closed its output".to_owned(),
             Err(error) => error.to_string(),
         };
-        if let Some(reader) = &mut self.stderr_task {
-            let _ = time::timeout(STDERR_TIMEOUT, reader).await;
-            self.stderr_task = None;
-        }
-        let stderr_tail = self.stderr_tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let stderr_tail = Vec::from(stderr_tail.clone()).join(" / ");
+        let stderr_tail = self.stderr.last_lines().await;
         tracing::warn!(status, stderr_tail, "a speech engine crashed");
         SpeechError::Crashed { status, stderr_tail }
     }
