@@ -235,6 +235,24 @@ test.describe('what another device does while nothing runs', () => {
     await expect(page.getByRole('heading', { name: "This session isn't here" })).toBeVisible();
   });
 
+  test('a 404 of a proxy without Hark behind it deletes nothing', async ({ page, allow }) => {
+    allow(/status of 404/);
+    await visit(page, '/');
+    const [id] = await addAll(page, [['one', 2, 'en']]);
+    await visit(page, `/sessions/${id}`);
+    let answered = 0;
+    await page.route(`**/api/v1/sessions/${id}`, async route => {
+      await route.fulfill({ status: 404, contentType: 'text/plain', body: '404 page not found' });
+      answered++;
+    });
+    await seeAgain(page);
+    await expect.poll(() => answered).toBe(1);
+    await page.unroute(`**/api/v1/sessions/${id}`);
+    await rename(page, id, 'another one');
+    await seeAgain(page);
+    await expect(page.getByTestId('session-title')).toHaveText('another one');
+  });
+
   test.describe('while a page stays in sight', () => {
     test.use({ harkEnv: slowEngine(0.3, ',idle=400') });
 

@@ -4,7 +4,7 @@
 use super::{Driver, beacon, now};
 use crate::{
     feed::{measure, reduce::MissingRange},
-    model::{Segment, Session, SessionId, Status, StatusList, Timestamp, page::ModelsInfo},
+    model::{ErrorBody, Segment, Session, SessionId, Status, StatusList, Timestamp, page::ModelsInfo},
 };
 use gloo_net::http::{Request, RequestBuilder, Response};
 use gloo_timers::callback::{Interval, Timeout};
@@ -199,7 +199,11 @@ async fn read<T: DeserializeOwned>(answer: Option<(Response, Timeout)>) -> Resul
     let (response, _timeout) = answer.ok_or(Error::Failed)?;
     match response.status() {
         200 => text(response).await.and_then(|text| serde_json::from_str(&text).ok()).ok_or(Error::Failed),
-        404 => Err(Error::Gone),
+        // A proxy says 404 too, in its own words, while there is no Hark behind it.
+        404 => {
+            let body = text(response).await.and_then(|text| serde_json::from_str::<ErrorBody>(&text).ok());
+            Err(if body.is_some_and(|body| body.error.is_not_found()) { Error::Gone } else { Error::Failed })
+        }
         _ => Err(Error::Failed),
     }
 }
