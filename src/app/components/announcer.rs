@@ -22,10 +22,12 @@ pub fn provide_announcer() {
 #[component]
 pub fn Announcer() -> impl IntoView {
     let Announcement(text) = expect_context();
-    // Cleared, so that somebody who moves through the page later doesn't come upon an old announcement.
+    // Cleared, so that somebody who moves through the page later doesn't come upon an old announcement. Each has its own time.
     effect(move || {
-        if !text.with(String::is_empty) {
-            set_timeout(move || text.set(String::new()), CLEAR_AFTER);
+        if !text.with(String::is_empty)
+            && let Ok(timer) = set_timeout_with_handle(move || text.set(String::new()), CLEAR_AFTER)
+        {
+            on_cleanup(move || timer.clear());
         }
     });
     view! { <div class="hidden" role="status" aria-live="polite" data-testid="announcer" inner_html=move || live_text(text.get())></div> }
