@@ -23,7 +23,7 @@ use crate::{
         browser::{dom, list},
         reduce::View,
     },
-    model::{ApiError, Filter, State, page::SessionList, text},
+    model::{ApiError, Filter, State, Status, page::SessionList, text},
 };
 use leptos::{ev, prelude::*};
 use leptos_router::{
@@ -254,18 +254,30 @@ fn Rows(
             && uploads.with(|queue| queue.has_unfinished())
     };
     let has_rows = Memo::new(move |_| rows.with(|rows| !rows.is_empty()));
-    let work = Memo::new(move |_| {
-        let (mut running, mut waiting, mut arrivals) = (0, 0, Vec::new());
+    // Until the rows are watched, their sessions count as they were loaded.
+    let watched = Trigger::new();
+    effect(move || {
         for row in rows.get() {
-            let view = feed.view(row.session.id).unwrap_or_else(|| feed.watch(View::new(row.session.status)));
-            view.with(|view| {
-                match view.status.state {
-                    State::Processing => running += 1,
-                    State::Queued => waiting += 1,
-                    _ => return,
-                }
-                arrivals.push(view.status.estimated_completion);
-            });
+            feed.watch(View::new(row.session.status));
+        }
+        watched.notify();
+    });
+    let work = Memo::new(move |_| {
+        watched.track();
+        let (mut running, mut waiting, mut arrivals) = (0, 0, Vec::new());
+        let mut count = |status: &Status| {
+            match status.state {
+                State::Processing => running += 1,
+                State::Queued => waiting += 1,
+                _ => return,
+            }
+            arrivals.push(status.estimated_completion);
+        };
+        for row in rows.get() {
+            match feed.view(row.session.id) {
+                Some(view) => view.with(|view| count(&view.status)),
+                None => count(&row.session.status),
+            }
         }
         // Unknown if it is for one of them.
         let last = arrivals.into_iter().collect::<Option<Vec<_>>>().and_then(|arrivals| arrivals.into_iter().max());
