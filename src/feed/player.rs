@@ -1,7 +1,7 @@
 //! The player of a recording: what a page shows of it, and what keys and controls do to it. Pure; called by the player's
 //! component, whose commands `browser::player` performs.
 
-use crate::model::text::{clock, decimal, spoken};
+use crate::model::text::{clock, decimal, length as length_text, spoken};
 
 /// What the element that plays is doing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -200,7 +200,7 @@ pub fn shown(now: &Playback, length: Option<f64>) -> Vec<Shown> {
         ("recording", "data-picture", flag(now.picture)),
         ("media", "controls", None),
         ("play", "aria-label", Some(if now.playing { "Pause" } else { "Play" }.to_owned())),
-        ("time", "textContent", Some(of(clock(at), " / ", clock))),
+        ("time", "textContent", Some(of(clock(at), " / ", length_text))),
         ("speed", "value", Some(speed_name(now.speed).to_owned())),
         ("mute", "aria-pressed", Some(if silent { "true" } else { "false" }.to_owned())),
         ("volume", "value", Some(decimal(volume, 2))),
@@ -209,7 +209,7 @@ pub fn shown(now: &Playback, length: Option<f64>) -> Vec<Shown> {
         // Before the value, which is kept within it.
         ("position", "max", Some(decimal(total, 3))),
         ("position", "value", Some(decimal(at, 3))),
-        ("position", "aria-valuetext", Some(of(spoken(at), " of ", spoken))),
+        ("position", "aria-valuetext", Some(of(spoken(at), " of ", |length| spoken(length.round())))),
     ]
 }
 
@@ -319,12 +319,13 @@ mod tests {
         assert_eq!(value(&before, "head", "hidden").as_deref(), Some(""));
         assert_eq!(value(&before, "play", "aria-label").as_deref(), Some("Play"));
         let now = Playback { position: Some(15.0), playing: true, muted: true, speed: 1.5, ..Playback::default() };
-        let now = shown(&now, Some(60.0));
+        // Rounded, as it is told elsewhere on the page.
+        let now = shown(&now, Some(59.6));
         for (part, name, wanted) in [
             ("time", "textContent", Some("0:15 / 1:00")),
             ("play", "aria-label", Some("Pause")),
             ("head", "hidden", None),
-            ("head", "--at", Some("25.000%")),
+            ("head", "--at", Some("25.168%")),
             ("position", "aria-valuetext", Some("15 seconds of 1 minute")),
             ("mute", "aria-pressed", Some("true")),
             ("volume", "value", Some("0.00")),

@@ -14,7 +14,7 @@ use crate::{
         player::{KEYS, SPEEDS, shown},
     },
     model::{
-        Media, SessionId, Status, clock,
+        Media, SessionId, Status,
         playback::{CopyForm, kind, plays},
         text,
     },
@@ -76,7 +76,7 @@ fn controls(length: Option<f64>, with_picture: bool) -> String {
     } else {
         String::new()
     };
-    let time = length.map(|length| format!("0:00 / {}", clock(length))).unwrap_or_default();
+    let time = length.map(|length| format!("0:00 / {}", text::length(length))).unwrap_or_default();
     let speeds: String = SPEEDS.iter().map(|(_, name)| format!("<option value=\"{name}\">{name}x</option>")).collect();
     let keys = KEYS.iter().map(|(keys, what)| format!("<div><dt>{}</dt><dd>{what}</dd></div>", live_text(keys)));
     let (keys, keyboard) = (keys.collect::<String>(), Symbol::Keyboard.svg());
