@@ -8,7 +8,7 @@ use hark::server::{
     page_files::PageFiles,
     print, ready, secret, speech, stuck, telemetry,
 };
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
@@ -16,6 +16,9 @@ use tracing::{Instrument, Span};
 /// The allocator. Requests make many small allocations, for which it needs less memory than the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long threads that wait for the disk may go on after everything else has ended.
+const BLOCKED_THREADS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     folders::keep_files_private();
@@ -29,7 +32,12 @@ fn main() -> ExitCode {
         return audio::run_child(args);
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => print::exit_code(runtime.block_on(run(command))),
+        Ok(runtime) => {
+            let code = print::exit_code(runtime.block_on(run(command)));
+            // A thread that reads a folder whose server is gone may never end.
+            runtime.shutdown_timeout(BLOCKED_THREADS);
+            code
+        }
         Err(error) => exit_code(Err(format!("the runtime's threads could not be started: {error}"))),
     }
 }

@@ -138,10 +138,11 @@ impl DiskWatch {
             return condition.clone();
         }
         let written = store.try_write(Timestamp::now()).await;
-        let free = media.free_bytes().unwrap_or(0);
+        // Unknown while the recordings' server is gone, which `cluster` tells.
+        let free = media.free_bytes().ok();
         let condition = match written {
-            Ok(()) => Condition::Writable { low: (free < self.min_free).then_some(free) },
-            Err(error) if store::is_full(&error) => Condition::Full { free },
+            Ok(()) => Condition::Writable { low: free.filter(|free| *free < self.min_free) },
+            Err(error) if store::is_full(&error) => Condition::Full { free: free.unwrap_or(0) },
             Err(error) if store::is_read_only(&error) => Condition::ReadOnly,
             Err(error) => {
                 if !store::is_away(&error) {

@@ -12,7 +12,7 @@ use crate::{
     model::{SessionId, Timestamp, playback::CopyForm},
     server::{
         config::RecordingsUrl,
-        space::{self, Ledger, Reservation, RoomError},
+        space::{Disk, Ledger, Reservation, RoomError},
         tree_hash::TreeHash,
     },
 };
@@ -22,6 +22,7 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt
 use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncWriteExt, BufReader, BufWriter as FileWriter},
+    task::JoinHandle,
     time,
 };
 
@@ -50,7 +51,19 @@ pub struct Recordings {
     folder: Option<PathBuf>,
     incoming: PathBuf,
     spool: PathBuf,
+    disks: Disks,
     ledger: Arc<Ledger>,
+    /// The reading of the marker that is under way, of a folder.
+    marker_read: Arc<tokio::sync::Mutex<Option<JoinHandle<io::Result<Vec<u8>>>>>>,
+}
+
+/// The disks of a node's folders.
+#[derive(Clone, Debug)]
+struct Disks {
+    incoming: Disk,
+    spool: Disk,
+    /// That of the folder of the recordings, if they are in one.
+    kept: Option<Disk>,
 }
 
 /// Why recordings can't be read or written. `Display` is for the log.
@@ -79,7 +92,17 @@ impl From<RoomError> for MediaError {
     fn from(error: RoomError) -> Self {
         match error {
             RoomError::Full(free) => Self::Full { free },
-            RoomError::Unknown(error) => Self::Scratch(error),
+            RoomError::Unknown(error) => Self::of_disk(error),
+        }
+    }
+}
+
+impl MediaError {
+    /// Why a disk's space can't be told.
+    fn of_disk(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::Storage(error.to_string()),
+            _ => Self::Scratch(error),
         }
     }
 }
@@ -150,6 +173,7 @@ impl Recordings {
         // Removes fetched recordings that a crash left behind.
         let _ = std::fs::remove_dir_all(&spool);
         location::make_folder(&spool)?;
+        let mut kept = None;
         let (store, folder) = match url {
             None => {
                 let own = folder.join(FOLDER);
@@ -158,11 +182,29 @@ impl Recordings {
             }
             Some(RecordingsUrl::Folder(shared)) => {
                 location::check_folder(shared)?;
+                let unusable = |error| OpenError::SharedFolder { path: shared.clone(), error };
+                kept = Some(Disk::shared(shared.clone()).map_err(unusable)?);
                 (location::folder(shared)?, Some(shared.clone()))
             }
             Some(RecordingsUrl::Bucket { name, prefix }) => (location::bucket(name, prefix).await?, None),
         };
-        Ok(Self { store, folder, incoming, spool, ledger: Ledger::new(spare) })
+        Ok(Self::new(store, folder, kept, [incoming, spool], spare))
+    }
+
+    /// `kept`: the disk of `folder`, if that isn't one of this machine. `spare` bytes must stay free.
+    fn new(
+        store: Arc<dyn ObjectStore>,
+        folder: Option<PathBuf>,
+        kept: Option<Disk>,
+        [incoming, spool]: [PathBuf; 2],
+        spare: u64,
+    ) -> Self {
+        let disks = Disks {
+            incoming: Disk::own(incoming.clone()),
+            spool: Disk::own(spool.clone()),
+            kept: kept.or_else(|| folder.clone().map(Disk::own)),
+        };
+        Self { store, folder, incoming, spool, disks, ledger: Ledger::new(spare), marker_read: Arc::default() }
     }
 
     /// Opens the recordings of a node that may be running, to read and remove them. Creates and clears nothing.
@@ -177,7 +219,7 @@ impl Recordings {
             Some(RecordingsUrl::Bucket { name, prefix }) => (location::bucket(name, prefix).await?, None),
         };
         // Reserves nothing, because nothing is written.
-        Ok(Self { store, folder, incoming, spool, ledger: Ledger::new(0) })
+        Ok(Self::new(store, folder, None, [incoming, spool], 0))
     }
 
     /// Checks that recordings can be stored at `url`, by writing a file there and removing it.
@@ -197,13 +239,12 @@ impl Recordings {
     /// [`MediaError::Full`] if there isn't so much.
     pub fn reserve_upload(&self, bytes: Option<u64>) -> Result<UploadRoom, MediaError> {
         let bytes = bytes.unwrap_or(0);
-        let incoming = self.ledger.reserve(&self.incoming, bytes)?;
+        let incoming = self.ledger.reserve(&self.disks.incoming, bytes)?;
         let mut kept = None;
-        if let Some(folder) = &self.folder {
-            let on = |folder| space::device(folder).map_err(MediaError::Scratch);
-            if on(folder)? != on(&self.incoming)? {
-                kept = Some(self.ledger.reserve(folder, bytes)?);
-            }
+        if let Some(disk) = &self.disks.kept
+            && !disk.is_that_of(&self.disks.incoming).map_err(MediaError::Scratch)?
+        {
+            kept = Some(self.ledger.reserve(disk, bytes)?);
         }
         Ok(UploadRoom { incoming, kept })
     }
@@ -216,7 +257,7 @@ impl Recordings {
     pub fn check_room_for_parts(&self, bytes: u64) -> Result<(), MediaError> {
         // Parts in a folder may be on the disk on which the recording is put together.
         let bytes = if self.folder.is_some() { bytes.saturating_mul(2) } else { bytes };
-        self.ledger.reserve(&self.incoming, bytes).map(drop).map_err(MediaError::from)
+        self.ledger.reserve(&self.disks.incoming, bytes).map(drop).map_err(MediaError::from)
     }
 
     /// Reserves room for the copy of a recording that a worker fetches. Reserves nothing where recordings are in a
@@ -225,7 +266,7 @@ impl Recordings {
     /// # Errors
     /// [`MediaError::Full`] if there isn't so much.
     pub fn reserve_copy(&self, bytes: u64) -> Result<Reservation, MediaError> {
-        Ok(self.ledger.reserve(&self.spool, if self.folder.is_some() { 0 } else { bytes })?)
+        Ok(self.ledger.reserve(&self.disks.spool, if self.folder.is_some() { 0 } else { bytes })?)
     }
 
     /// Returns the size of the largest recording that a worker could fetch, in bytes.
@@ -233,7 +274,7 @@ impl Recordings {
     /// # Errors
     /// If the system doesn't tell how much is free.
     pub fn room_for_copy(&self) -> io::Result<u64> {
-        if self.folder.is_some() { Ok(u64::MAX) } else { self.ledger.room(&self.spool) }
+        if self.folder.is_some() { Ok(u64::MAX) } else { self.ledger.room(&self.disks.spool) }
     }
 
     /// Begins to receive the recording of a session.
@@ -298,8 +339,8 @@ impl Recordings {
 
     async fn keep_as(&self, name: &str, received: &Received) -> Result<(), MediaError> {
         let scratch = received.scratch.path().to_owned();
-        match &self.folder {
-            Some(folder) => {
+        match self.folder.as_ref().zip(self.disks.kept.as_ref()) {
+            Some((folder, disk)) => {
                 let to = folder.join(name);
                 let linked = {
                     let (scratch, to) = (scratch.clone(), to.clone());
@@ -310,7 +351,7 @@ impl Recordings {
                     // yet.
                     let _room = match &received.room {
                         Some(_) => None,
-                        None => Some(self.ledger.reserve(folder, received.bytes)?),
+                        None => Some(self.ledger.reserve(disk, received.bytes)?),
                     };
                     self.blocking(move || location::copy_into_folder(&scratch, &to)).await?;
                 }
@@ -408,8 +449,8 @@ impl Recordings {
     /// # Errors
     /// If the system doesn't tell.
     pub fn lacking_for_copies(&self) -> Result<u64, MediaError> {
-        let Some(folder) = &self.folder else { return Ok(0) };
-        let room = self.ledger.room(folder).map_err(MediaError::Scratch)?;
+        let Some(disk) = &self.disks.kept else { return Ok(0) };
+        let room = self.ledger.room(disk).map_err(MediaError::of_disk)?;
         Ok(self.ledger.min_free().saturating_sub(room))
     }
 
@@ -420,7 +461,7 @@ impl Recordings {
     pub fn check_room_for_copies(&self) -> Result<(), MediaError> {
         match self.lacking_for_copies()? {
             0 => Ok(()),
-            _ => Err(MediaError::Full { free: self.free_bytes().map_err(MediaError::Scratch)? }),
+            _ => Err(MediaError::Full { free: self.free_bytes().map_err(MediaError::of_disk)? }),
         }
     }
 
@@ -527,7 +568,7 @@ impl Recordings {
         let read = async {
             match &self.folder {
                 // By its name, as workers open recordings: what is mounted there may change.
-                Some(folder) => match tokio::fs::read(folder.join(MARKER)).await {
+                Some(folder) => match self.read_marker(folder.join(MARKER)).await {
                     Ok(bytes) => Ok(Bytes::from(bytes)),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Err(MediaError::Missing),
                     Err(error) => Err(MediaError::Storage(error.to_string())),
@@ -541,6 +582,16 @@ impl Recordings {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(MediaError::Storage(format!("no answer within {} seconds", MARKER_TIMEOUT.as_secs()))),
         }
+    }
+
+    /// Reads the marker's file. If the folder's server didn't answer the last time, waits on for that answer, because a thread
+    /// stands still for each question.
+    async fn read_marker(&self, file: PathBuf) -> io::Result<Vec<u8>> {
+        let mut under_way = self.marker_read.lock().await;
+        let reading = under_way.get_or_insert_with(|| tokio::task::spawn_blocking(move || std::fs::read(file)));
+        let read = reading.await;
+        *under_way = None;
+        read.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     /// Puts the marker of a cluster here.
@@ -583,16 +634,19 @@ impl Recordings {
     /// # Errors
     /// If the system doesn't tell.
     pub fn free_bytes(&self) -> io::Result<u64> {
-        let scratch = space::free_bytes(&self.incoming)?.min(space::free_bytes(&self.spool)?);
-        self.folder.as_ref().map_or(Ok(scratch), |folder| Ok(scratch.min(space::free_bytes(folder)?)))
+        let Disks { incoming, spool, kept } = &self.disks;
+        [Some(incoming), Some(spool), kept.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_fold(u64::MAX, |free, disk| Ok(free.min(disk.space()?.free)))
     }
 
-    /// The folders that fill up, with their names in metrics: the data folder, and that of the recordings if they aren't in a
-    /// bucket.
+    /// The disks that fill up, with the names of their folders in metrics: the data folder, and that of the recordings if they
+    /// aren't in a bucket.
     #[must_use]
-    pub fn folders(&self) -> Vec<(&'static str, PathBuf)> {
-        let recordings = self.folder.iter().map(|folder| ("recordings", folder.clone()));
-        [("data", self.incoming.clone())].into_iter().chain(recordings).collect()
+    pub fn disks(&self) -> Vec<(&'static str, Disk)> {
+        let recordings = self.disks.kept.iter().map(|disk| ("recordings", disk.clone()));
+        [("data", self.disks.incoming.clone())].into_iter().chain(recordings).collect()
     }
 
     /// Returns the bytes of the data folder's disk that aren't reserved and needn't stay free.
@@ -600,7 +654,7 @@ impl Recordings {
     /// # Errors
     /// If the system doesn't tell.
     pub fn room(&self) -> io::Result<u64> {
-        self.ledger.room(&self.incoming)
+        self.ledger.room(&self.disks.incoming)
     }
 
     fn failed(&self, error: io::Error) -> MediaError {

@@ -16,9 +16,8 @@ pub(super) async fn metrics(state: &AppState) -> String {
     if let Some(connected) = state.sessions.bus.is_connected() {
         metrics::gauge!("hark_redis_up").set(if connected { 1.0 } else { 0.0 });
     }
-    let folders = state.sessions.media.folders();
-    // A disk in the network may not answer. Then its last values stand, and the thread ends when it answers.
-    let measured = tokio::task::spawn_blocking(move || machine::measure(&folders));
+    let disks = state.sessions.media.disks();
+    let measured = tokio::task::spawn_blocking(move || machine::measure(&disks));
     let _ = time::timeout(MEASURE_TIMEOUT, measured).await;
     state.metrics.render()
 }

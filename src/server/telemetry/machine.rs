@@ -1,29 +1,26 @@
 //! What the process uses and what there is: processor time, memory, descriptors, disks. Read when the metrics are asked for, by
 //! `scrape`; the memory limit and the processors are for others too.
 
+use crate::server::space::Disk;
 use metrics::gauge;
 use metrics_process::Collector;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::LazyLock,
-};
+use std::{fs, path::Path, sync::LazyLock};
 
 /// Where the kernel shows control groups.
 const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 
-/// Sets the gauges of the process, and those of the disks of these folders. Reads files, so it may block.
-pub fn measure(folders: &[(&'static str, PathBuf)]) {
+/// Sets the gauges of the process, and those of these disks, each with the name of its folder. Reads files, so it may block.
+pub fn measure(disks: &[(&'static str, Disk)]) {
     static PROCESS: LazyLock<Collector> = LazyLock::new(Collector::default);
     PROCESS.collect();
     gauge!("hark_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!("hark_memory_limit_bytes").set(memory_limit() as f64);
     gauge!("hark_cpus").set(processors() as f64);
-    for (name, folder) in folders {
+    for (name, disk) in disks {
         // A folder that is away keeps its last values: `readyz` tells that it is away.
-        if let Ok(stat) = rustix::fs::statvfs(folder) {
-            gauge!("hark_disk_free_bytes", "folder" => *name).set(stat.f_bavail.saturating_mul(stat.f_frsize) as f64);
-            gauge!("hark_disk_size_bytes", "folder" => *name).set(stat.f_blocks.saturating_mul(stat.f_frsize) as f64);
+        if let Ok(space) = disk.space() {
+            gauge!("hark_disk_free_bytes", "folder" => *name).set(space.free as f64);
+            gauge!("hark_disk_size_bytes", "folder" => *name).set(space.size as f64);
         }
     }
 }
