@@ -661,6 +661,54 @@ async fn lists_are_paged_searched_and_renamed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn numbers_out_of_their_range_are_refused_with_it() {
+    let app = idle(&[]).await;
+    let me = app.visitor();
+    for (address, range) in [
+        ("/api/v1/sessions?limit=0", "limit: must be a whole number from 1 to 200."),
+        ("/api/v1/sessions?limit=201", "limit: must be a whole number from 1 to 200."),
+        ("/api/v1/sessions?limit=x", "limit: must be a whole number from 1 to 200."),
+        ("/api/v1/search?q=a&limit=51", "limit: must be a whole number from 1 to 50."),
+        ("/api/v1/search", "missing field `q`."),
+    ] {
+        let (status, code, message) = error(me.get(address).await).await;
+        assert_eq!((status, code.as_str()), (StatusCode::BAD_REQUEST, "bad_request"), "{address}: {message}");
+        assert_eq!(message, format!("The query can't be read: {range}"), "{address}");
+    }
+    assert_eq!(me.get("/api/v1/sessions?limit=200").await.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_an_address_does_not_take_is_answered_with_those_that_it_takes() {
+    let app = idle(&[]).await;
+    let me = app.visitor();
+    for (method, path, takes) in [
+        ("DELETE", "/api/v1/sessions", "GET,HEAD,POST"),
+        ("GET", "/api/v1/status/batch", "POST"),
+        ("POST", "/healthz", "GET,HEAD"),
+        // One that no address takes.
+        ("PROPFIND", "/api/v1/sessions", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    ] {
+        let answer = me.send(me.request(method, path)).await;
+        assert_eq!(answer.headers()["allow"], takes, "{method} {path}");
+        assert_eq!(answer.headers()["cache-control"], "no-store", "{method} {path}");
+        assert_eq!(error(answer).await.1, "method_not_allowed", "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_has_at_most_sixteen_fields() {
+    let app = idle(&[]).await;
+    let me = app.visitor();
+    for (others, expected) in [(15, StatusCode::CREATED), (16, StatusCode::BAD_REQUEST)] {
+        let file = multipart::Part::bytes(wav(0.1, 1.0)).file_name("a.wav");
+        let form = (0..others).fold(multipart::Form::new(), |form, n| form.text(format!("later{n}"), "x"));
+        let sent = me.request("POST", "/api/v1/sessions").multipart(form.part("file", file));
+        assert_eq!(me.send(sent).await.status(), expected, "{others} fields and the file");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lists_are_filtered_and_ordered() {
     let app = counting(0.0).await;
     let me = app.visitor();

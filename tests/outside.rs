@@ -155,7 +155,7 @@ async fn every_line_has_its_result(database: Option<&str>) {
     assert_eq!(ids, lines.iter().map(|(_, id, _)| *id).collect::<Vec<_>>());
     assert_eq!(results[0], json!({"session_id": a, "version": 5}));
     let why = results[9]["error"]["message"].as_str().unwrap();
-    assert!(why.contains("larger than 65.5 kB"), "{why}");
+    assert!(why.contains("larger than the 64 KiB"), "{why}");
 
     // Watchers get the last that was taken of each session, and the store has it.
     let newest = stream.next().await.unwrap().json();
@@ -266,7 +266,7 @@ async fn batches_have_limits_and_need_the_token() {
     assert_eq!(versions, (2..=1001).collect::<Vec<_>>());
     let refused = [
         (format!("{line}\n").repeat(1001).into_bytes(), StatusCode::PAYLOAD_TOO_LARGE, "too_large", "1000 lines"),
-        (format!("{line}{}", " ".repeat(1 << 20)).into_bytes(), StatusCode::PAYLOAD_TOO_LARGE, "too_large", "1.0 MB"),
+        (format!("{line}{}", " ".repeat(1 << 20)).into_bytes(), StatusCode::PAYLOAD_TOO_LARGE, "too_large", "1024 KiB"),
         (b"\n \r\n".to_vec(), StatusCode::BAD_REQUEST, "bad_request", "no lines"),
         (Vec::new(), StatusCode::BAD_REQUEST, "bad_request", "no lines"),
         (b"{\"message\":\"\xff\"}".to_vec(), StatusCode::BAD_REQUEST, "bad_request", "UTF-8 from byte 12 on"),

@@ -43,8 +43,7 @@ pub enum Error {
     UnknownLanguage(String),
     #[error("{reason} {}", install.as_ref().map(|i| format!("To make it available: {i}")).unwrap_or_default())]
     EngineUnavailable { reason: String, install: Option<String> },
-    #[error("The file is too large: {}, at most {} are accepted. Send a shorter or more strongly compressed recording.",
-        size.map_or_else(|| "more than allowed".to_owned(), bytes), bytes(*limit))]
+    #[error("The file is too large: {} Send a shorter or more strongly compressed recording.", too_large(*size, *limit))]
     TooLarge { size: Option<u64>, limit: u64 },
     #[error("The disk is almost full: {} are free. Delete old sessions, or make room on the server.", bytes(*free))]
     DiskFull { free: u64 },
@@ -58,7 +57,8 @@ pub enum Error {
     #[error("Your recordings take {} here, and {} are the most that one person may keep. Delete sessions that you no \
         longer need, then send this one again.", bytes(*used), bytes(*limit))]
     Quota { used: u64, limit: u64 },
-    #[error("The message is larger than {}. Send segments, or reports, in smaller groups.", bytes(*limit))]
+    #[error("The message is larger than the {} KiB that are accepted here. Send fewer segments or reports at once, or shorter texts.",
+        limit / 1024)]
     MessageTooLarge { limit: u64 },
     #[error("There are more than {limit} lines. Send the reports in smaller groups.")]
     TooManyLines { limit: usize },
@@ -386,6 +386,15 @@ impl IntoResponse for Error {
             response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
         response
+    }
+}
+
+/// How a file compares with the largest that is accepted, in bytes where larger units would be the same.
+fn too_large(size: Option<u64>, limit: u64) -> String {
+    match size.map(|size| (size, bytes(size), bytes(limit))) {
+        None => format!("more than the {} that are accepted.", bytes(limit)),
+        Some((size, said, most)) if said == most => format!("{size} bytes, at most {limit} are accepted."),
+        Some((_, said, most)) => format!("{said}, at most {most} are accepted."),
     }
 }
 

@@ -49,10 +49,10 @@ pub async fn guard(State(state): State<AppState>, request: Request, next: Next) 
         Err(error) => refuse(error, false),
     };
     if response.status() == StatusCode::METHOD_NOT_ALLOWED && response.body().size_hint().exact() == Some(0) {
-        // The router's own answer has no error in its body, only the header with the allowed methods.
-        let allow = response.headers().get(header::ALLOW).cloned();
-        response = Error::MethodNotAllowed.into_response();
-        response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+        // The router's own answer has no error in its body. It adds the methods that this address takes afterwards, where
+        // none are named.
+        response = refuse(Error::MethodNotAllowed, false);
+        response.headers_mut().remove(header::ALLOW);
     }
     if version < Version::HTTP_2 && !read.load(Relaxed) {
         // The connection ends after the rest of the body was thrown away (RFC 9112, 9.3). Without this header the
@@ -145,7 +145,10 @@ fn expect_upload(state: &AppState, request: &Request) {
 
 /// The answer to a refused request. Server functions send the error itself, not within `{"error": …}`.
 fn refuse(error: Error, bare: bool) -> Response {
-    if bare { (error.status_code(), Json(error.public())).into_response() } else { error.into_response() }
+    let mut response =
+        if bare { (error.status_code(), Json(error.public())).into_response() } else { error.into_response() };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Whether the client used https, as the proxy in front says. A client that forges the header affects only itself:

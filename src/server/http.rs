@@ -219,6 +219,25 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Que
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         axum::extract::Query::try_from_uri(&parts.uri)
             .map(|axum::extract::Query(value)| Self(value))
-            .map_err(|e| Error::BadRequest(format!("The query can't be read: {}", e.body_text())))
+            .map_err(|e| Error::BadRequest(unreadable_query(&e.body_text())))
+    }
+}
+
+/// The message about a query, from axum's, which names the parameter and the reason behind its own introduction.
+fn unreadable_query(text: &str) -> String {
+    let reason = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
+    format!("The query can't be read: {}.", reason.trim_end_matches('.'))
+}
+
+/// A whole number from `MIN` to `MAX` in a query.
+#[derive(Clone, Copy, Debug)]
+struct Whole<const MIN: u32, const MAX: u32>(u32);
+
+impl<'de, const MIN: u32, const MAX: u32> serde::Deserialize<'de> for Whole<MIN, MAX> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
+        let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+        let unfit = || serde::de::Error::custom(format_args!("must be a whole number from {MIN} to {MAX}"));
+        number.map(Self).ok_or_else(unfit)
     }
 }

@@ -16,8 +16,9 @@ use crate::model::{
     page::{LanguageInfo, ListedSession, SessionList},
 };
 
-/// How many sessions a page of a search in their texts has by default.
+/// How many sessions a page of a search in their texts has by default, and at the most.
 const SEARCH_PAGE: u32 = 20;
+pub const MAX_SEARCH_PAGE: u32 = 50;
 /// How many pages of a search are looked through for sessions that a filter lets through, for one page that is shown.
 const MAX_SEARCHES: usize = 10;
 
@@ -51,7 +52,7 @@ impl Sessions {
         limit: Option<u32>,
     ) -> Result<SessionPage, Error> {
         let behind = parse_cursor(cursor, filter.order)?;
-        let limit = limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+        let limit = limit.unwrap_or(PAGE).min(MAX_PAGE);
         let query = filter.query.trim().chars().take(Title::MAX_CHARS).collect();
         let filter = Filter { query, ..filter.clone() };
         let mut sessions = self.store.list(owner, &filter, behind.as_ref(), limit + 1).await?;
@@ -75,7 +76,7 @@ impl Sessions {
     ) -> Result<SearchPage, Error> {
         let before: Option<SessionId> =
             cursor.filter(|c| !c.is_empty()).map(str::parse).transpose().map_err(|_| unreadable())?;
-        let limit = limit.unwrap_or(SEARCH_PAGE).clamp(1, PAGE) as usize;
+        let limit = limit.unwrap_or(SEARCH_PAGE).min(MAX_SEARCH_PAGE) as usize;
         let query: String = query.chars().take(Title::MAX_CHARS).collect();
         let (sessions, more) = self.store.search(owner, &TextQuery::parse(&query), before, limit).await?;
         let next_cursor = if more { sessions.last().map(|found| found.session_id.to_string()) } else { None };

@@ -68,7 +68,7 @@ pub async fn list(sessions: &Sessions, query: &OversightQuery) -> Result<AdminSe
     let before = query.cursor.as_deref().filter(|cursor| !cursor.is_empty()).map(str::parse).transpose();
     let before =
         before.map_err(|_| Error::BadRequest("The cursor must be the next_cursor of an earlier page.".to_owned()))?;
-    let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let limit = query.limit.unwrap_or(PAGE).min(MAX_PAGE);
     let mut found = store.overseen(&filter, before, limit + 1, now, STALLED_SECS).await?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);

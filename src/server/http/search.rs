@@ -1,9 +1,9 @@
 //! `/api/v1/search`: the texts of the caller's sessions.
 
-use super::Query;
+use super::{Query, Whole};
 use crate::{
     model::{ErrorBody, SearchPage},
-    server::{error::Error, owner::Owner, state::AppState},
+    server::{error::Error, listing::MAX_SEARCH_PAGE, owner::Owner, state::AppState},
 };
 use axum::{Extension, Json, extract::State};
 use serde::Deserialize;
@@ -16,8 +16,9 @@ pub(super) struct SearchQuery {
     q: String,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// How many sessions, 1 to 50; 20 if left out.
-    limit: Option<u32>,
+    /// How many sessions; 20 if left out.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 50)]
+    limit: Option<Whole<1, MAX_SEARCH_PAGE>>,
 }
 
 /// Sessions with lines that have all of these words, newest first, each with its first such lines.
@@ -28,5 +29,6 @@ pub(super) async fn search(
     Extension(owner): Extension<Owner>,
     Query(query): Query<SearchQuery>,
 ) -> Result<Json<SearchPage>, Error> {
-    Ok(Json(state.sessions.search(&owner, &query.q, query.cursor.as_deref(), query.limit).await?))
+    let limit = query.limit.map(|Whole(limit)| limit);
+    Ok(Json(state.sessions.search(&owner, &query.q, query.cursor.as_deref(), limit).await?))
 }

@@ -1,6 +1,6 @@
 //! `/api/v1/sessions/{id}/segments` and `/waveform`: what pages and programs read besides the status.
 
-use super::{Id, Query};
+use super::{Id, Query, Whole};
 use crate::{
     model::{ErrorBody, Segment},
     server::{error::Error, owner::Owner, state::AppState, store::SEGMENT_PAGE},
@@ -13,9 +13,11 @@ use utoipa::{IntoParams, ToSchema};
 #[into_params(parameter_in = Query)]
 pub(super) struct SegmentQuery {
     /// Only segments with a higher index; all if left out.
-    after: Option<u32>,
+    #[param(value_type = Option<u32>)]
+    after: Option<Whole<0, { u32::MAX }>>,
     /// At most so many; all if left out.
-    limit: Option<u32>,
+    #[param(value_type = Option<u32>)]
+    limit: Option<Whole<0, { u32::MAX }>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -34,9 +36,9 @@ pub(super) async fn list(
     Query(query): Query<SegmentQuery>,
 ) -> Result<Json<SegmentList>, Error> {
     state.sessions.get(&owner, id).await?;
-    let mut from = query.after.map_or(0, |after| after.saturating_add(1));
+    let mut from = query.after.map_or(0, |Whole(after)| after.saturating_add(1));
     let mut segments = Vec::new();
-    let mut left = query.limit.unwrap_or(u32::MAX);
+    let mut left = query.limit.map_or(u32::MAX, |Whole(limit)| limit);
     loop {
         let size = left.min(SEGMENT_PAGE);
         let page = state.sessions.store.segments(id, from, size).await?;

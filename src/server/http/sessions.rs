@@ -1,14 +1,16 @@
 //! `/api/v1/sessions`: create, list, get, rename, cancel, retry and delete; and `/api/v1/engines`.
 
 use super::{
-    Id, Query, created,
+    Id, Query, Whole, created,
     identity::cookies::Identity,
     outside,
     upload::{self, UploadForm},
 };
 use crate::{
     model::{AnotherChoice, EngineInfo, ErrorBody, Filter, Session, SessionPage},
-    server::{address::ClientAddress, error::Error, outside::Announcement, owner::Owner, state::AppState},
+    server::{
+        address::ClientAddress, error::Error, outside::Announcement, owner::Owner, state::AppState, store::MAX_PAGE,
+    },
 };
 use axum::{
     Extension, Json,
@@ -37,8 +39,9 @@ pub(super) struct ListQuery {
     order: Option<String>,
     /// The `next_cursor` of the page before, in the same order.
     cursor: Option<String>,
-    /// How many, 1 to 200; 50 if left out.
-    limit: Option<u32>,
+    /// How many; 50 if left out.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200)]
+    limit: Option<Whole<1, MAX_PAGE>>,
 }
 
 impl ListQuery {
@@ -63,7 +66,10 @@ pub(super) async fn list(
     Extension(owner): Extension<Owner>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<SessionPage>, Error> {
-    let page = state.sessions.list(&owner, &query.filter()?, query.cursor.as_deref(), query.limit).await?;
+    let page = state
+        .sessions
+        .list(&owner, &query.filter()?, query.cursor.as_deref(), query.limit.map(|Whole(limit)| limit))
+        .await?;
     Ok(Json(page))
 }
 
@@ -74,8 +80,8 @@ pub(super) async fn list(
     responses(
         (status = 201, body = Session, headers(("Location" = String, description = "The session's address"))),
         (status = 303, description = "Answer to a browser's form: the session's page"),
-        (status = 400, body = ErrorBody), (status = 408, body = ErrorBody), (status = 413, body = ErrorBody),
-        (status = 422, body = ErrorBody),
+        (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 408, body = ErrorBody), (status = 413, body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 429, body = ErrorBody, headers(("Retry-After" = u32, description = "Seconds after which to try again"))),
         (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)))]
 pub(super) async fn create(

@@ -144,13 +144,13 @@ struct Form {
 
 impl Form {
     async fn next(&mut self) -> Result<Option<Field<'_>>, Error> {
-        if self.parts == MAX_PARTS {
-            return Err(Error::BadRequest(format!("The form has more than {MAX_PARTS} fields; leave some out.")));
-        }
-        self.parts += 1;
         self.parser_state.searches_part();
         let field = self.form.next_field().await?;
         self.parser_state.reads_data();
+        self.parts += 1;
+        if field.is_some() && self.parts > MAX_PARTS {
+            return Err(Error::BadRequest(format!("The form has more than {MAX_PARTS} fields; leave some out.")));
+        }
         Ok(field)
     }
 }

@@ -14,10 +14,11 @@ use crate::{
     server::{
         admin::Administrator,
         error::Error,
-        http::Query,
+        http::{Query, Whole},
         keys::set_cookie,
         oversight::{self, OversightQuery},
         state::AppState,
+        store::MAX_PAGE,
     },
 };
 use axum::{
@@ -58,8 +59,9 @@ pub(in super::super) struct OversightParams {
     node: String,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// How many, 1 to 200; 50 if left out.
-    limit: Option<u32>,
+    /// How many; 50 if left out.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200)]
+    limit: Option<Whole<1, MAX_PAGE>>,
 }
 
 impl OversightParams {
@@ -78,7 +80,7 @@ impl OversightParams {
             state: self.state,
             node: Some(self.node),
             cursor: self.cursor,
-            limit: self.limit,
+            limit: self.limit.map(|Whole(limit)| limit),
         })
     }
 }
