@@ -395,6 +395,28 @@ async fn a_backup_of_postgres_is_restored_as_documented() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_postgres_is_changed_once_between_two_starts() {
+    let postgres = tokio::task::block_in_place(Postgres::start);
+    let url = postgres.database("keys");
+    let [data, mounted] = std::array::from_fn(|_| TempDir::new().unwrap());
+    let recordings = format!("file://{}", mounted.path().display());
+    let flags = ["--workers", "0", "--recordings-url", &recordings];
+    let node = Node::start(&url, &flags).await;
+    let me = Visitor::new(&node.url);
+    let id = me.session("a.wav", wav(1.0, 1000.0), &[]).await;
+    drop(node);
+    // As if no node had run for long.
+    postgres.query("keys", "DELETE FROM nodes");
+    let rotate = || said(hark(&["secret", "rotate"], data.path(), Some(&url)));
+    let (done, text) = rotate();
+    assert!(done && text.contains("signs from each node's next start"), "{text}");
+    let (done, text) = rotate();
+    assert!(!done && text.contains("Nothing was changed"), "{text}");
+    let node = Node::start(&url, &flags).await;
+    assert_eq!(me.at(&node.url).json(&format!("/api/v1/sessions/{id}")).await["id"], *id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_role_without_the_right_to_make_tables_runs_a_migrated_database() {
     let postgres = tokio::task::block_in_place(Postgres::start);
     let url = postgres.database("rights");

@@ -220,6 +220,36 @@ async fn other_users_can_read_nothing() {
 }
 
 #[tokio::test]
+async fn a_key_that_was_changed_twice_takes_nobodys_sessions() {
+    let folder = TempDir::new().unwrap();
+    let setup = Setup::new(folder.path(), &["--workers", "0", "--min-free-bytes", "1"]);
+    let mut hark = setup.start();
+    let mut me = hark.visitor();
+    let id = me.session("talk.wav", wav(1.0, 5000.0), &[]).await;
+    hark.terminate();
+    let rotate = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
+        command.args(["secret", "rotate"]).env("HARK_DATA_DIR", folder.path());
+        for name in ["DATABASE_URL", "HARK_SECRET", "HARK_SECRET_FILE"] {
+            command.env_remove(name);
+        }
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    for _ in 0..2 {
+        let (code, said) = rotate();
+        assert!(code == Some(0) && said.contains("signs from the next start"), "{said}");
+        let (code, said) = rotate();
+        assert!(code == Some(3) && said.contains("Nothing was changed"), "{said}");
+        let mut hark = setup.start();
+        me = me.at(&hark.url);
+        // Which renews the cookie, with the new key.
+        assert_eq!(me.json(&format!("/api/v1/sessions/{id}")).await["id"], *id);
+        hark.terminate();
+    }
+}
+
+#[tokio::test]
 async fn operators_ask_elsewhere_if_told_so() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let monitor = format!("127.0.0.1:{port}");

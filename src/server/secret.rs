@@ -24,8 +24,8 @@ pub const KEY_FILE_BEFORE: &str = "secret-before.key";
 pub enum SecretArgs {
     /// Change the key that signs cookies and the messages between nodes; the present one is still accepted. A key that
     /// Hark made is replaced by a new one. With HARK_SECRET, its first key becomes the one that signs. Nodes that don't
-    /// know the new key yet are named: restart them and run this again. Exits with 0 when the new key signs, with 3 if
-    /// nodes have to be restarted first.
+    /// know the new key yet are named: restart them and run this again. A key that hasn't signed yet isn't replaced: Hark
+    /// has to be started with it first. Exits with 0 when the new key signs, with 3 if nodes have to be restarted first.
     Rotate(RotateArgs),
 }
 
@@ -76,13 +76,13 @@ async fn rotate(args: &RotateArgs) -> Result<Rotated, String> {
             let keys = CookieKeys::parse(&secret).ok_or("HARK_SECRET must be at least 128 hexadecimal digits")?;
             rotate_configured(&store, &keys.fingerprints(), args.without_old).await
         }
-        (true, None) => rotate_generated(&store).await,
+        (true, None) => rotate_generated(&store, args.without_old).await,
         (false, Some(_)) => {
             Err("this Hark has a database of its own, so no other node has to know: set HARK_SECRET to \
              the new key and, behind it, the present one, and start it again"
                 .to_owned())
         }
-        (false, None) => rotate_file(args.store.data_dir()),
+        (false, None) => rotate_own(&store, args.store.data_dir(), args.without_old).await,
     };
     store.close().await;
     rotated
@@ -92,17 +92,27 @@ fn broken(error: sqlx::Error) -> String {
     format!("the database doesn't answer: {error}")
 }
 
-/// The fingerprint of the key that signs now.
-async fn present_key(store: &Store) -> Result<String, String> {
+/// The fingerprint of the key that signs now, and of the one before.
+async fn present_key(store: &Store) -> Result<(String, Option<String>), String> {
     let cluster = store.cluster(&Uuid::new_v4().to_string()).await.map_err(broken)?;
-    cluster
+    let present = cluster
         .cookie_key
-        .ok_or_else(|| "no node has been started on this database yet, so there is no key to change".to_owned())
+        .ok_or_else(|| "no node has been started on this database yet, so there is no key to change".to_owned())?;
+    Ok((present, cluster.cookie_key_before))
+}
+
+/// What is said of a key that can't be replaced yet. Only the key before it is still accepted, and that is the one with which
+/// everybody's cookies are signed.
+fn not_signed_yet(key: &str) -> Rotated {
+    Rotated::RestartFirst(format!(
+        "A new key (fingerprint {key}) is there already and signs from the next start. Start Hark again before the key is \
+         changed once more: otherwise everybody would lose their sessions. Nothing was changed."
+    ))
 }
 
 /// Lets the first of the keys in the settings sign.
 async fn rotate_configured(store: &Store, keys: &[String], without_old: bool) -> Result<Rotated, String> {
-    let present = present_key(store).await?;
+    let (present, _) = present_key(store).await?;
     let Some(new) = keys.first() else { return Err("HARK_SECRET has no key".to_owned()) };
     if *new == present {
         return Err(format!(
@@ -129,8 +139,8 @@ async fn rotate_configured(store: &Store, keys: &[String], without_old: bool) ->
 }
 
 /// Makes a key and keeps it in the database; lets it sign when all nodes know it.
-async fn rotate_generated(store: &Store) -> Result<Rotated, String> {
-    let present = present_key(store).await?;
+async fn rotate_generated(store: &Store, without_old: bool) -> Result<Rotated, String> {
+    let (present, before) = present_key(store).await?;
     let generated = store.generated_keys().await.map_err(broken)?;
     let is_generated =
         CookieKeys::several(&generated).is_some_and(|keys| keys.fingerprints().first() == Some(&present));
@@ -139,6 +149,10 @@ async fn rotate_generated(store: &Store) -> Result<Rotated, String> {
             "the key of this cluster (fingerprint {present}) comes from HARK_SECRET; set it for this command too, with the new \
              key first"
         ));
+    }
+    let has_signed = store.signing_key().await.map_err(broken)?.as_ref() == Some(&present);
+    if before.is_some() && !has_signed && !without_old {
+        return Ok(not_signed_yet(&present));
     }
     let next = store.next_generated_key(Key::generate().master()).await.map_err(broken)?;
     let new = CookieKeys::one(&next).map(|keys| keys.fingerprints().concat()).unwrap_or_default();
@@ -170,6 +184,39 @@ async fn change(store: &Store, present: &str, new: &str) -> Result<(), String> {
     }
 }
 
+/// Makes a new key for a node with a database of its own, unless the one that is there has never signed.
+async fn rotate_own(store: &Store, folder: &Path, without_old: bool) -> Result<Rotated, String> {
+    let signing = store.signing_key().await.map_err(broken)?;
+    let (file, before) = (folder.join(KEY_FILE), folder.join(KEY_FILE_BEFORE));
+    if !file.exists() {
+        return Err(format!("there is no key {}; Hark makes one at its next start", file.display()));
+    }
+    let key = fingerprint(&file);
+    match signing {
+        _ if without_old => {}
+        // Whether it has signed isn't known, for example because an older Hark ran last.
+        None if before.exists() => return Ok(not_signed_yet(&key.unwrap_or_default())),
+        None => {}
+        Some(signing) if Some(&signing) == key.as_ref() => {}
+        Some(signing) if fingerprint(&before).as_ref() == Some(&signing) => {
+            return Ok(not_signed_yet(&key.unwrap_or_default()));
+        }
+        Some(signing) => {
+            return Err(format!(
+                "Hark signs with another key (fingerprint {signing}) than that in {}. If it comes from HARK_SECRET, set that to \
+                 the new key and, behind it, the present one, and start Hark again; otherwise start Hark, and run this again",
+                file.display()
+            ));
+        }
+    }
+    rotate_file(folder)
+}
+
+/// The fingerprint of the key in a file; none if there is no key.
+fn fingerprint(file: &Path) -> Option<String> {
+    CookieKeys::one(&fs::read(file).ok()?)?.fingerprints().pop()
+}
+
 /// Makes a new key in the data folder.
 fn rotate_file(folder: &Path) -> Result<Rotated, String> {
     let [now, before, new] = [KEY_FILE, KEY_FILE_BEFORE, "secret-new.key"].map(|name| folder.join(name));
@@ -181,4 +228,40 @@ fn rotate_file(folder: &Path) -> Result<Rotated, String> {
     Ok(Rotated::Done(
         "A new key signs from the next start. The old one is accepted until the key is changed again.".to_owned(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_is_replaced_only_after_it_has_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("hark.sqlite")).await.unwrap();
+        let [file, before] = [KEY_FILE, KEY_FILE_BEFORE].map(|name| folder.path().join(name));
+        let rotate = async |without_old| match rotate_own(&store, folder.path(), without_old).await {
+            Ok(Rotated::Done(_)) => "done".to_owned(),
+            Ok(Rotated::RestartFirst(_)) => "restart first".to_owned(),
+            Err(message) => message,
+        };
+        assert!(rotate(false).await.contains("there is no key"));
+        fs::write(&file, [1; 64]).unwrap();
+        let first = fingerprint(&file).unwrap();
+        // A Hark that kept no note of it ran last.
+        assert_eq!(rotate(false).await, "done");
+        assert_eq!(rotate(false).await, "restart first");
+        for _ in 0..2 {
+            store.note_signing_key(&first).await.unwrap();
+            assert_eq!(rotate(false).await, "restart first");
+            assert_eq!(fingerprint(&before), Some(first.clone()), "people's cookies are signed with it");
+        }
+        let second = fingerprint(&file).unwrap();
+        store.note_signing_key(&second).await.unwrap();
+        assert_eq!(rotate(false).await, "done");
+        assert_eq!(fingerprint(&before), Some(second));
+        // Of HARK_SECRET.
+        store.note_signing_key("another").await.unwrap();
+        assert!(rotate(false).await.contains("(fingerprint another)"));
+        assert_eq!(rotate(true).await, "done");
+    }
 }

@@ -134,6 +134,10 @@ pub(super) async fn open(
     let cookie_keys = cookie_keys(&config.data, &store).await?;
     let media = Recordings::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
     let cluster = Arc::new(Cluster::join(&store, &cookie_keys, &media, &config.data).await?);
+    // For `hark secret rotate`, which replaces no key that hasn't signed yet.
+    if let Some(signing) = cookie_keys.fingerprints().first() {
+        store.note_signing_key(signing).await?;
+    }
     let capacity = Capacity::of_system(&config);
     let limits = if serves_streams { capacity.streams(&config) } else { StreamLimits::default() };
     let hub = Arc::new(if config.monitoring { Hub::new(limits) } else { Hub::unmeasured(limits) });

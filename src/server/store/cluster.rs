@@ -226,6 +226,33 @@ impl Store {
         Ok(rows.into_iter().map(NodeRow::from).collect())
     }
 
+    /// Notes the fingerprint of the key with which a node signs from its start on.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn note_signing_key(&self, fingerprint: &str) -> Result<(), sqlx::Error> {
+        on!(self, |pool| sqlx::query(
+            "INSERT INTO keys (name, value) VALUES ('signing', $1) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        )
+        .bind(fingerprint.as_bytes())
+        .execute(pool)
+        .await
+        .map(drop))
+    }
+
+    /// The fingerprint of the key with which the node signs that was started last; none if no node has noted one.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn signing_key(&self) -> Result<Option<String>, sqlx::Error> {
+        let row: Option<(Vec<u8>,)> =
+            on!(self, |pool| sqlx::query_as("SELECT value FROM keys WHERE name = 'signing'")
+                .fetch_optional(pool)
+                .await)?;
+        Ok(row.map(|(fingerprint,)| String::from_utf8_lossy(&fingerprint).into_owned()))
+    }
+
     /// The keys that the nodes of this database generated: the one that signs, then those that only verify.
     ///
     /// # Errors
