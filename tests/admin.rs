@@ -19,7 +19,7 @@ use reqwest::{RequestBuilder, Response, StatusCode, header, redirect};
 use serde_json::{Value, json};
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -59,6 +59,48 @@ async fn set_password(app: &TestApp, password: &str) -> String {
         hark_admin(app.folder.path(), None, &["set-password", "--stdin"], &format!("{password}\n")).await;
     assert!(done, "{text}");
     text
+}
+
+/// Reads what a program says until it says this.
+fn read_until(said: &mut impl Read, text: &str, all: &mut String) {
+    let mut byte = [0];
+    while !all.ends_with(text) {
+        assert_eq!(said.read(&mut byte).unwrap(), 1, "it doesn't say '{text}': {all}");
+        all.push(char::from(byte[0]));
+    }
+}
+
+/// `hark admin set-password` at a terminal that is its standard input and not that of its session, as under
+/// `systemd-run --pipe`: there is no /dev/tty.
+#[test]
+fn the_password_is_asked_for_at_a_terminal_that_was_handed_on() {
+    let folder = TempDir::new().unwrap();
+    let hark = env!("CARGO_BIN_EXE_hark");
+    let of_folder = |program: &str| {
+        let mut command = Command::new(program);
+        command.env("HARK_DATA_DIR", folder.path()).env_remove("DATABASE_URL");
+        command
+    };
+    assert!(of_folder(hark).arg("migrate").stdout(Stdio::null()).status().unwrap().success());
+    let set = |again: &str| {
+        let mut script = of_folder("script");
+        script.args(["-qec", &format!("setsid -w '{hark}' admin set-password"), "/dev/null"]);
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut typed, mut said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut all = String::new();
+        for (prompt, answer) in [("New password: ", PASSWORD), ("The same again: ", again)] {
+            read_until(&mut said, prompt, &mut all);
+            writeln!(typed, "{answer}").unwrap();
+        }
+        said.read_to_string(&mut all).unwrap();
+        let done = child.wait().unwrap().success();
+        assert!(!all.contains(PASSWORD) && !all.contains(again), "it is shown: {all}");
+        (done, all)
+    };
+    let (done, said) = set("correct horse batterz");
+    assert!(!done && said.contains("the two differ; nothing was changed"), "{said}");
+    let (done, said) = set(PASSWORD);
+    assert!(done && said.contains("The password is set"), "{said}");
 }
 
 /// Somebody with a browser that follows no redirects.

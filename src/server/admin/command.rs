@@ -7,6 +7,7 @@ use crate::{
     server::{manage::StoreArgs, print, store::Store},
 };
 use clap::{Args, Subcommand};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::{
     io::{self, BufRead, IsTerminal, Read},
     process::ExitCode,
@@ -95,14 +96,43 @@ fn ask() -> Result<String, String> {
             "there is no terminal to ask for the password at; send it to standard input with --stdin".to_owned()
         );
     }
+    let _hidden = Hidden::new().map_err(|e| {
+        format!("the terminal can't be told to hide the password: {e}; send it to standard input with --stdin")
+    })?;
     let prompt = |text: &str| {
-        rpassword::prompt_password(text).map_err(|e| format!("the password can't be read from the terminal: {e}"))
+        print::error_text(text);
+        read_line()
     };
     let password = prompt("New password: ")?;
     if prompt("The same again: ")? != password {
         return Err("the two differ; nothing was changed".to_owned());
     }
     Ok(password)
+}
+
+/// While this is there, the terminal doesn't show what is typed. It is the terminal of standard input, which need not be that of
+/// this session: `systemd-run --pipe` hands on the one where somebody sits, and then there is no /dev/tty.
+struct Hidden {
+    /// The terminal's settings before.
+    before: Termios,
+}
+
+impl Hidden {
+    fn new() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        // The end of a line is shown.
+        hidden.local_modes.insert(LocalModes::ECHONL);
+        tcsetattr(io::stdin(), OptionalActions::Now, &hidden)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
 }
 
 /// The first line of standard input.
