@@ -16,6 +16,7 @@ use self::{
 };
 use super::{
     config::{AlertConfig, AlertThresholds},
+    nodes::silent_nodes,
     print, scrape,
     state::AppState,
     store::{self, AlertMessage, AlertRow, Store},
@@ -258,7 +259,13 @@ impl Watch {
             vec![(id.clone(), figures)]
         };
         let (sums, scoped) = self.cluster.get_or_insert_with(|| (Cluster::default(), Scoped::new(Scope::Cluster)));
-        let all = sums.take(nodes, id);
+        let mut all = sums.take(nodes, id);
+        // A node with a database of its own has nobody who could tell of its end.
+        if store.is_shared() {
+            for (name, secs) in silent_nodes(&store.nodes().await?, at) {
+                all.note_silent_node(name, secs);
+            }
+        }
         for code in all.failed_codes() {
             if self.known_errors.insert(code.to_owned()) && store.note_error_code(code, at).await? {
                 scoped.history.note_new_error(code, now);

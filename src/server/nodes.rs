@@ -1,4 +1,5 @@
-//! `hark nodes`: lists the nodes of a database with what they can do and what is wrong with them. Called by `main`.
+//! `hark nodes`: lists the nodes of a database with what they can do and what is wrong with them. Called by `main`; `secret`
+//! and `alerts` ask which nodes lack a key and which have gone.
 
 use super::{
     manage::{self, StoreArgs},
@@ -11,10 +12,13 @@ use crate::model::{
 };
 use clap::Args;
 use serde_json::json;
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 /// The exit code if a node has a problem or isn't heard of, for monitoring scripts.
 const EXIT_PROBLEM: u8 = 3;
+/// By how much the start of a node that was started again may seem to be before the last heartbeat of the one before it, because
+/// clocks differ a little.
+const START_SLACK_MS: i64 = 2_000;
 
 /// `hark nodes`.
 #[derive(Args)]
@@ -72,6 +76,26 @@ fn as_json(node: &NodeRow, now: Timestamp) -> serde_json::Value {
         "heartbeat_at": node.heartbeat_at,
         "is_live": node.is_live(now),
     })
+}
+
+/// The nodes that ended without a word, by name, with the seconds since they were last heard of. One that was started again
+/// isn't among them, though what it said before is kept for a while.
+#[must_use]
+pub fn silent_nodes(nodes: &[NodeRow], now: Timestamp) -> BTreeMap<&str, f64> {
+    // A node notes its start by its own clock, and its heartbeats by the database's.
+    let started = |node: &NodeRow| node.started_at.0 - node.clock_ahead_ms.unwrap_or(0);
+    let mut silent = BTreeMap::new();
+    for gone in nodes.iter().filter(|node| !node.is_live(now)) {
+        let is_back = |other: &NodeRow| {
+            let is_same = other.name == gone.name && other.role == gone.role;
+            is_same && other.id != gone.id && started(other) > gone.heartbeat_at.0 - START_SLACK_MS
+        };
+        if !nodes.iter().any(is_back) {
+            let secs: f64 = now.seconds_since(gone.heartbeat_at);
+            silent.entry(gone.name.as_str()).and_modify(|known: &mut f64| *known = known.min(secs)).or_insert(secs);
+        }
+    }
+    silent
 }
 
 /// The nodes as a table.
@@ -175,6 +199,34 @@ mod tests {
             "worker-b  worker  0.1.0    1 of 2   -        3%   87.0 MB  -0.0 s  3.0 s ago  whisper (base)  this node's disk is full",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    }
+
+    #[test]
+    fn a_node_that_was_started_again_is_not_silent() {
+        let gone = || node("a");
+        let later = |id: &str, started: i64| NodeRow {
+            id: id.to_owned(),
+            started_at: Timestamp(started),
+            heartbeat_at: Timestamp(130_000),
+            ..node("a")
+        };
+        let silent = |nodes: &[NodeRow]| {
+            let found = silent_nodes(nodes, Timestamp(140_000));
+            found.into_iter().map(|(name, secs)| (name.to_owned(), secs)).collect::<Vec<_>>()
+        };
+        let named = [("a".to_owned(), 40.0)];
+        assert_eq!(silent(&[gone()]), named);
+        assert_eq!(silent(&[NodeRow { heartbeat_at: Timestamp(130_000), ..gone() }]), []);
+        assert_eq!(silent(&[gone(), later("again", 103_000)]), []);
+        // Its clock is a minute behind the database's.
+        let behind = NodeRow { clock_ahead_ms: Some(-60_000), ..later("again", 43_000) };
+        assert_eq!(silent(&[gone(), behind]), []);
+        // Another one of the same name ran beside it, or does something else.
+        assert_eq!(silent(&[gone(), later("other", 50_000)]), named);
+        assert_eq!(silent(&[gone(), NodeRow { role: "serve".to_owned(), ..later("web", 103_000) }]), named);
+        // The one that was started again is gone as well.
+        let again = NodeRow { heartbeat_at: Timestamp(115_000), ..later("again", 103_000) };
+        assert_eq!(silent(&[gone(), again]), [("a".to_owned(), 25.0)]);
     }
 
     #[test]

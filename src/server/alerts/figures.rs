@@ -43,7 +43,10 @@ pub(super) const CPU: &str = "process_cpu_seconds_total";
 pub(super) const CPUS: &str = "hark_cpus";
 pub(super) const DISK_FREE: &str = "hark_disk_free_bytes";
 pub(super) const DISK_SIZE: &str = "hark_disk_size_bytes";
+pub(super) const WAITING: &str = "hark_sessions_waiting_for_worker";
 pub(super) const CERTIFICATE: &str = "hark_certificate_expiry_timestamp_seconds";
+/// No series of a node's, because it is about nodes that are gone: the database knows of them.
+pub(super) const SILENT_NODES: &str = "silent nodes";
 
 /// How the values of several nodes become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +87,7 @@ impl Series {
 }
 
 /// All series that rules need.
-const SERIES: [Series; 30] = [
+const SERIES: [Series; 31] = [
     series(FAILURES, Kind::Total),
     series(CONNECTS, Kind::Total),
     series(FIRST_EVENTS, Kind::Total),
@@ -97,6 +100,7 @@ const SERIES: [Series; 30] = [
     series(STALLED, Kind::Max),
     series(LONG_RUNNING, Kind::Max),
     series(QUEUE_OLDEST, Kind::Max),
+    series(WAITING, Kind::Max),
     series(SESSIONS, Kind::Max).only("status", "processing"),
     series(REDIS_UP, Kind::Min),
     series(REDIS_ERRORS, Kind::Total),
@@ -162,6 +166,11 @@ impl Figures {
             (Some(before), Kind::Min) => before.min(value),
         };
         map.insert(key, value);
+    }
+
+    /// Notes a node that ended without a word, and for how many seconds it hasn't been heard of.
+    pub(super) fn note_silent_node(&mut self, name: &str, secs: f64) {
+        self.values.insert(format!("{SILENT_NODES}|{name}"), secs);
     }
 
     /// The errors that sessions have failed with.

@@ -30,7 +30,7 @@ pub(super) struct Message {
     pub(super) severity: Severity,
     /// The node that it concerns; none if it concerns all.
     pub(super) node: Option<String>,
-    /// Which of several: the error's code, or the folder.
+    /// Which of several: the error's code, the folder or the node.
     pub(super) detail: Option<String>,
     /// The value that the rule looked at.
     pub(super) value: f64,

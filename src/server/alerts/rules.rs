@@ -4,7 +4,7 @@
 use super::figures::{
     CERTIFICATE, CONNECT, CONNECTS, CPU, CPUS, DATABASE_ERRORS, DATABASE_QUERY, DATABASE_UP, DELIVERY, DISK_FREE,
     DISK_SIZE, EVENTS, FAILURES, FALLBACKS, FIRST_EVENTS, History, LONG_RUNNING, MEMORY, MEMORY_LIMIT, QUEUE_OLDEST,
-    REDIS_ERRORS, REDIS_PING, REDIS_UP, REQUESTS, SESSIONS, STALLED, TIMED_OUT, VISITS,
+    REDIS_ERRORS, REDIS_PING, REDIS_UP, REQUESTS, SESSIONS, SILENT_NODES, STALLED, TIMED_OUT, VISITS, WAITING,
 };
 use crate::{
     model::{bytes, duration},
@@ -73,7 +73,7 @@ enum Found {
 
 /// A value that a rule looked at.
 struct Value {
-    /// Which of several: the error's code, or the folder; empty if there is only one.
+    /// Which of several: the error's code, the folder or the node; empty if there is only one.
     detail: String,
     value: f64,
     /// Whether it is beyond the threshold.
@@ -145,7 +145,7 @@ fn delay(secs: f64) -> String {
 }
 
 /// All rules.
-pub static RULES: [Rule; 21] = [
+pub static RULES: [Rule; 23] = [
     Rule {
         name: "HarkStreamFailures",
         severity: Severity::Warning,
@@ -242,6 +242,27 @@ pub static RULES: [Rule; 21] = [
         hold_secs: 60.0,
         look: |h, t| Found::one(h.value(QUEUE_OLDEST), |age| age > f64::from(t.alert_queue_secs)),
         say: |age, _| format!("the oldest session has waited in the queue for {}", duration(age)),
+    },
+    Rule {
+        name: "HarkNoWorker",
+        severity: Severity::Warning,
+        scope: Scope::Cluster,
+        hold_secs: 300.0,
+        look: |h, _| Found::one(h.value(WAITING), |n| n > 0.0),
+        say: |n, _| format!("{n} sessions wait for which no worker is there, or none with their engine and language"),
+    },
+    Rule {
+        name: "HarkNodeDown",
+        severity: Severity::Critical,
+        scope: Scope::Cluster,
+        hold_secs: 120.0,
+        look: |h, _| {
+            let silent = h.values(SILENT_NODES).into_iter();
+            Found::Values(
+                silent.map(|(name, secs)| Value { detail: name.to_owned(), value: secs, beyond: true }).collect(),
+            )
+        },
+        say: |_, node| format!("the node {node} doesn't answer any more"),
     },
     Rule {
         name: "HarkRedisFailing",
@@ -648,6 +669,33 @@ mod tests {
         world.history.note_new_error("unreadable", world.now);
         assert_eq!(world.run(1, &[]), ["+HarkNewError unreadable"]);
         assert_eq!(world.run(20, &[]), ["-HarkNewError unreadable"]);
+    }
+
+    #[test]
+    fn workers_engines_and_nodes_that_are_missing() {
+        let mut world = World::new(Scope::Cluster);
+        world.set(WAITING, 2.0);
+        assert_eq!(world.run(4, &[]), NOTHING);
+        assert_eq!(world.run(4, &[]), ["+HarkNoWorker"]);
+        world.set(WAITING, 0.0);
+        assert_eq!(world.run(4, &[]), ["-HarkNoWorker"]);
+
+        // The database says so, and not the metrics.
+        let mut said = Vec::new();
+        for minute in 0..20 {
+            let mut figures = Figures::default();
+            if (5..15).contains(&minute) {
+                figures.note_silent_node("worker1", 60.0 * f64::from(minute));
+            }
+            world.now += 60.0;
+            world.history.push(world.now, figures);
+            let changes = world.alerts.check(world.now, &world.history, &world.thresholds).into_iter();
+            said.extend(
+                changes.map(|change| (minute, change.begins, change.rule.summary(change.value, &change.detail))),
+            );
+        }
+        let text = "the node worker1 doesn't answer any more".to_owned();
+        assert_eq!(said, [(7, true, text.clone()), (17, false, text)]);
     }
 
     #[test]
