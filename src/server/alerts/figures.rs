@@ -44,6 +44,7 @@ pub(super) const CPUS: &str = "hark_cpus";
 pub(super) const DISK_FREE: &str = "hark_disk_free_bytes";
 pub(super) const DISK_SIZE: &str = "hark_disk_size_bytes";
 pub(super) const WAITING: &str = "hark_sessions_waiting_for_worker";
+pub(super) const REFUSED: &str = "hark_uploads_refused_total";
 pub(super) const CERTIFICATE: &str = "hark_certificate_expiry_timestamp_seconds";
 /// No series of a node's, because it is about nodes that are gone: the database knows of them.
 pub(super) const SILENT_NODES: &str = "silent nodes";
@@ -87,7 +88,7 @@ impl Series {
 }
 
 /// All series that rules need.
-const SERIES: [Series; 31] = [
+const SERIES: [Series; 32] = [
     series(FAILURES, Kind::Total),
     series(CONNECTS, Kind::Total),
     series(FIRST_EVENTS, Kind::Total),
@@ -101,6 +102,7 @@ const SERIES: [Series; 31] = [
     series(LONG_RUNNING, Kind::Max),
     series(QUEUE_OLDEST, Kind::Max),
     series(WAITING, Kind::Max),
+    series(REFUSED, Kind::Total).only("reason", "engine_unavailable"),
     series(SESSIONS, Kind::Max).only("status", "processing"),
     series(REDIS_UP, Kind::Min),
     series(REDIS_ERRORS, Kind::Total),

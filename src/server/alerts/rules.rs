@@ -4,7 +4,7 @@
 use super::figures::{
     CERTIFICATE, CONNECT, CONNECTS, CPU, CPUS, DATABASE_ERRORS, DATABASE_QUERY, DATABASE_UP, DELIVERY, DISK_FREE,
     DISK_SIZE, EVENTS, FAILURES, FALLBACKS, FIRST_EVENTS, History, LONG_RUNNING, MEMORY, MEMORY_LIMIT, QUEUE_OLDEST,
-    REDIS_ERRORS, REDIS_PING, REDIS_UP, REQUESTS, SESSIONS, SILENT_NODES, STALLED, TIMED_OUT, VISITS, WAITING,
+    REDIS_ERRORS, REDIS_PING, REDIS_UP, REFUSED, REQUESTS, SESSIONS, SILENT_NODES, STALLED, TIMED_OUT, VISITS, WAITING,
 };
 use crate::{
     model::{bytes, duration},
@@ -145,7 +145,7 @@ fn delay(secs: f64) -> String {
 }
 
 /// All rules.
-pub static RULES: [Rule; 23] = [
+pub static RULES: [Rule; 24] = [
     Rule {
         name: "HarkStreamFailures",
         severity: Severity::Warning,
@@ -250,6 +250,14 @@ pub static RULES: [Rule; 23] = [
         hold_secs: 300.0,
         look: |h, _| Found::one(h.value(WAITING), |n| n > 0.0),
         say: |n, _| format!("{n} sessions wait for which no worker is there, or none with their engine and language"),
+    },
+    Rule {
+        name: "HarkEngineUnavailable",
+        severity: Severity::Warning,
+        scope: Scope::Cluster,
+        hold_secs: 0.0,
+        look: |h, _| Found::one(h.known_increase(REFUSED, WINDOW), |n| n > 0.0),
+        say: |_, _| "recordings are refused because their engine isn't available".to_owned(),
     },
     Rule {
         name: "HarkNodeDown",
@@ -679,6 +687,13 @@ mod tests {
         assert_eq!(world.run(4, &[]), ["+HarkNoWorker"]);
         world.set(WAITING, 0.0);
         assert_eq!(world.run(4, &[]), ["-HarkNoWorker"]);
+
+        let refused = |reason: &str| format!(r#"hark_uploads_refused_total{{reason="{reason}"}}"#);
+        let (engine, size) = (refused("engine_unavailable"), refused("too_large"));
+        assert_eq!(world.run(20, &[(&engine, 0.0), (&size, 5.0)]), NOTHING);
+        world.set(&engine, 1.0);
+        assert_eq!(world.run(1, &[]), ["+HarkEngineUnavailable"]);
+        assert_eq!(world.run(10, &[]), ["-HarkEngineUnavailable"]);
 
         // The database says so, and not the metrics.
         let mut said = Vec::new();
