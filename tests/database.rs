@@ -22,6 +22,7 @@ use servers::{Process, free_port};
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -375,6 +376,8 @@ async fn a_backup_of_postgres_is_restored_as_documented() {
         let id = me.session("a.wav", wav(1.0, 1000.0), &[]).await;
         let cookie = me.cookie().await;
         run(dump, before.port, &as_role(&url, owner));
+        let rights = folder.path().join("hark.dump").metadata().unwrap().permissions().mode();
+        assert_eq!(rights & 0o077, 0, "the dump holds secrets");
         drop(node);
 
         let url = url.replace(&before.port.to_string(), &after.port.to_string());

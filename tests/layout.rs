@@ -1,4 +1,5 @@
-//! The invariants of the code map, as far as text can tell, and the two files of settings held against each other.
+//! The invariants of the code map, as far as text can tell, and files held against each other: the two of settings, and what
+//! documents tell operators to type against the service.
 
 #[path = "support/imports.rs"]
 mod imports;
@@ -206,4 +207,30 @@ fn one_version_of_rust_is_asked_for() {
     assert!(channel.starts_with(&format!("{oldest}.")), "Cargo.toml asks for {oldest}");
     let image = format!("FROM rust:{oldest}-");
     assert!(read("deploy/Dockerfile").contains(&image), "deploy/Dockerfile builds with another image than {image}");
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// A backup that a shell or another program writes has the rights that the umask leaves, and everything that is secret.
+#[test]
+fn documented_backups_are_for_their_user_only() {
+    let mut seen = 0;
+    for name in ["README.md", "docs/deploy.md", "docs/operations.md"] {
+        let text = read(name);
+        for block in text.split("\n```").skip(1).step_by(2) {
+            let lines: Vec<&str> = block.lines().collect();
+            for (at, line) in lines.iter().enumerate() {
+                let by_shell = line.contains("hark backup - >");
+                if by_shell || line.contains("pg_dump --format=custom --file") {
+                    let before =
+                        lines[..at].contains(&"umask 077") || lines[..at].iter().any(|l| l.starts_with("umask 077 "));
+                    assert!(before || line.starts_with("(umask 077; "), "{name}: {line}");
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(seen, 3);
 }
