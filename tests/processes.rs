@@ -249,6 +249,95 @@ async fn a_key_that_was_changed_twice_takes_nobodys_sessions() {
     }
 }
 
+/// The user of tests that are run by root and need another.
+const NOBODY: u32 = 65534;
+
+/// Commands that would leave files of root's in the folder of another user refuse that, and name the user.
+#[test]
+fn root_writes_nothing_into_the_folder_of_another_user() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
+        command.args(args).env_remove("DATABASE_URL").env("HARK_DATA_DIR", &data).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run(&["migrate"]).0, Some(0));
+    fs::write(data.join("secret.key"), [1; 64]).unwrap();
+    fs::write(data.join("secret-before.key"), [2; 64]).unwrap();
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        names
+    };
+    for path in names().into_iter().chain([data.clone()]) {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let before = names();
+    let backup = folder.path().join("hark.tar").display().to_string();
+    for args in [
+        &["secret", "rotate"][..],
+        &["migrate"],
+        &["model", "get", "tiny.en"],
+        &["model", "import", "/no/such/file"],
+        &["restore", "--replace", "/dev/null"],
+        &["backup", &backup],
+    ] {
+        let (code, said) = run(args);
+        assert_eq!(code, Some(1), "{args:?}: {said}");
+        assert!(
+            said.contains("belongs to the user nobody") && said.contains("sudo -u nobody env "),
+            "{args:?}: {said}"
+        );
+    }
+    assert_eq!(names(), before);
+    assert_eq!(fs::read(data.join("secret.key")).unwrap(), [1; 64]);
+}
+
+#[test]
+fn a_key_of_another_user_is_told_of_and_no_other_folder_is_proposed() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let migrate = |data: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hark"));
+        command.arg("migrate").env_remove("DATABASE_URL").env("HARK_DATA_DIR", data).stdout(Stdio::null());
+        assert!(command.status().unwrap().success());
+    };
+    migrate(&data);
+    let key = data.join("secret.key");
+    fs::write(&key, [1; 64]).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0)).unwrap();
+    let mut setup = Setup::new(&data, &[]);
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        // Which may read everything, so Hark runs as somebody else, of whom all is but the key.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let program = folder.path().join("hark");
+        fs::copy(env!("CARGO_BIN_EXE_hark"), &program).unwrap();
+        for path in [&data, &data.join("hark.sqlite")] {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        setup = setup
+            .by(&["setpriv", "--reuid=nobody", "--regid=65534", "--clear-groups"])
+            .program(program.to_str().unwrap());
+    }
+    let output = setup.refused();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let shown = key.display();
+    let (owner, way) = if is_root {
+        ("root".to_owned(), format!("Give it to nobody, as root: chown -R nobody: '{shown}'"))
+    } else {
+        (String::new(), format!("Change the rights: chmod -R u+rwX '{shown}'"))
+    };
+    assert!(said.contains(&format!("'{shown}' can't be used: Permission denied")), "{said}");
+    assert!(said.contains(&format!("belongs to {owner}")) && said.contains("with the rights 0000"), "{said}");
+    assert!(said.contains(&way) && !said.contains("HARK_DATA_DIR"), "{said}");
+}
+
 #[tokio::test]
 async fn operators_ask_elsewhere_if_told_so() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

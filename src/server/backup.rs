@@ -103,6 +103,9 @@ async fn copy_database(data: &Path, database: &Path) -> Result<(File, DatabaseCo
     // Each start of Hark clears this folder.
     let folder = data.join("spool");
     let failed = |error: io::Error| format!("the database can't be copied into {}: {error}", folder.display());
+    if !folder.exists() {
+        folders::check_user(data, "hark backup - > FILE")?;
+    }
     folders::make_folder(&folder).map_err(failed)?;
     let size = |path: PathBuf| path.metadata().map_or(0, |meta| meta.len());
     let needed = size(database.to_owned()) + size(database.with_extension("sqlite-wal"));

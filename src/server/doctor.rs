@@ -11,6 +11,7 @@ use super::{
     clock_watch::ClockOffset,
     cluster,
     config::{DataConfig, ServeConfig},
+    folders,
     keys::CookieKeys,
     media::Recordings,
     print,
@@ -100,23 +101,20 @@ async fn report(config: &ServeConfig) -> bool {
     // If the folder doesn't exist yet, the nearest existing parent is checked.
     let existing = folder.ancestors().find(|path| path.exists()).filter(|path| !path.as_os_str().is_empty());
     let existing = existing.unwrap_or(Path::new("."));
-    let writable = rustix::fs::access(existing, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    let denied = rustix::fs::access(existing, Access::WRITE_OK | Access::EXEC_OK).err();
     if !existing.is_dir() {
         print::line(format_args!(
             "wrong    {} is not a folder; choose another data folder with HARK_DATA_DIR",
             existing.display()
         ));
-    } else if !writable {
-        print::line(format_args!(
-            "wrong    {} can't be written to; choose another data folder with HARK_DATA_DIR",
-            existing.display()
-        ));
+    } else if let Some(error) = denied {
+        print::line(format_args!("wrong    {}", folders::unusable(folder, existing, &error.into())));
     } else if existing == folder {
         print::line(format_args!("ok       data folder {shown}"));
     } else {
         print::line(format_args!("ok       data folder {shown} will be made at the first start"));
     }
-    services(&config.data).await && usable && existing.is_dir() && writable
+    services(&config.data).await && usable && existing.is_dir() && denied.is_none()
 }
 
 /// Checks the services that nodes share, if they are set. True if all of them can be used.

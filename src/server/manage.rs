@@ -86,8 +86,8 @@ pub async fn migrate(args: &StoreArgs) -> Result<(), String> {
         Some(url) => Store::migrate(&url).await,
         None => {
             let folder = &args.data_dir;
-            let made = folders::make_folder(folder);
-            made.map_err(|e| format!("the data folder '{}' can't be used: {e}", folder.display()))?;
+            folders::make_folder(folder).map_err(|e| folders::unusable(folder, folder, &e))?;
+            folders::check_user(folder, "hark migrate")?;
             Store::migrate_file(&folder.join(DATABASE_FILE)).await
         }
     };

@@ -70,6 +70,9 @@ pub async fn run(args: SecretArgs) -> ExitCode {
 
 async fn rotate(args: &RotateArgs) -> Result<Rotated, String> {
     let secret = read_secret("HARK_SECRET", args.secret_file.as_deref())?;
+    if args.store.database_url()?.is_none() {
+        folders::check_user(args.store.data_dir(), "hark secret rotate")?;
+    }
     let store = args.store.open().await?;
     let rotated = match (store.is_shared(), secret) {
         (true, Some(secret)) => {
@@ -220,7 +223,7 @@ fn fingerprint(file: &Path) -> Option<String> {
 /// Makes a new key in the data folder.
 fn rotate_file(folder: &Path) -> Result<Rotated, String> {
     let [now, before, new] = [KEY_FILE, KEY_FILE_BEFORE, "secret-new.key"].map(|name| folder.join(name));
-    let failed = |e: std::io::Error| format!("the key in {} can't be changed: {e}", folder.display());
+    let failed = |e: std::io::Error| format!("the key can't be changed: {}", folders::explain(&now, &e));
     let _ = fs::remove_file(&new);
     folders::write_private(&new, Key::generate().master()).map_err(failed)?;
     fs::rename(&now, &before).map_err(failed)?;

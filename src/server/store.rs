@@ -54,6 +54,7 @@ mod stuck;
 mod oversight;
 mod uploads;
 
+pub use super::folders::DATABASE_FILE;
 use super::{event::Event, owner::Owner};
 use crate::model::{Session, SessionId, Timestamp};
 pub use admin::StoredPassword;
@@ -80,9 +81,6 @@ pub use stuck::{ANY_IDLE_SECS, Resolution, STALLED_SECS, SessionHealth, StuckSes
 use tokio::{sync::Mutex, time};
 use tokio_util::sync::CancellationToken;
 pub use uploads::{AddUploadError, PartRow, UnfinishedLimits, UploadRow};
-
-/// The SQLite database in a data folder.
-pub const DATABASE_FILE: &str = "hark.sqlite";
 
 /// Sessions and segments in a database.
 #[derive(Clone, Debug)]

@@ -23,7 +23,6 @@ use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, File},
     io::{self, BufReader, Read},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -66,9 +65,9 @@ pub async fn restore(args: RestoreArgs) -> Result<(), String> {
     };
     let data = args.store.data_dir();
     let folder = data.display();
-    let unusable = |error: io::Error| format!("the data folder '{folder}' can't be used: {error}");
+    let unusable = |error: io::Error| format!("the data folder {}", folders::unusable(data, data, &error));
     folders::make_folder(data).map_err(unusable)?;
-    check_user(data)?;
+    folders::check_user(data, "hark restore - < FILE")?;
     let lock = File::create(data.join("hark.lock")).map_err(unusable)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| format!("the data folder '{folder}' is in use by a running Hark. Stop that one first"))?;
@@ -118,19 +117,6 @@ async fn check(input: Box<dyn Read + Send>, staged: &Path) -> Result<Manifest, S
         )),
         Err(error) => Err(format!("its database can't be opened: {error}")),
     }
-}
-
-/// Refuses to write as root into the folder of another user, who couldn't read it.
-fn check_user(data: &Path) -> Result<(), String> {
-    let owner = data.metadata().map_err(|e| e.to_string())?.uid();
-    if rustix::process::geteuid().is_root() && owner != 0 {
-        return Err(format!(
-            "the data folder '{}' belongs to the user {owner}, who couldn't read what root writes. Run this as that user, \
-             for example: sudo -u '#{owner}' hark restore - < FILE",
-            data.display()
-        ));
-    }
-    Ok(())
 }
 
 /// Whether the backup may be put into the folder.

