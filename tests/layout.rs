@@ -234,3 +234,28 @@ fn documented_backups_are_for_their_user_only() {
     }
     assert_eq!(seen, 3);
 }
+
+/// Otherwise `hark doctor`, run by it, finds that folders can be written which the service can't.
+#[test]
+fn commands_beside_the_service_run_as_it_does() {
+    let unit = read("deploy/hark.service");
+    let document = read("docs/deploy.md");
+    let (_, function) = document.split_once("as_hark() {").unwrap();
+    let (function, _) = function.split_once('}').unwrap();
+    let given: Vec<&str> = function.split_whitespace().filter(|word| word.contains('=')).collect();
+    for setting in &given {
+        assert!(unit.lines().any(|line| line == *setting), "the unit doesn't have {setting}");
+    }
+    // Whatever decides as whom it runs, with which settings, and what it may write.
+    for name in [
+        "User",
+        "StateDirectory",
+        "StateDirectoryMode",
+        "ProtectSystem",
+        "PrivateTmp",
+        "Environment",
+        "EnvironmentFile",
+    ] {
+        assert!(given.iter().any(|setting| setting.split('=').next() == Some(name)), "as_hark lacks {name}=");
+    }
+}

@@ -11,6 +11,8 @@ use std::{
 
 /// The SQLite database in a data folder.
 pub const DATABASE_FILE: &str = "hark.sqlite";
+/// What systemd sets for a service.
+const IN_SERVICE: &str = "INVOCATION_ID";
 
 /// Sets the umask, so that no other user of the machine can read files that this process and its children create from
 /// now on.
@@ -64,7 +66,8 @@ fn foreign(data: &Path, command: &str, owner: &str) -> String {
     )
 }
 
-/// What an operator is told of a file or folder that can't be used: the error, and if its owner is the reason, that.
+/// What an operator is told of a file or folder that can't be used: the error, and if its owner or the system's settings are
+/// the reason, that.
 #[must_use]
 pub fn explain(path: &Path, error: &io::Error) -> String {
     match error.kind() {
@@ -72,6 +75,9 @@ pub fn explain(path: &Path, error: &io::Error) -> String {
             Some(denied) => format!("{error}: {}", denied.fact()),
             None => error.to_string(),
         },
+        io::ErrorKind::ReadOnlyFilesystem if std::env::var_os(IN_SERVICE).is_some() => {
+            format!("{error}{}", read_only(path))
+        }
         _ => error.to_string(),
     }
 }
@@ -91,6 +97,14 @@ pub fn unusable(data: &Path, path: &Path, error: &io::Error) -> String {
     }
     let text = format!("'{}' can't be used: {}. {ways}", path.display(), explain(path, error));
     text.trim_end_matches([' ', '.']).to_owned()
+}
+
+fn read_only(path: &Path) -> String {
+    format!(
+        ". A service of systemd may write only where its unit says: with 'systemctl edit hark' add ReadWritePaths={} below \
+         [Service]",
+        path.display()
+    )
 }
 
 /// A file or folder that this process may not use, or that keeps it from one.
@@ -199,6 +213,8 @@ mod tests {
         );
         fs::write(data.path().join(DATABASE_FILE), "").unwrap();
         assert_eq!(told(), format!("'{shown}' can't be used: not a directory"));
+        let line = read_only(Path::new("/mnt/hark"));
+        assert!(line.contains("'systemctl edit hark' add ReadWritePaths=/mnt/hark below [Service]"), "{line}");
     }
 
     #[test]
