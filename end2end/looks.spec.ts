@@ -45,6 +45,21 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await page.emulateMedia({ media: 'screen' });
         await visit(page, '/');
         await check('list');
+        // The name of its model is longer than the line.
+        await page.route('**/api/get_session*', async route => {
+          const response = await route.fetch();
+          const detail = await response.json();
+          detail.transcript.session.model = 'large-v3-turbo-q5_0-fine-tuned-on-old-recordings';
+          await route.fulfill({ response, json: detail });
+        });
+        await page.getByTestId('session-title').first().click();
+        await expect(page.getByTestId('outcome')).toContainText('fine-tuned');
+        const [card, toggle] = [page.getByTestId('status-card'), page.getByTestId('status-toggle')];
+        const right = (part: typeof card) => part.evaluate(e => e.getBoundingClientRect().right);
+        expect(await right(toggle), 'the button is within the card').toBeLessThanOrEqual(await right(card));
+        await check('session-long-model');
+        await page.unroute('**/api/get_session*');
+        await visit(page, '/');
         await page.emulateMedia({ media: 'print' });
         await expect(page.getByTestId('search')).toBeHidden();
         await page.emulateMedia({ media: 'screen' });
