@@ -119,8 +119,9 @@ test('an upload that is not wanted any more is removed', async ({ page, allow },
   await visit(page, '/upload');
   await line.fast();
   expect((await page.request.get(address)).status()).toBe(200);
-  await page.getByTestId('forget').click();
+  await page.getByTestId('forget').press('Enter');
   await expect(page.getByTestId('unfinished')).toHaveCount(0);
+  await expect(page.getByTestId('file-input')).toBeFocused();
   await expect.poll(async () => (await page.request.get(address)).status()).toBe(404);
   await visit(page, '/upload');
   await expect(page.getByTestId('unfinished')).toHaveCount(0);

@@ -206,6 +206,47 @@ test.describe('with a fast engine', () => {
     await expect(total).toHaveCount(0);
   });
 
+  test('the focus moves on when what has it goes', async ({ page }, info) => {
+    const files = await recordings(info, ['one.wav', 'two.wav', 'three.wav'], 60);
+    const input = page.getByTestId('file-input');
+    const button = (action: string, name: string) => page.getByRole('button', { name: `${action} ${name}` });
+    const group = (name: string) => page.getByRole('group', { name: `Actions for ${name}` });
+    await visit(page, '/upload');
+    const devtools = await throttle(page, 100_000);
+    await input.setInputFiles(files);
+    await page.getByTestId('upload-submit').click();
+    await button('Cancel', 'two.wav').press('Enter');
+    await expect(group('two.wav')).toBeFocused();
+    await button('Retry', 'two.wav').press('Enter');
+    await expect(button('Cancel', 'two.wav')).toBeVisible();
+    await expect(group('two.wav')).toBeFocused();
+    await button('Cancel', 'two.wav').press('Enter');
+    await button('Remove', 'two.wav').press('Enter');
+    await expect(group('three.wav')).toBeFocused();
+    await button('Cancel', 'three.wav').press('Enter');
+    await button('Remove', 'three.wav').press('Enter');
+    await expect(group('one.wav')).toBeFocused();
+
+    // On the list, an upload that has become a session goes by itself.
+    await page.locator('.nav a[href="/"]').click();
+    await button('Cancel', 'one.wav').focus();
+    await throttle(page, -1, devtools);
+    await expect(page.getByTestId('uploads')).toHaveCount(0);
+    await expect(page.locator('#main')).toBeFocused();
+
+    await page.locator('.nav a[href="/upload"]').click();
+    await throttle(page, 100_000, devtools);
+    await input.setInputFiles(files.slice(1));
+    await page.getByTestId('upload-submit').click();
+    await button('Cancel', 'three.wav').focus();
+    await throttle(page, -1, devtools);
+    await expect(button('Remove', 'three.wav')).toBeVisible();
+    await expect(group('three.wav')).toBeFocused();
+    for (const name of ['three.wav', 'two.wav', 'one.wav']) await button('Remove', name).press('Enter');
+    await expect(page.getByTestId('uploads')).toHaveCount(0);
+    await expect(input).toBeFocused();
+  });
+
   test('leaving asks first while files wait or are sent', async ({ page }, info) => {
     const [file] = await recordings(info, ['long.wav'], 100);
     const asked: string[] = [];

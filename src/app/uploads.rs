@@ -3,18 +3,34 @@
 //! header their number.
 
 use crate::{
-    app::effect,
+    app::{MAIN, effect},
     feed::{
         Feed,
         browser::{dom, upload},
         uploads::{Event, Picked, Queue, Unfinished, UploadOptions},
     },
-    model::{SessionId, page::UploadInfo},
+    model::{SessionId, page::UploadInfo, text},
 };
 use leptos::prelude::*;
 
 /// The largest part before the server has said what it accepts, in bytes: every server accepts it.
 const MIN_PART_LIMIT: u64 = 1024 * 1024;
+
+/// The id of the input that chooses files.
+pub(crate) const FILE_INPUT: &str = "file";
+
+/// The id of the list's section with the uploads that aren't sessions yet.
+pub(crate) const UNFINISHED: &str = "unfinished-uploads";
+
+/// The id of the group of buttons of an upload.
+pub(crate) fn actions_id(key: u32) -> String {
+    format!("upload-{key}")
+}
+
+/// The id of the button that removes an upload that an earlier page has begun.
+pub(crate) fn forget_id(key: &str) -> String {
+    format!("forget-{}", text::percent_encode(key))
+}
 
 /// A handle to the uploads.
 #[derive(Clone, Copy)]
@@ -100,14 +116,33 @@ impl Uploads {
         }
     }
 
-    /// Removes an upload that an earlier page has begun.
+    /// Removes an upload that an earlier page has begun. The focus moves on as in the list of uploads.
     pub(crate) fn forget(self, key: &str) {
+        let neighbour = self.unfinished.with_untracked(|all| {
+            let at = all.iter().position(|one| one.key == key)?;
+            all.get(at + 1).or_else(|| all.get(at.checked_sub(1)?)).map(|one| forget_id(&one.key))
+        });
+        dom::focus(&neighbour.unwrap_or_else(|| FILE_INPUT.to_owned()));
         upload::remove(key);
         self.unfinished.update(|unfinished| unfinished.retain(|one| one.key != key));
     }
 
+    /// Moves the focus from the buttons of an upload, which change with its phase, to what stays: their group, or if the upload
+    /// itself goes from where it is shown, the group of its neighbour, or what chooses files, or the page.
+    fn keep_focus(self, key: u32, goes: bool) {
+        let group = actions_id(key);
+        if !dom::has_focus(&group) {
+            return;
+        }
+        let in_list = dom::has_focus(UNFINISHED);
+        let neighbour = || self.queue.with_untracked(|queue| queue.neighbour(key, in_list)).map(actions_id);
+        let otherwise = || if in_list { MAIN } else { FILE_INPUT }.to_owned();
+        dom::focus(&if goes { neighbour().unwrap_or_else(otherwise) } else { group });
+    }
+
     /// Cancels an upload that waits or is being sent.
     pub(crate) fn abort(self, key: u32) {
+        self.keep_focus(key, false);
         upload::abort(key);
         self.queue.update(|queue| queue.abort(key));
         self.start_next();
@@ -115,12 +150,14 @@ impl Uploads {
 
     /// Tries an upload again.
     pub(crate) fn retry(self, key: u32) {
+        self.keep_focus(key, false);
         self.queue.update(|queue| queue.retry(key));
         self.start_next();
     }
 
     /// Removes an upload from the list.
     pub(crate) fn remove(self, key: u32) {
+        self.keep_focus(key, true);
         upload::abort(key);
         upload::discard(key);
         self.queue.update(|queue| queue.remove(key));
@@ -135,6 +172,7 @@ impl Uploads {
     }
 
     fn on(self, key: u32, event: Event) {
+        let is_session = matches!(event, Event::Done(_) | Event::SentBefore(_));
         let (ended, created) = match &event {
             Event::Found { .. } | Event::Sent { .. } | Event::Stalled => (false, None),
             Event::SentBefore(status) => {
@@ -152,6 +190,10 @@ impl Uploads {
         if let Some(id) = created {
             upload::discard(key);
             self.created.set(Some(id));
+        }
+        if ended {
+            // The list shows only what isn't a session.
+            self.keep_focus(key, is_session && dom::has_focus(UNFINISHED));
         }
         self.queue.update(|queue| queue.on(key, event));
         if ended {

@@ -156,6 +156,12 @@ impl Upload {
         matches!(self.phase, Phase::Sending { stalled: true, .. })
     }
 
+    /// Whether it is a session, made by it or before.
+    #[must_use]
+    pub fn is_session(&self) -> bool {
+        matches!(self.phase, Phase::Done(_) | Phase::SentBefore(_))
+    }
+
     /// Whether it waits or is being sent.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -296,6 +302,16 @@ impl Queue {
         self.uploads.iter().find(|u| u.key == key)
     }
 
+    /// The upload behind this one, or the one before it if it is the last: where somebody is when this one goes. `unfinished`: only
+    /// of those that aren't sessions.
+    #[must_use]
+    pub fn neighbour(&self, key: u32, unfinished: bool) -> Option<u32> {
+        let at = self.uploads.iter().position(|u| u.key == key)?;
+        let (before, behind) = (&self.uploads[..at], &self.uploads[at + 1..]);
+        let mut shown = behind.iter().chain(before.iter().rev()).filter(|u| !(unfinished && u.is_session()));
+        shown.next().map(|u| u.key)
+    }
+
     fn get_mut(&mut self, key: u32) -> Option<&mut Upload> {
         self.uploads.iter_mut().find(|u| u.key == key)
     }
@@ -309,7 +325,7 @@ impl Queue {
     /// Whether an upload isn't a session: it waits, is being sent, has failed or was cancelled.
     #[must_use]
     pub fn has_unfinished(&self) -> bool {
-        self.uploads.iter().any(|u| !matches!(u.phase, Phase::Done(_) | Phase::SentBefore(_)))
+        self.uploads.iter().any(|u| !u.is_session())
     }
 
     /// The uploads of this run together; none once all have ended.

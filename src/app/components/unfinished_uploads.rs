@@ -2,7 +2,10 @@
 //! the upload page.
 
 use crate::{
-    app::{detours::live_text, uploads::Uploads},
+    app::{
+        detours::live_text,
+        uploads::{Uploads, forget_id},
+    },
     feed::uploads::Unfinished,
 };
 use leptos::prelude::*;
@@ -29,7 +32,7 @@ pub fn UnfinishedUploads() -> impl IntoView {
                                 <li>
                                     <bdi inner_html=label.clone()></bdi>
                                     <span class="muted" data-testid="unfinished-share" inner_html=words></span>
-                                    <button class="button quiet" type="button" data-testid="forget" on:click=move |_| uploads.forget(&upload.key)>
+                                    <button class="button quiet" type="button" id=forget_id(&upload.key) data-testid="forget" on:click=move |_| uploads.forget(&upload.key)>
                                         <span>"Remove"<span class="hidden">" " <bdi inner_html=label></bdi></span></span>
                                     </button>
                                 </li>

@@ -2,7 +2,11 @@
 
 use super::{Icon, ProgressBar, StateChip, Symbol, announce_milestones};
 use crate::{
-    app::{detours::live_text, uploads::Uploads, words},
+    app::{
+        detours::live_text,
+        uploads::{Uploads, actions_id},
+        words,
+    },
     feed::{
         Feed,
         reduce::View,
@@ -82,7 +86,7 @@ pub fn UploadItem(uploads: Uploads, key: u32) -> impl IntoView {
                 view! { <p class="upload-details" role=role data-testid=hook inner_html=move || live_text(words())></p> }
             }}
             {move || done.get().map(|status| view! { <UploadedSession status=*status name/> })}
-            <div class="row-actions">
+            <div class="row-actions" id=actions_id(key) tabindex="-1" role="group" aria-label=format!("Actions for {}", name.get_untracked())>
                 <Show when=move || open.get()>
                     <button class="button quiet" type="button" data-testid="cancel" on:click=move |_| uploads.abort(key)>
                         <Icon symbol=Symbol::Cancelled/><span>"Cancel"<span class="hidden">" " {name}</span></span>

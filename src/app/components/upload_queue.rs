@@ -2,8 +2,11 @@
 
 use super::{ProgressBar, UploadItem};
 use crate::{
-    app::{detours::live_text, uploads::Uploads},
-    feed::uploads::{Phase, Total},
+    app::{
+        detours::live_text,
+        uploads::{UNFINISHED, Uploads},
+    },
+    feed::uploads::Total,
 };
 use leptos::prelude::*;
 use leptos_router::components::A;
@@ -18,10 +21,7 @@ pub fn UploadQueue(
     let uploads = Uploads::expect();
     let keys = Memo::new(move |_| {
         uploads.queue.with(|queue| {
-            let shown = queue
-                .uploads
-                .iter()
-                .filter(|u| !(unfinished && matches!(u.phase, Phase::Done(_) | Phase::SentBefore(_))));
+            let shown = queue.uploads.iter().filter(|u| !(unfinished && u.is_session()));
             shown.map(|upload| upload.key).collect::<Vec<_>>()
         })
     });
@@ -30,7 +30,7 @@ pub fn UploadQueue(
     let words = move || total.get().as_ref().map(Total::words).unwrap_or_default();
     view! {
         <Show when=move || !keys.with(Vec::is_empty)>
-            <section class="card uploads-section" aria-labelledby="uploads-heading">
+            <section class="card uploads-section" id=unfinished.then_some(UNFINISHED) aria-labelledby="uploads-heading">
                 <h2 id="uploads-heading">"Uploads"</h2>
                 <Show when=move || total.with(Option::is_some)>
                     <div class="uploads-total">

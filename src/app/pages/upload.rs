@@ -12,7 +12,7 @@ use crate::{
         },
         detours::live_text,
         effect,
-        uploads::Uploads,
+        uploads::{FILE_INPUT, Uploads},
     },
     feed::{
         browser::{dom, upload},
@@ -23,9 +23,6 @@ use crate::{
 use leptos::{ev, html, prelude::*};
 use leptos_meta::Title;
 use leptos_router::hooks::use_navigate;
-
-/// The id of the input that chooses files.
-const FILE_INPUT: &str = "file";
 
 /// Shown before anything is sent.
 const COOKIES_BLOCKED: &str = "Your browser blocks Hark's cookie. Without it nobody could find your recording again, not even \

@@ -57,6 +57,12 @@ pub fn notify(_id: &str, _text: &str) {}
 /// Does nothing.
 pub fn focus(_id: &str) {}
 
+/// False: nothing has the focus.
+#[must_use]
+pub fn has_focus(_id: &str) -> bool {
+    false
+}
+
 /// Does nothing.
 pub fn open(_details: NodeRef<html::Details>, _field: NodeRef<html::Input>, _text: &str) {}
 

@@ -42,6 +42,19 @@ fn two_uploads_are_sent_at_once_in_order() {
 }
 
 #[test]
+fn the_neighbour_of_an_upload_is_the_next_one_or_the_one_before() {
+    let mut queue = queue(&[10, 10, 10]);
+    assert_eq!([0, 1, 2, 3].map(|key| queue.neighbour(key, false)), [Some(1), Some(2), Some(1), None]);
+    let _ = queue.start(0.0);
+    queue.on(1, done());
+    assert_eq!([0, 1, 2].map(|key| queue.neighbour(key, true)), [Some(2), Some(2), Some(0)]);
+    assert_eq!(queue.neighbour(2, false), Some(1));
+    queue.remove(0);
+    queue.remove(1);
+    assert_eq!(queue.neighbour(2, false), None);
+}
+
+#[test]
 fn a_file_that_is_too_large_is_never_sent() {
     let mut queue = queue(&[1001, 1000]);
     assert_eq!(keys(&queue.start(0.0)), [1]);
