@@ -2,7 +2,7 @@
 // that were sent before.
 import { writeFile } from 'node:fs/promises';
 import { type CDPSession, type Page, type TestInfo } from '@playwright/test';
-import { expect, test, visit } from './fixtures.ts';
+import { expect, expectGoodLooks, test, visit } from './fixtures.ts';
 import { expectState } from './sessions.ts';
 import { NETWORK_ERRORS, slowEngine, tone } from './tones.ts';
 
@@ -108,6 +108,30 @@ test('an upload goes on after the page was loaded again, when the file is chosen
   expect(parts.offsets[sentBefore]).toBeGreaterThan(0);
   await visit(page, '/upload');
   await expect(unfinished).toHaveCount(0);
+});
+
+test('the list tells of an upload that is not finished, and of what another tab does with it', async ({ page, context, allow }, info) => {
+  allow(NETWORK_ERRORS);
+  page.on('dialog', dialog => void dialog.accept());
+  const { file, line } = await beginUpload(page, info);
+  await visit(page, '/');
+  const unfinished = page.getByTestId('unfinished');
+  await expect(unfinished).toContainText('long.wav');
+  await expect(page.getByTestId('empty')).toHaveCount(0);
+  await expectGoodLooks(page, 'list-unfinished');
+
+  const other = await context.newPage();
+  await visit(other, '/');
+  const share = async () => parseInt((await other.getByTestId('unfinished-share').textContent())!);
+  const before = await share();
+  expect(before).toBeGreaterThan(15);
+  await unfinished.getByRole('link', { name: 'Choose a file again' }).click();
+  await page.waitForURL('/upload');
+  await page.getByTestId('file-input').setInputFiles(file);
+  await expect.poll(share).toBeGreaterThan(before);
+  await line.fast();
+  await page.waitForURL(/\/sessions\//);
+  await expect(other.getByTestId('unfinished')).toHaveCount(0);
 });
 
 test('an upload that is not wanted any more is removed', async ({ page, allow }, info) => {

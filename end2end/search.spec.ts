@@ -37,7 +37,7 @@ for (const javaScriptEnabled of [true, false]) {
       }
 
       await visit(page, '/?q=nowhere');
-      await expect(page.getByTestId('empty')).toBeVisible();
+      await expect(page.getByTestId('empty')).toContainText(/Nothing found\s*No title and no text has “\s*nowhere\s*”\./);
       await expect(page.getByTestId('found')).toHaveCount(0);
     });
   });

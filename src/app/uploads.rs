@@ -102,27 +102,31 @@ impl Uploads {
         self.start_next();
     }
 
-    /// Finds the uploads that earlier pages have begun, and asks the server what it still has of them.
+    /// Finds the uploads that earlier pages have begun, and asks the server what it still has of them. One of them may be under way
+    /// in another tab.
     fn find_unfinished(self) {
         let unfinished = upload::unfinished();
         self.unfinished.set(unfinished.clone());
-        for Unfinished { key, .. } in unfinished {
-            upload::ask_unfinished(&key.clone(), move |sent| {
-                self.unfinished.update(|all| match sent {
-                    Some(sent) => all.iter_mut().filter(|one| one.key == key).for_each(|one| one.sent = sent),
-                    None => all.retain(|one| one.key != key),
-                });
+        let note = move |key: &str, sent: Option<u64>| {
+            self.unfinished.update(|all| match sent {
+                Some(sent) => all.iter_mut().filter(|one| one.key == key).for_each(|one| one.sent = sent),
+                None => all.retain(|one| one.key != key),
             });
+        };
+        for Unfinished { key, .. } in unfinished {
+            upload::ask_unfinished(&key.clone(), move |sent| note(&key, sent));
         }
+        upload::watch_unfinished(note);
     }
 
-    /// Removes an upload that an earlier page has begun. The focus moves on as in the list of uploads.
-    pub(crate) fn forget(self, key: &str) {
+    /// Removes an upload that an earlier page has begun. The focus moves on as in the list of uploads, at its end to the element with
+    /// the id `last`.
+    pub(crate) fn forget(self, key: &str, last: &str) {
         let neighbour = self.unfinished.with_untracked(|all| {
             let at = all.iter().position(|one| one.key == key)?;
             all.get(at + 1).or_else(|| all.get(at.checked_sub(1)?)).map(|one| forget_id(&one.key))
         });
-        dom::focus(&neighbour.unwrap_or_else(|| FILE_INPUT.to_owned()));
+        dom::focus(neighbour.as_deref().unwrap_or(last));
         upload::remove(key);
         self.unfinished.update(|unfinished| unfinished.retain(|one| one.key != key));
     }

@@ -9,7 +9,8 @@ use crate::{
         clock::Clock,
         components::{
             ActionAlert, Alert, Connection, Icon, ListFilters, ListSkeleton, LoadError, Reload, SEARCH_FORM, Selection,
-            SelectionBar, SessionRow, Symbol, TrySampleButton, UploadQueue, retry_on_failure, use_announcer,
+            SelectionBar, SessionRow, Symbol, TrySampleButton, UnfinishedUploads, UploadQueue, retry_on_failure,
+            use_announcer,
         },
         deletions::Deletions,
         detours::{PageTitle, live_text, once_loaded},
@@ -68,6 +69,7 @@ pub fn SessionsPage() -> impl IntoView {
             <Search filter/>
             <A href="/upload" attr:class="button primary"><Icon symbol=Symbol::Upload/>"New transcription"</A>
         </div>
+        <UnfinishedUploads in_list=true/>
         <UploadQueue unfinished=true/>
         <List filter cursor older/>
     }
@@ -248,10 +250,10 @@ fn Rows(
         listing.with(|listing| listing.rows().filter(|row| is_there(row.session.id)).cloned().collect::<Vec<_>>())
     });
     // What is under way stands above the list, which isn't empty then.
-    let uploads = Uploads::expect().queue;
+    let uploads = Uploads::expect();
     let under_way = move || {
         filter.with(|filter| filter.query.is_empty() && filter.conditions() == 0)
-            && uploads.with(|queue| queue.has_unfinished())
+            && (uploads.queue.with(|queue| queue.has_unfinished()) || !uploads.unfinished.with(Vec::is_empty))
     };
     let has_rows = Memo::new(move |_| rows.with(|rows| !rows.is_empty()));
     // Until the rows are watched, their sessions count as they were loaded.
@@ -378,7 +380,7 @@ fn Empty(filter: Memo<Filter>, has_found: Memo<bool>) -> impl IntoView {
     let searched = Memo::new(move |_| !query.with(String::is_empty));
     // What was found in texts stands below and says more.
     let quiet = Memo::new(move |_| searched.get() && has_found.get());
-    let heading = move || if filtered.get() { "Nothing fits" } else { "No title fits" };
+    let heading = move || if filtered.get() { "Nothing fits" } else { "Nothing found" };
     view! {
         <Show when=move || quiet.get()>
             // `bdi` ends any direction marks in the typed text.
@@ -391,7 +393,7 @@ fn Empty(filter: Memo<Filter>, has_found: Memo<bool>) -> impl IntoView {
             <Show when=move || searched.get() || filtered.get()>
                 <h2 inner_html=heading></h2>
                 <p hidden=move || !searched.get()>
-                    "No session has “" <bdi inner_html=move || live_text(query.get())></bdi> "” in its title."
+                    "No title and no text has “" <bdi inner_html=move || live_text(query.get())></bdi> "”."
                 </p>
                 <p hidden=move || !filtered.get()>"The filters may leave out what you look for."</p>
                 <p class="empty-actions"><A href="/" attr:class="button">"Show all sessions"</A></p>

@@ -543,6 +543,16 @@ pub fn ask_unfinished(memory: &str, then: impl FnOnce(Option<u64>) + 'static) {
     let _ = xhr.send();
 }
 
+/// Calls `then` whenever another tab has sent more of a remembered upload, with how much the server has, and when it isn't
+/// remembered any more, with none.
+pub fn watch_unfinished(then: impl Fn(&str, Option<u64>) + 'static) {
+    window_event_listener(ev::storage, move |event| {
+        if let Some(memory) = event.key().filter(|key| key.starts_with(MEMORY)) {
+            then(&memory, remembered(&memory).map(|(sent, _)| sent));
+        }
+    });
+}
+
 /// Removes an upload that is remembered, here and at the server.
 pub fn remove(memory: &str) {
     if let Some(xhr) = remembered(memory).and_then(|(_, address)| open("DELETE", &address, &[])) {

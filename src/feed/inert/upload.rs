@@ -67,6 +67,9 @@ pub fn unfinished() -> Vec<Unfinished> {
 pub fn ask_unfinished(_memory: &str, _then: impl FnOnce(Option<u64>) + 'static) {}
 
 /// Does nothing.
+pub fn watch_unfinished(_then: impl Fn(&str, Option<u64>) + 'static) {}
+
+/// Does nothing.
 pub fn remove(_memory: &str) {}
 
 /// Does nothing.
