@@ -69,6 +69,29 @@ test('the search goes on from the hit that led to the page', async ({ page }) =>
   }
 });
 
+test('what a search has found is announced, and the first list is not', async ({ page }) => {
+  await visit(page, '/');
+  const id = await create(page, clip('wav'));
+  expect(await waitForEnd(page, id)).toBe('completed');
+  await visit(page, '/');
+  await page.evaluate(() => {
+    const announcer = document.querySelector('[data-testid=announcer]')!;
+    const said: string[] = ((window as any).said = []);
+    new MutationObserver(() => said.push(announcer.textContent!)).observe(announcer, { childList: true });
+  });
+  await expect(page.getByTestId('session-row')).toHaveCount(1);
+  const [field, announcer] = [page.getByTestId('search'), page.getByTestId('announcer')];
+  await field.fill('road');
+  await expect(announcer).toHaveText('1 session');
+  expect(await page.evaluate(() => (window as any).said)).toEqual(['1 session']);
+  await field.fill('"line 15"');
+  await expect(announcer).toHaveText('1 line of text');
+  await field.fill('nowhere');
+  await expect(announcer).toHaveText('Nothing found');
+  await field.fill('');
+  await expect(announcer).toHaveText('1 session');
+});
+
 test('a transcript is searched by keyboard and mouse', async ({ page }) => {
   await visit(page, '/');
   const id = await create(page, clip('wav'));

@@ -104,6 +104,20 @@ pub(crate) fn work(running: usize, waiting: usize, left: Option<f64>) -> String 
     parts.into_iter().flatten().chain(left).collect::<Vec<_>>().join(", ")
 }
 
+/// What a list of another search, filter or page has, for screen readers: `50 sessions and more, 1 line of text`. `more`, `more_lines`:
+/// whether there are more than these sessions and lines.
+pub(crate) fn listed(sessions: usize, more: bool, lines: usize, more_lines: bool) -> String {
+    let part = |n: usize, words: String, more: bool| (n > 0).then(|| if more { words + " and more" } else { words });
+    let sessions = part(sessions, text::count(sessions, "session"), more);
+    let lines = part(lines, text::count(lines, "line") + " of text", more_lines);
+    let parts: Vec<_> = sessions.into_iter().chain(lines).collect();
+    match parts.join(", ") {
+        words if !words.is_empty() => words,
+        _ if more_lines => "Nothing found in the newest sessions".to_owned(),
+        _ => "Nothing found".to_owned(),
+    }
+}
+
 /// How updates arrive. `streams`: whether polling is a fallback here.
 pub(crate) fn connection(mode: Mode, streams: bool) -> &'static str {
     match mode {
@@ -183,6 +197,15 @@ mod tests {
         assert_eq!(work(2, 0, Some(2.0)), "2 running, a few seconds");
         assert_eq!(work(0, 1, None), "1 waiting");
         assert_eq!(work(0, 0, Some(5.0)), "");
+    }
+
+    #[test]
+    fn what_a_list_has_is_told_in_few_words() {
+        assert_eq!(listed(1, false, 0, false), "1 session");
+        assert_eq!(listed(50, true, 1, false), "50 sessions and more, 1 line of text");
+        assert_eq!(listed(0, false, 12, true), "12 lines of text and more");
+        assert_eq!(listed(0, false, 0, true), "Nothing found in the newest sessions");
+        assert_eq!(listed(0, false, 0, false), "Nothing found");
     }
 
     #[test]

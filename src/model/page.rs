@@ -45,6 +45,12 @@ pub struct SessionList {
     pub languages: Vec<LanguageInfo>,
     /// What a search has found in texts, as HTML.
     pub found: String,
+    /// How many lines that is.
+    #[serde(default)]
+    pub found_lines: usize,
+    /// Whether more of them may fit than were looked for.
+    #[serde(default)]
+    pub found_more: bool,
 }
 
 /// A language by tag and by its English name.

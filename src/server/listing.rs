@@ -106,13 +106,17 @@ impl Sessions {
             let beginning = beginnings.get(&session.id).cloned().unwrap_or_default();
             ListedSession { session, beginning }
         };
+        let searches = !filter.query.is_empty() && (is_first || older.is_some());
+        let found = if searches { self.found(owner, filter, older).await? } else { SearchPage::default() };
         Ok(SessionList {
             address: String::new(),
             active: active.into_iter().map(listed).collect(),
             sessions: page.sessions.into_iter().map(listed).collect(),
             next_cursor: page.next_cursor,
             languages: self.languages(owner).await?,
-            found: if is_first || older.is_some() { self.found(owner, filter, older).await? } else { String::new() },
+            found: found::html(filter, &found),
+            found_lines: found.sessions.iter().map(|session| session.hits.len()).sum(),
+            found_more: found.next_cursor.is_some() || found.sessions.iter().any(|session| session.more),
         })
     }
 
@@ -127,11 +131,8 @@ impl Sessions {
         Ok(languages)
     }
 
-    /// What a search has found in the texts of the sessions that the filter lets through, as HTML.
-    async fn found(&self, owner: &Owner, filter: &Filter, older: Option<&str>) -> Result<String, Error> {
-        if filter.query.is_empty() {
-            return Ok(String::new());
-        }
+    /// What a search has found in the texts of the sessions that the filter lets through.
+    async fn found(&self, owner: &Owner, filter: &Filter, older: Option<&str>) -> Result<SearchPage, Error> {
         let mut found = self.search(owner, &filter.query, older, None).await?;
         if filter.conditions() > 0 {
             let others = Filter { query: String::new(), ..filter.clone() };
@@ -142,7 +143,7 @@ impl Sessions {
                 self.keep_fitting(owner, &others, &mut found).await?;
             }
         }
-        Ok(found::html(filter, &found))
+        Ok(found)
     }
 
     /// Does the same to several of the owner's sessions, and returns what became of each.

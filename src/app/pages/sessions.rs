@@ -173,7 +173,7 @@ fn List(filter: Memo<Filter>, cursor: Memo<Option<String>>, older: Memo<Option<S
                     {move || list.get().map(|list| list.map(|_| ()))}
                 </ErrorBoundary>
                 <ListFilters filter languages on_change=on_filter.clone()/>
-                <Rows list filter cursor has_found=Memo::new(move |_| found.with(|found| !found.is_empty())) came_back/>
+                <Rows list filter cursor older has_found=Memo::new(move |_| found.with(|found| !found.is_empty())) came_back/>
                 // Made by the server. Kept while it is loaded again.
                 <div inner_html=move || found.get()></div>
             }})}
@@ -187,6 +187,7 @@ fn Rows(
     list: Resource<Result<SessionList, ApiError>>,
     filter: Memo<Filter>,
     cursor: Memo<Option<String>>,
+    older: Memo<Option<String>>,
     /// Whether a search has found something in texts.
     has_found: Memo<bool>,
     /// Whether the rows and the place of the last visit are wanted back.
@@ -248,6 +249,16 @@ fn Rows(
     let selection = Selection::default();
     let rows = Memo::new(move |_| {
         listing.with(|listing| listing.rows().filter(|row| is_there(row.session.id)).cloned().collect::<Vec<_>>())
+    });
+    // Whoever can't see that the list has changed hears what it has now.
+    let told = StoredValue::new(None::<(String, Option<String>)>);
+    effect(move || {
+        let Some(Ok(list)) = list.get() else { return };
+        let now = (list.address, older.get_untracked());
+        if told.try_update_value(|told| told.replace(now.clone())).flatten().is_some_and(|before| before != now) {
+            let more = listing.with_untracked(|listing| listing.next_cursor().is_some());
+            announce(words::listed(rows.with_untracked(Vec::len), more, list.found_lines, list.found_more));
+        }
     });
     // What is under way stands above the list, which isn't empty then.
     let uploads = Uploads::expect();
