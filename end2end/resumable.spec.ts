@@ -43,6 +43,16 @@ async function beginUpload(page: Page, info: TestInfo, title = '') {
 
 const percent = async (page: Page) => Number(await page.getByTestId('upload-progress').getAttribute('aria-valuenow'));
 
+/** Notes what screen readers are told. */
+async function listen(page: Page) {
+  await page.evaluate(() => {
+    const announcer = document.querySelector('[data-testid=announcer]')!;
+    const said: string[] = ((window as any).said = []);
+    new MutationObserver(() => said.push(announcer.textContent!)).observe(announcer, { childList: true });
+  });
+  return () => page.evaluate(() => ((window as any).said as string[]).filter(text => text !== ''));
+}
+
 /** Checks that the page shows the session of this recording. */
 async function expectRecording(page: Page, recording: Buffer) {
   await page.waitForURL(/\/sessions\//);
@@ -55,12 +65,17 @@ async function expectRecording(page: Page, recording: Buffer) {
 test('an upload goes on by itself when the network is back', async ({ page, allow }, info) => {
   allow(NETWORK_ERRORS);
   const { recording, line, parts } = await beginUpload(page, info);
+  const said = await listen(page);
   await line.cut();
   const details = page.getByTestId('upload-details');
   await expect(details).toContainText('The connection broke');
   const before = await percent(page);
   expect(before).toBeGreaterThan(15);
   await expect(page.getByTestId('upload-item')).toHaveAttribute('data-phase', 'sending');
+  await expect.poll(said).toEqual(['The connection broke. The upload goes on as soon as it is back.']);
+  await line.slow();
+  await expect.poll(said).toHaveLength(2);
+  expect((await said())[1]).toBe('The connection is back, and the upload goes on.');
   await line.fast();
   await expectRecording(page, recording);
   // Only the part that was cut was sent twice, if at all.
@@ -165,10 +180,12 @@ test('a file that was sent before is offered, and sent again only if it is wante
   const first = new URL(page.url()).pathname;
   await page.locator('.nav a[href="/upload"]').click();
   const sent = parts.offsets.length;
+  const said = await listen(page);
   await send();
   const item = page.getByTestId('upload-item');
   await expect(item).toHaveAttribute('data-phase', 'sent-before');
   await expect(item).toContainText('You have sent this file before');
+  await expect.poll(said).toEqual(["talk.wav: You have sent this file before. It wasn't sent again."]);
   await expect(item.getByTestId('state')).toHaveAttribute('data-state', 'completed');
   await expect(item.getByTestId('upload-session')).toHaveAttribute('href', first);
   expect(parts.offsets.length, 'nothing was sent').toBe(sent);

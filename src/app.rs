@@ -118,9 +118,9 @@ pub fn App() -> impl IntoView {
     provide_failed_form();
     Feed::provide();
     clock::Clock::provide();
-    uploads::Uploads::provide();
-    listing::KeptListing::provide();
     provide_announcer();
+    uploads::Uploads::provide(use_announcer());
+    listing::KeptListing::provide();
     deletions::Deletions::provide(use_announcer());
     // Effects run after hydration.
     effect(dom::mark_hydrated);

@@ -16,6 +16,9 @@ use leptos::prelude::*;
 /// The largest part before the server has said what it accepts, in bytes: every server accepts it.
 const MIN_PART_LIMIT: u64 = 1024 * 1024;
 
+/// What is said of a file that was sent before.
+pub(crate) const SENT_BEFORE: &str = "You have sent this file before. It wasn't sent again.";
+
 /// The id of the input that chooses files.
 pub(crate) const FILE_INPUT: &str = "file";
 
@@ -45,11 +48,12 @@ pub struct Uploads {
     /// The session that the last upload created. The upload page opens it if that was the only upload.
     pub created: RwSignal<Option<SessionId>>,
     feed: Feed,
+    announce: Callback<(String,)>,
 }
 
 impl Uploads {
-    /// Makes the handle and puts it into the context.
-    pub(crate) fn provide() {
+    /// Makes the handle and puts it into the context. `announce` tells screen readers.
+    pub(crate) fn provide(announce: impl Fn(String) + Send + Sync + 'static) {
         let uploads = Self {
             queue: RwSignal::default(),
             chosen: RwSignal::default(),
@@ -57,6 +61,7 @@ impl Uploads {
             limits: StoredValue::new((u64::MAX, MIN_PART_LIMIT)),
             created: RwSignal::default(),
             feed: Feed::expect(),
+            announce: Callback::new(move |(text,)| announce(text)),
         };
         provide_context(uploads);
         effect(move || uploads.find_unfinished());
@@ -168,6 +173,10 @@ impl Uploads {
         self.start_next();
     }
 
+    fn announce(self, text: String) {
+        self.announce.run((text,));
+    }
+
     fn start_next(self) {
         let started = self.queue.try_update(|queue| queue.start(upload::now())).unwrap_or_default();
         for (key, options) in started {
@@ -176,10 +185,14 @@ impl Uploads {
     }
 
     fn on(self, key: u32, event: Event) {
+        let was_stalled = self.queue.with_untracked(Queue::is_stalled);
+        let goes_on = matches!(event, Event::Found { .. } | Event::Sent { .. });
         let is_session = matches!(event, Event::Done(_) | Event::SentBefore(_));
         let (ended, created) = match &event {
             Event::Found { .. } | Event::Sent { .. } | Event::Stalled => (false, None),
             Event::SentBefore(status) => {
+                let name = self.queue.with_untracked(|queue| queue.get(key).map(|upload| upload.name.clone()));
+                self.announce(format!("{}: {SENT_BEFORE}", name.unwrap_or_default()));
                 self.feed.status(status.as_ref().clone());
                 (true, None)
             }
@@ -200,6 +213,14 @@ impl Uploads {
             self.keep_focus(key, is_session && dom::has_focus(UNFINISHED));
         }
         self.queue.update(|queue| queue.on(key, event));
+        // Once for all of them, and not for each attempt.
+        match (was_stalled, self.queue.with_untracked(Queue::is_stalled)) {
+            (false, true) => {
+                self.announce("The connection broke. The upload goes on as soon as it is back.".to_owned())
+            }
+            (true, false) if goes_on => self.announce("The connection is back, and the upload goes on.".to_owned()),
+            _ => {}
+        }
         if ended {
             self.start_next();
         }

@@ -322,6 +322,12 @@ impl Queue {
         self.uploads.iter().filter(|u| u.is_open()).count()
     }
 
+    /// Whether the connection is broken over which an upload is sent.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.uploads.iter().any(Upload::is_stalled)
+    }
+
     /// Whether an upload isn't a session: it waits, is being sent, has failed or was cancelled.
     #[must_use]
     pub fn has_unfinished(&self) -> bool {

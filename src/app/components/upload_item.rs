@@ -4,7 +4,7 @@ use super::{Icon, ProgressBar, StateChip, Symbol, announce_milestones};
 use crate::{
     app::{
         detours::live_text,
-        uploads::{Uploads, actions_id},
+        uploads::{SENT_BEFORE, Uploads, actions_id},
         words,
     },
     feed::{
@@ -31,7 +31,7 @@ fn details(upload: &Upload) -> String {
         }
         // The session says the rest.
         Phase::Done(_) => bytes(upload.bytes),
-        Phase::SentBefore(_) => "You have sent this file before. It wasn't sent again.".to_owned(),
+        Phase::SentBefore(_) => SENT_BEFORE.to_owned(),
         Phase::Failed(message) => message.clone(),
         Phase::Aborted => "Cancelled".to_owned(),
     }

@@ -55,6 +55,22 @@ fn the_neighbour_of_an_upload_is_the_next_one_or_the_one_before() {
 }
 
 #[test]
+fn the_queue_is_stalled_while_one_of_its_uploads_is() {
+    let mut queue = queue(&[10, 10, 10]);
+    let _ = queue.start(0.0);
+    assert!(!queue.is_stalled());
+    queue.on(0, Event::Stalled);
+    queue.on(1, Event::Stalled);
+    queue.on(0, sent(5, 1.0));
+    assert!(queue.is_stalled());
+    queue.on(1, Event::Found { bytes: 5, at: 1.0 });
+    assert!(!queue.is_stalled());
+    queue.on(1, Event::Stalled);
+    queue.abort(1);
+    assert!(!queue.is_stalled());
+}
+
+#[test]
 fn a_file_that_is_too_large_is_never_sent() {
     let mut queue = queue(&[1001, 1000]);
     assert_eq!(keys(&queue.start(0.0)), [1]);
