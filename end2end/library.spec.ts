@@ -506,6 +506,32 @@ test.describe('deleting', () => {
     expect(await status(page, ids[0])).toBe(200);
   });
 
+  for (const javaScriptEnabled of [true, false]) {
+    test.describe(javaScriptEnabled ? 'on its page' : 'on its page, without scripts', () => {
+      test.use({ javaScriptEnabled });
+
+      test(javaScriptEnabled ? 'leads back to the search that led there' : 'leads to the list', async ({ page }) => {
+        const ids = await begin(page);
+        const extra = await addAll(page, [['one & two?', 1, 'en']]);
+        await visit(page, '/?q=one');
+        await page.locator(`[data-session="${extra[0]}"]`).getByTestId('session-title').click();
+        await page.getByTestId('delete').click();
+        await page.getByTestId('confirm-delete').click();
+        await page.waitForURL(javaScriptEnabled ? '/?q=one' : '/');
+        await expect(rows(page)).toHaveCount(javaScriptEnabled ? 1 : 2);
+        if (javaScriptEnabled) await expect(page.locator('#main')).toBeFocused();
+        expect(await status(page, extra[0])).toBe(404);
+        // Also with what an address has to encode, on a page that was loaded.
+        await visit(page, `/?q=${encodeURIComponent('"one"')}&order=title`);
+        await visit(page, `/sessions/${ids[0]}`);
+        await page.getByTestId('delete').click();
+        await page.getByTestId('confirm-delete').click();
+        await page.waitForURL(javaScriptEnabled ? '/?q=%22one%22&order=title' : '/');
+        expect(await status(page, ids[0])).toBe(404);
+      });
+    });
+  }
+
   test('texts are copied and downloaded in the row', async ({ page, context }) => {
     await context.grantPermissions(['clipboard-read', 'clipboard-write']);
     const [id] = await begin(page);

@@ -130,19 +130,22 @@ pub async fn rename_session(id: SessionId, title: String) -> Result<Session, Api
     Ok(session)
 }
 
-/// Deletes a session, its recording and its segments, then redirects from the session's page to the list.
+/// Deletes a session, its recording and its segments, then redirects from the session's page to the list, with the query `list`, which
+/// is what it was searched and filtered by.
 ///
 /// # Errors
 /// `not_found` as above.
 #[server]
-pub async fn delete_session(id: SessionId) -> Result<(), ApiError> {
-    use crate::server::pages;
+pub async fn delete_session(id: SessionId, #[server(default)] list: String) -> Result<(), ApiError> {
+    use crate::{model::Filter, server::pages};
     pages::answer(async |c| c.state.sessions.delete(&c.owner, id).await).await?;
     // Only the session's own page has nothing more to show. The list, which may be a search, stays open.
     let headers = leptos_axum::extract::<axum::http::HeaderMap>().await.unwrap_or_default();
     let from = headers.get("referer").and_then(|v| v.to_str().ok());
     if from.is_none_or(|from| from.contains("/sessions/")) {
-        leptos_axum::redirect("/");
+        // Read and written anew, so that it is nothing but a query.
+        let query = Filter::from_query(&list).to_query();
+        leptos_axum::redirect(&if query.is_empty() { "/".to_owned() } else { format!("/?{query}") });
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::{
         deletions::Deletions,
         detours::live_text,
         effect,
+        listing::LIST_ADDRESS,
     },
     feed::browser::dom,
     model::SessionId,
@@ -90,6 +91,14 @@ pub fn DeleteButton(
     let at_once = move || undo && clock.is_hydrated();
     let delete = ServerAction::<DeleteSession>::new();
     let details = NodeRef::new();
+    // What the list that led to the session's page was searched and filtered by: without scripts nobody knows.
+    let list = RwSignal::new(String::new());
+    if !undo {
+        effect(move || {
+            let kept = dom::kept(LIST_ADDRESS).unwrap_or_default();
+            list.set(kept.strip_prefix("/?").unwrap_or_default().to_owned());
+        });
+    }
     effect(move || {
         if let Some(answer) = delete.value().get() {
             actions.deleted(id, answer);
@@ -109,6 +118,7 @@ pub fn DeleteButton(
             </summary>
             <ActionForm action=delete>
                 <input type="hidden" name="id" value=id.to_string()/>
+                <input type="hidden" name="list" value=move || list.get()/>
                 <p>"The recording and its transcript will be gone for good."</p>
                 <button class="button danger" data-testid="confirm-delete" disabled=delete.pending()>
                     "Delete for good"
