@@ -1,9 +1,12 @@
 //! Workers outside Hark that report on many sessions at once: several reports in one request, on both databases; and
-//! messages over Redis while the database stands still.
+//! messages over Redis while the database stands still; and what watchers learn after a crash of Hark.
 
 #[path = "support/postgres.rs"]
 #[allow(unreachable_pub, reason = "shared by test binaries")]
 mod postgres;
+#[path = "support/process.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
+mod process;
 #[path = "support/redis.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared by test binaries")]
 mod redis;
@@ -13,6 +16,7 @@ mod servers;
 mod support;
 
 use postgres::Postgres;
+use process::Setup;
 use redis::Redis;
 use reqwest::{Body, StatusCode, header};
 use serde_json::{Value, json};
@@ -464,4 +468,125 @@ async fn watchers_do_not_wait_for_a_change_to_be_stored_but_its_worker_does() {
     assert_eq!((version, &*stage), (7, "transcribing"));
     let (code, answer) = put(&me, &id, &change).await;
     assert_eq!((code, &answer["error"]["code"]), (StatusCode::CONFLICT, &json!("stale_version")));
+}
+
+/// A client that watches one session and comes back with the id of the last event that it saw.
+struct Returning {
+    id: String,
+    last: String,
+}
+
+impl Returning {
+    async fn open(&self, me: &Visitor) -> reqwest::Response {
+        let path = format!("/api/v1/sessions/{}/status/stream", self.id);
+        me.send(me.request("GET", &path).header("last-event-id", &self.last)).await
+    }
+
+    /// Reads on until a status is as wanted; returns it.
+    async fn read(&mut self, stream: &mut Sse, is_so: impl Fn(&Value) -> bool) -> Value {
+        let read = async {
+            loop {
+                let event = stream.next().await.unwrap_or_else(|| panic!("it ended after {}", self.last));
+                if !event.id.is_empty() {
+                    self.last = event.id.clone();
+                }
+                if event.event == "status" && is_so(&event.json()) {
+                    return event.json();
+                }
+            }
+        };
+        time::timeout(TIMEOUT, read).await.expect("the status comes")
+    }
+
+    async fn come_and_read(&mut self, me: &Visitor, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut stream = Sse::new(self.open(me).await);
+        self.read(&mut stream, is_so).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_kill_leaves_watchers_behind() {
+    let folder = TempDir::new().unwrap();
+    let setup = Setup::new(folder.path(), &["--workers", "0"]).env(&[("HARK_WORKER_TOKEN", TOKEN.to_owned())]);
+    let mut node = setup.start();
+    let me = node.visitor();
+    me.cookie().await;
+    // Workers that name no version, that count themselves, and that number by microseconds.
+    const MICROS: u64 = 1_795_000_000_000_000;
+    let [plain, batched, counting, timed] =
+        [session(&me).await, session(&me).await, session(&me).await, session(&me).await];
+    for (id, first) in [(&plain, None), (&batched, None), (&counting, Some(2)), (&timed, Some(MICROS))] {
+        let (code, answer) = put(&me, id, &json!({"version": first, "stage": "transcribing"})).await;
+        assert_eq!(code, StatusCode::OK, "{answer}");
+    }
+    for n in 1..=28 {
+        for (id, version) in
+            [(&plain, None), (&batched, None), (&counting, Some(2 + n)), (&timed, Some(MICROS + 900_000 * n))]
+        {
+            let (code, answer) = put(&me, id, &json!({"version": version, "progress": 2 * n})).await;
+            assert_eq!(code, StatusCode::OK, "{answer}");
+        }
+    }
+    let mut watchers = Vec::new();
+    for id in [&plain, &batched, &counting, &timed] {
+        let mut watcher = Returning { id: id.clone(), last: "0.0".to_owned() };
+        watcher.come_and_read(&me, |status| status["progress"] == json!(56.0)).await;
+        watchers.push(watcher);
+    }
+    let tag = me.get(&format!("/api/v1/sessions/{plain}/status")).await.headers()["etag"].clone();
+    assert_eq!(watchers[0].last, "30.0");
+
+    node.kill();
+    node = setup.start();
+    let me = me.at(&node.url);
+    assert_eq!(status(&me, &plain).await["version"], 2, "progress is stored late");
+    let mut list = Sse::new(me.get("/api/v1/status/stream").await);
+    let mut streams = Vec::new();
+    for watcher in &watchers {
+        streams.push(Sse::new(watcher.open(&me).await));
+    }
+    let (code, answer) = put(&me, &plain, &json!({"progress": 61})).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    let results = report(&me, &[json!({"session_id": batched, "progress": 61})]).await;
+    assert_eq!(results[0]["error"], Value::Null, "{results:?}");
+    for (watcher, stream) in watchers.iter_mut().zip(&mut streams).take(2) {
+        watcher.read(stream, |status| status["progress"] == json!(61.0)).await;
+    }
+    // So does who polls, however often the versions that were announced before are reached.
+    let polled = me.request("GET", &format!("/api/v1/sessions/{plain}/status")).header("if-none-match", tag);
+    assert_eq!(me.send(polled).await.json::<Value>().await.unwrap()["progress"], json!(61.0));
+    let above = |event: &support::SseEvent| event.event == "status" && event.json()["version"].as_u64() > Some(1 << 32);
+    time::timeout(TIMEOUT, async { while !list.next().await.is_some_and(|event| above(&event)) {} }).await.unwrap();
+    // An end's version doesn't matter, also where the worker names one.
+    let (code, answer) = put(&me, &counting, &json!({"version": 3, "status": "completed"})).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    watchers[2].read(&mut streams[2], |status| status["status"] == "completed").await;
+    assert!(me.post(&format!("/api/v1/sessions/{timed}/cancel")).await.status().is_success());
+    watchers[3].read(&mut streams[3], |status| status["status"] == "cancelled").await;
+    drop((list, streams));
+
+    // What was announced since then gets lost by the next one, too.
+    for progress in 62..70 {
+        put(&me, &plain, &json!({"progress": progress})).await;
+        report(&me, &[json!({"session_id": batched, "progress": progress})]).await;
+    }
+    for watcher in &mut watchers[..2] {
+        watcher.come_and_read(&me, |status| status["progress"] == json!(69.0)).await;
+    }
+    node.kill();
+    let node = setup.start();
+    let me = me.at(&node.url);
+    let results = report(&me, &[json!({"session_id": batched, "status": "failed"})]).await;
+    assert_eq!(results[0]["error"], Value::Null, "{results:?}");
+    assert_eq!(put(&me, &plain, &json!({"status": "completed"})).await.0, StatusCode::OK);
+    watchers[0].come_and_read(&me, |status| status["status"] == "completed").await;
+    watchers[1].come_and_read(&me, |status| status["status"] == "failed").await;
+    for watcher in &mut watchers {
+        assert_eq!(watcher.open(&me).await.status(), StatusCode::NO_CONTENT, "it knows the end");
+    }
+    // Only who knows this very end. Who knows more, which a crash has lost, is told what there is.
+    let (version, segments) = watchers[0].last.split_once('.').unwrap();
+    watchers[0].last = format!("{}.{segments}", version.parse::<u64>().unwrap() + 1);
+    watchers[0].come_and_read(&me, |status| status["status"] == "completed").await;
+    assert_eq!(watchers[0].open(&me).await.status(), StatusCode::NO_CONTENT);
 }

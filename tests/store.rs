@@ -18,8 +18,8 @@ use hark::{
         owner::Owner,
         store::{
             ANY_IDLE_SECS, AlertRow, Claim, Cursor, Ending, EnqueueError, LimitScope, NewSession, NodeRow,
-            OversightFilter, QueueFull, QueueLimits, ReachedLimit, ReadyEngine, Resolution, STALLED_SECS,
-            SessionFilter, Share, Store, StoredPassword, StoredReport, TextQuery,
+            OUTSIDE_VERSION_GAP, OversightFilter, QueueFull, QueueLimits, ReachedLimit, ReadyEngine, Resolution,
+            STALLED_SECS, SessionFilter, Share, Store, StoredPassword, StoredReport, TextQuery,
         },
     },
 };
@@ -1585,6 +1585,27 @@ async fn outside_workers_report_progress_and_segments(store: &Store) {
     let events = store.reap_outside(now()).await.unwrap();
     let lost = events.iter().find_map(|e| e.new_status().filter(|s| s.session_id == id)).unwrap();
     assert_eq!((lost.state, lost.segments), (State::Failed, 2));
+    assert_eq!(lost.version, stored.version + OUTSIDE_VERSION_GAP, "above what was announced and not stored");
+    assert!(!store.open_outside().await.unwrap().contains_key(&id));
+    // The same for other ends that don't come from its worker.
+    let cancelled = add(store, "outside", "cancelled", EngineId::External).await;
+    assert_eq!(store.open_outside().await.unwrap()[&cancelled], 1);
+    let end = store.cancel(&owner("outside"), cancelled, now()).await.unwrap().unwrap();
+    assert_eq!(end.new_status().unwrap().version, 1 + OUTSIDE_VERSION_GAP);
+    let failed = add(store, "outside", "failed", EngineId::External).await;
+    assert!(
+        report_status(
+            store,
+            &Status { version: 7, state: State::Processing, ..store.find(failed).await.unwrap().unwrap().0.status }
+        )
+        .await
+    );
+    let resolution = Resolution::Fail("It hangs.".to_owned());
+    let end = store.take_from_worker(failed, 0, &resolution, now(), ANY_IDLE_SECS).await.unwrap().unwrap();
+    assert_eq!(end.new_status().unwrap().version, 7 + OUTSIDE_VERSION_GAP);
+    for ended in [cancelled, failed] {
+        store.delete(&owner("outside"), ended).await.unwrap();
+    }
     store.delete(&owner("outside"), id).await.unwrap();
 }
 

@@ -237,9 +237,12 @@ pub struct Status {
 }
 
 impl Status {
-    /// The largest version that a worker may send: the largest integer that JSON in a browser represents exactly (ECMA-262,
-    /// `Number.MAX_SAFE_INTEGER`), minus what Hark's own changes may add.
-    pub const MAX_VERSION: u64 = (1 << 53) - (1 << 20);
+    /// The largest version: the largest integer that JSON in a browser represents exactly (ECMA-262,
+    /// `Number.MAX_SAFE_INTEGER`).
+    pub const MAX_VERSION: u64 = (1 << 53) - 1;
+    /// The largest version that a worker may send. The room above it is for what Hark adds by itself: 2^32 with the end of a
+    /// session, and after each crash.
+    pub const MAX_REPORTED_VERSION: u64 = (1 << 53) - (1 << 40);
 
     /// Whether the session has ended without a transcript of all its sound, and another attempt may change that.
     #[must_use]

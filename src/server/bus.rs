@@ -135,6 +135,12 @@ impl Bus {
         self.local.watchers().newest(id)
     }
 
+    /// Whether that status came to this node as a change, and not from the store.
+    #[must_use]
+    pub fn is_announced(&self, id: SessionId) -> bool {
+        self.local.watchers().is_announced(id)
+    }
+
     /// Takes in a status of an outside worker's session that was read from the store, for the watchers of this node, and
     /// keeps it in memory if there are any.
     pub fn keep(&self, owner: &Owner, status: &Status) {

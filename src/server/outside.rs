@@ -53,12 +53,14 @@ pub struct Outside {
 
 impl Outside {
     /// Starts without any reports. To be called in a runtime, which writes the reports.
-    #[must_use]
-    pub fn new(store: Store, bus: Bus, hub: Arc<Hub>, config: &OutsideConfig) -> Self {
-        let live = LiveSessions::new(store.is_shared());
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn new(store: Store, bus: Bus, hub: Arc<Hub>, config: &OutsideConfig) -> Result<Self, sqlx::Error> {
+        let live = LiveSessions::open(&store).await?;
         let silence_secs = config.worker_silence_secs;
         let writer = ReportWriter::start(store.clone(), silence_secs);
-        Self { store, bus, hub, silence_secs, live, writer, refusals: RefusalLog::new("HTTP") }
+        Ok(Self { store, bus, hub, silence_secs, live, writer, refusals: RefusalLog::new("HTTP") })
     }
 
     /// Says in the log why a report over HTTP was refused. The worker is told too, but whoever runs it may not look.
@@ -198,10 +200,11 @@ impl Outside {
             return Ok(live.status.version);
         }
         let now = Timestamp::now();
-        let mut status = report::status_after(&live.status, reported, now)?;
+        let mut status = report::status_after(&live.status, live.floor, reported, now)?;
         let is_step = status.changes(&live.status);
-        if self.live.shared || status.state.is_terminal() {
-            // Another node may have a newer status, and an end must be certain. So watchers wait for the store.
+        if self.live.shared || status.state.is_terminal() || live.is_far_ahead(&status) {
+            // Another node may have a newer status, an end must be certain, and no crash may lose a version that is far
+            // above the stored one. So watchers wait for the store.
             let _step = if is_step { Step::begin(id, "store") } else { Step::default() };
             let after = if self.live.shared { live.status.version } else { status.version - 1 };
             let Some(stored) = self.writer.store(after, status.clone()).await? else {
@@ -209,7 +212,7 @@ impl Outside {
             };
             status.segments = stored.segments;
             live.owner = stored.owner;
-            live.mark_stored(now);
+            live.mark_stored(status.version, now);
         } else {
             // Progress alone is no step: it may come many times a second.
             live.dirty = true;
@@ -236,7 +239,7 @@ impl Outside {
         if self.writer.store(live.status.version - 1, live.status.clone()).await?.is_none() {
             return Err(self.changed_elsewhere(live));
         }
-        live.mark_stored(now);
+        live.mark_stored(live.status.version, now);
         Ok(())
     }
 

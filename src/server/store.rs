@@ -6,6 +6,11 @@
 /// colliding with progress that was published but not stored.
 const VERSION_GAP: i64 = 1000;
 
+/// The same for the session of a worker outside Hark: what any writer adds to the stored version that can't know which
+/// versions were announced. Such a worker may number its versions by microseconds, its progress is stored up to half a
+/// minute late, and a crash loses what isn't stored.
+pub const OUTSIDE_VERSION_GAP: u64 = 1 << 32;
+
 /// Runs the same statement, or transaction, on whichever database is configured. Both accept `$1` and the types that Hark
 /// stores. It is one query in the metrics, and a `Result` with [`sqlx::Error`]; a `?` or `return` within it leaves the query
 /// and not the function around it.

@@ -22,6 +22,8 @@ pub trait Watchers: Debug + Send + Sync {
     fn forget(&self, id: SessionId);
     /// The newest status that they have.
     fn newest(&self, id: SessionId) -> Option<(Owner, Status)>;
+    /// Whether that status came as a change, and not from the store.
+    fn is_announced(&self, id: SessionId) -> bool;
     /// The version of that status.
     fn version_of(&self, id: SessionId) -> Option<u64>;
     /// The sessions that somebody watches or asks for, with the version and the number of segments that the watchers

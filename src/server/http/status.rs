@@ -65,6 +65,12 @@ async fn current(state: &AppState, owner: &Owner, id: SessionId) -> Result<Curre
     }))
 }
 
+/// The same after the hub has taken in what the store has.
+async fn read_again(state: &AppState, owner: &Owner, id: SessionId, known: Current) -> Result<Current, Error> {
+    state.hub.learn(owner, &state.sessions.get(owner, id).await?.status);
+    Ok(state.hub.current(id).unwrap_or(known))
+}
+
 /// The statuses of the caller's sessions that haven't ended or changed in the last 10 minutes, for polling.
 #[utoipa::path(get, path = "/api/v1/status",
     params(("If-None-Match" = Option<String>, Header, description = "The ETag of the answer before"),
@@ -194,8 +200,18 @@ pub(super) async fn stream_one(
     if let Some(refusal) = page::refusal(&state, page) {
         return Ok(events(refusal, requested, compression, &request, direct.is_some(), version));
     }
-    let current = current(&state, &owner, id).await?;
-    let seen = last_event_id(&request, query)?;
+    let mut current = current(&state, &owner, id).await?;
+    let mut seen = last_event_id(&request, query)?;
+    if let Some(seen) = &mut seen
+        && seen.version > current.version
+    {
+        // Either this node is behind, and the store knows more; or a crash or a restore has lost what the client knows, and
+        // then it doesn't know this end.
+        current = read_again(&state, &owner, id, current).await?;
+        if current.ended && seen.version > current.version {
+            seen.version = 0;
+        }
+    }
     if let Some(seen) = seen
         && current.ended
         && seen.version >= current.version

@@ -164,7 +164,7 @@ pub(super) async fn open(
     }
     let decoders = Decoders::new(&config.decode, config.engines.engine_program.as_deref());
     tokio::spawn(check_decoders(decoders.clone()));
-    let outside = Arc::new(Outside::new(store.clone(), bus.clone(), Arc::clone(&hub), &config.outside));
+    let outside = Arc::new(Outside::new(store.clone(), bus.clone(), Arc::clone(&hub), &config.outside).await?);
     let cookie_keys = Arc::new(cookie_keys);
     let engines = Engines::from_config(&config.engines, &folder, config.jobs.workers);
     let engines = if config.engines.model_fetch { engines.with_sources(config.models.clone()) } else { engines };

@@ -4,8 +4,8 @@
 
 use super::{
     MAX_TRIES, Outside,
-    live::BATCH,
-    report::{self, Report},
+    live::{BATCH, Live},
+    report::{self, Floor, Report},
 };
 use crate::{
     model::{ApiError, SessionId, Status, Timestamp},
@@ -163,7 +163,7 @@ impl Outside {
         for (session, (id, live)) in sessions.iter().zip(live) {
             match live {
                 Ok(live) => {
-                    let (status, outcomes) = statuses_after(&live.status, &session.reports, now);
+                    let (status, outcomes) = statuses_after(&live.status, live.floor, &session.reports, now);
                     taken.push((*session, live, status, outcomes));
                 }
                 Err(error) => {
@@ -173,10 +173,12 @@ impl Outside {
                 }
             }
         }
-        let is_due = |status: &Status, known: &Status| self.live.shared || status.changes(known);
+        let is_due = |status: &Status, live: &Live| {
+            self.live.shared || status.changes(&live.status) || live.is_far_ahead(status)
+        };
         let due: Vec<(u64, Status)> = taken
             .iter()
-            .filter(|(_, live, status, _)| status.version > live.status.version && is_due(status, &live.status))
+            .filter(|(_, live, status, _)| status.version > live.status.version && is_due(status, live))
             .map(|(_, live, status, _)| (live.status.version, status.clone()))
             .collect();
         let changes = taken.iter().filter(|(_, live, status, _)| status.changes(&live.status));
@@ -189,18 +191,19 @@ impl Outside {
             let is_new = status.version > live.status.version;
             let is_step = status.changes(&live.status);
             let stored = written.remove(&id);
-            if is_new && is_due(&status, &live.status) && stored.is_none() {
+            if is_new && is_due(&status, &live) && stored.is_none() {
                 self.live.forget(&mut live);
                 again.push(session);
                 continue;
             }
             if is_new {
+                let version = status.version;
                 live.status = status;
                 match stored {
                     Some(stored) => {
                         live.status.segments = stored.segments;
                         live.owner = stored.owner;
-                        live.mark_stored(now);
+                        live.mark_stored(version, now);
                     }
                     None => live.dirty = true,
                 }
@@ -229,10 +232,10 @@ impl Outside {
 }
 
 /// The status after several reports, of which those that can't be taken change nothing; and what becomes of each.
-fn statuses_after(known: &Status, reports: &[(usize, Report)], now: Timestamp) -> (Status, Outcomes) {
+fn statuses_after(known: &Status, floor: Floor, reports: &[(usize, Report)], now: Timestamp) -> (Status, Outcomes) {
     let mut status = known.clone();
     let outcomes = reports.iter().map(|(line, report)| {
-        let outcome = match report::status_after(&status, report.clone(), now) {
+        let outcome = match report::status_after(&status, floor, report.clone(), now) {
             Ok(next) => {
                 status = next;
                 Ok(status.version)
@@ -309,7 +312,7 @@ mod tests {
         .map(|json| report::read_report(json.as_bytes()).unwrap())
         .enumerate()
         .collect();
-        let (status, outcomes) = statuses_after(&known, &reports, Timestamp(1));
+        let (status, outcomes) = statuses_after(&known, Floor::default(), &reports, Timestamp(1));
         let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome.map_err(|e| e.code())).collect();
         let stale = Err("stale_version");
         assert_eq!(outcomes, [stale, Ok(9), stale, Ok(10), Ok(11), Err("ended")]);

@@ -1,9 +1,14 @@
 //! A cache of the sessions that outside workers report on: the newest status of each, which may be ahead of the store
 //! by some progress. Called by `outside`.
 
+use super::report::Floor;
 use crate::{
     model::{EngineId, Session, SessionId, Status, Timestamp},
-    server::{error::Error, owner::Owner, store::Store},
+    server::{
+        error::Error,
+        owner::Owner,
+        store::{OUTSIDE_VERSION_GAP, Store},
+    },
 };
 use std::{
     collections::HashMap,
@@ -23,6 +28,9 @@ pub(super) const BATCH: usize = 64;
 pub(super) struct LiveSessions {
     /// Whether other nodes may take in reports on the same sessions.
     pub(super) shared: bool,
+    /// The sessions that an earlier process has left unfinished, with the versions that it had stored. If it crashed, it may
+    /// have announced higher ones. Empty on a shared database, where each is stored before it is announced.
+    left: HashMap<SessionId, u64>,
     sessions: Mutex<HashMap<SessionId, Arc<AsyncMutex<Live>>>>,
 }
 
@@ -31,6 +39,10 @@ pub(super) struct LiveSessions {
 pub struct Live {
     pub(super) owner: Owner,
     pub(super) status: Status,
+    /// What the next status must not be below, besides this one.
+    pub(super) floor: Floor,
+    /// The version that was last stored.
+    stored_version: u64,
     /// When the status was last stored, whether it has changed since, and whether state or stage have.
     pub(super) stored: Timestamp,
     pub(super) dirty: bool,
@@ -48,13 +60,27 @@ impl Live {
         if session.engine != EngineId::External {
             return Err(Error::Conflict("not_outside", "Hark's own workers transcribe this session.".to_owned()));
         }
-        let stored = session.status.timestamp;
-        Ok(Self { owner, status: session.status, stored, dirty: false, unstored_step: false, evicted: false })
+        Ok(Self {
+            owner,
+            floor: Floor::default(),
+            stored_version: session.status.version,
+            stored: session.status.timestamp,
+            status: session.status,
+            dirty: false,
+            unstored_step: false,
+            evicted: false,
+        })
     }
 
-    /// Notes that the status was stored as it is.
-    pub(super) fn mark_stored(&mut self, now: Timestamp) {
-        (self.stored, self.dirty, self.unstored_step) = (now, false, false);
+    /// Notes that the newest status was stored, with this version.
+    pub(super) fn mark_stored(&mut self, version: u64, now: Timestamp) {
+        (self.stored_version, self.stored, self.dirty, self.unstored_step) = (version, now, false, false);
+    }
+
+    /// Whether a status must be stored before it is announced, because whoever finds the stored one after a crash adds only
+    /// [`OUTSIDE_VERSION_GAP`] to be above all that was announced.
+    pub(super) fn is_far_ahead(&self, status: &Status) -> bool {
+        status.version >= self.stored_version.saturating_add(OUTSIDE_VERSION_GAP)
     }
 }
 
@@ -73,9 +99,14 @@ fn take(rows: &mut Rows, id: SessionId) -> Result<(Session, Owner), Error> {
 }
 
 impl LiveSessions {
-    /// An empty cache. `shared`: whether other nodes may take in reports on the same sessions.
-    pub(super) fn new(shared: bool) -> Self {
-        Self { shared, sessions: Mutex::default() }
+    /// An empty cache.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub(super) async fn open(store: &Store) -> Result<Self, sqlx::Error> {
+        let shared = store.is_shared();
+        let left = if shared { HashMap::new() } else { store.open_outside().await? };
+        Ok(Self { shared, left, sessions: Mutex::default() })
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Arc<AsyncMutex<Live>>>> {
@@ -146,8 +177,9 @@ impl LiveSessions {
     }
 
     /// Adds a session, unless it has been added meanwhile.
-    pub(super) fn insert(&self, live: Live) -> Arc<AsyncMutex<Live>> {
+    pub(super) fn insert(&self, mut live: Live) -> Arc<AsyncMutex<Live>> {
         let id = live.status.session_id;
+        live.floor.version = self.left.get(&id).map_or(0, |stored| stored + OUTSIDE_VERSION_GAP);
         Arc::clone(self.table().entry(id).or_insert_with(|| Arc::new(AsyncMutex::new(live))))
     }
 
@@ -172,7 +204,8 @@ impl LiveSessions {
         if live.dirty {
             let newest = (live.status.version - 1, live.status.clone());
             store.report_many(&[newest], live.stored.plus_seconds(EVICT_AFTER)).await?;
-            live.mark_stored(Timestamp::now());
+            let version = live.status.version;
+            live.mark_stored(version, Timestamp::now());
         }
         self.forget(&mut live);
         Ok(Some(live))
@@ -221,7 +254,7 @@ async fn write(
     store.report_many(&statuses, now.plus_seconds(f64::from(silence_secs))).await?;
     for (session, status) in due.drain(..) {
         let mut live = session.lock().await;
-        live.stored = now;
+        (live.stored_version, live.stored) = (status.version, now);
         live.unstored_step &= live.status.changes(&status);
         live.dirty &= live.status.version != status.version;
     }

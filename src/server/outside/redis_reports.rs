@@ -5,7 +5,7 @@ use super::{
     MAX_TRIES, Outside, lenient,
     live::BATCH,
     pending::PendingReports,
-    report::{self, NewSegment},
+    report::{self, Floor, NewSegment},
 };
 use crate::{
     model::{Segment, SessionId, Status, Timestamp},
@@ -13,7 +13,7 @@ use crate::{
         bus::{self, Inbox, OutsideMessage, Refusal, Rejection},
         event::Event,
         owner::Owner,
-        store,
+        store::{self, OUTSIDE_VERSION_GAP},
     },
 };
 use serde::Deserialize;
@@ -163,7 +163,15 @@ impl Outside {
             return Ok(false);
         }
         let now = Timestamp::now();
-        let mut status = report::status_after(&known, reported, now)?;
+        // Statuses over Redis are shown before they are stored, and nodes count the versions themselves if the worker names
+        // none. So other nodes, or those that have crashed, may have announced higher versions than this one knows. Nothing
+        // comes after an end that would be newer, so it is above them all.
+        let is_sure = reported.version > Some(known.version) && self.bus.is_announced(id);
+        let floor = match reported.ends() && !is_sure {
+            true => Floor { version: known.version + OUTSIDE_VERSION_GAP },
+            false => Floor::default(),
+        };
+        let mut status = report::status_after(&known, floor, reported, now)?;
         // The message may come from another node of Hark, and all nodes must show the same.
         status.timestamp = head.timestamp.unwrap_or(now);
         status.attempt = head.attempt.and_then(|attempt| attempt.try_into().ok()).unwrap_or(status.attempt);
@@ -303,7 +311,7 @@ impl Outside {
             if session.status.state.is_terminal() {
                 return Ok(false);
             }
-            let end = Status { version: session.status.version + 1, ..end.clone() };
+            let end = Status { version: end.version.max(session.status.version + 1), ..end.clone() };
             let written = self.store.report_many(&[(session.status.version, end.clone())], until).await?;
             if !written.is_empty() {
                 self.bus.tell_watchers_here(&Event::status(owner, end));

@@ -37,7 +37,7 @@ pub struct Announcement {
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Report {
-    /// Higher than in every earlier report; one more than the last if left out. That of an end may be any.
+    /// Higher than in every earlier report; one more than the last, or more, if left out. That of an end may be any.
     #[serde(deserialize_with = "lenient::whole")]
     pub(super) version: Option<u64>,
     /// `processing` if left out. `pending` is understood as `queued`.
@@ -190,11 +190,25 @@ pub(super) fn check_not_ended(known: &Status) -> Result<(), ReportError> {
     Ok(())
 }
 
+/// What the next status of a session must not be below, besides the known one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Floor {
+    /// Versions below this may have been announced by a process that crashed before it stored them. A worker that names its
+    /// versions knows which it has sent; one that names none must be given one that isn't below, and so must an end, after
+    /// which nothing comes that would be newer.
+    pub(super) version: u64,
+}
+
 /// The status that follows from the known one and a report.
 ///
 /// # Errors
 /// If the session has ended, or the version isn't above the known one.
-pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Result<Status, ReportError> {
+pub(super) fn status_after(
+    known: &Status,
+    floor: Floor,
+    report: Report,
+    now: Timestamp,
+) -> Result<Status, ReportError> {
     check_not_ended(known)?;
     let state = match report.status.unwrap_or(State::Processing) {
         // A worker that was started again says so of a session that is being processed already.
@@ -202,12 +216,18 @@ pub(super) fn status_after(known: &Status, report: Report, now: Timestamp) -> Re
         state => state,
     };
     let version = match report.version {
-        None => known.version + 1,
-        Some(version) if version > known.version && version <= Status::MAX_VERSION => version,
+        None => floor.version.max(known.version + 1),
+        Some(version) if version > known.version && version <= Status::MAX_REPORTED_VERSION => {
+            if report.ends() {
+                floor.version.max(version)
+            } else {
+                version
+            }
+        }
         // Nothing comes after an end, so it is never older than what is known.
-        Some(_) if report.ends() => known.version + 1,
+        Some(_) if report.ends() => floor.version.max(known.version + 1),
         Some(version) if version > known.version => {
-            let most = Status::MAX_VERSION;
+            let most = Status::MAX_REPORTED_VERSION;
             return Err(ReportError::Invalid(format!(
                 "The version must be at most {most}, so that browsers read it exactly."
             )));
@@ -346,7 +366,7 @@ mod tests {
     }
 
     fn after(known: &Status, report: Value) -> Result<Status, ReportError> {
-        status_after(known, read_report(report.to_string().as_bytes())?, NOW)
+        status_after(known, Floor::default(), read_report(report.to_string().as_bytes())?, NOW)
     }
 
     fn refused(report: Value) -> Option<&'static str> {
@@ -365,6 +385,28 @@ mod tests {
         assert_eq!(next, Status { progress: None, ..wanted });
         let next = after(&known(), json!({"version": 20, "progress": 55.5, "processing_speed": 2.0})).unwrap();
         assert_eq!((next.version, next.progress, next.processing_speed), (20, Some(55.5), Some(2.0)));
+    }
+
+    #[test]
+    fn after_a_crash_versions_that_hark_chooses_and_ends_are_above_all_that_may_have_been_announced() {
+        let version = |known: &Status, report: Value| {
+            status_after(known, Floor { version: 1_000 }, read_report(report.to_string().as_bytes())?, NOW)
+                .map(|status| status.version)
+        };
+        for (report, wanted) in [
+            (json!({"progress": 60}), 1_000),
+            (json!({"status": "completed"}), 1_000),
+            (json!({"version": 20, "status": "failed"}), 1_000),
+            (json!({"version": 3, "status": "cancelled"}), 1_000),
+            (json!({"version": 5_000, "status": "completed"}), 5_000),
+            // The worker knows which versions it has sent.
+            (json!({"version": 20, "progress": 60}), 20),
+        ] {
+            assert_eq!(version(&known(), report.clone()), Ok(wanted), "{report}");
+        }
+        let later = Status { version: 1_000, ..known() };
+        assert_eq!(version(&later, json!({})), Ok(1_001));
+        assert!(version(&later, json!({"version": 20})).is_err());
     }
 
     #[test]
@@ -429,7 +471,7 @@ mod tests {
         // Nothing comes after an end, so its version doesn't matter.
         assert_eq!(after(&known(), json!({"version": 2, "status": "failed"})).unwrap().version, 8);
         for (report, field) in [
-            (json!({"version": Status::MAX_VERSION + 1}), "version"),
+            (json!({"version": Status::MAX_REPORTED_VERSION + 1}), "version"),
             (json!({"version": -1}), "version"),
             (json!({"version": "seven"}), "version"),
             (json!({"status": "finished"}), "status"),

@@ -1,6 +1,6 @@
 //! What workers outside Hark report of their sessions. Called by `outside`.
 
-use super::{Db, Dialect, Store, VERSION_GAP, measured::measured, segments::words, status, values};
+use super::{Db, Dialect, OUTSIDE_VERSION_GAP, Store, measured::measured, segments::words, status, values};
 use crate::{
     model::{Segment, SessionId, Status, Timestamp},
     server::{event::Event, owner::Owner},
@@ -186,6 +186,22 @@ impl Store {
         })
     }
 
+    /// The sessions of outside workers that haven't ended, with their versions.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn open_outside(&self) -> Result<HashMap<SessionId, u64>, sqlx::Error> {
+        let rows: Vec<(String, i64)> = on!(self, |pool| sqlx::query_as(concat!(
+            "SELECT id, version FROM sessions WHERE engine = ",
+            engine!(external),
+            " AND status IN ",
+            state!(active)
+        ))
+        .fetch_all(pool)
+        .await)?;
+        rows.into_iter().map(|(id, version)| Ok((values::parse(&id)?, version as u64))).collect()
+    }
+
     /// Fails every session whose outside worker has been silent until its lease ran out.
     ///
     /// # Errors
@@ -205,7 +221,7 @@ impl Store {
         ),)
         .bind(now.0)
         .bind("The worker that transcribes this recording went silent. What it sent is kept.")
-        .bind(VERSION_GAP)
+        .bind(OUTSIDE_VERSION_GAP as i64)
         .fetch_all(pool)
         .await)?;
         self.events(ids).await

@@ -1,6 +1,6 @@
 //! Sessions of one owner, and lookups of sessions whoever owns them. Called by `sessions`, `outside` and `bus`.
 
-use super::{Db, Dialect, Store, VERSION_GAP, fold::fold, json_list, rows::SessionRow, values};
+use super::{Db, Dialect, OUTSIDE_VERSION_GAP, Store, VERSION_GAP, fold::fold, json_list, rows::SessionRow, values};
 use crate::{
     model::{
         Channels, EngineId, Media, Session, SessionId, StageLog, State, Status, Timestamp, Title, Track,
@@ -162,7 +162,9 @@ impl Store {
             let done = sqlx::query(concat!(
                 "UPDATE sessions SET status = ",
                 state!(cancelled),
-                ", message = 'Cancelled', version = version + $4, \
+                ", message = 'Cancelled', version = version + CASE WHEN engine = ",
+                engine!(external),
+                " THEN $5 ELSE $4 END, \
                  updated_at = $3, finished_at = $3, estimated_completion = NULL, processing_speed = NULL, \
                  worker = NULL, lease_until = NULL, address = NULL \
                  WHERE id = $1 AND owner = $2 AND status IN ",
@@ -172,6 +174,7 @@ impl Store {
             .bind(owner.as_str())
             .bind(now.0)
             .bind(VERSION_GAP)
+            .bind(OUTSIDE_VERSION_GAP as i64)
             .execute(&mut *tx)
             .await?
             .rows_affected();

@@ -1,7 +1,7 @@
 //! Sessions that are being processed without progress: how many, which, and how an operator resolves them. Called by
 //! `http::health` and by `hark sessions`.
 
-use super::{Db, Store, VERSION_GAP, values};
+use super::{Db, OUTSIDE_VERSION_GAP, Store, VERSION_GAP, values};
 use crate::{
     model::{EngineId, SessionId, Stage, Timestamp},
     server::event::Event,
@@ -233,7 +233,9 @@ impl Store {
                     "UPDATE sessions AS s SET status = ",
                     state!(failed),
                     ", finished_at = $1, error_code = 'stuck', \
-                     error_message = $6, message = $6, version = version + $5, updated_at = $1, worker = NULL, \
+                     error_message = $6, message = $6, version = version + CASE WHEN engine = ",
+                    engine!(external),
+                    " THEN $7 ELSE $5 END, updated_at = $1, worker = NULL, \
                      lease_until = NULL, estimated_completion = NULL, processing_speed = NULL, address = NULL \
                      WHERE s.id = $3 AND s.attempt = $4 AND ",
                     stuck!(),
@@ -248,6 +250,7 @@ impl Store {
             .bind(i64::from(attempt))
             .bind(VERSION_GAP)
             .bind(reason)
+            .bind(OUTSIDE_VERSION_GAP as i64)
             .execute(pool)
             .await
             .map(|done| done.rows_affected()))?;

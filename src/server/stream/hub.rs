@@ -299,6 +299,13 @@ impl Hub {
         Some((topic.owner.clone()?, status))
     }
 
+    /// Whether the newest status of a session came as a change, and not from the store.
+    #[must_use]
+    pub fn is_announced(&self, id: SessionId) -> bool {
+        let topics = read(&self.sessions);
+        topics.get(&id).is_some_and(|topic| lock(topic).latest.as_ref().is_some_and(|l| l.out.published.is_some()))
+    }
+
     /// Takes in a status read from the store, for the watchers of its session and of all its owner's sessions.
     pub fn refresh(&self, owner: &Owner, status: &Status) {
         self.learn(owner, status);

@@ -33,6 +33,10 @@ impl Watchers for Hub {
         self.newest(id)
     }
 
+    fn is_announced(&self, id: SessionId) -> bool {
+        self.is_announced(id)
+    }
+
     fn version_of(&self, id: SessionId) -> Option<u64> {
         self.version_of(id)
     }
