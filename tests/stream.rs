@@ -851,6 +851,44 @@ async fn polls_are_answered_from_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn segments_that_no_status_has_counted_are_found_by_who_polls_or_comes_back() {
+    for path in PATHS {
+        let app = node(path, &[]).await;
+        let me = app.visitor();
+        let worker = Worker::start(&me, "counted").await;
+        worker.status(json!({"version": 2, "progress": 10.0})).await;
+        let (one, all) = (format!("/api/v1/sessions/{}/status", worker.id), "/api/v1/status");
+        let tag = async |path: &str| me.get(path).await.headers()["etag"].clone();
+        let before = [(&*one, tag(&one).await), (all, tag(all).await)];
+        for index in 0..3 {
+            worker.segment(index, "uncounted").await;
+        }
+        for (path, tag) in before {
+            let polled = me.send(me.request("GET", path).header("if-none-match", &tag)).await;
+            assert_eq!(polled.status(), StatusCode::OK, "{path}");
+            let now = polled.headers()["etag"].clone();
+            let json = polled.json::<Value>().await.unwrap();
+            let status = json["statuses"].get(0).unwrap_or(&json);
+            assert_eq!((&status["version"], &status["segments"]), (&json!(2), &json!(3)), "{path}");
+            let unchanged = me.send(me.request("GET", path).header("if-none-match", now)).await;
+            assert_eq!(unchanged.status(), StatusCode::NOT_MODIFIED, "{path}");
+        }
+        let mut list = Sse::new(me.get("/api/v1/status/stream").await);
+        let first = list.next().await.unwrap();
+        assert_eq!((&first.json()["version"], &first.json()["segments"]), (&json!(2), &json!(3)));
+        // The stream of the session still says by each id what was sent up to it.
+        let mut stream = Sse::new(me.get(&worker.stream_path()).await);
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            let event = stream.next().await.unwrap();
+            ids.push((event.event, event.id));
+        }
+        let wanted = [("status", "2.0"), ("segment", "2.1"), ("segment", "2.2"), ("segment", "2.3")];
+        assert_eq!(ids, wanted.map(|(event, id)| (event.to_owned(), id.to_owned())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reports_of_outside_workers_are_checked() {
     let app = node("direct", &[]).await;
     let me = app.visitor();

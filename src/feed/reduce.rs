@@ -39,10 +39,11 @@ impl View {
         self.transcript
     }
 
-    /// Whether a status is newer than the known one.
+    /// Whether a status is newer than the known one. One of the same version is if it counts more segments: some come without
+    /// a status.
     #[must_use]
     pub fn is_newer(&self, status: &Status) -> bool {
-        status.version > self.status.version
+        (status.version, status.segments) > (self.status.version, self.status.segments)
     }
 
     /// Takes in a status, unless it is old.
@@ -271,14 +272,17 @@ mod tests {
 
     #[test]
     fn old_and_equal_versions_are_ignored() {
-        let mut view = View::new(status(5, 0));
-        for version in [4, 5] {
-            let mut other = status(version, 9);
+        let mut view = View::new(status(5, 1));
+        for (version, segments) in [(4, 9), (5, 0), (5, 1)] {
+            let mut other = status(version, segments);
             other.message = "old".to_owned();
             assert!(!view.is_newer(&other));
             view.status(other);
         }
-        assert_eq!(view.status, status(5, 0));
+        assert_eq!(view.status, status(5, 1));
+        // Counted again, after segments that came without a status.
+        view.status(status(5, 3));
+        assert_eq!((&view.status, view.first_missing()), (&status(5, 3), Some(0)));
         view.status(status(6, 1));
         assert_eq!(view.status, status(6, 1));
     }

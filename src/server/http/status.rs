@@ -39,7 +39,7 @@ pub(super) async fn one(
     request: HeaderMap,
 ) -> Result<Response, Error> {
     let current = current(&state, &owner, id).await?;
-    let tag = format!("\"{}\"", current.version);
+    let tag = format!("\"{}.{}\"", current.version, current.segments);
     Ok(json_unless_known(&state.hours, &request, &tag, || current.frame.json().into()))
 }
 

@@ -213,17 +213,22 @@ impl Hub {
     }
 
     /// The newest status of a session, if the hub holds it: owner, version, segments announced, whether it has ended,
-    /// and the JSON.
+    /// and the JSON, which counts all these segments.
     #[must_use]
     pub fn current(&self, id: SessionId) -> Option<Current> {
         let topics = read(&self.sessions);
         let mut topic = lock(topics.get(&id)?);
         topic.used = self.now();
-        let latest = topic.latest.as_ref().filter(|_| !topic.gone)?;
+        if topic.gone {
+            return None;
+        }
+        let (owner, segments) = (topic.owner.clone()?, topic.segments());
+        let latest = topic.latest.as_mut()?;
+        latest.renew(segments);
         Some(Current {
-            owner: topic.owner.clone()?,
+            owner,
             version: latest.version,
-            segments: latest.segments,
+            segments,
             ended: latest.state.is_terminal(),
             frame: latest.out.frame.clone(),
         })
@@ -376,9 +381,10 @@ impl Hub {
     pub fn learn_list(&self, owner: &Owner, statuses: &[Status]) {
         let ids: Vec<SessionId> = statuses.iter().map(|status| status.session_id).collect();
         let newest = |(id, topic): (SessionId, Topic<SessionTopic>)| {
-            let latest = lock(&topic).latest.clone()?;
+            let topic = lock(&topic);
+            let (latest, segments) = (topic.latest.clone()?, topic.segments());
             let out = Outgoing::stored(latest.out.frame.clone());
-            Some((id, Latest { out, ..latest }))
+            Some((id, Latest { out, segments, ..latest }))
         };
         let held: Vec<(SessionId, Latest)> = self.topics_of(&ids).into_iter().filter_map(newest).collect();
         let topics = read(&self.owners);
@@ -481,6 +487,9 @@ impl Hub {
         if let Some(topic) = read(&self.owners).get(owner) {
             let mut topic = lock(topic);
             topic.announce(&out);
+            if version.is_none() {
+                topic.count(segment.session_id, segment.index + 1);
+            }
             topic.wake(now);
         }
         true

@@ -455,9 +455,10 @@ impl SessionView {
                 if skipped > 0 {
                     self.watch.hub.meters.conflated.increment(u64::from(skipped));
                 }
+                let counts_others = latest.counts_others(self.next);
                 let mut out = latest.out;
-                if latest.segments < self.next {
-                    // Newer segments were sent before it, so its id must count them.
+                if counts_others {
+                    // Newer segments were sent before it, or come after it. Its id counts what was sent.
                     out.frame = out.frame.counting(EventId { version: latest.version, segments: self.next });
                 }
                 Step::Send(out)
@@ -470,7 +471,7 @@ impl SessionView {
 
 impl OwnerView {
     fn step(&mut self) -> Step {
-        let topic = lock(&self.watch.topic);
+        let mut topic = lock(&self.watch.topic);
         if !topic.loaded {
             drop(topic);
             self.watch.hub.meters.snapshot_reads.increment(1);

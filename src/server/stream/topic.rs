@@ -8,7 +8,7 @@ use super::{
     ticks::{PER_SECOND, Ticks},
 };
 use crate::{
-    model::{SegmentEvent, SessionId, State, Status, Timestamp, dashboard::Dashboard},
+    model::{EventId, SegmentEvent, SessionId, State, Status, Timestamp, dashboard::Dashboard},
     server::{owner::Owner, telemetry::traces::Delivery},
 };
 use slab::Slab;
@@ -46,7 +46,10 @@ impl Outgoing {
 #[derive(Clone, Debug)]
 pub(super) struct Latest {
     pub(super) version: u64,
+    /// The segments that came before it, in the topic of a session; all that are known, in that of an owner.
     pub(super) segments: u32,
+    /// The segments that its frame counts.
+    pub(super) counted: u32,
     /// The index of the transcript's first segment.
     pub(super) first_segment: u32,
     pub(super) state: State,
@@ -62,12 +65,35 @@ impl Latest {
         Self {
             version: status.version,
             segments: status.segments,
+            counted: status.segments,
             first_segment: status.first_segment,
             state: status.state,
             at: status.timestamp,
             status_number,
             out,
         }
+    }
+
+    /// Has the frame count so many segments, for who begins to watch or polls. Segments that come without a status don't
+    /// change it until somebody needs it, because they may come faster than anybody asks.
+    pub(super) fn renew(&mut self, segments: u32) {
+        if segments <= self.counted {
+            return;
+        }
+        self.counted = segments;
+        if let Ok(status) = serde_json::from_slice::<Status>(&self.out.frame.json()) {
+            self.out.frame = Frame::status(&Status { segments, ..status });
+        }
+    }
+
+    /// Whether the frame's id counts other segments than these.
+    pub(super) fn counts_others(&self, segments: u32) -> bool {
+        self.counted != segments
+    }
+
+    /// Whether another status of the same session is newer. One of the same version is if it counts more segments.
+    fn is_older_than(&self, version: u64, segments: u32) -> bool {
+        (self.version, self.segments) < (version, segments)
     }
 }
 
@@ -139,7 +165,7 @@ impl SessionTopic {
             self.owner = Some(owner.clone());
         }
         let status_number = match &self.latest {
-            Some(latest) if latest.version >= status.version => return false,
+            Some(latest) if !latest.is_older_than(status.version, status.segments) => return false,
             Some(latest) => latest.status_number.wrapping_add(1),
             None => 0,
         };
@@ -202,7 +228,13 @@ impl SessionTopic {
         if next < until {
             let first = self.recent.front().map(|(first, ..)| *first);
             let found = first.and_then(|first| self.recent.get(next.checked_sub(first)? as usize));
-            return found.map_or(Next::Segments(next, until), |(_, version, out)| Next::Send(out.clone(), *version));
+            let Some((_, version, out)) = found else { return Next::Segments(next, until) };
+            if due && *version >= latest.version {
+                // The status is sent after it, so its id must not say that this status was seen.
+                let frame = out.frame.counting(EventId { version: seen, segments: next + 1 });
+                return Next::Send(Outgoing { frame, ..out.clone() }, seen);
+            }
+            return Next::Send(out.clone(), *version);
         }
         if due {
             let skipped = status_number.map_or(0, |before| latest.status_number.wrapping_sub(before).saturating_sub(1));
@@ -275,14 +307,14 @@ impl OwnerTopic {
     pub(super) fn adopt(&mut self, id: SessionId, mut latest: Latest) -> bool {
         latest.status_number = 0;
         if let Some((number, known)) = self.sessions.get(&id) {
-            if known.version >= latest.version {
+            if !known.is_older_than(latest.version, latest.segments) {
                 return false;
             }
             latest.status_number = known.status_number.wrapping_add(1);
-            self.hash ^= hash_of(id, known.version);
+            self.hash ^= hash_of_status(id, known);
             self.order.remove(number);
         }
-        self.hash ^= hash_of(id, latest.version);
+        self.hash ^= hash_of_status(id, &latest);
         self.order.insert(self.end, Item::Status(id));
         self.sessions.insert(id, (self.end, latest));
         self.end += 1;
@@ -304,10 +336,22 @@ impl OwnerTopic {
         }
     }
 
+    /// Notes that a session has so many segments, of which the last came without a status. Those who watch get the segment;
+    /// those who begin to watch, or poll, find the count in the session's newest status.
+    pub(super) fn count(&mut self, id: SessionId, segments: u32) {
+        if let Some((_, latest)) = self.sessions.get_mut(&id)
+            && segments > latest.segments
+        {
+            self.hash ^= hash_of_status(id, latest);
+            latest.segments = segments;
+            self.hash ^= hash_of_status(id, latest);
+        }
+    }
+
     /// Forgets a session. False if it isn't known.
     pub(super) fn remove(&mut self, id: SessionId) -> bool {
         let Some((number, latest)) = self.sessions.remove(&id) else { return false };
-        self.hash ^= hash_of(id, latest.version);
+        self.hash ^= hash_of_status(id, &latest);
         self.order.remove(&number);
         true
     }
@@ -377,10 +421,12 @@ impl OwnerTopic {
 
     /// The first change numbered `from` or higher, and the number to continue from. Segments numbered below `since` are
     /// left out.
-    pub(super) fn next(&self, from: u64, since: u64) -> Option<(u64, Outgoing)> {
+    pub(super) fn next(&mut self, from: u64, since: u64) -> Option<(u64, Outgoing)> {
+        let sessions = &mut self.sessions;
         self.order.range(from..).find_map(|(number, item)| match item {
             Item::Status(id) => {
-                let (_, latest) = self.sessions.get(id)?;
+                let (_, latest) = sessions.get_mut(id)?;
+                latest.renew(latest.segments);
                 Some((number + 1, latest.out.clone()))
             }
             Item::Segment(out) if *number >= since => Some((number + 1, out.clone())),
@@ -390,7 +436,10 @@ impl OwnerTopic {
     }
 
     /// The newest statuses, oldest session first, then the notices, and a tag that changes with them.
-    pub(super) fn statuses(&self) -> (u64, Vec<Frame>) {
+    pub(super) fn statuses(&mut self) -> (u64, Vec<Frame>) {
+        for (_, latest) in self.sessions.values_mut() {
+            latest.renew(latest.segments);
+        }
         let mut ids: Vec<&SessionId> = self.sessions.keys().collect();
         ids.sort_unstable();
         let frames = ids.iter().filter_map(|id| self.sessions.get(id)).map(|(_, latest)| latest.out.frame.clone());
@@ -415,6 +464,10 @@ fn hash_of(id: SessionId, what: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     (id, what).hash(&mut hasher);
     hasher.finish()
+}
+
+fn hash_of_status(id: SessionId, status: &Latest) -> u64 {
+    hash_of(id, (status.version, status.segments))
 }
 
 /// The event that announces a segment.
