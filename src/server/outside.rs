@@ -218,6 +218,7 @@ impl Outside {
             live.dirty = true;
             live.unstored_step |= is_step;
         }
+        live.floor.note(&status);
         live.status = status;
         {
             let _step = if is_step { Step::begin(id, "publish") } else { Step::default() };

@@ -163,8 +163,8 @@ impl Outside {
         for (session, (id, live)) in sessions.iter().zip(live) {
             match live {
                 Ok(live) => {
-                    let (status, outcomes) = statuses_after(&live.status, live.floor, &session.reports, now);
-                    taken.push((*session, live, status, outcomes));
+                    let (status, floor, outcomes) = statuses_after(&live.status, live.floor, &session.reports, now);
+                    taken.push((*session, live, (status, floor), outcomes));
                 }
                 Err(error) => {
                     self.log_refused(id, &error);
@@ -178,15 +178,15 @@ impl Outside {
         };
         let due: Vec<(u64, Status)> = taken
             .iter()
-            .filter(|(_, live, status, _)| status.version > live.status.version && is_due(status, live))
-            .map(|(_, live, status, _)| (live.status.version, status.clone()))
+            .filter(|(_, live, (status, _), _)| status.version > live.status.version && is_due(status, live))
+            .map(|(_, live, (status, _), _)| (live.status.version, status.clone()))
             .collect();
-        let changes = taken.iter().filter(|(_, live, status, _)| status.changes(&live.status));
+        let changes = taken.iter().filter(|(_, live, (status, _), _)| status.changes(&live.status));
         let steps: Vec<Step> = changes.map(|(session, ..)| Step::begin(session.id, "store")).collect();
         let mut written = self.store.report_many(&due, self.lease_until(now)).await?;
         drop(steps);
         let mut again = Vec::new();
-        for (session, mut live, status, outcomes) in taken {
+        for (session, mut live, (status, floor), outcomes) in taken {
             let id = session.id;
             let is_new = status.version > live.status.version;
             let is_step = status.changes(&live.status);
@@ -199,6 +199,7 @@ impl Outside {
             if is_new {
                 let version = status.version;
                 live.status = status;
+                live.floor = floor;
                 match stored {
                     Some(stored) => {
                         live.status.segments = stored.segments;
@@ -231,12 +232,19 @@ impl Outside {
     }
 }
 
-/// The status after several reports, of which those that can't be taken change nothing; and what becomes of each.
-fn statuses_after(known: &Status, floor: Floor, reports: &[(usize, Report)], now: Timestamp) -> (Status, Outcomes) {
+/// The status after several reports, of which those that can't be taken change nothing; what the next one must not be below;
+/// and what becomes of each.
+fn statuses_after(
+    known: &Status,
+    mut floor: Floor,
+    reports: &[(usize, Report)],
+    now: Timestamp,
+) -> (Status, Floor, Outcomes) {
     let mut status = known.clone();
     let outcomes = reports.iter().map(|(line, report)| {
         let outcome = match report::status_after(&status, floor, report.clone(), now) {
             Ok(next) => {
+                floor.note(&next);
                 status = next;
                 Ok(status.version)
             }
@@ -245,7 +253,7 @@ fn statuses_after(known: &Status, floor: Floor, reports: &[(usize, Report)], now
         (*line, outcome)
     });
     let outcomes = outcomes.collect();
-    (status, outcomes)
+    (status, floor, outcomes)
 }
 
 #[cfg(test)]
@@ -312,10 +320,19 @@ mod tests {
         .map(|json| report::read_report(json.as_bytes()).unwrap())
         .enumerate()
         .collect();
-        let (status, outcomes) = statuses_after(&known, Floor::default(), &reports, Timestamp(1));
+        let (status, floor, outcomes) = statuses_after(&known, Floor::default(), &reports, Timestamp(1));
         let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome.map_err(|e| e.code())).collect();
         let stale = Err("stale_version");
         assert_eq!(outcomes, [stale, Ok(9), stale, Ok(10), Ok(11), Err("ended")]);
         assert_eq!((status.version, status.state, status.progress), (11, State::Completed, Some(100.0)));
+        assert_eq!(floor.progress, Some(100.0));
+        // A report without progress doesn't lower what comes after it, in the same batch or in the next.
+        let report = |json: Value| (0, report::read_report(json.to_string().as_bytes()).unwrap());
+        let [hides, less] = [report(json!({"stage": "saving"})), report(json!({"progress": 20}))];
+        let first = [report(json!({"progress": 80})), hides.clone(), less.clone(), hides];
+        let (status, floor, _) = statuses_after(&known, Floor::default(), &first, Timestamp(1));
+        assert_eq!((status.progress, floor.progress), (None, Some(80.0)));
+        let (status, ..) = statuses_after(&status, floor, &[less], Timestamp(2));
+        assert_eq!(status.progress, Some(80.0));
     }
 }

@@ -179,6 +179,7 @@ impl LiveSessions {
     /// Adds a session, unless it has been added meanwhile.
     pub(super) fn insert(&self, mut live: Live) -> Arc<AsyncMutex<Live>> {
         let id = live.status.session_id;
+        live.floor.note(&live.status);
         live.floor.version = self.left.get(&id).map_or(0, |stored| stored + OUTSIDE_VERSION_GAP);
         Arc::clone(self.table().entry(id).or_insert_with(|| Arc::new(AsyncMutex::new(live))))
     }

@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(super) struct PendingReports {
     statuses: Mutex<HashMap<SessionId, Pending>>,
+    /// The highest progress of the sessions whose newest status leaves it out.
+    hidden_progress: Mutex<HashMap<SessionId, f64>>,
     urgent_added: Notify,
 }
 
@@ -57,6 +59,29 @@ impl PendingReports {
         }
     }
 
+    /// The highest progress of a session, if its newest status leaves it out.
+    pub(super) fn hidden_progress(&self, id: SessionId) -> Option<f64> {
+        self.lock_progress().get(&id).copied()
+    }
+
+    /// Notes whether a status leaves out the progress that the session had, which was at most `highest`.
+    pub(super) fn note_progress(&self, status: &Status, highest: Option<f64>) {
+        let mut hidden = self.lock_progress();
+        match highest.filter(|_| status.progress.is_none() && !status.state.is_terminal()) {
+            Some(highest) => drop(hidden.insert(status.session_id, highest)),
+            None => drop(hidden.remove(&status.session_id)),
+        }
+    }
+
+    /// Forgets the progress of sessions that nobody here watches or reports on any more.
+    pub(super) fn keep_progress(&self, is_known: impl Fn(SessionId) -> bool) {
+        self.lock_progress().retain(|id, _| is_known(*id));
+    }
+
+    fn lock_progress(&self) -> MutexGuard<'_, HashMap<SessionId, f64>> {
+        self.hidden_progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for an urgent status. For one waiter.
     pub(super) async fn wait_urgent(&self) {
         self.urgent_added.notified().await;
@@ -97,6 +122,23 @@ mod tests {
         pending.mark_stored(&ended);
         pending.mark_stored(&status(1, 1));
         assert!(pending.due(true).is_empty());
+    }
+
+    #[test]
+    fn progress_is_remembered_while_it_is_left_out() {
+        let pending = PendingReports::default();
+        let id = status(1, 1).session_id;
+        let shown = Status { progress: Some(80.0), ..status(1, 1) };
+        pending.note_progress(&shown, Some(80.0));
+        assert_eq!(pending.hidden_progress(id), None);
+        pending.note_progress(&status(1, 2), Some(80.0));
+        pending.keep_progress(|_| true);
+        assert_eq!(pending.hidden_progress(id), Some(80.0));
+        pending.note_progress(&shown, Some(80.0));
+        assert_eq!(pending.hidden_progress(id), None);
+        pending.note_progress(&status(1, 3), Some(80.0));
+        pending.keep_progress(|_| false);
+        assert_eq!(pending.hidden_progress(id), None);
     }
 
     #[tokio::test]

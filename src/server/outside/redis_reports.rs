@@ -51,7 +51,10 @@ pub async fn listen(outside: Arc<Outside>, inbox: Arc<Inbox>, stop: Cancellation
         loop {
             tokio::select! {
                 () = pending.wait_urgent() => store_pending(&outside, &pending, false).await,
-                _ = interval.tick() => store_pending(&outside, &pending, true).await,
+                _ = interval.tick() => {
+                    store_pending(&outside, &pending, true).await;
+                    pending.keep_progress(|id| outside.bus.is_known(id));
+                }
             }
         }
     };
@@ -167,15 +170,16 @@ impl Outside {
         // none. So other nodes, or those that have crashed, may have announced higher versions than this one knows. Nothing
         // comes after an end that would be newer, so it is above them all.
         let is_sure = reported.version > Some(known.version) && self.bus.is_announced(id);
-        let floor = match reported.ends() && !is_sure {
-            true => Floor { version: known.version + OUTSIDE_VERSION_GAP },
-            false => Floor::default(),
-        };
+        let version = if reported.ends() && !is_sure { known.version + OUTSIDE_VERSION_GAP } else { 0 };
+        let mut floor = Floor { version, progress: pending.hidden_progress(id) };
+        floor.note(&known);
         let mut status = report::status_after(&known, floor, reported, now)?;
         // The message may come from another node of Hark, and all nodes must show the same.
         status.timestamp = head.timestamp.unwrap_or(now);
         status.attempt = head.attempt.and_then(|attempt| attempt.try_into().ok()).unwrap_or(status.attempt);
         self.bus.tell_watchers_here(&Event::status(owner, status.clone()));
+        floor.note(&status);
+        pending.note_progress(&status, floor.progress);
         let changes = status.changes(&known);
         pending.put(status, changes);
         Ok(true)

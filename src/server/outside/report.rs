@@ -45,7 +45,7 @@ pub struct Report {
     pub(super) status: Option<State>,
     #[serde(deserialize_with = "lenient::stage")]
     pub(super) stage: Option<Stage>,
-    /// 0 to 100; null if unknown. One that is lower than before counts as what was before, and 100 counts as 99.9 until the
+    /// 0 to 100; null if unknown. One that is lower than the highest before counts as that, and 100 counts as 99.9 until the
     /// session is completed.
     #[serde(deserialize_with = "lenient::number")]
     pub(super) progress: Option<f64>,
@@ -197,6 +197,19 @@ pub(super) struct Floor {
     /// versions knows which it has sent; one that names none must be given one that isn't below, and so must an end, after
     /// which nothing comes that would be newer.
     pub(super) version: u64,
+    /// The highest progress of the session, which the known status may leave out; none if that has it.
+    pub(super) progress: Option<f64>,
+}
+
+impl Floor {
+    /// Notes that a status was reported.
+    pub(super) fn note(&mut self, status: &Status) {
+        self.progress = highest(self.progress, status.progress);
+    }
+}
+
+fn highest(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    one.into_iter().chain(other).reduce(f64::max)
 }
 
 /// The status that follows from the known one and a report.
@@ -267,7 +280,7 @@ pub(super) fn status_after(
         version,
         state,
         stage,
-        progress: progress_after(known.progress, report.progress, state),
+        progress: progress_after(highest(floor.progress, known.progress), report.progress, state),
         message,
         timestamp: now,
         duration_processed: duration_processed.max(known.duration_processed),
@@ -281,14 +294,14 @@ pub(super) fn status_after(
     })
 }
 
-/// The progress that is shown: never less than before, and 100 only of what is completed. Below 0 it is unknown.
-fn progress_after(known: Option<f64>, reported: Option<f64>, state: State) -> Option<f64> {
+/// The progress that is shown: never less than the highest before, and 100 only of what is completed. Below 0 it is unknown.
+fn progress_after(highest: Option<f64>, reported: Option<f64>, state: State) -> Option<f64> {
     if state == State::Completed {
         return Some(100.0);
     }
-    let reported = reported.filter(|p| *p >= 0.0).map(|p| p.min(MAX_UNFINISHED).max(known.unwrap_or_default()));
+    let reported = reported.filter(|p| *p >= 0.0).map(|p| p.min(MAX_UNFINISHED).max(highest.unwrap_or_default()));
     // A session that failed or was cancelled keeps the progress that it had.
-    if state.is_terminal() { reported.or(known) } else { reported }
+    if state.is_terminal() { reported.or(highest) } else { reported }
 }
 
 /// A text without the character 0, which PostgreSQL can't store, and cut to `max` bytes.
@@ -390,8 +403,13 @@ mod tests {
     #[test]
     fn after_a_crash_versions_that_hark_chooses_and_ends_are_above_all_that_may_have_been_announced() {
         let version = |known: &Status, report: Value| {
-            status_after(known, Floor { version: 1_000 }, read_report(report.to_string().as_bytes())?, NOW)
-                .map(|status| status.version)
+            status_after(
+                known,
+                Floor { version: 1_000, ..Floor::default() },
+                read_report(report.to_string().as_bytes())?,
+                NOW,
+            )
+            .map(|status| status.version)
         };
         for (report, wanted) in [
             (json!({"progress": 60}), 1_000),
@@ -518,12 +536,14 @@ mod tests {
             reports in prop::collection::vec(any_report(), 0..40),
         ) {
             let mut status = Status { state: State::Queued, stage: None, progress: None, ..known() };
-            // The furthest since it was last unknown.
+            let mut floor = Floor::default();
             let mut furthest: f64 = 0.0;
             for report in reports {
                 let before = status.clone();
-                match after(&before, report.clone()) {
+                let read = read_report(report.to_string().as_bytes());
+                match read.and_then(|read| status_after(&before, floor, read, NOW)) {
                     Ok(next) => {
+                        floor.note(&next);
                         prop_assert!(!before.state.is_terminal(), "{report} was taken after {before:?}");
                         prop_assert!(next.version > before.version);
                         prop_assert!(before.state == State::Queued || next.state != State::Queued, "{report}");
@@ -533,7 +553,7 @@ mod tests {
                         if let Some(progress) = next.progress {
                             prop_assert!((furthest..=100.0).contains(&progress), "{progress} after {furthest}");
                         }
-                        furthest = next.progress.unwrap_or_default();
+                        furthest = furthest.max(next.progress.unwrap_or_default());
                         status = next;
                     }
                     Err(ReportError::Conflict("ended", _)) => prop_assert!(before.state.is_terminal()),
