@@ -32,8 +32,8 @@ pub struct Announcement {
 }
 
 /// A status as an outside worker reports it. What is left out stays as it was, except `progress`, `estimated_completion`
-/// and `processing_speed`, which become unknown. A number that can't be so counts as left out, and so does a time that
-/// can't be understood.
+/// and `processing_speed`, which become unknown, and `message`, which becomes the stage's name. A number that can't be so
+/// counts as left out, and so does a time that can't be understood.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Report {
@@ -267,8 +267,9 @@ pub(super) fn status_after(
         (State::Completed, _) => "Finished".to_owned(),
         (State::Cancelled, _) => "Cancelled".to_owned(),
         (State::Failed, _) => error.as_ref().map(|e| e.message.clone()).unwrap_or_default(),
-        (_, Some(stage)) => stage.label().to_owned(),
-        (_, None) => known.message.clone(),
+        // Without a stage it is said of it what is done to every such session.
+        (State::Processing, stage) => stage.unwrap_or(Stage::Transcribing).label().to_owned(),
+        (State::Queued, _) => known.message.clone(),
     });
     let seconds = |seconds: Option<f64>| seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
     let duration_total = seconds(report.duration_total).or(known.duration_total);
@@ -425,6 +426,18 @@ mod tests {
         let later = Status { version: 1_000, ..known() };
         assert_eq!(version(&later, json!({})), Ok(1_001));
         assert!(version(&later, json!({"version": 20})).is_err());
+    }
+
+    #[test]
+    fn a_message_is_that_of_its_status_or_names_the_stage() {
+        let waiting =
+            Status { state: State::Queued, stage: None, message: "Waiting for its worker".to_owned(), ..known() };
+        let message = |known: &Status, report: Value| after(known, report).unwrap().message;
+        assert_eq!(message(&waiting, json!({"progress": 50})), "Transcribing");
+        assert_eq!(message(&waiting, json!({"status": "pending"})), "Waiting for its worker");
+        assert_eq!(message(&waiting, json!({"message": "Hello"})), "Hello");
+        let greeted = after(&known(), json!({"stage": "warming up", "message": "Hello"})).unwrap();
+        assert_eq!((&*greeted.message, &*message(&greeted, json!({"progress": 50}))), ("Hello", "warming up"));
     }
 
     #[test]
