@@ -11,6 +11,7 @@ use crate::{
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use std::fmt::Display;
 use utoipa::ToSchema;
 
 /// The longest text of a segment or a message, in bytes.
@@ -319,29 +320,37 @@ pub(super) fn check_duration(name: &str, seconds: f64) -> Result<(), ReportError
     Err(ReportError::Invalid(format!("The {name} must be a number of seconds from 0 on; {seconds} isn't.")))
 }
 
-/// Refuses the character 0, which PostgreSQL can't store: a segment that came over Redis would be tried again for ever.
-fn check_storable(name: &str, text: &str) -> Result<(), ReportError> {
+/// Refuses a segment or a word, which `name` names as it begins a sentence, whose times or confidence can't be so; or whose
+/// text has the character 0, which PostgreSQL can't store: what came over Redis would be tried again for ever.
+fn check_spoken(
+    name: impl Display,
+    (start, end): (f64, f64),
+    text: &str,
+    confidence: Option<f32>,
+) -> Result<(), ReportError> {
+    if !(start.is_finite() && end.is_finite() && 0.0 <= start && start <= end) {
+        return Err(ReportError::Invalid(format!("{name} must start at 0 s or later and not end before it starts.")));
+    }
     if text.contains('\0') {
-        return Err(ReportError::Invalid(format!("The {name} contains the character 0; leave it out.")));
+        return Err(ReportError::Invalid(format!("{name} contains the character 0 in its text; leave it out.")));
+    }
+    if confidence.is_some_and(|c| !(0.0..=1.0).contains(&c)) {
+        return Err(ReportError::Invalid(format!("{name} must have a confidence from 0 to 1.")));
     }
     Ok(())
 }
 
 pub(super) fn check_segment(new: NewSegment) -> Result<Segment, ReportError> {
     let index = new.index;
-    if !(new.start.is_finite() && new.end.is_finite() && 0.0 <= new.start && new.start <= new.end) {
-        return Err(ReportError::Invalid(format!(
-            "Segment {index} must start at 0 s or later and not end before it starts."
-        )));
+    check_spoken(format_args!("Segment {index}"), (new.start, new.end), &new.text, new.confidence)?;
+    for (number, word) in (1..).zip(&new.words) {
+        let name = format_args!("Word {number} of segment {index}");
+        check_spoken(name, (word.start, word.end), &word.text, word.confidence)?;
     }
     if new.text.len() > MAX_TEXT {
         return Err(ReportError::Invalid(format!(
             "The text of segment {index} is longer than {MAX_TEXT} bytes; send it as several segments."
         )));
-    }
-    check_storable(&format!("text of segment {index}"), &new.text)?;
-    if new.confidence.is_some_and(|c| !(0.0..=1.0).contains(&c)) {
-        return Err(ReportError::Invalid(format!("The confidence of segment {index} must be from 0 to 1.")));
     }
     if new.speaker == Some(0) {
         return Err(ReportError::Invalid(format!("The speakers of segment {index} must be counted from 1.")));
@@ -591,6 +600,20 @@ mod tests {
             json!({"index": 0, "start": 0.0, "end": 1.0, "text": "a", "confidence": 1.5}),
         ] {
             assert!(matches!(checked(report.clone()), Err(ReportError::Invalid(_))), "{report}");
+        }
+        let with_word = |word: Value| {
+            let first = json!({"text": "one", "start": 0.0, "end": 0.5, "confidence": 1.0});
+            checked(json!({"index": 3, "start": 0.0, "end": 1.0, "text": "one two", "words": [first, word]}))
+        };
+        assert!(with_word(json!({"text": "two", "start": 0.5, "end": 0.5})).is_ok());
+        for word in [
+            json!({"text": "two", "start": 5.0, "end": 4.0}),
+            json!({"text": "two", "start": -0.1, "end": 1.0}),
+            json!({"text": "two", "start": 0.5, "end": 1.0, "confidence": 7}),
+            json!({"text": "t\0wo", "start": 0.5, "end": 1.0}),
+        ] {
+            let Err(ReportError::Invalid(why)) = with_word(word.clone()) else { panic!("{word} was taken") };
+            assert!(why.starts_with("Word 2 of segment 3 "), "{why}");
         }
     }
 
