@@ -38,7 +38,7 @@ pub use error::{ApiError, ErrorBody};
 pub use id::{EventId, InvalidEventId, SessionId};
 pub use list::{Condition, Filter, InvalidFilter, Order};
 pub use progress::{
-    ArrivalRange, Meter, arrival_moved, percent, queue_arrival, queue_wait, retry_after, stall_timeout,
+    ArrivalRange, Meter, arrival_moved, percent, queue_arrival, queue_wait, retry_after, round_speed, stall_timeout,
 };
 pub use remark::Remark;
 pub use report::{Byes, ConnectionReport, DELAY_BOUNDS_MS, Delays, ModeTimes, Requests, StreamFailures};

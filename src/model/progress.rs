@@ -132,10 +132,10 @@ impl Meter {
         settled.then(|| self.audio / self.work)
     }
 
-    /// The speed as it is published, rounded to hundredths: more digits are noise that every stream would carry. Never 0.
+    /// The speed as it is published.
     #[must_use]
     pub fn published_speed(&self) -> Option<f64> {
-        self.speed().map(|speed| (speed * 100.0).round().max(1.0) / 100.0)
+        self.speed().map(round_speed)
     }
 
     /// Seconds from the last reading until `total` seconds of audio are done. None until the speed has settled, and without
@@ -145,6 +145,12 @@ impl Meter {
         let remaining_audio = (total? - self.processed).max(0.0);
         Some(remaining_audio / self.speed()?)
     }
+}
+
+/// A speed as it is published, rounded to hundredths: more digits are noise that every stream would carry. Never 0.
+#[must_use]
+pub fn round_speed(speed: f64) -> f64 {
+    (speed * 100.0).round().max(1.0) / 100.0
 }
 
 /// The range of times in which a session is expected to be done: the earliest and latest of its recent estimates.

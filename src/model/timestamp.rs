@@ -27,10 +27,15 @@ impl Timestamp {
         (self.0 - earlier.0) as f64 / 1000.0
     }
 
+    /// Whether RFC 3339 can express it: from the year 0 to 9999.
+    #[must_use]
+    pub fn is_expressible(self) -> bool {
+        DateTime::from_timestamp_millis(self.0).is_some_and(|time| (0..=9999).contains(&time.year()))
+    }
+
     /// The time as a chrono date. Years before 0 and after 9999, which RFC 3339 can't express, become the epoch.
     pub(super) fn calendar(self) -> DateTime<Utc> {
-        let time = DateTime::from_timestamp_millis(self.0).unwrap_or_default();
-        if (0..=9999).contains(&time.year()) { time } else { DateTime::default() }
+        DateTime::from_timestamp_millis(self.0).filter(|_| self.is_expressible()).unwrap_or_default()
     }
 }
 

@@ -80,14 +80,15 @@ pub(super) fn stage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 
 /// A time, or nothing if it can't be understood: no report is worth less without one.
 pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
+    let time = match Value::deserialize(deserializer)? {
         Value::String(text) => parse_time(text.trim()),
         Value::Number(number) => number.as_f64().map(|number| {
             let ms = if number.abs() < FIRST_MILLISECONDS { number * 1000.0 } else { number };
             Timestamp(ms.round() as i64)
         }),
         _ => None,
-    })
+    };
+    Ok(time.filter(|time| time.is_expressible()))
 }
 
 /// A time as in RFC 3339 or ISO 8601. It is in UTC if it names no zone.
@@ -145,6 +146,12 @@ mod tests {
             (json!(1_795_762_929.123), Some(1_795_762_929_123)),
             (json!(1_795_762_929_123u64), Some(1_795_762_929_123)),
             (json!("soon"), None),
+            // No time that can be written.
+            (json!(1e300), None),
+            (json!(-1e300), None),
+            (json!(253_402_300_799_999u64), Some(253_402_300_799_999)),
+            (json!(253_402_300_800_000u64), None),
+            (json!("+12026-11-27T07:02:09"), None),
             (json!(null), None),
             (json!({}), None),
         ] {

@@ -4,7 +4,7 @@
 
 use super::lenient::{self, WORKER_FAILED};
 use crate::{
-    model::{Failure, Segment, Stage, State, Status, Timestamp, Word, unsure_words},
+    model::{Failure, Segment, Stage, State, Status, Timestamp, Word, round_speed, unsure_words},
     server::{
         bus::{Refusal, Rejection},
         error::Error,
@@ -18,6 +18,8 @@ use utoipa::ToSchema;
 const MAX_TEXT: usize = 64 * 1024;
 /// The most progress that is shown of a session that isn't completed.
 const MAX_UNFINISHED: f64 = 99.9;
+/// The highest speed that is shown; above it there would be no hundredths left in the number.
+const MAX_SPEED: f64 = 1e9;
 
 /// What a new session of an outside worker is made of.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -288,7 +290,10 @@ pub(super) fn status_after(
         duration_processed: duration_processed.max(known.duration_processed),
         duration_total,
         estimated_completion: report.estimated_completion.filter(|_| !state.is_terminal()),
-        processing_speed: report.processing_speed.filter(|speed| speed.is_finite() && *speed > 0.0),
+        processing_speed: report
+            .processing_speed
+            .filter(|speed| speed.is_finite() && *speed > 0.0)
+            .map(|speed| round_speed(speed.min(MAX_SPEED))),
         queue_position: None,
         attempt: known.attempt.max(u32::from(state != State::Queued)),
         error,
@@ -301,7 +306,9 @@ fn progress_after(highest: Option<f64>, reported: Option<f64>, state: State) -> 
     if state == State::Completed {
         return Some(100.0);
     }
-    let reported = reported.filter(|p| *p >= 0.0).map(|p| p.min(MAX_UNFINISHED).max(highest.unwrap_or_default()));
+    let reported = reported
+        .filter(|p| *p >= 0.0)
+        .map(|p| ((p * 10.0).round() / 10.0).min(MAX_UNFINISHED).max(highest.unwrap_or_default()));
     // A session that failed or was cancelled keeps the progress that it had.
     if state.is_terminal() { reported.or(highest) } else { reported }
 }
@@ -485,6 +492,14 @@ mod tests {
         assert_eq!(next(json!({"message": "x".repeat(MAX_TEXT + 1)})).message.len(), MAX_TEXT);
         assert_eq!(next(json!({"message": "a\0b"})).message, "ab");
         assert_eq!(next(json!({"error": {"code": "x", "message": "y"}})).error, None);
+        // In the digits that every status has.
+        for (given, wanted) in [("12.34", 40.0), ("45.67", 45.7), ("99.97", 99.9)] {
+            assert_eq!(next(json!({"progress": given})).progress, Some(wanted), "{given}");
+        }
+        for (given, wanted) in [(1e-9, 0.01), (4.567, 4.57), (1e300, MAX_SPEED)] {
+            assert_eq!(next(json!({"processing_speed": given})).processing_speed, Some(wanted), "{given}");
+        }
+        assert_eq!(next(json!({"estimated_completion": 1e300})).estimated_completion, None);
         // A worker that was started again.
         assert_eq!(next(json!({"status": "pending"})).state, State::Processing);
         assert_eq!(next(json!({"stage": "diarizing"})).stage.unwrap().as_str(), "diarizing");
