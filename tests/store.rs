@@ -148,6 +148,7 @@ async fn suite(store: &Store) {
     a_search_goes_through_all_sessions(store).await;
     a_session_is_claimed_transcribed_and_completed(store).await;
     a_transcript_is_replaced_and_its_numbers_go_on(store).await;
+    a_claim_that_is_over_writes_nothing(store).await;
     lost_sessions_are_requeued_and_fenced(store).await;
     a_node_does_not_requeue_the_sessions_it_runs(store).await;
     sessions_without_room_wait_and_say_so(store).await;
@@ -513,9 +514,9 @@ async fn a_transcript_is_replaced_and_its_numbers_go_on(store: &Store) {
         store.append(&first, &segment(index), &status, true).await.unwrap().unwrap();
     }
     status.remarks = vec![Remark::new("tracks", "The recording has 2 audio tracks. Track 1 was heard.")];
-    store.save_waveform(id, &[1, 2]).await.unwrap();
+    assert!(store.save_waveform(&first, &[1, 2]).await.unwrap());
     let found = DetectedLanguage { language: "de".to_owned(), name: None, probability: None };
-    store.save_detected_language(&first, &found).await.unwrap();
+    assert!(store.save_detected_language(&first, &found).await.unwrap());
     store.end(&first, next(&status), Ending::Completed).await.unwrap().unwrap();
     let before = store.find(id).await.unwrap().unwrap().0;
 
@@ -565,14 +566,15 @@ async fn a_session_is_claimed_transcribed_and_completed(store: &Store) {
     assert_eq!(store.find(id).await.unwrap().unwrap().0.status.segments, 2);
     assert_eq!(store.segments(id, 1, 10).await.unwrap(), [segment(1)]);
     assert_eq!(store.segments(id, 0, 1).await.unwrap(), [segment(0)]);
-    store.save_model(&claimed, "en-us").await.unwrap();
+    assert!(store.save_model(&claimed, "en-us").await.unwrap());
     let found = DetectedLanguage { language: "de".to_owned(), name: Some("German".to_owned()), probability: Some(0.5) };
-    store.save_detected_language(&claimed, &found).await.unwrap();
+    assert!(store.save_detected_language(&claimed, &found).await.unwrap());
     let remarks = vec![Remark::new("ends_early", "The file says 0:48; it ends at 0:46.")];
     status = Status { remarks: remarks.clone(), ..next(&status) };
     assert!(store.save(&claimed, &status).await.unwrap().is_some());
-    store.save_waveform(id, &[0, 128, 255]).await.unwrap();
-    store.save_waveform(id, &[1, 2]).await.unwrap();
+    for peaks in [&[0, 128, 255][..], &[1, 2]] {
+        assert!(store.save_waveform(&claimed, peaks).await.unwrap());
+    }
     assert_eq!(store.waveform(id).await.unwrap(), Some(vec![1, 2]));
     // A version that falls changes nothing.
     let old = Status { version: status.version - 1, progress: Some(1.0), ..status.clone() };
@@ -595,6 +597,56 @@ async fn a_session_is_claimed_transcribed_and_completed(store: &Store) {
     assert_eq!(store.statuses(&owner("way"), Timestamp(since.0 + 1)).await.unwrap().len(), 0);
     store.delete(&owner("way"), id).await.unwrap();
     assert!(store.segments(id, 0, 10).await.unwrap().is_empty() && store.stages(id).await.unwrap().0.is_empty());
+}
+
+/// Whatever ends a claim, nothing that its worker writes later is stored, although the attempt grows only with the next one.
+async fn a_claim_that_is_over_writes_nothing(store: &Store) {
+    let me = owner("over");
+    for end in ["cancelled", "replaced", "lost", "failed", "handed back", "claimed again"] {
+        let id = add(store, "over", end, EngineId::Pocketsphinx).await;
+        let over = claim(store, if end == "lost" { now() } else { later() }).await.unwrap();
+        let after = next(&over.session.status);
+        match end {
+            "lost" => assert_eq!(store.reap(now(), false, &[], 3).await.unwrap().len(), 1),
+            "failed" => {
+                let failure = Failure { code: "stalled".to_owned(), message: "It hung.".to_owned() };
+                store.end(&over, after, Ending::Failed(failure)).await.unwrap().unwrap();
+            }
+            "handed back" | "claimed again" => {
+                store.end(&over, after, Ending::HandedBack).await.unwrap().unwrap();
+            }
+            _ => assert!(store.cancel(&me, id, now()).await.unwrap().is_some()),
+        }
+        if end == "replaced" {
+            let choice = (Some(Track::Number(2)), Channels::Mix);
+            store.replace(&me, id, choice, None, None, now()).await.unwrap().unwrap();
+        }
+        if end == "claimed again" {
+            assert_eq!(claim(store, later()).await.unwrap().session.id, id);
+        }
+        let stored = async || {
+            let (session, waveform) = (store.find(id).await.unwrap(), store.waveform(id).await.unwrap());
+            (session, waveform, store.segments(id, 0, 10).await.unwrap())
+        };
+        let before = stored().await;
+        let late = Status { version: over.session.status.version + 100_000, segments: 1, ..next(&over.session.status) };
+        let found = DetectedLanguage { language: "de".to_owned(), name: None, probability: Some(0.5) };
+        let written = [
+            ("renew", store.renew(&over, later()).await.unwrap()),
+            ("save", store.save(&over, &late).await.unwrap().is_some()),
+            ("append", store.append(&over, &segment(0), &late, true).await.unwrap().is_some()),
+            ("save_model", store.save_model(&over, "other").await.unwrap()),
+            ("save_detected_language", store.save_detected_language(&over, &found).await.unwrap()),
+            ("save_waveform", store.save_waveform(&over, &[1, 2]).await.unwrap()),
+            ("end", store.end(&over, late.clone(), Ending::Completed).await.unwrap().is_some()),
+            ("requeue_crashed", store.requeue_crashed(&over, now()).await.unwrap().is_some()),
+        ];
+        for (write, written) in written {
+            assert!(!written, "{write}, though the session was {end}");
+        }
+        assert_eq!(stored().await, before, "{end}");
+        store.delete(&me, id).await.unwrap();
+    }
 }
 
 async fn lost_sessions_are_requeued_and_fenced(store: &Store) {

@@ -375,7 +375,7 @@ impl<'a> Job<'a> {
                         Some(EngineEvent::Ready { .. }) if self.status.stage == Some(Stage::Transcribing) => {}
                         Some(EngineEvent::Ready { model }) => {
                             load.end();
-                            retry_write!(self, |_| self.sessions.store.save_model(self.claim, &model))?;
+                            still_claimed(retry_write!(self, |_| self.sessions.store.save_model(self.claim, &model))?)?;
                             self.meter = Meter::new(self.elapsed(), self.offset);
                             self.status.progress = self.progress();
                             self.stage(Stage::Transcribing, "Transcribing").await?;
@@ -388,7 +388,8 @@ impl<'a> Job<'a> {
                         // One speaker may have said more than the other.
                         Some(EngineEvent::Language(found)) if speaker.is_some() && !self.is_surer(&found) => {}
                         Some(EngineEvent::Language(found)) => {
-                            retry_write!(self, |_| self.sessions.store.save_detected_language(self.claim, &found))?;
+                            let store = &self.sessions.store;
+                            still_claimed(retry_write!(self, |_| store.save_detected_language(self.claim, &found))?)?;
                             self.language = Some(found);
                         }
                         Some(EngineEvent::Remark { remark, replaces }) => {
@@ -494,8 +495,8 @@ impl<'a> Job<'a> {
         for remark in &whole.remarks {
             remark.clone().add_to(&mut self.status.remarks);
         }
-        let (id, peaks) = (self.claim.session.id, &whole.waveform.peaks);
-        retry_write!(self, |_| self.sessions.store.save_waveform(id, peaks))?;
+        let peaks = &whole.waveform.peaks;
+        still_claimed(retry_write!(self, |_| self.sessions.store.save_waveform(self.claim, peaks))?)?;
         self.status.progress = self.progress();
         self.save().await?;
         Ok(true)
@@ -583,7 +584,7 @@ impl<'a> Job<'a> {
     async fn renew(&self) -> Result<(), AttemptError> {
         let store = &self.sessions.store;
         let renewed = retry_write!(self, |_| async { store.renew(self.claim, lease(store, self.config).await?).await });
-        if renewed? { Ok(()) } else { Err(AttemptError::LostClaim) }
+        still_claimed(renewed?)
     }
 
     fn check_signal(&self, signal: Result<Signal, RecvError>) -> Result<(), AttemptError> {
@@ -880,6 +881,11 @@ fn unavailable_message(error: &MediaError) -> &'static str {
         MediaError::Full { .. } => "The worker's disk has no room for the recording.",
         MediaError::Storage(_) | MediaError::Scratch(_) => "The recording could not be fetched from its storage.",
     }
+}
+
+/// What a write of the store says of the claim that it named.
+fn still_claimed(valid: bool) -> Result<(), AttemptError> {
+    if valid { Ok(()) } else { Err(AttemptError::LostClaim) }
 }
 
 fn check_survey(decoding: &spool::Survey) -> Result<(), AttemptError> {

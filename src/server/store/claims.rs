@@ -94,6 +94,41 @@ macro_rules! reap_sql {
     };
 }
 
+/// The condition on which a worker writes: `$1` is the session and `$2` the attempt of its claim, which is over as soon as
+/// the session isn't being processed any more. The attempt alone grows only with the next claim.
+macro_rules! is_claimed {
+    () => {
+        concat!(" id = $1 AND attempt = $2 AND status = ", state!(processing))
+    };
+}
+
+/// Stores the waveform `$3` of a claimed session. `$lock` is appended to the subquery that selects the session.
+macro_rules! save_waveform_sql {
+    ($lock:literal) => {
+        concat!(
+            "INSERT INTO waveforms (session_id, peaks) SELECT id, $3 FROM sessions WHERE",
+            is_claimed!(),
+            $lock,
+            " ON CONFLICT (session_id) DO UPDATE SET peaks = excluded.peaks"
+        )
+    };
+}
+
+/// Runs a statement that writes for a claim, with more parameters from `$3` on. Evaluates to whether the claim is still
+/// valid: if it isn't, nothing is written.
+macro_rules! write_claimed {
+    ($store:expr, $claim:expr, |$pool:ident| $sql:expr $(, $value:expr)*) => {{
+        let claim: &Claim = $claim;
+        on!($store, |$pool| sqlx::query($sql)
+            .bind(claim.session.id.to_string())
+            .bind(i64::from(claim.session.status.attempt))
+            $(.bind($value))*
+            .execute($pool)
+            .await
+            .map(|done| done.rows_affected() > 0))
+    }};
+}
+
 /// Writes a claimed session's status if the claim is still valid and the version doesn't fall. Evaluates to whether it
 /// did.
 macro_rules! save_status {
@@ -102,8 +137,8 @@ macro_rules! save_status {
         let query = sqlx::query(concat!(
             "UPDATE sessions SET segments = $3",
             set_status!(),
-            " WHERE id = $1 AND attempt = $2 AND status = ",
-            state!(processing),
+            " WHERE",
+            is_claimed!(),
             " AND version <= $8"
         ));
         let query = query
@@ -115,7 +150,7 @@ macro_rules! save_status {
 }
 
 /// The right to work on a session, until the lease runs out or somebody takes it away. Writes with a claim that is no
-/// longer valid change nothing, because each is conditional on the attempt.
+/// longer valid change nothing, because each is conditional on the attempt and on the session still being processed.
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub session: Session,
@@ -272,17 +307,8 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn renew(&self, claim: &Claim, lease_until: Timestamp) -> Result<bool, sqlx::Error> {
-        let changed = on!(self, |pool| sqlx::query(concat!(
-            "UPDATE sessions SET lease_until = $3 WHERE id = $1 AND attempt = $2 AND status = ",
-            state!(processing)
-        ),)
-        .bind(claim.session.id.to_string())
-        .bind(i64::from(claim.session.status.attempt))
-        .bind(lease_until.0)
-        .execute(pool)
-        .await
-        .map(|done| done.rows_affected()))?;
-        Ok(changed > 0)
+        let sql = concat!("UPDATE sessions SET lease_until = $3 WHERE", is_claimed!());
+        write_claimed!(self, claim, |pool| sql, lease_until.0)
     }
 
     /// Writes the status of a claimed session. Returns none if the claim is no longer valid.
@@ -327,35 +353,36 @@ impl Store {
         }))
     }
 
-    /// Stores which model transcribes a claimed session.
+    /// Stores which model transcribes a claimed session. False if the claim is no longer valid.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn save_model(&self, claim: &Claim, model: &str) -> Result<(), sqlx::Error> {
-        on!(self, |pool| sqlx::query("UPDATE sessions SET model = $3 WHERE id = $1 AND attempt = $2")
-            .bind(claim.session.id.to_string())
-            .bind(i64::from(claim.session.status.attempt))
-            .bind(model)
-            .execute(pool)
-            .await
-            .map(drop))
+    pub async fn save_model(&self, claim: &Claim, model: &str) -> Result<bool, sqlx::Error> {
+        let sql = concat!("UPDATE sessions SET model = $3 WHERE", is_claimed!());
+        write_claimed!(self, claim, |pool| sql, model)
     }
 
-    /// Stores the language that the engine of a claimed session has found.
+    /// Stores the language that the engine of a claimed session has found. False if the claim is no longer valid.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn save_detected_language(&self, claim: &Claim, found: &DetectedLanguage) -> Result<(), sqlx::Error> {
-        on!(self, |pool| sqlx::query(
-            "UPDATE sessions SET detected_language = $3, detected_probability = $4 WHERE id = $1 AND attempt = $2"
+    pub async fn save_detected_language(&self, claim: &Claim, found: &DetectedLanguage) -> Result<bool, sqlx::Error> {
+        let sql = concat!("UPDATE sessions SET detected_language = $3, detected_probability = $4 WHERE", is_claimed!());
+        write_claimed!(self, claim, |pool| sql, &found.language, found.probability.map(f64::from))
+    }
+
+    /// Stores the waveform of a claimed session's recording. False if the claim is no longer valid.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn save_waveform(&self, claim: &Claim, peaks: &[u8]) -> Result<bool, sqlx::Error> {
+        // On PostgreSQL, the lock keeps whoever ends the claim waiting until the waveform is there to be deleted.
+        write_claimed!(
+            self,
+            claim,
+            |pool| pool.pick(save_waveform_sql!(""), save_waveform_sql!(" FOR NO KEY UPDATE")),
+            peaks
         )
-        .bind(claim.session.id.to_string())
-        .bind(i64::from(claim.session.status.attempt))
-        .bind(&found.language)
-        .bind(found.probability.map(f64::from))
-        .execute(pool)
-        .await
-        .map(drop))
     }
 
     /// Ends the attempt at a claimed session, with `status` as its worker's last one. Returns none if the claim is no
@@ -459,22 +486,16 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn requeue_crashed(&self, claim: &Claim, now: Timestamp) -> Result<Option<Event>, sqlx::Error> {
-        let changed = on!(self, |pool| sqlx::query(concat!(
+        let sql = concat!(
             "UPDATE sessions SET status = ",
             state!(queued),
             ", stage = NULL, progress = NULL, crashes = crashes + 1, \
              version = version + $3, updated_at = $4, worker = NULL, lease_until = NULL, estimated_completion = NULL, \
-             processing_speed = NULL WHERE id = $1 AND attempt = $2 AND status = ",
-            state!(processing)
-        ),)
-        .bind(claim.session.id.to_string())
-        .bind(i64::from(claim.session.status.attempt))
-        .bind(VERSION_GAP)
-        .bind(now.0)
-        .execute(pool)
-        .await
-        .map(|done| done.rows_affected()))?;
-        self.event_if(changed > 0, claim.session.id).await
+             processing_speed = NULL WHERE",
+            is_claimed!()
+        );
+        let changed = write_claimed!(self, claim, |pool| sql, VERSION_GAP, now.0)?;
+        self.event_if(changed, claim.session.id).await
     }
 }
 

@@ -91,24 +91,6 @@ impl Store {
                 .await)?;
         Ok(row.map(|(peaks,)| peaks))
     }
-
-    /// Stores the waveform of a session's recording.
-    ///
-    /// # Errors
-    /// If the database fails, or the session doesn't exist.
-    pub async fn save_waveform(&self, id: SessionId, peaks: &[u8]) -> Result<(), sqlx::Error> {
-        on!(self, |pool| {
-            sqlx::query(
-                "INSERT INTO waveforms (session_id, peaks) VALUES ($1, $2) \
-             ON CONFLICT (session_id) DO UPDATE SET peaks = $2",
-            )
-            .bind(id.to_string())
-            .bind(peaks)
-            .execute(pool)
-            .await
-            .map(drop)
-        })
-    }
 }
 
 /// Encodes the words of a segment as JSON, as the table stores them.
