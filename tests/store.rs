@@ -664,6 +664,9 @@ async fn lost_sessions_are_requeued_and_fenced(store: &Store) {
         let over = attempt == 3;
         assert_eq!(status.state, if over { State::Failed } else { State::Queued });
         assert_eq!(status.error.as_ref().map(|e| e.code.as_str()), over.then_some("worker_lost"));
+        let reason = status.error.as_ref().map(|e| e.message.as_str());
+        assert_eq!(reason.is_some_and(|reason| reason.starts_with("The worker stopped 3 times")), over, "{reason:?}");
+        assert!(!over || reason == Some(&*status.message));
         // A worker that goes on after its lease ran out can write nothing.
         assert!(!store.renew(&lost, later()).await.unwrap());
         let late = Status { segments: 1, ..next(&lost.session.status) };

@@ -329,13 +329,16 @@ impl Store {
         Ok(found.map(|(session, owner)| Event::status(owner, session.status)))
     }
 
-    /// Reads the events of the new statuses of sessions that a statement has changed, as far as they still exist.
+    /// Reads the events of the new statuses of sessions that a statement has changed, as far as they still exist: all at
+    /// once, so that none is missing because another could not be read.
     async fn events(&self, ids: Vec<(String,)>) -> Result<Vec<Event>, sqlx::Error> {
-        let mut events = Vec::with_capacity(ids.len());
-        for (id,) in ids {
-            events.extend(self.event_if(true, values::parse(&id)?).await?);
+        if ids.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(events)
+        let ids = ids.iter().map(|(id,)| values::parse(id)).collect::<Result<Vec<SessionId>, _>>()?;
+        let mut found = self.find_many(&ids).await?;
+        found.sort_unstable_by_key(|(session, _)| session.id);
+        Ok(found.into_iter().map(|(session, owner)| Event::status(owner, session.status)).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Db, Dialect, Store, VERSION_GAP, json_list, rows::SessionRow, segments::words, status, values};
 use crate::{
-    model::{DetectedLanguage, EngineId, Failure, Segment, Session, SessionId, State, Status, Timestamp, text::count},
+    model::{DetectedLanguage, EngineId, Failure, Segment, Session, SessionId, State, Status, Timestamp},
     server::{event::Event, owner::Owner, speech::languages},
 };
 
@@ -64,8 +64,17 @@ macro_rules! needs_model_sql {
     };
 }
 
-/// Puts sessions whose lease has run out back into the queue, or fails them after too many crashes. Leaves out those
-/// that `$running`, a subquery on the JSON array `$5`, selects.
+/// What people read of a session that fails because its workers stopped, of which the row has counted all but the last.
+macro_rules! worker_lost_message {
+    () => {
+        "'The worker stopped ' || CAST(crashes + 1 AS text) || CASE WHEN crashes = 0 THEN ' time' ELSE ' times' END || \
+         ' while working on this recording, so Hark gave up. What was transcribed is kept; Retry goes on from there.'"
+    };
+}
+
+/// Puts sessions whose lease has run out back into the queue, or fails them after too many crashes, with the reason in the
+/// same write: whoever has read a version doesn't read it again. Leaves out those that `$running`, a subquery on the JSON
+/// array `$5`, selects.
 macro_rules! reap_sql {
     ($running:literal) => {
         concat!(
@@ -78,6 +87,12 @@ macro_rules! reap_sql {
              stage = CASE WHEN crashes + 1 >= $3 THEN stage ELSE NULL END, \
              finished_at = CASE WHEN crashes + 1 >= $3 THEN $1 ELSE NULL END, \
              error_code = CASE WHEN crashes + 1 >= $3 THEN 'worker_lost' ELSE NULL END, \
+             error_message = CASE WHEN crashes + 1 >= $3 THEN ",
+            worker_lost_message!(),
+            " ELSE NULL END, \
+             message = CASE WHEN crashes + 1 >= $3 THEN ",
+            worker_lost_message!(),
+            " ELSE message END, \
              progress = CASE WHEN crashes + 1 >= $3 THEN progress ELSE NULL END, \
              address = CASE WHEN crashes + 1 >= $3 THEN NULL ELSE address END, \
              crashes = crashes + 1, version = version + $4, updated_at = $1, worker = NULL, lease_until = NULL, \
@@ -89,7 +104,7 @@ macro_rules! reap_sql {
             " \
              AND ($2 OR lease_until IS NULL OR lease_until < $1) AND id NOT IN (",
             $running,
-            ") RETURNING id, crashes"
+            ") RETURNING id"
         )
     };
 }
@@ -449,7 +464,7 @@ impl Store {
         max_attempts: u32,
     ) -> Result<Vec<Event>, sqlx::Error> {
         let running = json_list(running)?;
-        let ids: Vec<(String, i64)> = on!(self, |pool| sqlx::query_as(pool.pick(
+        let ids: Vec<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(
             reap_sql!("SELECT value FROM json_each($5)"),
             reap_sql!("SELECT jsonb_array_elements_text(CAST($5 AS jsonb))"),
         ))
@@ -460,24 +475,7 @@ impl Store {
         .bind(&running)
         .fetch_all(pool)
         .await)?;
-        let mut events = Vec::with_capacity(ids.len());
-        for (id, crashes) in ids {
-            if crashes >= i64::from(max_attempts) {
-                let message = format!(
-                    "The worker stopped {} while working on this recording, so Hark gave up. \
-                     What was transcribed is kept; Retry goes on from there.",
-                    count(crashes as usize, "time")
-                );
-                on!(self, |pool| sqlx::query("UPDATE sessions SET message = $2, error_message = $2 WHERE id = $1")
-                    .bind(&id)
-                    .bind(message)
-                    .execute(pool)
-                    .await
-                    .map(drop))?;
-            }
-            events.extend(self.event_if(true, values::parse(&id)?).await?);
-        }
-        Ok(events)
+        self.events(ids).await
     }
 
     /// Puts a claimed session back into the queue after its engine crashed, and counts the crash. Returns none if the
@@ -502,7 +500,12 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::store::sqlite;
+    use crate::{
+        model::{Channels, Media, Title},
+        server::store::{NewSession, sqlite},
+    };
+    use std::path::Path;
+    use uuid::Uuid;
 
     #[test]
     fn an_engine_is_able_to_do_its_languages_in_all_their_spellings() {
@@ -513,6 +516,63 @@ mod tests {
         assert_eq!(able(None), ["whisper *"]);
         assert_eq!(able(Some(&[])), ["whisper"]);
         assert_eq!(able(Some(&["en", "no"])), ["whisper", "whisper en", "whisper eng", "whisper no", "whisper nb"]);
+    }
+
+    /// A database in a folder, and connections of the test's own to it.
+    async fn sqlite_store(folder: &Path) -> (Store, sqlx::SqlitePool) {
+        let file = folder.join("hark.sqlite");
+        let store = Store::open(&file).await.unwrap();
+        (store, sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap())
+    }
+
+    async fn add(store: &Store) -> SessionId {
+        let new = NewSession {
+            id: SessionId(Uuid::now_v7()),
+            owner: Owner::from_store("me".to_owned()),
+            title: Title::new("talk").unwrap(),
+            engine: EngineId::Whisper,
+            language: None,
+            vocabulary: None,
+            channels: Channels::Mix,
+            track: None,
+            media: Media::default(),
+            duration_total: None,
+            lease_until: None,
+            address: None,
+            recording_hash: None,
+            upload: None,
+        };
+        store.insert(&new, Timestamp(1)).await.unwrap().0.id
+    }
+
+    async fn claim(store: &Store) -> Result<Option<(Claim, Event)>, sqlx::Error> {
+        let engines = [ReadyEngine::any(EngineId::Whisper)];
+        store.claim("worker", Timestamp(2), Timestamp(3), u64::MAX, &engines).await
+    }
+
+    /// Who reads a version once doesn't read it again, so a session never fails without its explanation, not even for a moment.
+    #[tokio::test]
+    async fn sessions_whose_workers_are_lost_fail_with_the_reason_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, pool) = sqlite_store(folder.path()).await;
+        let without_reason = "CREATE TRIGGER without_reason AFTER UPDATE ON sessions \
+             WHEN NEW.status = 'failed' AND (NEW.error_message IS NULL OR NEW.message <> NEW.error_message) \
+             BEGIN SELECT RAISE(ABORT, 'failed without the reason'); END";
+        sqlx::query(without_reason).execute(&pool).await.unwrap();
+        let mut ids = [add(&store).await, add(&store).await, add(&store).await];
+        ids.sort_unstable();
+        for crashes in 1..=2 {
+            while claim(&store).await.unwrap().is_some() {}
+            let events = store.reap(Timestamp(4), false, &[], 2).await.unwrap();
+            let told: Vec<&Status> = events.iter().map(|event| event.new_status().unwrap()).collect();
+            assert_eq!(told.iter().map(|status| status.session_id).collect::<Vec<_>>(), ids);
+            for status in told {
+                let error = status.error.as_ref().map(|error| (error.code.as_str(), error.message.as_str()));
+                let expected = "The worker stopped 2 times while working on this recording, so Hark gave up. What was \
+                     transcribed is kept; Retry goes on from there.";
+                assert_eq!(error, (crashes == 2).then_some(("worker_lost", expected)));
+            }
+        }
     }
 
     /// Workers ask for a session every two seconds and after each attempt: the queue is read in its order, until the first
