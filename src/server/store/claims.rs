@@ -221,27 +221,34 @@ impl Store {
         room: u64,
         engines: &[ReadyEngine],
     ) -> Result<Option<(Claim, Event)>, sqlx::Error> {
-        // Selects and updates in one statement, so that no other worker can claim the same session in between.
         let able = json_list(&engines.iter().flat_map(ReadyEngine::able).collect::<Vec<_>>())?;
         let [sqlite, postgres] = CLAIM;
-        let claimed: Option<(String,)> = on!(self, |pool| sqlx::query_as(pool.pick(sqlite, postgres))
-            .bind(worker)
-            .bind(now.0)
-            .bind(lease_until.0)
-            .bind(VERSION_GAP)
-            .bind(i64::try_from(room).unwrap_or(i64::MAX))
-            .bind(&able)
-            .fetch_optional(pool)
-            .await)?;
-        let Some((id,)) = claimed else { return Ok(None) };
-        let row: SessionRow = on!(self, |pool| sqlx::query_as(concat!(
-            "SELECT ",
-            session_columns!(),
-            " FROM sessions s WHERE s.id = $1"
-        ))
-        .bind(id)
-        .fetch_one(pool)
-        .await)?;
+        let row: Option<SessionRow> = on!(self, |pool| {
+            // A session that is claimed and can't be read would be without a worker until its lease runs out, and then have
+            // one crash more. So both happen or neither.
+            let mut tx = pool.begin_write().await?;
+            // Selects and updates in one statement, so that no other worker can claim the same session in between.
+            let claimed: Option<(String,)> = sqlx::query_as(pool.pick(sqlite, postgres))
+                .bind(worker)
+                .bind(now.0)
+                .bind(lease_until.0)
+                .bind(VERSION_GAP)
+                .bind(i64::try_from(room).unwrap_or(i64::MAX))
+                .bind(&able)
+                .fetch_optional(&mut *tx)
+                .await?;
+            let row = match claimed {
+                Some((id,)) => {
+                    let row =
+                        sqlx::query_as(concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1"));
+                    Some(row.bind(id).fetch_one(&mut *tx).await?)
+                }
+                None => None,
+            };
+            tx.commit().await?;
+            Ok(row)
+        })?;
+        let Some(row) = row else { return Ok(None) };
         let crashes = row.crashes();
         let (session, owner) = row.into_session()?;
         let event = Event::status(owner.clone(), session.status.clone());
@@ -573,6 +580,25 @@ mod tests {
                 assert_eq!(error, (crashes == 2).then_some(("worker_lost", expected)));
             }
         }
+    }
+
+    /// If the session that was claimed can't be read, it is as it was before, and loses no attempt.
+    #[tokio::test]
+    async fn a_session_is_claimed_and_read_or_neither() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, pool) = sqlite_store(folder.path()).await;
+        let id = add(&store).await;
+        for (tracks, can_be_read) in [("'unreadable'", false), ("1", true)] {
+            let query = sqlx::AssertSqlSafe(format!("UPDATE sessions SET tracks = {tracks}"));
+            sqlx::query(query).execute(&pool).await.unwrap();
+            let claimed = claim(&store).await;
+            assert_eq!(claimed.is_ok(), can_be_read, "{claimed:?}");
+            let stored: (String, i64, Option<String>) =
+                sqlx::query_as("SELECT status, attempt, worker FROM sessions").fetch_one(&pool).await.unwrap();
+            let expected = if can_be_read { ("processing", 1, Some("worker")) } else { ("queued", 0, None) };
+            assert_eq!((stored.0.as_str(), stored.1, stored.2.as_deref()), expected);
+        }
+        assert!(claim(&store).await.unwrap().is_none(), "{id} is claimed");
     }
 
     /// Workers ask for a session every two seconds and after each attempt: the queue is read in its order, until the first
