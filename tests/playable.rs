@@ -17,9 +17,9 @@ use hark::server::audio::{AudioInfo, Selection};
 use process::Setup;
 use reqwest::{Response, StatusCode};
 use s3::{BUCKET, S3};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{fs, path::Path, time::Duration};
-use support::{TIMEOUT, TestApp, Visitor};
+use support::{TIMEOUT, TestApp, Visitor, until};
 use tempfile::TempDir;
 use tokio::time;
 
@@ -133,6 +133,74 @@ async fn a_copy_has_the_track_that_is_transcribed() {
     let copy = me.get(&format!("/api/v1/sessions/{id}/playable")).await.bytes().await.unwrap();
     let (_, samples) = heard(&copy, files.0.path()).await;
     assert!(share(&samples, 900.0) > 0.9, "{}", share(&samples, 900.0));
+}
+
+/// A film whose first track is a low tone of so many seconds, and whose second is a high one of three.
+fn film(files: &Files, seconds: u32) -> Vec<u8> {
+    let film = files.path("film.mov");
+    let tone = |frequency: u32, seconds: u32| format!("sine=frequency={frequency}:duration={seconds}:sample_rate=8000");
+    let inputs = ["-f", "lavfi", "-i", &tone(300, seconds), "-f", "lavfi", "-i", &tone(900, 3)];
+    let output = ["-map", "0", "-map", "1", "-c:a", "alac", audio::text(&film)];
+    audio::ffmpeg(&[&inputs[..], &output].concat());
+    fs::read(&film).unwrap()
+}
+
+async fn choose_track(me: &Visitor, id: &str, track: u32) {
+    let request = me.request("POST", &format!("/api/v1/sessions/{id}/retry")).json(&json!({"track": track}));
+    let chosen = me.send(request).await;
+    assert_eq!(chosen.status(), StatusCode::OK, "{}", chosen.text().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_track_may_be_chosen_while_a_copy_is_made() {
+    let app = TestApp::with(&IDLE).await;
+    let me = app.visitor();
+    let files = Files::new();
+    let recordings = app.folder.path().join("recordings");
+    // A quarter of an hour takes a while.
+    let id = me.session("film.mov", film(&files, 900), &[("track", "1")]).await;
+    let path = format!("/api/v1/sessions/{id}/playable");
+    let first = {
+        let (me, path) = (me.at(&app.url), path.clone());
+        tokio::spawn(async move { me.get(&path).await.status() })
+    };
+    let incoming = app.folder.path().join("incoming");
+    until("the copy of the first track is begun", async || names(&incoming).first().cloned()).await;
+    choose_track(&me, &id, 2).await;
+    assert!(!first.is_finished(), "the copy of the first track was done, or failed, before the other was chosen");
+
+    let copy = me.get(&path).await;
+    assert_eq!(copy.status(), StatusCode::OK);
+    let (_, samples) = heard(&copy.bytes().await.unwrap(), files.0.path()).await;
+    assert!(share(&samples, 900.0) > 0.9, "{}", share(&samples, 900.0));
+    // Who has asked for the copy of the first track is to ask again.
+    assert_eq!(time::timeout(TIMEOUT, first).await.unwrap().unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(names(&recordings), [id.clone(), format!("{id}-playable-ogg-2")]);
+    let copy = me.get(&path).await.bytes().await.unwrap();
+    assert!(share(&heard(&copy, files.0.path()).await.1, 900.0) > 0.9);
+
+    // Nothing of any track is left.
+    fs::write(recordings.join(format!("{id}-playable-wav-mix")), "left behind").unwrap();
+    delete(&me, &id).await;
+    assert_eq!(names(&recordings), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_track_is_chosen_even_if_the_old_copy_cannot_be_removed() {
+    let app = TestApp::with(&IDLE).await;
+    let me = app.visitor();
+    let files = Files::new();
+    let id = me.session("film.mov", film(&files, 3), &[("track", "1")]).await;
+    // A folder that isn't empty can't be removed as a file.
+    for form in ["ogg", "wav"] {
+        for track in ["", "-1"] {
+            let copy = app.folder.path().join(format!("recordings/{id}-playable-{form}{track}"));
+            fs::create_dir_all(copy.join("full")).unwrap();
+        }
+    }
+    choose_track(&me, &id, 2).await;
+    let session = me.json(&format!("/api/v1/sessions/{id}")).await;
+    assert_eq!((&session["track"], &session["status"]["status"]), (&json!("2"), &json!("queued")), "{session}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

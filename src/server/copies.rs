@@ -8,13 +8,13 @@ use super::{
     audio::{self, CopyError, Decoders, Selection, wav_head},
     config::{DecodeConfig, KeepConfig},
     error::Error,
-    media::{MediaError, Recordings, Scratch, StoredCopy},
+    media::{CopyName, MediaError, Recordings, Scratch, StoredCopy},
     owner::Owner,
     store::Store,
     turns::{Caller, Turns},
 };
 use crate::model::{
-    Session, SessionId, Timestamp, bytes,
+    Session, Timestamp, bytes,
     playback::{CopyForm, CopyState},
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -49,7 +49,7 @@ pub struct Copies {
     /// How many bytes the copies of one owner may take.
     bytes_per_owner: Option<u64>,
     turns: Arc<Turns>,
-    making: Arc<Mutex<HashMap<(SessionId, CopyForm), Making>>>,
+    making: Arc<Mutex<HashMap<CopyName, Making>>>,
 }
 
 /// A copy that is being made, or that could not be made.
@@ -91,15 +91,15 @@ impl Copies {
         }
     }
 
-    /// Finds the copy of a recording, of which `form` is wanted, or a form in its place.
+    /// Finds the copy of a session's recording, of which `form` is wanted, or a form in its place.
     ///
     /// # Errors
     /// If the storage fails.
-    pub async fn find(&self, id: SessionId, form: CopyForm) -> Result<Option<StoredCopy>, MediaError> {
+    pub async fn find(&self, session: &Session, form: CopyForm) -> Result<Option<StoredCopy>, MediaError> {
         // Every browser plays the last form, so that one takes the place of any.
         let forms = if form == CopyForm::Wav { &[CopyForm::Wav][..] } else { &[form, CopyForm::Wav] };
         for form in forms.iter().copied() {
-            if let Some(copy) = self.media.copy(id, form).await? {
+            if let Some(copy) = self.media.copy(CopyName::of(session, form)).await? {
                 return Ok(Some(copy));
             }
         }
@@ -141,7 +141,12 @@ impl Copies {
         if let Ok(Progress::Failed(reason, _)) = ended.map(|ended| ended.clone()) {
             return Err(Error::NoCopy(reason));
         }
-        self.find(session.id, form).await?.ok_or(Error::NoRecording)
+        match self.find(session, form).await? {
+            Some(copy) => Ok(copy),
+            // Another track was chosen meanwhile, whose copy is still to be made.
+            None if self.store.exists(session.id).await? => Err(Error::CopyUnderWay),
+            None => Err(Error::NoRecording),
+        }
     }
 
     fn begin(
@@ -151,7 +156,7 @@ impl Copies {
         session: &Session,
         form: CopyForm,
     ) -> Result<watch::Receiver<Progress>, Error> {
-        let key = (session.id, form);
+        let key = CopyName::of(session, form);
         let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         making.retain(|_, making| match &*making.progress.borrow() {
             Progress::Under(_) => making.progress.has_changed().is_ok(),
@@ -203,7 +208,7 @@ impl Copies {
         let id = session.id;
         let _place = Turns::take(&self.turns, caller).await;
         // Another node may have made it while this one waited.
-        if self.find(id, form).await?.is_some() {
+        if self.find(session, form).await?.is_some() {
             return Ok(());
         }
         let (recording, _fetched) = self.recording(session).await?;
@@ -214,9 +219,12 @@ impl Copies {
             }
             made => made,
         }?;
-        // A session that was deleted meanwhile may have been deleted before the copy was stored.
-        if !self.store.exists(id).await? {
-            self.media.remove_copies(id).await?;
+        // If the session was deleted meanwhile, or another track was chosen, whoever did it may have removed the copies before
+        // this one was stored.
+        let name = CopyName::of(session, form);
+        if self.store.find(id).await?.is_none_or(|(now, _)| CopyName::of(&now, form) != name) {
+            let copies = CopyForm::ALL.map(|form| CopyName { form, ..name });
+            return Ok(self.media.remove_copies(&copies).await?);
         }
         tracing::info!(session_id = %id, "a playable copy of session {id} was made");
         // Only now, so that of several nodes and copies the last one sees all of them.
@@ -227,11 +235,13 @@ impl Copies {
     async fn remove_oldest(&self, owner: &Owner) -> Result<(), Error> {
         let Some(most) = self.bytes_per_owner else { return Ok(()) };
         let recordings = self.store.recordings(owner).await?;
-        let wanted = recordings.into_iter().flat_map(|id| CopyForm::ALL.map(|form| (id, form)));
-        let looks: Vec<_> = wanted.map(|(id, form)| self.media.copy(id, form)).collect();
+        let wanted = recordings
+            .into_iter()
+            .flat_map(|(id, track, tracks)| CopyForm::ALL.map(|form| CopyName::new(id, track, tracks, form)));
+        let looks: Vec<_> = wanted.map(|name| self.media.copy(name)).collect();
         let found: Vec<_> = stream::iter(looks).buffer_unordered(LOOKED_FOR).try_collect().await?;
         for copy in kept::too_many(found.into_iter().flatten().collect(), Timestamp(i64::MIN), most) {
-            self.media.remove_copy(copy.id, copy.form).await?;
+            self.media.remove_copy(copy.name).await?;
         }
         Ok(())
     }
@@ -254,7 +264,7 @@ impl Copies {
         let most = all.saturating_sub(self.media.lacking_for_copies()?);
         let gone = kept::too_many(copies, since, most);
         for copy in &gone {
-            self.media.remove_copy(copy.id, copy.form).await?;
+            self.media.remove_copy(copy.name).await?;
         }
         if !gone.is_empty() {
             let (copies, bytes) = (gone.len(), gone.iter().map(|copy| copy.bytes).sum::<u64>());
@@ -288,8 +298,8 @@ impl Copies {
         let limits = audio::Limits { max_duration: self.max_duration };
         let selection = Selection { track: session.track, ..Selection::default() };
         let mut copying = self.decoders.copy(recording, limits, selection, form).await?;
-        let room = self.media.reserve_upload(None)?;
-        let mut file = self.media.receive_copy(session.id, form, room)?;
+        let (name, room) = (CopyName::of(session, form), self.media.reserve_upload(None)?);
+        let mut file = self.media.receive_copy(name, room)?;
         let mut looked_at = 0;
         while let Some(piece) = copying.next().await? {
             file.write(&piece).await?;
@@ -310,7 +320,7 @@ impl Copies {
         if form == CopyForm::Wav {
             made.overwrite(wav_head(made.bytes).to_vec()).await?;
         }
-        self.media.keep_copy(session.id, form, &made).await?;
+        self.media.keep_copy(name, &made).await?;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 use super::{
     config::{RecordingsUrl, read_database_url},
     folders,
-    media::Recordings,
+    media::{CopyName, Recordings},
     owner::Owner,
     print,
     store::{DATABASE_FILE, MigrateResult, SessionFilter, Store},
@@ -267,7 +267,8 @@ pub async fn delete(args: &DeleteArgs) -> Result<bool, String> {
 async fn remove(store: &Store, media: &Recordings, session: &Session, owner: &Owner) -> Result<(), String> {
     let id = session.id;
     store.cancel(owner, id, Timestamp::now()).await.map_err(broken)?;
-    media.remove(id).await.map_err(|e| format!("its recording can't be removed: {e}"))?;
+    let copies = CopyName::all(id, session.track, session.media.tracks);
+    media.remove(id, &copies).await.map_err(|e| format!("its recording can't be removed: {e}"))?;
     store.delete(owner, id).await.map_err(broken)?;
     Ok(())
 }

@@ -9,7 +9,7 @@ pub use location::OpenError;
 pub use scratch::Scratch;
 
 use crate::{
-    model::{SessionId, Timestamp, playback::CopyForm},
+    model::{Session, SessionId, Timestamp, Track, playback::CopyForm},
     server::{
         config::RecordingsUrl,
         space::{Disk, Ledger, Reservation, RoomError},
@@ -17,9 +17,12 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use futures::{TryStreamExt, stream::BoxStream};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path};
-use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncWriteExt, BufReader, BufWriter as FileWriter},
     task::JoinHandle,
@@ -40,6 +43,8 @@ pub const FOLDER: &str = "recordings";
 pub const MARKER: &str = "hark-cluster.txt";
 /// How long reading it may take. Reading a folder whose server is gone may never end.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many copies of a recording are removed at once.
+const REMOVED_AT_ONCE: usize = 16;
 /// Bytes that are reserved at once for an upload of unknown length.
 const RESERVE_STEP: u64 = 1024 * 1024;
 
@@ -139,12 +144,63 @@ pub struct Received {
     pub hash: Option<String>,
 }
 
+/// The name of a copy for browsers, which says all that the copy depends on. So the copy of one track is never taken for that
+/// of another, whichever is stored last. No recording's name: those are ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CopyName {
+    /// The session whose recording it is a copy of.
+    pub id: SessionId,
+    /// The track that was chosen for it, if the recording has others.
+    pub track: Option<Track>,
+    pub form: CopyForm,
+}
+
+impl CopyName {
+    /// The copy of what is transcribed of a session's recording.
+    #[must_use]
+    pub fn of(session: &Session, form: CopyForm) -> Self {
+        Self::new(session.id, session.track, session.media.tracks, form)
+    }
+
+    /// The copy of the track that is chosen of so many; their number is 0 if it isn't known.
+    #[must_use]
+    pub fn new(id: SessionId, track: Option<Track>, tracks: u16, form: CopyForm) -> Self {
+        Self { id, track: track.filter(|_| tracks != 1), form }
+    }
+
+    /// Every copy of a recording that may have been made, whichever track was chosen then. `track` is chosen now.
+    #[must_use]
+    pub fn all(id: SessionId, track: Option<Track>, tracks: u16) -> Vec<Self> {
+        let each = (1..=tracks).map(Track::Number).chain([Track::Mix]).map(Some).chain([None, track]);
+        // The track that is chosen is among the others if their number is known, and all are the same if it is 1.
+        let names: HashSet<Self> =
+            each.flat_map(|track| CopyForm::ALL.map(|form| Self::new(id, track, tracks, form))).collect();
+        names.into_iter().collect()
+    }
+
+    /// Reads the name of a file; none if it is no copy's.
+    fn parse(text: &str) -> Option<Self> {
+        let (id, rest) = text.split_once("-playable-")?;
+        let (extension, track) =
+            rest.split_once('-').map_or((rest, None), |(extension, track)| (extension, Some(track)));
+        let form = CopyForm::ALL.into_iter().find(|form| form.extension() == extension)?;
+        let track = track.map(|track| track.parse().ok()).map_or(Some(None), |track| track.map(Some))?;
+        let name = Self { id: id.parse().ok()?, track, form };
+        (name.to_string() == text).then_some(name)
+    }
+}
+
+impl fmt::Display for CopyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-playable-{}", self.id, self.form.extension())?;
+        self.track.map_or(Ok(()), |track| write!(f, "-{track}"))
+    }
+}
+
 /// A copy for browsers that is in the storage.
 #[derive(Clone, Debug)]
 pub struct StoredCopy {
-    /// The session whose recording it is a copy of.
-    pub id: SessionId,
-    pub form: CopyForm,
+    pub name: CopyName,
     pub bytes: u64,
     /// Names this version of it, without quotes.
     pub version: String,
@@ -152,11 +208,11 @@ pub struct StoredCopy {
 }
 
 impl StoredCopy {
-    fn new(id: SessionId, form: CopyForm, meta: ObjectMeta) -> Self {
+    fn new(name: CopyName, meta: ObjectMeta) -> Self {
         let made_at = Timestamp(meta.last_modified.timestamp_millis());
         let tag = meta.e_tag.unwrap_or_else(|| format!("{:x}", meta.last_modified.timestamp_micros()));
         let version = tag.trim_start_matches("W/").trim_matches('"').to_owned();
-        Self { id, form, bytes: meta.size, version, made_at }
+        Self { name, bytes: meta.size, version, made_at }
     }
 }
 
@@ -290,8 +346,8 @@ impl Recordings {
     ///
     /// # Errors
     /// If no scratch file can be made.
-    pub fn receive_copy(&self, id: SessionId, form: CopyForm, room: UploadRoom) -> Result<Upload, MediaError> {
-        self.receive_as(&copy_name(id, form), room)
+    pub fn receive_copy(&self, name: CopyName, room: UploadRoom) -> Result<Upload, MediaError> {
+        self.receive_as(&name.to_string(), room)
     }
 
     /// Begins to receive a part of an upload, under a name of its own. One that is left behind by a crash is removed by the next
@@ -325,8 +381,8 @@ impl Recordings {
     ///
     /// # Errors
     /// As [`Self::keep`].
-    pub async fn keep_copy(&self, id: SessionId, form: CopyForm, made: &Received) -> Result<(), MediaError> {
-        self.keep_as(&copy_name(id, form), made).await
+    pub async fn keep_copy(&self, name: CopyName, made: &Received) -> Result<(), MediaError> {
+        self.keep_as(&name.to_string(), made).await
     }
 
     /// Stores a part of an upload, which appears whole.
@@ -396,13 +452,8 @@ impl Recordings {
     ///
     /// # Errors
     /// If it isn't there, or can't be read.
-    pub async fn read_copy(
-        &self,
-        id: SessionId,
-        form: CopyForm,
-        range: Option<std::ops::Range<u64>>,
-    ) -> Result<Pieces, MediaError> {
-        self.read_at(&Path::from(copy_name(id, form)), range).await
+    pub async fn read_copy(&self, name: CopyName, range: Option<std::ops::Range<u64>>) -> Result<Pieces, MediaError> {
+        self.read_at(&Path::from(name.to_string()), range).await
     }
 
     /// Reads a part of an upload.
@@ -422,9 +473,9 @@ impl Recordings {
     ///
     /// # Errors
     /// If the storage can't be read.
-    pub async fn copy(&self, id: SessionId, form: CopyForm) -> Result<Option<StoredCopy>, MediaError> {
-        match self.store.head(&Path::from(copy_name(id, form))).await {
-            Ok(meta) => Ok(Some(StoredCopy::new(id, form, meta))),
+    pub async fn copy(&self, name: CopyName) -> Result<Option<StoredCopy>, MediaError> {
+        match self.store.head(&Path::from(name.to_string())).await {
+            Ok(meta) => Ok(Some(StoredCopy::new(name, meta))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -437,8 +488,8 @@ impl Recordings {
     pub async fn copies(&self) -> Result<Vec<StoredCopy>, MediaError> {
         let (mut listed, mut copies) = (self.store.list(None), Vec::new());
         while let Some(meta) = listed.try_next().await? {
-            let named = meta.location.filename().and_then(named_copy);
-            copies.extend(named.map(|(id, form)| StoredCopy::new(id, form, meta)));
+            let name = meta.location.filename().and_then(CopyName::parse);
+            copies.extend(name.map(|name| StoredCopy::new(name, meta)));
         }
         Ok(copies)
     }
@@ -515,30 +566,32 @@ impl Recordings {
         Scratch::create(self.spool.join(format!("{id}.{attempt}.{kind}"))).map_err(|e| self.failed(e))
     }
 
-    /// Removes a recording and its copies. Succeeds also if there is none.
-    ///
-    /// # Errors
-    /// If it can't be removed.
-    pub async fn remove(&self, id: SessionId) -> Result<(), MediaError> {
-        let (recording, copies) = futures::join!(self.remove_as(id.to_string()), self.remove_copies(id));
-        recording.and(copies)
-    }
-
-    /// Removes the copies of a recording. Succeeds also if there are none.
+    /// Removes a recording and these copies of it. Succeeds also if there are none.
     ///
     /// # Errors
     /// If one can't be removed.
-    pub async fn remove_copies(&self, id: SessionId) -> Result<(), MediaError> {
-        let removed = CopyForm::ALL.map(|form| self.remove_copy(id, form));
-        futures::future::join_all(removed).await.into_iter().collect()
+    pub async fn remove(&self, id: SessionId, copies: &[CopyName]) -> Result<(), MediaError> {
+        let (recording, copies) = futures::join!(self.remove_as(id.to_string()), self.remove_copies(copies));
+        recording.and(copies)
+    }
+
+    /// Removes copies. Succeeds also if they aren't there.
+    ///
+    /// # Errors
+    /// If one can't be removed.
+    pub async fn remove_copies(&self, copies: &[CopyName]) -> Result<(), MediaError> {
+        let removing: Vec<_> = copies.iter().map(|name| self.remove_copy(*name)).collect();
+        // Also after an error, so that no more are left than must be.
+        let removed: Vec<_> = stream::iter(removing).buffer_unordered(REMOVED_AT_ONCE).collect().await;
+        removed.into_iter().collect()
     }
 
     /// Removes a copy. Succeeds also if there is none.
     ///
     /// # Errors
     /// If it can't be removed.
-    pub async fn remove_copy(&self, id: SessionId, form: CopyForm) -> Result<(), MediaError> {
-        self.remove_as(copy_name(id, form)).await
+    pub async fn remove_copy(&self, name: CopyName) -> Result<(), MediaError> {
+        self.remove_as(name.to_string()).await
     }
 
     /// Removes a part of an upload. Succeeds also if there is none.
@@ -736,18 +789,41 @@ impl Received {
 /// The bytes of a file, piece by piece.
 pub type Pieces = BoxStream<'static, Result<Bytes, object_store::Error>>;
 
-/// The name of a copy. No recording's: those are ids.
-fn copy_name(id: SessionId, form: CopyForm) -> String {
-    format!("{id}-playable-{}", form.extension())
-}
-
-/// The copy that has this name; none if it is another file's.
-fn named_copy(name: &str) -> Option<(SessionId, CopyForm)> {
-    let (id, extension) = name.split_once("-playable-")?;
-    let form = CopyForm::ALL.into_iter().find(|form| form.extension() == extension)?;
-    Some((id.parse().ok()?, form))
-}
-
 fn key(id: SessionId) -> Path {
     Path::from(id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn the_name_of_a_copy_says_which_track_it_has() {
+        let id = SessionId(Uuid::now_v7());
+        let name = |track, tracks| CopyName::new(id, track, tracks, CopyForm::Opus).to_string();
+        let (second, mix) = (Some(Track::Number(2)), Some(Track::Mix));
+        assert_eq!(name(None, 3), format!("{id}-playable-ogg"));
+        assert_eq!(name(second, 3), format!("{id}-playable-ogg-2"));
+        assert_eq!(name(mix, 0), format!("{id}-playable-ogg-mix"));
+        // The only track sounds the same, whatever was chosen.
+        assert_eq!(name(mix, 1), name(None, 1));
+        assert_eq!(CopyName::all(id, mix, 1).len(), 2);
+        let all = CopyName::all(id, second, 2);
+        assert_eq!(all.len(), 8, "{all:?}");
+        // Of an old session, of which the number of tracks isn't known.
+        let all = [&all[..], &CopyName::all(id, second, 0)].concat();
+        for name in all {
+            assert_eq!(CopyName::parse(&name.to_string()), Some(name));
+        }
+        assert!(CopyName::all(id, Some(Track::Number(9)), 0).contains(&CopyName {
+            id,
+            track: Some(Track::Number(9)),
+            form: CopyForm::Wav
+        }));
+        for other in ["-0", "-02", "-", "-2-2", "-all", "s"] {
+            assert_eq!(CopyName::parse(&format!("{id}-playable-ogg{other}")), None, "{other}");
+        }
+        assert_eq!(CopyName::parse(&id.to_string()), None);
+    }
 }

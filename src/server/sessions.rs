@@ -13,7 +13,7 @@ use super::{
     event::Event,
     hours::Hours,
     language::language,
-    media::{Received, Recordings, StoredCopy, Upload, UploadRoom},
+    media::{CopyName, MediaError, Received, Recordings, StoredCopy, Upload, UploadRoom},
     outside::Outside,
     owner::Owner,
     registry::{self, Registry},
@@ -210,7 +210,7 @@ impl Sessions {
         form: CopyForm,
     ) -> Result<CopyState, Error> {
         let session = self.with_recording(owner, id).await?;
-        if self.copies.find(id, form).await?.is_some() {
+        if self.copies.find(&session, form).await?.is_some() {
             return Ok(CopyState::Ready);
         }
         let caller = self.standing(owner, address).await.caller(owner);
@@ -229,7 +229,7 @@ impl Sessions {
         form: CopyForm,
     ) -> Result<(Session, StoredCopy), Error> {
         let session = self.with_recording(owner, id).await?;
-        if let Some(copy) = self.copies.find(id, form).await? {
+        if let Some(copy) = self.copies.find(&session, form).await? {
             return Ok((session, copy));
         }
         let caller = self.standing(owner, address).await.caller(owner);
@@ -649,11 +649,14 @@ impl Sessions {
         let address = self.address_hash(owner, address).await;
         let choice = (track, channels);
         let changed = self.store.replace(owner, id, choice, address.as_deref(), limits, Timestamp::now()).await?;
-        if track != session.track {
-            // A copy has the track that is transcribed.
-            self.media.remove_copies(id).await?;
+        let is_replaced = changed.is_some();
+        let announced = self.announce(owner, id, changed, "is transcribed anew").await;
+        if is_replaced && track != session.track {
+            // One may be stored later. Whoever stores it then finds that another track is chosen.
+            let copies = CopyForm::ALL.map(|form| CopyName::of(&session, form));
+            self.warn_of_copies(id, self.media.remove_copies(&copies).await);
         }
-        self.announce(owner, id, changed, "is transcribed anew").await
+        announced
     }
 
     async fn announce(
@@ -695,20 +698,26 @@ impl Sessions {
         if let Some(event) = disk.make_room(store, store::is_full, || store.cancel(owner, id, now)).await? {
             self.bus.publish(&event);
         }
-        self.get(owner, id).await?;
+        let session = self.get(owner, id).await?;
+        let copies = CopyName::all(id, session.track, session.media.tracks);
         // The recording is removed first, so that none is left without a session: if this fails, the user can try
         // again.
-        self.media.remove(id).await?;
+        self.media.remove(id, &copies).await?;
         if !disk.make_room(store, store::is_full, || store.delete(owner, id)).await? {
             return Err(Error::NotFound);
         }
         // One may have been stored since. Whoever stores one later finds that the session is gone.
-        if let Err(error) = self.media.remove_copies(id).await {
-            tracing::warn!(session_id = %id, %error, "a playable copy of session {id} may be left behind");
-        }
+        self.warn_of_copies(id, self.media.remove_copies(&copies).await);
         self.bus.publish(&Event::deleted(owner.clone(), id));
         tracing::info!(session_id = %id, "session {id} was deleted");
         Ok(())
+    }
+
+    /// Copies that could not be removed are no reason to fail: they are removed when they are old.
+    fn warn_of_copies(&self, id: SessionId, removed: Result<(), MediaError>) {
+        if let Err(error) = removed {
+            tracing::warn!(session_id = %id, %error, "a playable copy of session {id} may be left behind");
+        }
     }
 }
 
@@ -720,7 +729,7 @@ async fn remove_orphan(sessions: Arc<Sessions>, id: SessionId, received: Receive
     loop {
         let done = match sessions.store.exists(id).await {
             Ok(true) => return,
-            Ok(false) => sessions.media.remove(id).await.map_err(Error::from),
+            Ok(false) => sessions.media.remove(id, &[]).await.map_err(Error::from),
             Err(error) => Err(error.into()),
         };
         match done {

@@ -18,14 +18,16 @@ pub(super) fn too_many(mut copies: Vec<StoredCopy>, since: Timestamp, most: u64)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{SessionId, playback::CopyForm};
+    use crate::{
+        model::{SessionId, playback::CopyForm},
+        server::media::CopyName,
+    };
     use uuid::Uuid;
 
     #[test]
     fn the_oldest_copies_go_first() {
         let made = |at: i64, bytes: u64| StoredCopy {
-            id: SessionId(Uuid::now_v7()),
-            form: CopyForm::Wav,
+            name: CopyName { id: SessionId(Uuid::now_v7()), track: None, form: CopyForm::Wav },
             bytes,
             version: String::new(),
             made_at: Timestamp(at),

@@ -81,16 +81,16 @@ pub(super) async fn playable(
     };
     let address = address.map(|Extension(address)| address);
     let (session, copy) = state.sessions.copy(&owner, address, id, form).await?;
-    let name = format!("{}.{}", session.media.file_name, copy.form.extension());
+    let name = format!("{}.{}", session.media.file_name, copy.name.form.extension());
     let file = File {
         etag: format!("\"{}\"", copy.version),
         // Another track may be chosen.
         cache: "private, no-cache",
-        media_type: copy.form.media_type(),
+        media_type: copy.name.form.media_type(),
         name: &name,
         size: copy.bytes,
     };
-    file.answer(&request, async |range| state.sessions.media.read_copy(id, copy.form, range).await).await
+    file.answer(&request, async |range| state.sessions.media.read_copy(copy.name, range).await).await
 }
 
 /// What an answer says of a file.

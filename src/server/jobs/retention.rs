@@ -5,6 +5,7 @@ use crate::{
     model::Timestamp,
     server::{
         event::Event,
+        media::CopyName,
         retention::DAY_SECS,
         sessions::Sessions,
         store::{self, EndedSession},
@@ -96,13 +97,14 @@ async fn sweep(sessions: &Sessions, node: &str, keep_secs: f64) -> Result<(), sq
 }
 
 async fn delete(sessions: &Sessions, ended: &EndedSession) -> Result<(), Box<dyn Display + Send + Sync>> {
-    let EndedSession { id, owner, .. } = ended;
+    let EndedSession { id, owner, track, tracks, .. } = ended;
+    let copies = CopyName::all(*id, *track, *tracks);
     // The recording first, so that none is left behind without a session. If this fails, the next sweep tries again.
-    sessions.media.remove(*id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
+    sessions.media.remove(*id, &copies).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
     let gone = sessions.store.delete(owner, *id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
     if gone {
         // A copy for browsers may have been stored since.
-        sessions.media.remove_copies(*id).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
+        sessions.media.remove_copies(&copies).await.map_err(|e| Box::new(e) as Box<dyn Display + Send + Sync>)?;
         sessions.bus.publish(&Event::deleted(owner.clone(), *id));
     }
     Ok(())

@@ -3,7 +3,7 @@
 
 use super::{Db, Store, rows::SessionRow, values};
 use crate::{
-    model::{Session, SessionId, State, Timestamp},
+    model::{Session, SessionId, State, Timestamp, Track},
     server::owner::Owner,
 };
 
@@ -15,6 +15,9 @@ pub struct EndedSession {
     pub at: Timestamp,
     /// Size of its recording.
     pub bytes: u64,
+    /// The track that was chosen, and how many there are.
+    pub track: Option<Track>,
+    pub tracks: u16,
 }
 
 /// Which sessions an operator wants. All conditions must hold.
@@ -65,8 +68,8 @@ impl Store {
     ) -> Result<Vec<EndedSession>, sqlx::Error> {
         // Only sessions that have ended have `finished_at`. A condition on the status as well would make SQLite choose
         // the wrong index.
-        let rows: Vec<(String, String, i64, i64)> = on!(self, |pool| sqlx::query_as(
-            "SELECT id, owner, finished_at, bytes FROM sessions WHERE finished_at < $1 \
+        let rows: Vec<(String, String, i64, i64, Option<String>, i64)> = on!(self, |pool| sqlx::query_as(
+            "SELECT id, owner, finished_at, bytes, track, tracks FROM sessions WHERE finished_at < $1 \
              AND (finished_at, id) > ($2, $3) ORDER BY finished_at, id LIMIT $4",
         )
         .bind(before.0)
@@ -75,12 +78,14 @@ impl Store {
         .bind(i64::from(limit))
         .fetch_all(pool)
         .await)?;
-        let ended = rows.into_iter().map(|(id, owner, at, bytes)| {
+        let ended = rows.into_iter().map(|(id, owner, at, bytes, track, tracks)| {
             Ok(EndedSession {
                 id: values::parse(&id)?,
                 owner: Owner::from_store(owner),
                 at: Timestamp(at),
                 bytes: bytes as u64,
+                track: track.as_deref().map(values::parse).transpose()?,
+                tracks: values::to_u16(tracks),
             })
         });
         ended.collect()

@@ -3,7 +3,7 @@
 use super::{
     super::owner::Owner,
     status::StatusRow,
-    values::{parse, to_u32},
+    values::{parse, to_u16, to_u32},
 };
 use crate::{
     model::{Media, Segment, Session, SessionId, Timestamp, Title, Word, unsure_words},
@@ -103,8 +103,8 @@ impl SessionRow {
                 format: self.format,
                 codec: self.codec,
                 sample_rate: to_u32(self.sample_rate),
-                channels: u16::try_from(self.channels).unwrap_or(u16::MAX),
-                tracks: u16::try_from(self.tracks).unwrap_or(u16::MAX),
+                channels: to_u16(self.channels),
+                tracks: to_u16(self.tracks),
             },
             status,
         };

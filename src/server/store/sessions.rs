@@ -300,17 +300,21 @@ impl Store {
         Ok(found > 0)
     }
 
-    /// The sessions of an owner that have a recording.
+    /// The sessions of an owner that have a recording, each with the track that is chosen and the number of tracks.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn recordings(&self, owner: &Owner) -> Result<Vec<SessionId>, sqlx::Error> {
-        let found: Vec<(String,)> =
-            on!(self, |pool| sqlx::query_as("SELECT id FROM sessions WHERE owner = $1 AND bytes > 0")
+    pub async fn recordings(&self, owner: &Owner) -> Result<Vec<(SessionId, Option<Track>, u16)>, sqlx::Error> {
+        let found: Vec<(String, Option<String>, i64)> =
+            on!(self, |pool| sqlx::query_as("SELECT id, track, tracks FROM sessions WHERE owner = $1 AND bytes > 0")
                 .bind(owner.as_str())
                 .fetch_all(pool)
                 .await)?;
-        found.iter().map(|(id,)| values::parse(id)).collect()
+        let found = found.iter().map(|(id, track, tracks)| {
+            let track = track.as_deref().map(values::parse).transpose()?;
+            Ok((values::parse(id)?, track, values::to_u16(*tracks)))
+        });
+        found.collect()
     }
 
     /// Counts the sessions of all owners by status.

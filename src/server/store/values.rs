@@ -11,3 +11,8 @@ pub(super) fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, sqlx
 pub(super) fn to_u32(n: i64) -> u32 {
     u32::try_from(n).unwrap_or(if n < 0 { 0 } else { u32::MAX })
 }
+
+/// The same for a small count.
+pub(super) fn to_u16(n: i64) -> u16 {
+    u16::try_from(n).unwrap_or(if n < 0 { 0 } else { u16::MAX })
+}
