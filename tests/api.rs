@@ -13,8 +13,11 @@ use leptos::server_fn::ServerFn;
 use postgres::Postgres;
 use reqwest::{Body, StatusCode, multipart};
 use serde_json::Value;
+use sqlx::Connection;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use support::{Sse, TIMEOUT, TestApp, Visitor, conversation, pitch_engine, slow_engine, speech, stereo_wav, wav};
+use support::{
+    Sse, TIMEOUT, TestApp, Visitor, conversation, pitch_engine, slow_engine, speech, stereo_wav, until, wav,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -385,6 +388,36 @@ async fn cancel_stops_the_engine_and_retry_goes_on_after_the_last_segment() {
     for (n, segment) in segments.iter().enumerate() {
         assert_eq!((&segment["index"], &segment["start"]), (&Value::from(n), &Value::from(n as f64)));
     }
+}
+
+/// A choice of other channels is two changes, of which the second is made although the client has gone before the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_made_to_its_end_though_its_client_has_gone() {
+    let app = counting(0.0).await;
+    let me = app.visitor();
+    let id = me.session("a.wav", wav(2.0, 5000.0), &[]).await;
+    me.wait(&id, "completed").await;
+    let url = format!("sqlite://{}", app.folder.path().join("hark.sqlite").display());
+    let mut database = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    // Whoever writes waits.
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut database).await.unwrap();
+    let (address, body) = (app.url.strip_prefix("http://").unwrap(), r#"{"channels":"split"}"#);
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /api/v1/sessions/{id}/retry HTTP/1.1\r\nHost: {address}\r\nCookie: {}\r\nContent-Length: {}\r\n\r\n",
+        me.cookie().await,
+        body.len()
+    );
+    client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    // The server has seen that the client has gone when it closes the connection.
+    let mut answer = Vec::new();
+    let _ = time::timeout(TIMEOUT, client.read_to_end(&mut answer)).await.expect("the server closes the connection");
+    assert!(answer.is_empty(), "it was answered: {}", String::from_utf8_lossy(&answer));
+    sqlx::query("ROLLBACK").execute(&mut database).await.unwrap();
+    let chosen = async || (me.json(&format!("/api/v1/sessions/{id}")).await["channels"] == "split").then_some(());
+    until("the session has the other channels", chosen).await;
+    me.wait(&id, "completed").await;
 }
 
 /// The lines of a session: where each begins, its speaker and its text.

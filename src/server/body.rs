@@ -1,6 +1,6 @@
-//! Limits on bodies of requests, in bytes and in time: [`LimitedBody`] for small ones, [`UploadBody`] for uploads. A
-//! fault is also noted outside the body, because what reads a body may hide or reword its errors. Called by `guard` and
-//! `http::upload`.
+//! Limits on bodies of requests, in bytes and in time: [`LimitedBody`] for small ones, [`UploadBody`] for uploads; and
+//! [`WholeBody`], which isn't mistaken for complete when its client goes. A fault is also noted outside the body, because what reads a body may hide or reword its errors. Called by `guard`,
+//! `http::to_end` and `http::upload`.
 
 use super::{config::UploadConfig, error::Error};
 use axum::body::Body;
@@ -11,7 +11,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -93,6 +93,59 @@ impl http_body::Body for TrackedBody {
 
     fn is_end_stream(&self) -> bool {
         self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A body that breaks off unless all of it has come. hyper ends a body when it drops the connection, which nobody notices who
+/// reads it in a task of its own: half of a message would be taken for all of it.
+pub struct WholeBody {
+    inner: Body,
+    /// How many bytes are to come, if the client has said so.
+    remaining: Option<u64>,
+    client: Weak<Client>,
+}
+
+/// Stands for the client of a [`WholeBody`], until it is dropped.
+#[derive(Debug)]
+pub struct Client;
+
+impl WholeBody {
+    /// The body, and its client, to be kept for as long as there is a connection.
+    #[must_use]
+    pub fn new(inner: Body) -> (Self, Arc<Client>) {
+        let remaining = http_body::Body::size_hint(&inner).exact();
+        let client = Arc::new(Client);
+        (Self { inner, remaining, client: Arc::downgrade(&client) }, client)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.remaining.map_or(self.client.strong_count() > 0, |bytes| bytes == 0)
+    }
+}
+
+impl http_body::Body for WholeBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes));
+            }
+            None if !self.is_whole() => return Poll::Ready(Some(Err(axum::Error::new(Fault::BrokenOff)))),
+            _ => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream() && self.is_whole()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -455,6 +508,32 @@ mod tests {
             assert_eq!(uploaded.next().await.unwrap().is_ok(), n < 2);
         }
         assert_eq!(faults.get(), Some(Fault::LongPartHead));
+    }
+
+    /// A body that says how long it is, and ends sooner.
+    struct Cut(Option<Bytes>);
+
+    impl http_body::Body for Cut {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(10)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_known_length_is_whole_or_breaks_off() {
+        for (bytes, whole) in [(&b"0123456789"[..], true), (b"0123", false)] {
+            let (body, client) = WholeBody::new(Body::new(Cut(Some(Bytes::from_static(bytes)))));
+            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(10));
+            drop(client);
+            assert_eq!(body.collect().await.is_ok(), whole);
+        }
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ mod segments;
 mod sessions;
 pub mod site;
 mod status;
+pub mod to_end;
 mod transcript;
 mod upload;
 
@@ -133,7 +134,8 @@ async fn answer_worker(state: State<AppState>, request: Request, next: Next) -> 
     response
 }
 
-/// Answers a request that waits for the database when that is known to be away.
+/// Answers a request that waits for the database when that is known to be away. What it changes is changed to its end all the
+/// same, as when the client has gone.
 async fn answer_without_database(State(state): State<AppState>, request: Request, next: Next) -> Response {
     // A recording that is being received may take minutes, by the end of which the database may be back: `sessions`
     // and `resumable` check it before and after.
@@ -145,9 +147,9 @@ async fn answer_without_database(State(state): State<AppState>, request: Request
         _ => false,
     };
     if receives {
-        return next.run(request).await;
+        return to_end::finish_changes(request, next).await;
     }
-    let answered = state.sessions.store.unless_away(next.run(request)).await;
+    let answered = state.sessions.store.unless_away(to_end::finish_changes(request, next)).await;
     answered.unwrap_or_else(|| Error::DatabaseAway.into_response())
 }
 

@@ -26,7 +26,6 @@ use protocol::{Arrival, Checksum, Extent, Metadata};
 use std::{sync::Arc, time::Duration};
 use tokio::{io::AsyncReadExt, time};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 use uuid::Uuid;
 
 /// The most parts of an upload. Smaller ones than a ten-thousandth of the largest recording help nobody, and each is a file.
@@ -193,22 +192,6 @@ impl Resumable {
     /// If there is no such upload, the part doesn't begin where it ends, is too large, has another checksum, breaks off or comes
     /// too slowly; and as for a form, once all is here. An upload that isn't a recording is removed.
     pub async fn append(
-        self: &Arc<Self>,
-        owner: &Owner,
-        address: Option<ClientAddress>,
-        id: UploadId,
-        part: Part,
-        body: Body,
-    ) -> Result<Appended, Error> {
-        let (uploads, owner) = (Arc::clone(self), owner.clone());
-        // In a task of its own, so that what has arrived is stored even if the sender hangs up.
-        let appending = async move { uploads.append_part(&owner, address, id, part, body).await };
-        tokio::spawn(appending.in_current_span())
-            .await
-            .unwrap_or_else(|e| Err(Error::Internal(format!("the task that receives a part failed: {e}"))))
-    }
-
-    async fn append_part(
         self: &Arc<Self>,
         owner: &Owner,
         address: Option<ClientAddress>,

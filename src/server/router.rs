@@ -9,6 +9,7 @@ use super::{
         identity::cookies,
         notice::{self, Forms},
         site,
+        to_end::run_to_end,
     },
     owner::Owner,
     pages,
@@ -53,7 +54,7 @@ use tower_http::{
     },
     trace::TraceLayer,
 };
-use tracing::{Instrument, Level};
+use tracing::Level;
 
 /// The app's pages, listed once for the process. While Leptos lists them, no page in the process may be rendered,
 /// because its resources would never load (docs/upstream.md).
@@ -108,7 +109,8 @@ pub fn router(state: AppState) -> Router {
     let pages = Router::new().leptos_routes_with_context(&state, routes, context, shell_of);
     let pages = (state.settings.files)
         .serve(pages, not_found)
-        .layer(middleware::from_fn(render_to_end))
+        // Otherwise Leptos' pending tasks would find their signals disposed, and panic.
+        .layer(middleware::from_fn(run_to_end))
         .layer(middleware::from_fn(cookies::probe_cookies));
     let owned = http::router(&state)
         .merge(pages)
@@ -188,18 +190,6 @@ async fn find_address(State(state): State<AppState>, mut request: Request, next:
         request.extensions_mut().insert(client);
     }
     next.run(request).await
-}
-
-/// Renders a page to its end even if the client has gone. Otherwise Leptos' pending tasks would find their signals
-/// disposed, and panic.
-async fn render_to_end(request: Request, next: Next) -> Response {
-    match tokio::spawn(next.run(request).in_current_span()).await {
-        Ok(response) => response,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        },
-    }
 }
 
 /// Forbids caching the API's answers, because they are private: neither proxies nor the browser may keep them for its

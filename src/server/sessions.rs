@@ -428,7 +428,8 @@ impl Sessions {
         let (address, caller) = (self.shares.address_hash(standing), standing.caller(owner));
         let (sessions, owner) = (Arc::clone(self), owner.clone());
         let Incoming { id, upload, file_name, parts } = incoming;
-        // Runs in a task of its own, so that it ends with a session or with nothing even if the sender hangs up.
+        // Runs in a task of its own, so that it ends with a session or with nothing, also if a page stops waiting for it because
+        // the database is away.
         let creating = async move {
             let received = upload.finish().await?;
             let probed = sessions.probe(&owner, caller, id, &received, &file_name, options).await?;
