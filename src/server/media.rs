@@ -59,8 +59,11 @@ pub struct Recordings {
     disks: Disks,
     ledger: Arc<Ledger>,
     /// The reading of the marker that is under way, of a folder.
-    marker_read: Arc<tokio::sync::Mutex<Option<JoinHandle<io::Result<Vec<u8>>>>>>,
+    marker_read: Arc<tokio::sync::Mutex<Option<Reading>>>,
 }
+
+/// A file that a thread reads.
+type Reading = JoinHandle<io::Result<Vec<u8>>>;
 
 /// The disks of a node's folders.
 #[derive(Clone, Debug)]
