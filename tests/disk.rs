@@ -13,10 +13,12 @@ mod s3;
 mod support;
 
 use disk::Disk;
+use hark::server::store::Store;
 use process::Setup;
 use reqwest::{Body, Response, multipart};
 use s3::{BUCKET, S3};
 use serde_json::{Value, json};
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use std::{
     collections::BTreeSet,
     fs,
@@ -377,4 +379,41 @@ async fn a_session_that_does_not_fit_waits_while_others_run() {
     fs::remove_file(filler).unwrap();
     let status = me.wait(&large, "completed").await;
     assert_eq!((&status["attempt"], &status["segments"]), (&json!(1), &json!(375)), "{status}");
+}
+
+/// What else keeps a database from being opened says so, and doesn't cost the ballast.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_full_disk_costs_the_ballast_at_a_start() {
+    let root = TempDir::new().unwrap();
+    let data = root.path().join("data");
+    for fault in ["damaged", "a folder", "newer"] {
+        let _ = fs::remove_dir_all(&data);
+        fs::create_dir(&data).unwrap();
+        let (database, ballast) = (data.join("hark.sqlite"), data.join("ballast"));
+        let said = match fault {
+            "damaged" => {
+                fs::write(&database, [b'x'; 8192]).unwrap();
+                "file is not a database".to_owned()
+            }
+            "a folder" => {
+                fs::create_dir(&database).unwrap();
+                format!("'{}' can't be used: is a directory", database.display())
+            }
+            _ => {
+                Store::migrate_file(&database).await.unwrap();
+                let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                    VALUES (9999, 'later', TRUE, 'x', 1)";
+                let file = SqliteConnectOptions::new().filename(&database);
+                let mut connection = file.connect().await.unwrap();
+                sqlx::query(later).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+                "its tables have version 9999".to_owned()
+            }
+        };
+        fs::write(&ballast, [0; 4096]).unwrap();
+        let output = tokio::task::block_in_place(|| Setup::new(&data, &[]).refused());
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(log.contains("the database can't be opened: ") && log.contains(&said), "{fault}: {log}");
+        assert!(ballast.exists() && !log.contains("the disk is full"), "{fault}: {log}");
+    }
 }

@@ -3,7 +3,8 @@
 
 use super::{
     media::Recordings,
-    store::{self, Store},
+    space,
+    store::{self, DatabaseOpenError, Store},
 };
 use crate::model::{Timestamp, bytes};
 use rustix::fs::{FallocateFlags, fallocate};
@@ -53,9 +54,19 @@ impl Ballast {
         }
     }
 
+    /// Removes the file if the database couldn't be opened for lack of room. False if it has another cause, or there is no
+    /// file.
+    pub(super) fn release_after(&self, error: &DatabaseOpenError) -> bool {
+        let disk_is_full = || {
+            let folder = self.0.as_ref().and_then(|database| database.parent());
+            folder.is_some_and(|folder| space::free_bytes(folder).is_ok_and(|free| free < FULL_BELOW))
+        };
+        store::opening_lacks_room(error, disk_is_full) && self.release()
+    }
+
     /// Removes the file, and gives half of its room to the write-ahead log at once, before others take it. False if
     /// there is no file.
-    pub(super) fn release(&self) -> bool {
+    fn release(&self) -> bool {
         let (Some(database), Some(file)) = (&self.0, self.file()) else { return false };
         // Opened first, so that no time is lost after the removal. SQLite has no lock on this file that closing it
         // would release.

@@ -385,6 +385,13 @@ pub fn is_full(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether an SQLite database couldn't be opened for lack of room. Some errors say only that a file failed; then it is what
+/// `disk_is_full` says.
+#[must_use]
+pub fn opening_lacks_room(error: &DatabaseOpenError, disk_is_full: impl FnOnce() -> bool) -> bool {
+    sqlite::opening_lacks_room(error, disk_is_full)
+}
+
 /// Whether an error says that the database is read-only, as on a standby server.
 #[must_use]
 pub fn is_read_only(error: &sqlx::Error) -> bool {

@@ -273,7 +273,7 @@ async fn open_store(config: &ServeConfig, file: &Path, ballast: &Ballast) -> Res
         None => {
             let opened = match Store::open(file).await {
                 // Opening needs room too, and nobody could delete sessions without it.
-                Err(_) if ballast.release() => Store::open(file).await,
+                Err(error) if ballast.release_after(&error) => Store::open(file).await,
                 opened => opened,
             };
             (opened, "HARK_DATA_DIR")

@@ -2,6 +2,7 @@
 //! what is wrong instead of failing on a column. Used when a database is opened, by `hark migrate` and by `hark doctor`.
 
 use sqlx::migrate::{MigrateError, Migrator};
+use std::{io, path::PathBuf};
 
 /// A migration that a database has had, as it is recorded there: its version and its checksum.
 pub(super) type Applied = (i64, Vec<u8>);
@@ -47,6 +48,10 @@ pub enum DatabaseOpenError {
     Altered(i64),
     #[error("it has no tables")]
     Empty,
+    /// A file or folder of an SQLite database that the system doesn't let this process use. `owner` is whose it is, if that is
+    /// known, and `user` who runs this process.
+    #[error("'{}' can't be used: {error}{}", path.display(), whose(*owner, *user))]
+    Inaccessible { path: PathBuf, error: io::Error, owner: Option<u32>, user: u32 },
     #[error("its tables can't be completed: {0}")]
     Migrate(#[from] MigrateError),
     #[error("{0}")]
@@ -57,6 +62,22 @@ impl DatabaseOpenError {
     pub(super) fn no_right(has: Option<i64>, tables: &Tables<'_>, role: &str) -> Self {
         Self::NoRight { has, needs: tables.version(), role: role.to_owned() }
     }
+
+    /// The code of the database's error that this is; none if it is another.
+    pub(super) fn code(&self) -> Option<String> {
+        match self {
+            Self::Migrate(error) => database_code(error),
+            Self::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Whose a file is, for operators; empty if it belongs to the user of this process.
+fn whose(owner: Option<u32>, user: u32) -> String {
+    owner.filter(|owner| *owner != user).map_or_else(String::new, |owner| {
+        format!(". It belongs to the user with the number {owner}, and this process runs as {user}")
+    })
 }
 
 /// The code of the database's error that a migration failed with.
@@ -124,5 +145,21 @@ mod tests {
         let mut altered = all;
         altered[1].1 = vec![1];
         assert!(matches!(tables.compare(&altered).unwrap_err(), DatabaseOpenError::Altered(2)));
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_named_with_both_users() {
+        let of = |owner| DatabaseOpenError::Inaccessible {
+            path: PathBuf::from("/data/hark.sqlite"),
+            error: io::ErrorKind::PermissionDenied.into(),
+            owner,
+            user: 1000,
+        };
+        let said = "'/data/hark.sqlite' can't be used: permission denied";
+        assert_eq!(
+            of(Some(0)).to_string(),
+            format!("{said}. It belongs to the user with the number 0, and this process runs as 1000")
+        );
+        assert_eq!([of(Some(1000)).to_string(), of(None).to_string()], [said, said]);
     }
 }

@@ -5,14 +5,23 @@ use super::{
     Dialect,
     schema::{Applied, DatabaseOpenError, MigrateResult, Schema, Tables},
 };
-use rustix::process::{Pid, getpriority_process, setpriority_process};
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+    process::{Pid, geteuid, getpriority_process, setpriority_process},
+};
 use sqlx::{
     ConnectOptions, Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
     error::DatabaseError,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{path::Path, time::Duration};
+use std::{
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The tables as this program needs them.
 static MIGRATOR: Migrator = sqlx::migrate!("src/server/store/migrations/sqlite");
@@ -50,6 +59,7 @@ const IOERR_SHMSIZE: u32 = IOERR | 19 << 8;
 /// the pool never closes the last one to the database, which would remove the write-ahead log; and making it again
 /// needs room on the disk.
 pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqliteConnection), DatabaseOpenError> {
+    check_access(path)?;
     let options = options(path);
     let keeper = options.connect().await?;
     let pool = SqlitePoolOptions::new()
@@ -118,6 +128,7 @@ fn lower_priority() {
 
 /// See `Store::migrate_file`.
 pub(super) async fn migrate_at(path: &Path) -> Result<MigrateResult, DatabaseOpenError> {
+    check_access(path)?;
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options(path)).await?;
     let result = migrate(&pool).await;
     pool.close().await;
@@ -151,10 +162,54 @@ async fn schema(connection: &mut SqliteConnection) -> Result<Schema, DatabaseOpe
 
 /// See `Store::examine_file`.
 pub(super) async fn examine(path: &Path) -> Result<Schema, DatabaseOpenError> {
+    check_access(path)?;
     let mut connection = SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
     let found = schema(&mut connection).await;
     connection.close().await?;
     found
+}
+
+/// Checks that the files of a database can be read and written, if they exist, and made otherwise. SQLite would say of a file
+/// neither which one it is nor why, and of one that it may only read nothing before the first write.
+fn check_access(database: &Path) -> Result<(), DatabaseOpenError> {
+    let beside = |suffix: &str| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    // Not by opening them: closing a file takes away the locks that this process has on it.
+    let refused = |file: &Path| {
+        if file.is_dir() {
+            return Some(io::ErrorKind::IsADirectory.into());
+        }
+        let error = access(file, Access::READ_OK | Access::WRITE_OK).err()?;
+        (error != Errno::NOENT).then(|| io::Error::from(error))
+    };
+    let files = [database.to_owned(), beside("-wal"), beside("-shm")];
+    let refused = files.into_iter().find_map(|file| Some((refused(&file)?, file))).or_else(|| {
+        let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+        let error = access(folder, Access::WRITE_OK | Access::EXEC_OK).err()?;
+        Some((error.into(), folder.to_owned()))
+    });
+    refused.map_or(Ok(()), |(error, path)| {
+        let owner = path.metadata().ok().map(|meta| meta.uid());
+        Err(DatabaseOpenError::Inaccessible { path, error, owner, user: geteuid().as_raw() })
+    })
+}
+
+fn opening_code(error: &DatabaseOpenError) -> Option<u32> {
+    error.code()?.parse().ok()
+}
+
+/// See [`super::opening_lacks_room`].
+pub(super) fn opening_lacks_room(error: &DatabaseOpenError, disk_is_full: impl FnOnce() -> bool) -> bool {
+    match opening_code(error) {
+        Some(IOERR_SHMSIZE) => true,
+        Some(code) if code & 0xff == FULL => true,
+        // A file that could not be made or made larger; but not only for lack of room.
+        Some(code) => matches!(code & 0xff, IOERR | CANTOPEN) && disk_is_full(),
+        None => false,
+    }
 }
 
 /// A copy of a database, open for reading.
