@@ -494,6 +494,29 @@ async fn an_older_program_on_newer_tables_says_so() {
     }
 }
 
+/// The system's limit on open files bounds the streams, of which a worker has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_node_with_streams_says_that_its_open_files_are_too_few() {
+    let postgres = tokio::task::block_in_place(Postgres::start);
+    let (url, folder) = (postgres.database("files"), TempDir::new().unwrap());
+    for (role, started, says_so) in [("serve", "Hark is ready at", true), ("worker", "ready to work", false)] {
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=1024:1024", env!("CARGO_BIN_EXE_hark"), role]);
+        let mut command = set_up(command, &folder.path().join("data"), Some(&url));
+        let log = folder.path().join(role);
+        let mut process = Process::start(role, command.env("LEPTOS_SITE_ADDR", "127.0.0.1:0"), log.clone());
+        let read = || fs::read_to_string(&log).unwrap();
+        let running = async {
+            while !read().contains(started) {
+                process.must_run();
+                time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        time::timeout(TIMEOUT, running).await.expect("the node starts");
+        assert_eq!(read().contains("the limit of open files is too low"), says_so, "{role}: {}", read());
+    }
+}
+
 /// What a database of the release with tables of version 10 held when `tests/upgrade/` was written.
 async fn check_what_was_there(store: &Store) {
     let owner = store.sessions_of_all(&Default::default(), None, 100).await.unwrap();

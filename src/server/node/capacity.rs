@@ -24,9 +24,14 @@ pub(super) struct Capacity {
 }
 
 impl Capacity {
-    pub(super) fn of_system(config: &ServeConfig) -> Self {
+    /// Raises the limit of open files, and warns if that is too few for what the settings allow. `serves_streams`: whether the
+    /// node serves pages and streams; one that only works has hardly any connections.
+    pub(super) fn of_system(config: &ServeConfig, serves_streams: bool) -> Self {
         let files = raise_file_limit();
         let capacity = Self::of(files, config);
+        if !serves_streams {
+            return capacity;
+        }
         let requested = config.http.max_connections.unwrap_or_default().max(config.streams.max_streams);
         if capacity.connections.all < requested || capacity.streams < config.streams.max_streams {
             tracing::warn!(

@@ -145,7 +145,7 @@ pub(super) async fn open(
     if let Some(signing) = cookie_keys.fingerprints().first() {
         store.note_signing_key(signing).await?;
     }
-    let capacity = Capacity::of_system(&config);
+    let capacity = Capacity::of_system(&config, serves_streams);
     let limits = if serves_streams { capacity.streams(&config) } else { StreamLimits::default() };
     let hub = Arc::new(if config.monitoring { Hub::new(limits) } else { Hub::unmeasured(limits) });
     let watchers = Arc::clone(&hub) as Arc<dyn Watchers>;
