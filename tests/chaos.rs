@@ -476,8 +476,15 @@ async fn a_worker_has_no_engine() {
     let health = reqwest::get(format!("{}/api/v1/health/sessions", scene.cluster.webs[0].monitor())).await.unwrap();
     let waiting = health.json::<Value>().await.unwrap()["waiting_for_worker"].as_u64().unwrap();
     assert!(waiting > 0, "{waiting}");
+    let missing = "Custom command, the default engine, can't be used on this node. ";
     let (said, well) = scene.cluster.webs[0].run(&["nodes"]);
     assert!(!well && said.contains("isn't heard of any more"), "{said}");
+    // The web nodes have no workers who would use it.
+    assert_eq!(said.matches(missing).count(), 1, "{said}");
+    let worker = &scene.cluster.workers[0];
+    let (said, ready) = worker.readiness().await;
+    assert!(!ready && said.starts_with(missing), "{said}");
+    assert_eq!(worker.log().matches(missing).count(), 1, "{}", worker.log());
     scene.cluster.workers[1].start();
     scene.check().await;
     assert!(!scene.cluster.workers[0].log().contains("is being transcribed"), "{}", scene.cluster.workers[0].log());

@@ -680,6 +680,19 @@ async fn a_model_that_cannot_be_fetched_is_said_before_the_upload() {
     let error = time::timeout(TIMEOUT, refused).await.expect("it is refused");
     let message = error["error"]["message"].as_str().unwrap();
     assert!(message.contains("could not be fetched yet") && message.contains("hark model get tiny.en"), "{message}");
+    let told = async {
+        while !me
+            .get("/readyz")
+            .await
+            .text()
+            .await
+            .unwrap()
+            .starts_with("ready, but Whisper, the default engine, can't")
+        {
+            time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    time::timeout(TIMEOUT, told).await.expect("its readiness says it, too");
 }
 
 /// The actions of the forms of a model on the page of models, and what its row says.

@@ -197,6 +197,26 @@ async fn secrets_come_from_files_too() {
 }
 
 #[tokio::test]
+async fn a_node_without_its_default_engine_says_so_and_serves() {
+    let folder = TempDir::new().unwrap();
+    let log = folder.path().join("log");
+    let flags = ["--engine", "whisper", "--whisper-model", "/no/such/model.bin", "--min-free-bytes", "1"];
+    let hark = Setup::new(&folder.path().join("data"), &flags).log_to(&log).start();
+    let missing =
+        "Whisper, the default engine, can't be used on this node. Its model file /no/such/model.bin does not exist.";
+    until("the log says it", || fs::read_to_string(&log).unwrap().contains(&format!("WARN {missing}"))).await;
+    let asked = || Command::new(env!("CARGO_BIN_EXE_hark")).args(["ready", &hark.url]).output().unwrap();
+    until("its readiness says it, too", || {
+        let output = asked();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let command = "To make it available: hark model list\n";
+        output.status.success() && said.contains(&format!(" is ready, but {missing}")) && said.ends_with(command)
+    })
+    .await;
+    assert_eq!(hark.visitor().get("/readyz").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn other_users_can_read_nothing() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");

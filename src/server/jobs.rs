@@ -26,7 +26,7 @@ use super::{
     store::{self, Claim, Store},
 };
 use crate::model::{Session, SessionId, Status, Timestamp, load::WorkerLoad};
-use engine_watch::EngineWatch;
+use engine_watch::{Change, EngineWatch};
 use reaper::Reaper;
 use std::{
     collections::HashMap,
@@ -220,7 +220,7 @@ pub async fn announce(workers: Workers, clock: Arc<ClockWatch>, load: Arc<LoadMe
         let mut engines = registry::engines_of(&sessions.engines);
         // Without workers nobody uses them.
         if workers.config.workers > 0 {
-            watch.check(&mut engines);
+            watch.check(&mut engines).iter().for_each(Change::log);
         }
         let work = workers.running.work();
         let running = u32::try_from(work.len()).unwrap_or(u32::MAX);

@@ -44,7 +44,9 @@ pub async fn run(args: ReadyArgs) -> Result<String, String> {
     let status = answer.status();
     let text = answer.text().await.unwrap_or_default();
     if status == StatusCode::OK {
-        Ok(format!("{base} is ready"))
+        // It may be ready, but something is worth knowing.
+        let told = text.lines().next().filter(|line| line.starts_with("ready"));
+        Ok(format!("{base} is {}", told.unwrap_or("ready")))
     } else {
         Err(format!("{base} isn't ready ({status}): {text}"))
     }

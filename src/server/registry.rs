@@ -84,6 +84,19 @@ impl Registry {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(NodeRow::lost_engine)
     }
 
+    /// That this node's workers can't use the default engine, which they haven't had since its start and which isn't on its
+    /// way, as of the last heartbeat; for operators.
+    #[must_use]
+    pub fn missing_engine(&self) -> Option<String> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(NodeRow::missing_engine)
+    }
+
+    /// Whether this node serves pages and streams.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.node.serves
+    }
+
     /// Tells the other nodes that this one is running and what it does, and reads what they said. Without a shared database
     /// there are no others.
     ///
@@ -188,12 +201,13 @@ pub struct Wait {
 
 impl NodeRow {
     /// What is wrong with the node, for operators: why it claims nothing, or else why it isn't ready although it does. A
-    /// worker whose clock is wrong goes on with its work, because leases are counted by the database's, and one that has lost
-    /// an engine goes on with the others.
+    /// worker whose clock is wrong goes on with its work, because leases are counted by the database's, and one that lacks or
+    /// has lost an engine goes on with the others.
     #[must_use]
     pub fn shown_problem(&self) -> Option<String> {
         let clock = || self.clock_ahead_ms.map(|ahead_ms| ClockOffset { ahead_ms }).filter(|offset| offset.is_wrong());
-        self.problem.clone().or_else(|| clock().map(ClockOffset::sentence)).or_else(|| self.lost_engine())
+        let engine = || self.lost_engine().or_else(|| self.missing_engine());
+        self.problem.clone().or_else(|| clock().map(ClockOffset::sentence)).or_else(engine)
     }
 
     /// The engine that the node's workers lost, if it is the one of sessions that don't choose or none is left.
@@ -201,6 +215,12 @@ impl NodeRow {
         let none_is_left = !self.engines.iter().any(NodeEngine::is_ready);
         let lost = self.engines.iter().find(|engine| engine.lost && (engine.info.is_default || none_is_left))?;
         Some(format!("{} can't be used on this node any more. {}", lost.info.name, lost.why_not()))
+    }
+
+    /// The default engine, if the node's workers can't use it.
+    fn missing_engine(&self) -> Option<String> {
+        // Without workers nobody uses it.
+        self.engines.iter().filter(|_| self.workers > 0).find_map(NodeEngine::missing_default)
     }
 
     /// The node as operators are shown it, at a time of the database's clock.
@@ -445,17 +465,44 @@ mod tests {
         let missing = |id| engine(id, "model", false, None);
         let lost = |id| NodeEngine { lost: true, ..missing(id) };
         let problem = |engines| node(1, None, engines).into_info(Timestamp(0)).problem;
-        // A worker need not have the default engine.
-        assert_eq!(problem(vec![missing(Whisper), ready(Pocketsphinx)]), None);
         let whisper = Some("Whisper can't be used on this node any more. It isn't here.".to_owned());
         assert_eq!(problem(vec![lost(Whisper), ready(Pocketsphinx)]), whisper);
         assert_eq!(problem(vec![ready(Whisper), lost(Pocketsphinx)]), None);
         let last = Some("PocketSphinx can't be used on this node any more. It isn't here.".to_owned());
-        assert_eq!(problem(vec![missing(Whisper), lost(Pocketsphinx), missing(Command)]), last);
+        let fetching = || engine(Whisper, "model", true, Some("Waiting for a model"));
+        assert_eq!(problem(vec![fetching(), lost(Pocketsphinx), missing(Command)]), last);
         // It goes on with what it has.
         let worker = [node(1, None, vec![lost(Whisper), ready(Pocketsphinx)])];
         let waits = [Whisper, Pocketsphinx].map(|id| wait_for(id, "", &[], 0, &worker));
         assert_eq!(waits, [Some("Waiting for a worker with Whisper".to_owned()), None]);
+    }
+
+    #[test]
+    fn a_missing_default_engine_is_a_problem_of_workers_unless_its_model_is_on_its_way() {
+        use EngineId::{Pocketsphinx, Whisper};
+        let ready = || engine(Pocketsphinx, "model", true, None);
+        let shown = |workers, engines| node(workers, None, engines).into_info(Timestamp(0)).problem;
+        let missing = || {
+            let whisper = engine(Whisper, "base", false, None);
+            NodeEngine {
+                info: EngineInfo { install: Some("hark model get base".to_owned()), ..whisper.info },
+                ..whisper
+            }
+        };
+        let said = "Whisper, the default engine, can't be used on this node. It isn't here. To make it available: hark model get \
+                    base";
+        assert_eq!(shown(1, vec![missing(), ready()]).as_deref(), Some(said));
+        // One that couldn't be fetched waits, too, for the next try.
+        let failed = NodeEngine { waiting: Some("Waiting for a model".to_owned()), ..missing() };
+        assert_eq!(shown(1, vec![failed, ready()]).as_deref(), Some(said));
+        assert_eq!(shown(1, vec![engine(Whisper, "base", true, Some("Waiting for a model")), ready()]), None);
+        assert_eq!(shown(0, vec![missing(), ready()]), None);
+        assert_eq!(
+            shown(1, vec![engine(Whisper, "base", true, None), engine(Pocketsphinx, "model", false, None)]),
+            None
+        );
+        // It goes on with what it has.
+        assert_eq!(wait_for(Pocketsphinx, "", &[], 0, &[node(1, None, vec![missing(), ready()])]), None);
     }
 
     #[test]

@@ -178,21 +178,26 @@ impl Engines {
     /// Lets [`Engines::fetch_missing`] fetch models from these sources.
     #[must_use]
     pub fn with_sources(self, sources: ModelConfig) -> Self {
-        Self { sources: Some(sources), ..self }
+        let engines = Self { sources: Some(sources), ..self };
+        // Before the fetch begins, or whoever asks until then would take the engine for missing.
+        if engines.model_to_fetch().is_some() {
+            engines.fetch.announce();
+        }
+        engines
     }
 
     /// Fetches the model of the default engine if it has one that isn't here, and returns when it is here.
     pub async fn fetch_missing(&self) {
-        let name = models::model_name(&self.whisper_model);
-        // A file of the operator's own can't be fetched.
-        let managed = self.used_model().is_some();
-        if let Some(sources) = &self.sources
-            && self.default == EngineId::Whisper
-            && managed
-            && !self.whisper_model.exists()
-        {
+        if let Some((name, sources)) = self.model_to_fetch() {
             self.fetch.run(&self.library, &name, sources).await;
         }
+    }
+
+    /// The model of the default engine that isn't here, with its sources. None if there is nothing to fetch, or a file of the
+    /// operator's own is missing, which can't be fetched.
+    fn model_to_fetch(&self) -> Option<(String, &ModelConfig)> {
+        let (name, sources) = (self.used_model()?, self.sources.as_ref()?);
+        (self.default == EngineId::Whisper && !self.whisper_model.exists()).then_some((name, sources))
     }
 
     /// The engine whose sessions wait because its model isn't here yet, and the sentence that tells them.

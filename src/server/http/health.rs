@@ -22,8 +22,8 @@ pub async fn healthz() -> &'static str {
 }
 
 /// Readiness: the database accepts a write, its clock is about this machine's, recordings can be reached, and the workers
-/// haven't lost their default or last engine. A node without
-/// Redis is ready, because it reads changes from the store; if all nodes were unready when Redis fails, nobody would serve. A
+/// haven't lost their default or last engine. One that only works needs its default engine from the start; one that serves
+/// is ready without, or nobody could read on its pages what is missing. A node without Redis is ready, because it reads changes from the store; if all nodes were unready when Redis fails, nobody would serve. A
 /// node with an almost full disk is ready too, because only uploads are refused.
 pub async fn readyz(State(state): State<AppState>) -> Response {
     if let Some(offset) = state.clock.offset().filter(|offset| offset.is_wrong()) {
@@ -33,7 +33,8 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
     let sessions = &state.sessions;
     let registry = &sessions.registry;
     let problem = sessions.cluster.problem().or_else(|| registry.problem()).or_else(|| registry.lost_engine());
-    if let Some(problem) = problem {
+    let missing_engine = registry.missing_engine();
+    if let Some(problem) = problem.or_else(|| missing_engine.clone().filter(|_| !registry.serves())) {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response();
     }
     let store = &state.sessions.store;
@@ -48,6 +49,9 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
             let text =
                 format!("ready, but the disk is almost full: {free} are free, {spare} must stay so: no uploads\n");
             return text.into_response();
+        }
+        Condition::Writable { low: None } if missing_engine.is_some() => {
+            return format!("ready, but {}\n", missing_engine.unwrap_or_default()).into_response();
         }
         Condition::Writable { low: None } if state.sessions.bus.is_connected() == Some(false) => {
             return "ready, but Redis does not answer: changes of other nodes come up to a second late\n"

@@ -50,6 +50,19 @@ impl NodeEngine {
     pub fn why_not(&self) -> &str {
         self.info.reason.as_deref().or(self.waiting.as_deref()).unwrap_or_default()
     }
+
+    /// That it can't be used, though sessions that don't choose an engine need it, and its model isn't on its way: with the
+    /// reason and the command that changes it, for operators. None of one that was [lost](Self::lost).
+    #[must_use]
+    pub fn missing_default(&self) -> Option<String> {
+        let info = &self.info;
+        if info.available || !info.is_default || self.lost {
+            return None;
+        }
+        let install = info.install.as_ref().map(|install| format!(" To make it available: {install}"));
+        let (name, reason) = (&info.name, self.why_not());
+        Some(format!("{name}, the default engine, can't be used on this node. {reason}{}", install.unwrap_or_default()))
+    }
 }
 
 /// A node, as it described itself with its last heartbeat.

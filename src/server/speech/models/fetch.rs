@@ -44,12 +44,16 @@ impl Fetch {
         self.changed.send_replace(());
     }
 
+    /// Says that the model is going to be fetched.
+    pub(in crate::server::speech) fn announce(&self) {
+        self.set(Some(FetchState::Fetching("is being fetched".to_owned())));
+    }
+
     /// Fetches a model, again and again until it is there.
     pub(in crate::server::speech) async fn run(&self, library: &Library, name: &str, config: &ModelConfig) {
-        let says = |text: String| self.set(Some(FetchState::Fetching(text)));
+        self.announce();
         let mut pause = FIRST_PAUSE;
         loop {
-            says("is being fetched".to_owned());
             tracing::info!("the speech model '{name}' is not here; fetching it");
             let report = |step| {
                 match &step {
@@ -57,8 +61,10 @@ impl Fetch {
                     Step::Failed(source, why) => tracing::info!(%source, "it does not have the model: {why}"),
                     _ => {}
                 }
-                if let Some((text, _)) = sentence(&step) {
-                    says(text);
+                // After a failure there may be nobody to ask, so another try is news only when something arrives.
+                let failed = matches!(self.state(), Some(FetchState::Failed(_)));
+                if let Some((text, _)) = sentence(&step).filter(|_| !(failed && matches!(step, Step::Source(..)))) {
+                    self.set(Some(FetchState::Fetching(text)));
                 }
             };
             match library.get(name, None, config, &report).await {
