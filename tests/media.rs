@@ -396,3 +396,72 @@ async fn a_node_refuses_uploads_while_its_disk_is_full_and_goes_on() {
         }
     }
 }
+
+/// Sets up a node of its own, with its recordings in the data folder.
+fn alone(data: &Path, log: &Path) -> Setup {
+    let engine = slow_engine(log.parent().unwrap(), 0.0);
+    // One after the other is uploaded until something is seen.
+    let many =
+        ["--max-queue-per-address", "1000", "--max-queue-hours-per-address", "1000", "--newcomer-percent", "100"];
+    let own = ["--engine", "command", "--engine-command", &engine, "--min-free-bytes", "1"];
+    Setup::new(data, &[&own[..], &many].concat()).log_to(log)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_within_the_data_folder_that_cannot_be_used_is_named() {
+    let root = TempDir::new().unwrap();
+    let [data, log, away] = ["data", "log", "away"].map(|name| root.path().join(name));
+    let read = || fs::read_to_string(&log).unwrap();
+    let node = alone(&data, &log).start();
+    let me = node.visitor();
+    me.cookie().await;
+    assert_eq!(me.get("/readyz").await.text().await.unwrap(), "ready\n");
+    for name in ["incoming", "spool", "recordings"] {
+        let folder = data.join(name);
+        fs::rename(&folder, &away).unwrap();
+        let problem = format!("'{}' can't be used: No such file or directory", folder.display());
+        let refused = (503, "storage_unavailable".to_owned());
+        until("uploads are refused", async || {
+            let answer = me.upload("a.wav", wav(1.0, 1000.0), &[]).await;
+            (answer.status() != StatusCode::CREATED).then_some(())
+        })
+        .await;
+        assert_eq!(error(me.upload("a.wav", wav(1.0, 1000.0), &[]).await).await, refused, "{name}");
+        until("it isn't ready", async || {
+            let answer = me.get("/readyz").await;
+            let unready = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
+            (unready && answer.text().await.unwrap().starts_with(&problem)).then_some(())
+        })
+        .await;
+        assert!(read().contains(&problem), "{}", read());
+        fs::rename(&away, &folder).unwrap();
+        until("it is ready again", async || (me.get("/readyz").await.status() == StatusCode::OK).then_some(())).await;
+    }
+    let id = me.session("b.wav", wav(1.0, 1000.0), &[]).await;
+    me.wait(&id, "completed").await;
+    drop(node);
+
+    // At the start, and by the doctor.
+    let unwritable = "mount -t tmpfs -o ro tmpfs \"$HARK_DATA_DIR/recordings\" && exec \"$0\" \"$@\"";
+    let enter = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", unwritable];
+    let refused = tokio::task::block_in_place(|| Setup::new(&data, &[]).by(&enter).refused());
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let problem = format!("'{}' can't be used: Read-only file system", data.join("recordings").display());
+    assert!(said.contains(&problem), "{said}");
+    let doctor = |spare: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hark"));
+        command.args(["doctor", "--engine", "pocketsphinx", "--min-free-bytes", spare]);
+        let output = command.env("HARK_DATA_DIR", &data).output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), output.status.success())
+    };
+    let (said, well) = doctor("1");
+    assert!(well && said.contains("ok       the disk of the data folder has "), "{said}");
+    let (said, well) = doctor("1000000000000000000");
+    let full = " free, and 1000000.0 TB must stay free, so uploads are refused";
+    assert!(!well && said.contains("wrong    the disk of the data folder has ") && said.contains(full), "{said}");
+    fs::remove_dir_all(data.join("spool")).unwrap();
+    fs::write(data.join("spool"), "").unwrap();
+    let (said, well) = doctor("1");
+    let problem = format!("wrong    {} can't be used: Not a directory", data.join("spool").display());
+    assert!(!well && said.contains(&problem), "{said}");
+}

@@ -106,12 +106,9 @@ impl Cluster {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks whether the place of the recordings is still the cluster's, unless that was done within [`CACHE_TIME`], and
-    /// returns what is wrong. Logs when that changes.
+    /// Looks whether the place of the recordings is still the cluster's, and whether this node can use the folders of those that
+    /// come in, unless that was done within [`CACHE_TIME`], and returns what is wrong. Logs when that changes.
     pub async fn check(&self, media: &Recordings) -> Option<String> {
-        if !self.marked {
-            return None;
-        }
         let last_check = self.last_check.lock().await;
         if last_check.is_some_and(|at| at.elapsed() < CACHE_TIME) {
             return self.problem();
@@ -122,16 +119,12 @@ impl Cluster {
 
     /// The same, however lately that was done: after something failed that worked then.
     pub async fn check_now(&self, media: &Recordings) -> Option<String> {
-        if !self.marked {
-            return None;
-        }
         let mut last_check = self.last_check.lock().await;
         let place = &self.place;
-        let found = match media.marker().await {
-            Ok(Some(id)) if id == self.id => None,
-            Ok(Some(_)) => Some(format!("{place} has the recordings of another Hark")),
-            Ok(None) => Some(format!("{place} isn't there: its file {MARKER} is missing; see that it is mounted")),
-            Err(error) => Some(format!("{place} can't be read: {error}")),
+        let found = match self.problem_of_place(media).await {
+            // Each upload passes through this node's own folders, wherever recordings are kept.
+            None => media.unusable_folder().await,
+            problem => problem,
         };
         let before =
             std::mem::replace(&mut *self.problem.lock().unwrap_or_else(PoisonError::into_inner), found.clone());
@@ -146,6 +139,20 @@ impl Cluster {
             _ => {}
         }
         found
+    }
+
+    /// What is wrong with the place of the recordings, as its marker tells.
+    async fn problem_of_place(&self, media: &Recordings) -> Option<String> {
+        if !self.marked {
+            return None;
+        }
+        let place = &self.place;
+        match media.marker().await {
+            Ok(Some(id)) if id == self.id => None,
+            Ok(Some(_)) => Some(format!("{place} has the recordings of another Hark")),
+            Ok(None) => Some(format!("{place} isn't there: its file {MARKER} is missing; see that it is mounted")),
+            Err(error) => Some(format!("{place} can't be read: {error}")),
+        }
     }
 
     /// Looks regularly until `stop`.

@@ -10,15 +10,15 @@ use super::{
     clock::machine_time,
     clock_watch::ClockOffset,
     cluster,
-    config::{DataConfig, ServeConfig},
+    config::{DataConfig, RecordingsUrl, ServeConfig},
     folders,
     keys::CookieKeys,
     media::Recordings,
-    print,
+    print, space,
     speech::Engines,
     store::{DATABASE_FILE, DatabaseOpenError, Schema, Store},
 };
-use crate::model::{duration, stall_timeout};
+use crate::model::{bytes, duration, stall_timeout};
 use clap::Args;
 pub use deployment::DeploymentArgs;
 use rustix::fs::Access;
@@ -114,7 +114,38 @@ async fn report(config: &ServeConfig) -> bool {
     } else {
         print::line(format_args!("ok       data folder {shown} will be made at the first start"));
     }
-    services(&config.data).await && usable && existing.is_dir() && denied.is_none()
+    let receives = report_folders(config, existing);
+    services(&config.data).await && usable && existing.is_dir() && denied.is_none() && receives
+}
+
+/// Checks what the data folder holds already, which another user may have made, and the room on its disk. `existing` is the
+/// folder, or where it will be made. True if recordings can be received.
+fn report_folders(config: &ServeConfig, existing: &Path) -> bool {
+    let recordings_url = config.data.recordings_url.as_ref();
+    let unusable = Recordings::unusable_folder_at(&config.data.data_dir, recordings_url);
+    if let Some((folder, error)) = &unusable {
+        print::line(format_args!("wrong    {} can't be used: {error}", folder.display()));
+    }
+    let shared = recordings_url.and_then(RecordingsUrl::folder).map(|folder| ("of the recordings", folder));
+    let spare = config.limits.min_free_bytes;
+    let mut enough = true;
+    for (whose, folder) in [("of the data folder", existing)].into_iter().chain(shared) {
+        match space::free_bytes(folder) {
+            Ok(free) if free < spare => {
+                enough = false;
+                print::line(format_args!(
+                    "wrong    the disk {whose} has {} free, and {} must stay free, so uploads are refused; make room, or see \
+                     HARK_MIN_FREE_BYTES",
+                    bytes(free),
+                    bytes(spare)
+                ));
+            }
+            Ok(free) => print::line(format_args!("ok       the disk {whose} has {} free", bytes(free))),
+            // What is wrong with the folder stands elsewhere.
+            Err(_) => {}
+        }
+    }
+    unusable.is_none() && enough
 }
 
 /// Checks the services that nodes share, if they are set. True if all of them can be used.

@@ -510,7 +510,7 @@ impl From<MediaError> for Error {
             MediaError::Missing => Self::NoRecording,
             MediaError::Full { free } => Self::DiskFull { free },
             MediaError::Storage(detail) => Self::Storage(detail),
-            MediaError::Scratch(error) => Self::Internal(format!("a scratch file failed: {error}")),
+            error @ MediaError::Scratch { .. } => Self::Storage(error.to_string()),
         }
     }
 }

@@ -83,8 +83,18 @@ pub enum MediaError {
     Full { free: u64 },
     #[error("the storage of recordings failed: {0}")]
     Storage(String),
-    #[error("a scratch file failed: {0}")]
-    Scratch(io::Error),
+    #[error("'{}' can't be used: {error}", path.display())]
+    Scratch { path: PathBuf, error: io::Error },
+}
+
+impl MediaError {
+    /// What to make of the error of a file or folder of this node.
+    fn of(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        |error| match error.kind() {
+            io::ErrorKind::TimedOut => Self::Storage(format!("'{}': {error}", path.display())),
+            _ => Self::Scratch { path: path.to_owned(), error },
+        }
+    }
 }
 
 impl From<object_store::Error> for MediaError {
@@ -100,17 +110,7 @@ impl From<RoomError> for MediaError {
     fn from(error: RoomError) -> Self {
         match error {
             RoomError::Full(free) => Self::Full { free },
-            RoomError::Unknown(error) => Self::of_disk(error),
-        }
-    }
-}
-
-impl MediaError {
-    /// Why a disk's space can't be told.
-    fn of_disk(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::TimedOut => Self::Storage(error.to_string()),
-            _ => Self::Scratch(error),
+            RoomError::Unknown { folder, error } => Self::of(&folder)(error),
         }
     }
 }
@@ -232,11 +232,15 @@ impl Recordings {
         // Removes fetched recordings that a crash left behind.
         let _ = std::fs::remove_dir_all(&spool);
         location::make_folder(&spool)?;
+        // They may have been there, and another user's.
+        location::check_own_folder(&incoming)?;
+        location::check_own_folder(&spool)?;
         let mut kept = None;
         let (store, folder) = match url {
             None => {
                 let own = folder.join(FOLDER);
                 location::make_folder(&own)?;
+                location::check_own_folder(&own)?;
                 (location::folder(&own)?, Some(own))
             }
             Some(RecordingsUrl::Folder(shared)) => {
@@ -301,7 +305,7 @@ impl Recordings {
         let incoming = self.ledger.reserve(&self.disks.incoming, bytes)?;
         let mut kept = None;
         if let Some(disk) = &self.disks.kept
-            && !disk.is_that_of(&self.disks.incoming).map_err(MediaError::Scratch)?
+            && !disk.is_that_of(&self.disks.incoming).map_err(MediaError::of(disk.folder()))?
         {
             kept = Some(self.ledger.reserve(disk, bytes)?);
         }
@@ -363,8 +367,9 @@ impl Recordings {
     }
 
     fn receive_as(&self, name: &str, room: UploadRoom) -> Result<Upload, MediaError> {
-        let opened = Scratch::create(self.incoming.join(name)).and_then(|s| Ok((s.append()?, s)));
-        let (file, scratch) = opened.map_err(|e| self.failed(e))?;
+        let path = self.incoming.join(name);
+        let opened = Scratch::create(path.clone()).and_then(|s| Ok((s.append()?, s)));
+        let (file, scratch) = opened.map_err(|e| self.failed(&path, e))?;
         let mut file = tokio::fs::File::from_std(file);
         // Tokio's file has a buffer of this size too, while a thread writes it.
         file.set_max_buf_size(WRITE_BUFFER);
@@ -403,7 +408,7 @@ impl Recordings {
                 let to = folder.join(name);
                 let linked = {
                     let (scratch, to) = (scratch.clone(), to.clone());
-                    self.blocking(move || location::link_into_folder(&scratch, &to)).await?
+                    self.blocking(folder, move || location::link_into_folder(&scratch, &to)).await?
                 };
                 if !linked {
                     // On the same disk, but on a file system without hard links, no room has been reserved for a copy
@@ -412,7 +417,7 @@ impl Recordings {
                         Some(_) => None,
                         None => Some(self.ledger.reserve(disk, received.bytes)?),
                     };
-                    self.blocking(move || location::copy_into_folder(&scratch, &to)).await?;
+                    self.blocking(folder, move || location::copy_into_folder(&scratch, &to)).await?;
                 }
                 Ok(())
             }
@@ -420,17 +425,19 @@ impl Recordings {
         }
     }
 
+    /// Does work with the files in `folder` where it may block.
     async fn blocking<T: Send + 'static>(
         &self,
+        folder: &std::path::Path,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, MediaError> {
         let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| self.failed(e))
+        done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| self.failed(folder, e))
     }
 
     async fn keep_in_bucket(&self, name: &str, from: &std::path::Path, bytes: u64) -> Result<(), MediaError> {
         let part = usize::try_from(MIN_PART.max(bytes.div_ceil(MAX_PARTS))).unwrap_or(usize::MAX);
-        let file = tokio::fs::File::open(from).await.map_err(MediaError::Scratch)?;
+        let file = tokio::fs::File::open(from).await.map_err(MediaError::of(from))?;
         let mut reader = BufReader::with_capacity(WRITE_BUFFER, file);
         let mut writer = BufWriter::with_capacity(Arc::clone(&self.store), Path::from(name), part)
             .with_max_concurrency(CONCURRENT_PARTS);
@@ -504,7 +511,7 @@ impl Recordings {
     /// If the system doesn't tell.
     pub fn lacking_for_copies(&self) -> Result<u64, MediaError> {
         let Some(disk) = &self.disks.kept else { return Ok(0) };
-        let room = self.ledger.room(disk).map_err(MediaError::of_disk)?;
+        let room = self.ledger.room(disk).map_err(MediaError::of(disk.folder()))?;
         Ok(self.ledger.min_free().saturating_sub(room))
     }
 
@@ -515,7 +522,7 @@ impl Recordings {
     pub fn check_room_for_copies(&self) -> Result<(), MediaError> {
         match self.lacking_for_copies()? {
             0 => Ok(()),
-            _ => Err(MediaError::Full { free: self.free_bytes().map_err(MediaError::of_disk)? }),
+            _ => Err(MediaError::Full { free: self.free_bytes().map_err(MediaError::of(&self.incoming))? }),
         }
     }
 
@@ -531,7 +538,7 @@ impl Recordings {
     /// # Errors
     /// If the recording isn't there or can't be read, or there is no room for it.
     pub async fn fetch(&self, id: SessionId, copy: &Scratch, room: &mut Reservation) -> Result<(), MediaError> {
-        let offset = copy.size().map_err(MediaError::Scratch)?;
+        let offset = copy.size().map_err(MediaError::of(copy.path()))?;
         room.written(offset);
         let size = self.store.head(&key(id)).await?.size;
         if size <= offset {
@@ -540,14 +547,14 @@ impl Recordings {
         room.cover(size, 0)?;
         let options = GetOptions { range: Some(GetRange::Offset(offset)), ..GetOptions::default() };
         let mut pieces = self.store.get_opts(&key(id), options).await?.into_stream();
-        let mut file = tokio::fs::File::from_std(copy.append().map_err(|e| self.failed(e))?);
+        let mut file = tokio::fs::File::from_std(copy.append().map_err(|e| self.failed(copy.path(), e))?);
         let mut done = offset;
         let copied = loop {
             match pieces.try_next().await {
                 Ok(Some(piece)) => {
                     // Each write waits until the previous one has reached the disk.
                     room.written(done);
-                    file.write_all(&piece).await.map_err(|e| self.failed(e))?;
+                    file.write_all(&piece).await.map_err(|e| self.failed(copy.path(), e))?;
                     done += piece.len() as u64;
                 }
                 Ok(None) => break Ok(()),
@@ -555,7 +562,7 @@ impl Recordings {
             }
         };
         // Also before an error is returned: the next call continues after what was written.
-        file.flush().await.map_err(|e| self.failed(e))?;
+        file.flush().await.map_err(|e| self.failed(copy.path(), e))?;
         room.written(done);
         copied
     }
@@ -566,7 +573,8 @@ impl Recordings {
     /// If it can't be made.
     pub fn scratch(&self, id: SessionId, attempt: u32, kind: &str) -> Result<Scratch, MediaError> {
         // The name contains the attempt, because an earlier attempt that lost its claim may still be ending here.
-        Scratch::create(self.spool.join(format!("{id}.{attempt}.{kind}"))).map_err(|e| self.failed(e))
+        let path = self.spool.join(format!("{id}.{attempt}.{kind}"));
+        Scratch::create(path.clone()).map_err(|e| self.failed(&path, e))
     }
 
     /// Removes a recording and these copies of it. Succeeds also if there are none.
@@ -650,6 +658,25 @@ impl Recordings {
         read.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
+    /// Which of the folders that recordings pass through or stay in can't be used, and why, for operators; none if all can.
+    /// Writes nothing.
+    pub async fn unusable_folder(&self) -> Option<String> {
+        let folders = [&self.incoming, &self.spool].into_iter().chain(&self.folder).cloned().collect();
+        let looking = tokio::task::spawn_blocking(|| unusable(folders));
+        match time::timeout(MARKER_TIMEOUT, looking).await {
+            Ok(found) => found.ok().flatten().map(|(folder, error)| MediaError::of(&folder)(error).to_string()),
+            Err(_) => Some(format!("its folders gave no answer within {} seconds", MARKER_TIMEOUT.as_secs())),
+        }
+    }
+
+    /// The same of a node that may be running, or that has never run: folders that aren't there will be made.
+    #[must_use]
+    pub fn unusable_folder_at(data: &std::path::Path, url: Option<&RecordingsUrl>) -> Option<(PathBuf, io::Error)> {
+        let own = if url.is_none() { Some(FOLDER) } else { None };
+        let folders = ["incoming", "spool"].into_iter().chain(own).map(|name| data.join(name));
+        unusable(folders.filter(|folder| folder.symlink_metadata().is_ok()).collect())
+    }
+
     /// Puts the marker of a cluster here.
     ///
     /// # Errors
@@ -713,12 +740,12 @@ impl Recordings {
         self.ledger.room(&self.disks.incoming)
     }
 
-    fn failed(&self, error: io::Error) -> MediaError {
+    fn failed(&self, path: &std::path::Path, error: io::Error) -> MediaError {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 MediaError::Full { free: self.free_bytes().unwrap_or(0) }
             }
-            _ => MediaError::Scratch(error),
+            _ => MediaError::of(path)(error),
         }
     }
 }
@@ -738,7 +765,7 @@ impl Upload {
         if let Some(hash) = &mut self.hash {
             hash.update(piece);
         }
-        self.file.write_all(piece).await.map_err(|e| self.media.failed(e))?;
+        self.file.write_all(piece).await.map_err(|e| self.media.failed(self.scratch.path(), e))?;
         // A buffer's worth may be waiting here, and as much may be on its way to the disk.
         self.room.incoming.written(bytes.saturating_sub((self.file.buffer().len() + WRITE_BUFFER) as u64));
         Ok(())
@@ -755,7 +782,7 @@ impl Upload {
     /// # Errors
     /// If the last bytes can't be written.
     pub async fn finish(mut self) -> Result<Received, MediaError> {
-        self.file.flush().await.map_err(|e| self.media.failed(e))?;
+        self.file.flush().await.map_err(|e| self.media.failed(self.scratch.path(), e))?;
         let hash = self.hash();
         Ok(Received { scratch: self.scratch, room: self.room.kept, bytes: self.bytes, hash })
     }
@@ -778,7 +805,7 @@ impl Received {
             let file = File::options().write(true).open(path)?;
             std::os::unix::fs::FileExt::write_all_at(&file, &head, 0)
         });
-        written.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(MediaError::Scratch)
+        written.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(MediaError::of(self.path()))
     }
 
     /// Replaces the scratch file by an empty one of the same name, to free its room on the disk.
@@ -787,6 +814,14 @@ impl Received {
         let note = self.path().with_extension("note");
         let _ = File::create(&note).and_then(|_| std::fs::rename(&note, self.path()));
     }
+}
+
+/// The first of these folders that can't be used, and why.
+fn unusable(folders: Vec<PathBuf>) -> Option<(PathBuf, io::Error)> {
+    folders.into_iter().find_map(|folder| {
+        let error = location::check_access(&folder).err()?;
+        Some((folder, error))
+    })
 }
 
 /// The bytes of a file, piece by piece.

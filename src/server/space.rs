@@ -59,6 +59,12 @@ impl Disk {
         Ok(Self { folder, watch: Some(watch) })
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Its size and what is free of it.
     ///
     /// # Errors
@@ -118,8 +124,8 @@ pub enum RoomError {
     /// The disk is full; with the bytes that are free and not promised.
     #[error("the disk is full: {0} bytes are free")]
     Full(u64),
-    #[error("the free room of the disk can't be read: {0}")]
-    Unknown(#[from] io::Error),
+    #[error("the free room in '{}' can't be read: {error}", folder.display())]
+    Unknown { folder: PathBuf, error: io::Error },
 }
 
 /// The bytes that this node is about to write, for each of its disks. Everything that writes much asks here first, so
@@ -175,7 +181,7 @@ impl Ledger {
     /// # Errors
     /// If there isn't enough room.
     pub fn reserve(self: &Arc<Self>, disk: &Disk, bytes: u64) -> Result<Reservation, RoomError> {
-        let device = disk.device()?;
+        let device = disk.device().map_err(|error| unknown(disk, error))?;
         self.promise(disk, device, bytes)?;
         let (ledger, disk) = (Arc::clone(self), disk.clone());
         Ok(Reservation { ledger, disk, device, covered: bytes, held: bytes })
@@ -185,7 +191,7 @@ impl Ledger {
         // Locked while the free bytes are read, so that no bytes are promised twice.
         let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = promised.entry(device).or_default();
-        let free = (self.free)(disk)?.saturating_sub(*taken);
+        let free = (self.free)(disk).map_err(|error| unknown(disk, error))?.saturating_sub(*taken);
         if free.saturating_sub(bytes) < self.min_free || free < bytes {
             return Err(RoomError::Full(free));
         }
@@ -199,6 +205,10 @@ impl Ledger {
             *taken = taken.saturating_sub(bytes);
         }
     }
+}
+
+fn unknown(disk: &Disk, error: io::Error) -> RoomError {
+    RoomError::Unknown { folder: disk.folder.clone(), error }
 }
 
 impl Reservation {

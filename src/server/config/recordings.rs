@@ -1,7 +1,11 @@
 //! The location of recordings, as set with `HARK_RECORDINGS_URL`; `media` opens it.
 
 use object_store::path::Path as Key;
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 /// The location of recordings, if it isn't the data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +14,17 @@ pub enum RecordingsUrl {
     Folder(PathBuf),
     /// A bucket of an S3-compatible server, under the prefix.
     Bucket { name: String, prefix: Key },
+}
+
+impl RecordingsUrl {
+    /// The folder, unless it is a bucket.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(path) => Some(path),
+            Self::Bucket { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for RecordingsUrl {

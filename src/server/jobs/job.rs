@@ -215,7 +215,9 @@ impl AttemptError {
             Self::Io(_) | Self::Media(MediaError::Missing | MediaError::Storage(_)) => {
                 sessions.cluster.check_now(&sessions.media).await
             }
-            Self::Media(MediaError::Scratch(error)) => Some(format!("this node's scratch files failed: {error}")),
+            Self::Media(error @ MediaError::Scratch { .. }) => {
+                Some(format!("this node's scratch files failed: {error}"))
+            }
             Self::Speech(error @ (SpeechError::Unavailable { .. } | SpeechError::Spawn(_))) => Some(error.to_string()),
             _ => None,
         }
@@ -879,7 +881,7 @@ fn unavailable_message(error: &MediaError) -> &'static str {
     match error {
         MediaError::Missing => "The recording isn't where the worker looked for it.",
         MediaError::Full { .. } => "The worker's disk has no room for the recording.",
-        MediaError::Storage(_) | MediaError::Scratch(_) => "The recording could not be fetched from its storage.",
+        MediaError::Storage(_) | MediaError::Scratch { .. } => "The recording could not be fetched from its storage.",
     }
 }
 

@@ -10,6 +10,7 @@ use object_store::{
     path::Path as Key,
     prefix::PrefixStore,
 };
+use rustix::fs::{Access, access};
 use std::{
     fs::{self, File},
     io,
@@ -68,6 +69,18 @@ pub enum OpenError {
 /// Creates a folder of this node's own if it doesn't exist.
 pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
     folders::make_folder(path).map_err(|error| OpenError::OwnFolder { path: path.to_owned(), error })
+}
+
+/// Checks that a folder of this node's own can be used.
+pub(super) fn check_own_folder(path: &Path) -> Result<(), OpenError> {
+    check_access(path).map_err(|error| OpenError::OwnFolder { path: path.to_owned(), error })
+}
+
+/// Checks that there is such a folder, and that files in it can be read, made and removed. Writes nothing, so that it can be
+/// asked often, and on a full disk.
+pub(super) fn check_access(path: &Path) -> io::Result<()> {
+    // With the dot, because of a file the root user may do all of this.
+    Ok(access(path.join("."), Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// Checks that a shared folder can be written. Doesn't create it: if it is missing, a network share isn't mounted.
@@ -153,4 +166,20 @@ fn sync_folder(file: &Path) -> io::Result<()> {
 /// The name of a recording while it is copied.
 pub(super) fn part_file(to: &Path) -> PathBuf {
     to.with_extension("part")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_that_are_there_can_be_used() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        let kind = |path: &Path| check_access(path).map_err(|error| error.kind());
+        assert_eq!(kind(root.path()), Ok(()));
+        assert_eq!(kind(&file), Err(io::ErrorKind::NotADirectory));
+        assert_eq!(kind(&root.path().join("none")), Err(io::ErrorKind::NotFound));
+    }
 }
