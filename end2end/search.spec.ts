@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test, visit } from './fixtures.ts';
 import { create, expectState, waitForEnd } from './sessions.ts';
+import { WORDS, clickWave, currentLineIsVisible, open } from './player.ts';
 import { clip } from './speech.ts';
 
 const ENGINE = path.join(import.meta.dirname, 'counting_engine.py');
@@ -126,6 +127,55 @@ test('a transcript is searched by keyboard and mouse', async ({ page }) => {
   await expect(count).toHaveText('');
   expect(await marked()).toEqual([[], []]);
   await expect(page.locator('[data-found]')).toHaveCount(0);
+});
+
+test.describe('with lines of several rows', () => {
+  test.use({ harkEnv: { ...WORDS, HARK_ENGINE_COMMAND: `${WORDS.HARK_ENGINE_COMMAND} 0.25 14` } });
+
+  for (const width of [390, 1280]) {
+    test(`links, searches and the recording lead to lines far away, ${width} wide`, async ({ page }) => {
+      await page.setViewportSize({ width, height: 800 });
+      const id = await open(page, 400);
+      const expectInView = async (line: number) => {
+        // Seen means that nothing covers it, and that it stays there.
+        const isSeen = () =>
+          page.locator(`#line-${line}`).evaluate(line => {
+            const { left, top, width, height } = line.getBoundingClientRect();
+            return line.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+          });
+        await expect.poll(isSeen, { message: `line ${line}` }).toBe(true);
+        await page.waitForTimeout(500);
+        expect(await isSeen(), `line ${line}`).toBe(true);
+      };
+      for (const line of [150, 298]) {
+        await visit(page, `/?q=line${line}`);
+        await page.getByTestId('found-line').click();
+        await page.waitForURL(url => url.pathname === `/sessions/${id}`);
+        await expectInView(line);
+        await visit(page, page.url());
+        await expectInView(line);
+        // Without what the page knows of the hit.
+        await page.goto('/');
+        await visit(page, `/sessions/${id}#line-${line}`);
+        await expectInView(line);
+      }
+      await visit(page, `/sessions/${id}`);
+      for (const line of [200, 90, 301]) {
+        await page.getByTestId('find').fill(`line${line}`);
+        await expectInView(line);
+      }
+      await page.getByTestId('transcript').evaluate(list => list.scrollTo(0, 0));
+      for (const line of [120, 333, 40]) {
+        await clickWave(page, (line + 0.5) / 400);
+        await expect(page.locator(`#line-${line}`)).toHaveAttribute('aria-current', 'true');
+        await page.keyboard.press('k');
+        await expect.poll(() => currentLineIsVisible(page)).toBe(true);
+        await page.waitForTimeout(500);
+        expect(await currentLineIsVisible(page), `line ${line}`).toBe(true);
+        await page.keyboard.press('k');
+      }
+    });
+  }
 });
 
 test.describe('while it runs', () => {

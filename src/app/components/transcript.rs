@@ -102,10 +102,12 @@ pub fn TranscriptLines(
         }
     };
     effect(move || {
-        let (Some(_), Some(line)) = (list.get(), start_line) else { return };
+        if list.get().is_none() {
+            return;
+        }
         // A list that has just been made isn't in the document yet.
         request_animation_frame(move || {
-            if player::scroll_to(list, Aim::Line(line)) {
+            if player::show_line(list, start_line) {
                 follow.update(|follow| {
                     follow.on(Event::Begun);
                 });

@@ -1,6 +1,7 @@
 //! Marks what is searched in the lines of a transcript, without changing the document: by the browser's custom highlights where it
 //! has them, and by an attribute of the lines. Called from effects and event handlers.
 
+use super::player;
 use crate::model::find::matches;
 use leptos::{html, prelude::*};
 use std::cell::RefCell;
@@ -63,12 +64,9 @@ pub fn make_current(number: usize, scroll: bool) {
     let place = FOUND.with(|found| found.borrow().get(number).cloned());
     let Some((_, line, range)) = place else { return };
     highlight(CURRENT, &js_sys::Array::of1(&range));
-    if !scroll {
-        return;
+    if scroll {
+        player::bring_into_view(line, web_sys::ScrollLogicalPosition::Nearest);
     }
-    let options = web_sys::ScrollIntoViewOptions::new();
-    options.set_block(web_sys::ScrollLogicalPosition::Nearest);
-    line.scroll_into_view_with_scroll_into_view_options(&options);
 }
 
 /// Marks nothing any more.

@@ -16,8 +16,11 @@ use crate::{
     },
 };
 use leptos::{ev::Event, html, prelude::*};
+use std::cell::Cell;
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
-use web_sys::{Element, HtmlElement, Node, ScrollBehavior, ScrollToOptions};
+use web_sys::{
+    Element, HtmlElement, Node, ScrollBehavior, ScrollIntoViewOptions, ScrollLogicalPosition, ScrollToOptions,
+};
 
 /// The id of the element that plays. A page has one.
 pub const MEDIA: &str = "recording";
@@ -38,6 +41,14 @@ const LOWER: f64 = 0.7;
 const PLACE: f64 = 0.25;
 /// The distance, in heights of what is visible, from which on it is moved at once.
 const FAR: f64 = 2.0;
+/// The number of frames in which a line is scrolled to again. Lines get their real height in the frame after the one that brings
+/// them near the window, which moves those below; a few rounds of that are enough.
+const SETTLING_FRAMES: u32 = 10;
+
+thread_local! {
+    /// Counts what was scrolled to, so that only the newest is scrolled to again.
+    static SCROLLS: Cell<u32> = const { Cell::new(0) };
+}
 
 // What is read and written by name here is what `web_sys` has functions for; but each of those is a name more to import.
 
@@ -528,23 +539,78 @@ pub fn scroll_to(list: NodeRef<html::Div>, aim: Aim) -> bool {
         }
         Aim::Line(number) => {
             let Some(line) = line_of(&list, number) else { return false };
-            let (top, bottom) = visible(&list);
-            let (bounds, height) = (line.get_bounding_client_rect(), bottom - top);
-            if bounds.top() >= top + UPPER * height && bounds.bottom() <= top + LOWER * height {
-                return false;
+            let moved = scroll_to_line(&list, &line);
+            if moved == Moved::AtOnce {
+                settle(Box::new(move || {
+                    scroll_to_line(&list, &line);
+                }));
             }
-            let Some(scroller) =
-                (if scrolls(&list) { Some((*list).clone().into()) } else { document().document_element() })
-            else {
-                return false;
-            };
-            scroll_by(&scroller, bounds.top() - top - PLACE * height)
+            moved != Moved::No
         }
     }
 }
 
-/// Scrolls an element by so many pixels. Returns false if it is at its end already.
-fn scroll_by(scroller: &Element, by: f64) -> bool {
+/// Scrolls the list and the page so that the line is in the middle for which the page was opened: this one, otherwise that of the
+/// address. Returns false if there is none.
+pub fn show_line(list: NodeRef<html::Div>, number: Option<u32>) -> bool {
+    let line = list.get_untracked().and_then(|list| match number {
+        Some(number) => line_of(&list, number),
+        // The browser has scrolled to it, by the heights that it guessed.
+        None => list.query_selector(".line:target").ok().flatten(),
+    });
+    line.map(|line| bring_into_view(line, ScrollLogicalPosition::Center)).is_some()
+}
+
+/// Scrolls the list and the page at once so that a line is in view, at this place.
+pub(super) fn bring_into_view(line: Element, place: ScrollLogicalPosition) {
+    let options = ScrollIntoViewOptions::new();
+    options.set_block(place);
+    options.set_behavior(ScrollBehavior::Instant);
+    let scroll = move || line.scroll_into_view_with_scroll_into_view_options(&options);
+    scroll();
+    settle(Box::new(scroll));
+}
+
+/// Scrolls again in the next frames, unless something else is scrolled to meanwhile.
+fn settle(scroll: Box<dyn Fn()>) {
+    fn next(scroll: Box<dyn Fn()>, number: u32, frames: u32) {
+        request_animation_frame(move || {
+            if SCROLLS.get() == number {
+                scroll();
+                if frames > 1 {
+                    next(scroll, number, frames - 1);
+                }
+            }
+        });
+    }
+    let number = SCROLLS.get().wrapping_add(1);
+    SCROLLS.set(number);
+    next(scroll, number, SETTLING_FRAMES);
+}
+
+/// What scrolling has moved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    No,
+    Smoothly,
+    AtOnce,
+}
+
+/// Scrolls what has the lines so that a line is in view.
+fn scroll_to_line(list: &Element, line: &Element) -> Moved {
+    let (top, bottom) = visible(list);
+    let (bounds, height) = (line.get_bounding_client_rect(), bottom - top);
+    if bounds.top() >= top + UPPER * height && bounds.bottom() <= top + LOWER * height {
+        return Moved::No;
+    }
+    let Some(scroller) = (if scrolls(list) { Some(list.clone()) } else { document().document_element() }) else {
+        return Moved::No;
+    };
+    scroll_by(&scroller, bounds.top() - top - PLACE * height)
+}
+
+/// Scrolls an element by so many pixels, if it isn't at its end already.
+fn scroll_by(scroller: &Element, by: f64) -> Moved {
     let options = ScrollToOptions::new();
     // On a long way nobody reads, and lines that are laid out on it would move where it ends.
     let smooth = by.abs() <= FAR * f64::from(scroller.client_height()) && !prefers_stillness();
@@ -552,7 +618,12 @@ fn scroll_by(scroller: &Element, by: f64) -> bool {
     options.set_top(by);
     let at = scroller.scroll_top();
     scroller.scroll_by_with_scroll_to_options(&options);
-    if by > 0.0 { at + 1 < scroller.scroll_height() - scroller.client_height() } else { at > 0 }
+    let moves = if by > 0.0 { at + 1 < scroller.scroll_height() - scroller.client_height() } else { at > 0 };
+    match (moves, smooth) {
+        (false, _) => Moved::No,
+        (true, true) => Moved::Smoothly,
+        (true, false) => Moved::AtOnce,
+    }
 }
 
 /// Whether the person has asked for no motion.

@@ -123,3 +123,9 @@ pub fn sees(_list: NodeRef<html::Div>, _aim: Aim) -> bool {
 pub fn scroll_to(_list: NodeRef<html::Div>, _aim: Aim) -> bool {
     false
 }
+
+/// False: nothing is scrolled.
+#[must_use]
+pub fn show_line(_list: NodeRef<html::Div>, _number: Option<u32>) -> bool {
+    false
+}
