@@ -70,6 +70,25 @@ for (const javaScriptEnabled of [true, false]) {
   });
 }
 
+test('another choice is shown in other tabs, and the focus is kept', async ({ page, context }, info) => {
+  await upload(page, film(info));
+  await expectState(page, 'completed', 60_000);
+  const other = await context.newPage();
+  await visit(other, page.url());
+  await expect(other.getByTestId('again-track')).toHaveValue('');
+  await page.getByTestId('again').click();
+  await page.getByTestId('again-track').selectOption('2');
+  await page.getByTestId('confirm-again').focus();
+  await page.keyboard.press('Enter');
+  for (const tab of [page, other]) {
+    await expect(tab.getByTestId('facts')).toContainText('Track 2');
+    await expect(tab.getByTestId('again-track')).toHaveValue('2');
+    await expectState(tab, 'completed', 60_000);
+    await expectLines(tab, 5);
+  }
+  await expect(page.getByRole('group', { name: 'Actions' })).toBeFocused();
+});
+
 test('two speakers are labelled', async ({ page }, info) => {
   await visit(page, '/upload');
   await page.getByTestId('channels-select').selectOption('split');

@@ -18,7 +18,7 @@ pub mod browser;
 
 pub use link::Mode;
 
-use crate::model::{SegmentEvent, SessionId, Status, Timestamp};
+use crate::model::{SegmentEvent, Session, SessionId, Status, Timestamp};
 use leptos::prelude::*;
 use reduce::View;
 use std::collections::{HashMap, HashSet};
@@ -63,6 +63,8 @@ pub struct Feed {
     pub last_news: RwSignal<Option<Timestamp>>,
     /// The newest known titles of the sessions that were loaded or renamed since the app was opened.
     titles: RwSignal<HashMap<SessionId, String>>,
+    /// The session that was loaded last, besides those of lists and that with which a page began.
+    newest: RwSignal<Option<Session>>,
     /// The sessions that were deleted since the app was opened, here or elsewhere.
     deleted: RwSignal<HashSet<SessionId>>,
     /// Tells lists to load again. Grows by one for each session that appears and isn't watched, such as one made in another
@@ -93,6 +95,7 @@ impl Feed {
             last_word: RwSignal::new(None),
             last_news: RwSignal::new(None),
             titles: RwSignal::default(),
+            newest: RwSignal::default(),
             deleted: RwSignal::default(),
             unknown: RwSignal::new(0),
         }
@@ -195,6 +198,19 @@ impl Feed {
                 titles.insert(id, title.to_owned());
             });
         }
+    }
+
+    /// Takes in a session that was loaded anew, because it was changed or may have been.
+    pub fn loaded(&self, session: Session) {
+        self.loaded_title(session.id, session.title.as_str());
+        self.newest.set(Some(session));
+    }
+
+    /// The session of a page, as it was loaded anew since the page began with it.
+    #[must_use]
+    pub fn newest(&self, began_with: &Session) -> Session {
+        let is_newer = |s: &&Session| s.id == began_with.id && s.status.version >= began_with.status.version;
+        self.newest.with(|newest| newest.as_ref().filter(is_newer).unwrap_or(began_with).clone())
     }
 
     /// The title of a session, if it was loaded or renamed since the app was opened.

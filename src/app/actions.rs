@@ -44,8 +44,6 @@ pub struct Actions {
     feed: Feed,
     /// The newest change, if it failed.
     failed: RwSignal<Option<FailedAction>>,
-    /// The session as it is since it was started again with another choice, if it was since the page was opened.
-    pub again: RwSignal<Option<Session>>,
 }
 
 impl Actions {
@@ -61,7 +59,7 @@ impl Actions {
             ActOnSessions::PATH,
         ];
         let failed = failed_form(&paths).map(|error| FailedAction { id: None, version: 0, title: None, error });
-        let actions = Self { feed: Feed::expect(), failed: RwSignal::new(failed), again: RwSignal::default() };
+        let actions = Self { feed: Feed::expect(), failed: RwSignal::new(failed) };
         // The error goes once its session is fine again.
         effect(move || {
             if actions.failed.with(|failed| failed.as_ref().is_some_and(|failed| actions.is_over(failed))) {
@@ -89,18 +87,11 @@ impl Actions {
         self.failed.set(None);
     }
 
-    /// Handles the answer to a cancel, retry or restart: the feed gets the new status at once.
+    /// Handles the answer to a cancel, retry, restart or new start with another choice: the feed gets the session at once.
     pub(crate) fn changed(self, id: SessionId, answer: Result<Session, ApiError>) {
         if let Some(session) = self.answer(id, answer) {
-            self.feed.watch(View::new(session.status));
-        }
-    }
-
-    /// Handles the answer to a new start with another choice.
-    pub(crate) fn started_again(self, id: SessionId, answer: Result<Session, ApiError>) {
-        if let Some(session) = self.answer(id, answer) {
             self.feed.watch(View::new(session.status.clone()));
-            self.again.set(Some(session));
+            self.feed.loaded(session);
         }
     }
 

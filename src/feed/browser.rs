@@ -477,6 +477,17 @@ impl Driver {
 
     fn status(&self, status: Status) {
         let id = status.session_id;
+        let is_restarted =
+            self.feed.view(id).is_some_and(|view| view.with_untracked(|view| view.is_restarted(&status)));
+        self.take_status(status);
+        // With another choice, maybe, made in another tab or on another device.
+        if is_restarted && self.feed.shows_transcript(id) {
+            self.load_session(id);
+        }
+    }
+
+    fn take_status(&self, status: Status) {
+        let id = status.session_id;
         if self.feed.status(status) {
             self.mentions.borrow_mut().mention(id);
             self.fetch_missing_segments(id);
@@ -594,22 +605,27 @@ impl Driver {
         }
         self.feed.unknown.update(|n| *n += 1);
         for id in self.feed.shown_transcripts() {
-            let this = self.this.clone();
-            spawn_local(async move {
-                let answer = poll::fetch_session(id).await;
-                let Some(driver) = this.upgrade() else { return };
-                match answer {
-                    Ok(session) => {
-                        driver.feed.loaded_title(id, session.title.as_str());
-                        driver.status(session.status);
-                        driver.update_watching();
-                    }
-                    Err(poll::Error::Gone) => driver.deleted(id),
-                    // The next look is soon.
-                    Err(poll::Error::Failed) => {}
-                }
-            });
+            self.load_session(id);
         }
+    }
+
+    /// Loads a session anew, without its lines.
+    fn load_session(&self, id: SessionId) {
+        let this = self.this.clone();
+        spawn_local(async move {
+            let answer = poll::fetch_session(id).await;
+            let Some(driver) = this.upgrade() else { return };
+            match answer {
+                Ok(session) => {
+                    driver.take_status(session.status.clone());
+                    driver.feed.loaded(session);
+                    driver.update_watching();
+                }
+                Err(poll::Error::Gone) => driver.deleted(id),
+                // The next look is soon.
+                Err(poll::Error::Failed) => {}
+            }
+        });
     }
 }
 

@@ -46,6 +46,13 @@ impl View {
         (status.version, status.segments) > (self.status.version, self.status.segments)
     }
 
+    /// Whether a status says that the session was started again since the known one, which may have changed more of it: a newer
+    /// status of a session that had ended, or that of another transcript.
+    #[must_use]
+    pub fn is_restarted(&self, status: &Status) -> bool {
+        self.is_newer(status) && (self.status.state.is_terminal() || status.first_segment > self.first())
+    }
+
     /// Takes in a status, unless it is old.
     pub fn status(&mut self, status: Status) {
         if self.is_newer(&status) {
@@ -285,6 +292,20 @@ mod tests {
         assert_eq!((&view.status, view.first_missing()), (&status(5, 3), Some(0)));
         view.status(status(6, 1));
         assert_eq!(view.status, status(6, 1));
+    }
+
+    #[test]
+    fn a_restart_is_seen_from_any_status_after_it() {
+        let running = View::new(status(5, 2));
+        let replaced = |version| Status { first_segment: 2, ..status(version, 2) };
+        assert!(!running.is_restarted(&status(6, 3)) && !running.is_restarted(&replaced(4)));
+        assert!(running.is_restarted(&replaced(6)));
+        let mut ended = running.clone();
+        ended.status(Status { state: State::Cancelled, ..status(6, 2) });
+        assert!(!ended.is_restarted(&ended.status));
+        assert!(ended.is_restarted(&Status { state: State::Queued, ..status(7, 2) }));
+        // What came in between was missed.
+        assert!(ended.is_restarted(&Status { state: State::Completed, ..status(9, 2) }));
     }
 
     #[test]

@@ -4,35 +4,44 @@
 use super::{Icon, Symbol};
 use crate::{
     api::sessions::TranscribeAgain,
-    app::{actions::Actions, effect},
+    app::{
+        actions::{Actions, keep_focus},
+        effect,
+    },
     model::{Channels, Session, Status, Track},
 };
 use leptos::{form::ActionForm, prelude::*};
 
 /// The form; nothing for a recording that leaves no choice.
 #[component]
-pub fn AnotherChoice(actions: Actions, session: Signal<Session>, status: Memo<Status>) -> impl IntoView {
+pub fn AnotherChoice(actions: Actions, session: Memo<Session>, status: Memo<Status>) -> impl IntoView {
+    let id = session.with_untracked(|s| s.id);
     let again = ServerAction::<TranscribeAgain>::new();
     effect(move || {
         if let Some(answer) = again.value().get() {
-            actions.started_again(session.with_untracked(|s| s.id), answer);
+            actions.changed(id, answer);
         }
     });
+    // Only what the form shows, so that nothing else makes it anew while somebody uses it.
+    let chosen = Memo::new(move |_| {
+        session.with(|s| {
+            let own = s.is_own() && s.media.bytes > 0;
+            own.then_some((s.media.tracks, s.media.channels == 2, s.track, s.channels))
+        })
+    });
     let form = move || {
-        let session = session.get();
-        let own = session.is_own() && session.media.bytes > 0;
-        let (tracks, stereo) = (session.media.tracks, session.media.channels == 2);
-        (own && (tracks > 1 || stereo)).then(|| {
+        let (tracks, stereo, track, heard) = chosen.get()?;
+        (tracks > 1 || stereo).then(|| {
             let selects_track = (tracks > 1).then(|| {
                 let all = (1..=tracks).map(Track::Number).chain([Track::Mix]);
-                let options = all.map(|track| {
-                    view! { <option value=track.to_string() selected=session.track == Some(track)>{track.label()}</option> }
+                let options = all.map(|choice| {
+                    view! { <option value=choice.to_string() selected=track == Some(choice)>{choice.label()}</option> }
                 });
                 view! {
                     <p class="field">
                         <label for="again-track">"Audio track"</label>
                         <select class="input" id="again-track" name="track" data-testid="again-track">
-                            {session.track.is_none().then(|| view! { <option value="" selected=true>"As now"</option> })}
+                            {track.is_none().then(|| view! { <option value="" selected=true>"As now"</option> })}
                             {options.collect_view()}
                         </select>
                     </p>
@@ -41,7 +50,7 @@ pub fn AnotherChoice(actions: Actions, session: Signal<Session>, status: Memo<St
             let selects_channels = stereo.then(|| {
                 let options = Channels::ALL.map(|choice| {
                     view! {
-                        <option value=choice.as_str() selected=choice == session.channels>{choice.label()}</option>
+                        <option value=choice.as_str() selected=choice == heard>{choice.label()}</option>
                     }
                 });
                 view! {
@@ -61,7 +70,7 @@ pub fn AnotherChoice(actions: Actions, session: Signal<Session>, status: Memo<St
                         <span>{if tracks > 1 { "Choose another track" } else { "Choose other channels" }}</span>
                     </summary>
                     <ActionForm action=again>
-                        <input type="hidden" name="id" value=session.id.to_string()/>
+                        <input type="hidden" name="id" value=id.to_string()/>
                         {selects_track}
                         {selects_channels}
                         <p inner_html=move || if replaces.get() {
@@ -74,6 +83,7 @@ pub fn AnotherChoice(actions: Actions, session: Signal<Session>, status: Memo<St
                             class:danger=move || replaces.get()
                             data-testid="confirm-again"
                             disabled=again.pending()
+                            on:click=move |_| keep_focus(id)
                             inner_html=move || if replaces.get() { "Replace the transcript" } else { "Start again" }
                         ></button>
                     </ActionForm>

@@ -87,7 +87,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
         move |_| view.with(|v| !v.segments.is_empty())
     });
     let actions = Actions::new();
-    let newest = Signal::derive(move || actions.again.get().unwrap_or_else(|| session.get_value()));
+    let newest = Memo::new(move |_| session.with_value(|session| feed.newest(session)));
     let title = Memo::new(move |_| feed.title(id).unwrap_or_else(|| session.with_value(|s| s.title.to_string())));
     effect(move || session.with_value(|s| feed.loaded_title(id, s.title.as_str())));
     // With the search and the filters that led here.
@@ -130,7 +130,7 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
         </div>
         <ActionAlert actions/>
         <div class="session">
-            <StatusCard session status stages title=title.into() actions/>
+            <StatusCard session=newest status stages title=title.into() actions/>
             <section class="session-main" aria-labelledby="transcript-heading">
                 <div class="transcript-head">
                     <h2 id="transcript-heading">"Transcript"</h2>
@@ -156,15 +156,15 @@ fn SessionView(detail: SessionDetail) -> impl IntoView {
 /// a button shows the rest.
 #[component]
 fn StatusCard(
-    session: StoredValue<Session>,
+    session: Memo<Session>,
     status: Memo<Status>,
     stages: StageLog,
     title: Signal<String>,
     actions: Actions,
 ) -> impl IntoView {
-    let id = session.with_value(|s| s.id);
+    let id = session.with_untracked(|s| s.id);
     let running = Memo::new(move |_| status.with(|s| !s.state.is_terminal()));
-    let retryable = Memo::new(move |_| session.with_value(|session| status.with(|now| session.may_retry(now))));
+    let retryable = Memo::new(move |_| session.with(|session| status.with(|now| session.may_retry(now))));
     let error = Memo::new(move |_| status.with(|s| s.error.clone()));
     let unfolded = RwSignal::new(false);
     let folds = move || match status.with(|s| s.state) {
@@ -176,9 +176,9 @@ fn StatusCard(
         words.map(|words| view! { <span class="fact" data-testid=testid inner_html=live_text(words)></span> })
     };
     let number = move || status.with(|s| s.progress.map(text::percentage).unwrap_or_default());
-    let took = move || session.with_value(|s| status.with(|now| words::processing_time(s, now)));
-    let model = session.with_value(|s| s.model.clone().unwrap_or_else(|| s.engine.label().to_owned()));
-    let outcome = move || status.with(|status| words::outcome(status, took(), &model));
+    let took = move || session.with(|s| status.with(|now| words::processing_time(s, now)));
+    let model = move || session.with(|s| s.model.clone().unwrap_or_else(|| s.engine.label().to_owned()));
+    let outcome = move || status.with(|status| words::outcome(status, took(), &model()));
     view! {
         <section
             class="card status"
@@ -220,7 +220,7 @@ fn StatusCard(
                     </div>
                 </div>
             })}
-            <StallWarning status actions id own=session.with_value(Session::is_own)/>
+            <StallWarning status actions id own=session.with_untracked(Session::is_own)/>
             <div class="status-details" id="status-details">
                 // Hidden after a failure, because the alert says the same and more.
                 <p
