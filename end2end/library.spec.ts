@@ -310,6 +310,30 @@ for (const width of [390, 1280]) {
   });
 }
 
+test('a page that comes from the browser\'s cache is loaded anew', async ({ page, allow }) => {
+  // The icon of the page outside the app, and the session that was deleted.
+  allow(/404/);
+  await visit(page, '/');
+  const [kept, gone] = await addAll(page, [['kept', 1, 'en'], ['gone', 1, 'en']]);
+  await visit(page, '/?q=e');
+  await expect.poll(() => titles(page)).toEqual(['gone', 'kept']);
+  // A page outside the app.
+  await page.goto('/healthz');
+  expect((await page.request.delete(`/api/v1/sessions/${gone}`)).ok()).toBe(true);
+  await page.goBack();
+  await expect.poll(() => titles(page)).toEqual(['kept']);
+
+  await visit(page, `/sessions/${kept}`);
+  await page.goto('/healthz');
+  expect((await page.request.patch(`/api/v1/sessions/${kept}`, { data: { title: 'renamed' } })).ok()).toBe(true);
+  await page.goBack();
+  await expect(page.getByTestId('session-title')).toHaveText('renamed');
+  await page.goto('/healthz');
+  expect((await page.request.delete(`/api/v1/sessions/${kept}`)).ok()).toBe(true);
+  await page.goBack();
+  await expect(page.getByRole('heading', { name: 'This session isn\'t here' })).toBeVisible();
+});
+
 test.describe('with a slow engine', () => {
   test.use({ harkEnv: { ...slowEngine(0.5), HARK_WORKERS: '1' } });
 

@@ -133,6 +133,8 @@ struct Driver {
     /// Whether the statuses of unmentioned sessions are being fetched.
     fetching_statuses: Cell<bool>,
     review: RefCell<Option<Timeout>>,
+    /// Whether the page may be old, and hasn't been loaded anew yet.
+    stale: Cell<bool>,
     /// Decides which tab runs the link for all, and the channel between the tabs.
     tabs: RefCell<Tabs>,
     channel: Channel,
@@ -165,6 +167,7 @@ impl Driver {
             mentions: RefCell::default(),
             fetching_statuses: Cell::new(false),
             review: RefCell::default(),
+            stale: Cell::new(beacon::from_cache() == Some(true)),
             tabs: RefCell::new(Tabs::new(Channel::id(), timing, Channel::supported())),
             channel: Channel::new(this),
             shared: Channel::supported(),
@@ -359,6 +362,9 @@ impl Driver {
             self.fetch_missing_segments(id);
         }
         self.update_watching();
+        if self.stale.get() {
+            self.look_again();
+        }
     }
 
     fn update_watching(&self) {
@@ -582,7 +588,7 @@ impl Driver {
         let last = self.feed.last_word.get_untracked();
         let quiet = last.map_or(f64::INFINITY, |last| now().seconds_since(last));
         let slept = self.stream.borrow().is_some() && quiet > silence;
-        let missed = self.is_idle() || quiet > NEWS_SECS;
+        let missed = self.is_idle() || quiet > NEWS_SECS || self.stale.get();
         self.on(event);
         if slept {
             self.on(Event::Restored);
@@ -603,6 +609,7 @@ impl Driver {
         if signals::hidden() || signals::offline() {
             return;
         }
+        self.stale.set(false);
         self.feed.unknown.update(|n| *n += 1);
         for id in self.feed.shown_transcripts() {
             self.load_session(id);

@@ -63,17 +63,29 @@ fn post() -> Option<bool> {
     window()?.navigator().send_beacon_with_opt_str(URL, Some(&text)).ok()
 }
 
+/// How the page was loaded.
+fn navigation() -> Option<JsValue> {
+    Some(window()?.performance()?.get_entries_by_type("navigation").get(0))
+}
+
+/// Whether the page may have come from the browser's cache, and be old: browsers do that, without asking the server, for who goes
+/// back or opens a closed tab again. None if the browser doesn't tell.
+pub(super) fn from_cache() -> Option<bool> {
+    let entry = navigation()?;
+    let get = |name: &str| Reflect::get(&entry, &JsValue::from_str(name)).ok();
+    Some(get("type")?.as_string()? == "back_forward" || get("transferSize")?.as_f64()? == 0.0)
+}
+
 /// When the page was requested, when it arrived, and the server's time in between, which the page contains. None if the page
 /// came from the browser's cache.
 fn page_load_times() -> Option<(Timestamp, Timestamp, Timestamp)> {
     let server = Timestamp(meta("time")?.parse().ok()?);
-    let performance = window()?.performance()?;
-    let entry = performance.get_entries_by_type("navigation").get(0);
-    let number = |name: &str| Reflect::get(&entry, &JsValue::from_str(name)).ok()?.as_f64();
-    let loaded = Reflect::get(&entry, &JsValue::from_str("type")).ok()?.as_string()?;
-    if loaded == "back_forward" || number("transferSize")? == 0.0 {
+    if from_cache()? {
         return None;
     }
+    let performance = window()?.performance()?;
+    let entry = navigation()?;
+    let number = |name: &str| Reflect::get(&entry, &JsValue::from_str(name)).ok()?.as_f64();
     // These are milliseconds of the monotonic clock since the page was requested.
     let at = |name: &str| Some(Timestamp(now().0 - (performance.now() - number(name)?) as i64));
     Some((at("requestStart")?, at("responseStart")?, server))
