@@ -2,7 +2,7 @@
 // failure the sentence with Retry.
 import { expect, test, visit } from './fixtures.ts';
 import { expectState } from './sessions.ts';
-import { expectLines, slowEngine, startSession, startWithoutHydration } from './tones.ts';
+import { createTone, expectLines, slowEngine, startSession, startWithoutHydration } from './tones.ts';
 
 test.describe('a session of a few seconds', () => {
   test.use({ harkEnv: slowEngine(0.3) });
@@ -31,6 +31,37 @@ test.describe('a session of a few seconds', () => {
     await expect(page.getByTestId('outcome')).toHaveText(/^0:08 in \d+ s, .+/);
     await expect(page.getByTestId('stage-transcribing')).toBeHidden();
   });
+
+  for (const width of [390, 1280]) {
+    test(`the focus stays when the session goes on by itself, ${width} wide`, async ({ page, allow }) => {
+      // The session that was deleted.
+      allow(/404/);
+      await page.setViewportSize({ width, height: 800 });
+      const actions = page.getByRole('group', { name: 'Actions' });
+      await visit(page, '/');
+      const id = await startSession(page, 8);
+      if (width < 1000) await page.getByTestId('status-toggle').click();
+      await page.getByTestId('cancel').focus();
+      await expectState(page, 'completed', 60_000);
+      await expect(actions).toBeFocused();
+      // In the list, too.
+      await createTone(page, 8);
+      await visit(page, '/');
+      await page.getByTestId('cancel').focus();
+      await expect(page.getByTestId('cancel')).toHaveCount(0, { timeout: 60_000 });
+      await expect(actions.first()).toBeFocused();
+
+      // Deleted on another device.
+      await visit(page, `/sessions/${id}`);
+      await page.getByTestId('rename').focus();
+      expect((await page.request.delete(`/api/v1/sessions/${id}`)).ok()).toBe(true);
+      // A page on which nothing runs looks once a minute, and when it comes into sight.
+      await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+      await expect(page.getByRole('heading', { name: 'This session isn\'t here' })).toBeVisible();
+      await expect(page.locator('main')).toBeFocused();
+      await expect(page.getByTestId('announcer')).toHaveText('“tone.wav” was deleted.');
+    });
+  }
 
   test.describe('without scripts', () => {
     test.use({ javaScriptEnabled: false });
@@ -74,6 +105,11 @@ test.describe('on a phone', () => {
     await page.getByTestId('cancel').click();
     await expectState(page, 'cancelled', 20_000);
     await expect(page.getByTestId('retry')).toBeVisible();
+    // What is folded away can't keep the focus.
+    await visit(page, page.url());
+    await page.getByTestId('retry').focus();
+    await page.keyboard.press('Enter');
+    await expect(page.getByTestId('status-toggle')).toBeFocused();
   });
 });
 

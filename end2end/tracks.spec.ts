@@ -76,6 +76,7 @@ test('another choice is shown in other tabs, and the focus is kept', async ({ pa
   const other = await context.newPage();
   await visit(other, page.url());
   await expect(other.getByTestId('again-track')).toHaveValue('');
+  await other.getByTestId('again').focus();
   await page.getByTestId('again').click();
   await page.getByTestId('again-track').selectOption('2');
   await page.getByTestId('confirm-again').focus();
@@ -87,6 +88,7 @@ test('another choice is shown in other tabs, and the focus is kept', async ({ pa
     await expectLines(tab, 5);
   }
   await expect(page.getByRole('group', { name: 'Actions' })).toBeFocused();
+  await expect(other.getByTestId('again')).toBeFocused();
 });
 
 test('two speakers are labelled', async ({ page }, info) => {

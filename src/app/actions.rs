@@ -23,9 +23,24 @@ pub(crate) fn actions_id(session: SessionId) -> String {
     format!("actions-{session}")
 }
 
-/// Moves the focus from a button to its group, because the button disappears as soon as what it does is done.
+/// The id of the button that unfolds the status of a session's page.
+pub(crate) const STATUS_TOGGLE: &str = "status-toggle";
+
+/// Moves the focus from a button to its group, because the button disappears as soon as what it does is done. If the group is
+/// folded away, to the button that unfolds it.
 pub(crate) fn keep_focus(session: SessionId) {
-    dom::focus(&actions_id(session));
+    let _ = dom::focus(&actions_id(session)) || dom::focus(STATUS_TOGGLE) || dom::focus(MAIN);
+}
+
+/// Does so if the focus is lost with the element that has this id and is about to be removed or hidden.
+pub(crate) fn keep_focus_of(element: &str, session: SessionId) {
+    if dom::has_focus(element) {
+        request_animation_frame(move || {
+            if dom::is_focus_lost() {
+                keep_focus(session);
+            }
+        });
+    }
 }
 
 /// A change that failed, with what its session was like then.

@@ -136,7 +136,7 @@ impl Deletions {
         if let Some((id, _)) = pending.sessions.first() {
             let id = actions_id(*id);
             // The row is made anew.
-            request_animation_frame(move || dom::focus(&id));
+            request_animation_frame(move || _ = dom::focus(&id));
         }
     }
 

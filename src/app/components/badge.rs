@@ -1,7 +1,7 @@
 //! How updates reach the page: said once, beside the progress, with a word in the header if something is wrong; and a warning when
 //! a session seems stuck.
 
-use super::{Icon, Symbol, use_announcer};
+use super::{Icon, Symbol, buttons::keep_focus_of_removed, use_announcer};
 use crate::{
     api::sessions::RestartSession,
     app::{
@@ -119,6 +119,8 @@ pub fn StallWarning(
     move || {
         let minutes = stalled_minutes.get();
         (minutes > 0).then(|| {
+            let button = format!("restart-{id}");
+            keep_focus_of_removed(button.clone(), id);
             let stalled = format!("Nothing has changed for {}.", duration(minutes as f64 * STALLED));
             view! {
                 <div class="alert stalled" role="status" data-testid="stalled">
@@ -132,7 +134,7 @@ pub fn StallWarning(
                         {own.then(|| view! {
                             <ActionForm action=restart>
                                 <input type="hidden" name="id" value=id.to_string()/>
-                                <button class="button" data-testid="restart" disabled=restart.pending() on:click=move |_| keep_focus(id)>
+                                <button class="button" id=button data-testid="restart" disabled=restart.pending() on:click=move |_| keep_focus(id)>
                                     <Icon symbol=Symbol::Retry/>
                                     "Retry from the last line"
                                 </button>

@@ -4,7 +4,7 @@ use super::{Icon, Symbol};
 use crate::{
     api::sessions::{CancelSession, DeleteSession, RetrySession},
     app::{
-        actions::{Actions, keep_focus},
+        actions::{Actions, keep_focus, keep_focus_of},
         clock::Clock,
         deletions::Deletions,
         detours::live_text,
@@ -22,6 +22,11 @@ fn OfSession(title: Signal<String>) -> impl IntoView {
     view! { <span class="hidden" inner_html=move || format!(" {}", live_text(title.get()))></span> }
 }
 
+/// Keeps the focus that a button with this id has when it is removed without a click: the session has gone on by itself.
+pub(super) fn keep_focus_of_removed(button: String, id: SessionId) {
+    on_cleanup(move || keep_focus_of(&button, id));
+}
+
 /// Cancels a session.
 #[component]
 pub fn CancelButton(
@@ -37,10 +42,12 @@ pub fn CancelButton(
             actions.changed(id, answer);
         }
     });
+    let button = format!("cancel-{id}");
+    keep_focus_of_removed(button.clone(), id);
     view! {
         <ActionForm action=cancel>
             <input type="hidden" name="id" value=id.to_string()/>
-            <button class="button quiet" data-testid="cancel" disabled=cancel.pending() on:click=move |_| keep_focus(id)>
+            <button class="button quiet" id=button data-testid="cancel" disabled=cancel.pending() on:click=move |_| keep_focus(id)>
                 <Icon symbol=Symbol::Cancelled/>
                 <span>"Cancel" <OfSession title/></span>
             </button>
@@ -63,10 +70,12 @@ pub fn RetryButton(
             actions.changed(id, answer);
         }
     });
+    let button = format!("retry-{id}");
+    keep_focus_of_removed(button.clone(), id);
     view! {
         <ActionForm action=retry>
             <input type="hidden" name="id" value=id.to_string()/>
-            <button class="button quiet" data-testid="retry" disabled=retry.pending() on:click=move |_| keep_focus(id)>
+            <button class="button quiet" id=button data-testid="retry" disabled=retry.pending() on:click=move |_| keep_focus(id)>
                 <Icon symbol=Symbol::Retry/>
                 <span>"Retry" <OfSession title/></span>
             </button>

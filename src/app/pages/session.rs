@@ -5,12 +5,13 @@ use super::not_found::NotFound;
 use crate::{
     api::sessions::get_session,
     app::{
-        actions::{Actions, actions_id},
+        MAIN,
+        actions::{Actions, STATUS_TOGGLE, actions_id, keep_focus_of},
         components::{
             ActionAlert, AnotherChoice, Arrival, CancelButton, Connection, CopyButtons, DeleteButton, Downloads,
             FindInText, HowUpdatesCame, Icon, LoadBoundary, Moment, NotifyWhenDone, Player, ProgressBar, Reload,
             Rename, RetryButton, Stages, StallWarning, StateChip, Symbol, TranscriptLines, announce_milestones,
-            line_at, retry_on_failure,
+            line_at, retry_on_failure, use_announcer,
         },
         detours::{PageTitle, live_text},
         effect,
@@ -37,6 +38,19 @@ pub fn SessionPage() -> impl IntoView {
     let feed = Feed::expect();
     // In another tab or on another device, while this page is open.
     let deleted = Memo::new(move |_| id().is_some_and(|id| feed.is_deleted(id)));
+    let announce = use_announcer();
+    let mut before = None;
+    effect(move || {
+        let now = deleted.get();
+        if before.replace(now) == Some(false) && now {
+            // What the page has shown is replaced.
+            if dom::has_focus(MAIN) || dom::is_focus_lost() {
+                dom::focus(MAIN);
+            }
+            let title = untrack(|| id().and_then(|id| feed.title(id))).unwrap_or_default();
+            announce(format!("“{title}” was deleted."));
+        }
+    });
     let shown = move || {
         let deleted = deleted.get();
         Suspend::new(async move {
@@ -172,6 +186,13 @@ fn StatusCard(
         State::Queued | State::Processing => "running",
         State::Failed | State::Cancelled => "never",
     };
+    let mut folded = None;
+    effect(move || {
+        let folds = folds();
+        if folded.replace(folds).is_some_and(|before| before != folds) {
+            keep_focus_of(&actions_id(id), id);
+        }
+    });
     let fact = move |testid: &'static str, words: Option<String>| {
         words.map(|words| view! { <span class="fact" data-testid=testid inner_html=live_text(words)></span> })
     };
@@ -195,6 +216,7 @@ fn StatusCard(
                 <span class="status-number" data-testid="percent" translate="no" inner_html=number></span>
                 <button
                     class="button quiet status-toggle"
+                    id=STATUS_TOGGLE
                     type="button"
                     aria-expanded=move || unfolded.get().to_string()
                     aria-controls="status-details"

@@ -181,15 +181,32 @@ pub fn notify(id: &str, text: &str) {
     let _ = web_sys::Notification::new_with_options(text, &options);
 }
 
-/// Moves the focus to the element with this id, which need not be in the tab order.
-pub fn focus(id: &str) {
+/// Moves the focus to the element with this id, which need not be in the tab order. False if it is hidden, or isn't there.
+pub fn focus(id: &str) -> bool {
     let element = document().get_element_by_id(id).and_then(|e| e.dyn_into::<web_sys::HtmlElement>().ok());
-    if let Some(element) = element {
+    element.is_some_and(|element| {
         // The router does the scrolling.
         let options = web_sys::FocusOptions::new();
         options.set_prevent_scroll(true);
         let _ = element.focus_with_options(&options);
-    }
+        // What has just been hidden still has it for a moment.
+        !is_focus_lost() && document().active_element().is_some_and(|focused| focused == *element)
+    })
+}
+
+/// Whether the element with this id, or something within it, has the focus.
+#[must_use]
+pub fn has_focus(id: &str) -> bool {
+    let focused = document().active_element();
+    document().get_element_by_id(id).is_some_and(|element| element.contains(focused.as_deref()))
+}
+
+/// Whether nothing has the focus, because what had it is gone or hidden.
+#[must_use]
+pub fn is_focus_lost() -> bool {
+    document()
+        .active_element()
+        .is_none_or(|focused| focused.tag_name() == "BODY" || focused.get_bounding_client_rect().width() == 0.0)
 }
 
 /// Whether the element with this id has the focus, or something in it.

@@ -54,8 +54,22 @@ pub fn ask_for_notifications(_on: bool, _then: impl Fn(Option<Notifications>) + 
 /// Does nothing.
 pub fn notify(_id: &str, _text: &str) {}
 
-/// Does nothing.
-pub fn focus(_id: &str) {}
+/// False: nothing can have the focus.
+pub fn focus(_id: &str) -> bool {
+    false
+}
+
+/// False: nothing has the focus.
+#[must_use]
+pub fn has_focus(_id: &str) -> bool {
+    false
+}
+
+/// False: nothing had the focus.
+#[must_use]
+pub fn is_focus_lost() -> bool {
+    false
+}
 
 /// False: nothing has the focus.
 #[must_use]
