@@ -87,12 +87,15 @@ fn exit_code(result: Result<(), String>) -> ExitCode {
     }
 }
 
-/// Starts the log, and the traces if they are wanted. The span's name of the node stands in the log's lines, if the node has
-/// been given one.
+/// Starts the log, which begins with the settings that are misspelt, and the traces if they are wanted. The span's name of the
+/// node stands in the log's lines, if the node has been given one.
 fn start_log(config: &config::ServeConfig) -> Result<Span, String> {
     telemetry::log(&config.log)?;
     let span = config.node_name.as_ref().map_or_else(Span::none, |name| tracing::info_span!("node", name));
-    span.in_scope(|| telemetry::traces::start(&config.name()))?;
+    span.in_scope(|| {
+        config::unknown_settings().iter().for_each(|text| tracing::warn!("{text}"));
+        telemetry::traces::start(&config.name())
+    })?;
     Ok(span)
 }
 

@@ -217,6 +217,22 @@ async fn a_node_without_its_default_engine_says_so_and_serves() {
 }
 
 #[tokio::test]
+async fn a_misspelt_setting_is_named_at_the_start_and_by_the_doctor() {
+    let folder = TempDir::new().unwrap();
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let (name, warning) =
+        ("HARK_WORKER", "HARK_WORKER is set, which is no setting of Hark and changes nothing: is HARK_WORKERS meant?");
+    drop(Setup::new(&data, &[]).env(&[(name, "2".to_owned())]).log_to(&log).start());
+    let said = fs::read_to_string(&log).unwrap();
+    assert_eq!(said.matches("no setting of Hark").count(), 1, "{said}");
+    assert!(said.contains(&format!("WARN {warning}\n")), "{said}");
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_hark"));
+    let output = doctor.arg("doctor").env("HARK_DATA_DIR", &data).env(name, "2").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with(&format!("odd      {warning}\n")), "{said}");
+}
+
+#[tokio::test]
 async fn other_users_can_read_nothing() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");

@@ -9,6 +9,7 @@ mod host;
 mod recordings;
 mod resumable;
 mod rollout;
+mod unknown;
 
 use super::address::{ForwardedHeader, TrustedProxy};
 use crate::model::{Channels, EngineId};
@@ -29,6 +30,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
+pub use unknown::unknown_settings;
 
 /// `hark serve`: the web server and its workers.
 #[derive(Args, Clone, Debug)]

@@ -10,7 +10,7 @@ use super::{
     clock::machine_time,
     clock_watch::ClockOffset,
     cluster,
-    config::{DataConfig, RecordingsUrl, ServeConfig},
+    config::{self, DataConfig, RecordingsUrl, ServeConfig},
     folders,
     keys::CookieKeys,
     media::Recordings,
@@ -52,6 +52,9 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
 
 /// Prints the findings. True if a recording could be transcribed here.
 async fn report(config: &ServeConfig) -> bool {
+    for text in config::unknown_settings() {
+        print::line(format_args!("odd      {text}"));
+    }
     let engines = Engines::from_config(&config.engines, &config.data.data_dir, config.jobs.workers);
     let mut usable = false;
     for engine in engines.list() {
