@@ -209,14 +209,6 @@ pub fn is_focus_lost() -> bool {
         .is_none_or(|focused| focused.tag_name() == "BODY" || focused.get_bounding_client_rect().width() == 0.0)
 }
 
-/// Whether the element with this id has the focus, or something in it.
-#[must_use]
-pub fn has_focus(id: &str) -> bool {
-    let document = document();
-    let focused = document.active_element();
-    document.get_element_by_id(id).is_some_and(|element| element.contains(focused.as_deref()))
-}
-
 /// Opens a form with one field, which begins with this text, selected.
 pub fn open(details: NodeRef<html::Details>, field: NodeRef<html::Input>, text: &str) {
     let (Some(details), Some(field)) = (details.get_untracked(), field.get_untracked()) else { return };

@@ -71,12 +71,6 @@ pub fn is_focus_lost() -> bool {
     false
 }
 
-/// False: nothing has the focus.
-#[must_use]
-pub fn has_focus(_id: &str) -> bool {
-    false
-}
-
 /// Does nothing.
 pub fn open(_details: NodeRef<html::Details>, _field: NodeRef<html::Input>, _text: &str) {}
 
