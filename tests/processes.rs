@@ -346,7 +346,7 @@ fn a_key_of_another_user_is_told_of_and_no_other_folder_is_proposed() {
     migrate(&data);
     let key = data.join("secret.key");
     fs::write(&key, [1; 64]).unwrap();
-    fs::set_permissions(&key, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
     let mut setup = Setup::new(&data, &[]);
     let is_root = rustix::process::geteuid().is_root();
     if is_root {

@@ -134,8 +134,8 @@ async fn answer_worker(state: State<AppState>, request: Request, next: Next) -> 
     response
 }
 
-/// Answers a request that waits for the database when that is known to be away. What it changes is changed to its end all the
-/// same, as when the client has gone.
+/// Answers a request that waits for the database when that is known to be away: it ends there. Otherwise what it changes is
+/// changed to its end, even if the client has gone.
 async fn answer_without_database(State(state): State<AppState>, request: Request, next: Next) -> Response {
     // A recording that is being received may take minutes, by the end of which the database may be back: `sessions`
     // and `resumable` check it before and after.
@@ -146,11 +146,14 @@ async fn answer_without_database(State(state): State<AppState>, request: Request
         Method::PATCH => resumable::brings_part(request.headers()),
         _ => false,
     };
-    if receives {
-        return to_end::finish_changes(request, next).await;
-    }
-    let answered = state.sessions.store.unless_away(to_end::finish_changes(request, next)).await;
-    answered.unwrap_or_else(|| Error::DatabaseAway.into_response())
+    let answer = async move |request| {
+        if receives {
+            return next.run(request).await;
+        }
+        let answered = state.sessions.store.unless_away(next.run(request)).await;
+        answered.unwrap_or_else(|| Error::DatabaseAway.into_response())
+    };
+    to_end::finish_changes(request, answer).await
 }
 
 /// The kind of body that a request may have.

@@ -12,18 +12,29 @@ use axum::{
 };
 use tracing::Instrument;
 
-/// Passes on a request; to its end if it may change something. What only reads ends with its client: a player that asks for
-/// a copy, or somebody who searches, has no use for the answer any more.
-pub(super) async fn finish_changes(request: Request, next: Next) -> Response {
+/// Answers a request with `answer`; to its end if it may change something. What only reads ends with its client: a player that
+/// asks for a copy, or somebody who searches, has no use for the answer any more.
+pub(super) async fn finish_changes<F>(request: Request, answer: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response> + Send + 'static,
+{
     match *request.method() {
-        Method::GET | Method::HEAD | Method::OPTIONS => next.run(request).await,
-        _ => run_to_end(request, next).await,
+        Method::GET | Method::HEAD | Method::OPTIONS => answer(request).await,
+        _ => finish(request, answer).await,
     }
 }
 
-/// Passes on a request in a task of its own, which nobody drops. Its body is read there with the limits that it has; if the
-/// client goes before all of it has come, it breaks off, so an upload ends with its client.
+/// Passes on a request, to its end whatever it is.
 pub async fn run_to_end(request: Request, next: Next) -> Response {
+    finish(request, |request| next.run(request)).await
+}
+
+/// Answers a request in a task of its own, which nobody drops. Its body is read there with the limits that it has; if the
+/// client goes before all of it has come, it breaks off, so an upload ends with its client.
+async fn finish<F>(request: Request, answer: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response> + Send + 'static,
+{
     let (parts, body) = request.into_parts();
     // `client` lives for as long as somebody waits for the answer.
     let (body, client) = if body.is_end_stream() {
@@ -32,7 +43,7 @@ pub async fn run_to_end(request: Request, next: Next) -> Response {
         let (body, client) = WholeBody::new(body);
         (Body::new(body), Some(client))
     };
-    let response = tokio::spawn(next.run(Request::from_parts(parts, body)).in_current_span()).await;
+    let response = tokio::spawn(answer(Request::from_parts(parts, body)).in_current_span()).await;
     drop(client);
     match response {
         Ok(response) => response,
@@ -82,7 +93,9 @@ mod tests {
                     let _ = end.send(bytes);
                 }
             };
-            let routes = Router::new().route("/", any(handler)).layer(middleware::from_fn(finish_changes));
+            let routes = Router::new()
+                .route("/", any(handler))
+                .layer(middleware::from_fn(|request, next: Next| finish_changes(request, |request| next.run(request))));
             let pieces = futures::stream::unfold(pieces, |mut pieces| async {
                 Some((Ok::<_, Infallible>(pieces.recv().await?), pieces))
             });

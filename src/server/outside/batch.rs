@@ -290,7 +290,7 @@ mod tests {
             (r#"{"session_id":"x"}"#.to_owned(), None, "invalid_report", "session_id"),
             (format!(r#"["{ID}"]"#), Some(ID), "invalid_report", "an object"),
             (format!(r#"{{"session_id":"{ID}","progress":[]}}"#), Some(ID), "invalid_report", "progress"),
-            (long, None, "too_large", "65.5 kB"),
+            (long, None, "too_large", "64 KiB"),
         ] {
             let bad = read_line(&line).unwrap_err();
             assert_eq!(bad.session_id.map(|id| id.to_string()).as_deref(), id, "{line}");
