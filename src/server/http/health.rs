@@ -23,8 +23,9 @@ pub async fn healthz() -> &'static str {
 
 /// Readiness: the database accepts a write, its clock is about this machine's, recordings can be reached, and the workers
 /// haven't lost their default or last engine. One that only works needs its default engine from the start; one that serves
-/// is ready without, or nobody could read on its pages what is missing. A node without Redis is ready, because it reads changes from the store; if all nodes were unready when Redis fails, nobody would serve. A
-/// node with an almost full disk is ready too, because only uploads are refused.
+/// is ready without, or nobody could read on its pages what is missing. A node without Redis is ready, because it reads
+/// changes from the store; if all nodes were unready when Redis fails, nobody would serve. A node with an almost full disk is
+/// ready too, because only uploads are refused.
 pub async fn readyz(State(state): State<AppState>) -> Response {
     if let Some(offset) = state.clock.offset().filter(|offset| offset.is_wrong()) {
         let problem = format!("{}; set its clock, for example with NTP\n", offset.sentence());

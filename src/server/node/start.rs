@@ -141,9 +141,11 @@ pub(super) async fn open(
     let cookie_keys = cookie_keys(&config.data, &store).await?;
     let media = Recordings::open(&folder, config.data.recordings_url.as_ref(), config.limits.min_free_bytes).await?;
     let cluster = Arc::new(Cluster::join(&store, &cookie_keys, &media, &config.data).await?);
-    // For `hark secret rotate`, which replaces no key that hasn't signed yet.
-    if let Some(signing) = cookie_keys.fingerprints().first() {
-        store.note_signing_key(signing).await?;
+    // For `hark secret rotate`, which replaces no key that hasn't signed yet. A full disk keeps no node from starting.
+    if let Some(signing) = cookie_keys.fingerprints().first()
+        && let Err(error) = store.note_signing_key(signing).await
+    {
+        tracing::warn!(%error, "that the key signs could not be noted, so 'hark secret rotate' will take it for new");
     }
     let capacity = Capacity::of_system(&config, serves_streams);
     let limits = if serves_streams { capacity.streams(&config) } else { StreamLimits::default() };

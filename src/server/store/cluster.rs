@@ -246,7 +246,7 @@ impl Store {
     pub async fn note_signing_key(&self, fingerprint: &str) -> Result<(), sqlx::Error> {
         on!(self, |pool| sqlx::query(
             "INSERT INTO keys (name, value) VALUES ('signing', $1) \
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE keys.value <> excluded.value"
         )
         .bind(fingerprint.as_bytes())
         .execute(pool)
