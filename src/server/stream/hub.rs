@@ -223,14 +223,13 @@ impl Hub {
             return None;
         }
         let (owner, segments) = (topic.owner.clone()?, topic.segments());
-        let latest = topic.latest.as_mut()?;
-        latest.renew(segments);
+        let latest = topic.latest.as_ref()?;
         Some(Current {
             owner,
             version: latest.version,
             segments,
             ended: latest.state.is_terminal(),
-            frame: latest.out.frame.clone(),
+            frame: latest.counting(segments),
         })
     }
 

@@ -455,10 +455,9 @@ impl SessionView {
                 if skipped > 0 {
                     self.watch.hub.meters.conflated.increment(u64::from(skipped));
                 }
-                let counts_others = latest.counts_others(self.next);
                 let mut out = latest.out;
-                if counts_others {
-                    // Newer segments were sent before it, or come after it. Its id counts what was sent.
+                if latest.segments < self.next {
+                    // Newer segments were sent before it, so its id must count them.
                     out.frame = out.frame.counting(EventId { version: latest.version, segments: self.next });
                 }
                 Step::Send(out)

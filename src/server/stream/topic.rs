@@ -8,7 +8,7 @@ use super::{
     ticks::{PER_SECOND, Ticks},
 };
 use crate::{
-    model::{EventId, SegmentEvent, SessionId, State, Status, Timestamp, dashboard::Dashboard},
+    model::{SegmentEvent, SessionId, State, Status, Timestamp, dashboard::Dashboard},
     server::{owner::Owner, telemetry::traces::Delivery},
 };
 use slab::Slab;
@@ -74,26 +74,22 @@ impl Latest {
         }
     }
 
-    /// Has the frame count so many segments, for who begins to watch or polls. Segments that come without a status don't
-    /// change it until somebody needs it, because they may come faster than anybody asks.
-    pub(super) fn renew(&mut self, segments: u32) {
+    /// The frame, counting so many segments if it counts fewer.
+    pub(super) fn counting(&self, segments: u32) -> Frame {
         if segments <= self.counted {
-            return;
+            return self.out.frame.clone();
         }
-        self.counted = segments;
-        if let Ok(status) = serde_json::from_slice::<Status>(&self.out.frame.json()) {
-            self.out.frame = Frame::status(&Status { segments, ..status });
-        }
+        let status = serde_json::from_slice::<Status>(&self.out.frame.json());
+        status.map_or_else(|_| self.out.frame.clone(), |status| Frame::status(&Status { segments, ..status }))
     }
 
-    /// Whether the frame's id counts other segments than these.
-    pub(super) fn counts_others(&self, segments: u32) -> bool {
-        self.counted != segments
-    }
-
-    /// Whether another status of the same session is newer. One of the same version is if it counts more segments.
-    fn is_older_than(&self, version: u64, segments: u32) -> bool {
-        (self.version, self.segments) < (version, segments)
+    /// Has the frame count all segments that are known, for who begins to watch or polls. Those that come without a status
+    /// don't change it until somebody needs it, because they may come faster than anybody asks.
+    fn renew(&mut self) {
+        if self.segments > self.counted {
+            self.out.frame = self.counting(self.segments);
+            self.counted = self.segments;
+        }
     }
 }
 
@@ -165,7 +161,7 @@ impl SessionTopic {
             self.owner = Some(owner.clone());
         }
         let status_number = match &self.latest {
-            Some(latest) if !latest.is_older_than(status.version, status.segments) => return false,
+            Some(latest) if latest.version >= status.version => return false,
             Some(latest) => latest.status_number.wrapping_add(1),
             None => 0,
         };
@@ -228,13 +224,7 @@ impl SessionTopic {
         if next < until {
             let first = self.recent.front().map(|(first, ..)| *first);
             let found = first.and_then(|first| self.recent.get(next.checked_sub(first)? as usize));
-            let Some((_, version, out)) = found else { return Next::Segments(next, until) };
-            if due && *version >= latest.version {
-                // The status is sent after it, so its id must not say that this status was seen.
-                let frame = out.frame.counting(EventId { version: seen, segments: next + 1 });
-                return Next::Send(Outgoing { frame, ..out.clone() }, seen);
-            }
-            return Next::Send(out.clone(), *version);
+            return found.map_or(Next::Segments(next, until), |(_, version, out)| Next::Send(out.clone(), *version));
         }
         if due {
             let skipped = status_number.map_or(0, |before| latest.status_number.wrapping_sub(before).saturating_sub(1));
@@ -307,7 +297,10 @@ impl OwnerTopic {
     pub(super) fn adopt(&mut self, id: SessionId, mut latest: Latest) -> bool {
         latest.status_number = 0;
         if let Some((number, known)) = self.sessions.get(&id) {
-            if !known.is_older_than(latest.version, latest.segments) {
+            if known.version >= latest.version {
+                if known.version == latest.version {
+                    self.count(id, latest.segments);
+                }
                 return false;
             }
             latest.status_number = known.status_number.wrapping_add(1);
@@ -426,7 +419,7 @@ impl OwnerTopic {
         self.order.range(from..).find_map(|(number, item)| match item {
             Item::Status(id) => {
                 let (_, latest) = sessions.get_mut(id)?;
-                latest.renew(latest.segments);
+                latest.renew();
                 Some((number + 1, latest.out.clone()))
             }
             Item::Segment(out) if *number >= since => Some((number + 1, out.clone())),
@@ -438,7 +431,7 @@ impl OwnerTopic {
     /// The newest statuses, oldest session first, then the notices, and a tag that changes with them.
     pub(super) fn statuses(&mut self) -> (u64, Vec<Frame>) {
         for (_, latest) in self.sessions.values_mut() {
-            latest.renew(latest.segments);
+            latest.renew();
         }
         let mut ids: Vec<&SessionId> = self.sessions.keys().collect();
         ids.sort_unstable();
