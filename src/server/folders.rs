@@ -86,7 +86,10 @@ pub fn explain(path: &Path, error: &io::Error) -> String {
 /// there is nothing of Hark's in this one, because a Hark in another folder is an empty one.
 #[must_use]
 pub fn unusable(data: &Path, path: &Path, error: &io::Error) -> String {
-    let is_empty = matches!(data.join(DATABASE_FILE).try_exists(), Ok(false));
+    let is_empty = match data.join(DATABASE_FILE).try_exists() {
+        Ok(is_there) => !is_there,
+        Err(error) => error.kind() == io::ErrorKind::NotADirectory,
+    };
     let another = if is_empty { Some("choose another data folder with HARK_DATA_DIR".to_owned()) } else { None };
     let denied = (error.kind() == io::ErrorKind::PermissionDenied).then(|| Denied::of(path, geteuid().as_raw()));
     let mut ways: Vec<String> = denied.flatten().map(|denied| denied.ways(data)).unwrap_or_default();
