@@ -540,7 +540,8 @@ pub fn scroll_to(list: NodeRef<html::Div>, aim: Aim) -> bool {
         Aim::Line(number) => {
             let Some(line) = line_of(&list, number) else { return false };
             let moved = scroll_to_line(&list, &line);
-            if moved == Moved::AtOnce {
+            // Not after a short way: there it would undo what the reader scrolls.
+            if moved == Moved::Far {
                 settle(Box::new(move || {
                     scroll_to_line(&list, &line);
                 }));
@@ -592,8 +593,9 @@ fn settle(scroll: Box<dyn Fn()>) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Moved {
     No,
-    Smoothly,
-    AtOnce,
+    /// By a way on which all lines had their real height.
+    Near,
+    Far,
 }
 
 /// Scrolls what has the lines so that a line is in view.
@@ -613,16 +615,17 @@ fn scroll_to_line(list: &Element, line: &Element) -> Moved {
 fn scroll_by(scroller: &Element, by: f64) -> Moved {
     let options = ScrollToOptions::new();
     // On a long way nobody reads, and lines that are laid out on it would move where it ends.
-    let smooth = by.abs() <= FAR * f64::from(scroller.client_height()) && !prefers_stillness();
+    let far = by.abs() > FAR * f64::from(scroller.client_height());
+    let smooth = !far && !prefers_stillness();
     options.set_behavior(if smooth { ScrollBehavior::Smooth } else { ScrollBehavior::Instant });
     options.set_top(by);
     let at = scroller.scroll_top();
     scroller.scroll_by_with_scroll_to_options(&options);
     let moves = if by > 0.0 { at + 1 < scroller.scroll_height() - scroller.client_height() } else { at > 0 };
-    match (moves, smooth) {
+    match (moves, far) {
         (false, _) => Moved::No,
-        (true, true) => Moved::Smoothly,
-        (true, false) => Moved::AtOnce,
+        (true, false) => Moved::Near,
+        (true, true) => Moved::Far,
     }
 }
 
